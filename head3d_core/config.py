@@ -1,0 +1,233 @@
+"""What a model is: frozen dataclasses and the three presets.
+
+Scale is one dial: ``tiny`` (tests) -> ``classroom`` (bundled weights, laptop inference, one GPU for training)
+-> ``paper`` (512², the EG3D format). Override with ``dataclasses.replace``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from head3d_core.errors import Head3DError
+
+Axes = Literal["eg3d", "xyz"]
+Backend = Literal["auto", "reference", "native"]
+NoiseMode = Literal["const", "random", "none"]
+SuperResolutionKind = Literal["8xdc", "8x", "4x", "2x", "deepfp32"]
+
+PLANE_NAMES: dict[Axes, tuple[str, str, str]] = {"eg3d": ("xy", "xz", "zx"), "xyz": ("xy", "xz", "yz")}
+"""Names of planes 0, 1, 2 under each axes convention. EG3D as released has no (y, z) plane."""
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How rays are sampled and marched (EG3D's ``rendering_kwargs``)."""
+
+    ray_start: float | Literal["auto"] = 2.25
+    """Distance of the first sample along the ray, world units; "auto" intersects the box."""
+    ray_end: float | Literal["auto"] = 3.3
+    """Distance of the last sample, world units; "auto" together with ``ray_start``."""
+    depth_resolution: int = 48
+    """Stratified samples per ray (at least 4: the importance pdf drops both ends)."""
+    depth_resolution_importance: int = 48
+    """Importance samples per ray; 0 marches the stratified samples only."""
+    box_warp: float = 1.0
+    """Side of the cube that the planes span, world units."""
+    axes: Axes = "xyz"
+    """"xyz" samples (x,y), (x,z), (y,z); "eg3d" samples (x,y), (x,z), (z,x) as official weights need."""
+    white_back: bool = False
+    """Add 1 - opacity to every feature channel, i.e. composite over white."""
+    disparity: bool = False
+    """Space the stratified samples evenly in 1/depth."""
+    density_noise: float = 0.0
+    """Standard deviation of Gaussian noise on sigma when ``seeds`` are given (training only)."""
+
+    def __post_init__(self) -> None:
+        if ("auto" in (self.ray_start, self.ray_end)) and self.ray_start != self.ray_end:
+            raise Head3DError(
+                f'ray_start and ray_end must both be "auto" or both be numbers, got {self.ray_start!r} and {self.ray_end!r}'
+            )
+        if self.depth_resolution < 4:
+            raise Head3DError(f"depth_resolution must be at least 4, got {self.depth_resolution}")
+        if self.depth_resolution_importance < 0:
+            raise Head3DError(
+                f"depth_resolution_importance must be 0 or more, got {self.depth_resolution_importance}"
+            )
+        if not self.box_warp > 0:
+            raise Head3DError(f"box_warp must be positive, got {self.box_warp}")
+        if self.axes not in PLANE_NAMES:
+            raise Head3DError(f'axes must be "eg3d" or "xyz", got {self.axes!r}')
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Architecture of the tri-plane generator: mapping, backbone, decoder, super-resolution."""
+
+    z_dim: int = 512
+    """Length of the latent code z."""
+    w_dim: int = 512
+    """Length of each intermediate code in ws."""
+    mapping_layers: int = 2
+    """Fully connected layers of the mapping network."""
+    camera_scale: float = 1.0
+    """Factor on the mapping camera before it is embedded (EG3D's ``c_scale``)."""
+    camera_conditioning: bool = True
+    """False feeds zeros instead of the mapping camera (EG3D's ``c_gen_conditioning_zero``)."""
+    image_resolution: int = 512
+    """Side of the final image, pixels (a power of two)."""
+    neural_resolution: int = 128
+    """Side of the volume-rendered image, pixels."""
+    channel_base: int = 32768
+    """Backbone width: C(r) = min(channel_base // r, channel_max)."""
+    channel_max: int = 512
+    """Widest layer of the backbone."""
+    plane_resolution: int = 256
+    """Side of a plane, texels (a power of two)."""
+    plane_channels: int = 32
+    """Channels of a plane."""
+    decoder_hidden: int = 64
+    """Hidden units of the decoder."""
+    decoder_features: int = 32
+    """Feature channels that the decoder emits beside sigma; the first three are rgb."""
+    decoder_lr_mul: float = 1.0
+    """Learning-rate multiplier of the decoder's layers."""
+    sr_kind: SuperResolutionKind = "8xdc"
+    """Super-resolution module: input size and which blocks up-sample (spec table 1.1)."""
+    sr_channels: tuple[int, int] | None = None
+    """Widths of its two blocks; None: the EG3D widths of ``sr_kind``."""
+    sr_w_dim: int | None = None
+    """Length of the code its layers take; None: ``w_dim`` (EG3D hard-wires 512)."""
+    sr_noise: NoiseMode = "none"
+    """Noise mode of the super-resolution layers."""
+    sr_antialias: bool = True
+    """Triangle filter when features are shrunk to the module's input size."""
+    sr_clamp: float | None = 256.0
+    """Clamp of its activations; None: no clamp (EG3D with ``sr_num_fp16_res = 0``)."""
+    render: RenderOptions = field(default_factory=RenderOptions)
+    """How rays are sampled."""
+
+    @property
+    def num_ws(self) -> int:
+        """Codes that the backbone consumes: one per convolution and one for the last ToRGB."""
+        return 2 * (self.plane_resolution.bit_length() - 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dictionary; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GeneratorConfig:
+        """Inverse of `to_dict`. Raises Head3DError for unknown fields."""
+        values = _known(cls, data)
+        if isinstance(values.get("render"), dict):
+            values["render"] = RenderOptions(**_known(RenderOptions, values["render"]))
+        if values.get("sr_channels") is not None:
+            values["sr_channels"] = tuple(values["sr_channels"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Architecture of the discriminator with dual discrimination (image and raw, 6 channels)."""
+
+    image_resolution: int = 512
+    """Side of the image it judges, pixels (a power of two)."""
+    channel_base: int = 32768
+    """Width: C(r) = min(channel_base // r, channel_max)."""
+    channel_max: int = 512
+    """Widest layer."""
+    mapping_layers: int = 8
+    """Fully connected layers of the camera embedding."""
+    group_size: int = 4
+    """Samples per group of the minibatch standard deviation."""
+    clamp: float | None = 256.0
+    """Clamp of its activations; None: no clamp."""
+    camera_noise: float = 0.0
+    """Noise on the camera in units of its batch standard deviation (EG3D's ``disc_c_noise``)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dictionary; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DiscriminatorConfig:
+        """Inverse of `to_dict`. Raises Head3DError for unknown fields."""
+        return cls(**_known(cls, data))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A complete, named scale."""
+
+    name: str
+    """How the preset is called on the command line."""
+    generator: GeneratorConfig
+    """The generator of teacher and student alike."""
+    discriminator: DiscriminatorConfig
+    """D_front and D_back alike."""
+
+
+def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - names)
+    if unknown:
+        raise Head3DError(
+            f"{cls.__name__} has no field {', '.join(unknown)}: was the file written by a newer version of head3d_core?"
+        )
+    return dict(data)
+
+
+_TINY = Preset(
+    name="tiny",
+    generator=GeneratorConfig(
+        z_dim=32,
+        w_dim=32,
+        image_resolution=64,
+        neural_resolution=16,
+        channel_base=512,
+        channel_max=32,
+        plane_resolution=32,
+        plane_channels=8,
+        decoder_hidden=16,
+        decoder_features=8,
+        sr_kind="2x",
+        sr_channels=(16, 8),
+        render=RenderOptions(depth_resolution=8, depth_resolution_importance=8, white_back=True),
+    ),
+    discriminator=DiscriminatorConfig(image_resolution=64, channel_base=512, channel_max=32, mapping_layers=2),
+)
+_CLASSROOM = Preset(
+    name="classroom",
+    generator=GeneratorConfig(
+        z_dim=256,
+        w_dim=256,
+        image_resolution=256,
+        neural_resolution=64,
+        channel_base=8192,
+        channel_max=192,
+        plane_resolution=128,
+        sr_kind="4x",
+        sr_channels=(64, 32),
+        render=RenderOptions(depth_resolution=24, depth_resolution_importance=24, white_back=True),
+    ),
+    discriminator=DiscriminatorConfig(
+        image_resolution=256, channel_base=8192, channel_max=256, mapping_layers=4
+    ),
+)
+_PAPER = Preset(
+    name="paper",
+    generator=GeneratorConfig(render=RenderOptions(axes="eg3d", white_back=True)),
+    discriminator=DiscriminatorConfig(),
+)
+
+PRESETS: dict[str, Preset] = {p.name: p for p in (_TINY, _CLASSROOM, _PAPER)}
+"""tiny: tests. classroom: 256², single GPU, bundled weights. paper: 512², EG3D's shapes and axes."""
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`; raises Head3DError with the list of names otherwise."""
+    if name not in PRESETS:
+        raise Head3DError(f"no preset called {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
