@@ -1,0 +1,175 @@
+"""What this machine offers, one line each: `[ok]` is there, `[--]` is not and what follows from that.
+
+>>> print(Finding(True, "Python", "3.11.7"))
+[ok] Python: 3.11.7
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+OPTIONAL_WEIGHTS = (
+    # (what it is, file, folder below TORCH_HOME, what is used without it)
+    ("VGG16 for LPIPS", "vgg16-397923af.pth", "hub/checkpoints", "a fixed-seed random VGG16, named as such"),
+    (
+        "Inception for FID and KID",
+        "weights-inception-2015-12-05-6726825d.pth",
+        "hub/checkpoints",
+        "EfficientNet-Lite0 features, reported as KD-EffLite0",
+    ),
+    ("VGGFace2 identity network", "20180402-114759-vggface2.pt", "checkpoints", "our own identity encoder"),
+)
+"""Weights that cannot be shipped: found in torch's cache if the user put them there, never downloaded."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    ok: bool
+    """True prints `[ok]`, False `[--]`."""
+    name: str
+    """What was looked for."""
+    text: str
+    """What was found, or what its absence means."""
+
+    def __str__(self) -> str:
+        return f"[{'ok' if self.ok else '--'}] {self.name}: {self.text}"
+
+
+@dataclass(frozen=True)
+class DoctorArgs:
+    """`doctor` takes no options."""
+
+
+def torch_home() -> Path:
+    """The folder that torch caches downloaded weights in: TORCH_HOME, else XDG_CACHE_HOME/torch, else ~/.cache/torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+
+
+def check_python() -> Finding:
+    """Python 3.11 or newer."""
+    return Finding(sys.version_info >= (3, 11), "Python", f"{platform.python_version()} ({sys.executable})")
+
+
+def check_torch() -> Finding:
+    """torch and its thread count."""
+    try:
+        import torch
+    except ImportError as error:
+        return Finding(False, "torch", f"cannot be imported ({error}); run `make venv`")
+    return Finding(True, "torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+
+
+def check_cuda() -> Finding:
+    """A CUDA GPU that torch can use."""
+    try:
+        import torch
+    except ImportError:
+        return Finding(False, "CUDA", "not looked for without torch")
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info(0)
+        text = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        return Finding(True, "CUDA", f"{text}, {torch.cuda.device_count()} device(s)")
+    why = "torch is a CPU build" if torch.version.cuda is None else "no GPU found"
+    return Finding(False, "CUDA", f"{why}; the notebooks need none, training at classroom scale does")
+
+
+def check_compiler() -> Finding:
+    """A C++ compiler, and nvcc if there is one."""
+    names = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        return Finding(False, "compiler", "no C++ compiler found; only building the extension needs one")
+    return Finding(
+        True, "compiler", found + (f", nvcc {nvcc}" if (nvcc := shutil.which("nvcc")) else ", no nvcc")
+    )
+
+
+def check_extension() -> Finding:
+    """The compiled operators and the instruction set that they chose."""
+    try:
+        from head3d_core import ops
+    except ImportError as error:
+        return Finding(False, "extension", f"not looked for ({error})")
+    if ops.available():
+        return Finding(True, "extension", f"loaded, CPU path {ops.instruction_set()}")
+    status = ROOT / "build" / "extension.txt"
+    why = status.read_text(encoding="utf8").strip() if status.exists() else "not built; run `make venv`."
+    if why.startswith("built"):
+        why = "built, but not loaded (switched off, or made for another torch); everything runs on the reference path."
+    return Finding(False, "extension", why)
+
+
+def check_opengl() -> Finding:
+    """An OpenGL 3.3 context without a window, tried in a process of its own because a broken driver may end it."""
+    code = (
+        "import sys, moderngl\n"
+        "options = {'backend': 'egl'} if sys.platform == 'linux' else {}\n"
+        "print(moderngl.create_context(standalone=True, require=330, **options).info['GL_RENDERER'])"
+    )
+    install = "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); until then data/samples stands in for rendering heads"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(False, "OpenGL", f"no answer within 60 s; {install}")
+    if done.returncode == 0:
+        return Finding(True, "OpenGL", done.stdout.strip())
+    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return Finding(False, "OpenGL", f"{reason[:120]}; {install}")
+
+
+def check_bundled() -> Finding:
+    """The weights that come with the repository."""
+    folder = ROOT / "data" / "weights"
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if names:
+        return Finding(True, "bundled weights", ", ".join(names))
+    return Finding(False, "bundled weights", f"none in {folder}")
+
+
+def check_optional(name: str, file: str, folder: str, substitute: str) -> Finding:
+    """A file that the user may have put into torch's cache."""
+    path = torch_home() / folder / file
+    if path.is_file():
+        return Finding(True, name, str(path))
+    return Finding(False, name, f"not found, would go to {path}; without it: {substitute}")
+
+
+def report() -> Iterator[Finding]:
+    """All findings, in the order in which they matter."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        check_python,
+        check_torch,
+        check_cuda,
+        check_compiler,
+        check_extension,
+        check_opengl,
+        check_bundled,
+    )
+    for check in checks:
+        yield check()
+    for row in OPTIONAL_WEIGHTS:
+        yield check_optional(*row)
+
+
+def run(args: DoctorArgs) -> int:
+    """Print the report. Exit status 1 only if Python or torch is missing: all else has a substitute."""
+    status = 0
+    for finding in report():
+        print(finding, flush=True)
+        if not finding.ok and finding.name in ("Python", "torch"):
+            status = 1
+    return status
