@@ -1,0 +1,218 @@
+"""The bust on which every head is built: base mesh, targets, masks and the template for hair.
+
+Everything is derived from `data/assets/head.npz` (see `build_assets.py`) once per process by `asset()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+from scipy.spatial import cKDTree
+
+from head3d_core.errors import Head3DError
+from head3d_core.synth.shape import TEMPLATE, blend, macro_weights
+from head3d_core.synth.subdivision import (
+    Array,
+    Index,
+    catmull_clark,
+    corner_matrix,
+    neighbour_mean,
+    split_quads,
+    unit,
+    vertex_normals,
+)
+
+ASSET_PATH = Path(__file__).resolve().parents[2] / "data" / "assets" / "head.npz"
+SKIN_PARTS = (0, 3, 4, 5)
+"""Parts drawn by the skin shader: body, upper teeth, lower teeth, tongue."""
+SKULL_CENTRE = np.array([0.0, 7.45, 0.50])
+"""Middle of the template's skull (dm): hair is described by directions from here."""
+
+
+@dataclass(frozen=True)
+class DistanceField:
+    """Signed distance to the template's skin on a regular grid."""
+
+    low: Array
+    """[3] corner of the grid (dm)."""
+    step: float
+    """Cell size (dm)."""
+    values: NDArray[np.float32]
+    """[X, Y, Z] distance (dm), positive outside."""
+
+    @cached_property
+    def gradients(self) -> list[NDArray[np.float32]]:
+        """Three [X, Y, Z] arrays: the distance's derivative along x, y, z."""
+        return list(np.gradient(self.values, self.step))
+
+    def __call__(self, points: Array) -> tuple[Array, Array]:
+        """Distance [N] and outward unit direction [N, 3] at points [N, 3]."""
+        at = ((points - self.low) / self.step).T
+        value = map_coordinates(self.values, at, order=1, mode="nearest", output=np.float64)
+        slope = [map_coordinates(g, at, order=1, mode="nearest", output=np.float64) for g in self.gradients]
+        return value, unit(np.stack(slope, -1))
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Constant data of the bust. B base vertices, V vertices after one subdivision, lengths in dm."""
+
+    base: Array
+    """[B, 3] base mesh."""
+    quads: Index
+    """[Q, 4] base faces of all parts."""
+    part: NDArray[np.uint8]
+    """[Q] part of each face: 0 body, 1 and 2 eyes, 3 and 4 teeth, 5 tongue, 6 upper lashes."""
+    joints: Index
+    """[7, 8] vertices whose mean is the joint l-eye, r-eye, head, head-2 (crown), neck, jaw, mouth."""
+    target_names: tuple[str, ...]
+    targets: sp.csc_matrix
+    """[3B, T]: column t moves the base by one unit of target t."""
+    subdivide: sp.csr_matrix
+    """[V, B] Catmull-Clark matrix."""
+    triangles: Index
+    """[T, 3] of the subdivided skin parts."""
+    corners: sp.csr_matrix
+    """[V, T] incidence of `triangles`."""
+    smooth: sp.csr_matrix
+    """[V, V] mean of the neighbours."""
+    coarse_triangles: Index
+    """Triangles of the base mesh's skin parts: occluder, and normals before subdivision."""
+    coarse_corners: sp.csr_matrix
+    """[B, .] incidence of `coarse_triangles`."""
+    rest: Array
+    """[V, 3] subdivided base mesh: the coordinates in which masks and textures are written."""
+    vertex_part: NDArray[np.float32]
+    """[V] part of each subdivided vertex."""
+    body: NDArray[np.bool_]
+    """[V] true on the body."""
+    lips: Array
+    """[V] lip mask in [0, 1]."""
+    ears: Array
+    """[V] ear mask in [0, 1]."""
+    lids: Array
+    """[V] 1 on the lid margin, falling to 0 within 0.035 dm of the eyeball."""
+    body_triangles: Index
+    """[., 3] those of `triangles` on the body: hair roots lie on them."""
+    template: Array
+    """[V, 3] the average adult: hair is grown on it."""
+    template_base: Array
+    """[B, 3] the same before subdivision."""
+    template_normals: Array
+    """[V, 3] unit normals of the template."""
+    mirror: Index
+    """[V] vertex at the mirrored place (x to -x)."""
+    distance: DistanceField
+
+    @cached_property
+    def target_index(self) -> dict[str, int]:
+        """Column of each target."""
+        return {name: k for k, name in enumerate(self.target_names)}
+
+    @cached_property
+    def eye_vertices(self) -> tuple[Index, Index]:
+        """Base vertices of the left and the right eyeball."""
+        return np.unique(self.quads[self.part == 1]), np.unique(self.quads[self.part == 2])
+
+    @cached_property
+    def teeth_vertices(self) -> tuple[Index, Index]:
+        """Base vertices of the upper and the lower teeth."""
+        return np.unique(self.quads[self.part == 3]), np.unique(self.quads[self.part == 4])
+
+    @cached_property
+    def lash_faces(self) -> tuple[Index, Index]:
+        """Base vertices of the upper lashes [L], and triangles into them."""
+        used, index = np.unique(self.quads[self.part == 6], return_inverse=True)
+        return used, split_quads(index.reshape(-1, 4))
+
+
+def eyeballs(vertices: Array, eyes: tuple[Index, Index]) -> list[tuple[Array, float]]:
+    """Centre (dm) and radius of the left and right eyeball, fitted to the bounds of their vertices."""
+    found = []
+    for index in eyes:
+        low, high = vertices[index].min(0), vertices[index].max(0)
+        found.append((0.5 * (low + high), 0.5 * float(high[1] - low[1])))
+    return found
+
+
+def _lid_mask(template: Array, template_base: Array, eyes: tuple[Index, Index], body: NDArray[np.bool_]) -> Array:
+    mask = np.zeros(len(template))
+    for centre, radius in eyeballs(template_base, eyes):
+        gap = np.linalg.norm(template - centre, axis=1) - radius
+        near = (gap < 0.035) & (template[:, 2] - centre[2] > 0.02) & body
+        t = np.clip((gap - 0.005) / 0.03, 0, 1)
+        mask = np.maximum(mask, np.where(near, 1 - t * t * (3 - 2 * t), 0.0))
+    return mask
+
+
+@lru_cache(maxsize=1)
+def asset(path: Path = ASSET_PATH) -> Asset:
+    """Loads the asset (about half a second, once per process)."""
+    if not path.is_file():
+        raise Head3DError(
+            f"The head asset should be at {path}, but is not there: build it with python -m "
+            "head3d_core.synth.build_assets (see its docstring)."
+        )
+    with np.load(path) as file:
+        data = {name: file[name] for name in file.files}
+    base = data["base"].astype(np.float64)
+    quads, part = data["quads"].astype(np.int64), data["part"]
+    ends, index = data["target_ends"], data["target_index"].astype(np.int64)
+    column = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    targets = sp.csc_matrix(
+        (
+            data["target_delta"].astype(np.float64).ravel(),
+            ((3 * index[:, None] + np.arange(3)).ravel(), np.repeat(column, 3)),
+        ),
+        shape=(3 * len(base), len(ends) - 1),
+    )
+    names = tuple(str(n) for n in data["target_names"])
+    skin = np.isin(part, SKIN_PARTS)
+    subdivide, fine = catmull_clark(quads[skin], len(base))
+    count = subdivide.shape[0]
+    fine_part = np.tile(part[skin], 4)
+    vertex_part = np.zeros(count, np.float32)
+    for p in SKIN_PARTS[1:]:
+        vertex_part[np.unique(fine[fine_part == p])] = p
+    body = np.zeros(count, bool)
+    body[np.unique(fine[fine_part == 0])] = True
+    triangles = split_quads(fine)
+    corners = corner_matrix(triangles, count)
+    coarse = split_quads(quads[skin])
+    rest = subdivide @ base
+    template_base = blend(base, targets, names, macro_weights(TEMPLATE))
+    template = subdivide @ template_base
+    eyes = (np.unique(quads[part == 1]), np.unique(quads[part == 2]))
+    low, (step, unit_length) = data["grid"][:3], data["grid"][3:]
+    return Asset(
+        base=base,
+        quads=quads,
+        part=part,
+        joints=data["joints"].astype(np.int64),
+        target_names=names,
+        targets=targets,
+        subdivide=subdivide,
+        triangles=triangles,
+        corners=corners,
+        smooth=neighbour_mean(fine, count),
+        coarse_triangles=coarse,
+        coarse_corners=corner_matrix(coarse, len(base)),
+        rest=rest,
+        vertex_part=vertex_part,
+        body=body,
+        lips=data["lips"] / 255.0,
+        ears=data["ears"] / 255.0,
+        lids=_lid_mask(template, template_base, eyes, body),
+        body_triangles=triangles[np.tile(fine_part, 2) == 0],
+        template=template,
+        template_base=template_base,
+        template_normals=vertex_normals(template, triangles, corners),
+        mirror=np.asarray(cKDTree(rest).query(rest * [-1, 1, 1])[1]),
+        distance=DistanceField(low, float(step), (data["distance"] * unit_length).astype(np.float32)),
+    )

@@ -1,0 +1,131 @@
+"""Face shape and expression as named target weights (MakeHuman's targets and the Face Units)."""
+
+from __future__ import annotations
+
+from head3d_core.synth.draws import Draws
+
+Weights = tuple[tuple[str, float], ...]
+
+_PAIRS: dict[tuple[str, str], str] = {
+    ("decr", "incr"): (
+        "head-back-scale-depth head-fat head-scale-depth head-scale-horiz head-scale-vert nose-flaring nose-greek "
+        "nose-hump nose-nostrils-width nose-point-width nose-scale-depth nose-scale-horiz nose-scale-vert "
+        "nose-septumangle nose-volume nose-width1 nose-width2 nose-width3 l-eye-bag-height l-eye-height1 "
+        "l-eye-height2 l-eye-height3 l-eye-scale mouth-cupidsbow mouth-cupidsbow-width mouth-lowerlip-height "
+        "mouth-lowerlip-volume mouth-lowerlip-width mouth-philtrum-volume mouth-scale-depth mouth-scale-horiz "
+        "mouth-scale-vert mouth-upperlip-height mouth-upperlip-volume mouth-upperlip-width chin-bones chin-cleft "
+        "chin-height chin-jaw-drop chin-prognathism chin-prominent chin-width l-cheek-bones l-cheek-inner "
+        "l-cheek-volume l-ear-flap l-ear-lobe l-ear-scale l-ear-scale-depth l-ear-scale-vert l-ear-wing "
+        "forehead-nubian forehead-scale-vert forehead-temple measure-neck-circ neck-back-scale-depth neck-double "
+        "neck-scale-depth neck-scale-horiz neck-scale-vert"
+    ),
+    ("down", "up"): (
+        "nose-base nose-nostrils-angle nose-point l-eye-corner1 l-eye-corner2 l-eye-eyefold-angle l-eye-eyefold "
+        "mouth-angles mouth-lowerlip-ext mouth-lowerlip-middle mouth-upperlip-ext mouth-upperlip-middle "
+        "l-cheek-trans l-ear-trans eyebrows-angle eyebrows-trans nose-trans mouth-trans"
+    ),
+    ("in", "out"): (
+        "l-eye-bag l-eye-epicanthus l-eye-trans mouth-dimples mouth-laugh-lines"
+    ),
+    ("backward", "forward"): "l-ear-rot forehead-trans",
+    ("compress", "uncompress"): "nose-compression",
+    ("concave", "convex"): "nose-curve",
+}
+OPPOSITES = {ends: tuple(names.split()) for ends, names in _PAIRS.items()}
+"""Pairs of opposing targets: one signed number each. Names starting with l- are copied to the right side."""
+HEAD_SHAPES = ("diamond", "invertedtriangular", "oval", "rectangular", "round", "square", "triangular")
+EAR_SHAPES = ("pointed", "round", "square", "triangle")
+ASYMMETRIES = (
+    "brown-1 brown-2 cheek-1 cheek-2 ear-1 ear-2 ear-3 ear-4 eye-1 eye-2 eye-3 eye-4 eye-5 eye-6 eye-7 eye-8 jaw-1 "
+    "jaw-2 jaw-3 mouth-1 mouth-2 nose-1 nose-2 nose-3 nose-4 temple-1 temple-2 top-1 top-2"
+).split()
+
+_TIGHT = ("head-scale", "neck", "measure")
+_CLOSE = ("l-eye-trans", "l-eye-scale", "nose-trans", "mouth-trans", "l-eye-corner", "l-eye-height")
+_CAREFUL = (
+    "mouth-scale-depth nose-compression forehead-nubian chin-jaw-drop nose-hump nose-point nose-scale-vert "
+    "chin-prognathism eyebrows-angle mouth-angles neck-double l-ear-wing l-ear-flap head-fat"
+).split()
+
+
+def spread(feature: str) -> float:
+    """Standard deviation of a paired feature: features in which faces go wrong fastest vary least."""
+    if feature in _CAREFUL:
+        return 0.12
+    if feature.startswith(_TIGHT):
+        return 0.14
+    if feature.startswith(_CLOSE):
+        return 0.15
+    return 0.21
+
+
+def both_sides(weights: dict[str, float]) -> dict[str, float]:
+    """Adds the r- twin of every l- target."""
+    return weights | {"r-" + name[2:]: w for name, w in weights.items() if name.startswith("l-")}
+
+
+def draw_features(draws: Draws, child: bool) -> Weights:
+    """Face shape: one signed number per pair, some head and ear shapes, slight asymmetries. Children vary less."""
+    scale = 0.6 if child else 1.0
+    weights: dict[str, float] = {}
+    for (down, up), features in OPPOSITES.items():
+        for feature in features:
+            x = draws.normal(feature, spread(feature) * scale)
+            weights[f"{feature}-{up if x > 0 else down}"] = abs(x)
+    for shape in HEAD_SHAPES:
+        if draws.chance(f"has {shape}", 0.25):
+            weights[f"head-{shape}"] = draws.uniform(f"head {shape}", 0, 0.45) * scale
+    for shape in EAR_SHAPES:
+        if draws.chance(f"ear has {shape}", 0.25):
+            weights[f"l-ear-shape-{shape}"] = draws.uniform(f"ear {shape}", 0, 0.5) * scale
+    weights = both_sides(weights)
+    for name in ASYMMETRIES:
+        if draws.chance(f"has {name}", 0.35):
+            weights[f"asym-{name}-{draws.choice(f'side {name}', 'lr')}"] = draws.uniform(name, 0, 0.28)
+    return _packed(weights)
+
+
+def draw_expression(draws: Draws, strong: bool) -> Weights:
+    """A mild expression. `strong` allows smiles with teeth, raised brows and the like (the face set);
+    without it the mouth stays closed and the face friendly (the head set)."""
+    w: dict[str, float] = {}
+
+    def both(unit: str, x: float) -> None:
+        for side in ("Left", "Right"):
+            w[f"fu-{unit}{side}"] = x * draws.uniform(f"{unit}{side}", 0.88, 1.0)
+
+    # Neutral meshes look a little sad, stern and sleepy: a trace of smile, of raised inner brow, of open lids.
+    both("mouthSmile", draws.uniform("rest smile", 0.10, 0.22))
+    w["fu-browInnerUp"] = draws.uniform("rest brow", 0.08, 0.22)
+    mood = draws.uniform("mood")
+    if not strong:
+        if mood < 0.5:
+            both("mouthSmile", draws.uniform("smile", 0.15, 0.45))
+    elif mood < 0.46:
+        x = draws.uniform("smile", 0.35, 0.95)
+        both("mouthSmile", x)
+        both("cheekSquint", x * 0.5)
+        both("eyeSquint", x * 0.2)
+        if draws.chance("teeth", 0.55):
+            both("mouthUpperUp", draws.uniform("upper", 0.2, 0.5))
+            both("mouthLowerDown", draws.uniform("lower", 0.05, 0.25))
+            w["fu-jawOpen"] = draws.uniform("jaw", 0.0, 0.10)
+    elif mood < 0.58:
+        w["fu-jawOpen"] = draws.uniform("jaw", 0.03, 0.16)
+    elif mood < 0.63:
+        both("browDown", draws.uniform("frown", 0.1, 0.35))
+    elif mood < 0.74:
+        w["fu-browInnerUp"] = draws.uniform("inner", 0.2, 0.6)
+        both("browOuterUp", draws.uniform("outer", 0.1, 0.5))
+        both("eyeWide", draws.uniform("wide", 0.0, 0.3))
+    elif mood < 0.79:
+        w["fu-mouthPucker"] = draws.uniform("pucker", 0.15, 0.45)
+    both("eyeBlink", max(0.0, draws.normal("blink", 0.05, 0.04)))
+    for side in ("Left", "Right"):
+        w[f"fu-eyeWide{side}"] = w.get(f"fu-eyeWide{side}", 0.0) + 0.12
+    return _packed(w)
+
+
+def _packed(weights: dict[str, float]) -> Weights:
+    rounded = ((name, round(w, 4)) for name, w in sorted(weights.items()))
+    return tuple((name, w) for name, w in rounded if w)
