@@ -167,8 +167,8 @@ def main() -> None:
                 return
             remove_stale_library()
             record(
-                "not built: the compiler failed (`HEAD3D_WITH_EXT=1 python setup.py build_ext --inplace` shows its messages); "
-                "everything runs on the reference path, more slowly."
+                "not built: the compiler failed (`HEAD3D_WITH_EXT=1 python setup.py build_ext --inplace` "
+                "shows its messages); everything runs on the reference path, more slowly."
             )
             if choice("HEAD3D_WITH_EXT") == "1" or choice("HEAD3D_WITH_CUDA") == "1":
                 raise SystemExit(

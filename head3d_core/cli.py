@@ -78,7 +78,8 @@ def _sentence(event: Any, name: str) -> str:
     if kind == "InvalidChoice":
         return f"{option} of {name} must be one of {', '.join(event.choices)}, got {event.value!r}."
     if kind == "BadValue":
-        return f"{option} of {name} got {'too few values' if event.offending_value is None else repr(event.offending_value)}; {see}."
+        got = "too few values" if event.offending_value is None else repr(event.offending_value)
+        return f"{option} of {name} got {got}; {see}."
     message = " ".join(str(getattr(event, "message", kind)).split())
     return f"{option + ': ' if option else ''}{message}; {see}."
 

@@ -52,7 +52,7 @@ class DoctorArgs:
 
 
 def torch_home() -> Path:
-    """The folder that torch caches downloaded weights in: TORCH_HOME, else XDG_CACHE_HOME/torch, else ~/.cache/torch."""
+    """Where torch caches downloaded weights: TORCH_HOME, else XDG_CACHE_HOME/torch, else ~/.cache/torch."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
 
@@ -118,7 +118,9 @@ def check_opengl() -> Finding:
         "options = {'backend': 'egl'} if sys.platform == 'linux' else {}\n"
         "print(moderngl.create_context(standalone=True, require=330, **options).info['GL_RENDERER'])"
     )
-    install = "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); until then data/samples stands in for rendering heads"
+    install = (
+        "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); data/samples stands in for rendering heads"
+    )
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False

@@ -1,0 +1,67 @@
+"""Markers that need something of the machine, and a repeatable random state for every test."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: notebooks under test start kernels of their own, which inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import functools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+
+@functools.cache
+def _why_no_native() -> str | None:
+    from head3d_core import ops
+
+    return None if ops.available() else "the compiled extension is not built or is switched off"
+
+
+@functools.cache
+def _why_no_gpu() -> str | None:
+    return None if torch.cuda.is_available() else "no CUDA GPU"
+
+
+@functools.cache
+def _why_no_opengl() -> str | None:
+    from head3d_core import doctor
+
+    finding = doctor.check_opengl()
+    return None if finding.ok else finding.text
+
+
+@functools.cache
+def _why_no_browser() -> str | None:
+    import shutil
+
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        return "playwright is not installed (make test EXTRAS=browser)"
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return None if any(map(shutil.which, names)) else f"no browser found ({', '.join(names)})"
+
+
+NEEDS = {"native": _why_no_native, "gpu": _why_no_gpu, "opengl": _why_no_opengl, "browser": _why_no_browser}
+"""Marker -> why a test that carries it cannot run here, or None."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a marked test where the machine lacks what it needs; unmarked tests run everywhere."""
+    for name, why_not in NEEDS.items():
+        if item.get_closest_marker(name) and (reason := why_not()):
+            pytest.skip(f"{name}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (libraries under test may use it)
+    torch.manual_seed(0)

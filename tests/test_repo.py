@@ -1,0 +1,193 @@
+"""The repository as a whole: sizes, places, words, and configuration that agrees with itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+SUFFIXES = {
+    ".py",
+    ".md",
+    ".ipynb",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".cfg",
+    ".txt",
+    ".cff",
+    ".cpp",
+    ".h",
+    ".cu",
+    ".json",
+    ".jsonl",
+}
+
+BUDGETS_MIB = {
+    "": 52,
+    "notebooks/": 8,
+    "tests/golden/": 4,
+    "data/weights/": 34,
+    "data/samples/": 6,
+    "data/assets/": 6,
+}
+"""Folder -> the most that its tracked files may weigh together."""
+
+TOP_LEVEL = {
+    *(".ci", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
+    *("CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"),
+    *("environment.yml", "pyproject.toml", "requirements.txt", "setup.py"),
+    *("csrc", "data", "head3d_core", "notebooks", "tests"),
+}
+
+# Word that the glossary does not use -> the one it does. Searched in code and notebooks.
+VOCABULARY = {
+    "triplane": "planes",
+    "feature_planes": "planes",
+    "c2w": "cam2world",
+    "extrinsics": "cam2world",
+    "rays_o": "ray_origins",
+    "rays_d": "ray_directions",
+    "z_vals": "depths",
+    "EasyDict": "a dataclass",
+}
+
+
+def tracked() -> list[Path]:
+    """Files under version control; the test is skipped in an unpacked archive, which has no history."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in done.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
+
+
+def texts() -> list[Path]:
+    return [p for p in tracked() if p.suffix in SUFFIXES or p.name in ("Makefile", "run")]
+
+
+@pytest.mark.parametrize("folder", BUDGETS_MIB)
+def test_size_budgets(folder: str) -> None:
+    sizes = {p: p.stat().st_size for p in tracked() if p.relative_to(ROOT).as_posix().startswith(folder)}
+    total = sum(sizes.values()) / MIB
+    largest = ", ".join(
+        f"{p.relative_to(ROOT)} {s / MIB:.1f}" for p, s in sorted(sizes.items(), key=lambda i: -i[1])[:5]
+    )
+    assert total <= BUDGETS_MIB[folder], f"{total:.1f} MiB in {folder or 'all'}; largest: {largest}"
+
+
+def test_no_tracked_file_is_over_15_mib() -> None:
+    assert not [str(p.relative_to(ROOT)) for p in tracked() if p.stat().st_size > 15 * MIB]
+
+
+def test_top_level_is_the_agreed_one() -> None:
+    found = {p.relative_to(ROOT).parts[0] for p in tracked()}
+    assert not found - TOP_LEVEL
+
+
+def test_no_paths_of_one_machine() -> None:
+    pattern = re.compile(r"""(?<![\w.:/~$}-])/(?:work|root|home|Users|tmp)/[\w.-]+|[A-Z]:\\\\?Users""")
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in texts()
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
+        if (match := pattern.search(line[:20_000]))
+    ]
+    assert not hits, hits
+
+
+def test_nothing_is_left_unfinished() -> None:
+    pattern = re.compile(r"\b(?:TODO|FIXME|XXX)\b|NotImplementedError|except[^:\n]*:\s*pass\b")
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in texts()
+        if path.suffix in (".py", ".cpp", ".h", ".cu") and path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not hits, hits
+
+
+@pytest.mark.parametrize("word", VOCABULARY)
+def test_vocabulary(word: str) -> None:
+    pattern = re.compile(rf"\b{word}\b")
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked()
+        if path.suffix in (".py", ".cpp", ".h", ".cu", ".ipynb") and path.parts[-2] != "tests"
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
+        if pattern.search(line[:20_000])
+    ]
+    assert not hits, f"say {VOCABULARY[word]}: {hits}"
+
+
+def test_pins_satisfy_what_the_package_asks_for() -> None:
+    """Every dependency has one exact pin, and exact demands in pyproject.toml name the same version."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines()
+    pins = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[\w.-]+==[\w.]+", line), f"not an exact pin: {line!r}"
+            name, version = line.split("==")
+            pins[name.lower().replace("_", "-")] = version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["lab"], *extras["dev"]]:
+        need = Requirement(text)
+        name = need.name.lower().replace("_", "-")
+        assert name in pins, f"{need.name} has no pin in requirements.txt"
+        assert need.specifier.contains(pins[name]), f"{need} against {pins[name]}"
+
+
+def test_conda_environment_is_the_same_one() -> None:
+    import yaml
+
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf8"))
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert "-r requirements.txt" in pip
+
+
+def test_version_is_said_once() -> None:
+    import head3d_core
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    assert project["version"] == head3d_core.__version__
+    assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf8")
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf8")
+
+
+def test_pre_commit_and_lock_agree_on_ruff() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf8")
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf8")
+    (pinned,) = re.findall(r"^ruff==(.+)$", lock, re.MULTILINE)
+    assert f"rev: v{pinned}" in hooks
+
+
+@pytest.mark.parametrize("target", ["lab", "notebooks", "test", "venv", "lint"])
+def test_readme_targets_exist(target: str) -> None:
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf8")
+
+
+def test_readme_commands_exist() -> None:
+    from head3d_core import cli
+
+    readme = (ROOT / "README.md").read_text(encoding="utf8")
+    named = set(re.findall(r"python -m head3d_core ([a-z][\w-]*)", readme))
+    assert named
+    assert named <= set(cli.COMMANDS)
+    assert set(re.findall(r"\bmake ([a-z]+)\b", readme)) <= {
+        "lab",
+        "notebooks",
+        "test",
+        "venv",
+        "lint",
+        "tables",
+        "help",
+    }
