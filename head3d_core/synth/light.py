@@ -1,0 +1,118 @@
+"""Lights: a sky of nine spherical-harmonic coefficients per channel and one key light.
+
+Two statistics, as two real data sets differ: `faces` were taken anywhere (one to three bright areas, a key
+light of any strength from the front half), `heads` under soft natural light. Both are fixed to the head, not to
+the camera, so all views of one head show one lighting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from head3d_core.synth.draws import Draws
+
+Kind = Literal["faces", "heads"]
+
+
+@dataclass(frozen=True)
+class Light:
+    """What the renderer is lit by. Directions are in the head's frame (y up, face along +z)."""
+
+    sky: NDArray[np.float32]
+    """[9, 3] radiance coefficients, order 1, y, z, x, xy, yz, 3z²-1, xz, x²-y² (real harmonics, unit norm)."""
+    key_direction: NDArray[np.float32]
+    """[3] unit vector towards the key light."""
+    key_colour: NDArray[np.float32]
+    """[3] linear RGB irradiance / pi of the key light on a surface that faces it."""
+    exposure: float
+    """Factor before the tone curve."""
+
+
+def fibonacci_sphere(n: int) -> NDArray[np.float64]:
+    """[n, 3] unit vectors spread evenly over the sphere (golden-angle spiral about y)."""
+    i = np.arange(n) + 0.5
+    y = 1 - 2 * i / n
+    angle = i * math.pi * (1 + math.sqrt(5))
+    r = np.sqrt(1 - y * y)
+    return np.stack([r * np.cos(angle), y, r * np.sin(angle)], 1)
+
+
+def tangents(directions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two unit vectors orthogonal to each direction [N, 3] and to each other."""
+    up = np.where(np.abs(directions[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
+    u = np.cross(up, directions)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    return u, np.cross(directions, u)
+
+
+def harmonics(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, 9] real spherical harmonics up to degree 2 at unit directions [N, 3]."""
+    x, y, z = d[:, 0], d[:, 1], d[:, 2]
+    first = 0.488603
+    second = 1.092548
+    rows = [
+        np.full_like(x, 0.282095),
+        first * y,
+        first * z,
+        first * x,
+        second * x * y,
+        second * y * z,
+        0.315392 * (3 * z * z - 1),
+        second * x * z,
+        0.546274 * (x * x - y * y),
+    ]
+    return np.stack(rows, 1)
+
+
+_DIRECTIONS = fibonacci_sphere(600)
+_HARMONICS = harmonics(_DIRECTIONS)
+
+
+def _unit(v: list[float]) -> NDArray[np.float64]:
+    return np.asarray(v) / np.linalg.norm(v)
+
+
+def _sky(draws: Draws, blobs: int) -> NDArray[np.float32]:
+    """A sky above, a warmer ground below, and `blobs` bright areas of the front and upper side."""
+    up = _DIRECTIONS[:, 1:2]
+    cool = np.array([0.93, 0.98, 1.06]) * draws.uniform("sky", 0.95, 1.05)
+    warm = np.array([1.03, 0.98, 0.92])
+    radiance = np.where(up > 0, (0.80 + 0.35 * up) * cool, (0.62 + 0.15 * up) * warm)
+    for k in range(blobs):
+        at = _unit(
+            [
+                draws.normal(f"blob x {k}"),
+                abs(draws.normal(f"blob y {k}")) * 0.8,
+                abs(draws.normal(f"blob z {k}")) * 0.6 + 1e-3,
+            ]
+        )
+        tint = 1 + np.array([draws.normal(f"blob tint {k} {c}", 0.06) for c in range(3)])
+        strength = draws.uniform(f"blob strength {k}", 0.3, 1.3)
+        radiance = radiance + np.exp(5 * (_DIRECTIONS @ at - 1))[:, None] * strength * tint
+    sky = (_HARMONICS[..., None] * radiance[:, None]).mean(0) * 4 * math.pi
+    # The mean radiance (green) is brought near 1, so exposure and strength vary apart.
+    sky *= draws.uniform("level", 0.88, 1.04) * 3.545 / sky[0, 1]
+    return sky.astype(np.float32)
+
+
+def sample_light(seed: int, kind: Kind) -> Light:
+    """The light of head `seed`: the same for ever, and independent of every other part of the head."""
+    draws = Draws(seed, f"light {kind}")
+    if kind == "heads":
+        sky = _sky(draws, 1)
+        direction = _unit([draws.uniform("key x", -0.5, 0.5), draws.uniform("key y", 0.6, 0.9), 0.7])
+        strength = draws.uniform("key", 0.35, 0.6)
+    else:
+        sky = _sky(draws, 1 + int(draws.uniform("blobs", 0, 3)))
+        direction = _unit(
+            [draws.uniform("key x", -0.95, 0.95), draws.uniform("key y", 0.2, 0.9), draws.uniform("key z", 0.3, 0.9)]
+        )
+        strength = draws.uniform("key", 0.15, 1.1)
+    warmth = draws.uniform("warmth", -0.5, 1.0)
+    colour = strength * np.array([1.0, 1 - 0.06 * warmth, 1 - 0.14 * warmth])
+    return Light(sky, direction.astype(np.float32), colour.astype(np.float32), draws.uniform("exposure", 0.92, 1.08))

@@ -1,0 +1,347 @@
+"""Draws a `HeadGeometry` from any camera: colour, coverage, depth, normals.
+
+Three passes per view. Rasterisation only finds out *which* triangle or strand segment each sample sees (a
+visibility buffer with `supersample`² samples per pixel); a compute pass shades every sample once; a second one
+filters samples to pixels (Gaussian, sd 0.45 pixel) over the background. Light is baked once per head (`bake.py`),
+so further views are cheap, and pictures are read back one behind the other so that nobody waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from head3d_core.errors import Head3DError
+from head3d_core.synth import gl
+from head3d_core.synth.bake import HALF_WIDTH, LightBake, RibbonIndices
+from head3d_core.synth.light import Light
+from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry, Ints, Material
+
+WHITE = (1.0, 1.0, 1.0)
+TAPER = 0.55
+"""Share of a strand's width lost at its tip."""
+_IN_FLIGHT = 3
+_HAIR_FLAG = 1 << 31
+_DEPTH_REACH = 6.0
+"""Near and far plane stand this far (dm) on both sides of the head's centre."""
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture; row 0 is the top."""
+
+    rgb: Bytes
+    """[H, W, 3] sRGB, composited over the background."""
+    alpha: Bytes
+    """[H, W] coverage, 255 = head."""
+    depth: NDArray[np.float32] | None
+    """[H, W] distance from the camera centre along the pixel's ray (EG3D's `depth`), world units; 0 where the pixel's
+    middle sees nothing."""
+    normals: NDArray[np.float32] | None
+    """[H, W, 3] unit normals in world axes, mean over the pixel; 0 where depth is 0."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera label as the shaders want it, in decimetres."""
+
+    eye: NDArray[np.float64]
+    """[3] camera centre."""
+    view_projection: NDArray[np.float64]
+    """[4, 4] maps points to clip space; image row 0 lies at y = -1, so nothing needs flipping."""
+    rays: NDArray[np.float64]
+    """[3, 3] columns a, b, c: the ray through image point (u, v) in [0, 1]² is a u + b v + c, of length 1 along the axis."""
+    near_far: tuple[float, float]
+
+    @staticmethod
+    def of(camera: NDArray[np.floating[Any]]) -> View:
+        """From 25 numbers: cam2world (OpenCV axes, world units) and intrinsics normalised by the image size.
+
+        Raises:
+            Head3DError: not 25 finite numbers, or a head behind the camera.
+        """
+        label = np.asarray(camera, np.float64).reshape(-1)
+        if label.shape != (25,) or not np.isfinite(label).all():
+            raise Head3DError(f"A camera is 25 finite numbers (cam2world, intrinsics), got {label.size} numbers: {label}.")
+        pose, lens = label[:16].reshape(4, 4), label[16:].reshape(3, 3)
+        rotation, eye = pose[:3, :3], pose[:3, 3] / SCALE + np.asarray(CENTRE)
+        distance = float(np.linalg.norm(eye - np.asarray(CENTRE)))
+        near, far = max(0.5, distance - _DEPTH_REACH), distance + _DEPTH_REACH
+        world_to_camera = np.eye(4)
+        world_to_camera[:3, :3] = rotation.T
+        world_to_camera[:3, 3] = -rotation.T @ eye
+        projection = np.zeros((4, 4))
+        projection[:2, :3] = 2 * lens[:2]
+        projection[:2, 2] -= 1
+        projection[2, 2], projection[2, 3] = (far + near) / (far - near), -2 * far * near / (far - near)
+        projection[3, 2] = 1
+        rays = rotation @ np.linalg.inv(lens)
+        return View(eye, projection @ world_to_camera, rays, (near, far))
+
+
+class Renderer:
+    """An OpenGL renderer of heads without a window.
+
+    Args:
+        size: pixels per side.
+        supersample: samples per pixel side; odd, so that a pixel has a middle sample for its depth.
+        backend: moderngl back end.
+    Raises:
+        Head3DError: no OpenGL 4.3 (the message says what to install), or an impossible size.
+    """
+
+    def __init__(self, size: int, supersample: int = 3, backend: str = "egl") -> None:
+        if size < 1 or supersample < 1 or supersample % 2 == 0:
+            raise Head3DError(f"Expected size >= 1 and an odd supersample >= 1, got {size} and {supersample}.")
+        self.size = size
+        self.width = size * supersample
+        self.context = context = gl.create_context(backend)
+        self.device = str(context.info["GL_RENDERER"])
+        self._ribbons = RibbonIndices(context)
+        self._bake = LightBake(context, self._ribbons)
+        self._mesh_program = gl.draw_program(context, "visible_mesh", "visible")
+        self._hair_program = gl.draw_program(context, "visible_hair", "visible")
+        self._shade = gl.compute_program(context, "shade")
+        self._resolve = gl.compute_program(context, "resolve")
+        gl.set_uniforms(self._mesh_program, flag=0)
+        gl.set_uniforms(self._hair_program, flag=_HAIR_FLAG, taper=TAPER)
+        gl.set_uniforms(self._shade, seen=0, depth=1, key_solid=2, key_hair=3, width=self.width, world_scale=SCALE)
+        gl.set_uniforms(self._shade, centre=CENTRE, half_width=HALF_WIDTH, hair_centre=CENTRE)
+        gl.set_uniforms(self._resolve, size=size, factor=supersample)
+        self._seen = context.texture((self.width, self.width), 1, dtype="u4")
+        self._seen.filter = (context.NEAREST, context.NEAREST)
+        self._depth = context.depth_texture((self.width, self.width))
+        self._depth.compare_func = ""
+        self._depth.filter = (context.NEAREST, context.NEAREST)
+        self._target = context.framebuffer([self._seen], self._depth)
+        self._samples = context.buffer(reserve=self.width**2 * 16)
+        self._frames = [context.buffer(reserve=size * size * 12) for _ in range(_IN_FLIGHT)]
+        self._pending: deque[tuple[Any, bool]] = deque()
+        self._submitted = 0
+        names = ("positions", "normals", "rest", "extra", "smooth", "part", "indices")
+        self._stores = {name: gl.Store(context, binding) for binding, name in enumerate(names)}
+        self._occluder = gl.Store(context, 11), gl.Store(context, 12)
+        self._hair = gl.Store(context, 9)
+        self._mesh_array: tuple[tuple[int, int], Any] | None = None
+        self._eye_triangles: tuple[int, int, Ints, Ints] | None = None
+        self._head: HeadGeometry | None = None
+        self._counts = (0, 0, 0, 0)
+
+    def load(self, head: HeadGeometry, light: Light) -> None:
+        """Takes a head and bakes its light; all later views show it."""
+        skin, eyes, solids = head.skin, head.eyes, head.solids
+        meshes = [skin, eyes] if solids is None else [skin, eyes, solids]
+        n_skin, n_eyes = len(skin.vertices), len(eyes.vertices)
+        n_solid = 0 if solids is None else len(solids.vertices)
+        store = self._stores
+        store["positions"].write([m.vertices for m in meshes])
+        store["normals"].write([m.normals for m in meshes])
+        store["rest"].write([skin.rest, eyes.local])
+        store["rest"].reserve((n_skin + n_eyes + n_solid) * 12)
+        store["extra"].write([skin.mask, np.zeros((n_eyes, 4), np.float32), *([] if solids is None else [solids.colour])])
+        store["smooth"].write([skin.smooth_normals])
+        store["part"].write([skin.part])
+        store["indices"].write(self._indices(head, n_skin, n_eyes))
+        self._occluder[0].write([head.occluder.vertices])
+        self._occluder[1].write([head.occluder.triangles])
+        self._hair.write([head.hair])
+        triangles = sum(len(m.triangles) for m in meshes)
+        self._head = head
+        self._counts = (n_skin, n_eyes, n_skin + n_eyes + n_solid, triangles)
+        self._bake.set_topology(skin.triangles, n_skin)
+        self._bind()
+        self._bake.draw_sky_depth(*self._occluder_arrays(), self._hair_size())
+        self._set_material(head.material)
+        self.relight(light)
+
+    def relight(self, light: Light) -> None:
+        """Lights the loaded head anew."""
+        self._loaded()
+        self._bind()
+        self._bake.draw_key_depth(light, *self._occluder_arrays(), self._hair_size())
+        self._bake.run(light, self._counts[2], self._counts[0], self._hair_size())
+        thin = self._bake.thinning
+        gl.set_uniforms(
+            self._shade,
+            sky=light.sky,
+            key_colour=light.key_colour,
+            exposure=light.exposure,
+            strand_points=self._hair_size()[1],
+            strand_step=thin.strand_step,
+            point_step=thin.point_step,
+            kept_points=thin.points,
+            kept_strands=thin.strands,
+            **self._bake.key_axes,
+        )
+
+    def submit(
+        self,
+        camera: NDArray[np.floating[Any]],
+        background: tuple[float, float, float] = WHITE,
+        scene: int | None = None,
+        geometry: bool = False,
+    ) -> None:
+        """Starts a view; `collect` returns views in the order they were started, at most three may wait.
+
+        Args:
+            camera: [25] label.
+            background: sRGB in [0, 1].
+            scene: seed of a textured picture to stand behind instead.
+            geometry: also depth and normals.
+        """
+        head = self._loaded()
+        if len(self._pending) >= _IN_FLIGHT:
+            raise Head3DError(f"At most {_IN_FLIGHT} views may be under way: call collect() before the next submit().")
+        view = View.of(camera)
+        self._bind()
+        self._rasterise(view, head)
+        context = self.context
+        self._seen.use(0)
+        self._depth.use(1)
+        self._bake.bind_key_maps(2, 3)
+        self._bake.vertex_light.bind()
+        self._bake.soft_light.bind()
+        self._bake.hair_light.bind()
+        self._samples.bind_to_storage_buffer(11)
+        a, b, c = view.rays.T
+        gl.set_uniforms(self._shade, eye=tuple(view.eye), near_far=view.near_far)
+        gl.set_uniforms(self._shade, ray_origin_x=a, ray_origin_y=b, ray_origin_z=c)
+        gl.set_uniforms(self._shade, skin_vertices=self._counts[0], eye_vertices=self._counts[1])
+        context.memory_barrier()
+        groups = -(-self.width // 8)
+        self._shade.run(groups, groups)
+        frame = self._frames[self._submitted % _IN_FLIGHT]
+        frame.bind_to_storage_buffer(12)
+        gl.set_uniforms(self._resolve, background=background, scene=-1 if scene is None else scene & 0x7FFFFFFF)
+        context.memory_barrier()
+        groups = -(-self.size // 8)
+        self._resolve.run(groups, groups)
+        context.memory_barrier()
+        self._pending.append((frame, geometry))
+        self._submitted += 1
+
+    def collect(self) -> Frame:
+        """The oldest view under way; waits for it if need be."""
+        if not self._pending:
+            raise Head3DError("No view is under way: call submit() first.")
+        buffer, geometry = self._pending.popleft()
+        n = self.size
+        planes = np.frombuffer(buffer.read(n * n * (12 if geometry else 4)), np.uint32).reshape(-1, n, n)
+        rgba = planes[0].view(np.uint8).reshape(n, n, 4)
+        if not geometry:
+            return Frame(rgba[..., :3], rgba[..., 3], None, None)
+        packed = planes[2].view(np.int8).reshape(n, n, 4)[..., :3].astype(np.float32)
+        length = np.linalg.norm(packed, axis=-1, keepdims=True)
+        return Frame(rgba[..., :3], rgba[..., 3], planes[1].view(np.float32), packed / np.maximum(length, 1e-6))
+
+    def draw(
+        self,
+        camera: NDArray[np.floating[Any]],
+        background: tuple[float, float, float] = WHITE,
+        scene: int | None = None,
+        geometry: bool = False,
+    ) -> Frame:
+        """One view, waited for; arguments as `submit`."""
+        self.submit(camera, background, scene, geometry)
+        while len(self._pending) > 1:
+            self.collect()
+        return self.collect()
+
+    def draw_many(
+        self, cameras: Iterable[NDArray[np.floating[Any]]], geometry: bool = False, scene: int | None = None
+    ) -> Iterator[Frame]:
+        """Views of the loaded head, in order; the next ones are drawn while one is read back."""
+        for camera in cameras:
+            if len(self._pending) == _IN_FLIGHT:
+                yield self.collect()
+            self.submit(camera, geometry=geometry, scene=scene)
+        while self._pending:
+            yield self.collect()
+
+    def release(self) -> None:
+        """Frees the OpenGL context; the renderer cannot be used afterwards."""
+        self.context.release()
+
+    def _loaded(self) -> HeadGeometry:
+        if self._head is None:
+            raise Head3DError("There is no head to draw yet: call load(head, light) first.")
+        return self._head
+
+    def _indices(self, head: HeadGeometry, n_skin: int, n_eyes: int) -> list[NDArray[Any]]:
+        """Triangles of skin, eyes and solids, counted through one vertex array; skin and eyes travel once."""
+        if self._eye_triangles is None or self._eye_triangles[:2] != (id(head.eyes.triangles), n_skin):
+            offset = head.eyes.triangles + np.int32(n_skin)
+            self._eye_triangles = (id(head.eyes.triangles), n_skin, head.eyes.triangles, offset)
+        out = [head.skin.triangles, self._eye_triangles[3]]
+        if head.solids is not None:
+            out.append(head.solids.triangles + np.int32(n_skin + n_eyes))
+        return out
+
+    def _rasterise(self, view: View, head: HeadGeometry) -> None:
+        matrix = np.ascontiguousarray(view.view_projection.T)
+        self._target.use()
+        self._target.clear(depth=1.0)
+        gl.set_uniforms(self._mesh_program, view_projection=matrix)
+        self._view_array().render(vertices=self._counts[3] * 3)
+        strands, points = self._hair_size()
+        if strands:
+            gl.set_uniforms(self._hair_program, view_projection=matrix, eye=tuple(view.eye), strand_points=points)
+            array = self._ribbons.array(self._hair_program, strands, points)
+            array.render(vertices=strands * (points - 1) * 6)
+
+    def _view_array(self) -> Any:
+        """Vertex array of the merged mesh; made again when one of its buffers had to grow."""
+        positions, indices = self._stores["positions"], self._stores["indices"]
+        state = (positions.generation, indices.generation)
+        if self._mesh_array is None or self._mesh_array[0] != state:
+            array = self.context.vertex_array(
+                self._mesh_program, [(positions.buffer, "3f", "position")], indices.buffer, index_element_size=4
+            )
+            self._mesh_array = (state, array)
+        return self._mesh_array[1]
+
+    def _occluder_arrays(self) -> tuple[tuple[Any, Any], int]:
+        head = self._loaded()
+        return (self._occluder[0].buffer, self._occluder[1].buffer), head.occluder.triangles.size
+
+    def _hair_size(self) -> tuple[int, int]:
+        strands, points = self._loaded().hair.shape[:2]
+        return int(strands), int(points)
+
+    def _bind(self) -> None:
+        for store in (*self._stores.values(), self._hair):
+            store.bind()
+
+    def _set_material(self, m: Material) -> None:
+        gl.set_uniforms(
+            self._shade,
+            skin_colour=m.skin,
+            lip_colour=m.lips,
+            scalp_colour=m.scalp,
+            shirt=m.shirt,
+            shirt_second=m.shirt_second,
+            iris_inner=m.iris_inner,
+            iris_outer=m.iris_outer,
+            hair_root=m.hair_root,
+            hair_tip=m.hair_tip,
+            brow_colour=m.brow,
+            neckline=m.neckline,
+            shirt_pattern=m.shirt_pattern,
+            scalp_paint=m.scalp_paint,
+            stubble=m.stubble,
+            freckles=m.freckles,
+            blush=m.blush,
+            oil=m.oil,
+            ageing=m.ageing,
+            lipstick=m.lipstick,
+            eyeshadow=m.eyeshadow,
+            hair_gloss=m.hair_gloss,
+            grey=m.grey,
+            texture_offset=m.texture_offset,
+        )

@@ -1,0 +1,74 @@
+// Shades every sample once, after visibility is known (a visibility buffer: triangle or strand-segment number
+// and depth). Compute rather than fragment shading: on data-centre GPUs few cores serve the graphics stages.
+#include "common.glsl"
+#include "light.glsl"
+#include "surface.glsl"
+#include "skin.glsl"
+#include "eye.glsl"
+#include "solid.glsl"
+#include "hair.glsl"
+layout(local_size_x = 8, local_size_y = 8) in;
+layout(std430, binding = 11) buffer Samples { uvec4 samples[]; };   // half rgb + alpha, normal, distance
+uniform usampler2D seen;
+uniform sampler2D depth;
+uniform int width;              // samples per side
+uniform vec3 ray_origin_x, ray_origin_y, ray_origin_z;   // columns: pixel -> direction, dm
+uniform vec2 near_far;          // along the optical axis, dm
+uniform uint skin_vertices, eye_vertices;
+uniform float world_scale;      // world units per dm
+
+uvec4 pack_sample(vec3 c, vec3 n, float distance) {
+    return uvec4(packHalf2x16(c.rg), packHalf2x16(vec2(c.b, 1.)), packSnorm4x8(vec4(n, 1.)), floatBitsToUint(distance));
+}
+
+vec4 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out vec3 p, out vec3 normal) {
+    uint i = indices[3u * triangle], j = indices[3u * triangle + 1u], k = indices[3u * triangle + 2u];
+    vec3 a = load_position(i), b = load_position(j) - a, c = load_position(k) - a;
+    // Barycentrics of the ray's hit (Moeller and Trumbore).
+    vec3 q = cross(direction, c);
+    float det = dot(b, q);
+    det = abs(det) < 1e-12 ? 1e-12 : det;
+    vec3 o = eye - a, r = cross(o, b);
+    vec2 w = clamp(vec2(dot(o, q), dot(direction, r)) / det, 0., 1.);
+    vec3 bary = vec3(max(1. - w.x - w.y, 0.), w);
+    bary /= bary.x + bary.y + bary.z;
+    Surface s;
+    s.p = p = a + b * bary.y + c * bary.z;
+    s.n = safe_normalize(load_normal(i) * bary.x + load_normal(j) * bary.y + load_normal(k) * bary.z);
+    s.view = view;
+    s.rest = load_rest(i) * bary.x + load_rest(j) * bary.y + load_rest(k) * bary.z;
+    s.extra = extra[i] * bary.x + extra[j] * bary.y + extra[k] * bary.z;
+    s.light = vertex_light[i] * bary.x + vertex_light[j] * bary.y + vertex_light[k] * bary.z;
+    s.rotation = rotation;
+    normal = s.n;
+    if (i < skin_vertices) {
+        vec3 bn = safe_normalize(load_smooth(i) * bary.x + load_smooth(j) * bary.y + load_smooth(k) * bary.z);
+        vec4 soft = soft_light[i] * bary.x + soft_light[j] * bary.y + soft_light[k] * bary.z;
+        return vec4(shade_skin(s, bn, soft, int(parts[i] + .5)), 1.);
+    }
+    if (i < skin_vertices + eye_vertices) return vec4(shade_eye(s), 1.);
+    if (dot(normal, view) < 0.) normal = -normal;
+    return vec4(shade_solid(s), 1.);
+}
+
+void main() {
+    ivec2 at = ivec2(gl_GlobalInvocationID.xy);
+    if (at.x >= width || at.y >= width) return;
+    int slot = at.y * width + at.x;
+    float z = texelFetch(depth, at, 0).r;
+    if (z >= 1.) {
+        samples[slot] = uvec4(0u);
+        return;
+    }
+    vec2 pixel = (vec2(at) + .5) / float(width);
+    vec3 direction = ray_origin_x * pixel.x + ray_origin_y * pixel.y + ray_origin_z;   // length 1 along the axis
+    float n = near_far.x, f = near_far.y;
+    float along = 2. * f * n / (f + n - (2. * z - 1.) * (f - n));
+    vec3 p = eye + direction * along, view = -normalize(direction), normal;
+    float rotation = fract(sin(dot(vec2(at), vec2(12.9898, 78.233))) * 43758.5453) * 2. * PI;
+    uint id = texelFetch(seen, at, 0).r;
+    vec3 c;
+    if ((id & 0x80000000u) != 0u) c = shade_hair(p, view, int(id & 0x7fffffffu) / 2, rotation, normal);
+    else c = shade_mesh(id, normalize(direction), view, rotation, p, normal).rgb;
+    samples[slot] = pack_sample(tone(c), normal, length(p - eye) * world_scale);
+}
