@@ -116,6 +116,12 @@ class Asset:
         return {name: k for k, name in enumerate(self.target_names)}
 
     @cached_property
+    def template_area(self) -> Array:
+        """Twice the area of each of `body_triangles` on the template [.] (dm^2)."""
+        a, b, c = (self.template[self.body_triangles[:, k]] for k in range(3))
+        return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+    @cached_property
     def eye_vertices(self) -> tuple[Index, Index]:
         """Base vertices of the left and the right eyeball."""
         return np.unique(self.quads[self.part == 1]), np.unique(self.quads[self.part == 2])

@@ -136,7 +136,8 @@ def read_targets(files: Files, source: np.ndarray) -> dict[str, np.ndarray]:
     for path in sorted(files):
         name = path.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".target")
         folder = path.rsplit("/", 1)[0] + "/"
-        if folder not in TARGET_FOLDERS or "baby" in name or name.startswith("asymm-"):
+        is_target = folder in TARGET_FOLDERS and path.endswith((".target", ".target.gz"))
+        if not is_target or "baby" in name or name.startswith("asymm-"):
             continue
         text = (gzip.decompress(files[path]) if path.endswith(".gz") else files[path]).decode()
         rows = np.array([line.split()[:4] for line in text.splitlines() if line.strip() and line[0] != "#"], float)

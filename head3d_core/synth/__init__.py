@@ -1,0 +1,1 @@
+"""The procedural head factory: `identity(seed)` and `build_head(identity)` here, pictures in `renderer.py`."""

@@ -1,0 +1,100 @@
+"""Glasses fitted to the eyes, nose and ears of a head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from head3d_core.synth.assets import Asset, eyeballs
+from head3d_core.synth.colours import FRAMES, srgb_hex
+from head3d_core.synth.solids import Solid, join, paint, tube
+from head3d_core.synth.subdivision import Array, unit
+from head3d_core.synth.wardrobe import Glasses
+
+RIM_POINTS = 44
+WRAP = 0.24
+"""How far a frame bends back towards the temples (dm at |x| about 1.2)."""
+SHAPES = {
+    # kind: (exponent of the superellipse, width factor, height factor, droop of the outer lower corner)
+    "round": (2.0, 0.86, 1.16, 0.0),
+    "oval": (2.1, 1.0, 0.90, 0.0),
+    "rectangular": (3.6, 1.02, 0.82, 0.0),
+    "square": (3.2, 1.0, 1.10, 0.0),
+    "browline": (2.6, 1.0, 0.98, 0.0),
+    "aviator": (2.3, 1.06, 1.18, 0.16),
+    "sunglasses": (2.8, 1.10, 1.12, 0.05),
+}
+
+
+def _lens(glasses: Glasses, centre: Array, side: int, front: float) -> Array:
+    """Outline of one lens [RIM_POINTS, 3], starting at the outer end."""
+    power, wide, high, droop = SHAPES[glasses.kind]
+    angle = np.linspace(0, 2 * np.pi, RIM_POINTS, endpoint=False)
+    c, s = np.cos(angle), np.sin(angle)
+    x = side * glasses.width * wide * np.sign(c) * np.abs(c) ** (2 / power)
+    y = glasses.height * high * np.sign(s) * np.abs(s) ** (2 / power)
+    y = y - droop * np.clip(-s, 0, 1) * glasses.height * (1 + 0.5 * c)
+    x = centre[0] + side * 0.03 + x
+    return np.stack([x, centre[1] - 0.03 + y, front - WRAP * np.clip(np.abs(x) - 0.25, 0, None) ** 1.6], 1)
+
+
+def _tinted(outline: Array, colour: Array) -> Solid:
+    """A dark lens filling an outline, slightly domed by its normals."""
+    middle = outline.mean(0) + [0, 0, 0.012]
+    vertices = np.concatenate([middle[None], outline])
+    lean = vertices - middle
+    normals = unit(np.stack([0.6 * lean[:, 0], 0.6 * lean[:, 1], np.full(len(vertices), 0.5)], 1))
+    k = np.arange(len(outline))
+    triangles = np.stack([0 * k, 1 + k, 1 + (k + 1) % len(outline)], 1)
+    return Solid(vertices, normals, triangles, paint(0.04 * colour + 0.004, 0.12, len(vertices)))
+
+
+def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> Solid:
+    """The frame (and dark lenses of sunglasses) for a head's base vertices [B, 3] and skin [V, 3]."""
+    eyes = eyeballs(base, data.eye_vertices)
+    colour = srgb_hex(FRAMES[glasses.colour])
+    metal = glasses.colour in ("silver", "gold")
+    rim = min(glasses.rim, 0.011) if metal or glasses.kind == "aviator" else glasses.rim
+    gloss = 0.22 if metal else 0.30
+    (left, radius), _ = eyes
+    on_bridge = data.body & (np.abs(data.rest[:, 0]) < 0.06) & (np.abs(data.rest[:, 1] - 7.28) < 0.09)
+    front = max(left[2] + radius + 0.10, float(skin[on_bridge, 2].max()) + 0.02)
+    brow = data.body & (np.abs(data.rest[:, 0]) < 0.55) & (np.abs(data.rest[:, 1] - 7.40) < 0.10)
+    front = max(front, float(np.quantile(skin[brow, 2], 0.9)) - 0.01)
+    parts = []
+    bridge = []
+    for side, (centre, _) in zip((1, -1), eyes, strict=True):
+        outline = _lens(glasses, centre, side, front)
+        if glasses.kind == "browline":
+            upper = outline[: RIM_POINTS // 2 + 1]
+            parts.append(tube(upper, 2.2 * rim, colour, gloss, closed=False))
+            parts.append(tube(outline, 0.006, srgb_hex(FRAMES["silver"]), 0.22, closed=True, sides=6))
+        else:
+            parts.append(tube(outline, rim, colour, gloss, closed=True))
+        if glasses.kind == "sunglasses":
+            parts.append(_tinted(outline, colour))
+        parts.append(_temple(outline, side, rim, colour, gloss, skin, data))
+        bridge.append(outline[RIM_POINTS // 2 - 3])
+    a, b = bridge
+    lift = np.array([0, 0.035, 0.02])
+    parts.append(tube(np.stack([a, 0.7 * a + 0.3 * b + lift, 0.3 * a + 0.7 * b + lift, b]), rim, colour, gloss, False))
+    if glasses.kind == "aviator":
+        top = [outline_top(glasses, c, s, front) for s, (c, _) in zip((1, -1), eyes, strict=True)]
+        parts.append(tube(np.stack([top[0], 0.5 * (top[0] + top[1]) + [0, 0.02, 0.01], top[1]]), rim, colour, gloss, False))
+    return join(parts)
+
+
+def outline_top(glasses: Glasses, centre: Array, side: int, front: float) -> Array:
+    """Upper inner point of a lens, where an aviator's second bridge starts."""
+    return _lens(glasses, centre, side, front)[RIM_POINTS // 2 - 8]
+
+
+def _temple(outline: Array, side: int, rim: float, colour: Array, gloss: float, skin: Array, data: Asset) -> Solid:
+    """The arm from the outer end of a lens over the ear, outside the skin of the temple."""
+    ear = skin[(data.ears > 0.3) & (side * data.rest[:, 0] > 0)]
+    end = np.array([side * (np.abs(ear[:, 0]).min() + 0.045), ear[:, 1].max() - 0.10, np.median(ear[:, 2])])
+    start = outline[3]
+    hinge = start + [side * 0.035, 0.0, -0.03]
+    t = np.linspace(0, 1, 6)[:, None]
+    bow = np.array([side * 0.06, 0.02, 0.0]) * np.sin(np.pi * t)
+    path = np.concatenate([start[None], hinge * (1 - t) + end * t + bow, (end + [0, -0.13, -0.12])[None]])
+    return tube(path, 0.9 * rim, colour, gloss, closed=False, sides=6)

@@ -1,0 +1,328 @@
+"""Guide hairs of each style, grown on the template head.
+
+A style is grown once per process and length (`strands.py` caches it). A guide starts on the scalp and steps along
+a direction that is turned by the comb (a field), gravity and noise, and pushed out of the skin's distance field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from head3d_core.synth.assets import SKULL_CENTRE, Asset
+from head3d_core.synth.draws import Draws, normals, stream_key, uniforms
+from head3d_core.synth.masks import smoothstep, spherical
+from head3d_core.synth.subdivision import Array, unit
+
+DOWN, BACK, FORWARD = np.array([0.0, -1, 0]), np.array([0.0, 0, -1]), np.array([0.0, 0, 1])
+PULLED = ("ponytail", "bun", "topknot", "twin_tails")
+"""Styles whose hair runs over the skull to a tie."""
+DRAPED = ("bob", "long", "long_wavy", "fringe", "shoulder_curly", "pixie")
+"""Styles whose hair falls from a parting."""
+
+
+@dataclass(frozen=True)
+class Comb:
+    """How strands follow their guides (see `strands.interpolate`)."""
+
+    clump: Array
+    """[M] how far each point moves from the mean of three guides to the nearest one."""
+    pull: float = 0.8
+    """How far strands close in on that guide."""
+    frizz: float = 0.01
+    curl: float = 0.0
+    """Radius of the helix (dm)."""
+    turns: float = 0.0
+    """Turns per dm."""
+    loose: float = 0.3
+    """How much neighbours' helices differ in phase."""
+    ragged: float = 0.2
+    """Largest share of its length a strand may lack."""
+    width: float = 0.015
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Guides [G, M, 3] (dm, template space) and their comb."""
+
+    points: Array
+    comb: Comb
+
+
+@dataclass(frozen=True)
+class Scalp:
+    """Roots of the guides: points and normals [G, 3] and what styles ask about a place on the head."""
+
+    points: Array
+    normals: Array
+    key: int
+    data: Asset
+
+    @property
+    def relative(self) -> Array:
+        """[G, 3] from the skull's centre."""
+        return self.points - SKULL_CENTRE
+
+    @property
+    def elevation(self) -> Array:
+        """[G] degrees about the skull's centre."""
+        return spherical(self.points, SKULL_CENTRE)[1]
+
+    def tangent(self, v: Array) -> Array:
+        """Directions v without their part along the normals, unit length."""
+        v = np.broadcast_to(v, self.normals.shape)
+        return unit(v - self.normals * (v * self.normals).sum(-1, keepdims=True))
+
+    def noise(self, name: str, *shape: int) -> Array:
+        """Standard normals of `shape`."""
+        return normals(stream_key(self.key, name), *shape)
+
+    def random(self, name: str) -> Array:
+        """[G] uniforms."""
+        return uniforms(stream_key(self.key, name), len(self.points))
+
+
+def grow(
+    scalp: Scalp,
+    start: Array,
+    direction: Array,
+    length: Array,
+    steps: int,
+    gravity: float = 0.0,
+    layer: Array | float = 0.0,
+    field: Callable[[Array, float], Array] | None = None,
+    noise: float = 0.0,
+    ceiling: float | None = None,
+) -> Array:
+    """Guides [G, steps, 3] from `start` [G, 3].
+
+    length [G] in dm; gravity is the weight of "down" against the present direction; a guide keeps at least `layer`
+    above the skin, and below `ceiling` on top of the head; field(points, u) adds a direction, u in [0, 1].
+    """
+    points = np.empty((len(start), steps, 3))
+    points[:, 0] = start
+    p, d, step = start, unit(direction), (length / (steps - 1))[:, None]
+    jitter = noise * scalp.noise("growth", steps, len(start), 3) if noise else None
+    for i in range(1, steps):
+        u = i / (steps - 1)
+        d = d + gravity * DOWN
+        if field is not None:
+            d = d + field(p, u)
+        if jitter is not None:
+            d = d + jitter[i]
+        q = p + unit(d) * step
+        height, out = scalp.data.distance(q)
+        q = q + out * np.clip(np.minimum(1, i / 3) * layer - height, 0, 0.15)[:, None]
+        if ceiling is not None and u < 0.6:
+            q = q - out * (0.7 * np.clip(height - ceiling, 0, 0.3) * (q[:, 1] > 7.75))[:, None]
+        d = unit(q - p)
+        p = p + d * step
+        points[:, i] = p
+    return points
+
+
+def _ramp(value: float, steps: int) -> Array:
+    return value * np.linspace(0, 1, steps)
+
+
+def _stubbly(scalp: Scalp, style: str, length: int) -> Guides:
+    """buzz, balding: short hair lying forward and down."""
+    reach = (0.05, 0.075, 0.10)[length] if style == "buzz" else (0.10, 0.15, 0.20)[length]
+    direction = scalp.normals + 0.7 * scalp.tangent(0.4 * FORWARD + 0.6 * DOWN)
+    points = grow(scalp, scalp.points, direction, np.full(len(direction), reach), 6, 0.05)
+    return Guides(points, Comb(_ramp(0.1, 6), frizz=0.008, ragged=0.35, width=0.0125))
+
+
+def _crop(scalp: Scalp, length: int, curl: int) -> Guides:
+    top = smoothstep(0.0, 50.0, scalp.elevation)[:, None]
+    reach = (0.22, 0.32, 0.44)[length] * (0.45 + 0.55 * top[:, 0])
+    comb = 0.9 * top * FORWARD + (1 - top) * (DOWN + 0.35 * BACK) + np.array([0.25, 0, 0]) * top
+    direction = 0.62 * scalp.normals + scalp.tangent(comb) + 0.14 * scalp.noise("tousle", *comb.shape)
+    points = grow(scalp, scalp.points, direction, reach, 14, 0.10, 0.05 * scalp.random("layer"), noise=0.05)
+    wave = dict(curl=0.03, turns=3.5) if curl else {}
+    return Guides(points, Comb(_ramp(0.5, 14), frizz=0.018, ragged=0.35, width=0.014, **wave))
+
+
+def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+    """side_part, slick, quiff: longer on top than at the sides, with a gradual change between."""
+    count = len(scalp.points)
+    top = smoothstep(5.0, 55.0, scalp.elevation)[:, None]
+    front = smoothstep(0.3, 0.85, scalp.relative[:, 2])[:, None]
+    sides = (1 - top) * (0.9 * DOWN + 0.6 * BACK)
+    reach = (0.50, 0.62, 0.76)[length] * (0.36 + 0.64 * smoothstep(-5.0, 60.0, scalp.elevation))
+    layer = (0.02 + 0.07 * scalp.random("layer") ** 1.5) + 0.03 * top[:, 0]
+    if style == "side_part":
+        away = np.where(scalp.points[:, 0] > 0.30, 0.9, -1.0)[:, None]
+        comb = top * (away * [1.0, 0, 0] + np.array([0, -0.1, 0.28])) + sides
+        direction = (0.42 * top + 0.15) * scalp.normals + scalp.tangent(comb)
+        gravity = 0.10
+    elif style == "slick":
+        comb = BACK + 0.25 * (1 - top) * DOWN
+        reach = np.maximum(reach, 0.36)
+        direction = (0.36 * top + 0.12) * scalp.normals + scalp.tangent(comb)
+        gravity = 0.06
+    else:
+        rise = np.array([0.18, 0.75, -0.30]) * front + BACK * (1 - front)
+        comb = top * rise + (1 - top) * (0.7 * DOWN + 0.6 * BACK)
+        direction = (0.65 * top + 0.12) * scalp.normals + 0.8 * comb
+        gravity = 0.03
+
+    def field(p: Array, u: float) -> Array:
+        normal = unit(p - SKULL_CENTRE)
+        return 0.22 * unit(comb - normal * (comb * normal).sum(1, keepdims=True))
+
+    points = grow(scalp, scalp.points, direction, reach * np.ones(count), 16, gravity, layer, field, 0.03)
+    wave = dict(curl=0.028, turns=2.2) if curl else {}
+    return Guides(points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, **wave))
+
+
+def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+    """Hair that falls from a parting to a given height, off the face; fringe and pixie comb the front forward."""
+    points, relative = scalp.points, scalp.relative
+    ends = {"bob": (6.65, 6.4, 6.15), "pixie": (7.15, 7.05, 6.95), "fringe": (6.2, 5.8, 5.4)}
+    end = ends.get(style, (5.7, 5.3, 4.9))[length]
+    top = smoothstep(5.0, 45.0, scalp.elevation)
+    front = smoothstep(0.3, 0.85, relative[:, 2])
+    parting = 0.0 if style == "fringe" else (0.0, 0.16, 0.28)[length]
+    side = np.tanh((points[:, 0] - parting) / 0.05)
+    side = np.sign(side) * np.clip(np.abs(side), 0.7, 1)
+    comb = np.stack([side, np.full_like(side, -0.35), -0.18 - 0.25 * front], 1)
+    direction = (0.28 + 0.14 * scalp.random("lift"))[:, None] * scalp.normals + scalp.tangent(comb)
+    reach = np.clip(1.05 * (points[:, 1] - end) + 0.30 * top + 0.12, 0.2, None)
+    fringe = np.zeros(len(points), bool)
+    if style in ("fringe", "pixie"):
+        azimuth, _ = spherical(points, SKULL_CENTRE)
+        fringe = (relative[:, 2] > 0.5) & (scalp.elevation > 22) & (azimuth < 58)
+        ahead = np.stack([0.35 * points[:, 0] + (0.25 if style == "pixie" else 0.08), -0.3 + 0 * side, 1 + 0 * side], 1)
+        direction[fringe] = (0.32 * scalp.normals + scalp.tangent(ahead))[fringe]
+        comb[fringe] = 0.6 * ahead[fringe]
+        # The skin runs steeply down to the brows at y 7.48: end the fringe above them.
+        low = 7.60 + 0.05 * scalp.random("fringe ends")
+        reach = np.where(fringe, np.clip(0.95 * (points[:, 1] - low) + 0.14, 0.2, 0.85), reach)
+    if style == "pixie":
+        reach = np.clip(reach, 0.28, 0.75)
+
+    def field(p: Array, u: float) -> Array:
+        normal = unit(p - SKULL_CENTRE)
+        along = unit(comb - normal * (comb * normal).sum(1, keepdims=True))
+        face = (p[:, 2] > 0.95) & (p[:, 1] < 7.8) & (np.abs(p[:, 0]) < 0.78) & ~fringe
+        neck = (p[:, 2] > 0.5) & (p[:, 1] < 6.6) & (np.abs(p[:, 0]) < 0.72) & ~fringe
+        off = np.stack([0.5 * np.sign(p[:, 0]), 0 * side, np.full_like(side, -0.55)], 1)
+        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off
+
+    steps = 21 if end < 6 else 18
+    layer = 0.05 + 0.02 + 0.10 * scalp.random("layer") ** 1.5
+    gravity = 0.22 if style == "shoulder_curly" else 0.30
+    grown = grow(scalp, points, direction, reach, steps, gravity, layer, field, 0.02, ceiling=0.16)
+    waves: dict[str, dict[str, float]] = {
+        "long_wavy": dict(curl=0.05, turns=1.1, loose=0.1),
+        "shoulder_curly": dict(curl=0.07, turns=2.4, loose=0.2, frizz=0.03),
+    }
+    wave = waves.get(style, dict(curl=0.03, turns=1.3, loose=0.1) if curl else {})
+    return Guides(grown, Comb(_ramp(0.6, steps), **({"frizz": 0.012, "ragged": 0.18} | wave)))
+
+
+def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
+    """Paths [G, steps, 3] along great circles about the skull from the roots to `ties` [G, 3], close to the skin."""
+    a, b = unit(scalp.relative), unit(ties - SKULL_CENTRE)
+    angle = np.arccos(np.clip((a * b).sum(1), -1, 1))[:, None]
+    sine = np.maximum(np.sin(angle), 1e-3)
+    near, far = (np.linalg.norm(x - SKULL_CENTRE, axis=1)[:, None] for x in (scalp.points, ties))
+    depth = 0.03 + 0.05 * scalp.random("layer") ** 1.5
+    path = np.empty((len(a), steps, 3))
+    for i in range(steps):
+        u = i / (steps - 1)
+        q = SKULL_CENTRE + (np.sin((1 - u) * angle) / sine * a + np.sin(u * angle) / sine * b) * (near * (1 - u) + far * u)
+        height, out = scalp.data.distance(q)
+        over = 0.012 + depth * np.sin(np.pi * min(u, 0.85))
+        hold = float(1 - smoothstep(0.75, 1.0, np.array(u)))
+        path[:, i] = q + out * ((over - height) * hold)[:, None]
+    path[:, 0] = scalp.points
+    path[:, -1] += 0.035 * scalp.noise("tie", len(a), 3)
+    return path
+
+
+def _pulled(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+    """Ponytail, bun, topknot, twin tails: over the skull to a tie, then a tail or a coil."""
+    d = Draws(scalp.key, "tie")
+    height = (7.35, 7.6, 7.85)[length]
+    tie = {"topknot": [0, 8.50, 0.05], "twin_tails": [0.74, 7.55, -0.05]}.get(style, [0, height, -0.46])
+    ties = np.tile(np.array(tie, float), (len(scalp.points), 1))
+    if style == "twin_tails":
+        ties[:, 0] *= np.where(scalp.points[:, 0] >= 0, 1, -1)
+    path = _over_skull(scalp, ties, 11)
+    out = unit(ties - SKULL_CENTRE)
+    count, steps = len(path), 13
+    if style in ("ponytail", "twin_tails"):
+        reach = (1.2, 1.55, 1.9)[length] * (0.85 + 0.15 * scalp.random("tail"))
+        # Gravity wins soon, so that the tail hangs inside the frame at every yaw.
+        direction = 0.55 * out + 0.35 * DOWN + 0.14 * scalp.noise("tail", count, 3)
+        tail = grow(scalp, path[:, -1], direction, reach, steps, 0.34, 0.06 + 0.05 * scalp.random("tail"), None, 0.03)
+    else:
+        radius = d.uniform("radius", 0.26, 0.34) * (0.85 if style == "topknot" else 1.0)
+        centre = ties + out * radius * 0.7
+        e1 = unit(np.cross(out, [0.3, 1, 0.2]))
+        e2 = np.cross(out, e1)
+        phase, tilt = 2 * np.pi * scalp.random("phase"), 0.5 * scalp.noise("tilt", count)
+        layer, latitude = 0.75 + 0.33 * scalp.random("shell"), -0.7 + 1.42 * scalp.random("latitude")
+        angle = phase[:, None] + np.linspace(0, 3.6, steps)
+        lat = latitude[:, None] + 0.35 * np.sin(angle + tilt[:, None])
+        turn = np.cos(angle)[..., None] * e1[:, None] + np.sin(angle)[..., None] * e2[:, None]
+        ring = np.cos(lat)[..., None] * turn + 0.8 * np.sin(lat)[..., None] * out[:, None]
+        tail = centre[:, None] + (radius * layer)[:, None, None] * ring
+        tail[:, 0] = 0.3 * path[:, -1] + 0.7 * tail[:, 0]
+    points = np.concatenate([path, tail[:, 1:]], 1)
+    clump = smoothstep(0.15, 0.48, np.linspace(0, 1, points.shape[1]))
+    wave = dict(curl=0.035, turns=1.4, loose=0.2) if curl and style in ("ponytail", "twin_tails") else {}
+    return Guides(points, Comb(clump, pull=0.9, **({"frizz": 0.018, "ragged": 0.08} | wave)))
+
+
+def _tight(scalp: Scalp, style: str, length: int) -> Guides:
+    """afro and curly: outwards from the skull, in small helices."""
+    top = smoothstep(5.0, 45.0, scalp.elevation)
+    direction = 0.6 * scalp.normals + 0.8 * unit(scalp.relative)
+    if style == "afro":
+        reach = (0.32, 0.45, 0.58)[length] * (0.75 + 0.25 * top)
+        points = grow(scalp, scalp.points, direction, reach, 14, 0.02, 0.0, noise=0.10)
+        comb = Comb(_ramp(0.35, 14), frizz=0.04, curl=0.045, turns=5.0, loose=0.6, ragged=0.35, width=0.017)
+    else:
+        reach = (0.50, 0.68, 0.88)[length] * (0.75 + 0.30 * top)
+        layer = 0.05 + 0.10 * scalp.random("layer") ** 1.5
+        points = grow(scalp, scalp.points, direction, reach, 16, 0.16, layer, noise=0.08)
+        comb = Comb(_ramp(0.65, 16), frizz=0.02, curl=0.065, turns=3.0, loose=0.2, ragged=0.2, width=0.0165)
+    return Guides(points, comb)
+
+
+def _mohawk(scalp: Scalp, length: int) -> Guides:
+    reach = np.full(len(scalp.points), (0.35, 0.45, 0.55)[length])
+    direction = unit(scalp.relative) + 0.1 * scalp.noise("tousle", len(reach), 3)
+    return Guides(grow(scalp, scalp.points, direction, reach, 12, 0.01), Comb(_ramp(0.75, 12), ragged=0.1))
+
+
+def grow_style(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+    """Guides of a style; length and curl as in `identity.Hair`."""
+    if style in ("buzz", "balding"):
+        return _stubbly(scalp, style, length)
+    if style == "crop":
+        return _crop(scalp, length, curl)
+    if style in ("side_part", "slick", "quiff"):
+        return _combed(scalp, style, length, curl)
+    if style in DRAPED:
+        return _draped(scalp, style, length, curl)
+    if style in PULLED:
+        return _pulled(scalp, style, length, curl)
+    if style in ("afro", "curly"):
+        return _tight(scalp, style, length)
+    if style == "mohawk":
+        return _mohawk(scalp, length)
+    raise ValueError(f"no hairstyle is called {style!r}.")
+
+
+def grow_baby_hair(scalp: Scalp) -> Guides:
+    """Short fine hair along the hairline of pulled-back styles, which would otherwise look combed with a rake."""
+    reach = 0.10 + 0.16 * scalp.random("baby")
+    lean = scalp.tangent(0.5 * BACK + 0.25 * DOWN + 0.3 * scalp.noise("lean", len(reach), 3))
+    points = grow(scalp, scalp.points, 0.35 * scalp.normals + lean, reach, 8, 0.05, 0.01)
+    return Guides(points, Comb(_ramp(0.1, 8), frizz=0.012, ragged=0.5, width=0.008))

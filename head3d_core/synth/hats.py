@@ -1,0 +1,223 @@
+"""Hats fitted to a head, and the hair they press down.
+
+A hat is a surface of revolution about the skull's axis, stretched to the skull's width and depth: each row has a
+radius (1 = the skull plus a margin) and a height between the rim and the top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from head3d_core.synth.assets import Asset
+from head3d_core.synth.colours import fabric
+from head3d_core.synth.masks import smoothstep
+from head3d_core.synth.solids import Solid, join, paint, sheet
+from head3d_core.synth.strands import Float32
+from head3d_core.synth.subdivision import Array, unit
+from head3d_core.synth.wardrobe import Hat
+
+SECTORS = 72
+MARGIN = 0.085
+"""Room for hair between skull and hat (dm)."""
+WIDEST = 7.60
+"""Height at which the skull is widest; above it the hat closes (dm)."""
+RIMS = {"beanie": (7.55, 0.15), "cap": (7.64, 0.14), "brim": (7.64, 0.12), "bucket": (7.60, 0.13), "headband": (7.66, 0.12)}
+"""Height of the rim at the sides, and how much higher the front (lower the back) is (dm)."""
+TALL = {"beanie": 1.14, "cap": 1.06, "brim": 1.20, "bucket": 1.06, "headband": 1.0}
+"""Height of the crown, relative to the skull."""
+BAND = 0.26
+"""Height of a headband (dm)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a hat sits."""
+
+    centre: Array
+    """[3] on the skull's axis at its widest."""
+    axes: Array
+    """[3] half-width, height above `centre`, half-depth (dm)."""
+    rim: float
+    tilt: float
+    band: float
+    """Height of the closed part above the rim; infinite but for the headband."""
+
+    def rim_height(self, azimuth: Array) -> Array:
+        """Height of the rim (dm) at azimuths from the front."""
+        return self.rim + self.tilt * np.cos(azimuth)
+
+
+def fit_hat(hat: Hat, skin: Array, eye_height: float, data: Asset) -> Fit:
+    """Measures the head: skin [V, 3], eye_height in dm (the template's is 7.284)."""
+    skull = skin[data.body & (data.rest[:, 1] > 7.6)]
+    low, high = skull.min(0), skull.max(0)
+    half = float(np.abs(skull[:, 0]).max()) + MARGIN
+    centre = np.array([0.0, WIDEST, 0.5 * (low[2] + high[2])])
+    axes = np.array([half, high[1] - WIDEST + MARGIN, 0.5 * (high[2] - low[2]) + MARGIN])
+    rim, tilt = RIMS[hat.kind]
+    shift = 0.7 * (eye_height - 7.284)
+    return Fit(centre, axes, rim + shift, tilt, BAND if hat.kind == "headband" else np.inf)
+
+
+def _superellipse(power: float, rows: int) -> tuple[Array, Array]:
+    """Radius and height of a dome; power 2 is an ellipse, more is boxier."""
+    t = np.linspace(0, np.pi / 2, rows)
+    return np.cos(t) ** (2 / power), np.sin(t) ** (2 / power)
+
+
+def _dome(fit: Fit, radius: Array, height: Array) -> Array:
+    """Grid [R + 3, SECTORS, 3]: three rows from the rim up to the widest place, then the given profile."""
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    rim = fit.rim_height(azimuth)
+    start = max(fit.centre[1], float(rim.max()) + 0.02)
+    rows = []
+    for t in (0.0, 0.35, 0.7):
+        rows.append((np.ones(SECTORS), rim * (1 - t) + start * t))
+    top = fit.centre[1] + fit.axes[1]
+    for r, h in zip(radius, height, strict=True):
+        rows.append((np.full(SECTORS, r), np.full(SECTORS, start + (top - start) * h)))
+    grid = [
+        np.stack([fit.axes[0] * r * np.sin(azimuth), y, fit.centre[2] + fit.axes[2] * r * np.cos(azimuth)], 1)
+        for r, y in rows
+    ]
+    return np.stack(grid)
+
+
+def _coloured(grid: Array, colour: Array, roughness: float = 0.95) -> Solid:
+    return sheet(grid, paint(colour, roughness, grid.shape[0] * grid.shape[1]), closed=True)
+
+
+def _push(grid: Array, rows: slice, amount: Array | float, fit: Fit) -> None:
+    """Moves rows outwards from the axis by `amount` (dm), in place."""
+    out = grid[rows] - fit.centre
+    out[..., 1] = 0
+    grid[rows] += unit(out) * np.broadcast_to(amount, grid[rows].shape[:2])[..., None]
+
+
+def _beanie(hat: Hat, fit: Fit) -> Solid:
+    colour, second = fabric(hat.colour), fabric(hat.second)
+    radius, height = _superellipse(2.25, 16)
+    grid = _dome(fit, radius, height * (1.0 + 0.10 * hat.size))
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    rib = 0.010 * np.abs(np.sin(18 * azimuth))
+    for row in range(len(grid) - 2):
+        _push(grid, slice(row, row + 1), rib, fit)
+    rim = fit.rim_height(azimuth)
+    cuff = []
+    for out, up in ((0.015, 0.0), (0.055, -0.015), (0.062, 0.12), (0.058, 0.25), (0.03, 0.275), (0.0, 0.26)):
+        ring = grid[0].copy()
+        ring[:, 1] = rim + up
+        narrow = np.sqrt(np.clip(1 - (np.clip(ring[:, 1] - fit.centre[1], 0, None) / fit.axes[1]) ** 2 * 0.55, 0.1, 1))
+        ring[:, 0] *= narrow
+        ring[:, 2] = fit.centre[2] + (ring[:, 2] - fit.centre[2]) * narrow
+        cuff.append(ring)
+        _push(cuff[-1][None], slice(0, 1), out + rib, fit)
+    tint = second if hat.size > 0.6 else 0.88 * colour
+    return join([_coloured(grid, colour), _coloured(np.stack(cuff), tint)])
+
+
+def _cap(hat: Hat, fit: Fit) -> Solid:
+    colour, second = fabric(hat.colour), fabric(hat.second)
+    radius, height = _superellipse(2.2, 14)
+    grid = _dome(fit, radius, height)
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    tints = np.tile(np.append(colour, 0.95), (len(grid) * SECTORS, 1)).reshape(len(grid), SECTORS, 4)
+    tints[:, :: SECTORS // 6, :3] *= 0.72  # the seams between six panels
+    crown = sheet(grid, tints.reshape(-1, 4), closed=True)
+    x = np.linspace(-1, 1, 29)
+    angle = x * np.radians(64)
+    base = np.stack([fit.axes[0] * np.sin(angle), fit.rim_height(angle) + 0.03, fit.centre[2] + fit.axes[2] * np.cos(angle)], 1)
+    reach = 0.62 + 0.16 * hat.size
+    rows = []
+    for side, steps in ((1, np.linspace(0, 1, 9)), (-1, np.linspace(1, 0, 9))):
+        for t in steps:
+            out = np.stack([0.10 * x, -0.20 * t - 0.17 * x * x * t, reach * np.sqrt(np.clip(1 - x * x, 0, 1))], 1)
+            thick = 0.018 * side * (1 if t < 1 else 0.3)
+            rows.append(base + out * t + [0, thick, 0])
+    visor_colour = second if hat.size > 0.65 else 0.85 * colour
+    visor = np.stack(rows)
+    solid = sheet(visor, paint(visor_colour, 0.95, visor.shape[0] * visor.shape[1]), closed=False)
+    top = grid[-1].mean(0)
+    button = top + 0.05 * np.stack(
+        [np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.sin(azimuth[::6])),
+         np.outer(0.6 * np.sin(np.linspace(0, np.pi / 2, 4)), np.ones(12)),
+         np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.cos(azimuth[::6]))], -1)  # fmt: skip
+    return join([crown, solid, _coloured(button, 0.8 * colour)])
+
+
+def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) -> Array:
+    """A brim [7, SECTORS, 3] growing from the rim outwards, falling by `fall` and curling up at the sides."""
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    out = grid[0] - fit.centre
+    out[:, 1] = 0
+    out = unit(out)
+    t = np.linspace(0, 1, 7)[:, None]
+    rise = -fall * t + curl * t * t * np.sin(azimuth) ** 2
+    return grid[0] + width * t[..., None] * out + rise[..., None] * [0, 1.0, 0]
+
+
+def _fedora(hat: Hat, fit: Fit) -> Solid:
+    colour = fabric(hat.colour)
+    radius = np.array([1.0, 0.985, 0.965, 0.945, 0.925, 0.90, 0.86, 0.78, 0.62, 0.42, 0.22, 0.02])
+    height = np.array([0.0, 0.16, 0.32, 0.48, 0.64, 0.80, 0.92, 0.985, 1.0, 0.97, 0.93, 0.91])
+    grid = _dome(fit, radius, height)
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * azimuth))) - 0.62) / 0.30) ** 2))
+    for row, share in zip(range(7, 13), (0.2, 0.6, 1.0, 1.0, 0.7, 0.3), strict=True):
+        _push(grid, slice(row, row + 1), -pinch * share, fit)
+    brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
+    band = grid[:5].copy()
+    _push(band, slice(0, 5), 0.012, fit)
+    return join([_coloured(grid, colour), _coloured(brim, colour), _coloured(band, 0.45 * fabric(hat.second))])
+
+
+def _bucket(hat: Hat, fit: Fit) -> Solid:
+    colour = fabric(hat.colour)
+    radius = np.array([1.0, 0.98, 0.955, 0.93, 0.905, 0.88, 0.84, 0.70, 0.45, 0.2, 0.01])
+    height = np.array([0.0, 0.18, 0.36, 0.54, 0.72, 0.88, 0.965, 0.99, 1.0, 1.0, 1.0])
+    grid = _dome(fit, radius, height)
+    return join([_coloured(grid, colour), _coloured(_brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0), 0.9 * colour)])
+
+
+def _headband(hat: Hat, fit: Fit) -> Solid:
+    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+    rows = []
+    for out, up in ((-0.03, 0.0), (0.0, 0.0), (0.012, 0.07), (0.014, 0.13), (0.012, 0.19), (0.0, BAND), (-0.04, BAND)):
+        y = fit.rim_height(azimuth) + up
+        narrow = np.sqrt(np.clip(1 - np.clip((y - fit.centre[1]) / fit.axes[1], 0, 1) ** 2, 0, 1))
+        x, z = fit.axes[0] * narrow * np.sin(azimuth), fit.axes[2] * narrow * np.cos(azimuth)
+        ring = np.stack([x, y, fit.centre[2] + z], 1)
+        _push(ring[None], slice(0, 1), out, fit)
+        rows.append(ring)
+    return _coloured(np.stack(rows), fabric(hat.colour))
+
+
+_BUILDERS = {"beanie": _beanie, "cap": _cap, "brim": _fedora, "bucket": _bucket, "headband": _headband}
+
+
+def build_hat(hat: Hat, fit: Fit) -> Solid:
+    """The hat's mesh."""
+    tall = Fit(fit.centre, fit.axes * np.array([1, TALL[hat.kind], 1]), fit.rim, fit.tilt, fit.band)
+    return _BUILDERS[hat.kind](hat, tall)
+
+
+def squash(strands: Float32, fit: Fit) -> Float32:
+    """Strands [S, M, 4] pressed inside the hat above its rim, and let go smoothly below (and above a headband)."""
+    q = strands[..., :3] - fit.centre.astype(np.float32)
+    high = q[..., 1] > 0
+    scaled = q / fit.axes.astype(np.float32)
+    scaled[..., 1] *= high
+    radius = np.sqrt((scaled**2).sum(-1))
+    above = strands[..., 1] - fit.rim_height(np.arctan2(q[..., 0], q[..., 2]))
+    held = smoothstep(-0.28, 0.0, above)
+    if np.isfinite(fit.band):
+        held = held * smoothstep(fit.band + 0.16, fit.band - 0.02, above)
+    limit = 0.95 + 1.2 * (1 - held)
+    factor = np.where(radius > limit, limit / np.maximum(radius, 1e-6), 1.0).astype(np.float32)
+    out = strands.copy()
+    out[..., 0] = fit.centre[0] + q[..., 0] * factor
+    out[..., 2] = fit.centre[2] + q[..., 2] * factor
+    out[..., 1] = fit.centre[1] + q[..., 1] * np.where(high, factor, np.float32(1))
+    return out

@@ -1,0 +1,106 @@
+"""Where hair grows, written in rest coordinates (base mesh, dm): the same lines on every face.
+
+Every function takes rest points [N, 3] and returns weights [N] in [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from head3d_core.synth.subdivision import Array
+
+REST_CENTRE = np.array([0.0, 7.45, 0.55])
+"""Middle of the base mesh's skull (dm): the hairline is an elevation as a function of azimuth about it."""
+HAIRLINE = np.array(
+    [
+        [0, 31], [18, 33], [34, 36], [48, 33], [57, 20], [64, 4], [72, -22], [80, -14], [90, -2], [104, 0],
+        [116, -22], [130, -34], [150, -42], [180, -44],
+    ],
+    float,
+)  # fmt: skip
+"""(azimuth from the front, elevation), degrees: forehead, temple, sideburn, over the ear, nape."""
+RECESSION = np.array([0, 0.6, 1.6, 1.8, 1.2, 0.3, *[0] * 8])
+"""Degrees each knot moves up per degree of recession: the temples go first."""
+BROW_START = 0.13
+"""|x| at which a brow of gap 0.13 starts (dm)."""
+
+
+def smoothstep(low: float | Array, high: float | Array, x: Array) -> Array:
+    """3t^2 - 2t^3 between low and high, clipped; descending if low > high."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def spherical(points: Array, centre: Array = REST_CENTRE) -> tuple[Array, Array]:
+    """|azimuth| from the front and elevation [N], degrees, about `centre`."""
+    d = points - centre
+    azimuth = np.degrees(np.abs(np.arctan2(d[..., 0], d[..., 2])))
+    return azimuth, np.degrees(np.arctan2(d[..., 1], np.hypot(d[..., 0], d[..., 2])))
+
+
+def above_hairline(rest: Array, recession: float = 0.0, peak: float = 0.0) -> Array:
+    """Degrees of elevation by which points lie above the hairline (negative below)."""
+    azimuth, elevation = spherical(rest)
+    knots = HAIRLINE[:, 1] + recession * RECESSION
+    knots[0] -= peak
+    return elevation - np.interp(azimuth, HAIRLINE[:, 0], knots)
+
+
+def scalp(rest: Array, recession: float = 0.0, peak: float = 0.0, softness: float = 5.0) -> Array:
+    """The hairy scalp, without the ears; `softness` is half the width of its edge in degrees."""
+    inside = smoothstep(-softness, softness, above_hairline(rest, recession, peak))
+    ear = (np.abs(rest[:, 0]) > 0.80) & (rest[:, 1] < 7.38)
+    return inside * (rest[:, 1] > 6.5) * ~ear
+
+
+def crown(rest: Array) -> Array:
+    """The part of the scalp that goes bald: 1 at the crown, 0 at the wreath of hair that stays."""
+    d = rest - REST_CENTRE
+    _, elevation = spherical(rest)
+    reach = np.hypot(d[:, 0] / 0.62, d[:, 2] / 1.05) + 0.6 * (1 - smoothstep(14.0, 26.0, elevation))
+    return 1 - smoothstep(0.75, 1.15, reach)
+
+
+def beard(rest: Array, lips: Array | None = None) -> Array:
+    """Cheeks below the beard line, chin, jaw and moustache; `lips` [N] (lip mask) is cut out."""
+    a, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
+    cheek_line = 6.60 + 0.52 * np.clip((a - 0.28) / 0.5, 0, 1) ** 1.4
+    jaw_line = 6.08 + 0.36 * (1 - smoothstep(0.62, 1.25, z))
+    mask = smoothstep(-0.05, 0.05, cheek_line - y) * smoothstep(-0.06, 0.06, y - jaw_line)
+    mask = mask * smoothstep(0.42, 0.60, z)
+    mask = np.maximum(mask, moustache(rest))
+    inside_mouth = (y > 6.35) & (y < 6.8) & (a < 0.24) & (z < 1.28)
+    mask = mask * ~inside_mouth * (z >= 0.45)
+    return mask if lips is None else mask * (1 - np.clip(1.6 * lips, 0, 1))
+
+
+def moustache(rest: Array) -> Array:
+    """Between nose and upper lip."""
+    a, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
+    band = smoothstep(6.66, 6.70, y) * (1 - smoothstep(6.79, 6.84, y)) * smoothstep(1.40, 1.45, z)
+    return np.exp(-((a / 0.30) ** 4)) * band
+
+
+def goatee(rest: Array) -> Array:
+    """Chin and below the lower lip."""
+    a, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
+    width = 0.20 + 0.10 * smoothstep(6.2, 6.6, y)
+    return smoothstep(0.05, -0.05, a - width) * smoothstep(6.12, 6.18, y) * (z > 1.1) * (y < 6.62)
+
+
+def circle(rest: Array) -> Array:
+    """Goatee and moustache joined beside the mouth."""
+    a, y = np.abs(rest[:, 0]), rest[:, 1]
+    side = smoothstep(0.42, 0.36, a) * (y < 6.72)
+    return np.maximum(side * (y > 6.12), moustache(rest))
+
+
+def brow(rest: Array, thickness: float, arch: float, gap: float, length: float, height: float) -> tuple[Array, Array]:
+    """The brow and the position along it (0 inner end, 1 outer end)."""
+    t = (np.abs(rest[:, 0]) - gap) / length
+    s = np.clip(t, 0, 1)
+    centre = 7.478 + height + 0.8 * arch * np.sin(0.8 * np.pi * s)
+    centre = centre - 0.035 * np.clip(t - 0.65, 0, 1) / 0.35 + 0.006 * (1 - np.clip(t / 0.35, 0, 1))
+    half = thickness * (1 - 0.65 * s)
+    along = smoothstep(-0.12, 0.08, t) * (1 - smoothstep(0.88, 1.05, t))
+    return along * np.exp(-(((rest[:, 1] - centre) / half) ** 4)) * (rest[:, 2] > 0.95), t

@@ -1,0 +1,276 @@
+"""Strands from guides, once per style, and their fit to a head.
+
+The expensive part (roots, guides, interpolation) happens in template space and is cached per (style, length, curl).
+Fitting a head then costs two sparse products and one gather: the head's displacement from the template is spread on a
+lattice, read at the guides' points, passed on to the strands of each guide, and corrected so that roots sit exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from head3d_core.synth import masks
+from head3d_core.synth.assets import SKULL_CENTRE, Asset, asset
+from head3d_core.synth.draws import normals, stream_key, uniforms
+from head3d_core.synth.growth import PULLED, Comb, Guides, Scalp, grow_baby_hair, grow_style
+from head3d_core.synth.subdivision import Array, Index, unit
+
+Float32 = NDArray[np.float32]
+STRANDS = 14000
+"""Scalp strands of a head (before the hairline takes some away)."""
+GUIDES = 1300
+BABY_STRANDS = 1100
+CELL = 0.28
+"""Lattice step of the warp (dm)."""
+LOW, COUNTS = np.array([-2.52, 4.4, -2.4]), (19, 20, 20)
+"""The lattice: symmetric about x = 0, so that mirrored hair needs no second one."""
+ROOT_REACH = 0.35
+"""Distance (dm) over which the correction at the root fades along a strand."""
+CACHED_STYLES = 96
+_STRAIGHT = ("buzz", "balding", "afro", "curly", "mohawk", "long_wavy", "shoulder_curly", "bun", "topknot")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Places on the body's triangles: vertices [N, 3] of the triangle and barycentric weights [N, 3]."""
+
+    vertices: Index
+    weights: Array
+
+    def on(self, values: Array) -> Array:
+        """Values [V, C] at the roots: [N, C]."""
+        w, v = self.weights, self.vertices
+        return sum(w[:, k, None] * values[v[:, k]] for k in range(3))  # type: ignore[return-value]
+
+    def take(self, index: Index) -> Roots:
+        """The roots at `index`."""
+        return Roots(self.vertices[index], self.weights[index])
+
+
+def scatter_roots(mask: Array, count: int, key: int, data: Asset) -> Roots:
+    """`count` roots with density proportional to `mask` [V], evenly spread (stratified along the triangles)."""
+    triangles = data.body_triangles
+    density = mask[triangles].mean(1) * data.template_area
+    ends = np.cumsum(density)
+    at = (np.arange(count) + uniforms(key, count)) / count * ends[-1]
+    chosen = triangles[np.minimum(np.searchsorted(ends, at), len(triangles) - 1)]
+    r = uniforms(key + 1, count, 2)
+    s = np.sqrt(r[:, 0])
+    return Roots(chosen, np.stack([1 - s, s * (1 - r[:, 1]), s * r[:, 1]], 1))
+
+
+@dataclass(frozen=True)
+class Style:
+    """A cached hairstyle in template space: N strands of M points, G guides."""
+
+    roots: Roots
+    rest: Array
+    """[N, 3] rest coordinates of the roots."""
+    chance: Array
+    """[N] uniforms that decide which strands thinning removes."""
+    points: Float32
+    """[N, M, 3] strands (dm)."""
+    width: Float32
+    """[N] width (dm)."""
+    guide: Index
+    """[N] guide whose displacement a strand takes."""
+    lattice: sp.csr_matrix
+    """[G M, L] trilinear weights of the guides' points in the lattice."""
+    hold: Float32
+    """[G, M] share of the root's correction that reaches a point."""
+
+
+def _trilinear(points: Array) -> sp.csr_matrix:
+    """[P, L] interpolation weights of points [P, 3] in the lattice, clamped to its sides."""
+    q = np.clip((points - LOW) / CELL, 0, np.array(COUNTS) - 1.000001)
+    cell = q.astype(np.int64)
+    f = q - cell
+    columns, weights = [], []
+    for corner in np.ndindex(2, 2, 2):
+        at = cell + corner
+        columns.append((at[:, 0] * COUNTS[1] + at[:, 1]) * COUNTS[2] + at[:, 2])
+        weights.append(np.prod(np.where(corner, f, 1 - f), axis=1))
+    rows = np.repeat(np.arange(len(points)), 8)
+    shape = (len(points), int(np.prod(COUNTS)))
+    return sp.csr_matrix((np.stack(weights, 1).ravel(), (rows, np.stack(columns, 1).ravel())), shape=shape)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Spreads the displacement of body vertices over the lattice."""
+
+    source: Index
+    """[K] every third body vertex."""
+    matrix: sp.csr_matrix
+    """[L, K] inverse-distance weights of the 24 nearest."""
+
+    def __call__(self, displacement: Array) -> Array:
+        """Displacement [V, 3] of the body to that of the lattice [L, 3] (dm)."""
+        return self.matrix @ displacement[self.source]
+
+
+@lru_cache(maxsize=1)
+def warp() -> Warp:
+    """The warp of the template (built once per process)."""
+    data = asset()
+    source = np.unique(data.body_triangles)[::3]
+    axes = [LOW[k] + CELL * np.arange(COUNTS[k]) for k in range(3)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    distance, index = cKDTree(data.template[source]).query(grid, k=24)
+    weight = 1 / ((distance / 0.30) ** 4 + 0.02)
+    weight /= weight.sum(1, keepdims=True)
+    rows = np.repeat(np.arange(len(grid)), 24)
+    return Warp(source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source))))
+
+
+def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]:
+    """Strands [N, M, 3] at `roots` [N, 3] from guides, and the guide of each strand.
+
+    A strand is the mean of its three nearest guides, moved towards the nearest one as the comb says; where the three
+    part ways (across a parting) only the nearest counts. Then length is varied, curl and frizz are added.
+    """
+    comb, base = guides.comb, guides.points[:, 0]
+    g = guides.points.astype(np.float32)
+    count, steps = len(roots), g.shape[1]
+    distance, index = cKDTree(base).query(roots, k=3)
+    weight = 1 / (distance + 0.015)
+    weight = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+    offsets = g - g[:, :1]
+    near = offsets[index[:, 0]]
+    mean = sum(weight[:, k, None, None] * offsets[index[:, k]] for k in range(3))
+    apart = np.max([np.linalg.norm(offsets[index[:, k], -1] - near[:, -1], axis=1) for k in (1, 2)], axis=0)
+    agree = apart < 0.6 * (np.linalg.norm(near[:, -1], axis=1) + 0.05)
+    mean = np.where(agree[:, None, None], mean, near)
+    clump = comb.clump.astype(np.float32)[None, :, None]
+    start = roots.astype(np.float32)
+    closer = (g[index[:, 0], 0] - start)[:, None] * np.float32(comb.pull)
+    p = start[:, None] + mean + clump * (near - mean + closer)
+    if comb.ragged:
+        keep = 1 - comb.ragged * uniforms(stream_key(key, "ragged"), count) ** 2
+        p = _shorten(p, keep)
+    return _curl(p, index[:, 0], comb, key, steps).astype(np.float32), index[:, 0]
+
+
+def _shorten(points: NDArray[np.float32], keep: Array) -> NDArray[np.float32]:
+    """Strands [N, M, 3] cut to a share `keep` [N] of their length, with as many points as before."""
+    steps = points.shape[1]
+    at = (keep[:, None] * np.arange(steps)).astype(np.float32)
+    low = np.minimum(at.astype(np.int64), steps - 2)
+    f = (at - low)[..., None]
+    rows = np.arange(len(points))[:, None]
+    return points[rows, low] * (1 - f) + points[rows, low + 1] * f
+
+
+def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps: int) -> NDArray[np.float32]:
+    """Adds a helix (phase shared within a guide, up to `loose`) and smooth frizz across the strands."""
+    count = len(points)
+    tangent = unit(np.gradient(points, axis=1))
+    a = unit(np.cross(tangent, np.array([0.3, 0.2, 0.93], np.float32)))
+    b = np.cross(tangent, a)
+    u = np.linspace(0, 1, steps, dtype=np.float32)
+    if comb.curl:
+        phase = 2 * np.pi * uniforms(stream_key(key, "phase"), int(guide.max()) + 1)[guide]
+        phase = phase + 2 * comb.loose * normals(stream_key(key, "loose"), count)
+        length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
+        angle = (phase[:, None] + 2 * np.pi * comb.turns * u * length[:, None]).astype(np.float32)
+        size = comb.curl * masks.smoothstep(0.0, 0.35, u) * (0.7 + 0.6 * uniforms(stream_key(key, "size"), count))[:, None]
+        size = size.astype(np.float32)
+        points = points + (size * np.cos(angle))[..., None] * a + (size * np.sin(angle))[..., None] * b
+    r = normals(stream_key(key, "frizz"), 4, count, 1).astype(np.float32)
+    x = comb.frizz * u * (r[0] + r[2] * np.sin(7 * u + 3 * r[1]))
+    y = comb.frizz * u * (r[1] + r[3] * np.cos(6 * u + 3 * r[0]))
+    return points + x[..., None] * a + y[..., None] * b
+
+
+def _spatial_order(points: Array) -> Index:
+    """Order in which neighbours on the head come close together: rings by height, then azimuth."""
+    d = points - SKULL_CENTRE
+    return np.lexsort((np.arctan2(d[:, 0], d[:, 2]), np.round(points[:, 1], 1)))
+
+
+def _strand_group(mask: Array, guides: int, strands: int, key: int, grower) -> tuple:  # type: ignore[no-untyped-def]
+    data = asset()
+    roots = scatter_roots(mask, guides, stream_key(key, "guides"), data)
+    roots = roots.take(_spatial_order(roots.on(data.template)))
+    scalp = Scalp(roots.on(data.template), unit(roots.on(data.template_normals)), key, data)
+    grown = grower(scalp)
+    places = scatter_roots(mask, strands, stream_key(key, "strands"), data)
+    _, nearest = cKDTree(scalp.points).query(places.on(data.template))
+    places = places.take(np.argsort(nearest, kind="stable"))
+    points, guide = interpolate(grown, places.on(data.template), key)
+    return places, points, guide, grown
+
+
+def resample(points: NDArray[np.floating], steps: int) -> NDArray[np.floating]:
+    """Strands [N, M, C] with `steps` points instead of M, linear between the old ones."""
+    at = np.linspace(0, points.shape[1] - 1, steps)
+    low = np.minimum(at.astype(int), points.shape[1] - 2)
+    f = (at - low).astype(points.dtype)[None, :, None]
+    return points[:, low] * (1 - f) + points[:, low + 1] * f
+
+
+@lru_cache(maxsize=CACHED_STYLES)
+def _grown(style: str, length: int, curl: int) -> Style:
+    data = asset()
+    key = stream_key(length * 8 + curl, "style", style)
+    mask = masks.scalp(data.rest, softness=6.0) * data.body
+    if style == "balding":
+        mask = mask * (1 - masks.crown(data.rest))
+    if style == "mohawk":
+        mask = mask * np.exp(-((data.rest[:, 0] / 0.24) ** 4))
+    count = STRANDS + 1000 if style in ("buzz", "balding") else STRANDS
+    groups = [_strand_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
+    if style in PULLED:
+        edge = np.exp(-((masks.above_hairline(data.rest) / 5.0) ** 2)) * (data.rest[:, 2] > 0.2) * data.body
+        edge = edge * (masks.scalp(data.rest, softness=8.0) > 0)
+        groups.append(_strand_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
+    steps = groups[0][1].shape[1]
+    guides = np.concatenate([resample(grown.points, steps) for *_, grown in groups])
+    shift = np.cumsum([0, *(len(grown.points) for *_, grown in groups)])
+    roots = Roots(*(np.concatenate([getattr(g[0], name) for g in groups]) for name in ("vertices", "weights")))
+    reach = np.linalg.norm(guides - guides[:, :1], axis=-1)
+    return Style(
+        roots=roots,
+        rest=roots.on(data.rest),
+        chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
+        points=np.concatenate([resample(g[1], steps) for g in groups]).astype(np.float32),
+        width=np.concatenate([np.full(len(g[1]), g[3].comb.width, np.float32) for g in groups]),
+        guide=np.concatenate([g[2] + s for g, s in zip(groups, shift, strict=False)]),
+        lattice=_trilinear(guides.reshape(-1, 3)),
+        hold=np.exp(-reach / ROOT_REACH).astype(np.float32),
+    )
+
+
+def grown_style(style: str, length: int, curl: int) -> Style:
+    """The cached strands of a style (0.1 to 0.2 s of growth at the first call). Not for "bald"."""
+    return _grown(style, length, 0 if style in _STRAIGHT else curl)
+
+
+def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(None)) -> Float32:
+    """The strands `keep` of a style on a head's skin [V, 3]: [S, M, 4], xyz and width (dm).
+
+    `mirrored` swaps left and right: the head is mirrored, gets the hair, and both are mirrored back.
+    """
+    data = asset()
+    flip = np.array([-1.0, 1, 1])
+    if mirrored:
+        skin = skin[data.mirror] * flip
+    shape = style.hold.shape
+    moved = (style.lattice @ warp()(skin - data.template)).astype(np.float32).reshape(*shape, 3)
+    guide, points = style.guide[keep], style.points[keep]
+    exact = Roots(style.roots.vertices[keep], style.roots.weights[keep]).on(skin)
+    error = (exact - points[:, 0] - moved[guide, 0]).astype(np.float32)
+    strands = np.empty((*points.shape[:2], 4), np.float32)
+    xyz = strands[..., :3]
+    np.add(points, moved[guide], out=xyz)
+    xyz += error[:, None] * style.hold[guide][..., None]
+    strands[..., 3] = style.width[keep, None] if isinstance(keep, slice) else style.width[keep][:, None]
+    if mirrored:
+        xyz[..., 0] *= -1
+    return strands
