@@ -42,7 +42,7 @@ $(REQUIREMENTS): | $(BIN)/python
 
 $(PACKAGE): $(REQUIREMENTS)
 	@echo "Installing head3d_core (and building its extension if a compiler is there)."
-	@$(BIN)/python -m pip install --quiet --no-build-isolation $(if $(EXTRAS),-c requirements.txt -e ".[$(EXTRAS)]",--no-deps -e .)
+	@$(BIN)/python -m pip install -qq --no-build-isolation $(if $(EXTRAS),-c requirements.txt -e ".[$(EXTRAS)]",--no-deps -e .)
 	@printf 'Extension: '; cat build/extension.txt
 	@rm -f $(VENV)/.package-* && touch $@
 

@@ -8,9 +8,13 @@ sentence on stderr with exit status 2 (the command line) or 1 (what it asked for
 from __future__ import annotations
 
 import importlib
+import math
+import os
 import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from head3d_core.errors import Head3DError
@@ -30,11 +34,68 @@ class Command:
     """Dataclass in that module."""
     function: str
     """Function in that module that takes an instance of it; may return an exit status."""
+    positional: tuple[str, ...] = ()
+    """Fields that are given by place instead of by `--name`."""
 
 
 COMMANDS = {
     "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs", "run"),
+    "generate": Command("seeds to pictures", "cli", "GenerateArgs", "generate"),
+    "convert": Command(
+        "EG3D weights (.pkl) to ours, running nothing that is in them",
+        "cli",
+        "ConvertArgs",
+        "convert",
+        ("source", "target"),
+    ),
 }
+
+
+@dataclass(frozen=True)
+class GenerateArgs:
+    """Pictures of seeds: one PNG per seed, its views side by side."""
+
+    seeds: tuple[str, ...] = ("0-3",)
+    """Seeds or ranges of them: 0 5 10-19."""
+    weights: str = "head3d"
+    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    out: Path = Path("out/generate")
+    """Folder for the pictures; made if missing."""
+    yaw: tuple[float, ...] = (0.0,)
+    """Views, degrees: 0 is the front, 90 the side, 180 the back."""
+    pitch: float = 0.0
+    """Degrees, up is positive."""
+    truncation_psi: float = 0.7
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True)
+class ConvertArgs:
+    """Read an EG3D pickle without executing it and write our format."""
+
+    source: Path
+    """The .pkl file."""
+    target: Path
+    """Where to write: a path that ends in .safetensors."""
+
+
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """["0", "5", "10-12"] -> [0, 5, 10, 11, 12].
+
+    >>> parse_seeds(["3", "10-12"])
+    [3, 10, 11, 12]
+
+    Raises Head3DError for anything else.
+    """
+    seeds: list[int] = []
+    for word in words:
+        first, _, last = word.partition("-")
+        if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
+            raise Head3DError(f"a seed must be a number or a range such as 10-19, got {word!r}")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    return seeds
 
 
 class _UsageError(Exception):
@@ -94,13 +155,17 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"head3d_core.{command.module}")
+    arguments = getattr(module, command.arguments)
+    hints = typing.get_type_hints(arguments, include_extras=True)
+    for field in command.positional:  # marked here, so that only this module needs tyro
+        arguments.__annotations__[field] = tyro.conf.Positional[hints[field]]
 
     def reject(event: Any) -> None:
         raise _UsageError(_sentence(event, name))
 
     with _errors.on_parse_error(reject):
         parsed = tyro.cli(
-            getattr(module, command.arguments),
+            arguments,
             args=list(args),
             prog=f"{PROG} {name}",
             description=command.help,
@@ -135,3 +200,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
+
+
+def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Any:
+    """z [len(seeds), z_dim], one independent draw per seed.
+
+    Drawn as EG3D's tools do (NumPy's legacy generator), so that a seed means the same head here and there.
+    """
+    import numpy as np
+    import torch
+
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+def generate(args: GenerateArgs) -> None:
+    """Write `seed0000.png` for every seed."""
+    import torch
+    from tqdm import tqdm
+
+    from head3d_core import cameras, checkpoint
+
+    seeds = parse_seeds(args.seeds)
+    G = checkpoint.load_generator(args.weights, device=args.device)
+    degrees = torch.tensor(args.yaw)
+    views = cameras.orbit(torch.deg2rad(degrees), math.radians(args.pitch)).to(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        for seed in tqdm(seeds, desc="generate", unit="head"):
+            z = z_of_seeds([seed], G.z_dim).to(args.device)
+            ws = G.mapping(z, cameras.frontal(1, z.device), truncation_psi=args.truncation_psi)
+            planes = G.planes(ws)
+            row = [G.render(planes, ws, view[None]).image[0] for view in views]
+            save_png(args.out / f"seed{seed:04d}.png", torch.cat(row, -1))
+    print(f"{len(seeds)} pictures in {args.out}")
+
+
+def save_png(path: Path, image: Any) -> None:
+    """Write image [3, H, W] in [-1, 1] as PNG, through a temporary file."""
+    from PIL import Image
+
+    pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    partial = path.with_name(path.name + ".partial")
+    Image.fromarray(pixels).save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+def convert(args: ConvertArgs) -> None:
+    """Load an EG3D pickle through the restricted reader and save it in our format."""
+    from head3d_core import checkpoint
+
+    G = checkpoint.load_generator(args.source)
+    checkpoint.save_generator(G, args.target)
+    print(f"wrote {args.target}")
