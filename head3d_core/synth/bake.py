@@ -57,7 +57,9 @@ def ribbon_indices(strands: int, points: int) -> Ints:
 
 def neighbour_lists(triangles: Ints, vertices: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Neighbours over edges as starts [V + 1] and a flat list."""
-    pairs = np.concatenate([triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))])
+    pairs = np.concatenate(
+        [triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))]
+    )
     keys = np.unique(pairs[:, 0].astype(np.int64) * vertices + pairs[:, 1])
     starts = np.searchsorted(keys, np.arange(vertices + 1, dtype=np.int64) * vertices)
     return starts.astype(np.uint32), (keys % vertices).astype(np.uint32)
@@ -115,7 +117,8 @@ class LightBake:
 
     def _depth_programs(self, directions: int) -> tuple[Any, Any]:
         mesh, hair = (
-            gl.draw_program(self._context, name, "empty", DIRECTIONS=directions) for name in ("depth_mesh", "depth_hair")
+            gl.draw_program(self._context, name, "empty", DIRECTIONS=directions)
+            for name in ("depth_mesh", "depth_hair")
         )
         return mesh, hair
 
@@ -155,14 +158,22 @@ class LightBake:
         self._draw_depth(2, (self._key_mesh, self._key_hair), occluder, indices, hair, 1)
 
     def _draw_depth(
-        self, first: int, programs: tuple[Any, Any], occluder: Any, indices: int, hair: tuple[int, int], instances: int
+        self,
+        first: int,
+        programs: tuple[Any, Any],
+        occluder: Any,
+        indices: int,
+        hair: tuple[int, int],
+        instances: int,
     ) -> None:
         mesh, ribbons = programs
         gl.clip_to_tiles(self._context, True)
         self._targets[first].use()
         self._targets[first].clear(depth=1.0)
         positions, triangles = occluder
-        array = self._context.vertex_array(mesh, [(positions, "3f", "position")], triangles, index_element_size=4)
+        array = self._context.vertex_array(
+            mesh, [(positions, "3f", "position")], triangles, index_element_size=4
+        )
         array.render(vertices=indices, instances=instances)
         array.release()
         self._targets[first + 1].use()
@@ -189,7 +200,9 @@ class LightBake:
         self.vertex_light.reserve(vertices * 16)
         self.vertex_light.bind()
         uniforms = {"sky": light.sky, **self.key_axes}
-        gl.set_uniforms(self._transfer, count=vertices, for_hair=0, hair_density=_HAIR_DENSITY[False], **uniforms)
+        gl.set_uniforms(
+            self._transfer, count=vertices, for_hair=0, hair_density=_HAIR_DENSITY[False], **uniforms
+        )
         self._transfer.run(-(-vertices // 64))
         strands, points = hair
         if strands:

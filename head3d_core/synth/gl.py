@@ -35,9 +35,11 @@ def create_context(backend: str = "egl") -> Any:
     try:
         import moderngl
     except ImportError as error:
-        raise Head3DError(f"Drawing heads needs OpenGL through moderngl, which is missing: {INSTALL_HINT}.") from error
+        raise Head3DError(
+            f"Drawing heads needs OpenGL through moderngl, which is missing: {INSTALL_HINT}."
+        ) from error
     try:
-        context = moderngl.create_standalone_context(require=430, backend=backend)
+        context = moderngl.create_standalone_context(require=430, backend=backend)  # type: ignore[arg-type]
     except Exception as error:  # moderngl raises bare Exception for every driver problem
         raise Head3DError(
             f"Drawing heads needs OpenGL 4.3 without a window ({backend}), but this machine gave: {error}; "
@@ -79,7 +81,9 @@ def draw_program(context: Any, vertex: str, fragment: str, **defines: int) -> An
 
 def compute_program(context: Any, name: str, **defines: int) -> Any:
     """A compute program from `shaders/<name>.comp.glsl`."""
-    return context.compute_shader(_source(f"{name}.comp.glsl", defines))
+    program = context.compute_shader(_source(f"{name}.comp.glsl", defines))
+    set_uniforms(program, one=1)
+    return program
 
 
 def set_uniforms(program: Any, **values: Any) -> None:
@@ -124,6 +128,8 @@ class Store:
     def write(self, arrays: list[NDArray[Any]]) -> None:
         """Puts arrays one behind the other."""
         self.reserve(sum(a.nbytes for a in arrays))
+        if self._held and not any(self._held.get(k) is a for k, a in zip(self._held, arrays, strict=False)):
+            self.buffer.orphan()  # nothing is kept: the driver need not wait until the last head is drawn
         offset = 0
         held: dict[int, NDArray[Any]] = {}
         for array in arrays:

@@ -110,9 +110,15 @@ def sample_light(seed: int, kind: Kind) -> Light:
     else:
         sky = _sky(draws, 1 + int(draws.uniform("blobs", 0, 3)))
         direction = _unit(
-            [draws.uniform("key x", -0.95, 0.95), draws.uniform("key y", 0.2, 0.9), draws.uniform("key z", 0.3, 0.9)]
+            [
+                draws.uniform("key x", -0.95, 0.95),
+                draws.uniform("key y", 0.2, 0.9),
+                draws.uniform("key z", 0.3, 0.9),
+            ]
         )
         strength = draws.uniform("key", 0.15, 1.1)
     warmth = draws.uniform("warmth", -0.5, 1.0)
     colour = strength * np.array([1.0, 1 - 0.06 * warmth, 1 - 0.14 * warmth])
-    return Light(sky, direction.astype(np.float32), colour.astype(np.float32), draws.uniform("exposure", 0.92, 1.08))
+    return Light(
+        sky, direction.astype(np.float32), colour.astype(np.float32), draws.uniform("exposure", 0.92, 1.08)
+    )

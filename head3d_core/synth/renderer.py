@@ -56,7 +56,7 @@ class View:
     view_projection: NDArray[np.float64]
     """[4, 4] maps points to clip space; image row 0 lies at y = -1, so nothing needs flipping."""
     rays: NDArray[np.float64]
-    """[3, 3] columns a, b, c: the ray through image point (u, v) in [0, 1]² is a u + b v + c, of length 1 along the axis."""
+    """[3, 3] columns a, b, c: the ray through image point (u, v) in [0, 1]² is a u + b v + c, 1 long along the axis."""
     near_far: tuple[float, float]
 
     @staticmethod
@@ -68,7 +68,9 @@ class View:
         """
         label = np.asarray(camera, np.float64).reshape(-1)
         if label.shape != (25,) or not np.isfinite(label).all():
-            raise Head3DError(f"A camera is 25 finite numbers (cam2world, intrinsics), got {label.size} numbers: {label}.")
+            raise Head3DError(
+                f"A camera is 25 finite numbers (cam2world, intrinsics), got {label.size} numbers: {label}."
+            )
         pose, lens = label[:16].reshape(4, 4), label[16:].reshape(3, 3)
         rotation, eye = pose[:3, :3], pose[:3, 3] / SCALE + np.asarray(CENTRE)
         distance = float(np.linalg.norm(eye - np.asarray(CENTRE)))
@@ -98,7 +100,9 @@ class Renderer:
 
     def __init__(self, size: int, supersample: int = 3, backend: str = "egl") -> None:
         if size < 1 or supersample < 1 or supersample % 2 == 0:
-            raise Head3DError(f"Expected size >= 1 and an odd supersample >= 1, got {size} and {supersample}.")
+            raise Head3DError(
+                f"Expected size >= 1 and an odd supersample >= 1, got {size} and {supersample}."
+            )
         self.size = size
         self.width = size * supersample
         self.context = context = gl.create_context(backend)
@@ -111,7 +115,9 @@ class Renderer:
         self._resolve = gl.compute_program(context, "resolve")
         gl.set_uniforms(self._mesh_program, flag=0)
         gl.set_uniforms(self._hair_program, flag=_HAIR_FLAG, taper=TAPER)
-        gl.set_uniforms(self._shade, seen=0, depth=1, key_solid=2, key_hair=3, width=self.width, world_scale=SCALE)
+        gl.set_uniforms(
+            self._shade, seen=0, depth=1, key_solid=2, key_hair=3, width=self.width, world_scale=SCALE
+        )
         gl.set_uniforms(self._shade, centre=CENTRE, half_width=HALF_WIDTH, hair_centre=CENTRE)
         gl.set_uniforms(self._resolve, size=size, factor=supersample)
         self._seen = context.texture((self.width, self.width), 1, dtype="u4")
@@ -144,7 +150,9 @@ class Renderer:
         store["normals"].write([m.normals for m in meshes])
         store["rest"].write([skin.rest, eyes.local])
         store["rest"].reserve((n_skin + n_eyes + n_solid) * 12)
-        store["extra"].write([skin.mask, np.zeros((n_eyes, 4), np.float32), *([] if solids is None else [solids.colour])])
+        store["extra"].write(
+            [skin.mask, np.zeros((n_eyes, 4), np.float32), *([] if solids is None else [solids.colour])]
+        )
         store["smooth"].write([skin.smooth_normals])
         store["part"].write([skin.part])
         store["indices"].write(self._indices(head, n_skin, n_eyes))
@@ -197,7 +205,9 @@ class Renderer:
         """
         head = self._loaded()
         if len(self._pending) >= _IN_FLIGHT:
-            raise Head3DError(f"At most {_IN_FLIGHT} views may be under way: call collect() before the next submit().")
+            raise Head3DError(
+                f"At most {_IN_FLIGHT} views may be under way: call collect() before the next submit()."
+            )
         view = View.of(camera)
         self._bind()
         self._rasterise(view, head)
@@ -218,7 +228,9 @@ class Renderer:
         self._shade.run(groups, groups)
         frame = self._frames[self._submitted % _IN_FLIGHT]
         frame.bind_to_storage_buffer(12)
-        gl.set_uniforms(self._resolve, background=background, scene=-1 if scene is None else scene & 0x7FFFFFFF)
+        gl.set_uniforms(
+            self._resolve, background=background, scene=-1 if scene is None else scene & 0x7FFFFFFF
+        )
         context.memory_barrier()
         groups = -(-self.size // 8)
         self._resolve.run(groups, groups)
@@ -238,7 +250,9 @@ class Renderer:
             return Frame(rgba[..., :3], rgba[..., 3], None, None)
         packed = planes[2].view(np.int8).reshape(n, n, 4)[..., :3].astype(np.float32)
         length = np.linalg.norm(packed, axis=-1, keepdims=True)
-        return Frame(rgba[..., :3], rgba[..., 3], planes[1].view(np.float32), packed / np.maximum(length, 1e-6))
+        return Frame(
+            rgba[..., :3], rgba[..., 3], planes[1].view(np.float32), packed / np.maximum(length, 1e-6)
+        )
 
     def draw(
         self,
@@ -291,7 +305,9 @@ class Renderer:
         self._view_array().render(vertices=self._counts[3] * 3)
         strands, points = self._hair_size()
         if strands:
-            gl.set_uniforms(self._hair_program, view_projection=matrix, eye=tuple(view.eye), strand_points=points)
+            gl.set_uniforms(
+                self._hair_program, view_projection=matrix, eye=tuple(view.eye), strand_points=points
+            )
             array = self._ribbons.array(self._hair_program, strands, points)
             array.render(vertices=strands * (points - 1) * 6)
 
@@ -301,7 +317,10 @@ class Renderer:
         state = (positions.generation, indices.generation)
         if self._mesh_array is None or self._mesh_array[0] != state:
             array = self.context.vertex_array(
-                self._mesh_program, [(positions.buffer, "3f", "position")], indices.buffer, index_element_size=4
+                self._mesh_program,
+                [(positions.buffer, "3f", "position")],
+                indices.buffer,
+                index_element_size=4,
             )
             self._mesh_array = (state, array)
         return self._mesh_array[1]

@@ -28,7 +28,8 @@ void main() {
             total += w * vec4(unpackHalf2x16(s.x), unpackHalf2x16(s.y));
         }
     total /= weights;
-    vec3 behind = scene < 0 ? background : scene_colour((vec2(at) + .5) / float(size), scene);
+    vec3 behind = background;
+    when (scene >= 0) behind = scene_colour((vec2(at) + .5) / float(size), scene);
     frame[slot] = packUnorm4x8(vec4(total.rgb + (1. - total.a) * behind, total.a));
     vec3 normal = vec3(0);
     for (int dy = 0; dy < factor; dy++)

@@ -21,7 +21,7 @@ uvec4 pack_sample(vec3 c, vec3 n, float distance) {
     return uvec4(packHalf2x16(c.rg), packHalf2x16(vec2(c.b, 1.)), packSnorm4x8(vec4(n, 1.)), floatBitsToUint(distance));
 }
 
-vec4 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out vec3 p, out vec3 normal) {
+vec3 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out vec3 p, out vec3 normal) {
     uint i = indices[3u * triangle], j = indices[3u * triangle + 1u], k = indices[3u * triangle + 2u];
     vec3 a = load_position(i), b = load_position(j) - a, c = load_position(k) - a;
     // Barycentrics of the ray's hit (Moeller and Trumbore).
@@ -41,14 +41,18 @@ vec4 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out ve
     s.light = vertex_light[i] * bary.x + vertex_light[j] * bary.y + vertex_light[k] * bary.z;
     s.rotation = rotation;
     normal = s.n;
-    if (i < skin_vertices) {
+    vec3 colour = vec3(0);
+    when (i < skin_vertices) {
         vec3 bn = safe_normalize(load_smooth(i) * bary.x + load_smooth(j) * bary.y + load_smooth(k) * bary.z);
         vec4 soft = soft_light[i] * bary.x + soft_light[j] * bary.y + soft_light[k] * bary.z;
-        return vec4(shade_skin(s, bn, soft, int(parts[i] + .5)), 1.);
+        colour = shade_skin(s, bn, soft, int(parts[i] + .5));
     }
-    if (i < skin_vertices + eye_vertices) return vec4(shade_eye(s), 1.);
-    if (dot(normal, view) < 0.) normal = -normal;
-    return vec4(shade_solid(s), 1.);
+    when (i >= skin_vertices && i < skin_vertices + eye_vertices) colour = shade_eye(s);
+    when (i >= skin_vertices + eye_vertices) {
+        normal = dot(normal, view) < 0. ? -normal : normal;
+        colour = shade_solid(s);
+    }
+    return colour;
 }
 
 void main() {
@@ -56,10 +60,6 @@ void main() {
     if (at.x >= width || at.y >= width) return;
     int slot = at.y * width + at.x;
     float z = texelFetch(depth, at, 0).r;
-    if (z >= 1.) {
-        samples[slot] = uvec4(0u);
-        return;
-    }
     vec2 pixel = (vec2(at) + .5) / float(width);
     vec3 direction = ray_origin_x * pixel.x + ray_origin_y * pixel.y + ray_origin_z;   // length 1 along the axis
     float n = near_far.x, f = near_far.y;
@@ -67,8 +67,9 @@ void main() {
     vec3 p = eye + direction * along, view = -normalize(direction), normal;
     float rotation = fract(sin(dot(vec2(at), vec2(12.9898, 78.233))) * 43758.5453) * 2. * PI;
     uint id = texelFetch(seen, at, 0).r;
-    vec3 c;
-    if ((id & 0x80000000u) != 0u) c = shade_hair(p, view, int(id & 0x7fffffffu) / 2, rotation, normal);
-    else c = shade_mesh(id, normalize(direction), view, rotation, p, normal).rgb;
-    samples[slot] = pack_sample(tone(c), normal, length(p - eye) * world_scale);
+    bool empty = z >= 1., strand = (id & 0x80000000u) != 0u;
+    vec3 c = vec3(0);
+    when (!empty && strand) c = shade_hair(p, view, int(id & 0x7fffffffu) / 2, rotation, normal);
+    when (!empty && !strand) c = shade_mesh(id, normalize(direction), view, rotation, p, normal);
+    samples[slot] = empty ? uvec4(0u) : pack_sample(tone(c), normal, length(p - eye) * world_scale);
 }

@@ -1,0 +1,147 @@
+"""The sets: which identity, light, camera and background stands behind each index.
+
+Everything here is a pure function of (set, index): no state, no OpenGL. As in the paper's section 4.1, `faces` has
+one roughly frontal view per identity and `heads` 50 identities from all around; `scenes` is `faces` with textured
+pictures behind (for the white-background fine-tuning); the `held_out_` sets are for evaluation only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from head3d_core.errors import Head3DError
+from head3d_core.synth.draws import Draws
+from head3d_core.synth.identity import HEADS, HELD_OUT_FACES, HELD_OUT_HEADS
+from head3d_core.synth.light import Light, sample_light
+
+RADIUS = 2.7
+"""Camera distance from the head's centre, world units (EG3D)."""
+FOCAL = 2985.29 / 700
+"""Focal length in image widths (EG3D's FFHQ cameras; 13.4° field of view)."""
+FACE_YAW, FACE_PITCH = 0.30, 0.12
+"""Standard deviations of the faces' angles, radians, as in-the-wild portraits have them."""
+FACE_YAW_LIMIT, FACE_PITCH_LIMIT = 0.75, 0.30
+HEAD_PITCH = math.radians(25)
+HEAD_VIEWS = 96
+"""Views per head unless more are asked for."""
+_PLASTIC = 1.324717957244746
+"""Roberts' R2 sequence: multiples of (1/p, 1/p²) fill the square evenly for every number of points."""
+
+SetName = Literal["faces", "scenes", "heads", "held_out_faces", "held_out_heads"]
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """How indices of one set map to identities."""
+
+    kind: Literal["faces", "heads"]
+    """Which of the two populations, lights and camera distributions."""
+    seeds: range
+    """Seeds of the identities."""
+    scenes: bool = False
+    """A textured picture behind, instead of white."""
+
+
+SETS: dict[str, SetSpec] = {
+    "faces": SetSpec("faces", range(0, HELD_OUT_FACES.start)),
+    "scenes": SetSpec("faces", range(0, HELD_OUT_FACES.start), scenes=True),
+    "heads": SetSpec("heads", HEADS),
+    "held_out_faces": SetSpec("faces", HELD_OUT_FACES),
+    "held_out_heads": SetSpec("heads", HELD_OUT_HEADS),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one picture shows."""
+
+    seed: int
+    """Of the identity, within `kind`."""
+    kind: Literal["faces", "heads"]
+    view: int
+    camera: NDArray[np.float32]
+    """[25] cam2world (OpenCV axes) and normalised intrinsics."""
+    scene: int | None
+    """Seed of the textured picture behind; None for white."""
+
+    def light(self) -> Light:
+        """The light of this identity: one per head, the same for all its views."""
+        return sample_light(self.seed, self.kind)
+
+
+def spec(name: str) -> SetSpec:
+    """The set of that name; raises Head3DError if there is none."""
+    if name not in SETS:
+        raise Head3DError(f"There is no set {name!r}: choose one of {', '.join(SETS)}.")
+    return SETS[name]
+
+
+def size(name: str, views: int = HEAD_VIEWS) -> int:
+    """How many pictures the set has with `views` views per head (faces have one)."""
+    found = spec(name)
+    return len(found.seeds) * (views if found.kind == "heads" else 1)
+
+
+def orbit_camera(
+    yaw: float, pitch: float, radius: float = RADIUS, focal: float = FOCAL
+) -> NDArray[np.float32]:
+    """[25] label of a camera on a sphere around the origin that looks at it, upright.
+
+    The NumPy twin of `head3d_core.cameras.orbit` (a test compares them), so that rendering needs no torch.
+
+    Args:
+        yaw: radians; 0 in front, positive moves the camera to +x (the subject's left).
+        pitch: radians, positive from above, |pitch| < pi/2.
+        radius: world units.
+        focal: image widths.
+    """
+    position = radius * np.array(
+        [math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)]
+    )
+    forward = -position / radius
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3] = np.stack([right, np.cross(forward, right), forward, position], 1)
+    lens = [focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1]
+    return np.concatenate([pose.ravel(), lens]).astype(np.float32)
+
+
+def face_angles(seed: int) -> tuple[float, float]:
+    """Yaw and pitch (radians) of the one view of face `seed`: normal, cut at the limits."""
+    draws = Draws(seed, "faces camera")
+    yaw = draws.normal("yaw", FACE_YAW, limit=FACE_YAW_LIMIT / FACE_YAW)
+    return yaw, draws.normal("pitch", FACE_PITCH, limit=FACE_PITCH_LIMIT / FACE_PITCH)
+
+
+def head_angles(seed: int, view: int) -> tuple[float, float]:
+    """Yaw in [-pi, pi) and pitch within ±25° (radians): uniform, and even for any number of first views."""
+    draws = Draws(seed, "heads camera")
+    u = (draws.uniform("yaw") + (view + 1) / _PLASTIC) % 1.0
+    v = (draws.uniform("pitch") + (view + 1) / _PLASTIC**2) % 1.0
+    return (2 * u - 1) * math.pi, (2 * v - 1) * HEAD_PITCH
+
+
+def example(name: str, index: int, views: int = HEAD_VIEWS) -> Example:
+    """What picture `index` of a set shows.
+
+    Raises:
+        Head3DError: no such set, or an index outside it.
+    """
+    found = spec(name)
+    if not 0 <= index < size(name, views):
+        raise Head3DError(f"Index of {name} must lie in [0, {size(name, views)}), got {index}.")
+    if found.kind == "heads":
+        seed = found.seeds[index // views]
+        view = index % views
+        yaw, pitch = head_angles(seed, view)
+    else:
+        seed, view = found.seeds[index], 0
+        yaw, pitch = face_angles(seed)
+    scene = int(Draws(seed, "scene").uniform("seed", 0, 2**31 - 1)) if found.scenes else None
+    return Example(seed, found.kind, view, orbit_camera(yaw, pitch), scene)
