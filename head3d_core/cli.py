@@ -197,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Head3DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (stays open: Python flushes it at exit)
+        return 0
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130

@@ -1,0 +1,83 @@
+"""Building without a compiler, or with a broken one, leaves a working pure-Python install and one sentence about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """What setup.py looks at, in a place of its own: it would replace the library of this checkout."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("head3d_core", "csrc"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "_C*"))
+    (tmp_path / "csrc").mkdir(exist_ok=True)
+    (tmp_path / "csrc" / "probe.cpp").write_text("int probe() { return 0; }\n")
+    return tmp_path
+
+
+def setup(where: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run setup.py there, without the caller's own wishes."""
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("CXX", "CC", "HEAD3D_WITH_EXT", "HEAD3D_WITH_CUDA")
+    }
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=where,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def status(where: Path) -> str:
+    return (where / "build" / "extension.txt").read_text(encoding="utf8")
+
+
+def test_no_compiler(copy: Path) -> None:
+    stale = copy / "head3d_core" / "_C.so"
+    stale.write_bytes(b"from other sources")
+    done = setup(copy, "build_ext", "--inplace", CXX="missing-compiler")
+    assert done.returncode == 0, done.stderr
+    assert status(copy).startswith("not built: no C++ compiler found (missing-compiler)")
+    assert status(copy).count("\n") == 1
+    assert not stale.exists()
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="no command that always fails")
+def test_broken_compiler(copy: Path) -> None:
+    done = setup(copy, "build_ext", "--inplace", CXX="false", CC="false", HEAD3D_WITH_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    assert status(copy).startswith("not built: the compiler failed")
+    assert not list((copy / "head3d_core").glob("_C*"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"HEAD3D_WITH_EXT": "yes"}, "HEAD3D_WITH_EXT must be auto, 0 or 1, got 'yes'"),
+        ({"HEAD3D_WITH_CUDA": "2"}, "HEAD3D_WITH_CUDA must be auto, 0 or 1, got '2'"),
+        ({"HEAD3D_WITH_EXT": "1", "CXX": "missing-compiler"}, "HEAD3D_WITH_EXT=1, but no C++ compiler"),
+    ],
+)
+def test_wishes_that_cannot_be_met_fail(copy: Path, environment: dict[str, str], says: str) -> None:
+    done = setup(copy, "--version", **environment)
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_left_out_on_request(copy: Path) -> None:
+    done = setup(copy, "build_ext", "--inplace", HEAD3D_WITH_EXT="0")
+    assert done.returncode == 0, done.stderr
+    assert status(copy).startswith("not built: HEAD3D_WITH_EXT=0")
