@@ -240,13 +240,14 @@ def generate(args: GenerateArgs) -> None:
 
 
 def save_png(path: Path, image: Any) -> None:
-    """Write image [3, H, W] in [-1, 1] as PNG, through a temporary file."""
+    """Write image [3, H, W] in [-1, 1] as PNG."""
     from PIL import Image
 
+    from head3d_core import files
+
     pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(pixels).save(partial, format="PNG")
-    os.replace(partial, path)
+    with files.atomic(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
 
 
 def convert(args: ConvertArgs) -> None:

@@ -13,10 +13,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
 LAYERS = {
-    0: "config ops seeding errors",
+    0: "config recipes ops seeding files errors",
     1: "cameras conventions labels planes rays volume",
     2: "stylegan2 decoder superresolution filters toys dataset dataset_writer synth",
-    3: "generator discriminator losses checkpoint",
+    3: "generator discriminator losses checkpoint eg3d_pickle eg3d_format",
     4: "train distill analysis metrics mesh prepare detect",
     5: "__main__ cli doctor widgets plots plots_course plots_data checks",
 }
