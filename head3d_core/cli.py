@@ -158,7 +158,7 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
     arguments = getattr(module, command.arguments)
     hints = typing.get_type_hints(arguments, include_extras=True)
     for field in command.positional:  # marked here, so that only this module needs tyro
-        arguments.__annotations__[field] = tyro.conf.Positional[hints[field]]
+        arguments.__annotations__[field] = tyro.conf.Positional[hints[field]]  # type: ignore[misc, valid-type]
 
     def reject(event: Any) -> None:
         raise _UsageError(_sentence(event, name))
