@@ -1,8 +1,8 @@
 """Data sets in EG3D's format: square RGB images and one 25-number camera each, in a folder or a zip.
 
-    faces/dataset.json                 {"labels": [["00000/img00000000.png", [25 numbers]], ...]}
-    faces/00000/img00000000.png        8-bit RGB, square, a power of two
-    faces/masks/00000/img00000000.npz  ground truth beside the image, where there is any
+    faces/dataset.json                    {"labels": [["00000/img00000000.png", [25 numbers]], ...]}
+    faces/00000/img00000000.png           8-bit RGB, square, a power of two
+    faces/geometry/00000/img00000000.npz  mask, depth and normals of the image, where they are known
 
 The label is the camera of `cameras.py`: cam2world and normalised intrinsics, row-major. `dataset.json` may hold more
 keys, which EG3D's own reader leaves alone; ours are "identities" (one number per image) and "about" (where the set
@@ -32,20 +32,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from head3d_core.cameras import mirror as mirror_camera
-from head3d_core.dataset_writer import DEPTH_UNIT, EXTRAS, Extra, extra_name, image_name, write_dataset
+from head3d_core.dataset_writer import GEOMETRY, Geometry, geometry_name, image_name, write_dataset
 from head3d_core.errors import Head3DError
 from head3d_core.labels import LABELS, Problem, check_labels, size_problem
 
 __all__ = [
-    "EXTRAS",
-    "Extra",
+    "GEOMETRY",
+    "Geometry",
     "HeadDataset",
     "Problem",
     "describe",
     "image_name",
     "image_names",
     "load_arrays",
-    "load_extra",
+    "load_geometry",
     "load_identities",
     "validate",
     "write_dataset",
@@ -91,7 +91,7 @@ class _Store:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and name.split("/")[0] not in EXTRAS
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("geometry/")
 
 
 def _read_json(store: _Store) -> dict[str, Any]:
@@ -283,47 +283,65 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `dataset.json` says beside the labels: {"about": {...}, ...}; empty for a set of other people."""
-    return {k: v for k, v in _read_json(_Store(path)).items() if k not in ("labels", "identities")}
+    """Where the set comes from: make-data's provenance.json, or "about" of dataset.json; empty if it does not say."""
+    store = _Store(path)
+    try:
+        found = json.loads(store.read("provenance.json"))
+    except (KeyError, FileNotFoundError):
+        found = _read_json(store).get("about", {})
+    return dict(found)
 
 
 def load_identities(path: str | os.PathLike[str]) -> Tensor:
-    """Identity numbers int64 [N] in the order of the images. Raises Head3DError if the set names none."""
+    """Identity numbers int64 [N] in the order of the images: equal for the views of one head.
+
+    They are listed in dataset.json under "identities", or follow from the numbers in the file names where
+    provenance.json says how many views a head has (make-data). Raises Head3DError if the set does not say.
+    """
     store = _Store(path)
+    names = image_names(path)
     listed = _read_json(store).get("identities")
-    if not listed:
+    views = describe(path).get("views_per_head")
+    if listed:
+        by_name = {str(name): int(number) for name, number in listed}
+    elif views:
+        by_name = {n: int(PurePosixPath(n).stem.removeprefix("img")) // int(views) for n in names}
+    else:
         raise Head3DError(
             f"{store.path} names no identities: only sets that know who is who (make-data's) do"
         )
-    by_name = {str(name): int(number) for name, number in listed}
-    names = image_names(path)
     missing = [n for n in names if n not in by_name]
     _refuse(store, [Problem(n, f'missing in "identities" of {LABELS}: write it again') for n in missing])
-    return torch.tensor([by_name[n] for n in names])
+    return torch.tensor([by_name[n] for n in names], dtype=torch.int64)
 
 
-def load_extra(path: str | os.PathLike[str], kind: Extra, names: Sequence[str] | None = None) -> Tensor:
+def load_geometry(path: str | os.PathLike[str], kind: Geometry, names: Sequence[str] | None = None) -> Tensor:
     """Ground truth of the images `names` (default: all of them), as float32.
 
     Returns:
-        masks [N, H, W] in [0, 1]; depth [N, H, W], distance along the ray in world units, 0 where nothing is;
-        or normals [N, 3, H, W], unit vectors in world axes, 0 where nothing is.
+        "mask": [N, H, W] coverage in [0, 1]; "depth": [N, H, W] distance along the ray, world units, 0 where nothing
+        is; "normals": [N, 3, H, W] unit vectors in world axes, 0 where nothing is.
+
+    Raises:
+        Head3DError: the set was written without it.
     """
+    if kind not in GEOMETRY:
+        raise Head3DError(f"kind must be one of {', '.join(GEOMETRY)}, got {kind!r}")
     store = _Store(path)
-    names = image_names(path) if names is None else names
     arrays = []
-    for name in names:
-        where = extra_name(kind, name)
+    for name in image_names(path) if names is None else names:
+        where = geometry_name(name)
         try:
-            data = store.read(where)
+            with np.load(io.BytesIO(store.read(where)), allow_pickle=False) as archive:
+                arrays.append(archive[kind].astype(np.float32))
         except (KeyError, FileNotFoundError):
-            raise Head3DError(f"{store.path} has no {where}: this set was written without {kind}") from None
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays.append(archive["value"])
-    stored = torch.from_numpy(np.stack(arrays).astype(np.float32)) if arrays else torch.zeros(0)
+            raise Head3DError(
+                f"{store.path} has no {kind} in {where}: write the set with geometry (make-data --geometry)"
+            ) from None
+    stored = torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)
     if kind == "depth":
-        return stored * DEPTH_UNIT
-    return stored / 255 if kind == "masks" else (stored / 127).movedim(-1, 1)
+        return stored
+    return stored / 255 if kind == "mask" else (stored / 127).movedim(-1, 1)
 
 
 def _check_resolution(resolution: int | None) -> None:

@@ -19,18 +19,18 @@ from torch import Tensor
 from head3d_core.errors import Head3DError
 from head3d_core.labels import LABELS, check_labels, size_problem
 
-Extra = Literal["masks", "depth", "normals"]
-EXTRAS: tuple[Extra, ...] = ("masks", "depth", "normals")
-"""Ground truth that may lie beside the images, in folders of these names."""
-DEPTH_UNIT = 1e-4
-"""Depth is stored as 16-bit multiples of this (world units); 0 is "nothing there"."""
+Geometry = Literal["mask", "depth", "normals"]
+GEOMETRY: tuple[Geometry, ...] = ("mask", "depth", "normals")
+"""Ground truth that may lie beside an image, in one .npz below the folder `geometry`."""
 
 
-def extra_name(kind: Extra, image: str) -> str:
-    """Where the ground truth of an image lies: ("masks", "00000/img00000000.png") -> "masks/00000/img00000000.npz"."""
-    if kind not in EXTRAS:
-        raise Head3DError(f"extras are {', '.join(EXTRAS)}, got {kind!r}")
-    return f"{kind}/{PurePosixPath(image).with_suffix('.npz')}"
+def geometry_name(image: str) -> str:
+    """Where the ground truth of an image lies.
+
+    >>> geometry_name("00000/img00000012.png")
+    'geometry/00000/img00000012.npz'
+    """
+    return f"geometry/{PurePosixPath(image).with_suffix('.npz')}"
 
 
 def image_name(index: int) -> str:
@@ -49,19 +49,22 @@ def encode_png(image: Tensor | NDArray[np.uint8], level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
-def encode_extra(kind: Extra, value: Tensor | NDArray[Any]) -> bytes:
-    """One item in the units of `load_extra` -> the bytes of its .npz (8-bit masks and normals, 16-bit depth)."""
-    array = np.asarray(value, np.float32)
-    if kind == "masks":
-        stored: NDArray[Any] = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
-    elif kind == "depth":
-        stored = np.rint(np.nan_to_num(array, posinf=0).clip(0, 65535 * DEPTH_UNIT) / DEPTH_UNIT).astype(
-            np.uint16
-        )
-    else:
-        stored = np.rint(np.moveaxis(array, 0, -1).clip(-1, 1) * 127).astype(np.int8)
+def encode_geometry(values: dict[Geometry, Tensor | NDArray[Any]]) -> bytes:
+    """Ground truth of one image, in the units of `dataset.load_geometry` -> the bytes of its .npz.
+
+    Masks are kept in 8 bits, normals in 8 bits per axis, depth as float32.
+    """
+    stored: dict[str, NDArray[Any]] = {}
+    for kind, value in values.items():
+        array = np.asarray(value, np.float32)
+        if kind == "mask":
+            stored[kind] = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+        elif kind == "depth":
+            stored[kind] = np.where(np.isfinite(array), array, 0).astype(np.float32)
+        else:
+            stored[kind] = np.rint(np.moveaxis(array, 0, -1).clip(-1, 1) * 127).astype(np.int8)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, value=stored)
+    np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]  # its stub takes the names for its own options
     return buffer.getvalue()
 
 
@@ -94,7 +97,7 @@ def write_dataset(
     cameras: Tensor | None,
     *,
     identities: Sequence[int] | None = None,
-    extras: dict[Extra, Iterable[Tensor | NDArray[Any]]] | None = None,
+    geometry: dict[Geometry, Iterable[Tensor | NDArray[Any]]] | None = None,
     about: dict[str, Any] | None = None,
     level: int = 6,
 ) -> None:
@@ -107,7 +110,7 @@ def write_dataset(
         images: uint8 [3, H, W] each, or a tensor [N, 3, H, W]; square, a power of two.
         cameras: [N, 25], or None for null labels.
         identities: one number per image.
-        extras: kind -> one array per image, in the units of `load_extra`.
+        geometry: kind ("mask", "depth", "normals") -> one array per image, in the units of `load_geometry`.
         about: where the set comes from (licence, generator, seeds), kept in dataset.json.
         level: zlib level of the PNG files.
     """
@@ -119,7 +122,7 @@ def write_dataset(
     try:
         if target.suffix == ".zip":
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                _write(archive.writestr, images, cameras, identities, extras or {}, about, level)
+                _write(archive.writestr, images, cameras, identities, geometry or {}, about, level)
         else:
             partial.mkdir()
             _write(
@@ -127,7 +130,7 @@ def write_dataset(
                 images,
                 cameras,
                 identities,
-                extras or {},
+                geometry or {},
                 about,
                 level,
             )
@@ -149,7 +152,7 @@ def _write(
     images: Iterable[Tensor | NDArray[np.uint8]],
     cameras: Tensor | None,
     identities: Sequence[int] | None,
-    extras: dict[Extra, Iterable[Tensor | NDArray[Any]]],
+    geometry: dict[Geometry, Iterable[Tensor | NDArray[Any]]],
     about: dict[str, Any] | None,
     level: int,
 ) -> None:
@@ -164,7 +167,6 @@ def _write(
         side = shape[-1]
         put(name, encode_png(image, level))
         names.append(name)
-    for kind, values in extras.items():
-        for name, value in zip(names, values, strict=True):
-            put(extra_name(kind, name), encode_extra(kind, value))
+    for name, values in zip(names, zip(*geometry.values(), strict=True), strict=True) if geometry else ():
+        put(geometry_name(name), encode_geometry(dict(zip(geometry, values, strict=True))))
     put(LABELS, labels_json(names, cameras, identities, about))

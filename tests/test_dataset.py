@@ -41,7 +41,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(labels_, poses, rtol=0, atol=1e-6)
     assert dataset.validate(tmp_path / name) == []
     assert dataset.load_identities(tmp_path / name).tolist() == [7, 7, 8, 9]
-    assert dataset.describe(tmp_path / name) == {"about": {"licence": "CC0-1.0"}}
+    assert dataset.describe(tmp_path / name) == {"licence": "CC0-1.0"}
     assert dataset.image_names(tmp_path / name)[3] == "00000/img00000003.png"
     assert sorted(os.listdir(tmp_path)) == [name]
 
@@ -80,22 +80,40 @@ def test_labels_as_strings_and_null(tmp_path: Path) -> None:
     assert [p.file for p in dataset.validate(tmp_path / "a")] == ["dataset.json"]
 
 
-def test_extras_come_back(tmp_path: Path) -> None:
-    masks = torch.rand(4, 16, 16)
+def test_geometry_comes_back(tmp_path: Path) -> None:
+    mask = torch.rand(4, 16, 16)
     depth = 2.5 + torch.rand(4, 16, 16)
-    depth[:, :4] = 0
+    depth[:, :4] = float("inf")
     normals = torch.nn.functional.normalize(torch.randn(4, 3, 16, 16), dim=1)
-    write(tmp_path / "a.zip", extras={"masks": masks, "depth": depth, "normals": normals})
-    assert (dataset.load_extra(tmp_path / "a.zip", "masks") - masks).abs().max() <= 0.5 / 255 + 1e-6
-    assert (dataset.load_extra(tmp_path / "a.zip", "depth") - depth).abs().max() <= 0.5e-4 + 1e-6
-    assert (dataset.load_extra(tmp_path / "a.zip", "normals") - normals).abs().max() <= 0.5 / 127 + 1e-6
-    one = dataset.load_extra(tmp_path / "a.zip", "masks", ["00000/img00000002.png"])
+    write(tmp_path / "a.zip", geometry={"mask": mask, "depth": depth, "normals": normals})
+    assert (dataset.load_geometry(tmp_path / "a.zip", "mask") - mask).abs().max() <= 0.5 / 255 + 1e-6
+    assert (dataset.load_geometry(tmp_path / "a.zip", "normals") - normals).abs().max() <= 0.5 / 127 + 1e-6
+    again = dataset.load_geometry(tmp_path / "a.zip", "depth")
+    assert torch.equal(again[:, 4:], depth[:, 4:])
+    assert (again[:, :4] == 0).all()
+    one = dataset.load_geometry(tmp_path / "a.zip", "mask", ["00000/img00000002.png"])
     assert one.shape == (1, 16, 16)
-    assert dataset.validate(tmp_path / "a.zip") == []  # extras are not taken for images
+    assert dataset.validate(tmp_path / "a.zip") == []
     write(tmp_path / "b")
-    with pytest.raises(Head3DError, match="written without depth"):
-        dataset.load_extra(tmp_path / "b", "depth")
+    with pytest.raises(Head3DError, match=r"has no depth in geometry/00000/img00000000\.npz"):
+        dataset.load_geometry(tmp_path / "b", "depth")
+    with pytest.raises(Head3DError, match="one of mask, depth, normals"):
+        dataset.load_geometry(tmp_path / "b", "masks")  # type: ignore[arg-type]
+
+
+def test_identities_from_provenance(tmp_path: Path) -> None:
+    """As `make-data` writes them: no list, but a number of views per head."""
+    write(tmp_path / "a")
     with pytest.raises(Head3DError, match="names no identities"):
+        dataset.load_identities(tmp_path / "a")
+    (tmp_path / "a" / "provenance.json").write_text('{"views_per_head": 2}')
+    assert dataset.load_identities(tmp_path / "a").tolist() == [0, 0, 1, 1]
+    assert dataset.describe(tmp_path / "a") == {"views_per_head": 2}
+    write(tmp_path / "b", identities=[1, 2, 3, 4])
+    document = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    document["identities"] = document["identities"][1:]
+    (tmp_path / "b" / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(Head3DError, match="missing in"):
         dataset.load_identities(tmp_path / "b")
 
 
