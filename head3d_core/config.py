@@ -47,7 +47,8 @@ class RenderOptions:
     def __post_init__(self) -> None:
         if ("auto" in (self.ray_start, self.ray_end)) and self.ray_start != self.ray_end:
             raise Head3DError(
-                f'ray_start and ray_end must both be "auto" or both be numbers, got {self.ray_start!r} and {self.ray_end!r}'
+                'ray_start and ray_end must both be "auto" or both be numbers, '
+                f"got {self.ray_start!r} and {self.ray_end!r}"
             )
         if self.depth_resolution < 4:
             raise Head3DError(f"depth_resolution must be at least 4, got {self.depth_resolution}")
@@ -107,6 +108,18 @@ class GeneratorConfig:
     """Clamp of its activations; None: no clamp (EG3D with ``sr_num_fp16_res = 0``)."""
     render: RenderOptions = field(default_factory=RenderOptions)
     """How rays are sampled."""
+    backbone_clamp: float | None = None
+    """Clamp of the backbone's activations; None: no clamp, as in every official EG3D network."""
+
+    def __post_init__(self) -> None:
+        _check_sizes(
+            self, "z_dim", "w_dim", "channel_base", "plane_channels", "decoder_hidden", "neural_resolution"
+        )
+        _check_power_of_two(self, "image_resolution", "plane_resolution")
+        if self.decoder_features < 3:
+            raise Head3DError(
+                f"decoder_features must be at least 3 (the first three are rgb), got {self.decoder_features}"
+            )
 
     @property
     def num_ws(self) -> int:
@@ -147,6 +160,10 @@ class DiscriminatorConfig:
     camera_noise: float = 0.0
     """Noise on the camera in units of its batch standard deviation (EG3D's ``disc_c_noise``)."""
 
+    def __post_init__(self) -> None:
+        _check_sizes(self, "channel_base", "channel_max", "group_size")
+        _check_power_of_two(self, "image_resolution")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary; `from_dict` reads it back."""
         return dataclasses.asdict(self)
@@ -167,6 +184,20 @@ class Preset:
     """The generator of teacher and student alike."""
     discriminator: DiscriminatorConfig
     """D_front and D_back alike."""
+
+
+def _check_sizes(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise Head3DError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_power_of_two(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 4 or value & (value - 1):
+            raise Head3DError(f"{name} must be a power of two of at least 4, got {value!r}")
 
 
 def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +227,9 @@ _TINY = Preset(
         sr_channels=(16, 8),
         render=RenderOptions(depth_resolution=8, depth_resolution_importance=8, white_back=True),
     ),
-    discriminator=DiscriminatorConfig(image_resolution=64, channel_base=512, channel_max=32, mapping_layers=2),
+    discriminator=DiscriminatorConfig(
+        image_resolution=64, channel_base=512, channel_max=32, mapping_layers=2
+    ),
 )
 _CLASSROOM = Preset(
     name="classroom",

@@ -90,7 +90,9 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     """
     n, _, height, width = x.shape
     group = min(group_size, n)
-    if n % max(group, 1):
+    if n == 0:
+        return F.pad(x, (0, 0, 0, 0, 0, 1))
+    if n % group:
         raise Head3DError(f"the batch ({n}) must be a multiple of the minibatch-std group ({group})")
     y = x.to(torch.float32).unflatten(0, (group, n // group))
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean([1, 2, 3])

@@ -58,6 +58,7 @@ class Backbone(nn.Module):
             3 * config.plane_channels,
             config.channel_base,
             config.channel_max,
+            config.backbone_clamp,
         )
 
 
@@ -179,7 +180,9 @@ class Generator(nn.Module):
         """
         check_planes(planes)
         if planes.shape[2] != self.config.plane_channels:
-            raise Head3DError(f"planes must have {self.config.plane_channels} channels, got {planes.shape[2]}")
+            raise Head3DError(
+                f"planes must have {self.config.plane_channels} channels, got {planes.shape[2]}"
+            )
         if len(camera) != len(planes):
             raise Head3DError(
                 f"planes and camera must have one batch size, got {len(planes)} and {len(camera)}"

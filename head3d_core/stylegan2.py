@@ -91,7 +91,9 @@ class Mapping(nn.Module):
         return x
 
 
-def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False, demodulate: bool = True) -> Tensor:
+def modulated_conv(
+    x: Tensor, weight: Tensor, style: Tensor, up: bool = False, demodulate: bool = True
+) -> Tensor:
     """Convolution whose input channels are scaled per sample, then (optionally) renormalised per output.
 
     W1 = W s;  d[n, o] = (sum_{i,k} W1^2 + 1e-8)^(-1/2);  output = conv(x, W1 d). Computed as
@@ -160,7 +162,9 @@ class SynthesisLayer(nn.Module):
         self.clamp = clamp
         self.index = index
 
-    def forward(self, x: Tensor, w: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None
+    ) -> Tensor:
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution]."""
         x = modulated_conv(x, self.weight, self.affine(w), up=self.up)
         if noise == "const":
@@ -263,17 +267,26 @@ class SynthesisNetwork(nn.Module):
         resolution: side of the output, a power of two, at least 4.
         image_channels: channels of the output (three planes side by side).
         channel_base, channel_max: widths, see `channels_at`.
+        clamp: limit of all activations, or None.
     """
 
     def __init__(
-        self, w_dim: int, resolution: int, image_channels: int, channel_base: int, channel_max: int
+        self,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        channel_base: int,
+        channel_max: int,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.resolutions = [2**k for k in range(2, resolution.bit_length())]
         inputs = 0
         for k, r in enumerate(self.resolutions):
             outputs = channels_at(r, channel_base, channel_max)
-            block = SynthesisBlock(inputs, outputs, w_dim, r, image_channels, index=max(0, 2 * k - 1))
+            block = SynthesisBlock(
+                inputs, outputs, w_dim, r, image_channels, clamp=clamp, index=max(0, 2 * k - 1)
+            )
             self.add_module(f"b{r}", block)
             inputs = outputs
         self.num_ws = 2 * len(self.resolutions)

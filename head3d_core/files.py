@@ -1,0 +1,177 @@
+"""Files that are written whole or not at all, and the list of what `data/` must hold.
+
+`data/manifest.json` names every file below `data/` with its sha256, size, licence, origin and the command that makes it
+again. `python -m head3d_core.files` checks it; `--refresh` recomputes hashes and sizes of the files it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from head3d_core.errors import Head3DError
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+"""The repository's data folder."""
+MANIFEST_VERSION = 1
+_NOT_LISTED = {"manifest.json", "LICENSE", "README.md"}
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+
+    If the block raises, the temporary file is removed and whatever stood at `path` before is untouched.
+
+    >>> with atomic("/tmp/head3d_doctest.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f"{path.suffix}.tmp", dir=path.parent)
+    except OSError as error:
+        raise Head3DError(
+            f"cannot write to {path.parent} ({error.strerror}): choose another place"
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if os.name == "posix":  # mkstemp makes files that only their owner reads
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest knows about one file."""
+
+    sha256: str
+    """Hexadecimal SHA-256 of its bytes."""
+    bytes: int
+    """Its size."""
+    licence: str
+    """SPDX identifier."""
+    origin: str
+    """Where it comes from, in one sentence."""
+    regenerate: str
+    """The command that makes it again."""
+
+
+def read_manifest(data: Path = DATA) -> dict[str, Entry]:
+    """Entries of `data/manifest.json` by path relative to `data` (forward slashes); empty without the file.
+
+    Raises Head3DError for a manifest that cannot be read.
+    """
+    path = data / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+        if content["version"] != MANIFEST_VERSION:
+            raise Head3DError(
+                f"{path} has version {content['version']}, this code reads {MANIFEST_VERSION}: update head3d_core"
+            )
+        return {name: Entry(**entry) for name, entry in content["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, Head3DError):
+            raise
+        raise Head3DError(f"{path} is not a manifest ({error}): restore it from the repository") from error
+
+
+def write_manifest(entries: dict[str, Entry], data: Path = DATA) -> None:
+    """Writes `data/manifest.json`, sorted by path."""
+    files = {name: asdict(entries[name]) for name in sorted(entries)}
+    text = json.dumps({"version": MANIFEST_VERSION, "files": files}, indent=1, ensure_ascii=False)
+    with atomic(data / "manifest.json") as temporary:
+        temporary.write_text(text + "\n", encoding="utf8")
+
+
+def register(
+    paths: Sequence[Path], licence: str, origin: str, regenerate: str, data: Path = DATA
+) -> dict[str, Entry]:
+    """Adds files below `data` to the manifest (or renews their entries) and returns all entries.
+
+    Entries whose file is gone are dropped.
+
+    Args:
+        paths: files; a folder stands for every file below it.
+        licence: SPDX identifier.
+        origin: where they come from, in one sentence.
+        regenerate: the command that makes them again.
+    """
+    entries = {name: entry for name, entry in read_manifest(data).items() if (data / name).is_file()}
+    for path in paths:
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            if not file.is_file() or not file.resolve().is_relative_to(data.resolve()):
+                raise Head3DError(f"the manifest lists files below {data}, got {file}")
+            name = file.resolve().relative_to(data.resolve()).as_posix()
+            entries[name] = Entry(sha256(file), file.stat().st_size, licence, origin, regenerate)
+    write_manifest(entries, data)
+    return entries
+
+
+def problems(data: Path = DATA) -> list[str]:
+    """One sentence for every file below `data` that is missing, changed or not listed; empty if all is well."""
+    entries = read_manifest(data)
+    found = []
+    for name, entry in entries.items():
+        path = data / name
+        if not path.is_file():
+            found.append(
+                f"{name} is listed in the manifest but missing: restore it, or run {entry.regenerate}"
+            )
+        elif path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
+            found.append(f"{name} differs from the manifest: restore it, or register it again")
+    for path in sorted(data.rglob("*")) if data.is_dir() else ():
+        name = path.relative_to(data).as_posix()
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        if path.is_file() and not hidden and path.name not in _NOT_LISTED and name not in entries:
+            found.append(f"{name} is not listed in the manifest: register it with its licence and origin")
+    return found
+
+
+def check_listed(path: Path, data: Path = DATA) -> None:
+    """Raises Head3DError if `path` is listed in the manifest of `data` and its bytes differ; other files pass."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(data.resolve()):
+        return
+    entry = read_manifest(data).get(resolved.relative_to(data.resolve()).as_posix())
+    if entry is not None and (resolved.stat().st_size != entry.bytes or sha256(resolved) != entry.sha256):
+        raise Head3DError(
+            f"{path} does not have the sha256 that data/manifest.json lists: fetch the file again, or clone afresh"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the manifest, or with `--refresh` renew hashes and sizes first; returns the number of problems."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--refresh" in arguments:
+        for name, entry in read_manifest().items():
+            if (DATA / name).is_file():
+                register([DATA / name], entry.licence, entry.origin, entry.regenerate)
+    found = problems()
+    print("\n".join(found) if found else f"{len(read_manifest())} files as listed")
+    return len(found)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
