@@ -15,7 +15,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from head3d_core.errors import Head3DError
 
@@ -76,9 +76,15 @@ class ConvertArgs:
     """Read an EG3D pickle without executing it and write our format."""
 
     source: Path
-    """The .pkl file."""
+    """The .pkl file (or weights of ours, to store them differently)."""
     target: Path
-    """Where to write: a path that ends in .safetensors."""
+    """A path that ends in .safetensors for one file, anything else for a folder of shards."""
+    network: Literal["generator", "discriminator"] = "generator"
+    """Which network of the pickle: G_ema or D."""
+    axes: Literal["eg3d", "xyz"] | None = None
+    """How the third plane is sampled, for a pickle that does not say; official files are eg3d."""
+    half: bool = False
+    """Store float16: half the size."""
 
 
 def parse_seeds(words: Sequence[str]) -> list[int]:
@@ -251,9 +257,14 @@ def save_png(path: Path, image: Any) -> None:
 
 
 def convert(args: ConvertArgs) -> None:
-    """Load an EG3D pickle through the restricted reader and save it in our format."""
+    """Load weights, an EG3D pickle through the restricted reader, and save them in our format."""
     from head3d_core import checkpoint
 
-    G = checkpoint.load_generator(args.source)
-    checkpoint.save_generator(G, args.target)
-    print(f"wrote {args.target}")
+    if args.network == "generator":
+        G = checkpoint.load_generator(args.source, axes=args.axes)
+        written = checkpoint.save_generator(G, args.target, half=args.half)
+    else:
+        written = checkpoint.save_discriminator(
+            checkpoint.load_discriminator(args.source), args.target, half=args.half
+        )
+    print(f"wrote {written}")

@@ -7,11 +7,17 @@ import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from head3d_core import cli
+from head3d_core import checkpoint, cli
+from head3d_core.config import preset
 from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,58 @@ def test_status_and_errors_of_the_command(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["probe", "--count", "3"]) == 3
     assert cli.main(["probe", "--count", "3", "--kind", "bad"]) == 1
     assert capsys.readouterr().err == "error: count must be 1, got 2; give --count 1\n"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained generator, saved."""
+    torch.manual_seed(0)
+    return checkpoint.save_generator(
+        Generator(preset("tiny").generator), tmp_path_factory.mktemp("w") / "tiny"
+    )
+
+
+def test_generate(weights: Path, tmp_path: Path) -> None:
+    def pictures(out: Path, *more: str) -> list[np.ndarray]:
+        args = ["generate", "--weights", str(weights), "--out", str(out), "--seeds", "3", "5-6", *more]
+        assert cli.main([*args, "--yaw", "-30", "0", "180"]) == 0
+        assert sorted(p.name for p in out.iterdir()) == ["seed0003.png", "seed0005.png", "seed0006.png"]
+        return [np.asarray(Image.open(p)) for p in sorted(out.iterdir())]
+
+    first, again = pictures(tmp_path / "a"), pictures(tmp_path / "b")
+    size = preset("tiny").generator.image_resolution
+    assert first[0].shape == (size, 3 * size, 3)
+    assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], first[1])
+    average = pictures(tmp_path / "c", "--truncation-psi", "0")
+    assert np.array_equal(average[0], average[1])
+
+
+def test_convert(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "one.safetensors"
+    assert cli.main(["convert", str(weights), str(target)]) == 0
+    before, after = (checkpoint.load_generator(p).state_dict() for p in (weights, target))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["generate", "--seeds", "5-3"], "a seed must be a number or a range such as 10-19, got '5-3'"),
+        (["generate", "--seeds", "one"], "got 'one'"),
+        (["generate", "--weights", "missing-name"], "missing-name"),
+        (["convert", "missing.pkl", "out.safetensors"], "missing.pkl"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence(
+    args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(args) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
 
 
 def test_module_entry_point_is_quick_and_light() -> None:
