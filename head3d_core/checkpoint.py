@@ -112,7 +112,7 @@ def load_generator(
             newer format; anything in a `.pkl` that is not EG3D's. One sentence each.
     """
     path = _find(name_or_path)
-    if _is_pickle(path):
+    if is_pickle(path):
         network = _network(path, "generator")
         model = generator_from_eg3d(
             network.state_dict,
@@ -129,7 +129,7 @@ def load_generator(
 def load_discriminator(name_or_path: Path | str, device: torch.device | str = "cpu") -> Discriminator:
     """A discriminator in evaluation mode; arguments and errors as in `load_generator` (network D of a `.pkl`)."""
     path = _find(name_or_path)
-    if _is_pickle(path):
+    if is_pickle(path):
         network = _network(path, "discriminator")
         return discriminator_from_eg3d(network.state_dict, network.init_kwargs).to(device)
     return cast(Discriminator, _load(path, "discriminator").to(device))
@@ -264,7 +264,8 @@ def _find(name_or_path: Path | str) -> Path:
     )
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
+    """Whether `path` is taken for an EG3D pickle: a file whose name ends in .pkl."""
     return path.is_file() and path.suffix.lower() in (".pkl", ".pickle")
 
 

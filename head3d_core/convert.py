@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from head3d_core import checkpoint
-from head3d_core.errors import Head3DError
 from head3d_core.files import sha256
 
 
 @dataclass(frozen=True)
 class ConvertArgs:
-    """Read an EG3D pickle without executing it and write our format."""
+    """Read an EG3D pickle without executing anything in it, and write our format."""
 
     source: Path
-    """The .pkl file."""
+    """The .pkl file (or weights of ours, to store them differently)."""
     target: Path
-    """Where to write: a path that ends in .safetensors, or a folder for shards of up to 15 MiB."""
+    """A path that ends in .safetensors for one file, anything else for a folder of shards."""
     network: Literal["generator", "discriminator"] = "generator"
-    """generator takes G_ema, discriminator takes D."""
-    axes: Literal["auto", "eg3d", "xyz"] = "auto"
-    """How the planes are sampled, for a file that does not say so itself."""
+    """Which network of the pickle: G_ema or D."""
+    axes: Literal["eg3d", "xyz"] | None = None
+    """How the third plane is sampled, for a pickle that does not say; official files are eg3d."""
     half: bool = False
     """Store float16: half the size."""
 
@@ -30,19 +29,21 @@ class ConvertArgs:
 def convert(args: ConvertArgs) -> Path:
     """Converts one network; returns the path written.
 
-    The notes of the new file keep the name and sha256 of the source.
-    Raises Head3DError for anything but an EG3D pickle, and for a target that cannot be written.
+    The notes of the new file keep those of the source and, for a pickle, its name and sha256.
+    Raises Head3DError for files that are neither an EG3D pickle nor ours, and for a target that cannot be written.
     """
-    if args.source.suffix.lower() not in (".pkl", ".pickle"):
-        raise Head3DError(f"convert reads EG3D pickles (.pkl), got {args.source}")
     half = args.half
     if args.network == "discriminator":
         D = checkpoint.load_discriminator(args.source)
-        notes = {"source": args.source.name, "source_sha256": sha256(args.source)}
-        return checkpoint.save_discriminator(D, args.target, half=half, notes=notes)
-    G = checkpoint.load_generator(args.source, axes=None if args.axes == "auto" else args.axes)
-    notes = {"source": args.source.name, "source_sha256": sha256(args.source)}
-    return checkpoint.save_generator(G, args.target, half=half, notes=notes)
+        return checkpoint.save_discriminator(D, args.target, half=half, notes=_notes(args))
+    G = checkpoint.load_generator(args.source, axes=args.axes)
+    return checkpoint.save_generator(G, args.target, half=half, notes=_notes(args))
+
+
+def _notes(args: ConvertArgs) -> dict[str, Any]:
+    if checkpoint.is_pickle(args.source):
+        return {"source": args.source.name, "source_sha256": sha256(args.source)}
+    return checkpoint.read_notes(args.source, args.network)
 
 
 def run(args: ConvertArgs) -> None:

@@ -53,7 +53,7 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
         first, _, last = word.partition("-")
         last = last or first
         if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 2**32):
-            raise Head3DError(f"a seed must be a number below 2^32 or a range such as 10-19, got {word!r}")
+            raise Head3DError(f"a seed must be a number or a range such as 10-19, got {word!r}")
         if int(last) - int(first) >= MOST_SEEDS:
             raise Head3DError(f"{word} asks for more than {MOST_SEEDS} pictures: give a shorter range")
         seeds.extend(range(int(first), int(last) + 1))
