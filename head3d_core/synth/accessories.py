@@ -66,7 +66,7 @@ def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> So
         outline = _lens(glasses, centre, side, front)
         if glasses.kind == "browline":
             upper = outline[: RIM_POINTS // 2 + 1]
-            parts.append(tube(upper, 2.2 * rim, colour, gloss, closed=False))
+            parts.append(tube(upper, 1.5 * rim, colour, gloss, closed=False))
             parts.append(tube(outline, 0.006, srgb_hex(FRAMES["silver"]), 0.22, closed=True, sides=6))
         else:
             parts.append(tube(outline, rim, colour, gloss, closed=True))

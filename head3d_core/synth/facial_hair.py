@@ -11,10 +11,10 @@ from head3d_core.synth.identity import Beard, Brows
 from head3d_core.synth.strands import Float32, scatter_roots
 from head3d_core.synth.subdivision import Array, unit
 
-BROW_WIDTH = -0.0042
+BROW_WIDTH = -0.0036
 """Negative: the renderer takes the brow colour for it (dm)."""
 BEARD_WIDTH = 0.0075
-BEARD_STRANDS = {"full": 6500, "short": 6500, "goatee": 2400, "moustache": 2000, "circle": 3600}
+BEARD_STRANDS = {"full": 6500, "short": 6500, "goatee": 2400, "moustache": 1500, "circle": 3600}
 
 
 def beard_mask(kind: str, data: Asset) -> Array:
@@ -54,7 +54,7 @@ def grow_brows(brows: Brows, seed: int, steps: int, skin: Array, skin_normals: A
     key = stream_key(seed, "brow strands")
     p, n, rest, u = _bundle(brow_mask(brows, data), brows.strands, key, steps, skin, skin_normals, data)
     t = np.clip((np.abs(rest[:, 0]) - brows.gap) / brows.length, 0, 1)
-    d = np.stack([np.sign(rest[:, 0]) * (0.55 + 0.8 * t), 0.75 - 1.15 * t, 0 * t], 1)
+    d = np.stack([np.sign(rest[:, 0]) * (0.55 + 0.8 * t), 0.70 - 1.0 * t, 0 * t], 1)
     d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.10 * normals(key + 7, len(p), 3) + 0.08 * n
     length = (0.062 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     bend = -0.35 * n + np.array([0, -0.12, 0])
@@ -70,12 +70,13 @@ def grow_beard(beard: Beard, seed: int, steps: int, skin: Array, skin_normals: A
     p, n, rest, u = _bundle(beard_mask(beard.kind, data), count, key, steps, skin, skin_normals, data)
     d = np.stack([0.3 * rest[:, 0], np.full(len(p), -1.0), np.full(len(p), 0.12)], 1)
     lip = masks.moustache(rest)  # a moustache parts in the middle and runs outwards
-    d[:, 0] += 0.9 * np.sign(rest[:, 0]) * lip
-    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.16 * normals(key + 7, len(p), 3) + 0.18 * n
+    d[:, 0] += 0.75 * np.tanh(rest[:, 0] / 0.10) * lip
+    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.16 * normals(key + 7, len(p), 3) + (0.18 - 0.10 * lip)[:, None] * n
     length = beard.length * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     if beard.kind == "full":
         length = length * (0.35 + 0.65 * masks.smoothstep(6.75, 6.2, rest[:, 1]))
-    length = np.where(lip > 0.3, np.minimum(length, 0.085), length)
+    length = np.where(lip > 0.3, np.minimum(length, 0.055), length)
+    length = length * (0.45 + 0.55 * masks.smoothstep(0.5, 0.95, rest[:, 2]))
     bend = -0.15 * n + np.array([0, -0.12, 0])
     points = p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + u * u * bend[:, None])
     wave = np.sin(5 * u + 2 * np.pi * uniforms(key + 9, len(p), 1, 3)) * u

@@ -95,15 +95,16 @@ def draw_expression(draws: Draws, strong: bool) -> Weights:
             w[f"fu-{unit}{side}"] = x * draws.uniform(f"{unit}{side}", 0.88, 1.0)
 
     # Neutral meshes look a little sad, stern and sleepy: a trace of smile, of raised inner brow, of open lids.
-    both("mouthSmile", draws.uniform("rest smile", 0.10, 0.22))
-    w["fu-browInnerUp"] = draws.uniform("rest brow", 0.08, 0.22)
+    both("mouthSmile", draws.uniform("rest smile", 0.16, 0.30))
+    w["fu-browInnerUp"] = draws.uniform("rest brow", 0.15, 0.32)
+    both("browOuterUp", draws.uniform("rest outer brow", 0.0, 0.15))
     mood = draws.uniform("mood")
     if not strong:
         if mood < 0.5:
             both("mouthSmile", draws.uniform("smile", 0.15, 0.45))
     elif mood < 0.46:
         x = draws.uniform("smile", 0.35, 0.95)
-        both("mouthSmile", x)
+        both("mouthSmile", max(x, 0.4))
         both("cheekSquint", x * 0.5)
         both("eyeSquint", x * 0.2)
         if draws.chance("teeth", 0.55):

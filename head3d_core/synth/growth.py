@@ -19,6 +19,8 @@ from head3d_core.synth.subdivision import Array, unit
 DOWN, BACK, FORWARD = np.array([0.0, -1, 0]), np.array([0.0, 0, -1]), np.array([0.0, 0, 1])
 PULLED = ("ponytail", "bun", "topknot", "twin_tails")
 """Styles whose hair runs over the skull to a tie."""
+PARTING = 0.30
+"""Where a side parting runs (dm left of the middle)."""
 DRAPED = ("bob", "long", "long_wavy", "fringe", "shoulder_curly", "pixie")
 """Styles whose hair falls from a parting."""
 
@@ -41,6 +43,8 @@ class Comb:
     ragged: float = 0.2
     """Largest share of its length a strand may lack."""
     width: float = 0.015
+    parting: float | None = None
+    """x (dm) of a parting that strands must not cross when they look for guides."""
 
 
 @dataclass(frozen=True)
@@ -152,21 +156,22 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     front = smoothstep(0.3, 0.85, scalp.relative[:, 2])[:, None]
     sides = (1 - top) * (0.9 * DOWN + 0.6 * BACK)
     reach = (0.50, 0.62, 0.76)[length] * (0.36 + 0.64 * smoothstep(-5.0, 60.0, scalp.elevation))
-    layer = (0.02 + 0.07 * scalp.random("layer") ** 1.5) + 0.03 * top[:, 0]
+    layer = 0.012 + (0.02 + 0.05 * top[:, 0]) * scalp.random("layer") ** 1.5 + 0.03 * top[:, 0]
     if style == "side_part":
-        away = np.where(scalp.points[:, 0] > 0.30, 0.9, -1.0)[:, None]
-        comb = top * (away * [1.0, 0, 0] + np.array([0, -0.1, 0.28])) + sides
-        direction = (0.42 * top + 0.15) * scalp.normals + scalp.tangent(comb)
+        away = np.where(scalp.points[:, 0] > PARTING, 0.9, -1.0)[:, None]
+        ahead = smoothstep(-0.5, 0.1, scalp.relative[:, 2])[:, None]  # behind the crown the parting ends
+        comb = top * (ahead * (away * [1.0, 0, 0] + np.array([0, -0.1, 0.28])) + (1 - ahead) * BACK) + sides
+        direction = (0.42 * top + 0.08) * scalp.normals + scalp.tangent(comb)
         gravity = 0.10
     elif style == "slick":
         comb = BACK + 0.25 * (1 - top) * DOWN
         reach = np.maximum(reach, 0.36)
-        direction = (0.36 * top + 0.12) * scalp.normals + scalp.tangent(comb)
+        direction = (0.36 * top + 0.05) * scalp.normals + scalp.tangent(comb)
         gravity = 0.06
     else:
         rise = np.array([0.18, 0.75, -0.30]) * front + BACK * (1 - front)
         comb = top * rise + (1 - top) * (0.7 * DOWN + 0.6 * BACK)
-        direction = (0.65 * top + 0.12) * scalp.normals + 0.8 * comb
+        direction = (0.65 * top + 0.05) * scalp.normals + 0.8 * comb
         gravity = 0.03
 
     def field(p: Array, u: float) -> Array:
@@ -175,20 +180,22 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
 
     points = grow(scalp, scalp.points, direction, reach * np.ones(count), 16, gravity, layer, field, 0.03)
     wave = dict(curl=0.028, turns=2.2) if curl else {}
-    return Guides(points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, **wave))
+    parting = PARTING if style == "side_part" else None
+    return Guides(points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave))
 
 
 def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     """Hair that falls from a parting to a given height, off the face; fringe and pixie comb the front forward."""
     points, relative = scalp.points, scalp.relative
-    ends = {"bob": (6.65, 6.4, 6.15), "pixie": (7.15, 7.05, 6.95), "fringe": (6.2, 5.8, 5.4)}
+    ends = {"bob": (6.65, 6.4, 6.15), "pixie": (7.1, 7.0, 6.9), "fringe": (6.2, 5.8, 5.4)}
     end = ends.get(style, (5.7, 5.3, 4.9))[length]
     top = smoothstep(5.0, 45.0, scalp.elevation)
     front = smoothstep(0.3, 0.85, relative[:, 2])
     parting = 0.0 if style == "fringe" else (0.0, 0.16, 0.28)[length]
-    side = np.tanh((points[:, 0] - parting) / 0.05)
-    side = np.sign(side) * np.clip(np.abs(side), 0.7, 1)
-    comb = np.stack([side, np.full_like(side, -0.35), -0.18 - 0.25 * front], 1)
+    side = np.where(points[:, 0] > parting, 1.0, -1.0)
+    # The parting ends at the crown: behind it hair falls straight down and closes over the nape.
+    parted = smoothstep(-0.45, 0.15, relative[:, 2])
+    comb = np.stack([side * parted - 0.25 * points[:, 0] * (1 - parted), -0.35 - 0.5 * (1 - parted), -0.18 - 0.25 * front], 1)
     direction = (0.28 + 0.14 * scalp.random("lift"))[:, None] * scalp.normals + scalp.tangent(comb)
     reach = np.clip(1.05 * (points[:, 1] - end) + 0.30 * top + 0.12, 0.2, None)
     fringe = np.zeros(len(points), bool)
@@ -202,7 +209,7 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         low = 7.60 + 0.05 * scalp.random("fringe ends")
         reach = np.where(fringe, np.clip(0.95 * (points[:, 1] - low) + 0.14, 0.2, 0.85), reach)
     if style == "pixie":
-        reach = np.clip(reach, 0.28, 0.75)
+        reach = np.where(fringe, reach, np.clip(0.55 * reach, 0.20, (0.40, 0.48, 0.56)[length]))
 
     def field(p: Array, u: float) -> Array:
         normal = unit(p - SKULL_CENTRE)
@@ -210,10 +217,14 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         face = (p[:, 2] > 0.95) & (p[:, 1] < 7.8) & (np.abs(p[:, 0]) < 0.78) & ~fringe
         neck = (p[:, 2] > 0.5) & (p[:, 1] < 6.6) & (np.abs(p[:, 0]) < 0.72) & ~fringe
         off = np.stack([0.5 * np.sign(p[:, 0]), 0 * side, np.full_like(side, -0.55)], 1)
-        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off
+        # Over the shoulders hair falls to the chest or the back instead of spreading sideways.
+        wide = smoothstep(0.75, 1.05, np.abs(p[:, 0])) * smoothstep(6.5, 6.1, p[:, 1])
+        nape = smoothstep(6.8, 6.2, p[:, 1]) * (p[:, 2] < 0.1)
+        fall = np.stack([-0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape, 0 * side, 0.40 * np.sign(p[:, 2] - 0.25) * wide], 1)
+        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off + fall
 
     steps = 21 if end < 6 else 18
-    layer = 0.05 + 0.02 + 0.10 * scalp.random("layer") ** 1.5
+    layer = (0.02 if style == "pixie" else 0.06) + 0.10 * scalp.random("layer") ** 1.5
     gravity = 0.22 if style == "shoulder_curly" else 0.30
     grown = grow(scalp, points, direction, reach, steps, gravity, layer, field, 0.02, ceiling=0.16)
     waves: dict[str, dict[str, float]] = {
@@ -221,7 +232,8 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         "shoulder_curly": dict(curl=0.07, turns=2.4, loose=0.2, frizz=0.03),
     }
     wave = waves.get(style, dict(curl=0.03, turns=1.3, loose=0.1) if curl else {})
-    return Guides(grown, Comb(_ramp(0.6, steps), **({"frizz": 0.012, "ragged": 0.18} | wave)))
+    clump = 0.4 if style in ("fringe", "pixie") else 0.6
+    return Guides(grown, Comb(_ramp(clump, steps), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave)))
 
 
 def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
@@ -284,11 +296,11 @@ def _tight(scalp: Scalp, style: str, length: int) -> Guides:
     top = smoothstep(5.0, 45.0, scalp.elevation)
     direction = 0.6 * scalp.normals + 0.8 * unit(scalp.relative)
     if style == "afro":
-        reach = (0.32, 0.45, 0.58)[length] * (0.75 + 0.25 * top)
+        reach = (0.27, 0.37, 0.48)[length] * (0.75 + 0.25 * top)
         points = grow(scalp, scalp.points, direction, reach, 14, 0.02, 0.0, noise=0.10)
         comb = Comb(_ramp(0.35, 14), frizz=0.04, curl=0.045, turns=5.0, loose=0.6, ragged=0.35, width=0.017)
     else:
-        reach = (0.50, 0.68, 0.88)[length] * (0.75 + 0.30 * top)
+        reach = (0.38, 0.52, 0.68)[length] * (0.75 + 0.30 * top)
         layer = 0.05 + 0.10 * scalp.random("layer") ** 1.5
         points = grow(scalp, scalp.points, direction, reach, 16, 0.16, layer, noise=0.08)
         comb = Comb(_ramp(0.65, 16), frizz=0.02, curl=0.065, turns=3.0, loose=0.2, ragged=0.2, width=0.0165)

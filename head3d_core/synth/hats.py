@@ -25,8 +25,9 @@ WIDEST = 7.60
 """Height at which the skull is widest; above it the hat closes (dm)."""
 RIMS = {"beanie": (7.55, 0.15), "cap": (7.64, 0.14), "brim": (7.64, 0.12), "bucket": (7.60, 0.13), "headband": (7.66, 0.12)}
 """Height of the rim at the sides, and how much higher the front (lower the back) is (dm)."""
-TALL = {"beanie": 1.14, "cap": 1.06, "brim": 1.20, "bucket": 1.06, "headband": 1.0}
+TALL = {"beanie": 1.14, "cap": 1.06, "brim": 1.0, "bucket": 0.97, "headband": 1.0}
 """Height of the crown, relative to the skull."""
+BRIM_THICKNESS = 0.025
 BAND = 0.26
 """Height of a headband (dm)."""
 
@@ -148,20 +149,21 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
 
 
 def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) -> Array:
-    """A brim [7, SECTORS, 3] growing from the rim outwards, falling by `fall` and curling up at the sides."""
+    """A brim [14, SECTORS, 3], upper then under side, growing from the rim outwards, falling by `fall` and curling up at the sides."""
     azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     out = grid[0] - fit.centre
     out[:, 1] = 0
     out = unit(out)
     t = np.linspace(0, 1, 7)[:, None]
     rise = -fall * t + curl * t * t * np.sin(azimuth) ** 2
-    return grid[0] + width * t[..., None] * out + rise[..., None] * [0, 1.0, 0]
+    top = grid[0] + width * t[..., None] * out + rise[..., None] * [0, 1.0, 0]
+    return np.concatenate([top, top[::-1] - [0, BRIM_THICKNESS, 0]])
 
 
 def _fedora(hat: Hat, fit: Fit) -> Solid:
     colour = fabric(hat.colour)
     radius = np.array([1.0, 0.985, 0.965, 0.945, 0.925, 0.90, 0.86, 0.78, 0.62, 0.42, 0.22, 0.02])
-    height = np.array([0.0, 0.16, 0.32, 0.48, 0.64, 0.80, 0.92, 0.985, 1.0, 0.97, 0.93, 0.91])
+    height = np.array([0.0, 0.16, 0.32, 0.48, 0.64, 0.80, 0.92, 0.985, 1.0, 0.985, 0.965, 0.955])
     grid = _dome(fit, radius, height)
     azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * azimuth))) - 0.62) / 0.30) ** 2))
@@ -175,8 +177,8 @@ def _fedora(hat: Hat, fit: Fit) -> Solid:
 
 def _bucket(hat: Hat, fit: Fit) -> Solid:
     colour = fabric(hat.colour)
-    radius = np.array([1.0, 0.98, 0.955, 0.93, 0.905, 0.88, 0.84, 0.70, 0.45, 0.2, 0.01])
-    height = np.array([0.0, 0.18, 0.36, 0.54, 0.72, 0.88, 0.965, 0.99, 1.0, 1.0, 1.0])
+    radius = np.array([1.0, 0.98, 0.955, 0.93, 0.905, 0.865, 0.80, 0.66, 0.44, 0.2, 0.01])
+    height = np.array([0.0, 0.18, 0.36, 0.54, 0.72, 0.87, 0.94, 0.98, 1.0, 1.0, 1.0])
     grid = _dome(fit, radius, height)
     return join([_coloured(grid, colour), _coloured(_brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0), 0.9 * colour)])
 

@@ -67,7 +67,7 @@ def _skin_mesh(vertices: Array, normals: Array, identity: Identity, data: Asset)
     mask = np.stack(
         [
             np.where(data.lips > 0.02, data.lips, -data.lids),
-            np.maximum(painted, 0.55 * brow_mask(identity.brows, data)),
+            np.maximum(painted, 0.42 * brow_mask(identity.brows, data)),
             beard_mask("none", data) if man else np.zeros(len(vertices)),
             cloth_mask(data.rest, identity.clothes.neckline) * data.body,
         ],

@@ -324,11 +324,11 @@ def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
 def _brows(d: Draws, person: Person) -> Brows:
     male = person.gender > 0.5
     return Brows(
-        thickness=_r(d.uniform("thickness", 0.024, 0.036) * (1.1 if male else 0.85)),
-        arch=_r(d.uniform("arch", 0.03, 0.08) * (0.8 if male else 1.1)),
+        thickness=_r(d.uniform("thickness", 0.021, 0.032) * (1.1 if male else 0.82)),
+        arch=_r(d.uniform("arch", 0.015, 0.05) * (0.8 if male else 1.1)),
         gap=_r(d.uniform("gap", 0.11, 0.16)),
         length=_r(d.uniform("length", 0.42, 0.49)),
-        height=_r(d.uniform("height", 0.0, 0.03)),
+        height=_r(d.uniform("height", 0.005, 0.03)),
         strands=700 + 100 * d.choice("strands", (0, 1, 2, 3, 4)),
     )
 

@@ -57,7 +57,7 @@ def crown(rest: Array) -> Array:
     """The part of the scalp that goes bald: 1 at the crown, 0 at the wreath of hair that stays."""
     d = rest - REST_CENTRE
     _, elevation = spherical(rest)
-    reach = np.hypot(d[:, 0] / 0.62, d[:, 2] / 1.05) + 0.6 * (1 - smoothstep(14.0, 26.0, elevation))
+    reach = np.hypot(d[:, 0] / 0.62, d[:, 2] / np.where(d[:, 2] > 0, 1.6, 1.05)) + 0.6 * (1 - smoothstep(14.0, 26.0, elevation))
     return 1 - smoothstep(0.75, 1.15, reach)
 
 
@@ -100,7 +100,7 @@ def brow(rest: Array, thickness: float, arch: float, gap: float, length: float, 
     t = (np.abs(rest[:, 0]) - gap) / length
     s = np.clip(t, 0, 1)
     centre = 7.478 + height + 0.8 * arch * np.sin(0.8 * np.pi * s)
-    centre = centre - 0.035 * np.clip(t - 0.65, 0, 1) / 0.35 + 0.006 * (1 - np.clip(t / 0.35, 0, 1))
+    centre = centre - 0.035 * np.clip(t - 0.65, 0, 1) / 0.35 + 0.016 * (1 - np.clip(t / 0.35, 0, 1)) ** 2
     half = thickness * (1 - 0.65 * s)
     along = smoothstep(-0.12, 0.08, t) * (1 - smoothstep(0.88, 1.05, t))
     return along * np.exp(-(((rest[:, 1] - centre) / half) ** 4)) * (rest[:, 2] > 0.95), t

@@ -46,10 +46,12 @@ def tube(path: Array, radius: float, colour: Array, roughness: float, closed: bo
 
 
 def sheet(grid: Array, colour: Array, closed: bool) -> Solid:
-    """A surface through grid [R, C, 3]; colour [R C, 4]; `closed` joins the columns' ends."""
+    """A surface through grid [R, C, 3], facing away from its middle; colour [R C, 4]; `closed` joins columns' ends."""
     rows, columns = grid.shape[:2]
     vertices, triangles = grid.reshape(-1, 3), grid_triangles(rows, columns, closed)
     normals = vertex_normals(vertices, triangles, corner_matrix(triangles, len(vertices)))
+    if ((vertices - vertices.mean(0)) * normals).sum() < 0:
+        triangles, normals = triangles[:, ::-1], -normals
     return Solid(vertices, normals, triangles, colour)
 
 

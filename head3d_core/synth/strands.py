@@ -138,7 +138,11 @@ def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]
     comb, base = guides.comb, guides.points[:, 0]
     g = guides.points.astype(np.float32)
     count, steps = len(roots), g.shape[1]
-    distance, index = cKDTree(base).query(roots, k=3)
+    if comb.parting is None:
+        distance, index = cKDTree(base).query(roots, k=3)
+    else:  # a fourth coordinate keeps the two sides of the parting apart
+        sides = [np.column_stack([x, 0.3 * np.sign(x[:, 0] - comb.parting)]) for x in (base, roots)]
+        distance, index = cKDTree(sides[0]).query(sides[1], k=3)
     weight = 1 / (distance + 0.015)
     weight = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
     offsets = g - g[:, :1]
@@ -188,6 +192,12 @@ def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps
     return points + x[..., None] * a + y[..., None] * b
 
 
+def _before_throat(points: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """[N] whether a strand hangs in front of the throat or the mouth, where single stray ones look wrong."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    return ((np.abs(x) < 0.55) & (y < 6.7) & (z > 0.75)).any(1)
+
+
 def _spatial_order(points: Array) -> Index:
     """Order in which neighbours on the head come close together: rings by height, then azimuth."""
     d = points - SKULL_CENTRE
@@ -204,7 +214,8 @@ def _strand_group(mask: Array, guides: int, strands: int, key: int, grower) -> t
     _, nearest = cKDTree(scalp.points).query(places.on(data.template))
     places = places.take(np.argsort(nearest, kind="stable"))
     points, guide = interpolate(grown, places.on(data.template), key)
-    return places, points, guide, grown
+    clear = np.flatnonzero(~_before_throat(points))
+    return places.take(clear), points[clear], guide[clear], grown
 
 
 def resample(points: NDArray[np.floating], steps: int) -> NDArray[np.floating]:
