@@ -113,7 +113,8 @@ class Epilogue(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x [N, C, 4, 4], embedding [N, C] -> logit [N, 1]."""
         x = self.conv(minibatch_std(x, self.group_size)).to(torch.float32)
-        x = self.out(self.fc(x.flatten(1)))
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.out(self.fc(x.flatten(1)))
         return (x * embedding).sum(1, keepdim=True) / math.sqrt(x.shape[1])
 
 

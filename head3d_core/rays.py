@@ -34,7 +34,9 @@ def camera_rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     image_y = (y - cy) / fy
     image_x = (x - cx - skew * image_y) / fx
     local = torch.stack([image_x, image_y, torch.ones_like(image_x)], -1)
-    directions = torch.nn.functional.normalize(local @ cam2world[:, :3, :3].transpose(1, 2), dim=-1)
+    # A sum instead of a matrix product, which TF32 or autocast would round to 10 or 7 bits.
+    turned = (local[:, :, None] * cam2world[:, None, :3, :3]).sum(-1)
+    directions = torch.nn.functional.normalize(turned, dim=-1)
     origins = cam2world[:, None, :3, 3].expand_as(directions)
     return origins, directions
 

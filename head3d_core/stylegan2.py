@@ -83,11 +83,12 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor | None, camera: Tensor) -> Tensor:
         """z [N, z_dim] (or None), camera [N, 25] -> w [N, w_dim]."""
-        x = normalise_2nd_moment(self.embed(camera))
-        if z is not None:
-            x = torch.cat([normalise_2nd_moment(z.to(torch.float32)), x], -1)
-        for i in range(self.layers):
-            x = self.get_submodule(f"fc{i}")(x)
+        with torch.autocast(camera.device.type, enabled=False):  # small, and the camera needs all its digits
+            x = normalise_2nd_moment(self.embed(camera))
+            if z is not None:
+                x = torch.cat([normalise_2nd_moment(z.to(torch.float32)), x], -1)
+            for i in range(self.layers):
+                x = self.get_submodule(f"fc{i}")(x)
         return x
 
 

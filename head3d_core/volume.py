@@ -183,9 +183,10 @@ def render_rays(
             planes, *weights, ray_origins, ray_directions, near, far, seeds, options
         )
         # The nearest and farthest samples of a ray are its first and last stratified ones.
-        step = torch.tensor([0.0, coarse - 1.0], device=near.device, dtype=near.dtype) + 0.5
+        # (Built on the device: a copy from the host would stall the stream and break CUDA graphs.)
+        step = torch.arange(2, device=near.device, dtype=near.dtype) * (coarse - 1) + 0.5
         if seeds is not None:
-            step = step - 0.5 + seeding.uniform(seeds, count, coarse)[..., [0, -1]].to(near.dtype)
+            step = step - 0.5 + seeding.uniform(seeds, count, coarse)[..., :: coarse - 1].to(near.dtype)
         ends = _depth_at(near, far, step / (coarse - 1), options.disparity)
         return RayResult(features, clamp_depth(depth, ends[..., 0], ends[..., 1]), opacity)
 

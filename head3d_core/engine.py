@@ -1,0 +1,572 @@
+"""One iteration of adversarial training, for every stage: generator step, regularisers, discriminator step.
+
+All randomness is a pure function of (run seed, step, purpose, global sample index). So any number of processes sees
+the same numbers at one global batch, a resumed run continues as if nothing had happened, and whole steps can be
+captured as CUDA graphs. Nothing is read back from the device inside a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from head3d_core import augment, losses, seeding
+from head3d_core.cameras import mirror
+from head3d_core.config import Preset
+from head3d_core.discriminator import Discriminator
+from head3d_core.distill import Sample, check_match, distillation_terms
+from head3d_core.errors import Head3DError
+from head3d_core.filters import resize
+from head3d_core.generator import Generator
+from head3d_core.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the arithmetic is done; none of it changes what is computed beyond rounding."""
+
+    precision: str = "bf16"
+    """"bf16", "fp16" or "fp32": autocast of convolutions on a GPU. Parameters, optimiser, mapping and losses are fp32."""
+    channels_last: bool = True
+    """Keep images and features channels-innermost on a GPU."""
+    graphs: bool = True
+    """Capture each phase as a CUDA graph once it has run a few times."""
+    compile: bool = False
+    """torch.compile the synthesis and super-resolution networks (first-order phases only; slow to start)."""
+    tf32: bool = True
+    """Allow TF32 in what stays in fp32."""
+
+
+class Purpose(enum.IntEnum):
+    """What a random number is for; each phase adds its own multiple of 16."""
+
+    Z = 0
+    CAMERA = 1
+    MAPPING = 2
+    SWAP = 3
+    RENDER = 4
+    DENSITY = 5
+    REAL = 6
+    AUGMENT_FAKE = 7
+    AUGMENT_REAL = 8
+
+
+class Phase(enum.IntEnum):
+    """The four parts of an iteration."""
+
+    G_MAIN = 0
+    G_REG = 1
+    D_MAIN = 2
+    D_REG = 3
+
+
+class Draws:
+    """Counter-based random numbers for the samples of one process: global indices rank, rank + world, ...
+
+    Args:
+        seed: of the run.
+        batch: global batch.
+    """
+
+    def __init__(self, seed: int, batch: int, rank: int, world: int, device: torch.device) -> None:
+        self.base = (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**61
+        self.batch = batch
+        self.indices = torch.arange(rank, batch, world, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def seeds(self, phase: Phase, purpose: Purpose, shift: int = 0) -> Tensor:
+        """[n] int64; `shift` -1 gives those of the previous sample of the global batch."""
+        index = (self.indices + shift) % self.batch
+        return self.base + (self.step * 64 + (16 * phase + purpose)) * 2**16 + index
+
+    def uniform(self, phase: Phase, purpose: Purpose, columns: int, shift: int = 0) -> Tensor:
+        """[n, columns] in [0, 1)."""
+        return seeding.uniform(self.seeds(phase, purpose, shift), 1, columns)[:, 0]
+
+    def normal(self, phase: Phase, purpose: Purpose, columns: int) -> Tensor:
+        """[n, columns], standard normal."""
+        return seeding.normal(self.seeds(phase, purpose), 1, columns, 0)[:, 0]
+
+
+class Pool:
+    """Images and cameras of one data source on the device.
+
+    Args:
+        images: [N, 3, R, R] uint8.
+        cameras: [N, 25].
+        flips: also show everything mirrored.
+    """
+
+    def __init__(self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True) -> None:
+        if len(images) == 0 or len(images) != len(cameras):
+            raise Head3DError(f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}")
+        self.images = images.to(device)
+        # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
+        self.cameras = torch.stack([cameras, mirror(cameras)]).to(device, torch.float32)
+        self.flips = flips
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        index = (u[:, 0].double() * len(self)).long().clamp_max(len(self) - 1)
+        flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
+        return index, flipped
+
+    def draw_cameras(self, u: Tensor) -> Tensor:
+        """Cameras [n, 25] of uniformly drawn images; u is [n, 2]."""
+        index, flipped = self._pick(u)
+        return self.cameras[flipped.long(), index]
+
+    def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [n, 3, R, R] in [-1, 1] and their cameras [n, 25]."""
+        index, flipped = self._pick(u)
+        image = self.images[index].float() / 127.5 - 1
+        return torch.where(flipped[:, None, None, None], image.flip(-1), image), self.cameras[flipped.long(), index]
+
+
+class Trainable:
+    """A network with its gradients in one flat buffer and its Adam.
+
+    The flat buffer makes clearing, averaging over processes and cleaning of gradients one kernel each.
+    """
+
+    def __init__(self, module: nn.Module, rate: float, beta2: float, interval: int) -> None:
+        self.module = module
+        self.parameters = list(module.parameters())
+        device = self.parameters[0].device
+        self.flat = torch.zeros(sum(p.numel() for p in self.parameters), device=device)
+        offset = 0
+        for p in self.parameters:
+            # Gradients take the parameter's own strides (channels-last weights), as fused Adam wants.
+            p.grad = self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride())
+            offset += p.numel()
+        # Lazy regularisation: k + 1 optimiser steps stand for k (StyleGAN2, appendix B).
+        share = interval / (interval + 1) if interval else 1.0
+        self.rate = rate * share
+        cuda = device.type == "cuda"
+        self.lr = torch.tensor(self.rate, device=device) if cuda else self.rate
+        self.adam = torch.optim.Adam(
+            self.parameters, lr=self.lr, betas=(0.0, beta2**share), eps=1e-8,
+            **({"fused": True, "capturable": True} if cuda else {}),
+        )  # fmt: skip
+
+    def set_rate(self, factor: float) -> None:
+        """Scales the learning rate (warm-up)."""
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(self.rate * factor)
+        else:
+            self.adam.param_groups[0]["lr"] = self.rate * factor
+
+    def descend(self, loss: Tensor) -> None:
+        """Gradients of `loss` for this network only, whatever else the graph holds."""
+        self.flat.zero_()
+        torch.autograd.backward(loss, inputs=self.parameters)
+
+    def update(self, bad: Tensor) -> None:
+        """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
+        if dist.is_initialized():
+            dist.all_reduce(self.flat)
+            self.flat /= dist.get_world_size()
+        bad += (~torch.isfinite(self.flat)).sum()
+        torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
+        self.adam.step()
+
+
+class Meters:
+    """Running sums of named scalars on the device, read once per report."""
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names = names
+        self.sums = torch.zeros(2, len(names), device=device)
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Adds one value."""
+        k = self.names.index(name)
+        self.sums[0, k] += value.detach()
+        self.sums[1, k] += 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last call; the only place that waits for the device."""
+        total, count = self.sums.tolist()
+        self.sums.zero_()
+        return {name: t / c for name, t, c in zip(self.names, total, count, strict=True) if c}
+
+
+class Engine:
+    """Generator, averaged generator, discriminators and their data; `step()` trains once.
+
+    Args:
+        preset: architecture.
+        recipe: what to train.
+        pools: one per domain of the recipe, in order.
+        faces: where mapping cameras come from if the recipe says so.
+        generator, discriminators: starting points; they are moved to `device` and trained in place.
+        teacher: frozen G_t, for recipes with distillation terms.
+        perceptual: distance for L_lpips.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        recipe: Recipe,
+        pools: list[Pool],
+        generator: Generator,
+        discriminators: list[Discriminator],
+        *,
+        faces: Pool | None = None,
+        teacher: Generator | None = None,
+        perceptual: nn.Module | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        options: EngineOptions | None = None,
+    ) -> None:
+        self.preset, self.recipe, self.pools = preset, recipe, pools
+        self.options = options or EngineOptions()
+        self.device = pools[0].images.device
+        self.world = world
+        self._check(faces, teacher, world)
+        self.faces = faces or pools[0]
+        self.cuda = self.device.type == "cuda"
+        if self.cuda:
+            torch.backends.cuda.matmul.allow_tf32 = self.options.tf32
+            torch.backends.cudnn.allow_tf32 = self.options.tf32
+            torch.backends.cudnn.benchmark = True
+        self.generator = self._place(generator).train().requires_grad_(True)
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.teacher = self._place(teacher).eval().requires_grad_(False) if teacher else None
+        if self.teacher:
+            check_match(self.teacher, self.generator)
+        self.perceptual = self._place(perceptual) if perceptual else None
+        self.discriminators = [self._place(d).train().requires_grad_(True) for d in discriminators]
+        g_interval = recipe.g_reg_interval if recipe.density_weight > 0 else 0
+        self.g = Trainable(self.generator, recipe.lr_g, recipe.beta2, g_interval)
+        self.d = [Trainable(d, recipe.lr_d, recipe.beta2, recipe.d_reg_interval) for d in self.discriminators]
+        self.ada = [
+            augment.AdaptiveProbability(recipe.ada_target, recipe.ada_images, recipe.ada_start, self.device)
+            for _ in pools
+        ]
+        self.draws = Draws(seed, recipe.batch, rank, world, self.device)
+        names = [f"{n}_{d.name}" for d in recipe.domains for n in ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "ada_p")]
+        self.meters = Meters([*names, "kd", "map", "rgb", "lpips", "density", "bad_gradients"], self.device)
+        self.bad = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.blur = torch.zeros((), device=self.device)
+        self.swap = torch.zeros((), device=self.device)
+        self.step_count = 0
+        self.visits = [0] * len(pools)
+        self.warm_from = 0
+        self.resolution = preset.generator.neural_resolution
+        self._replays: dict[tuple[int, ...], _Replay] = {}
+        self._stream = torch.cuda.Stream() if self.cuda else None
+        self._memory = torch.cuda.graph_pool_handle() if self.cuda and self.options.graphs else None
+        if self.options.compile:
+            self.generator.backbone.synthesis.compile()
+            self.generator.superresolution.compile()
+
+    # -- set-up ----------------------------------------------------------------------------------------------
+
+    def _check(self, faces: Pool | None, teacher: Generator | None, world: int) -> None:
+        group, batch = self.preset.discriminator.group_size, self.recipe.batch
+        if batch % (world * group) and (world > 1 or batch > group):
+            raise Head3DError(
+                f"the batch per process must be a multiple of the minibatch-std group ({group}), got {batch} over "
+                f"{world} process(es): choose a multiple of {group * world}"
+            )
+        side = self.preset.generator.image_resolution
+        for pool in self.pools:
+            if pool.images.shape[1:] != (3, side, side):
+                raise Head3DError(f"training images must be 3 x {side} x {side}, got {list(pool.images.shape[1:])}: prepare the data at {side} pixels")
+        if self.recipe.losses.any and teacher is None:
+            raise Head3DError("this recipe distils, so it needs a teacher: pass --teacher RUN")
+        if self.recipe.mapping_camera == "faces" and faces is None:
+            raise Head3DError("mapping cameras come from the face set, which was not given: pass --data FACES")
+
+    def _place(self, module: nn.Module) -> nn.Module:  # type: ignore[misc]
+        module = module.to(self.device)
+        if self.cuda and self.options.channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        return module
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.options.precision)
+        if not self.cuda or dtype is None:
+            return nullcontext()
+        return torch.autocast("cuda", dtype=dtype)
+
+    # -- schedules (host side, from the image count alone) ---------------------------------------------------
+
+    @property
+    def images_seen(self) -> int:
+        """Real images shown so far."""
+        return self.step_count * self.recipe.batch
+
+    def blur_sigma(self) -> float:
+        """σ of the blur at this step, pixels of the full image."""
+        return self.recipe.blur_sigma * max(0.0, 1 - self.images_seen / max(self.recipe.blur_images, 1))
+
+    def swap_probability(self) -> float:
+        """Probability that the mapping camera is another sample's (generator pose conditioning)."""
+        fade = min(1.0, self.images_seen / self.recipe.gpc_images) if self.recipe.gpc_images else 1.0
+        return 1 + (self.recipe.gpc - 1) * fade
+
+    def neural_resolution(self) -> int:
+        """Volume-rendered resolution at this step; all integers between start and end occur."""
+        final, start = self.preset.generator.neural_resolution, self.recipe.neural_resolution
+        if start is None or self.recipe.neural_images == 0:
+            return final
+        fade = min(1.0, self.images_seen / self.recipe.neural_images)
+        return round(start + (final - start) * fade)
+
+    def ema_beta(self) -> float:
+        """Decay of the averaged generator per step: 0.5^(batch / half-life)."""
+        half_life = self.recipe.ema_images
+        if self.recipe.ema_rampup is not None:
+            half_life = min(half_life, self.images_seen * self.recipe.ema_rampup)
+        return 0.5 ** (self.recipe.batch / max(half_life, 1e-8))
+
+    # -- pictures --------------------------------------------------------------------------------------------
+
+    def _mapping_camera(self, phase: Phase, domain: int) -> tuple[Tensor, Tensor]:
+        """(rendering camera, mapping camera), [n, 25] each."""
+        d, pool = self.draws, self.pools[domain]
+        camera = pool.draw_cameras(d.uniform(phase, Purpose.CAMERA, 2))
+        if self.recipe.mapping_camera == "faces":
+            return camera, self.faces.draw_cameras(d.uniform(phase, Purpose.MAPPING, 2))
+        other = pool.draw_cameras(d.uniform(phase, Purpose.CAMERA, 2, shift=-1))
+        swapped = d.uniform(phase, Purpose.SWAP, 1) < self.swap
+        return camera, torch.where(swapped, other, camera)
+
+    def _sample(self, net: Generator, z: Tensor, mapping: Tensor, camera: Tensor | None, seeds: Tensor) -> Sample:
+        with self._autocast():
+            ws = net.mapping(z, mapping)
+            planes = net.planes(ws, self.recipe.noise, seeds)
+            output = None if camera is None else net.render(planes, ws, camera, self.resolution, seeds=seeds)
+        return Sample(ws, planes, output)
+
+    def _judge(self, domain: int, image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:
+        with self._autocast():
+            return self.discriminators[domain](image, raw, camera).float()
+
+    def _present(self, image: Tensor, raw: Tensor, seeds: Tensor, domain: int, blur_raw: bool) -> tuple[Tensor, Tensor]:
+        """What D is given: blurred (fading) and, where the recipe says so, augmented."""
+        if self.blur_sigma() > 0:
+            image = blur(image, self.blur, self.recipe.blur_sigma)
+            if blur_raw:
+                raw = blur(raw, self.blur, self.recipe.blur_sigma)
+        if self.recipe.ada_target > 0:
+            transform = augment.draw_transforms(seeds, self.ada[domain].p)
+            image, raw = augment.apply(image, *transform), augment.apply(raw, *transform)
+        return image, raw
+
+    def _real(self, phase: Phase, domain: int) -> tuple[Tensor, Tensor, Tensor]:
+        # One real batch serves the main and the regularisation phase of an iteration.
+        image, camera = self.pools[domain].draw(self.draws.uniform(Phase.D_MAIN, Purpose.REAL, 2))
+        raw = resize(image, self.resolution)
+        image, raw = self._present(image, raw, self.draws.seeds(phase, Purpose.AUGMENT_REAL), domain, blur_raw=True)
+        return image, raw, camera
+
+    # -- the four phases -------------------------------------------------------------------------------------
+
+    def g_main(self, domain: int) -> None:
+        """Generator: λ_gan L_gan and the distillation terms (Eq. 10)."""
+        phase, d = Phase.G_MAIN, self.draws
+        camera, mapping = self._mapping_camera(phase, domain)
+        z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
+        student = self._sample(self.generator, z, mapping, camera, seeds)
+        self._track_w(student.ws)
+        spec = self.recipe.domains[domain]
+        assert student.output is not None
+        total = torch.zeros((), device=self.device)
+        if spec.weight:
+            out = student.output
+            shown = self._present(out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False)
+            gan = losses.generator_loss(self._judge(domain, *shown, camera))
+            self.meters.add(f"g_gan_{spec.name}", gan)
+            total = total + spec.weight * gan
+        if self.teacher is not None:
+            weights = self.recipe.losses
+            pictures = camera if weights.rgb or weights.lpips else None
+            with torch.no_grad():
+                teacher = self._sample(self.teacher, z, mapping, pictures, seeds)
+            with self._autocast():
+                terms = distillation_terms(self.recipe, teacher, student, camera, self.perceptual)
+            for name, value in terms.items():
+                self.meters.add(name, value)
+                total = total + value
+        self.g.descend(total)
+        self.g.update(self.bad)
+
+    def g_reg(self, domain: int) -> None:
+        """Generator: density regularisation."""
+        phase, d, r = Phase.G_REG, self.draws, self.recipe
+        _, mapping = self._mapping_camera(phase, domain)
+        z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
+        sample = self._sample(self.generator, z, mapping, None, seeds)
+        key = d.seeds(phase, Purpose.DENSITY)
+        points = seeding.uniform(key, r.density_points, 3, 0) * 2 - 1
+        offset = seeding.normal(key, r.density_points, 3, 1) * r.density_distance
+        # In fp32: neighbouring sigmas differ by less than bfloat16 can tell.
+        sigma, _ = self.generator.query(sample.planes.float(), torch.cat([points, points + offset], 1))
+        value = losses.density_loss(*sigma.float().chunk(2, 1))
+        self.meters.add("density", value)
+        self.g.descend(r.density_weight * r.g_reg_interval * value)
+        self.g.update(self.bad)
+
+    def d_main(self, domain: int) -> None:
+        """Discriminator: logistic loss on generated and real pictures."""
+        phase, d, spec = Phase.D_MAIN, self.draws, self.recipe.domains[domain]
+        camera, mapping = self._mapping_camera(phase, domain)
+        z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
+        with torch.no_grad():
+            out = self._sample(self.generator, z, mapping, camera, seeds).output
+            assert out is not None
+            shown = self._present(out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False)
+            real_image, real_raw, real_camera = self._real(phase, domain)
+        fake = self._judge(domain, *shown, camera)
+        real = self._judge(domain, real_image, real_raw, real_camera)
+        value = losses.discriminator_loss(real, fake)
+        self.d[domain].descend(value)
+        self.d[domain].update(self.bad)
+        self.ada[domain].observe(real)
+        self.meters.add(f"d_loss_{spec.name}", value)
+        self.meters.add(f"sign_real_{spec.name}", real.sign().mean())
+        self.meters.add(f"sign_fake_{spec.name}", fake.sign().mean())
+
+    def d_reg(self, domain: int) -> None:
+        """Discriminator: R1."""
+        spec = self.recipe.domains[domain]
+        with torch.no_grad():
+            image, raw, camera = self._real(Phase.D_REG, domain)
+        image, raw = image.requires_grad_(), raw.requires_grad_()
+        penalty = losses.r1_penalty(self._judge(domain, image, raw, camera), image, raw)
+        self.meters.add(f"r1_{spec.name}", penalty)
+        self.d[domain].descend(penalty * (spec.gamma / 2 * self.recipe.d_reg_interval))
+        self.d[domain].update(self.bad)
+
+    def _track_w(self, ws: Tensor) -> None:
+        mean = ws[:, 0].detach().float().mean(0, keepdim=True)
+        if dist.is_initialized():
+            dist.all_reduce(mean)
+            mean = mean / self.world
+        self.generator.update_w_avg(mean)
+
+    # -- one iteration ---------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One iteration: G main, G reg (lazily), D main, D reg (lazily), averaged generator."""
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            domain = self.recipe.domain_at(self.step_count)
+            self._set_schedules()
+            for phase in self._phases(domain):
+                self._run(phase, domain)
+            self.visits[domain] += 1
+            self.step_count += 1
+            self._average()
+            self._adapt(domain)
+
+    def _phases(self, domain: int) -> Iterator[Phase]:
+        yield Phase.G_MAIN
+        if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
+            yield Phase.G_REG
+        yield Phase.D_MAIN
+        # Counted per discriminator: with two that alternate, one would otherwise never be regularised.
+        if self.visits[domain] % self.recipe.d_reg_interval == 0 and self.recipe.domains[domain].gamma > 0:
+            yield Phase.D_REG
+
+    def _set_schedules(self) -> None:
+        self.draws.step.fill_(self.step_count)
+        self.blur.fill_(max(self.blur_sigma(), 1e-6))
+        self.swap.fill_(self.swap_probability())
+        self.resolution = self.neural_resolution()
+        warm = min(1.0, (self.step_count - self.warm_from + 1) / max(self.recipe.warmup_steps, 1))
+        for trainable in (self.g, *self.d):
+            trainable.set_rate(warm)
+
+    def _run(self, phase: Phase, domain: int) -> None:
+        function = (self.g_main, self.g_reg, self.d_main, self.d_reg)[phase]
+        if not (self.cuda and self.options.graphs):
+            function(domain)
+            return
+        key = (phase, domain, self.resolution, self.blur_sigma() > 0)
+        replay = self._replays.get(key)
+        if replay is None:
+            # Resolutions and the blur only change in one direction: older graphs are not needed again.
+            self._replays = {k: v for k, v in self._replays.items() if k[2:] == key[2:]}
+            replay = self._replays[key] = _Replay(lambda: function(domain), self._memory)
+        replay()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        beta = self.ema_beta()
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - beta)
+        for mine, theirs in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def _adapt(self, domain: int) -> None:
+        if self.recipe.ada_target > 0 and self.visits[domain] % augment.INTERVAL == 0:
+            if dist.is_initialized():
+                dist.all_reduce(self.ada[domain].signs)
+            self.ada[domain].adjust(self.recipe.batch)
+            self.meters.add(f"ada_p_{self.recipe.domains[domain].name}", self.ada[domain].p)
+
+    def read_metrics(self) -> dict[str, float]:
+        """Means since the last call; "bad_gradients" counts gradient values that were not finite."""
+        if self._stream:
+            self._stream.synchronize()
+        values = self.meters.read()
+        values["bad_gradients"] = float(self.bad)
+        self.bad.zero_()
+        return values
+
+
+class _Replay:
+    """A phase that runs plainly three times and then as a CUDA graph."""
+
+    def __init__(self, function: Callable[[], None], memory: tuple[int, int] | None) -> None:
+        self.function = function
+        self.memory = memory
+        self.runs = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self.graph is None and self.runs < 3:
+            self.runs += 1
+            self.function()
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, pool=self.memory, stream=torch.cuda.current_stream()):
+                self.function()
+        self.graph.replay()
+
+
+def blur(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Separable blur with the kernel 2^(−(i/σ)²), zero padding.
+
+    Args:
+        x: [N, C, H, W].
+        sigma: scalar tensor, pixels; may change without changing the kernel's size.
+        largest: the kernel covers ±⌊3 largest⌋ pixels (at most the picture's side less one).
+    """
+    reach = min(math.floor(3 * largest), x.shape[-1] - 1)
+    if reach < 1:
+        return x
+    offset = torch.arange(-reach, reach + 1, device=x.device, dtype=torch.float32)
+    taps = torch.exp2(-((offset / sigma) ** 2))
+    # EG3D cuts the kernel at ±⌊3σ⌋ of the current σ.
+    taps = torch.where(offset.abs() <= torch.floor(3 * sigma), taps, 0.0)
+    taps = (taps / taps.sum()).to(x.dtype)
+    n, c, h, w = x.shape
+    flat = x.reshape(n * c, 1, h, w)
+    flat = F.conv2d(flat, taps.reshape(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(flat, taps.reshape(1, 1, -1, 1), padding=(reach, 0)).reshape(n, c, h, w)

@@ -1,0 +1,37 @@
+"""Grids of pictures as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from head3d_core import files
+
+
+def to_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """[N, 3, H, W] in [-1, 1] -> [N, H, W, 3] uint8, rounded to the nearest of 256 levels."""
+    levels = (images.detach().float() * 127.5 + 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def montage(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Pictures [N, 3, H, W] row by row as one [rows * H, columns * W, 3]; the last row is filled with white."""
+    cells = to_bytes(images)
+    n, h, w, _ = cells.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * columns, h, w, 3), 255, np.uint8)
+    sheet[:n] = cells
+    return sheet.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)
+
+
+def save_grid(images: Tensor, columns: int, path: Path | str) -> Path:
+    """Writes the montage of [N, 3, H, W] as PNG (JPEG for .jpg); returns the path."""
+    with files.atomic(path) as temporary:
+        kind = "JPEG" if Path(path).suffix.lower() in (".jpg", ".jpeg") else "PNG"
+        Image.fromarray(montage(images, columns)).save(temporary, kind)
+    return Path(path)
