@@ -1,0 +1,174 @@
+// FIR resampling and bias + activation for one instruction set. Part of cpu/render_body.h's three compilations.
+
+namespace head3d {
+namespace HEAD3D_ISA {
+namespace {
+
+// S is how numbers are stored, Wide<S> what they are computed in.
+template <typename S>
+struct WideOf {
+  using type = float;
+};
+template <>
+struct WideOf<double> {
+  using type = double;
+};
+template <typename S>
+using Wide = typename WideOf<S>::type;
+
+template <typename S>
+HEAD3D_ALWAYS S activate(Wide<S> v, const BiasActJob& job) {
+  using W = Wide<S>;
+  v *= v > W(0) ? W(job.gain) : W(job.gain * job.slope);
+  v = v < W(-job.limit) ? W(-job.limit) : v;
+  v = v > W(job.limit) ? W(job.limit) : v;
+  S out;
+  narrow(v, out);
+  return out;
+}
+
+// x [outer, channels, inner], rows [begin, end) of the first two dimensions; with inner == 1, of the first alone.
+template <typename S>
+void bias_act(const BiasActJob& job, int64_t begin, int64_t end) {
+  using W = Wide<S>;
+  const S *x = static_cast<const S*>(job.x), *bias = static_cast<const S*>(job.bias);
+  S* out = static_cast<S*>(job.out);
+  if (job.inner == 1) {
+    for (int64_t row = begin; row < end; ++row) {
+      const S* from = x + row * job.channels;
+      S* to = out + row * job.channels;
+      if (bias == nullptr)
+        for (int64_t c = 0; c < job.channels; ++c) to[c] = activate<S>(widen(from[c]), job);
+      else
+        for (int64_t c = 0; c < job.channels; ++c) to[c] = activate<S>(widen(from[c]) + widen(bias[c]), job);
+    }
+    return;
+  }
+  for (int64_t row = begin; row < end; ++row) {
+    const W b = bias == nullptr ? W(0) : W(widen(bias[row % job.channels]));
+    const S* from = x + row * job.inner;
+    S* to = out + row * job.inner;
+    for (int64_t i = 0; i < job.inner; ++i) to[i] = activate<S>(widen(from[i]) + b, job);
+  }
+}
+
+// x is the gradient, bias the output; elements [begin, end).
+template <typename S>
+void bias_act_backward(const BiasActJob& job, int64_t begin, int64_t end) {
+  using W = Wide<S>;
+  const S *grad = static_cast<const S*>(job.x), *output = static_cast<const S*>(job.bias);
+  S* out = static_cast<S*>(job.out);
+  const W gain = W(job.gain), small_gain = W(job.gain * job.slope), limit = W(job.limit);
+  for (int64_t i = begin; i < end; ++i) {
+    const W y = widen(output[i]);
+    W g = widen(grad[i]) * (y > W(0) ? gain : small_gain);
+    g = (y < limit) & (y > -limit) ? g : W(0);
+    narrow(g, out[i]);
+  }
+}
+
+template <typename T>
+struct Term {
+  const T* at;
+  T weight;
+};
+
+// One image plane [height, width], contiguous. The rows are widened, padded with zeros and split by position modulo `down`;
+// then every output of one position modulo `up` is a sum of the same few shifted rows.
+template <typename S>
+void fir_plane(const FirJob& job, int64_t plane, void* scratch) {
+  using W = Wide<S>;
+  constexpr int V = Simd<W>::lanes;
+  const S* in = static_cast<const S*>(job.x) + plane * job.height * job.width;
+  S* out = static_cast<S*>(job.out) + plane * job.out_height * job.out_width;
+  const int64_t up = job.up, down = job.down, row_size = job.row_size, left = job.margin;
+  W* rows = static_cast<W*>(scratch);                        // [height, down, row_size]
+  W* result = rows + job.height * down * row_size;           // [up, row_size]
+  Term<W>* terms = reinterpret_cast<Term<W>*>(result + up * row_size);
+  for (int64_t y = 0; y < job.height; ++y) {
+    W* to = rows + y * down * row_size;
+    for (int64_t i = 0; i < down * row_size; ++i) to[i] = 0;
+    const S* from = in + y * job.width;
+    if (down == 1)
+      for (int64_t x = 0; x < job.width; ++x) to[x + left] = widen(from[x]);
+    else
+      for (int64_t x = 0; x < job.width; ++x) {
+        // A pixel that no output reaches may lie beyond the row.
+        const int64_t place = x + left, at = place / down;
+        if (at < row_size) to[place % down * row_size + at] = widen(from[x]);
+      }
+  }
+  for (int64_t y = 0; y < job.out_height; ++y) {
+    for (int64_t r = 0; r < up; ++r) {
+      int count = 0;
+      for (int64_t ky = 0; ky < job.kernel_height; ++ky) {
+        const int64_t v = y * down + ky - job.pad_top;
+        if (v < 0 || v % up != 0 || v / up >= job.height) continue;
+        for (int64_t kx = 0; kx < job.kernel_width; ++kx) {
+          const int64_t u = r * down + kx - job.pad_left;
+          if (u % up != 0) continue;
+          const int64_t place = u / up + left;
+          terms[count++] = {rows + (v / up * down + place % down) * row_size + place / down,
+                            W(job.kernel[ky * job.kernel_width + kx])};
+        }
+      }
+      W* to = result + r * row_size;
+      const int64_t outputs = (job.out_width - r + up - 1) / up;
+      int64_t q = 0;
+      for (; q + 2 * V <= outputs + V - 1; q += 2 * V) {
+        Vec<W> a{}, b{};
+        for (int t = 0; t < count; ++t) {
+          a += terms[t].weight * load(terms[t].at + q);
+          b += terms[t].weight * load(terms[t].at + q + V);
+        }
+        store(to + q, a);
+        store(to + q + V, b);
+      }
+      for (; q < outputs; q += V) {
+        Vec<W> a{};
+        for (int t = 0; t < count; ++t) a += terms[t].weight * load(terms[t].at + q);
+        store(to + q, a);
+      }
+    }
+    S* to = out + y * job.out_width;
+    if (up == 1)
+      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x], to[x]);
+    else if (up == 2)
+      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[(x & 1) * row_size + (x >> 1)], to[x]);
+    else
+      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x % up * row_size + x / up], to[x]);
+  }
+}
+
+// One output row of one image, channels innermost.
+template <typename S>
+void fir_row(const FirJob& job, int64_t line, void* scratch) {
+  using W = Wide<S>;
+  const int64_t n = line / job.out_height, y = line % job.out_height, channels = job.channels;
+  const S* in = static_cast<const S*>(job.x) + n * job.height * job.width * channels;
+  S* out = static_cast<S*>(job.out) + line * job.out_width * channels;
+  W* acc = static_cast<W*>(scratch);
+  for (int64_t x = 0; x < job.out_width; ++x, out += channels) {
+    for (int64_t c = 0; c < channels; ++c) acc[c] = 0;
+    for (int64_t ky = 0; ky < job.kernel_height; ++ky) {
+      const int64_t v = y * job.down + ky - job.pad_top;
+      if (v < 0 || v % job.up != 0 || v / job.up >= job.height) continue;
+      for (int64_t kx = 0; kx < job.kernel_width; ++kx) {
+        const int64_t u = x * job.down + kx - job.pad_left;
+        if (u < 0 || u % job.up != 0 || u / job.up >= job.width) continue;
+        const S* from = in + (v / job.up * job.width + u / job.up) * channels;
+        const W weight = W(job.kernel[ky * job.kernel_width + kx]);
+        for (int64_t c = 0; c < channels; ++c) acc[c] += weight * widen(from[c]);
+      }
+    }
+    for (int64_t c = 0; c < channels; ++c) narrow(acc[c], out[c]);
+  }
+}
+
+template <typename S>
+constexpr FilterKernels kFilter = {bias_act<S>, bias_act_backward<S>, fir_plane<S>, fir_row<S>};
+constexpr FilterKernels kFilters[4] = {kFilter<float>, kFilter<double>, kFilter<Half>, kFilter<BFloat16>};
+
+}  // namespace
+}  // namespace HEAD3D_ISA
+}  // namespace head3d

@@ -1,0 +1,300 @@
+// Reading the planes at points and the decoder on a handful of samples, forward and backward. Part of cpu/render_body.h.
+
+#include "cpu/simd.h"
+
+namespace head3d {
+namespace HEAD3D_ISA {
+namespace {
+
+template <typename T>
+HEAD3D_ALWAYS int rounded(int count) {
+  return (count + Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes;
+}
+
+// Hands out pieces of one allocation, each aligned like the allocation (64 bytes).
+template <typename T>
+struct Arena {
+  T* base;
+  int64_t used = 0;
+
+  template <typename U = T>
+  U* take(int64_t count) {
+    static_assert(sizeof(U) <= sizeof(T), "the arena counts in T");
+    T* piece = base == nullptr ? nullptr : base + used;
+    used += (count + 15) / 16 * 16;
+    return reinterpret_cast<U*>(piece);
+  }
+};
+
+// Where points fall on the three planes; entry i belongs to point i.
+template <typename T>
+struct Taps {
+  Whole<T>*x[3], *y[3];   // upper left texel; -2 where that axis is outside
+  Whole<T>* inside[3];    // bits: left column, right column, upper row, lower row exist
+  T *fx[3], *fy[3];       // how far towards the right and the lower neighbour, in [0, 1)
+
+  Taps(Arena<T>& arena, int capacity) {
+    for (int k = 0; k < 3; ++k) {
+      x[k] = arena.template take<Whole<T>>(capacity);
+      y[k] = arena.template take<Whole<T>>(capacity);
+      inside[k] = arena.template take<Whole<T>>(capacity);
+      fx[k] = arena.take(capacity);
+      fy[k] = arena.take(capacity);
+    }
+  }
+};
+
+// Everything that the samples of one ray, or one group of points, need. Rows of x, h, slope, ... belong to one sample.
+template <typename T>
+struct Samples {
+  int capacity;
+  T* position[3];  // [capacity]
+  Taps<T> taps;
+  T* x;      // [capacity, channels]  sum of the three readings
+  T* h;      // [capacity, hidden]    softplus(w0 x + b0)
+  T* slope;  // [capacity, hidden]    its derivative (backward)
+  T* sigma;  // [capacity]
+  T* colour;       // [capacity, features]      logits, then sigmoids
+  T* grad_out;     // [capacity, features + V]  of the logits, then of sigma
+  T* grad_hidden;  // [capacity, hidden]
+
+  Samples(Arena<T>& arena, int count, const PlanesView<T>& planes, const Decoder<T>& decoder, bool backward)
+      : capacity(rounded<T>(count) + 2 * Simd<T>::lanes),
+        position{arena.take(capacity), arena.take(capacity), arena.take(capacity)},
+        taps(arena, capacity) {
+    x = arena.take(int64_t(capacity) * planes.channels);
+    h = arena.take(int64_t(capacity) * decoder.hidden);
+    slope = backward ? arena.take(int64_t(capacity) * decoder.hidden) : nullptr;
+    sigma = arena.take(capacity);
+    colour = arena.take(int64_t(capacity) * decoder.features);
+    grad_out = backward ? arena.take(int64_t(capacity) * (decoder.features + Simd<T>::lanes)) : nullptr;
+    grad_hidden = backward ? arena.take(int64_t(capacity) * decoder.hidden) : nullptr;
+  }
+};
+
+// One axis of a tap: texel below the coordinate and the way to the next. NaN and everything outside give -2.
+template <typename T>
+HEAD3D_ALWAYS void find_texel(Vec<T> at, T size, Int<T>& texel, Vec<T>& fraction) {
+  const Int<T> touches = (at > T(-1)) & (at < size);
+  const Vec<T> safe = touches ? at : splat<T>(T(-2));
+  Int<T> low = __builtin_convertvector(safe, Int<T>);  // towards zero
+  low += __builtin_convertvector(low, Vec<T>) > safe;  // true is -1
+  texel = low;
+  fraction = safe - __builtin_convertvector(low, Vec<T>);
+}
+
+template <typename T>
+void find_taps(const PlanesView<T>& planes, Samples<T>& samples, int from, int count) {
+  constexpr int V = Simd<T>::lanes;
+  const T width = T(planes.width), height = T(planes.height);
+  for (int i = from; i < from + count; i += V) {
+    for (int k = 0; k < 3; ++k) {
+      Vec<T> column = load(samples.position[plane_column(k, planes.axes)] + i) * planes.scale;
+      Vec<T> row = load(samples.position[plane_row(k, planes.axes)] + i) * planes.scale;
+      column = ((column + T(1)) * width - T(1)) * T(0.5);
+      row = ((row + T(1)) * height - T(1)) * T(0.5);
+      Int<T> x, y;
+      Vec<T> fx, fy;
+      find_texel<T>(column, width, x, fx);
+      find_texel<T>(row, height, y, fy);
+      const Int<T> inside = ((x >= 0) & 1) | ((x >= -1) & (x + 1 < Whole<T>(planes.width)) & 2) | ((y >= 0) & 4) |
+                            ((y >= -1) & (y + 1 < Whole<T>(planes.height)) & 8);
+      store_int<T>(samples.taps.x[k] + i, x);
+      store_int<T>(samples.taps.y[k] + i, y);
+      store_int<T>(samples.taps.inside[k] + i, inside);
+      store(samples.taps.fx[k] + i, fx);
+      store(samples.taps.fy[k] + i, fy);
+    }
+  }
+}
+
+template <typename T>
+HEAD3D_ALWAYS const T* texel_of(const PlanesView<T>& planes, const T* image, const Taps<T>& taps, int plane, int i) {
+  return image + plane * planes.plane + int64_t(taps.y[plane][i]) * planes.row + int64_t(taps.x[plane][i]) * planes.column;
+}
+
+// Sum of the three bilinear readings of point i, NV vectors of channels.
+template <typename T, int NV>
+HEAD3D_ALWAYS void read_point(const PlanesView<T>& planes, const T* image, const Taps<T>& taps, int i, int channel, T* out) {
+  constexpr int V = Simd<T>::lanes;
+  Vec<T> acc[NV];
+#pragma GCC unroll 16
+  for (int v = 0; v < NV; ++v) acc[v] = Vec<T>{};
+  for (int k = 0; k < 3; ++k) {
+    const int inside = int(taps.inside[k][i]);
+    const T fx = taps.fx[k][i], fy = taps.fy[k][i];
+    const T w11 = fx * fy, w01 = fx - w11, w10 = fy - w11, w00 = (T(1) - fx) - w10;
+    const T* at = texel_of(planes, image, taps, k, i) + channel;
+    if (inside == 15) {
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) {
+        acc[v] += w00 * load(at + v * V);
+        acc[v] += w01 * load(at + planes.column + v * V);
+        acc[v] += w10 * load(at + planes.row + v * V);
+        acc[v] += w11 * load(at + planes.row + planes.column + v * V);
+      }
+      continue;
+    }
+    const bool left = inside & 1, right = inside & 2, upper = inside & 4, lower = inside & 8;
+    if (upper && left)
+      for (int v = 0; v < NV; ++v) acc[v] += w00 * load(at + v * V);
+    if (upper && right)
+      for (int v = 0; v < NV; ++v) acc[v] += w01 * load(at + planes.column + v * V);
+    if (lower && left)
+      for (int v = 0; v < NV; ++v) acc[v] += w10 * load(at + planes.row + v * V);
+    if (lower && right)
+      for (int v = 0; v < NV; ++v) acc[v] += w11 * load(at + planes.row + planes.column + v * V);
+  }
+#pragma GCC unroll 16
+  for (int v = 0; v < NV; ++v) store(out + v * V, acc[v]);
+}
+
+template <typename T, int NV>
+HEAD3D_ALWAYS void read_points(const PlanesView<T>& planes, const T* image, Samples<T>& samples, int from, int count) {
+  constexpr int V = Simd<T>::lanes;
+  for (int i = from; i < from + count; ++i)
+    for (int channel = 0; channel < planes.channels; channel += NV * V)
+      read_point<T, NV>(planes, image, samples.taps, i, channel, samples.x + int64_t(i) * planes.channels + channel);
+}
+
+// samples.x[from : from + count] from samples.position.
+template <typename T>
+void look_up(const PlanesView<T>& planes, int64_t image, Samples<T>& samples, int from, int count) {
+  find_taps(planes, samples, from, count);
+  const T* data = planes.data + image * planes.image;
+  const int vectors = planes.channels / Simd<T>::lanes;
+  if (vectors % 8 == 0)
+    read_points<T, 8>(planes, data, samples, from, count);
+  else if (vectors % 4 == 0)
+    read_points<T, 4>(planes, data, samples, from, count);
+  else if (vectors % 2 == 0)
+    read_points<T, 2>(planes, data, samples, from, count);
+  else
+    read_points<T, 1>(planes, data, samples, from, count);
+}
+
+// h = softplus(w0 x + b0) and sigma = w1[0] h + b1[0]; the colours wait until somebody asks for them.
+template <typename T, bool kSlope>
+void decode_sigma(const Decoder<T>& decoder, int channels, Samples<T>& samples, int from, int count) {
+  constexpr int V = Simd<T>::lanes;
+  const int hidden = decoder.hidden;
+  T* h = samples.h + int64_t(from) * hidden;
+  gemm<T, Start::kRow>(count, hidden, channels, samples.x + int64_t(from) * channels, channels, 1, decoder.w0_columns, hidden,
+                       decoder.b0, h, hidden);
+  for (int i = 0; i < count; ++i, h += hidden) {
+    Vec<T> acc{};
+    for (int j = 0; j < hidden; j += V) {
+      Vec<T> value;
+      if constexpr (kSlope) {
+        Vec<T> slope;
+        value = soft_plus(load(h + j), slope);
+        store(samples.slope + int64_t(from + i) * hidden + j, slope);
+      } else {
+        value = soft_plus(load(h + j));
+      }
+      store(h + j, value);
+      acc += value * load(decoder.w1_sigma + j);
+    }
+    samples.sigma[from + i] = sum<T>(acc) + decoder.b1_sigma;
+  }
+}
+
+// Sigmoids of the colour logits of the first `count` rows of h.
+template <typename T>
+void decode_colour(const Decoder<T>& decoder, Samples<T>& samples, int count) {
+  gemm<T, Start::kRow>(count, decoder.features, decoder.hidden, samples.h, decoder.hidden, 1, decoder.w1_columns,
+                       decoder.features, decoder.b1, samples.colour, decoder.features);
+  const int64_t total = int64_t(count) * decoder.features;
+  for (int64_t i = 0; i < total; i += Simd<T>::lanes) store(samples.colour + i, logistic(load(samples.colour + i)));
+}
+
+// From grad_out (first `count` rows) to the weights' sums and to grad_x [count, channels]: the decoder's chain rule.
+template <typename T>
+void decode_backward(const Decoder<T>& decoder, int channels, Samples<T>& samples, int count, bool needs_weights,
+                     WeightSums<T> sums, T* grad_x) {
+  constexpr int V = Simd<T>::lanes;
+  const int hidden = decoder.hidden, outputs = decoder.features + 1, stride = decoder.features + V;
+  gemm<T, Start::kZero>(count, hidden, outputs, samples.grad_out, stride, 1, decoder.w1_rows, hidden, decoder.w1_rows,
+                        samples.grad_hidden, hidden);
+  for (int64_t i = 0; i < int64_t(count) * hidden; i += V)
+    store(samples.grad_hidden + i, load(samples.grad_hidden + i) * load(samples.slope + i));
+  if (needs_weights) {
+    for (int i = 0; i < count; ++i) {
+      for (int j = 0; j < stride; j += V) store(sums.b1 + j, load(sums.b1 + j) + load(samples.grad_out + int64_t(i) * stride + j));
+      for (int j = 0; j < hidden; j += V)
+        store(sums.b0 + j, load(sums.b0 + j) + load(samples.grad_hidden + int64_t(i) * hidden + j));
+    }
+    gemm<T, Start::kAccumulate>(outputs, hidden, count, samples.grad_out, 1, stride, samples.h, hidden, sums.w1, sums.w1, hidden);
+    gemm<T, Start::kAccumulate>(hidden, channels, count, samples.grad_hidden, 1, hidden, samples.x, channels, sums.w0, sums.w0,
+                                channels);
+  }
+  gemm<T, Start::kZero>(count, channels, hidden, samples.grad_hidden, hidden, 1, decoder.w0_rows, channels, decoder.w0_rows,
+                        grad_x, channels);
+}
+
+// Derivative of the reading of point i by its position, times grad_x: added to grad[3].
+template <typename T>
+void point_gradient(const PlanesView<T>& planes, int64_t image, const Taps<T>& taps, int i, const T* grad_x, T* grad) {
+  constexpr int V = Simd<T>::lanes;
+  const T* data = planes.data + image * planes.image;
+  for (int k = 0; k < 3; ++k) {
+    const int inside = int(taps.inside[k][i]);
+    const bool left = inside & 1, right = inside & 2, upper = inside & 4, lower = inside & 8;
+    const T* at = texel_of(planes, data, taps, k, i);
+    Vec<T> dot[4] = {};  // grad_x . texel for the four corners
+    for (int c = 0; c < planes.channels; c += V) {
+      const Vec<T> g = load(grad_x + c);
+      if (upper && left) dot[0] += g * load(at + c);
+      if (upper && right) dot[1] += g * load(at + planes.column + c);
+      if (lower && left) dot[2] += g * load(at + planes.row + c);
+      if (lower && right) dot[3] += g * load(at + planes.row + planes.column + c);
+    }
+    const T v00 = sum<T>(dot[0]), v01 = sum<T>(dot[1]), v10 = sum<T>(dot[2]), v11 = sum<T>(dot[3]);
+    const T fx = taps.fx[k][i], fy = taps.fy[k][i];
+    const T by_column = (T(1) - fy) * (v01 - v00) + fy * (v11 - v10), by_row = (T(1) - fx) * (v10 - v00) + fx * (v11 - v01);
+    grad[plane_column(k, planes.axes)] += by_column * planes.scale * T(planes.width) * T(0.5);
+    grad[plane_row(k, planes.axes)] += by_row * planes.scale * T(planes.height) * T(0.5);
+  }
+}
+
+template <typename T>
+HEAD3D_ALWAYS void fill_splat(const Taps<T>& taps, int i, int64_t image, Splat<T>& splat) {
+  for (int k = 0; k < 3; ++k) {
+    splat.x[k] = int32_t(taps.x[k][i]);
+    splat.y[k] = int32_t(taps.y[k][i]);
+    splat.fx[k] = taps.fx[k][i];
+    splat.fy[k] = taps.fy[k][i];
+  }
+  splat.image = int32_t(image);
+}
+
+// Adds the splats of the texel rows that are `part` modulo `parts`, in order: no two parts meet, and the result does not
+// depend on their number.
+template <typename T>
+void scatter(const ScatterJob<T>& job, int64_t part, int64_t parts) {
+  constexpr int V = Simd<T>::lanes;
+  const int64_t row_stride = job.width * job.channels, plane_stride = job.height * row_stride;
+  for (int64_t i = 0; i < job.count; ++i) {
+    const Splat<T>& splat = job.splats[i];
+    const T* value = job.values + i * job.channels;
+    for (int k = 0; k < 3; ++k) {
+      T* plane = job.planes + (int64_t(splat.image) * 3 + k) * plane_stride;
+      for (int dy = 0; dy < 2; ++dy) {
+        const int64_t y = int64_t(splat.y[k]) + dy;
+        if (y < 0 || y >= job.height || uint32_t(y) % uint32_t(parts) != uint32_t(part)) continue;
+        const T wy = dy ? splat.fy[k] : T(1) - splat.fy[k];
+        for (int dx = 0; dx < 2; ++dx) {
+          const int64_t x = int64_t(splat.x[k]) + dx;
+          if (x < 0 || x >= job.width) continue;
+          const T w = wy * (dx ? splat.fx[k] : T(1) - splat.fx[k]);
+          T* texel = plane + y * row_stride + x * job.channels;
+          for (int c = 0; c < job.channels; c += V) store(texel + c, load(texel + c) + w * load(value + c));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace HEAD3D_ISA
+}  // namespace head3d
