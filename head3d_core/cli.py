@@ -48,6 +48,9 @@ COMMANDS = {
         "convert",
         ("source", "target"),
     ),
+    "prepare-data": Command(
+        "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
+    ),
 }
 
 
