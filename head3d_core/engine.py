@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -171,6 +172,24 @@ class Trainable:
         """Gradients of `loss` for this network only, whatever else the graph holds."""
         self.flat.zero_()
         torch.autograd.backward(loss, inputs=self.parameters)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's state by parameter index: second moment and step (the first moment is the last gradient: β1 = 0)."""
+        state = self.adam.state
+        found = {}
+        for k, p in enumerate(self.parameters):
+            if p in state:
+                found[f"{k}.v"], found[f"{k}.step"] = state[p]["exp_avg_sq"], state[p]["step"]
+        return found
+
+    def set_moments(self, moments: dict[str, Tensor]) -> None:
+        """Inverse of `moments`."""
+        for k, p in enumerate(self.parameters):
+            if f"{k}.v" in moments:
+                v, step = torch.empty_like(p), moments[f"{k}.step"].to(torch.float32).clone()
+                v.copy_(moments[f"{k}.v"])
+                place = p.device if p.is_cuda else torch.device("cpu")
+                self.adam.state[p] = {"step": step.to(place), "exp_avg": torch.zeros_like(p), "exp_avg_sq": v}
 
     def update(self, bad: Tensor) -> None:
         """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
@@ -518,6 +537,53 @@ class Engine:
                 dist.all_reduce(self.ada[domain].signs)
             self.ada[domain].adjust(self.recipe.batch)
             self.meters.add(f"ada_p_{self.recipe.domains[domain].name}", self.ada[domain].p)
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def _networks(self) -> dict[str, nn.Module]:
+        nets: dict[str, nn.Module] = {"generator": self.generator, "average": self.average}
+        return nets | {f"d{k}": d for k, d in enumerate(self.discriminators)}
+
+    def tensors(self, optimiser: bool = True) -> dict[str, Tensor]:
+        """Networks, augmentation and (optionally) Adam's moments by name, for a snapshot."""
+        found = {f"{n}.{k}": v for n, net in self._networks().items() for k, v in net.state_dict().items()}
+        found |= {f"ada{k}": torch.cat([a.p[None], a.signs]) for k, a in enumerate(self.ada)}
+        if optimiser:
+            for name, trainable in self._trainables().items():
+                found |= {f"adam.{name}.{k}": v for k, v in trainable.moments().items()}
+        return found
+
+    def counters(self) -> dict[str, int | list[int]]:
+        """Host-side counters for a snapshot."""
+        return {"step": self.step_count, "visits": list(self.visits), "warm_from": self.warm_from}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Inverse of `tensors` and `counters`; without Adam's moments the learning rates warm up again."""
+        for name, net in self._networks().items():
+            part = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            net.load_state_dict(part)
+        for k, a in enumerate(self.ada):
+            a.p.copy_(tensors[f"ada{k}"][0])
+            a.signs.copy_(tensors[f"ada{k}"][1:])
+        self.step_count, self.visits = int(counters["step"]), [int(v) for v in counters["visits"]]
+        self.warm_from = int(counters["warm_from"])
+        complete = any(k.startswith("adam.") for k in tensors)
+        for name, trainable in self._trainables().items() if complete else ():
+            prefix = f"adam.{name}."
+            trainable.set_moments({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        if not complete:
+            self.warm_from = self.step_count
+
+    def _trainables(self) -> dict[str, Trainable]:
+        return {"generator": self.g} | {f"d{k}": d for k, d in enumerate(self.d)}
+
+    def broken_parameter(self) -> str | None:
+        """Name of a weight that is not finite, or None."""
+        for net_name, net in self._networks().items():
+            for name, tensor in net.state_dict().items():
+                if not bool(torch.isfinite(tensor).all()):
+                    return f"{net_name}.{name}"
+        return None
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last call; "bad_gradients" counts gradient values that were not finite."""
