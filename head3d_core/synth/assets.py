@@ -16,6 +16,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from head3d_core.errors import Head3DError
+from head3d_core.synth.masks import crown, spherical
 from head3d_core.synth.shape import TEMPLATE, blend, macro_weights
 from head3d_core.synth.subdivision import (
     Array,
@@ -35,7 +36,7 @@ SKULL_CENTRE = np.array([0.0, 7.45, 0.50])
 """Middle of the template's skull (dm): hair is described by directions from here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DistanceField:
     """Signed distance to the template's skin on a regular grid."""
 
@@ -59,7 +60,7 @@ class DistanceField:
         return value, unit(np.stack(slope, -1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asset:
     """Constant data of the bust. B base vertices, V vertices after one subdivision, lengths in dm."""
 
@@ -81,7 +82,7 @@ class Asset:
     corners: sp.csr_matrix
     """[V, T] incidence of `triangles`."""
     smooth: sp.csr_matrix
-    """[V, V] mean of the neighbours."""
+    """[V, B] mean over a neighbourhood of the base mesh, read at the subdivided vertices."""
     coarse_triangles: Index
     """Triangles of the base mesh's skin parts: occluder, and normals before subdivision."""
     coarse_corners: sp.csr_matrix
@@ -116,6 +117,28 @@ class Asset:
         return {name: k for k, name in enumerate(self.target_names)}
 
     @cached_property
+    def azimuth_elevation(self) -> tuple[Array, Array]:
+        """[V] and [V]: where `rest` lies about the skull's centre (see `masks.spherical`)."""
+        return spherical(self.rest)
+
+    @cached_property
+    def crown(self) -> Array:
+        """[V] the part of the scalp that goes bald (see `masks.crown`)."""
+        return crown(self.rest) * self.body
+
+    @cached_property
+    def base_skin(self) -> NDArray[np.bool_]:
+        """[B] true on the body (base vertices)."""
+        mask = np.zeros(len(self.base), bool)
+        mask[np.unique(self.quads[self.part == 0])] = True
+        return mask
+
+    @cached_property
+    def skull(self) -> Index:
+        """Body vertices above the widest part of the skull: what a hat is measured on."""
+        return np.flatnonzero(self.body & (self.rest[:, 1] > 7.6))
+
+    @cached_property
     def template_area(self) -> Array:
         """Twice the area of each of `body_triangles` on the template [.] (dm^2)."""
         a, b, c = (self.template[self.body_triangles[:, k]] for k in range(3))
@@ -145,6 +168,10 @@ def eyeballs(vertices: Array, eyes: tuple[Index, Index]) -> list[tuple[Array, fl
         low, high = vertices[index].min(0), vertices[index].max(0)
         found.append((0.5 * (low + high), 0.5 * float(high[1] - low[1])))
     return found
+
+
+def _smoothing(subdivide: sp.csr_matrix, mean: sp.csr_matrix) -> sp.csr_matrix:
+    return (subdivide @ mean @ mean).astype(np.float32).tocsr()
 
 
 def _lid_mask(template: Array, template_base: Array, eyes: tuple[Index, Index], body: NDArray[np.bool_]) -> Array:
@@ -206,7 +233,7 @@ def asset(path: Path = ASSET_PATH) -> Asset:
         subdivide=subdivide,
         triangles=triangles,
         corners=corners,
-        smooth=neighbour_mean(fine, count),
+        smooth=_smoothing(subdivide, neighbour_mean(quads[skin], len(base))),
         coarse_triangles=coarse,
         coarse_corners=corner_matrix(coarse, len(base)),
         rest=rest,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from head3d_core.synth import masks
@@ -17,6 +19,7 @@ BEARD_WIDTH = 0.0075
 BEARD_STRANDS = {"full": 6500, "short": 6500, "goatee": 2400, "moustache": 1500, "circle": 3600}
 
 
+@lru_cache(maxsize=8)
 def beard_mask(kind: str, data: Asset) -> Array:
     """[V] where a beard of this kind grows; "none" gives the area of stubble."""
     area = masks.beard(data.rest, data.lips) * data.body
@@ -29,7 +32,7 @@ def beard_mask(kind: str, data: Asset) -> Array:
 
 def brow_mask(brows: Brows, data: Asset) -> Array:
     """[V] where the brows grow."""
-    mask, _ = masks.brow(data.rest, brows.thickness, brows.arch, brows.gap, brows.length, brows.height)
+    mask = masks.brow(data.rest, brows.thickness, brows.arch, brows.gap, brows.length, brows.height)
     return mask * data.body
 
 
@@ -49,14 +52,16 @@ def _strands(points: Array, width: float) -> Float32:
     return out
 
 
-def grow_brows(brows: Brows, seed: int, steps: int, skin: Array, skin_normals: Array, data: Asset) -> Float32:
-    """Brow strands [S, steps, 4] on skin [V, 3]: upwards at the inner end, outwards along the rest."""
+def grow_brows(
+    brows: Brows, mask: Array, seed: int, steps: int, skin: Array, skin_normals: Array, data: Asset
+) -> Float32:
+    """Brow strands [S, steps, 4] on skin [V, 3] where `brow_mask` says: upwards at the inner end, then outwards."""
     key = stream_key(seed, "brow strands")
-    p, n, rest, u = _bundle(brow_mask(brows, data), brows.strands, key, steps, skin, skin_normals, data)
+    p, n, rest, u = _bundle(mask, brows.strands, key, steps, skin, skin_normals, data)
     t = np.clip((np.abs(rest[:, 0]) - brows.gap) / brows.length, 0, 1)
     d = np.stack([np.sign(rest[:, 0]) * (0.55 + 0.8 * t), 0.70 - 1.0 * t, 0 * t], 1)
-    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.10 * normals(key + 7, len(p), 3) + 0.08 * n
-    length = (0.062 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
+    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.07 * normals(key + 7, len(p), 3) + 0.06 * n
+    length = (0.058 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     bend = -0.35 * n + np.array([0, -0.12, 0])
     return _strands(p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None]), BROW_WIDTH)
 

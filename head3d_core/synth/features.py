@@ -96,7 +96,7 @@ def draw_expression(draws: Draws, strong: bool) -> Weights:
 
     # Neutral meshes look a little sad, stern and sleepy: a trace of smile, of raised inner brow, of open lids.
     both("mouthSmile", draws.uniform("rest smile", 0.16, 0.30))
-    w["fu-browInnerUp"] = draws.uniform("rest brow", 0.15, 0.32)
+    w["fu-browInnerUp"] = draws.uniform("rest brow", 0.06, 0.22)
     both("browOuterUp", draws.uniform("rest outer brow", 0.0, 0.15))
     mood = draws.uniform("mood")
     if not strong:

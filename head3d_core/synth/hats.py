@@ -52,7 +52,7 @@ class Fit:
 
 def fit_hat(hat: Hat, skin: Array, eye_height: float, data: Asset) -> Fit:
     """Measures the head: skin [V, 3], eye_height in dm (the template's is 7.284)."""
-    skull = skin[data.body & (data.rest[:, 1] > 7.6)]
+    skull = skin[data.skull]
     low, high = skull.min(0), skull.max(0)
     half = float(np.abs(skull[:, 0]).max()) + MARGIN
     centre = np.array([0.0, WIDEST, 0.5 * (low[2] + high[2])])

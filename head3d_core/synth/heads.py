@@ -33,8 +33,6 @@ from head3d_core.synth.types import EyeMesh, HeadGeometry, Material, Mesh, SkinM
 MOST_STRANDS = 16384
 FEWEST_POINTS = 8
 """Points of the shortest strands: brows and beard curve enough to need them."""
-SMOOTHING = 6
-"""Neighbourhood steps of the normals used for scattering."""
 
 
 @lru_cache(maxsize=1)
@@ -42,34 +40,37 @@ def _sphere() -> Sphere:
     return eye_sphere()
 
 
+@lru_cache(maxsize=4)
+def _cloth(neckline: int) -> tuple[Array, Array]:
+    """Cloth mask of the base [B] and of the subdivided vertices [V]."""
+    data = asset()
+    return cloth_mask(data.base, neckline) * data.base_skin, cloth_mask(data.rest, neckline) * data.body
+
+
 def _clothed(base: Array, identity: Identity, data: Asset) -> Array:
     """Base vertices with the shirt's part pushed out along the normals."""
-    mask = cloth_mask(data.base, identity.clothes.neckline)
-    skin = np.zeros(len(base), bool)
-    skin[np.unique(data.quads[data.part == 0])] = True
+    mask, _ = _cloth(identity.clothes.neckline)
     normals = vertex_normals(base, data.coarse_triangles, data.coarse_corners)
-    return base + normals * (THICKNESS * mask * skin)[:, None]
+    return base + normals * (THICKNESS * mask)[:, None]
 
 
-def _skin_mesh(vertices: Array, normals: Array, identity: Identity, data: Asset) -> SkinMesh:
-    smooth = normals.astype(np.float32)
-    average = data.smooth.astype(np.float32)
-    for _ in range(SMOOTHING):
-        smooth = average @ smooth
+def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity, data: Asset) -> SkinMesh:
+    # The first vertices are the base mesh's: smoothing there is four times cheaper.
+    smooth = data.smooth @ normals[: data.smooth.shape[1]].astype(np.float32)
     hair, man = identity.hair, identity.person.gender > 0.5
     painted = np.zeros(len(vertices))
     if hair.style != "bald":
-        painted = masks.scalp(data.rest, hair.recession, hair.peak)
-        crown = {"balding": 1.0}.get(hair.style, hair.thinning)
-        painted = painted * (1 - crown * masks.crown(data.rest)) * data.body
+        painted = masks.scalp_at(data.rest, *data.azimuth_elevation, hair.recession, hair.peak)
+        bald = {"balding": 1.0}.get(hair.style, hair.thinning)
+        painted = painted * (1 - bald * data.crown) * data.body
         if hair.style == "mohawk":
             painted = painted * (0.35 + 0.65 * np.exp(-((data.rest[:, 0] / 0.24) ** 4)))
     mask = np.stack(
         [
             np.where(data.lips > 0.02, data.lips, -data.lids),
-            np.maximum(painted, 0.42 * brow_mask(identity.brows, data)),
+            np.maximum(painted, 0.5 * brows),
             beard_mask("none", data) if man else np.zeros(len(vertices)),
-            cloth_mask(data.rest, identity.clothes.neckline) * data.body,
+            _cloth(identity.clothes.neckline)[1],
         ],
         1,
     )
@@ -108,13 +109,13 @@ def _kept_strands(identity: Identity, data: Asset) -> Index | slice:
     style = grown_style(hair.style, hair.length, hair.curl)
     if hair.recession == 0 and hair.peak == 0 and hair.thinning == 0:
         return slice(None)
-    edge = masks.above_hairline(style.rest, hair.recession, hair.peak)
+    edge = masks.above_hairline(style.azimuth, style.elevation, hair.recession, hair.peak)
     keep = masks.smoothstep(-7.0, 5.0, edge) > style.chance * 0.9
-    keep &= style.chance < 1 - 0.92 * hair.thinning * masks.crown(style.rest)
+    keep &= style.chance < 1 - 0.92 * hair.thinning * style.crown
     return np.flatnonzero(keep)
 
 
-def _hair(skin: Array, normals: Array, identity: Identity, hat: Fit | None, data: Asset) -> Float32:
+def _hair(skin: Array, normals: Array, brows: Array, identity: Identity, hat: Fit | None, data: Asset) -> Float32:
     hair = identity.hair
     parts: list[Float32] = []
     steps = FEWEST_POINTS
@@ -125,7 +126,7 @@ def _hair(skin: Array, normals: Array, identity: Identity, hat: Fit | None, data
             strands = squash(strands, hat)
         steps = max(steps, strands.shape[1])
         parts.append(strands if strands.shape[1] == steps else resample(strands, steps).astype(np.float32))
-    parts.append(grow_brows(identity.brows, identity.seed, steps, skin, normals, data))
+    parts.append(grow_brows(identity.brows, brows, identity.seed, steps, skin, normals, data))
     beard = grow_beard(identity.beard, identity.seed, steps, skin, normals, data)
     if beard is not None:
         parts.append(beard)
@@ -149,7 +150,7 @@ def _material(identity: Identity) -> Material:
     tone = skin_colour(skin)
     dark = hair.colour in ("black", "black_brown", "dark_brown", "brown")
     brow = (0.6 * root + 0.006) * (1.0 if dark else 0.6)
-    brow = brow + 0.3 * hair.grey * (0.5 * grey - brow)
+    brow = brow + 0.22 * hair.grey * (0.4 * grey - brow)
     inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in IRIS[identity.eyes.iris])
     visible = middle + hair.grey * (0.55 * grey - middle)
     ageing = float(np.clip((identity.person.years - 25) / 55, 0, 1))
@@ -192,6 +193,7 @@ def build_head(identity: Identity) -> HeadGeometry:
     base = _clothed(bare, identity, data)
     vertices = data.subdivide @ base
     normals = vertex_normals(vertices, data.triangles, data.corners)
+    brows = brow_mask(identity.brows, data)
     worn: list[Solid] = []
     hat = None
     if identity.hat is not None:
@@ -205,7 +207,7 @@ def build_head(identity: Identity) -> HeadGeometry:
     shifts = np.cumsum([0, *(len(s.vertices) for s in shade)])
     occluder = np.concatenate([s.vertices for s in shade])
     return HeadGeometry(
-        skin=_skin_mesh(vertices, normals, identity, data),
+        skin=_skin_mesh(vertices, normals, brows, identity, data),
         eyes=_eye_mesh(base, identity, data),
         solids=SolidMesh(
             vertices=solids.vertices.astype(np.float32),
@@ -220,6 +222,6 @@ def build_head(identity: Identity) -> HeadGeometry:
                 [s.triangles + k for s, k in zip(shade, shifts, strict=False)]
             ).astype(np.int32),
         ),
-        hair=_hair(vertices, normals, identity, hat, data),
+        hair=_hair(vertices, normals, brows, identity, hat, data),
         material=_material(identity),
     )

@@ -306,6 +306,7 @@ def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
     recession = d.uniform("recession", 0, 3 + 8 * old) if receding else 0.0
     if style == "balding":
         recession = d.uniform("recession", 8, 15)
+    greying = 1.25 * old - 0.45 if male else 0.95 * old - 0.4  # women dye it more often
     return Hair(
         style=style,
         length=d.choice("length", (0, 1, 2)),
@@ -316,7 +317,7 @@ def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
         thinning=_r(d.uniform("thinning", 0, 0.7 * old) if receding else 0.0),
         colour=d.choice("colour", COLOURS, weights),
         brightness=_r(d.uniform("brightness", 0.85, 1.15)),
-        grey=_r(min(max(d.normal("grey", 0.22, 1.5 * old - 0.45), 0.0), 1.0) if person.years > 35 else 0.0),
+        grey=_r(min(max(d.normal("grey", 0.22, greying), 0.0), 1.0) if person.years > 35 else 0.0),
         gloss=_r(d.uniform("gloss", 0.35, 0.55) if style in ("afro", "curly") else d.uniform("gloss", 0.55, 1.1)),
     )
 
@@ -329,7 +330,7 @@ def _brows(d: Draws, person: Person) -> Brows:
         gap=_r(d.uniform("gap", 0.11, 0.16)),
         length=_r(d.uniform("length", 0.42, 0.49)),
         height=_r(d.uniform("height", 0.005, 0.03)),
-        strands=700 + 100 * d.choice("strands", (0, 1, 2, 3, 4)),
+        strands=900 + 100 * d.choice("strands", (0, 1, 2, 3, 4)),
     )
 
 

@@ -21,8 +21,6 @@ HAIRLINE = np.array(
 """(azimuth from the front, elevation), degrees: forehead, temple, sideburn, over the ear, nape."""
 RECESSION = np.array([0, 0.6, 1.6, 1.8, 1.2, 0.3, *[0] * 8])
 """Degrees each knot moves up per degree of recession: the temples go first."""
-BROW_START = 0.13
-"""|x| at which a brow of gap 0.13 starts (dm)."""
 
 
 def smoothstep(low: float | Array, high: float | Array, x: Array) -> Array:
@@ -38,9 +36,8 @@ def spherical(points: Array, centre: Array = REST_CENTRE) -> tuple[Array, Array]
     return azimuth, np.degrees(np.arctan2(d[..., 1], np.hypot(d[..., 0], d[..., 2])))
 
 
-def above_hairline(rest: Array, recession: float = 0.0, peak: float = 0.0) -> Array:
-    """Degrees of elevation by which points lie above the hairline (negative below)."""
-    azimuth, elevation = spherical(rest)
+def above_hairline(azimuth: Array, elevation: Array, recession: float = 0.0, peak: float = 0.0) -> Array:
+    """Degrees by which places (azimuth, elevation about REST_CENTRE, degrees) lie above the hairline."""
     knots = HAIRLINE[:, 1] + recession * RECESSION
     knots[0] -= peak
     return elevation - np.interp(azimuth, HAIRLINE[:, 0], knots)
@@ -48,7 +45,14 @@ def above_hairline(rest: Array, recession: float = 0.0, peak: float = 0.0) -> Ar
 
 def scalp(rest: Array, recession: float = 0.0, peak: float = 0.0, softness: float = 5.0) -> Array:
     """The hairy scalp, without the ears; `softness` is half the width of its edge in degrees."""
-    inside = smoothstep(-softness, softness, above_hairline(rest, recession, peak))
+    return scalp_at(rest, *spherical(rest), recession, peak, softness)
+
+
+def scalp_at(
+    rest: Array, azimuth: Array, elevation: Array, recession: float, peak: float, softness: float = 5.0
+) -> Array:
+    """`scalp` for points whose azimuth and elevation are known."""
+    inside = smoothstep(-softness, softness, above_hairline(azimuth, elevation, recession, peak))
     ear = (np.abs(rest[:, 0]) > 0.80) & (rest[:, 1] < 7.38)
     return inside * (rest[:, 1] > 6.5) * ~ear
 
@@ -95,12 +99,15 @@ def circle(rest: Array) -> Array:
     return np.maximum(side * (y > 6.12), moustache(rest))
 
 
-def brow(rest: Array, thickness: float, arch: float, gap: float, length: float, height: float) -> tuple[Array, Array]:
-    """The brow and the position along it (0 inner end, 1 outer end)."""
-    t = (np.abs(rest[:, 0]) - gap) / length
+def brow(rest: Array, thickness: float, arch: float, gap: float, length: float, height: float) -> Array:
+    """The brow, from its inner end at |x| = gap outwards (dm)."""
+    mask = np.zeros(len(rest))
+    near = np.flatnonzero((np.abs(rest[:, 1] - 7.5) < 0.2) & (rest[:, 2] > 0.95))
+    t = (np.abs(rest[near, 0]) - gap) / length
     s = np.clip(t, 0, 1)
     centre = 7.478 + height + 0.8 * arch * np.sin(0.8 * np.pi * s)
     centre = centre - 0.035 * np.clip(t - 0.65, 0, 1) / 0.35 + 0.016 * (1 - np.clip(t / 0.35, 0, 1)) ** 2
     half = thickness * (1 - 0.65 * s)
     along = smoothstep(-0.12, 0.08, t) * (1 - smoothstep(0.88, 1.05, t))
-    return along * np.exp(-(((rest[:, 1] - centre) / half) ** 4)) * (rest[:, 2] > 0.95), t
+    mask[near] = along * np.exp(-(((rest[near, 1] - centre) / half) ** 4))
+    return mask

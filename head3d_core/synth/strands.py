@@ -70,20 +70,21 @@ class Style:
     """A cached hairstyle in template space: N strands of M points, G guides."""
 
     roots: Roots
-    rest: Array
-    """[N, 3] rest coordinates of the roots."""
+    azimuth: Array
+    elevation: Array
+    """[N] where the roots lie in rest space (see `masks.spherical`)."""
+    crown: Array
+    """[N] whether a root lies where men go bald."""
     chance: Array
     """[N] uniforms that decide which strands thinning removes."""
     points: Float32
-    """[N, M, 3] strands (dm)."""
-    width: Float32
-    """[N] width (dm)."""
+    """[N, M, 4] strands: xyz and width (dm)."""
     guide: Index
     """[N] guide whose displacement a strand takes."""
     lattice: sp.csr_matrix
     """[G M, L] trilinear weights of the guides' points in the lattice."""
     hold: Float32
-    """[G, M] share of the root's correction that reaches a point."""
+    """[M] share of the root's correction that reaches each point."""
 
 
 def _trilinear(points: Array) -> sp.csr_matrix:
@@ -238,20 +239,24 @@ def _grown(style: str, length: int, curl: int) -> Style:
     count = STRANDS + 1000 if style in ("buzz", "balding") else STRANDS
     groups = [_strand_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
     if style in PULLED:
-        edge = np.exp(-((masks.above_hairline(data.rest) / 5.0) ** 2)) * (data.rest[:, 2] > 0.2) * data.body
+        edge = np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2)) * (data.rest[:, 2] > 0.2) * data.body
         edge = edge * (masks.scalp(data.rest, softness=8.0) > 0)
         groups.append(_strand_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
     steps = groups[0][1].shape[1]
     guides = np.concatenate([resample(grown.points, steps) for *_, grown in groups])
     shift = np.cumsum([0, *(len(grown.points) for *_, grown in groups)])
     roots = Roots(*(np.concatenate([getattr(g[0], name) for g in groups]) for name in ("vertices", "weights")))
-    reach = np.linalg.norm(guides - guides[:, :1], axis=-1)
+    reach = np.linalg.norm(guides - guides[:, :1], axis=-1).mean(0)
+    azimuth, elevation = masks.spherical(roots.on(data.rest))
+    widths = [np.full((len(g[1]), steps, 1), g[3].comb.width) for g in groups]
+    points = [np.concatenate([resample(g[1], steps), w], 2) for g, w in zip(groups, widths, strict=True)]
     return Style(
         roots=roots,
-        rest=roots.on(data.rest),
+        azimuth=azimuth,
+        elevation=elevation,
+        crown=masks.crown(roots.on(data.rest)),
         chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
-        points=np.concatenate([resample(g[1], steps) for g in groups]).astype(np.float32),
-        width=np.concatenate([np.full(len(g[1]), g[3].comb.width, np.float32) for g in groups]),
+        points=np.concatenate(points).astype(np.float32),
         guide=np.concatenate([g[2] + s for g, s in zip(groups, shift, strict=False)]),
         lattice=_trilinear(guides.reshape(-1, 3)),
         hold=np.exp(-reach / ROOT_REACH).astype(np.float32),
@@ -272,16 +277,16 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
     flip = np.array([-1.0, 1, 1])
     if mirrored:
         skin = skin[data.mirror] * flip
-    shape = style.hold.shape
-    moved = (style.lattice @ warp()(skin - data.template)).astype(np.float32).reshape(*shape, 3)
-    guide, points = style.guide[keep], style.points[keep]
+    steps = len(style.hold)
+    shift = style.lattice @ warp()(skin - data.template)
+    moved = np.zeros((len(shift) // steps, steps, 4), np.float32)  # four channels: whole rows are copied below
+    moved[..., :3] = shift.reshape(-1, steps, 3)
+    strands = np.take(moved, style.guide[keep], axis=0)
+    strands += style.points[keep]
     exact = Roots(style.roots.vertices[keep], style.roots.weights[keep]).on(skin)
-    error = (exact - points[:, 0] - moved[guide, 0]).astype(np.float32)
-    strands = np.empty((*points.shape[:2], 4), np.float32)
-    xyz = strands[..., :3]
-    np.add(points, moved[guide], out=xyz)
-    xyz += error[:, None] * style.hold[guide][..., None]
-    strands[..., 3] = style.width[keep, None] if isinstance(keep, slice) else style.width[keep][:, None]
+    error = np.zeros((len(strands), 1, 4), np.float32)
+    error[:, 0, :3] = exact - strands[:, 0, :3]
+    strands += error * style.hold[:, None]
     if mirrored:
-        xyz[..., 0] *= -1
+        strands[..., 0] *= -1
     return strands
