@@ -493,6 +493,12 @@ class Engine:
             self._average()
             self._adapt(domain)
 
+    def run_phase(self, phase: Phase, domain: int) -> None:
+        """One phase alone, for measuring."""
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            self._set_schedules()
+            self._run(phase, domain)
+
     def _phases(self, domain: int) -> Iterator[Phase]:
         yield Phase.G_MAIN
         if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:

@@ -1,0 +1,202 @@
+"""Throughput and memory of full GAN steps: generator, discriminator, R1 every 16th and density regularisation every 4th.
+
+    python tests/bench/bench_train.py                     # all settings and variants on this machine's GPU
+    python tests/bench/bench_train.py --settings 512 --variants graphs --json out.json
+    torchrun --nproc-per-node 2 tests/bench/bench_train.py --settings 512 --variants graphs   # one number for all GPUs
+
+The three anchored settings are the ones at which EG3D's released code ran at 17.1, 65.6 and 123.8 images/s on one H100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch.distributed as dist
+
+from head3d_core import ops
+from head3d_core.cameras import orbit
+from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions
+from head3d_core.discriminator import Discriminator
+from head3d_core.engine import Engine, EngineOptions, Phase, Pool
+from head3d_core.generator import Generator
+from head3d_core.recipes import recipe
+from head3d_core.train import memory_estimate
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One measured configuration."""
+
+    preset: Preset
+    batch: int
+    eg3d: float | None = None
+    """Images/s of EG3D's code on one H100."""
+    target: float | None = None
+    """Images/s that we want."""
+
+
+def _anchored(side: int, rays: int, samples: int, planes: int, width: int, kind: str) -> Preset:
+    base, widest = 32768 // width, 512 // width
+    render = RenderOptions(depth_resolution=samples, depth_resolution_importance=samples, white_back=True)
+    generator = GeneratorConfig(
+        image_resolution=side, neural_resolution=rays, plane_resolution=planes,
+        channel_base=base, channel_max=widest, sr_kind=kind, render=render,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return Preset(str(side), generator, DiscriminatorConfig(side, base, widest))
+
+
+SETTINGS = {
+    "512": Setting(_anchored(512, 128, 48, 256, 1, "8xdc"), 8, 17.1, 43),
+    "256": Setting(_anchored(256, 64, 48, 256, 2, "4x"), 16, 65.6, 230),
+    "128": Setting(_anchored(128, 64, 24, 128, 2, "2x"), 32, 123.8, 430),
+    "classroom": Setting(PRESETS["classroom"], 32),
+    "tiny": Setting(PRESETS["tiny"], 8),
+}
+"""By name; tiny is for trying the script on a CPU."""
+
+VARIANTS = {
+    "fp32": EngineOptions("fp32", channels_last=False, graphs=False),
+    "bf16": EngineOptions("bf16", channels_last=False, graphs=False),
+    "channels-last": EngineOptions("bf16", channels_last=True, graphs=False),
+    "graphs": EngineOptions("bf16", channels_last=True, graphs=True),
+    "graphs-fp16": EngineOptions("fp16", channels_last=True, graphs=True),
+    "graphs-contiguous": EngineOptions("bf16", channels_last=False, graphs=True),
+    "compile": EngineOptions("bf16", channels_last=True, graphs=True, compile=True),
+}
+"""Each adds something to the one before; "compile" is slow to start and off by default."""
+
+
+def build(setting: Setting, options: EngineOptions, device: torch.device, rank: int, world: int) -> Engine:
+    """An engine on random images: the arithmetic does not depend on what they show."""
+    how = dataclasses.replace(
+        recipe("teacher", "classroom"), batch=setting.batch * world, blur_sigma=0.0, neural_resolution=None
+    )
+    side = setting.preset.generator.image_resolution
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8, generator=generator)
+    pool = Pool(images, orbit(torch.linspace(-0.6, 0.6, 64)), device)
+    torch.manual_seed(0)
+    nets = Generator(setting.preset.generator), [Discriminator(setting.preset.discriminator)]
+    return Engine(setting.preset, how, [pool], *nets, rank=rank, world=world, options=options)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for the GPU, if there is one."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(setting: Setting, options: EngineOptions, device: torch.device, steps: int) -> dict[str, Any]:
+    """Milliseconds of each phase, images/s of whole steps and peak memory."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    engine = build(setting, options, device, rank, world)
+    repeats = 5 if device.type == "cuda" else 1
+    phases: dict[str, float] = {}
+    for timed in (False, True):  # the first round compiles, tunes convolutions and captures graphs
+        for phase in Phase:
+            synchronise(device)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                engine.run_phase(phase, 0)
+            synchronise(device)
+            if timed:
+                phases[phase.name.lower()] = (time.perf_counter() - start) / repeats * 1e3
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        engine.step()
+    synchronise(device)
+    seconds = (time.perf_counter() - start) / steps
+    result = {
+        "phase_ms": {k: round(v, 2) for k, v in phases.items()},
+        "step_ms": round(seconds * 1e3, 2),
+        "images_per_s": round(engine.recipe.batch / seconds, 1),
+        "parameters_m": [round(sum(p.numel() for p in n.parameters()) / 1e6, 1) for n in (engine.generator, engine.discriminators[0])],
+        "batch": engine.recipe.batch,
+        "world": world,
+        "finite": engine.broken_parameter() is None,
+    }
+    if device.type == "cuda":
+        result["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        result["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
+        result["estimate_gib"] = round(memory_estimate(setting.preset, setting.batch), 2)
+    return result
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured with."""
+    here = Path(__file__).resolve().parents[2]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "native": ops.available(),
+        "native_cuda": ops.has_cuda(),
+        "commit": commit.stdout.strip() or None,
+        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": " ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]),
+    }
+
+
+def main() -> None:
+    """Runs the chosen settings and variants, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["512", "256", "128", "classroom"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["fp32", "bf16", "channels-last", "graphs"])
+    parser.add_argument("--steps", type=int, default=32, help="whole steps timed; a multiple of 16 covers R1 evenly")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    args = parser.parse_args()
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if args.device == "cuda" else torch.device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    report: dict[str, Any] = {"provenance": provenance(device), "results": {}}
+    if first:
+        print(json.dumps(report["provenance"]), flush=True)
+        print(f"{'setting':<10} {'variant':<18} {'G':>7} {'G reg':>7} {'D':>7} {'R1':>7} {'step ms':>8} {'img/s':>7} {'target':>7} {'GiB':>6} {'params M':>12}")
+    for name in args.settings:
+        for variant in args.variants:
+            try:
+                found = measure(SETTINGS[name], VARIANTS[variant], device, args.steps)
+            except (RuntimeError, torch.OutOfMemoryError) as error:
+                found = {"error": str(error).splitlines()[0]}
+            report["results"].setdefault(name, {})[variant] = found
+            if not first:
+                continue
+            if "error" in found:
+                print(f"{name:<10} {variant:<18} {found['error'][:150]}", flush=True)
+                continue
+            ms = [f"{v:>7.1f}" for v in found["phase_ms"].values()]
+            target = SETTINGS[name].target or "-"
+            print(f"{name:<10} {variant:<18} {' '.join(ms)} {found['step_ms']:>8.1f} {found['images_per_s']:>7.1f} {target:>7} {found.get('memory_gib', 0):>6.1f} {found['parameters_m']!s:>12}", flush=True)
+            if args.json:  # after each, so that an interrupted run keeps what it has
+                args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
