@@ -8,14 +8,12 @@ sentence on stderr with exit status 2 (the command line) or 1 (what it asked for
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from head3d_core.errors import Head3DError
 
@@ -33,78 +31,31 @@ class Command:
     arguments: str
     """Dataclass in that module."""
     function: str
-    """Function in that module that takes an instance of it; may return an exit status."""
+    """Function in that module that takes an instance of it; an int that it returns is the exit status."""
     positional: tuple[str, ...] = ()
     """Fields that are given by place instead of by `--name`."""
 
 
 COMMANDS = {
     "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs", "run"),
-    "generate": Command("seeds to pictures", "cli", "GenerateArgs", "generate"),
+    "generate": Command("seeds to pictures", "generate", "GenerateArgs", "run"),
     "convert": Command(
         "EG3D weights (.pkl) to ours, running nothing that is in them",
-        "cli",
-        "ConvertArgs",
         "convert",
+        "ConvertArgs",
+        "run",
         ("source", "target"),
+    ),
+    "make-data": Command(
+        "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
     ),
     "prepare-data": Command(
         "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
     ),
+    "train": Command(
+        "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
+    ),
 }
-
-
-@dataclass(frozen=True)
-class GenerateArgs:
-    """Pictures of seeds: one PNG per seed, its views side by side."""
-
-    seeds: tuple[str, ...] = ("0-3",)
-    """Seeds or ranges of them: 0 5 10-19."""
-    weights: str = "head3d"
-    """A bundled name, or a path of ours or of an EG3D .pkl."""
-    out: Path = Path("out/generate")
-    """Folder for the pictures; made if missing."""
-    yaw: tuple[float, ...] = (0.0,)
-    """Views, degrees: 0 is the front, 90 the side, 180 the back."""
-    pitch: float = 0.0
-    """Degrees, up is positive."""
-    truncation_psi: float = 0.7
-    """1: everything the generator knows; 0: the average head."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, ..."""
-
-
-@dataclass(frozen=True)
-class ConvertArgs:
-    """Read an EG3D pickle without executing it and write our format."""
-
-    source: Path
-    """The .pkl file (or weights of ours, to store them differently)."""
-    target: Path
-    """A path that ends in .safetensors for one file, anything else for a folder of shards."""
-    network: Literal["generator", "discriminator"] = "generator"
-    """Which network of the pickle: G_ema or D."""
-    axes: Literal["eg3d", "xyz"] | None = None
-    """How the third plane is sampled, for a pickle that does not say; official files are eg3d."""
-    half: bool = False
-    """Store float16: half the size."""
-
-
-def parse_seeds(words: Sequence[str]) -> list[int]:
-    """["0", "5", "10-12"] -> [0, 5, 10, 11, 12].
-
-    >>> parse_seeds(["3", "10-12"])
-    [3, 10, 11, 12]
-
-    Raises Head3DError for anything else.
-    """
-    seeds: list[int] = []
-    for word in words:
-        first, _, last = word.partition("-")
-        if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
-            raise Head3DError(f"a seed must be a number or a range such as 10-19, got {word!r}")
-        seeds.extend(range(int(first), int(last or first) + 1))
-    return seeds
 
 
 class _UsageError(Exception):
@@ -199,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         parsed, function = parse(name, args[1:])
-        return int(function(parsed) or 0)
+        result = function(parsed)
+        return result if isinstance(result, int) else 0
     except _UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -212,62 +164,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
-
-
-def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Any:
-    """z [len(seeds), z_dim], one independent draw per seed.
-
-    Drawn as EG3D's tools do (NumPy's legacy generator), so that a seed means the same head here and there.
-    """
-    import numpy as np
-    import torch
-
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
-    return torch.from_numpy(np.stack(rows)).float()
-
-
-def generate(args: GenerateArgs) -> None:
-    """Write `seed0000.png` for every seed."""
-    import torch
-    from tqdm import tqdm
-
-    from head3d_core import cameras, checkpoint
-
-    seeds = parse_seeds(args.seeds)
-    G = checkpoint.load_generator(args.weights, device=args.device)
-    degrees = torch.tensor(args.yaw)
-    views = cameras.orbit(torch.deg2rad(degrees), math.radians(args.pitch)).to(args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        for seed in tqdm(seeds, desc="generate", unit="head"):
-            z = z_of_seeds([seed], G.z_dim).to(args.device)
-            ws = G.mapping(z, cameras.frontal(1, z.device), truncation_psi=args.truncation_psi)
-            planes = G.planes(ws)
-            row = [G.render(planes, ws, view[None]).image[0] for view in views]
-            save_png(args.out / f"seed{seed:04d}.png", torch.cat(row, -1))
-    print(f"{len(seeds)} pictures in {args.out}")
-
-
-def save_png(path: Path, image: Any) -> None:
-    """Write image [3, H, W] in [-1, 1] as PNG."""
-    from PIL import Image
-
-    from head3d_core import files
-
-    pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    with files.atomic(path) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG")
-
-
-def convert(args: ConvertArgs) -> None:
-    """Load weights, an EG3D pickle through the restricted reader, and save them in our format."""
-    from head3d_core import checkpoint
-
-    if args.network == "generator":
-        G = checkpoint.load_generator(args.source, axes=args.axes)
-        written = checkpoint.save_generator(G, args.target, half=args.half)
-    else:
-        written = checkpoint.save_discriminator(
-            checkpoint.load_discriminator(args.source), args.target, half=args.half
-        )
-    print(f"wrote {written}")

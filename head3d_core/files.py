@@ -30,7 +30,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
     If the block raises, the temporary file is removed and whatever stood at `path` before is untouched.
 
-    >>> with atomic("/tmp/head3d_doctest.txt") as temporary:
+    >>> with tempfile.TemporaryDirectory() as folder, atomic(Path(folder) / "notes.txt") as temporary:
     ...     _ = temporary.write_text("whole")
     """
     path = Path(path)

@@ -13,11 +13,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
 LAYERS = {
-    0: "config recipes ops seeding files errors",
+    0: "config recipes ops seeding files snapshots errors",
     1: "cameras conventions facepose labels planes rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses checkpoint snapshots eg3d_pickle eg3d_format",
-    4: "engine train distill analysis metrics mesh prepare detect",
+    4: "engine train distill analysis metrics mesh prepare detect facepose generate convert",
     5: "__main__ cli doctor widgets plots plots_course plots_data checks",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
