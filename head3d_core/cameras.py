@@ -30,7 +30,8 @@ def pack(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
     """[N, 4, 4] and [N, 3, 3] -> camera [N, 25]."""
     if cam2world.shape[-2:] != (4, 4) or intrinsics.shape[-2:] != (3, 3):
         raise Head3DError(
-            f"cam2world must be [N, 4, 4] and intrinsics [N, 3, 3], got {list(cam2world.shape)} and {list(intrinsics.shape)}"
+            "cam2world must be [N, 4, 4] and intrinsics [N, 3, 3], "
+            f"got {list(cam2world.shape)} and {list(intrinsics.shape)}"
         )
     return torch.cat([cam2world.flatten(-2), intrinsics.flatten(-2)], -1)
 
@@ -84,7 +85,6 @@ def orbit(
     return pack(matrix, intrinsics(focal).to(matrix).expand(len(matrix), 3, 3))
 
 
-
 def eg3d_pose(
     horizontal: Tensor, vertical: Tensor, pivot: Sequence[float] = (0.0, 0.0, 0.2), radius: float = RADIUS
 ) -> Tensor:
@@ -130,7 +130,8 @@ def check_camera(camera: Tensor) -> Tensor:
     """
     if camera.ndim != 2 or camera.shape[-1] != 25:
         raise Head3DError(
-            f"camera must be [N, 25] (cam2world 16 + intrinsics 9), got {list(camera.shape)}: build it with cameras.orbit or cameras.pack"
+            f"camera must be [N, 25] (cam2world 16 + intrinsics 9), got {list(camera.shape)}: "
+            "build it with cameras.orbit or cameras.pack"
         )
     if not camera.is_floating_point():
         raise Head3DError(f"camera must be floating point, got {camera.dtype}")
@@ -141,6 +142,7 @@ def check_camera(camera: Tensor) -> Tensor:
     largest = float(camera[:, [16, 18, 20, 21]].abs().max()) if len(camera) else 0.0
     if largest > 40:
         raise Head3DError(
-            f"intrinsics must be normalised by the image size (focal about 4.26, centre 0.5), got {largest:g}: divide pixels by the width"
+            "intrinsics must be normalised by the image size (focal about 4.26, centre 0.5), "
+            f"got {largest:g}: divide pixels by the width"
         )
     return camera

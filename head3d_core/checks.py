@@ -90,9 +90,7 @@ def _vector(*values: float) -> Tensor:
 
 
 def _position(yaw: float, pitch: float, radius: float) -> Tensor:
-    return radius * _vector(
-        math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)
-    )
+    return radius * _vector(math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch))
 
 
 camera_position = Exercise(
@@ -133,7 +131,8 @@ pixel_direction = Exercise(
             "a ray leaves through the centre of its pixel: (col + 0.5) / R",
         ),
         Mistake(
-            lambda f, r, c, n: _direction(f, c, r, n), "rows and columns are exchanged: x goes with the column"
+            lambda f, r, c, n: _direction(f, c, r, n),
+            "rows and columns are exchanged: x goes with the column",
         ),
         Mistake(
             lambda f, r, c, n: _direction(f, r, c, n) * _vector(1, -1, 1),
@@ -214,7 +213,10 @@ texel = Exercise(
             lambda u, w: _vector((u + 1) / 2 * (w - 1))[0],
             "that puts u = -1 on the first texel's centre (align_corners=True); here it is the texel's outer edge",
         ),
-        Mistake(lambda u, w: _vector((u + 1) / 2 * w)[0], "half a texel too far: texel 0 has its centre at u = 1/W - 1"),
+        Mistake(
+            lambda u, w: _vector((u + 1) / 2 * w)[0],
+            "half a texel too far: texel 0 has its centre at u = 1/W - 1",
+        ),
     ],
 )
 
@@ -239,14 +241,16 @@ ray_weights = Exercise(
     ],
     mistakes=[
         Mistake(
-            lambda s, d: _ray_weights(s, d, 0.0), "density = softplus(sigma - 1): without the -1 empty space is foggy"
+            lambda s, d: _ray_weights(s, d, 0.0),
+            "density = softplus(sigma - 1): without the -1 empty space is foggy",
         ),
         Mistake(
             lambda s, d: 1 - torch.exp(-F.softplus(s - 1) * d),
             "that is alpha alone: multiply by the light that is left, the product of (1 - alpha) before it",
         ),
         Mistake(
-            _inclusive, "the transmittance of interval i takes the intervals before i, not i itself: shift the product"
+            _inclusive,
+            "the transmittance of interval i takes the intervals before i, not i itself: shift the product",
         ),
         Mistake(
             lambda s, d: _ray_weights(s, torch.ones_like(d)),

@@ -31,7 +31,8 @@ class Decoder(nn.Module):
     def weights(self) -> DecoderWeights:
         """Both layers with their gains folded in, as the renderer takes them."""
         first, second = self.net["0"], self.net["2"]
-        assert isinstance(first, FullyConnected) and isinstance(second, FullyConnected)
+        assert isinstance(first, FullyConnected)
+        assert isinstance(second, FullyConnected)
         return DecoderWeights(*first.effective(), *second.effective())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,9 @@ def upfirdn2d(
         [N, C, H', W'] with W' = (W up + left + right - kw) // down + 1.
     """
     if x.ndim != 4 or kernel.ndim != 2:
-        raise Head3DError(f"upfirdn2d takes x [N, C, H, W] and kernel [kh, kw], got {list(x.shape)} and {list(kernel.shape)}")
+        raise Head3DError(
+            f"upfirdn2d takes x [N, C, H, W] and kernel [kh, kw], got {list(x.shape)} and {list(kernel.shape)}"
+        )
     if ops.use_native(backend, x):
         return ops.upfirdn2d(x, kernel, up, down, padding, gain)
     n, c, h, w = x.shape
@@ -117,4 +119,6 @@ def resize(x: Tensor, size: int, antialias: bool = True) -> Tensor:
         return x
     # When enlarging, antialiasing changes nothing but costs a slower kernel.
     shrink = size < x.shape[-1] or size < x.shape[-2]
-    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=antialias and shrink)
+    return F.interpolate(
+        x, (size, size), mode="bilinear", align_corners=False, antialias=antialias and shrink
+    )

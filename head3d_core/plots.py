@@ -50,6 +50,15 @@ def show_source(thing: Any) -> None:
     display(Markdown(f"```python\n{inspect.getsource(thing).rstrip()}\n```"))
 
 
+def rounded(values: Tensor, digits: int = 3) -> Any:
+    """Nested list of numbers with `digits` decimals and no negative zeros: the same text on every machine."""
+
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, list) else round(value, digits) + 0.0
+
+    return plain(values.detach().double().tolist())
+
+
 def to_pixels(image: Tensor) -> np.ndarray:
     """[3, H, W] in [-1, 1] -> [H, W, 3] uint8, clamped."""
     return ((image.detach().float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)).byte().numpy()
@@ -83,7 +92,7 @@ def plane_grid(planes: Tensor, names: Sequence[str], channel: int = 0) -> Any:
     """One channel of the three planes of a head, planes [3, C, H, W], drawn with rows growing upwards."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.1), layout="constrained")
     limit = float(planes[:, channel].abs().max())
     for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
         drawn = axis.imshow(
@@ -117,17 +126,17 @@ def march_profile(depths: Tensor, sigma: Tensor, result: March) -> Any:
     figure, axes = plt.subplots(2, 1, figsize=(7.5, 4.2), sharex=True)
     axes[0].plot(middle, density, "-o", color=PALETTE[0], markersize=3, label="density")
     axes[0].set_ylabel("density (1 / length)")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="upper right")
     axes[1].plot(middle, left, "--s", color=PALETTE[1], markersize=3, label="transmittance (light left)")
     axes[1].bar(middle, weights, width=0.8 * np.diff(middle).min(), color=PALETTE[2], label="weight")
     axes[1].set_ylabel("share of the light")
     axes[1].set_xlabel("depth along the ray (world units)")
-    axes[1].legend(loc="upper left")
+    axes[1].legend(loc="center right")
     figure.tight_layout()
     return figure
 
 
-def frustum_lines(camera: Tensor, length: float = 0.6) -> np.ndarray:
+def frustum_lines(camera: Tensor, length: float = 1.2) -> np.ndarray:
     """The eight edges of a camera's frustum as one polyline, [16, 3] with NaN between pieces.
 
     Args:
@@ -211,17 +220,73 @@ def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 4.2))
-    for axis, (a, b), (name_a, name_b) in zip(
-        axes, ((0, 2), (2, 1)), (("x", "z"), ("z", "y")), strict=True
-    ):
+    for axis, (a, b), (name_a, name_b) in zip(axes, ((0, 2), (2, 1)), (("x", "z"), ("z", "y")), strict=True):
         axis.add_patch(plt.Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
         for k, label in enumerate(labels):
             lines = frustum_lines(camera[k])
             axis.plot(lines[:, a], lines[:, b], color=PALETTE[k % 6], linestyle=("-", "--", "-.", ":")[k % 4])
             eye = camera[k, [3, 7, 11]].numpy()
             axis.annotate(label, (eye[a], eye[b]), textcoords="offset points", xytext=(6, 6), fontsize=10)
-        axis.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), xlabel=f"{name_a} (world units)", ylabel=f"{name_b} (world units)")
+        axis.set(
+            xlim=(-3.3, 4.9),
+            ylim=(-3.3, 3.3),
+            xlabel=f"{name_a} (world units)",
+            ylabel=f"{name_b} (world units)",
+        )
         axis.set_aspect("equal")
         axis.set_title("from above" if b == 2 else "from the side")
     figure.tight_layout()
     return figure
+
+
+def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
+    """The middle row of each camera's rays, drawn in the (x, z) plane with the cube."""
+    import matplotlib.pyplot as plt
+
+    from head3d_core.rays import camera_rays
+
+    figure, axis = plt.subplots(figsize=(5.2, 5))
+    axis.add_patch(
+        plt.Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", linewidth=1.5, color="#444444")
+    )
+    row = slice(resolution // 2 * resolution, (resolution // 2 + 1) * resolution)
+    for k, label in enumerate(labels):
+        origins, directions = camera_rays(camera[k : k + 1], resolution)
+        start, end = origins[0, row], origins[0, row] + 3.3 * directions[0, row]
+        for a, b in zip(start.tolist(), end.tolist(), strict=True):
+            axis.plot(
+                [a[0], b[0]], [a[2], b[2]], color=PALETTE[k % 6], linestyle=("-", "--")[k % 2], linewidth=1
+            )
+        axis.annotate(
+            label, (float(start[0, 0]), float(start[0, 2])), xytext=(6, 0), textcoords="offset points"
+        )
+    axis.set(xlim=(-2, 3.2), ylim=(-1.6, 3.2), xlabel="x (world units)", ylabel="z (world units)")
+    axis.set_aspect("equal")
+    figure.tight_layout()
+    return figure
+
+
+def axes_view(yaw: float, pitch: float, size: int = 192) -> np.ndarray:
+    """The three world axes as an orbiting camera sees them: picture [size, size, 3] uint8.
+
+    Args:
+        yaw, pitch: radians.
+    """
+    from PIL import Image, ImageDraw
+
+    camera = cameras.orbit(yaw, pitch)
+    cam2world, matrix = cameras.unpack(camera)
+    tips = torch.cat([torch.zeros(1, 3), 0.24 * torch.eye(3)])
+    local = (tips - cam2world[0, :3, 3]) @ cam2world[0, :3, :3]
+    pixel = (local[:, :2] / local[:, 2:] * matrix[0, 0, 0] + 0.5) * size
+    picture = Image.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(picture)
+    middle = tuple(pixel[0].tolist())
+    order = sorted(range(1, 4), key=lambda k: -float(local[k, 2]))
+    for k in order:
+        tip = tuple(pixel[k].tolist())
+        colour = ("#D55E00", "#009E73", "#0072B2")[k - 1]
+        pen.line([middle, tip], fill=colour, width=5)
+        pen.ellipse([tip[0] - 6, tip[1] - 6, tip[0] + 6, tip[1] + 6], fill=colour)
+        pen.text((tip[0] + 8, tip[1] - 6), f"+{'xyz'[k - 1]}", fill="black")
+    return np.array(picture)

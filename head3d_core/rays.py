@@ -64,9 +64,7 @@ def box_bounds(ray_origins: Tensor, ray_directions: Tensor, box_warp: float) -> 
     return torch.where(hit, near, smallest), torch.where(hit, far, largest)
 
 
-def ray_bounds(
-    ray_origins: Tensor, ray_directions: Tensor, options: RenderOptions
-) -> tuple[Tensor, Tensor]:
+def ray_bounds(ray_origins: Tensor, ray_directions: Tensor, options: RenderOptions) -> tuple[Tensor, Tensor]:
     """near [N, R] and far [N, R] of the stretch that is sampled, as `options` ask for it."""
     if options.ray_start == "auto":
         return box_bounds(ray_origins, ray_directions, options.box_warp)

@@ -68,7 +68,8 @@ class SuperResolution(nn.Module):
         """
         if self.spec.only_enlarges and features.shape[-1] > self.input_resolution:
             raise Head3DError(
-                f"this super-resolution module takes features up to {self.input_resolution}², got {features.shape[-1]}²: render at a lower resolution"
+                f"this super-resolution module takes features up to {self.input_resolution}², "
+                f"got {features.shape[-1]}²: render at a lower resolution"
             )
         features = resize(features, self.input_resolution, self.antialias)
         rgb = resize(rgb, self.input_resolution, self.antialias)

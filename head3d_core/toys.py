@@ -125,7 +125,9 @@ def fit_planes(
         decoder = Decoder(channels, 16, 3)
     shape = (len(heads), 3, channels, resolution, resolution)
     planes = (0.1 * torch.randn(shape, generator=generator)).requires_grad_()
-    optimiser = torch.optim.Adam([{"params": [planes], "lr": 0.05}, {"params": decoder.parameters(), "lr": 0.02}])
+    optimiser = torch.optim.Adam(
+        [{"params": [planes], "lr": 0.05}, {"params": decoder.parameters(), "lr": 0.02}]
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     losses: list[float] = []
     for step in range(steps):

@@ -235,13 +235,12 @@ def _reorder(values: Tensor, order: Tensor) -> Tensor:
     return values.gather(-2, order[..., None].expand(*order.shape, values.shape[-1]))
 
 
-def _check_rays(
-    planes: Tensor, ray_origins: Tensor, ray_directions: Tensor, seeds: Tensor | None
-) -> None:
+def _check_rays(planes: Tensor, ray_origins: Tensor, ray_directions: Tensor, seeds: Tensor | None) -> None:
     check_planes(planes)
     if ray_origins.ndim != 3 or ray_origins.shape[-1] != 3 or ray_origins.shape != ray_directions.shape:
         raise Head3DError(
-            f"ray_origins and ray_directions must both be [N, R, 3], got {list(ray_origins.shape)} and {list(ray_directions.shape)}"
+            "ray_origins and ray_directions must both be [N, R, 3], "
+            f"got {list(ray_origins.shape)} and {list(ray_directions.shape)}"
         )
     if ray_origins.shape[0] != planes.shape[0]:
         raise Head3DError(
