@@ -21,7 +21,7 @@ def neckline(rest: Array, kind: int) -> Array:
     if kind == 0:
         return 5.72 + 0.40 * back
     if kind == 1:
-        return 5.78 + 0.36 * back - 0.75 * np.exp(-((a / 0.34) ** 1.3)) * (rest[:, 2] > 0.3)
+        return 5.78 + 0.36 * back - 0.75 * np.exp(-((a / 0.34) ** 1.3)) * smoothstep(-0.1, 0.7, rest[:, 2])
     if kind == 2:
         return 6.02 + 0.16 * back
     return 5.20 + 0.15 * back + 0.75 * np.exp(-(((a - 0.92) / 0.17) ** 2))

@@ -9,7 +9,7 @@ float collar_height(vec3 r) {
     float a = abs(r.x);
     float back = 1. - smoothstep(-.4, .45, r.z);
     if (neckline == 0) return 5.72 + .40 * back;
-    if (neckline == 1) return 5.78 + .36 * back - .75 * exp(-pow(a / .34, 1.3)) * step(.3, r.z);
+    if (neckline == 1) return 5.78 + .36 * back - .75 * exp(-pow(a / .34, 1.3)) * smoothstep(-.1, .7, r.z);
     if (neckline == 2) return 6.02 + .16 * back;
     return 5.20 + .15 * back + .75 * exp(-pow((a - .92) / .17, 2.));
 }
