@@ -17,9 +17,9 @@ from head3d_core.synth import gl
 from head3d_core.synth.light import Light, fibonacci_sphere, tangents
 from head3d_core.synth.types import CENTRE, Ints
 
-DIRECTIONS = 48
-TILES = (8, 6)
-TILE = 192
+DIRECTIONS = 32
+TILES = (8, 4)
+TILE = 128
 """Side of one direction's depth tile, texels over 2 x HALF_WIDTH."""
 KEY_SIZE = 1024
 HALF_WIDTH = 3.0

@@ -138,7 +138,7 @@ class _MemoryJob:
         return len(task)
 
 
-def _tasks(name: str, pairs: list[tuple[int, int]], views: int, chunk: int) -> list[Task]:
+def share_out(name: str, pairs: list[tuple[int, int]], views: int, chunk: int) -> list[Task]:
     """Groups (slot, index) pairs: views of one head together, in chunks small enough to share out evenly."""
     heads = sets.spec(name).kind == "heads"
     pairs = sorted(pairs, key=lambda pair: pair[1])
@@ -184,7 +184,7 @@ def render(
     masks, mask_memory = shared_array(None, (n, r, r))
     try:
         job = _MemoryJob(name, resolution, supersample, views, image_memory.name, mask_memory.name, n)
-        run_tasks(job, _tasks(name, list(enumerate(wanted)), views, 8), workers, progress)
+        run_tasks(job, share_out(name, list(enumerate(wanted)), views, 8), workers, progress)
         return RenderedSet(images.copy(), labels, masks.copy())
     finally:
         del images, masks
@@ -304,7 +304,7 @@ def make_data(args: MakeDataArgs, progress: Callable[[int, int], None] | None = 
     _check_folder(args)
     wanted = range(args.first, last + 1)
     missing = [i for i in wanted if not (args.out / picture_name(i, args.format)).exists()]
-    tasks = _tasks(args.kind, [(i, i) for i in missing], args.views, 8)
+    tasks = share_out(args.kind, [(i, i) for i in missing], args.views, 8)
     run_tasks(_FolderJob(args), tasks, args.workers, progress)
     _write_labels(args)
     return args.out

@@ -9,9 +9,10 @@ so further views are cheap, and pictures are read back one behind the other so t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ _HAIR_FLAG = 1 << 31
 _DEPTH_REACH = 6.0
 """Near and far plane stand this far (dm) on both sides of the head's centre."""
 Bytes = NDArray[np.uint8]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,17 @@ class View:
         return View(eye, projection @ world_to_camera, rays, (near, far))
 
 
+def _current(method: Callable[P, R]) -> Callable[P, R]:
+    """Makes the renderer's context the current one for a call: several renderers may live in a process."""
+
+    @wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with args[0].context:  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return wrapped
+
+
 class Renderer:
     """An OpenGL renderer of heads without a window.
 
@@ -116,7 +130,13 @@ class Renderer:
         gl.set_uniforms(self._mesh_program, flag=0)
         gl.set_uniforms(self._hair_program, flag=_HAIR_FLAG, taper=TAPER)
         gl.set_uniforms(
-            self._shade, seen=0, depth=1, key_solid=2, key_hair=3, width=self.width, world_scale=SCALE
+            self._shade,
+            seen=0,
+            depth=1,
+            key_solid=2,
+            key_hair=3,
+            width=self.width,
+            world_scale=SCALE,
         )
         gl.set_uniforms(self._shade, centre=CENTRE, half_width=HALF_WIDTH, hair_centre=CENTRE)
         gl.set_uniforms(self._resolve, size=size, factor=supersample)
@@ -139,6 +159,7 @@ class Renderer:
         self._head: HeadGeometry | None = None
         self._counts = (0, 0, 0, 0)
 
+    @_current
     def load(self, head: HeadGeometry, light: Light) -> None:
         """Takes a head and bakes its light; all later views show it."""
         skin, eyes, solids = head.skin, head.eyes, head.solids
@@ -168,6 +189,7 @@ class Renderer:
         self._set_material(head.material)
         self.relight(light)
 
+    @_current
     def relight(self, light: Light) -> None:
         """Lights the loaded head anew."""
         self._loaded()
@@ -188,6 +210,7 @@ class Renderer:
             **self._bake.key_axes,
         )
 
+    @_current
     def submit(
         self,
         camera: NDArray[np.floating[Any]],
@@ -221,7 +244,7 @@ class Renderer:
         self._samples.bind_to_storage_buffer(11)
         a, b, c = view.rays.T
         gl.set_uniforms(self._shade, eye=tuple(view.eye), near_far=view.near_far)
-        gl.set_uniforms(self._shade, ray_origin_x=a, ray_origin_y=b, ray_origin_z=c)
+        gl.set_uniforms(self._shade, ray_x=a, ray_y=b, ray_origin=c)
         gl.set_uniforms(self._shade, skin_vertices=self._counts[0], eye_vertices=self._counts[1])
         context.memory_barrier()
         groups = -(-self.width // 8)
@@ -238,6 +261,7 @@ class Renderer:
         self._pending.append((frame, geometry))
         self._submitted += 1
 
+    @_current
     def collect(self) -> Frame:
         """The oldest view under way; waits for it if need be."""
         if not self._pending:

@@ -29,8 +29,8 @@ FACE_YAW_LIMIT, FACE_PITCH_LIMIT = 0.75, 0.30
 HEAD_PITCH = math.radians(25)
 HEAD_VIEWS = 96
 """Views per head unless more are asked for."""
-_PLASTIC = 1.324717957244746
-"""Roberts' R2 sequence: multiples of (1/p, 1/p²) fill the square evenly for every number of points."""
+_GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
+"""Steps of the views' yaw and pitch, as shares of their ranges: multiples of such numbers fill a range evenly."""
 
 SetName = Literal["faces", "scenes", "heads", "held_out_faces", "held_out_heads"]
 
@@ -122,8 +122,8 @@ def face_angles(seed: int) -> tuple[float, float]:
 def head_angles(seed: int, view: int) -> tuple[float, float]:
     """Yaw in [-pi, pi) and pitch within ±25° (radians): uniform, and even for any number of first views."""
     draws = Draws(seed, "heads camera")
-    u = (draws.uniform("yaw") + (view + 1) / _PLASTIC) % 1.0
-    v = (draws.uniform("pitch") + (view + 1) / _PLASTIC**2) % 1.0
+    u = (draws.uniform("yaw") + view * _GOLDEN) % 1.0
+    v = (draws.uniform("pitch") + view * _SILVER) % 1.0
     return (2 * u - 1) * math.pi, (2 * v - 1) * HEAD_PITCH
 
 

@@ -12,7 +12,7 @@ layout(std430, binding = 11) buffer Samples { uvec4 samples[]; };   // half rgb 
 uniform usampler2D seen;
 uniform sampler2D depth;
 uniform int width;              // samples per side
-uniform vec3 ray_origin_x, ray_origin_y, ray_origin_z;   // columns: pixel -> direction, dm
+uniform vec3 ray_x, ray_y, ray_origin;      // image point (u, v) looks along u ray_x + v ray_y + ray_origin
 uniform vec2 near_far;          // along the optical axis, dm
 uniform uint skin_vertices, eye_vertices;
 uniform float world_scale;      // world units per dm
@@ -61,7 +61,7 @@ void main() {
     int slot = at.y * width + at.x;
     float z = texelFetch(depth, at, 0).r;
     vec2 pixel = (vec2(at) + .5) / float(width);
-    vec3 direction = ray_origin_x * pixel.x + ray_origin_y * pixel.y + ray_origin_z;   // length 1 along the axis
+    vec3 direction = ray_x * pixel.x + ray_y * pixel.y + ray_origin;   // length 1 along the axis
     float n = near_far.x, f = near_far.y;
     float along = 2. * f * n / (f + n - (2. * z - 1.) * (f - n));
     vec3 p = eye + direction * along, view = -normalize(direction), normal;
