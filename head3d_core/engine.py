@@ -7,6 +7,7 @@ captured as CUDA graphs. Nothing is read back from the device inside a step.
 
 from __future__ import annotations
 
+import collections
 import copy
 import enum
 import math
@@ -287,10 +288,13 @@ class Engine:
         self.resolution = preset.generator.neural_resolution
         self._replays: dict[tuple[int, ...], _Replay] = {}
         self._stream = torch.cuda.Stream() if self.cuda else None
+        self._events: collections.deque[torch.cuda.Event] = collections.deque()
         self._memory = torch.cuda.graph_pool_handle() if self.cuda and self.options.graphs else None
         if self.options.compile:
             self.generator.backbone.synthesis.compile()
             self.generator.superresolution.compile()
+        if self.cuda:
+            torch.cuda.synchronize()  # set-up ran on the default stream
 
     # -- set-up ----------------------------------------------------------------------------------------------
 
@@ -483,7 +487,7 @@ class Engine:
 
     def step(self) -> None:
         """One iteration: G main, G reg (lazily), D main, D reg (lazily), averaged generator."""
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+        with self.on_stream():
             domain = self.recipe.domain_at(self.step_count)
             self._set_schedules()
             for phase in self._phases(domain):
@@ -492,17 +496,32 @@ class Engine:
             self.step_count += 1
             self._average()
             self._adapt(domain)
+            self._throttle()
 
     def run_phase(self, phase: Phase, domain: int) -> None:
         """One phase alone, for measuring."""
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+        with self.on_stream():
             self._set_schedules()
             self._run(phase, domain)
+
+    def on_stream(self) -> AbstractContextManager[Any]:
+        """The CUDA stream that all training runs on (graphs cannot be captured on the default one)."""
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def _throttle(self) -> None:
+        # Let the host run a few steps ahead, not hundreds: clocks and signals would be noticed too late.
+        if self._stream is None:
+            return
+        self._events.append(self._stream.record_event())
+        if len(self._events) > 8:
+            self._events.popleft().synchronize()
 
     def _phases(self, domain: int) -> Iterator[Phase]:
         yield Phase.G_MAIN
         if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
             yield Phase.G_REG
+        if not self.recipe.domains[domain].weight:
+            return  # the generator does not listen to this discriminator
         yield Phase.D_MAIN
         # Counted per discriminator: with two that alternate, one would otherwise never be regularised.
         if self.visits[domain] % self.recipe.d_reg_interval == 0 and self.recipe.domains[domain].gamma > 0:
@@ -593,11 +612,10 @@ class Engine:
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last call; "bad_gradients" counts gradient values that were not finite."""
-        if self._stream:
-            self._stream.synchronize()
-        values = self.meters.read()
-        values["bad_gradients"] = float(self.bad)
-        self.bad.zero_()
+        with self.on_stream():
+            values = self.meters.read()
+            values["bad_gradients"] = float(self.bad)
+            self.bad.zero_()
         return values
 
 

@@ -463,11 +463,12 @@ def train(args: TrainArgs) -> Path:
     previous = {s: signal.signal(s, lambda n, _: _request_stop(run, n)) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         run.log("start", args=json.loads(json.dumps(dataclasses.asdict(args), default=str)), **provenance(engine, how))
-        reason = _guarded(run)
-        if engine.step_count % 16 or reason != "done":
-            run.report()
-        run.save()
-        run.grid()
+        with engine.on_stream():
+            reason = _guarded(run)
+            if run.reported_images != engine.images_seen:
+                run.report()
+            run.save()
+            run.grid()
         run.log("end", reason=reason, seconds=round(time.monotonic() - began, 1))
         if reason == "done" and world.rank == 0:
             notes = {"stage": args.stage, "row": args.row, "images": engine.images_seen, "seed": args.seed, "recipe": how.to_dict()}
