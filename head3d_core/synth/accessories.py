@@ -76,10 +76,20 @@ def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> So
         bridge.append(outline[RIM_POINTS // 2 - 3])
     a, b = bridge
     lift = np.array([0, 0.035, 0.02])
-    parts.append(tube(np.stack([a, 0.7 * a + 0.3 * b + lift, 0.3 * a + 0.7 * b + lift, b]), rim, colour, gloss, False))
+    parts.append(
+        tube(np.stack([a, 0.7 * a + 0.3 * b + lift, 0.3 * a + 0.7 * b + lift, b]), rim, colour, gloss, False)
+    )
     if glasses.kind == "aviator":
         top = [outline_top(glasses, c, s, front) for s, (c, _) in zip((1, -1), eyes, strict=True)]
-        parts.append(tube(np.stack([top[0], 0.5 * (top[0] + top[1]) + [0, 0.02, 0.01], top[1]]), rim, colour, gloss, False))
+        parts.append(
+            tube(
+                np.stack([top[0], 0.5 * (top[0] + top[1]) + [0, 0.02, 0.01], top[1]]),
+                rim,
+                colour,
+                gloss,
+                False,
+            )
+        )
     return join(parts)
 
 
@@ -88,7 +98,9 @@ def outline_top(glasses: Glasses, centre: Array, side: int, front: float) -> Arr
     return _lens(glasses, centre, side, front)[RIM_POINTS // 2 - 8]
 
 
-def _temple(outline: Array, side: int, rim: float, colour: Array, gloss: float, skin: Array, data: Asset) -> Solid:
+def _temple(
+    outline: Array, side: int, rim: float, colour: Array, gloss: float, skin: Array, data: Asset
+) -> Solid:
     """The arm from the outer end of a lens over the ear, outside the skin of the temple."""
     ear = skin[(data.ears > 0.3) & (side * data.rest[:, 0] > 0)]
     end = np.array([side * (np.abs(ear[:, 0]).min() + 0.045), ear[:, 1].max() - 0.10, np.median(ear[:, 2])])

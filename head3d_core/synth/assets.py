@@ -174,7 +174,9 @@ def _smoothing(subdivide: sp.csr_matrix, mean: sp.csr_matrix) -> sp.csr_matrix:
     return (subdivide @ mean @ mean).astype(np.float32).tocsr()
 
 
-def _lid_mask(template: Array, template_base: Array, eyes: tuple[Index, Index], body: NDArray[np.bool_]) -> Array:
+def _lid_mask(
+    template: Array, template_base: Array, eyes: tuple[Index, Index], body: NDArray[np.bool_]
+) -> Array:
     mask = np.zeros(len(template))
     for centre, radius in eyeballs(template_base, eyes):
         gap = np.linalg.norm(template - centre, axis=1) - radius

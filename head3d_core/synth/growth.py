@@ -181,7 +181,9 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     points = grow(scalp, scalp.points, direction, reach * np.ones(count), 16, gravity, layer, field, 0.03)
     wave = dict(curl=0.028, turns=2.2) if curl else {}
     parting = PARTING if style == "side_part" else None
-    return Guides(points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave))
+    return Guides(
+        points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave)
+    )
 
 
 def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
@@ -195,14 +197,23 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     side = np.where(points[:, 0] > parting, 1.0, -1.0)
     # The parting ends at the crown: behind it hair falls straight down and closes over the nape.
     parted = smoothstep(-0.45, 0.15, relative[:, 2])
-    comb = np.stack([side * parted - 0.25 * points[:, 0] * (1 - parted), -0.35 - 0.5 * (1 - parted), -0.18 - 0.25 * front], 1)
+    comb = np.stack(
+        [
+            side * parted - 0.25 * points[:, 0] * (1 - parted),
+            -0.35 - 0.5 * (1 - parted),
+            -0.18 - 0.25 * front,
+        ],
+        1,
+    )
     direction = (0.28 + 0.14 * scalp.random("lift"))[:, None] * scalp.normals + scalp.tangent(comb)
     reach = np.clip(1.05 * (points[:, 1] - end) + 0.30 * top + 0.12, 0.2, None)
     fringe = np.zeros(len(points), bool)
     if style in ("fringe", "pixie"):
         azimuth, _ = spherical(points, SKULL_CENTRE)
         fringe = (relative[:, 2] > 0.5) & (scalp.elevation > 22) & (azimuth < 58)
-        ahead = np.stack([0.35 * points[:, 0] + (0.25 if style == "pixie" else 0.08), -0.3 + 0 * side, 1 + 0 * side], 1)
+        ahead = np.stack(
+            [0.35 * points[:, 0] + (0.25 if style == "pixie" else 0.08), -0.3 + 0 * side, 1 + 0 * side], 1
+        )
         direction[fringe] = (0.32 * scalp.normals + scalp.tangent(ahead))[fringe]
         comb[fringe] = 0.6 * ahead[fringe]
         # The skin runs steeply down to the brows at y 7.48: end the fringe above them.
@@ -220,7 +231,14 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         # Over the shoulders hair falls to the chest or the back instead of spreading sideways.
         wide = smoothstep(0.75, 1.05, np.abs(p[:, 0])) * smoothstep(6.5, 6.1, p[:, 1])
         nape = smoothstep(6.8, 6.2, p[:, 1]) * (p[:, 2] < 0.1)
-        fall = np.stack([-0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape, 0 * side, 0.40 * np.sign(p[:, 2] - 0.25) * wide], 1)
+        fall = np.stack(
+            [
+                -0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape,
+                0 * side,
+                0.40 * np.sign(p[:, 2] - 0.25) * wide,
+            ],
+            1,
+        )
         return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off + fall
 
     steps = 21 if end < 6 else 18
@@ -233,7 +251,9 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     }
     wave = waves.get(style, dict(curl=0.03, turns=1.3, loose=0.1) if curl else {})
     clump = 0.4 if style in ("fringe", "pixie") else 0.6
-    return Guides(grown, Comb(_ramp(clump, steps), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave)))
+    return Guides(
+        grown, Comb(_ramp(clump, steps), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave))
+    )
 
 
 def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
@@ -246,7 +266,9 @@ def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
     path = np.empty((len(a), steps, 3))
     for i in range(steps):
         u = i / (steps - 1)
-        q = SKULL_CENTRE + (np.sin((1 - u) * angle) / sine * a + np.sin(u * angle) / sine * b) * (near * (1 - u) + far * u)
+        q = SKULL_CENTRE + (np.sin((1 - u) * angle) / sine * a + np.sin(u * angle) / sine * b) * (
+            near * (1 - u) + far * u
+        )
         height, out = scalp.data.distance(q)
         over = 0.012 + depth * np.sin(np.pi * min(u, 0.85))
         hold = float(1 - smoothstep(0.75, 1.0, np.array(u)))
@@ -271,7 +293,9 @@ def _pulled(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         reach = (1.2, 1.55, 1.9)[length] * (0.85 + 0.15 * scalp.random("tail"))
         # Gravity wins soon, so that the tail hangs inside the frame at every yaw.
         direction = 0.55 * out + 0.35 * DOWN + 0.14 * scalp.noise("tail", count, 3)
-        tail = grow(scalp, path[:, -1], direction, reach, steps, 0.34, 0.06 + 0.05 * scalp.random("tail"), None, 0.03)
+        tail = grow(
+            scalp, path[:, -1], direction, reach, steps, 0.34, 0.06 + 0.05 * scalp.random("tail"), None, 0.03
+        )
     else:
         radius = d.uniform("radius", 0.26, 0.34) * (0.85 if style == "topknot" else 1.0)
         centre = ties + out * radius * 0.7

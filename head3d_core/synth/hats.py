@@ -23,7 +23,13 @@ MARGIN = 0.085
 """Room for hair between skull and hat (dm)."""
 WIDEST = 7.60
 """Height at which the skull is widest; above it the hat closes (dm)."""
-RIMS = {"beanie": (7.55, 0.15), "cap": (7.64, 0.14), "brim": (7.64, 0.12), "bucket": (7.60, 0.13), "headband": (7.66, 0.12)}
+RIMS = {
+    "beanie": (7.55, 0.15),
+    "cap": (7.64, 0.14),
+    "brim": (7.64, 0.12),
+    "bucket": (7.60, 0.13),
+    "headband": (7.66, 0.12),
+}
 """Height of the rim at the sides, and how much higher the front (lower the back) is (dm)."""
 TALL = {"beanie": 1.14, "cap": 1.06, "brim": 1.0, "bucket": 0.97, "headband": 1.0}
 """Height of the crown, relative to the skull."""
@@ -110,7 +116,9 @@ def _beanie(hat: Hat, fit: Fit) -> Solid:
     for out, up in ((0.015, 0.0), (0.055, -0.015), (0.062, 0.12), (0.058, 0.25), (0.03, 0.275), (0.0, 0.26)):
         ring = grid[0].copy()
         ring[:, 1] = rim + up
-        narrow = np.sqrt(np.clip(1 - (np.clip(ring[:, 1] - fit.centre[1], 0, None) / fit.axes[1]) ** 2 * 0.55, 0.1, 1))
+        narrow = np.sqrt(
+            np.clip(1 - (np.clip(ring[:, 1] - fit.centre[1], 0, None) / fit.axes[1]) ** 2 * 0.55, 0.1, 1)
+        )
         ring[:, 0] *= narrow
         ring[:, 2] = fit.centre[2] + (ring[:, 2] - fit.centre[2]) * narrow
         cuff.append(ring)
@@ -129,12 +137,21 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
     crown = sheet(grid, tints.reshape(-1, 4), closed=True)
     x = np.linspace(-1, 1, 29)
     angle = x * np.radians(64)
-    base = np.stack([fit.axes[0] * np.sin(angle), fit.rim_height(angle) + 0.03, fit.centre[2] + fit.axes[2] * np.cos(angle)], 1)
+    base = np.stack(
+        [
+            fit.axes[0] * np.sin(angle),
+            fit.rim_height(angle) + 0.03,
+            fit.centre[2] + fit.axes[2] * np.cos(angle),
+        ],
+        1,
+    )
     reach = 0.62 + 0.16 * hat.size
     rows = []
     for side, steps in ((1, np.linspace(0, 1, 9)), (-1, np.linspace(1, 0, 9))):
         for t in steps:
-            out = np.stack([0.10 * x, -0.20 * t - 0.17 * x * x * t, reach * np.sqrt(np.clip(1 - x * x, 0, 1))], 1)
+            out = np.stack(
+                [0.10 * x, -0.20 * t - 0.17 * x * x * t, reach * np.sqrt(np.clip(1 - x * x, 0, 1))], 1
+            )
             thick = 0.018 * side * (1 if t < 1 else 0.3)
             rows.append(base + out * t + [0, thick, 0])
     visor_colour = second if hat.size > 0.65 else 0.85 * colour
@@ -149,7 +166,7 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
 
 
 def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) -> Array:
-    """A brim [14, SECTORS, 3], upper then under side, growing from the rim outwards, falling by `fall` and curling up at the sides."""
+    """A brim [14, SECTORS, 3], upper then under side, growing from the rim; it falls, and curls up at the sides."""
     azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     out = grid[0] - fit.centre
     out[:, 1] = 0
@@ -172,7 +189,9 @@ def _fedora(hat: Hat, fit: Fit) -> Solid:
     brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
     band = grid[:5].copy()
     _push(band, slice(0, 5), 0.012, fit)
-    return join([_coloured(grid, colour), _coloured(brim, colour), _coloured(band, 0.45 * fabric(hat.second))])
+    return join(
+        [_coloured(grid, colour), _coloured(brim, colour), _coloured(band, 0.45 * fabric(hat.second))]
+    )
 
 
 def _bucket(hat: Hat, fit: Fit) -> Solid:
@@ -180,13 +199,26 @@ def _bucket(hat: Hat, fit: Fit) -> Solid:
     radius = np.array([1.0, 0.98, 0.955, 0.93, 0.905, 0.865, 0.80, 0.66, 0.44, 0.2, 0.01])
     height = np.array([0.0, 0.18, 0.36, 0.54, 0.72, 0.87, 0.94, 0.98, 1.0, 1.0, 1.0])
     grid = _dome(fit, radius, height)
-    return join([_coloured(grid, colour), _coloured(_brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0), 0.9 * colour)])
+    return join(
+        [
+            _coloured(grid, colour),
+            _coloured(_brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0), 0.9 * colour),
+        ]
+    )
 
 
 def _headband(hat: Hat, fit: Fit) -> Solid:
     azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     rows = []
-    for out, up in ((-0.03, 0.0), (0.0, 0.0), (0.012, 0.07), (0.014, 0.13), (0.012, 0.19), (0.0, BAND), (-0.04, BAND)):
+    for out, up in (
+        (-0.03, 0.0),
+        (0.0, 0.0),
+        (0.012, 0.07),
+        (0.014, 0.13),
+        (0.012, 0.19),
+        (0.0, BAND),
+        (-0.04, BAND),
+    ):
         y = fit.rim_height(azimuth) + up
         narrow = np.sqrt(np.clip(1 - np.clip((y - fit.centre[1]) / fit.axes[1], 0, 1) ** 2, 0, 1))
         x, z = fit.axes[0] * narrow * np.sin(azimuth), fit.axes[2] * narrow * np.cos(azimuth)

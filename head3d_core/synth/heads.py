@@ -58,7 +58,7 @@ def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity
     # The first vertices are the base mesh's: smoothing there is four times cheaper.
     smooth = data.smooth @ normals[: data.smooth.shape[1]].astype(np.float32)
     hair, man = identity.hair, identity.person.gender > 0.5
-    painted = np.zeros(len(vertices))
+    painted: Array = np.zeros(len(vertices))
     if hair.style != "bald":
         painted = masks.scalp_at(data.rest, *data.azimuth_elevation, hair.recession, hair.peak)
         bald = {"balding": 1.0}.get(hair.style, hair.thinning)
@@ -115,7 +115,9 @@ def _kept_strands(identity: Identity, data: Asset) -> Index | slice:
     return np.flatnonzero(keep)
 
 
-def _hair(skin: Array, normals: Array, brows: Array, identity: Identity, hat: Fit | None, data: Asset) -> Float32:
+def _hair(
+    skin: Array, normals: Array, brows: Array, identity: Identity, hat: Fit | None, data: Asset
+) -> Float32:
     hair = identity.hair
     parts: list[Float32] = []
     steps = FEWEST_POINTS
@@ -126,15 +128,15 @@ def _hair(skin: Array, normals: Array, brows: Array, identity: Identity, hat: Fi
             strands = squash(strands, hat)
         steps = max(steps, strands.shape[1])
         parts.append(strands if strands.shape[1] == steps else resample(strands, steps).astype(np.float32))
-    parts.append(grow_brows(identity.brows, brows, identity.seed, steps, skin, normals, data))
+    small = [grow_brows(identity.brows, brows, identity.seed, steps, skin, normals, data)]
     beard = grow_beard(identity.beard, identity.seed, steps, skin, normals, data)
     if beard is not None:
-        parts.append(beard)
-    spare = sum(len(p) for p in parts) - MOST_STRANDS
-    if spare > 0:  # a full beard under full hair: thin both evenly, keep their order
-        order = np.argsort(uniforms(stream_key(identity.seed, "spare"), MOST_STRANDS + spare), kind="stable")
-        return np.concatenate(parts)[np.sort(order[:MOST_STRANDS])]
-    return np.concatenate(parts)
+        small.append(beard)
+    room = MOST_STRANDS - sum(len(p) for p in small)
+    if parts and len(parts[0]) > room:  # a full beard under full hair: the hair gives way, evenly
+        order = np.argsort(uniforms(stream_key(identity.seed, "spare"), len(parts[0])), kind="stable")
+        parts[0] = parts[0][np.sort(order[:room])]
+    return np.concatenate([*parts, *small])
 
 
 def _triple(colour: Array) -> tuple[float, float, float]:
@@ -218,9 +220,9 @@ def build_head(identity: Identity) -> HeadGeometry:
         occluder=Mesh(
             vertices=occluder.astype(np.float32),
             normals=unit(occluder - occluder.mean(0)).astype(np.float32),
-            triangles=np.concatenate(
-                [s.triangles + k for s, k in zip(shade, shifts, strict=False)]
-            ).astype(np.int32),
+            triangles=np.concatenate([s.triangles + k for s, k in zip(shade, shifts, strict=False)]).astype(
+                np.int32
+            ),
         ),
         hair=_hair(vertices, normals, brows, identity, hat, data),
         material=_material(identity),

@@ -72,7 +72,17 @@ HEADS_MALE = ("bald", "balding", "balding", *("buzz", "crop", "side_part", "curl
 HEADS_FEMALE = (*("bob", "long", "long_wavy", "ponytail") * 3, *("fringe", "bun", "pixie", "shoulder_curly") * 2,
                 "afro", "curly", "topknot", "twin_tails", "buzz")  # fmt: skip
 """Hairstyles of the 25 women of a stratified block."""
-COLOURS = ("black", "black_brown", "dark_brown", "brown", "light_brown", "dark_blond", "blond", "auburn", "red")
+COLOURS = (
+    "black",
+    "black_brown",
+    "dark_brown",
+    "brown",
+    "light_brown",
+    "dark_blond",
+    "blond",
+    "auburn",
+    "red",
+)
 IRISES = ("dark_brown", "black_brown", "brown", "hazel", "blue_grey", "blue", "green_grey")
 
 
@@ -318,7 +328,9 @@ def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
         colour=d.choice("colour", COLOURS, weights),
         brightness=_r(d.uniform("brightness", 0.85, 1.15)),
         grey=_r(min(max(d.normal("grey", 0.22, greying), 0.0), 1.0) if person.years > 35 else 0.0),
-        gloss=_r(d.uniform("gloss", 0.35, 0.55) if style in ("afro", "curly") else d.uniform("gloss", 0.55, 1.1)),
+        gloss=_r(
+            d.uniform("gloss", 0.35, 0.55) if style in ("afro", "curly") else d.uniform("gloss", 0.55, 1.1)
+        ),
     )
 
 
@@ -330,7 +342,7 @@ def _brows(d: Draws, person: Person) -> Brows:
         gap=_r(d.uniform("gap", 0.11, 0.16)),
         length=_r(d.uniform("length", 0.42, 0.49)),
         height=_r(d.uniform("height", 0.005, 0.03)),
-        strands=900 + 100 * d.choice("strands", (0, 1, 2, 3, 4)),
+        strands=1100 + 100 * d.choice("strands", (0, 1, 2, 3, 4)),
     )
 
 
@@ -339,7 +351,9 @@ def _beard(d: Draws, person: Person) -> Beard:
         return Beard("none", 0.0, 0.0)
     kind = "none"
     if d.chance("any", 0.38):
-        kind = d.choice("kind", ("full", "short", "goatee", "moustache", "circle"), (0.3, 0.3, 0.13, 0.12, 0.15))
+        kind = d.choice(
+            "kind", ("full", "short", "goatee", "moustache", "circle"), (0.3, 0.3, 0.13, 0.12, 0.15)
+        )
     low, high = {"full": (0.16, 0.34), "short": (0.07, 0.10)}.get(kind, (0.09, 0.14))
     length = 0.0 if kind == "none" else d.uniform("length", low, high)
     return Beard(kind, _r(length), _r(d.uniform("stubble", 0.05, 0.7) if kind == "none" else 0.7))

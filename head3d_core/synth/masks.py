@@ -61,7 +61,9 @@ def crown(rest: Array) -> Array:
     """The part of the scalp that goes bald: 1 at the crown, 0 at the wreath of hair that stays."""
     d = rest - REST_CENTRE
     _, elevation = spherical(rest)
-    reach = np.hypot(d[:, 0] / 0.62, d[:, 2] / np.where(d[:, 2] > 0, 1.6, 1.05)) + 0.6 * (1 - smoothstep(14.0, 26.0, elevation))
+    reach = np.hypot(d[:, 0] / 0.62, d[:, 2] / np.where(d[:, 2] > 0, 1.6, 1.05)) + 0.6 * (
+        1 - smoothstep(14.0, 26.0, elevation)
+    )
     return 1 - smoothstep(0.75, 1.15, reach)
 
 

@@ -39,7 +39,11 @@ def macro_weights(person: Person) -> dict[str, float]:
     genders = {"female": 1 - person.gender, "male": person.gender}
 
     def hat(x: float, name: str) -> dict[str, float]:
-        return {f"min{name}": max(0.0, 1 - 2 * x), f"average{name}": 1 - abs(2 * x - 1), f"max{name}": max(0.0, 2 * x - 1)}
+        return {
+            f"min{name}": max(0.0, 1 - 2 * x),
+            f"average{name}": 1 - abs(2 * x - 1),
+            f"max{name}": max(0.0, 2 * x - 1),
+        }
 
     weights = {}
     for a, wa in ages.items():
@@ -94,7 +98,9 @@ def eye_sphere() -> Sphere:
     """The front three quarters of a sphere, rings around the gaze axis."""
     theta = np.linspace(0, 0.75 * np.pi, EYE_RINGS)[:, None]
     phi = np.linspace(0, 2 * np.pi, EYE_SECTORS, endpoint=False)[None]
-    points = np.stack(np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1)
+    points = np.stack(
+        np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1
+    )
     return Sphere(points.reshape(-1, 3), grid_triangles(EYE_RINGS, EYE_SECTORS, closed=True))
 
 

@@ -28,8 +28,7 @@ def paint(colour: Array, roughness: float, count: int) -> Array:
 
 def tube(path: Array, radius: float, colour: Array, roughness: float, closed: bool, sides: int = 8) -> Solid:
     """A round tube along `path` [N, 3]."""
-    path = np.asarray(path, float)
-    tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0)
+    tangent: Array = np.roll(path, -1, 0) - np.roll(path, 1, 0)
     if not closed:
         tangent[0], tangent[-1] = path[1] - path[0], path[-1] - path[-2]
     tangent = unit(tangent)

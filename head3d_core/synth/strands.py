@@ -7,6 +7,7 @@ lattice, read at the guides' points, passed on to the strands of each guide, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,7 +128,9 @@ def warp() -> Warp:
     weight = 1 / ((distance / 0.30) ** 4 + 0.02)
     weight /= weight.sum(1, keepdims=True)
     rows = np.repeat(np.arange(len(grid)), 24)
-    return Warp(source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source))))
+    return Warp(
+        source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source)))
+    )
 
 
 def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]:
@@ -184,7 +187,11 @@ def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps
         phase = phase + 2 * comb.loose * normals(stream_key(key, "loose"), count)
         length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
         angle = (phase[:, None] + 2 * np.pi * comb.turns * u * length[:, None]).astype(np.float32)
-        size = comb.curl * masks.smoothstep(0.0, 0.35, u) * (0.7 + 0.6 * uniforms(stream_key(key, "size"), count))[:, None]
+        size = (
+            comb.curl
+            * masks.smoothstep(0.0, 0.35, u)
+            * (0.7 + 0.6 * uniforms(stream_key(key, "size"), count))[:, None]
+        )
         size = size.astype(np.float32)
         points = points + (size * np.cos(angle))[..., None] * a + (size * np.sin(angle))[..., None] * b
     r = normals(stream_key(key, "frizz"), 4, count, 1).astype(np.float32)
@@ -193,7 +200,7 @@ def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps
     return points + x[..., None] * a + y[..., None] * b
 
 
-def _before_throat(points: NDArray[np.floating]) -> NDArray[np.bool_]:
+def _before_throat(points: Array) -> NDArray[np.bool_]:
     """[N] whether a strand hangs in front of the throat or the mouth, where single stray ones look wrong."""
     x, y, z = np.moveaxis(points, -1, 0)
     return ((np.abs(x) < 0.55) & (y < 6.7) & (z > 0.75)).any(1)
@@ -205,7 +212,19 @@ def _spatial_order(points: Array) -> Index:
     return np.lexsort((np.arctan2(d[:, 0], d[:, 2]), np.round(points[:, 1], 1)))
 
 
-def _strand_group(mask: Array, guides: int, strands: int, key: int, grower) -> tuple:  # type: ignore[no-untyped-def]
+@dataclass(frozen=True)
+class _Group:
+    """Strands grown together: their roots, points [N, M, 3], guide of each, and the guides."""
+
+    roots: Roots
+    points: Float32
+    guide: Index
+    guides: Guides
+
+
+def _grow_group(
+    mask: Array, guides: int, strands: int, key: int, grower: Callable[[Scalp], Guides]
+) -> _Group:
     data = asset()
     roots = scatter_roots(mask, guides, stream_key(key, "guides"), data)
     roots = roots.take(_spatial_order(roots.on(data.template)))
@@ -213,13 +232,13 @@ def _strand_group(mask: Array, guides: int, strands: int, key: int, grower) -> t
     grown = grower(scalp)
     places = scatter_roots(mask, strands, stream_key(key, "strands"), data)
     _, nearest = cKDTree(scalp.points).query(places.on(data.template))
-    places = places.take(np.argsort(nearest, kind="stable"))
+    places = places.take(np.argsort(nearest, kind="stable"))  # neighbours share baked light
     points, guide = interpolate(grown, places.on(data.template), key)
     clear = np.flatnonzero(~_before_throat(points))
-    return places.take(clear), points[clear], guide[clear], grown
+    return _Group(places.take(clear), points[clear], guide[clear], grown)
 
 
-def resample(points: NDArray[np.floating], steps: int) -> NDArray[np.floating]:
+def resample(points: Array, steps: int) -> Array:
     """Strands [N, M, C] with `steps` points instead of M, linear between the old ones."""
     at = np.linspace(0, points.shape[1] - 1, steps)
     low = np.minimum(at.astype(int), points.shape[1] - 2)
@@ -237,19 +256,25 @@ def _grown(style: str, length: int, curl: int) -> Style:
     if style == "mohawk":
         mask = mask * np.exp(-((data.rest[:, 0] / 0.24) ** 4))
     count = STRANDS + 1000 if style in ("buzz", "balding") else STRANDS
-    groups = [_strand_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
+    groups = [_grow_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
     if style in PULLED:
-        edge = np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2)) * (data.rest[:, 2] > 0.2) * data.body
+        edge = (
+            np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2))
+            * (data.rest[:, 2] > 0.2)
+            * data.body
+        )
         edge = edge * (masks.scalp(data.rest, softness=8.0) > 0)
-        groups.append(_strand_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
-    steps = groups[0][1].shape[1]
-    guides = np.concatenate([resample(grown.points, steps) for *_, grown in groups])
-    shift = np.cumsum([0, *(len(grown.points) for *_, grown in groups)])
-    roots = Roots(*(np.concatenate([getattr(g[0], name) for g in groups]) for name in ("vertices", "weights")))
-    reach = np.linalg.norm(guides - guides[:, :1], axis=-1).mean(0)
+        groups.append(_grow_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
+    steps = groups[0].points.shape[1]
+    guides = np.concatenate([resample(g.guides.points, steps) for g in groups])
+    shifts = np.cumsum([0, *(len(g.guides.points) for g in groups)])
+    roots = Roots(
+        np.concatenate([g.roots.vertices for g in groups]), np.concatenate([g.roots.weights for g in groups])
+    )
     azimuth, elevation = masks.spherical(roots.on(data.rest))
-    widths = [np.full((len(g[1]), steps, 1), g[3].comb.width) for g in groups]
-    points = [np.concatenate([resample(g[1], steps), w], 2) for g, w in zip(groups, widths, strict=True)]
+    widths = [np.full((len(g.points), steps, 1), g.guides.comb.width) for g in groups]
+    points = [np.concatenate([resample(g.points, steps), w], 2) for g, w in zip(groups, widths, strict=True)]
+    reach = np.linalg.norm(guides - guides[:, :1], axis=-1).mean(0)
     return Style(
         roots=roots,
         azimuth=azimuth,
@@ -257,7 +282,7 @@ def _grown(style: str, length: int, curl: int) -> Style:
         crown=masks.crown(roots.on(data.rest)),
         chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
         points=np.concatenate(points).astype(np.float32),
-        guide=np.concatenate([g[2] + s for g, s in zip(groups, shift, strict=False)]),
+        guide=np.concatenate([g.guide + k for g, k in zip(groups, shifts, strict=False)]),
         lattice=_trilinear(guides.reshape(-1, 3)),
         hold=np.exp(-reach / ROOT_REACH).astype(np.float32),
     )
@@ -279,7 +304,9 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
         skin = skin[data.mirror] * flip
     steps = len(style.hold)
     shift = style.lattice @ warp()(skin - data.template)
-    moved = np.zeros((len(shift) // steps, steps, 4), np.float32)  # four channels: whole rows are copied below
+    moved = np.zeros(
+        (len(shift) // steps, steps, 4), np.float32
+    )  # four channels: whole rows are copied below
     moved[..., :3] = shift.reshape(-1, steps, 3)
     strands = np.take(moved, style.guide[keep], axis=0)
     strands += style.points[keep]

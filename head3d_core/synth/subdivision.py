@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
 
 
@@ -78,7 +80,7 @@ def corner_matrix(triangles: Index, count: int) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, len(triangles)))
 
 
-def unit(a: NDArray[np.floating]) -> NDArray[np.floating]:
+def unit(a: Array) -> Array:
     """Vectors [..., 3] scaled to length 1 (zero stays zero)."""
     length = np.sqrt(np.einsum("...i,...i->...", a, a))
     return a / np.maximum(length, 1e-12)[..., None]

@@ -49,14 +49,20 @@ class Hat:
 
 def _fabric(d: Draws, name: str) -> Hsv:
     s = d.uniform(f"{name} saturation")
-    value = d.uniform(f"{name} dark", 0.10, 0.32) if d.chance(f"{name} is dark", 0.45) else d.uniform(name, 0.32, 0.88)
+    value = (
+        d.uniform(f"{name} dark", 0.10, 0.32)
+        if d.chance(f"{name} is dark", 0.45)
+        else d.uniform(name, 0.32, 0.88)
+    )
     return (round(d.uniform(f"{name} hue"), 4), round(0.7 * s * (0.5 + 0.5 * s), 4), round(value, 4))
 
 
 def draw_clothes(d: Draws, male: bool) -> Clothes:
     """A shirt: mostly plain; stripes run from the neck down, never a check (it would follow the mesh's T-pose)."""
     return Clothes(
-        neckline=d.choice("neckline", (0, 1, 2, 3), (0.6, 0.22, 0.18, 0.0) if male else (0.4, 0.27, 0.17, 0.16)),
+        neckline=d.choice(
+            "neckline", (0, 1, 2, 3), (0.6, 0.22, 0.18, 0.0) if male else (0.4, 0.27, 0.17, 0.16)
+        ),
         pattern=d.choice("pattern", (0, 1), (0.86, 0.14)),
         colour=_fabric(d, "colour"),
         second=_fabric(d, "second"),
