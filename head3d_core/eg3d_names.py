@@ -289,7 +289,7 @@ def load_storage(raw: bytes) -> Tensor:
                     what = str(argument).replace(" ", ".") if opcode.name == "GLOBAL" else opcode.name
                     raise refuse(f"{what[:120]} inside a tensor storage")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
+            warnings.simplefilter("ignore")  # typed storages are deprecated, but these files hold them
             storage = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
             values = torch.empty(0, dtype=storage.dtype).set_(storage.untyped())
     except Head3DError:
