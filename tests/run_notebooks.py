@@ -59,6 +59,7 @@ def execute(path: Path, timeout: int, in_place: bool) -> str | None:
         bar.close()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps: they would differ in every commit
+    notebook.metadata["language_info"] = {"name": "python"}  # not the version that happened to run it
     text = nbformat.writes(notebook)
     write(OUT / path.name, text if text.endswith("\n") else text + "\n")
     write(OUT / path.with_suffix(".html").name, HTMLExporter().from_notebook_node(notebook)[0])
