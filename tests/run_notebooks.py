@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -54,7 +55,7 @@ def execute(path: Path, timeout: int, in_place: bool) -> str | None:
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
-        error = str(problem).strip()
+        error = re.sub(r"\x1b\[[0-9;]*m", "", str(problem)).strip()  # without terminal colours
     finally:
         bar.close()
     for cell in notebook.cells:
