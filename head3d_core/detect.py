@@ -134,7 +134,10 @@ def wilson(found: int, count: int, z: float = 1.959964) -> Rate:
     share, weight = found / count, z * z / count
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return Rate(found, count, max(0.0, centre - half), min(1.0, centre + half))
+    # At both ends the bound is exact, which rounding would miss.
+    low = max(0.0, centre - half) if found else 0.0
+    high = min(1.0, centre + half) if found < count else 1.0
+    return Rate(found, count, low, high)
 
 
 def detection_rate(images: Tensor, threshold: float = THRESHOLD, device: str = "cpu") -> Rate:

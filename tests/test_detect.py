@@ -1,0 +1,91 @@
+"""Rates with intervals, and MTCNN on pictures where the answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from head3d_core import detect
+from head3d_core.errors import Head3DError
+
+
+def astronaut() -> np.ndarray:
+    from skimage import data
+
+    return data.astronaut()
+
+
+def portrait() -> Tensor:
+    """The astronaut's head and shoulders, [3, 256, 256]."""
+    return torch.from_numpy(astronaut()[0:256, 96:352].copy()).movedim(-1, 0)
+
+
+@pytest.mark.parametrize(("found", "count"), [(98, 100), (0, 50), (50, 50), (1, 3)])
+def test_wilson_solves_its_equation(found: int, count: int) -> None:
+    """The bounds are where |found/count - p| = z sqrt(p (1 - p) / count)."""
+    got = detect.wilson(found, count)
+    z, share = 1.959964, found / count
+
+    def gap(p: float) -> float:
+        return abs(share - p) - z * math.sqrt(p * (1 - p) / count)
+
+    low = 0.0 if found == 0 else brentq(gap, 1e-12, share - 1e-9)
+    high = 1.0 if found == count else brentq(gap, share + 1e-9, 1 - 1e-12)
+    assert got.low == pytest.approx(low, abs=1e-6)
+    assert got.high == pytest.approx(high, abs=1e-6)
+    assert got.low <= got.rate <= got.high
+
+
+def test_wilson_of_nothing() -> None:
+    none = detect.wilson(0, 0)
+    assert math.isnan(none.rate)
+    assert (none.low, none.high) == (0.0, 1.0)
+    with pytest.raises(Head3DError, match="3 of 2"):
+        detect.wilson(3, 2)
+
+
+def test_a_photograph_and_pictures_without_a_face() -> None:
+    noise = torch.randint(
+        0, 256, (3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    images = torch.stack([portrait(), torch.full((3, 256, 256), 255, dtype=torch.uint8), noise])
+    probability = detect.face_probability(images)
+    assert probability[0] > 0.99
+    assert (probability[1:] < detect.THRESHOLD).all()
+    rate = detect.detection_rate(images)
+    assert (rate.found, rate.count) == (1, 3)
+    assert "33.3% (1 of 3" in str(rate)
+    assert detect.detection_rate(images[:0]).count == 0
+
+
+def test_landmarks_are_on_the_face_and_in_order() -> None:
+    (face,) = detect.find_faces(portrait()[None])[0]
+    right_eye, left_eye, nose, right_mouth, left_mouth = face.landmarks
+    assert face.landmarks.dtype == np.float64
+    assert right_eye[0] < nose[0] < left_eye[0]
+    assert right_mouth[0] < left_mouth[0]
+    assert max(right_eye[1], left_eye[1]) < nose[1] < min(right_mouth[1], left_mouth[1])
+    left, top, right, bottom = face.box
+    assert ((face.landmarks > (left, top)) & (face.landmarks < (right, bottom))).all()
+
+
+def test_sizes() -> None:
+    """Arrays of several sizes go one by one; tensors of another size are judged at 256²."""
+    whole, part = detect.find_faces([astronaut(), portrait().movedim(0, -1).numpy()])
+    assert len(whole) >= 1
+    assert len(part) == 1
+    np.testing.assert_allclose(whole[0].landmarks - (96, 0), part[0].landmarks, atol=3)
+    large = torch.nn.functional.interpolate(portrait()[None].float(), scale_factor=2, mode="nearest").byte()
+    assert detect.face_probability(large)[0] > 0.99
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(Head3DError, match=r"uint8 \[N, 3, H, W\]"):
+        detect.find_faces(torch.zeros(1, 3, 256, 256))
+    with pytest.raises(Head3DError, match=r"uint8 \[N, 3, H, W\]"):
+        detect.detection_rate(torch.zeros(3, 256, 256, dtype=torch.uint8))
