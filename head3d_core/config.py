@@ -116,6 +116,7 @@ class GeneratorConfig:
             self, "z_dim", "w_dim", "channel_base", "plane_channels", "decoder_hidden", "neural_resolution"
         )
         _check_power_of_two(self, "image_resolution", "plane_resolution")
+        _check_layers(self)
         if self.decoder_features < 3:
             raise Head3DError(
                 f"decoder_features must be at least 3 (the first three are rgb), got {self.decoder_features}"
@@ -134,7 +135,7 @@ class GeneratorConfig:
     def from_dict(cls, data: dict[str, Any]) -> GeneratorConfig:
         """Inverse of `to_dict`. Raises Head3DError for unknown fields."""
         values = _known(cls, data)
-        if isinstance(values.get("render"), dict):
+        if not isinstance(values.get("render", RenderOptions()), RenderOptions):
             values["render"] = RenderOptions(**_known(RenderOptions, values["render"]))
         if values.get("sr_channels") is not None:
             values["sr_channels"] = tuple(values["sr_channels"])
@@ -163,6 +164,7 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         _check_sizes(self, "channel_base", "channel_max", "group_size")
         _check_power_of_two(self, "image_resolution")
+        _check_layers(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary; `from_dict` reads it back."""
@@ -200,7 +202,16 @@ def _check_power_of_two(config: Any, *names: str) -> None:
             raise Head3DError(f"{name} must be a power of two of at least 4, got {value!r}")
 
 
+def _check_layers(config: Any) -> None:
+    if not isinstance(config.mapping_layers, int) or not 1 <= config.mapping_layers <= 64:
+        raise Head3DError(f"mapping_layers must be between 1 and 64, got {config.mapping_layers!r}")
+
+
 def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise Head3DError(
+            f"{cls.__name__} is read from a dictionary of its fields, got {type(data).__name__}"
+        )
     names = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(data) - names)
     if unknown:
