@@ -119,6 +119,6 @@ def sample_light(seed: int, kind: Kind) -> Light:
         strength = draws.uniform("key", 0.15, 1.1)
     warmth = draws.uniform("warmth", -0.5, 1.0)
     colour = strength * np.array([1.0, 1 - 0.06 * warmth, 1 - 0.14 * warmth])
-    return Light(
-        sky, direction.astype(np.float32), colour.astype(np.float32), draws.uniform("exposure", 0.92, 1.08)
-    )
+    # A photographer (or the camera's meter) opens up for a weak key light and stops down for a strong one.
+    exposure = draws.uniform("exposure", 0.92, 1.08) * 1.25 / (1 + 0.5 * strength)
+    return Light(sky, direction.astype(np.float32), colour.astype(np.float32), exposure)

@@ -48,9 +48,29 @@ float noise(vec3 x) {
                    mix(hash31(i + vec3(0, 1, 1)), hash31(i + vec3(1, 1, 1)), f.x), f.y), f.z);
 }
 
-// Four octaves of value noise, about [0, 0.94].
+// A turn off the axes: value noise is blocky along its lattice, and a face's features are level and upright.
+const mat3 TURN = mat3(.36, .48, -.80, -.80, .60, 0., .48, .64, .60);
+
+// Four octaves of value noise, each on its own lattice; about [0, 0.94].
 float fbm(vec3 p) {
-    return .5 * noise(p) + .25 * noise(p * 2.03 + 7.) + .125 * noise(p * 4.01 + 3.) + .0625 * noise(p * 8.1 + 1.);
+    float total = 0., weight = .5;
+    for (int k = 0; k < 4; k++) {
+        p = TURN * p;
+        total += weight * noise(p);
+        p = p * 2.03 + 7.;
+        weight *= .5;
+    }
+    return total;
+}
+
+// Round spots, one in each unit cell that draws one: 1 in the middle, 0 outside; ragged edge. `share` of cells have one.
+float spots(vec3 p, float share, float radius) {
+    p = TURN * p;
+    vec3 cell = floor(p);
+    vec3 at = .28 + .44 * vec3(hash31(cell + 1.), hash31(cell + 17.), hash31(cell + 31.));
+    float size = radius * (.5 + hash31(cell + 71.));
+    float d = length(fract(p) - at) + .5 * size * (noise(p * 5.) - .5);
+    return step(1. - share, hash31(cell + 53.)) * (1. - smoothstep(.55 * size, size, d));
 }
 
 // Anisotropic Gaussian bump of height 1 at c.

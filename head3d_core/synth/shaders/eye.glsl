@@ -8,11 +8,11 @@ vec3 shade_eye(Surface s) {
     float r = angle / iris_angle;
     float fibres = noise(vec3(cos(around) * 9., sin(around) * 9., r * 2.) + texture_offset * 5.) * .6
         + noise(vec3(cos(around) * 22., sin(around) * 22., r * 3.) + texture_offset) * .4;
-    vec3 white = vec3(.80, .77, .745) * mix(1., .86, smoothstep(.5, 1.5, angle));
+    vec3 white = vec3(.70, .665, .64) * mix(1., .86, smoothstep(.5, 1.5, angle));
     float vein = smoothstep(.62, .8, noise(o * 9. + texture_offset * 3.)) * smoothstep(.55, 1.3, angle);
     white = mix(white, vec3(.75, .50, .46), vein * .45);
     white = mix(white, white * vec3(1., .93, .84), ageing * .6);
-    vec3 iris = mix(iris_inner, iris_outer, smoothstep(.3, .75, r + .5 * (fibres - .5))) * (.60 + .95 * fibres);
+    vec3 iris = mix(iris_inner, iris_outer, smoothstep(.3, .75, r + .5 * (fibres - .5))) * (.75 + 1.15 * fibres);
     iris *= mix(.55, 1., smoothstep(.35, .55, r)) * (1. - .65 * smoothstep(.80, 1., r));    // collarette, limbal ring
     // The cornea focuses light on the side of the iris away from the lamp.
     vec3 lamp = normalize(key_direction + vec3(0, .2, .2));
@@ -25,10 +25,11 @@ vec3 shade_eye(Surface s) {
     vec3 c = albedo * light;
     // Catchlight of the key light on the cornea, and a faint image of the sky.
     vec3 mirror = reflect(-s.view, s.n);
-    float glint = smoothstep(.958, .985, dot(mirror, normalize(key_direction + vec3(0, .25, .3))));
-    c += key_colour * glint * .95 * (.4 + .6 * key) * smoothstep(1.35, .7, r);
-    float window = smoothstep(.90, .95, dot(mirror, normalize(vec3(-.35 * sign(key_direction.x), .55, .8))));
-    c += sky_mean() * window * .16 * smoothstep(1.3, .7, r);
+    // A lamp seen in the eye is far brighter than the iris: enough of it to survive the filter to pixels.
+    float glint = smoothstep(.945, .972, dot(mirror, normalize(key_direction * vec3(.8, .35, 1) + vec3(0, .15, .4))));
+    c += (key_colour + .35 * sky_mean()) * glint * 1.3 * (.5 + .5 * key) * smoothstep(1.4, .8, r);
+    float window = smoothstep(.86, .93, dot(mirror, normalize(vec3(-.45 * sign(key_direction.x), -.25, .85))));
+    c += sky_mean() * window * .045 * smoothstep(1.2, .8, r);
     float fresnel = .03 + .5 * pow(1. - max(dot(s.n, s.view), 0.), 5.);
     return c + sky_radiance(mirror) * fresnel * 1.2 * s.light.a;
 }

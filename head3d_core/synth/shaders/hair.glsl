@@ -31,7 +31,7 @@ vec3 shade_hair(vec3 p, vec3 view, int segment, float rotation, out vec3 normal)
     // Grey hair: each strand has its own threshold, softened so that a mixed head does not look salted.
     float threshold = hash11(float(strand) * 3.1 + .7);
     float white = smoothstep(threshold - .7, threshold + .7, grey * 2.2 - .6);
-    colour = mix(colour, vec3(.44, .43, .415) * (.88 + .24 * own), white * .92);
+    colour = mix(colour, vec3(.36, .35, .335) * (.88 + .24 * own), white * .92);
     if (brow) colour = brow_colour * (.7 + .6 * own);
 
     float tl = dot(t, key_direction), tv = dot(t, view);

@@ -17,16 +17,21 @@ float collar_height(vec3 r) {
 // Wrinkles and folds of age as a height field in rest space (dm, up to a scale); read through differences.
 float wrinkle_height(vec3 r, vec3 s) {
     vec3 a = vec3(abs(r.x), r.yz);
-    float wobble = noise(s * vec3(3., 1., 3.)) * 4.;
-    float h = .55 * sin(r.y * 46. + wobble) * bump(r, vec3(0, 7.80, 1.5), vec3(.52, .15, .6));
-    float crow = atan(a.y - 7.27, a.x - .34);
-    h += .45 * sin(crow * 26. + wobble) * bump(a, vec3(.60, 7.25, 1.1), vec3(.10, .14, .3));
-    // Bags under the eyes, the fold from nostril to mouth corner, frown lines.
-    h -= .60 * exp(-pow((a.y - 7.06 + .25 * pow(a.x - .30, 2.)) / .022, 2.)) * bump(a, vec3(.30, 7.06, 1.4), vec3(.17, .12, .3));
+    float wobble = noise(s * vec3(2.5, 1., 2.5)) * 3.;
+    // Lines across the forehead, narrow valleys rather than waves.
+    float line = abs(fract(r.y * 7.2 + wobble * .22) - .5) * 2.;
+    float h = -.9 * smoothstep(.30, .0, line) * bump(r, vec3(0, 7.78, 1.5), vec3(.50, .17, .6)) * (.5 + noise(s * 3.));
+    // Crow's feet fan out from the eye's corner.
+    float fan = abs(fract(atan(a.y - 7.27, a.x - .36) * 3.2 + wobble * .15) - .5) * 2.;
+    h -= .8 * smoothstep(.5, .0, fan) * bump(a, vec3(.62, 7.25, 1.1), vec3(.12, .13, .3));
+    // Bags under the eyes, the folds from nostril to mouth corner, frown lines, lines on the upper lip and the neck.
+    h -= .8 * exp(-pow((a.y - 7.055 + .25 * pow(a.x - .30, 2.)) / .02, 2.)) * bump(a, vec3(.30, 7.06, 1.4), vec3(.17, .12, .3));
     float fold = a.x - (.235 + .42 * (6.92 - a.y));
-    h -= 1.3 * exp(-pow(fold / .028, 2.)) * smoothstep(6.50, 6.60, a.y) * smoothstep(6.98, 6.86, a.y) * step(.9, r.z);
-    h -= .5 * exp(-pow((a.x - .07) / .018, 2.)) * bump(a, vec3(.07, 7.45, 1.6), vec3(.1, .09, .4));
-    return h + .5 * (noise(s * vec3(17., 30., 17.)) - .5);
+    h -= 1.6 * exp(-pow(fold / .026, 2.)) * smoothstep(6.50, 6.62, a.y) * smoothstep(6.96, 6.84, a.y) * step(.9, r.z);
+    h -= .7 * exp(-pow((a.x - .07) / .016, 2.)) * bump(a, vec3(.07, 7.45, 1.6), vec3(.1, .09, .4));
+    float ring = abs(fract(r.y * 4.1 + .5 * r.z + wobble * .1) - .5) * 2.;
+    h -= .8 * smoothstep(.25, .0, ring) * bump(r, vec3(0, 5.9, .9), vec3(.6, .3, .6));
+    return h + .35 * noise(TURN * s * 16.) + .25 * noise(s * vec3(20., 34., 20.));
 }
 
 vec3 wrinkle_slope(vec3 r, vec3 s) {
@@ -40,7 +45,7 @@ vec3 wrinkle_slope(vec3 r, vec3 s) {
 float pore(vec3 s) { return noise(s * 34.) * .6 + noise(s * 75.) * .4; }
 
 vec3 skin_albedo(vec3 r, vec4 mask, out float lip) {
-    vec3 s = r + texture_offset * 3.7, a = vec3(abs(r.x), r.yz);
+    vec3 s = TURN * (r + texture_offset * 3.7), a = vec3(abs(r.x), r.yz);
     lip = max(mask.x, 0.);
     float lid = max(-mask.x, 0.);
     float coarse = fbm(s * 2.2), middle = fbm(s * 9.);
@@ -49,21 +54,18 @@ vec3 skin_albedo(vec3 r, vec4 mask, out float lip) {
     float red = blush * (.9 * bump(a, vec3(.62, 6.98, 1.20), vec3(.34, .27, .4))
         + .8 * bump(r, vec3(0, 6.92, 1.85), vec3(.26, .2, .35)) + .35 * bump(r, vec3(0, 6.25, 1.5), vec3(.3, .18, .3))
         + .6 * bump(a, vec3(.86, 7.1, .5), vec3(.12, .3, .3))) + (coarse - .45) * .9 + (middle - .45) * .5;
-    c *= mix(vec3(1), vec3(1.03, .80, .79), clamp(red * .8, -.18, 1.3));
+    c *= mix(vec3(1), vec3(1.04, .77, .76), clamp(red * .85, -.18, 1.3));
     // Forehead a little yellower than the cheeks, jaw a little cooler, as portrait painters have it.
     c *= mix(vec3(1), vec3(1., 1.01, .95), bump(r, vec3(0, 7.75, 1.3), vec3(.7, .3, .7)));
     c *= 1. - .14 * (noise(s * 38.) - .5) - .09 * (noise(s * 85.) - .5);
     c *= mix(vec3(1), vec3(.80, .74, .79), bump(a, vec3(.31, 7.12, 1.42), vec3(.21, .075, .25)) * (.25 + .75 * ageing));
     c *= mix(vec3(1), vec3(.86, .76, .76), bump(a, vec3(.32, 7.33, 1.45), vec3(.2, .07, .25)) * .7);
     c = mix(c, c * vec3(.45, .35, .42) + .02, eyeshadow * bump(a, vec3(.33, 7.36, 1.42), vec3(.22, .10, .25)));
-    float spot = smoothstep(.70, .80, noise(s * 26.)) * bump(r, vec3(0, 7.02, 1.6), vec3(.75, .35, .8));
-    c *= mix(vec3(1), vec3(.70, .55, .45), spot * freckles);
-    float old_spot = smoothstep(.78, .86, noise(s * 11. + 9.));
-    c *= mix(vec3(1), vec3(.74, .62, .53), old_spot * .6 * max(0., ageing - .2));
-    vec3 cell = floor(s * 3.1);
-    vec3 mole_at = vec3(hash31(cell + 1.), hash31(cell + 17.), hash31(cell + 31.));
-    float mole = step(.74, hash31(cell + 53.)) * (1. - smoothstep(.025, .055, length(fract(s * 3.1) - .2 - .6 * mole_at)));
-    c *= mix(vec3(1), vec3(.45, .36, .32), mole * .7);
+    float freckle = max(spots(s * 13., .6, .28), .7 * spots(s * 19. + 5., .6, .3));
+    freckle *= bump(r, vec3(0, 7.02, 1.6), vec3(.75, .35, .8));
+    c *= mix(vec3(1), vec3(.72, .56, .46), freckle * freckles);
+    c *= mix(vec3(1), vec3(.76, .66, .58), spots(s * 5. + 9., .35, .22) * max(0., ageing - .2));
+    c *= mix(vec3(1), vec3(.45, .36, .32), spots(s * 3.1, .22, .055) * .75);
     c = mix(c, c * vec3(.45, .33, .30), lid * .45);
     c = mix(c, scalp_colour, clamp(mask.y * scalp_paint * (.72 + .28 * noise(s * 60.)), 0., 1.));
     c = mix(c, mix(c * vec3(.55, .55, .58), scalp_colour, .35), mask.z * stubble * (.55 + .45 * noise(s * 70.)));
@@ -109,7 +111,7 @@ vec3 shade_skin(Surface s, vec3 smooth_normal, vec4 soft, int part) {
         vec3 slope = vec3(pore(noise_at + vec3(e, 0, 0)) - h, pore(noise_at + vec3(0, e, 0)) - h,
                           pore(noise_at + vec3(0, 0, e)) - h) / e * .0026 * (1. - lip) * (1. + .8 * ageing);
         when (ageing > .05 && s.rest.y > 6. && s.rest.z > .5)
-            slope += wrinkle_slope(s.rest, noise_at) * .0075 * ageing * (1. - lip);
+            slope += wrinkle_slope(s.rest, noise_at) * .010 * ageing * (1. - lip);
         slope -= n * dot(slope, n);
         detail = normalize(n - slope);
         // Furrows also hold less light.

@@ -22,9 +22,11 @@ float ggx(vec3 n, vec3 v, vec3 l, float roughness) {
     return a * a / (PI * d * d) * nl / (4. * (nl * (1. - k) + k) * (nv * (1. - k) + k) + 1e-4);
 }
 
-// Filmic shoulder, then the sRGB curve.
+// A little contrast about middle grey, a filmic shoulder (ever flatter from 0.55 towards 1), then the sRGB curve.
 vec3 tone(vec3 c) {
     c *= exposure;
-    c = clamp(c * (1. + c * .13) / (1. + c * .36), 0., 1.);
+    c = .18 * pow(max(c, vec3(0)) / .18, vec3(1.12)) * .92;
+    c *= (1. + c * .13) / (1. + c * .36);
+    c = min(c, .55 + .45 * (1. - exp(-max(c - .55, 0.) / .45)));
     return mix(12.92 * c, 1.055 * pow(c, vec3(1. / 2.4)) - .055, step(.0031308, c));
 }
