@@ -1,0 +1,80 @@
+// Arguments of the ray kernels, and who launches what.
+#pragma once
+
+#include "cuda/device.cuh"
+
+namespace head3d {
+
+template <typename T>
+struct RenderArgs {
+  const T* w0;          // [hidden, C]
+  const T* b0;          // [hidden]
+  const T* w1;          // [1 + F, hidden]
+  const T* b1;          // [1 + F]
+  const T* origins;     // [N, R, 3]
+  const T* directions;  // [N, R, 3]
+  const T* near;        // [N, R]
+  const T* far;         // [N, R]
+  const int64_t* seeds;  // [N] or null
+  int64_t images, rays;  // N, R
+  int samples, fine_samples, axes, hidden, features;
+  T box_warp;
+  bool disparity, white_back;
+};
+
+template <typename T>
+struct RenderOutput {
+  T* features;  // [N, R, F]
+  T* depth;     // [N, R]
+  T* opacity;   // [N, R]
+};
+
+template <typename T>
+struct RenderGrads {
+  // results of the forward pass and the gradients that come in
+  const T* features;       // [N, R, F]
+  const T* depth;          // [N, R]
+  const T* opacity;        // [N, R]
+  const T* grad_features;  // [N, R, F]
+  const T* grad_depth;     // [N, R]
+  const T* grad_opacity;   // [N, R]
+  // the gradients that go out; null: not wanted
+  T* planes;      // [N, 3, H, W, C]
+  T* w0;          // [hidden, C]
+  T* b0;          // [hidden]
+  T* w1;          // [1 + F, hidden]
+  T* b1;          // [1 + F]
+  T* origins;     // [N, R, 3]
+  T* directions;  // [N, R, 3]
+};
+
+// Sizes that the tensor-core kernels are written for: EG3D's decoder. Other sizes take the plain kernels.
+constexpr int kChannels = 32, kHidden = 64, kFeatures = 32;
+constexpr int kMostSamples = 1024;  // samples + fine_samples that fit in shared memory beside the rest
+
+// Plain kernels: any size up to kPlainChannels, float or double, one thread a ray.
+constexpr int kPlainChannels = 128;
+template <typename T>
+void launch_render_plain(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out,
+                         T* scratch, int64_t threads, cudaStream_t stream);
+template <typename T>
+void launch_render_plain_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
+                                  T* scratch, int64_t threads, cudaStream_t stream);
+int64_t plain_scratch_per_ray(int samples, int fine_samples);
+
+// Tensor-core kernels. Planes have channels innermost: half for mixed, float for strict precision.
+template <typename P>
+void launch_render_tiles(const PlaneView<const P>& planes, const RenderArgs<float>& args, const RenderOutput<float>& out,
+                         int device, cudaStream_t stream);
+template <typename P>
+void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
+                                  const RenderGrads<float>& grads, int device, cudaStream_t stream);
+
+// Copies planes of any strides to [N, 3, H, W, C] of type P.
+template <typename P>
+void launch_repack(const PlaneView<const float>& planes, int64_t images, P* out, cudaStream_t stream);
+
+// True if the kernels can read these planes in place: channels innermost, 16-byte aligned taps.
+bool readable_in_place(const Tensor& planes);
+
+}  // namespace head3d

@@ -1,0 +1,308 @@
+// Rays on tensor cores, backward: samples are found and decoded again, front to back, and differentiated at once.
+//
+// L depends on weight_i through v_i = d L / d weight_i. With T the transmittance, d L / d alpha_i = T_i v_i -
+// (sum_{k > i} weight_k v_k) / (1 - alpha_i). The sum behind i is the sum of all, which the results of the forward pass
+// give, less what has been passed; so one pass from the front is enough. Tiles overlap by one sample: the interval behind a
+// sample needs the next sample too. Gradients of planes and weights are added with atomics: their order, and so the last
+// bits, differ from run to run.
+#include <algorithm>
+
+#include "cuda/march_warp.cuh"
+#include "cuda/tile_backward.cuh"
+
+namespace head3d {
+namespace {
+
+#ifndef HEAD3D_BACKWARD_BLOCKS
+#define HEAD3D_BACKWARD_BLOCKS 2
+#endif
+
+template <typename P>
+struct BlockMemory {
+  ForwardWeights<P> forward;
+  BackwardWeights<P> backward;
+  TileMemory tiles[kBackwardWarps];
+};
+
+// What the passage from the front carries from tile to tile.
+struct BackwardState {
+  MarchState march;
+  float share = 0.f, grad_sigma = 0.f;  // of the interval that ends at the next tile's first sample
+  float passed = 0.f;                   // sum of weight_i v_i so far
+  float dot = 0.f;                      // grad_features . colour of the last sample
+};
+
+// Gradients that come in along one ray.
+struct RayGrads {
+  float depth, grad_depth, grad_opacity, total;
+};
+
+__device__ __forceinline__ RayGrads load_grads(const RenderArgs<float>& args, const RenderGrads<float>& grads, int64_t index,
+                                               int lane, float (&grad_features)[8]) {
+  const int t = lane & 3;
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    const float2 two = *reinterpret_cast<const float2*>(grads.grad_features + index * kFeatures + 8 * q + 2 * t);
+    grad_features[2 * q] = two.x;
+    grad_features[2 * q + 1] = two.y;
+  }
+  // lane = feature
+  const float grad = grads.grad_features[index * kFeatures + lane];
+  float all = grad, dot = grad * (grads.features[index * kFeatures + lane] + 1.f);
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    all += __shfl_xor_sync(kAllLanes, all, step);
+    dot += __shfl_xor_sync(kAllLanes, dot, step);
+  }
+  const float opacity = grads.opacity[index];
+  RayGrads ray;
+  ray.grad_opacity = grads.grad_opacity[index] - (args.white_back ? 2.f * all : 0.f);
+  ray.depth = opacity > 0.f ? grads.depth[index] : 0.f;
+  ray.grad_depth = opacity > 0.f ? grads.grad_depth[index] / opacity : 0.f;
+  // sum_i weight_i v_i; the depth's part is 0, as depth is the weighted mean itself
+  ray.total = dot - (args.white_back ? 2.f * (1.f - opacity) * all : 0.f) + ray.grad_opacity * opacity;
+  return ray;
+}
+
+// The marcher's derivative over one tile. Lane r has sample r; returns the gradient of its sigma and, in `share`, the
+// derivative of every feature by its colour. The last row waits for the next tile unless it is the ray's last sample.
+__device__ __forceinline__ float march_backward(float sigma, float depth, float dot, const RayGrads& ray, bool last_tile,
+                                                BackwardState& state, float& share) {
+  const int r = threadIdx.x & 15;
+  const float sigma_before = from_before(sigma, state.march.sigma), depth_before = from_before(depth, state.march.depth);
+  const float dot_before = from_before(dot, state.dot);
+  const Interval interval(sigma_before, sigma, depth_before, depth);
+  const float floor_ = static_cast<float>(kTransmittanceFloor);
+  const float product = running_product(r == 0 ? 1.f : interval.through + floor_);
+  const float transmittance = state.march.transmittance * from_before(product, 1.f);
+  float weight = r == 0 ? 0.f : interval.alpha * transmittance;
+  const float v = dot + dot_before + ray.grad_depth * (0.5f * (depth + depth_before) - ray.depth) + ray.grad_opacity;
+  const float passed = state.passed + running_sum(r == 0 ? 0.f : weight * v);
+  const float behind = ray.total - passed;
+  // d alpha / d density = delta (1 - alpha); d density / d sigma = sigmoid(sigma - 1)
+  const float grad_density =
+      interval.delta * (interval.through * transmittance * v - behind * (interval.through / (interval.through + floor_)));
+  float grad_sigma = grad_density / (1.f + expf(1.f - interval.mean_sigma));
+  if (r == 0) {
+    weight = state.share;
+    grad_sigma = state.grad_sigma;
+  }
+  state.march.transmittance *= __shfl_sync(kAllLanes, product, 15);
+  state.march.sigma = __shfl_sync(kAllLanes, sigma, 15);
+  state.march.depth = __shfl_sync(kAllLanes, depth, 15);
+  state.passed = __shfl_sync(kAllLanes, passed, 15);
+  state.dot = __shfl_sync(kAllLanes, dot, 15);
+  state.share = __shfl_sync(kAllLanes, weight, 15);
+  state.grad_sigma = __shfl_sync(kAllLanes, grad_sigma, 15);
+  const float next_weight = __shfl_down_sync(kAllLanes, weight, 1, 16);
+  const float next_grad = __shfl_down_sync(kAllLanes, grad_sigma, 1, 16);
+  if (r == 15) {
+    share = last_tile ? weight : 0.f;
+    return last_tile ? 0.5f * grad_sigma : 0.f;
+  }
+  share = weight + next_weight;
+  return 0.5f * (grad_sigma + next_grad);
+}
+
+// First pass: weights of the stratified samples, and from them all depths. Leaves them in at.all (or at.coarse).
+template <typename P>
+__device__ __forceinline__ const float* find_samples(const TileView<const P>& planes, const P* image,
+                                                     const RenderArgs<float>& args, const ForwardWeights<P>& weights,
+                                                     const RayInput& ray, const RaySamples& at, float scale, int lane) {
+  const int g = lane >> 2, t = lane & 3, count = args.samples;
+  place_coarse(args, ray, at, lane);
+  if (args.fine_samples == 0) return at.coarse;
+  MarchState state;
+  int start = 0;
+  for (; start < count && !(state.transmittance < kOpaque<P>); start += kTile) {
+    float x0[kSlots], x1[kSlots], point[3];
+    point_at(ray, at.coarse[min(start + g, count - 1)], point);
+    gather(planes, image, point, args.axes, scale, t, x0);
+    point_at(ray, at.coarse[min(start + g + 8, count - 1)], point);
+    gather(planes, image, point, args.axes, scale, t, x1);
+    Decoded decoded;
+    decode(weights, x0, x1, lane, false, decoded, [](int, const float(&)[4]) {});
+    const int sample = start + (lane & 15);
+    float middle;
+    const float weight =
+        march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), at.coarse[min(sample, count - 1)], state, middle);
+    if (lane < 16 && sample > 0 && sample < count) at.weights[sample - 1] = weight;
+  }
+  for (int i = start + lane; i < count; i += 32) at.weights[i - 1] = 0.f;
+  __syncwarp();
+  place_fine(args, ray, at, lane);
+  return at.all;
+}
+
+// kRays: gradients of origins and directions too, which read the texels again.
+template <typename P, bool kRays>
+__global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void render_tiles_backward_kernel(
+    TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> args, RenderGrads<float> grads) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& memory = *reinterpret_cast<BlockMemory<P>*>(shared);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+  TileMemory& tile = memory.tiles[warp];
+  load_decoder(memory.forward, args);
+  load_backward(memory.backward, args);
+  for (int i = lane; i < static_cast<int>(sizeof(TileMemory) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
+  __syncthreads();
+  const RaySamples at(reinterpret_cast<float*>(shared + sizeof(memory)) +
+                          warp * RaySamples::floats(args.samples, args.fine_samples),
+                      args.samples, args.fine_samples);
+  const float scale = 2.f / args.box_warp;
+  const int64_t total = args.images * args.rays;
+  const int count = args.samples + args.fine_samples;
+  const bool needs_weights = grads.w0 != nullptr;
+  WeightSums sums;
+
+  for (int64_t first = int64_t(blockIdx.x) * kBackwardWarps; first < total; first += int64_t(gridDim.x) * kBackwardWarps) {
+    const int64_t index = first + warp;
+    bool done = index >= total, cleared = false;
+    RayInput ray{};
+    RayGrads incoming{};
+    float grad_features[8];
+    const float* depths = nullptr;
+    const P* image = nullptr;
+    if (!done) {
+      ray = load_ray(args, index);
+      done = !ray.finite;
+      if (kRays && done && lane < 3) {
+        grads.origins[3 * index + lane] = grads.directions[3 * index + lane] = __int_as_float(0x7fffffff);
+      }
+    }
+    [[maybe_unused]] const bool skipped = done;
+    if (!done) {
+      image = planes.data + ray.image * planes.image;
+      incoming = load_grads(args, grads, index, lane, grad_features);
+      depths = find_samples(planes, image, args, memory.forward, ray, at, scale, lane);
+    }
+    BackwardState state;
+    [[maybe_unused]] float grad_origin[3] = {}, grad_direction[3] = {};
+    for (int start = 0; start < count - 1; start += kTile - 1) {
+      if (!done) {
+        const float depth0 = depths[min(start + g, count - 1)], depth1 = depths[min(start + g + 8, count - 1)];
+        float x0[kSlots], x1[kSlots], point[3];
+        point_at(ray, depth0, point);
+        gather(planes, image, point, args.axes, scale, t, x0);
+        point_at(ray, depth1, point);
+        gather(planes, image, point, args.axes, scale, t, x1);
+        if (needs_weights) store_inputs<P>(tile, x0, x1, lane);
+        Decoded decoded;
+        decode(memory.forward, x0, x1, lane, true, decoded, [&](int j, const float(&h)[4]) {
+          store_pair<P>(tile.hidden, kHiddenStride, 8 * j, h, lane);
+        });
+        float dot0 = 0.f, dot1 = 0.f;
+        const float colour_scale = static_cast<float>(kColourScale), shift = static_cast<float>(kColourShift);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+          const int place = (k >> 1) * 4 + (k & 1);
+          decoded.logits[place] = tile_sigmoid(decoded.logits[place]);
+          decoded.logits[place + 2] = tile_sigmoid(decoded.logits[place + 2]);
+          dot0 = fmaf(grad_features[k], fmaf(colour_scale, decoded.logits[place], -shift), dot0);
+          dot1 = fmaf(grad_features[k], fmaf(colour_scale, decoded.logits[place + 2], -shift), dot1);
+        }
+        dot0 = quad_sum(dot0);
+        dot1 = quad_sum(dot1);
+        float share;
+        const float grad_sigma = march_backward(
+            row_value(decoded.sigma0, decoded.sigma1, lane), depths[min(start + (lane & 15), count - 1)],
+            row_value(dot0, dot1, lane), incoming, start + kTile - 1 == count - 1, state, share);
+        const float grad_sigma0 = __shfl_sync(kAllLanes, grad_sigma, g), grad_sigma1 = __shfl_sync(kAllLanes, grad_sigma, g + 8);
+        const float share0 = __shfl_sync(kAllLanes, share, g) * colour_scale;
+        const float share1 = __shfl_sync(kAllLanes, share, g + 8) * colour_scale;
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+          const int place = (k >> 1) * 4 + (k & 1);
+          const float s0 = decoded.logits[place], s1 = decoded.logits[place + 2];
+          decoded.logits[place] = share0 * grad_features[k] * s0 * (1.f - s0);
+          decoded.logits[place + 2] = share1 * grad_features[k] * s1 * (1.f - s1);
+        }
+        __syncwarp();
+        float grad0[kSlots], grad1[kSlots];
+        decode_backward(memory.forward, memory.backward, tile, decoded.logits, grad_sigma0, grad_sigma1, lane, grad0, grad1);
+        point_at(ray, depth0, point);
+        if (grads.planes != nullptr) {
+          scatter<P>(grad_planes, grad_planes.data + ray.image * grad_planes.image, point, args.axes, scale, t, grad0);
+        }
+        [[maybe_unused]] float by_point[3] = {};
+        if constexpr (kRays) {
+          grad_point(planes, image, point, args.axes, scale, t, grad0, by_point);
+#pragma unroll
+          for (int i = 0; i < 3; ++i) {
+            grad_origin[i] += by_point[i];
+            grad_direction[i] = fmaf(depth0, by_point[i], grad_direction[i]);
+            by_point[i] = 0.f;
+          }
+        }
+        point_at(ray, depth1, point);
+        if (grads.planes != nullptr) {
+          scatter<P>(grad_planes, grad_planes.data + ray.image * grad_planes.image, point, args.axes, scale, t, grad1);
+        }
+        if constexpr (kRays) {
+          grad_point(planes, image, point, args.axes, scale, t, grad1, by_point);
+#pragma unroll
+          for (int i = 0; i < 3; ++i) {
+            grad_origin[i] += by_point[i];
+            grad_direction[i] = fmaf(depth1, by_point[i], grad_direction[i]);
+          }
+        }
+        // Behind an opaque surface: nothing. The last interval of this tile is still to be finished if it had weight.
+        done = state.march.transmittance < kOpaque<P> && state.share < kOpaque<P>;
+      } else if (!cleared) {
+        for (int i = lane; i < kTile * kHiddenStride; i += 32) tile.grad_hidden[i] = 0.f;
+        for (int i = lane; i < kTile * kNarrowStride; i += 32) tile.grad_out[i] = 0.f;
+        cleared = true;
+      }
+      if (needs_weights) {
+        __syncthreads();
+        sums.add<P>(memory.tiles, warp, lane);
+        __syncthreads();
+      }
+    }
+    if (kRays && !skipped) {
+#pragma unroll
+      for (int i = 0; i < 3; ++i) {
+        const float origin = column_sum(quad_sum(grad_origin[i])), direction = column_sum(quad_sum(grad_direction[i]));
+        if (lane == i) {
+          grads.origins[3 * index + i] = origin;
+          grads.directions[3 * index + i] = direction;
+        }
+      }
+    }
+    __syncwarp();
+  }
+  if (needs_weights) sums.flush<P>(grads.w0, grads.b0, grads.w1, grads.b1, warp, lane);
+}
+
+}  // namespace
+
+template <typename P>
+void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
+                                  const RenderGrads<float>& grads, int device, cudaStream_t stream) {
+  const size_t memory =
+      sizeof(BlockMemory<P>) + sizeof(float) * kBackwardWarps * RaySamples::floats(args.samples, args.fine_samples);
+  const auto kernel = grads.origins != nullptr ? render_tiles_backward_kernel<P, true> : render_tiles_backward_kernel<P, false>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
+             "shared memory for render_rays_backward");
+  int resident = 1;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * kBackwardWarps, memory),
+             "occupancy of render_rays_backward");
+  const int64_t groups = (args.images * args.rays + kBackwardWarps - 1) / kBackwardWarps;
+  const int64_t blocks = std::min<int64_t>(groups, int64_t(multiprocessors(device)) * std::max(resident, 1));
+  const TileView<float> grad_view{grads.planes,
+                                  int64_t(3) * planes.height * planes.width * kChannels,
+                                  planes.height * planes.width * kChannels,
+                                  planes.width * kChannels,
+                                  kChannels,
+                                  planes.height,
+                                  planes.width};
+  kernel<<<static_cast<unsigned>(blocks), 32 * kBackwardWarps, memory, stream>>>(tile_view(planes), grad_view, args, grads);
+  check_launch("render_rays_backward");
+}
+
+template void launch_render_tiles_backward(const PlaneView<const __half>&, const RenderArgs<float>&, const RenderGrads<float>&,
+                                           int, cudaStream_t);
+template void launch_render_tiles_backward(const PlaneView<const float>&, const RenderArgs<float>&, const RenderGrads<float>&,
+                                           int, cudaStream_t);
+
+}  // namespace head3d
