@@ -359,7 +359,7 @@ class Engine:
 
     # -- pictures --------------------------------------------------------------------------------------------
 
-    def _mapping_camera(self, phase: Phase, domain: int) -> tuple[Tensor, Tensor]:
+    def mapping_cameras(self, phase: Phase, domain: int) -> tuple[Tensor, Tensor]:
         """(rendering camera, mapping camera), [n, 25] each."""
         d, pool = self.draws, self.pools[domain]
         camera = pool.draw_cameras(d.uniform(phase, Purpose.CAMERA, 2))
@@ -403,7 +403,7 @@ class Engine:
     def g_main(self, domain: int) -> None:
         """Generator: λ_gan L_gan and the distillation terms (Eq. 10)."""
         phase, d = Phase.G_MAIN, self.draws
-        camera, mapping = self._mapping_camera(phase, domain)
+        camera, mapping = self.mapping_cameras(phase, domain)
         z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
         student = self._sample(self.generator, z, mapping, camera, seeds)
         self._track_w(student.ws)
@@ -432,7 +432,7 @@ class Engine:
     def g_reg(self, domain: int) -> None:
         """Generator: density regularisation."""
         phase, d, r = Phase.G_REG, self.draws, self.recipe
-        _, mapping = self._mapping_camera(phase, domain)
+        _, mapping = self.mapping_cameras(phase, domain)
         z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
         sample = self._sample(self.generator, z, mapping, None, seeds)
         key = d.seeds(phase, Purpose.DENSITY)
@@ -448,7 +448,7 @@ class Engine:
     def d_main(self, domain: int) -> None:
         """Discriminator: logistic loss on generated and real pictures."""
         phase, d, spec = Phase.D_MAIN, self.draws, self.recipe.domains[domain]
-        camera, mapping = self._mapping_camera(phase, domain)
+        camera, mapping = self.mapping_cameras(phase, domain)
         z, seeds = d.normal(phase, Purpose.Z, self.preset.generator.z_dim), d.seeds(phase, Purpose.RENDER)
         with torch.no_grad():
             out = self._sample(self.generator, z, mapping, camera, seeds).output

@@ -1,0 +1,334 @@
+"""The training loop on toy data at preset tiny: stages, schedules, who learns, stopping, resuming, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_toys as toys
+from head3d_core import recipes, snapshots, train
+from head3d_core.checkpoint import load_generator
+from head3d_core.engine import Draws, Engine, Phase, Purpose, blur
+from head3d_core.errors import Head3DError
+from head3d_core.train import TrainArgs
+
+
+LOAD_IMAGES = train.load_images
+
+
+@pytest.fixture(autouse=True)
+def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` reads the toy sets instead of folders, at a scale that is quick."""
+
+    def load(source: str, resolution: int, cache: Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return toys.heads() if "heads" in source else toys.faces()
+
+    monkeypatch.setattr(train, "load_images", load)
+    monkeypatch.setattr(train, "preset", lambda name: toys.smaller())
+    monkeypatch.setattr(train, "GRID_YAWS", (0.0, 90.0))
+
+
+def run(stage: str, out: Path, **changes: Any) -> Path:
+    values: dict[str, Any] = {"preset": "tiny", "device": "cpu", "images": 8, "report_seconds": 0.0, **changes}
+    return train.train(TrainArgs(stage, "faces", out, **values))
+
+
+# -- pieces --------------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_the_same_for_any_number_of_processes() -> None:
+    cpu = torch.device("cpu")
+    whole = Draws(3, 8, 0, 1, cpu)
+    whole.step.fill_(5)
+    for world in (2, 4):
+        for rank in range(world):
+            part = Draws(3, 8, rank, world, cpu)
+            part.step.fill_(5)
+            a = whole.normal(Phase.G_MAIN, Purpose.Z, 16)[rank::world]
+            torch.testing.assert_close(part.normal(Phase.G_MAIN, Purpose.Z, 16), a, rtol=0, atol=0)
+            b = whole.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1)[rank::world]
+            torch.testing.assert_close(part.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1), b, rtol=0, atol=0)
+
+
+def test_draws_differ_by_seed_step_phase_purpose_and_sample() -> None:
+    seen = set()
+    for seed in (0, 1):
+        draws = Draws(seed, 4, 0, 1, torch.device("cpu"))
+        for step in (0, 1, 100_000):
+            draws.step.fill_(step)
+            for phase in Phase:
+                for purpose in Purpose:
+                    seen.update(draws.seeds(phase, purpose).tolist())
+    assert len(seen) == 2 * 3 * len(Phase) * len(Purpose) * 4
+
+
+def test_blur_matches_its_formula_and_fades_to_nothing() -> None:
+    x = torch.zeros(1, 3, 33, 33)
+    x[..., 16, 16] = 1
+    y = blur(x, torch.tensor(2.0), largest=4.0)
+    assert y.sum().item() == pytest.approx(3.0, abs=1e-5)
+    assert (y[0, 0, 16, 18] / y[0, 0, 16, 16]).item() == pytest.approx(0.5, abs=1e-5), "2^-(2/2)^2"
+    assert y[0, 0, 16, 23].item() == 0, "cut at 3 sigma"
+    torch.testing.assert_close(blur(x, torch.tensor(1e-6), largest=4.0), x)
+
+
+def test_schedules_at_their_ends() -> None:
+    how = toys.toy_recipe("teacher", batch=4, blur_sigma=2.0, blur_images=32, gpc=0.8, gpc_images=32,
+                          neural_resolution=4, neural_images=32, ema_images=16.0, ema_rampup=0.05)  # fmt: skip
+    engine = toys.engine(how)
+    assert (engine.blur_sigma(), engine.swap_probability(), engine.neural_resolution()) == (2.0, 1.0, 4)
+    assert engine.ema_beta() < 1e-6, "the average starts as a copy"
+    engine.step_count = 4
+    assert engine.blur_sigma() == pytest.approx(1.0)
+    assert engine.swap_probability() == pytest.approx(0.9)
+    assert engine.neural_resolution() == 6
+    engine.step_count = 1000
+    assert (engine.blur_sigma(), engine.neural_resolution()) == (0.0, 8)
+    assert engine.swap_probability() == pytest.approx(0.8)
+    assert engine.ema_beta() == pytest.approx(0.5 ** (4 / 16))
+
+
+def test_two_domains_alternate_and_keep_their_share() -> None:
+    how = recipes.recipe("distill", "tiny")
+    assert [how.domain_at(k) for k in range(6)] == [0, 1, 0, 1, 0, 1]
+    uneven = dataclasses.replace(how, back_share=0.25)
+    assert sum(uneven.domain_at(k) for k in range(400)) == 100
+
+
+def test_the_papers_numbers() -> None:
+    head, distill = recipes.recipe("head", "paper"), recipes.recipe("distill", "paper")
+    assert (head.batch, head.lr_g, head.lr_d, head.domains[0].gamma) == (16, 0.0025, 0.002, 20)
+    front, back = distill.domains
+    assert (distill.lr_g, distill.lr_d, front.gamma, back.gamma) == (0.001, 0.0005, 1, 20)
+    assert (front.weight, back.weight) == (1, 10)
+    assert dataclasses.astuple(distill.losses) == (0.5, 1, 1, 1)
+    assert distill.tau == pytest.approx(torch.pi / 4)
+    assert distill.distil_planes == (0,)
+
+
+def test_every_row_is_a_change_of_configuration() -> None:
+    full = recipes.recipe("distill", "classroom", "head3d")
+    rows = {name: recipes.recipe("distill", "classroom", name) for name in recipes.ROWS}
+    assert rows["head3d"] == recipes.recipe("distill", "classroom") == full
+    assert rows["no-kd"].losses == dataclasses.replace(full.losses, kd=0)
+    assert rows["no-rgb-lpips"].losses == dataclasses.replace(full.losses, rgb=0, lpips=0)
+    assert [d.weight for d in rows["no-gan-front"].domains] == [0, 10]
+    assert rows["all-planes"].distil_planes == (0, 1, 2)
+    assert [d.sources for d in rows["single-d"].domains] == [("faces", "heads_back")]
+    assert rows["single-d"].losses == full.losses
+    for name, start in (("dft", "teacher"), ("fh", "head")):
+        assert (rows[name].start, rows[name].losses.any) == (start, False)
+        assert [d.sources for d in rows[name].domains] == [("faces", "heads")]
+    assert rows["plane-swap"].images == 0
+
+
+# -- one step ------------------------------------------------------------------------------------------------------
+
+
+def test_each_phase_moves_its_own_network_only() -> None:
+    engine = toys.engine(toys.toy_recipe("teacher"))
+    g, d = toys.weights(engine.generator), toys.weights(engine.discriminators[0])
+
+    def changed(net: torch.nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+        return {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+
+    engine.run_phase(Phase.G_MAIN, 0)
+    assert not changed(engine.discriminators[0], d)
+    moved = changed(engine.generator, g)
+    assert {"backbone.mapping.w_avg", "decoder.net.0.weight", "superresolution.block1.torgb.weight"} <= moved
+    assert all(k in moved for k in g if k.endswith("conv1.weight")), "every convolution learns"
+    g = toys.weights(engine.generator)
+    engine.run_phase(Phase.G_REG, 0)
+    moved = changed(engine.generator, g)
+    assert "decoder.net.0.weight" in moved
+    assert not any(torch.equal(p.grad, torch.zeros_like(p)) for n, p in engine.generator.named_parameters()
+                   if n == "backbone.synthesis.b32.conv1.weight" and p.grad is not None)  # fmt: skip
+    assert not any(p.grad.any() for n, p in engine.generator.named_parameters()
+                   if n.startswith("superresolution") and p.grad is not None), "density knows no pictures"  # fmt: skip
+    g = toys.weights(engine.generator)
+    for phase in (Phase.D_MAIN, Phase.D_REG):
+        d = toys.weights(engine.discriminators[0])
+        engine.run_phase(phase, 0)
+        assert not changed(engine.generator, g)
+        assert {"b64.fromrgb.weight", "b4.out.weight", "mapping.embed.weight"} <= changed(engine.discriminators[0], d)
+
+
+def test_a_step_repeats_exactly() -> None:
+    runs = []
+    for _ in range(2):
+        engine = toys.engine(toys.toy_recipe("teacher"))
+        engine.step()
+        runs.append(toys.weights(engine.generator))
+    for name, value in runs[0].items():
+        assert torch.equal(value, runs[1][name]), name
+
+
+def test_d_learns_to_tell_and_g_moves_towards_the_data() -> None:
+    """A fixed toy problem: discs on white. D separates untrained pictures, then G's pictures approach the real mean."""
+    how = toys.toy_recipe("teacher", batch=8, density_weight=0.0, noise="const")
+    engine = toys.engine(how)
+
+    def colour_gap() -> float:
+        real = toys.faces()[0].float().mean([0, 2, 3]) / 127.5 - 1
+        fake = train.sample_views(engine.average, 8, (0.0,), 0, psi=1.0).mean([0, 2, 3])
+        return float((fake - real).abs().mean())
+
+    for _ in range(6):
+        engine.run_phase(Phase.D_MAIN, 0)
+        engine.step_count += 1
+    first = engine.read_metrics()["d_loss_front"]
+    for _ in range(4):
+        engine.run_phase(Phase.D_MAIN, 0)
+        engine.step_count += 1
+    assert engine.read_metrics()["d_loss_front"] < first
+    before = colour_gap()
+    for _ in range(12):
+        engine.step()
+    assert colour_gap() < before
+
+
+def test_not_finite_gradients_are_counted_and_do_no_harm() -> None:
+    engine = toys.engine(toys.toy_recipe("teacher", density_weight=0.0))
+    engine.g.descend((next(iter(engine.g.parameters)) * torch.tensor(float("nan"))).sum())
+    before = toys.weights(engine.generator)
+    engine.g.update(engine.bad)
+    assert engine.read_metrics()["bad_gradients"] == next(iter(engine.g.parameters)).numel()
+    assert all(torch.equal(v, before[k]) for k, v in engine.generator.state_dict().items())
+
+
+# -- whole runs ----------------------------------------------------------------------------------------------------
+
+
+def test_every_stage_runs_and_feeds_the_next(tmp_path: Path) -> None:
+    scenes = run("teacher", tmp_path / "scenes")
+    teacher = run("whiten", tmp_path / "teacher", teacher=scenes)
+    head = run("head", tmp_path / "head", heads="heads", teacher=teacher)
+    out = run("distill", tmp_path / "head3d", heads="heads", teacher=teacher, head=head)
+    for folder in (scenes, teacher, head, out):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [lines[0]["event"], lines[-1]["event"], lines[-1]["reason"]] == ["start", "end", "done"]
+        assert any("rate" in line for line in lines)
+        assert (folder / "grid-0000000008.png").is_file()
+        assert load_generator(folder / "weights").num_ws
+    names = {k for line in lines for k in line}
+    assert {"kd", "map", "rgb", "lpips", "g_gan_front", "g_gan_back", "d_loss_front", "d_loss_back"} <= names
+    assert lines[0]["perceptual"] == "lpips_randvgg16(seed=0)"
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    (one, meta_one), (two, meta_two) = snapshots.load_latest(a), snapshots.load_latest(b)
+    assert meta_one["step"] == meta_two["step"]
+    assert one.keys() == two.keys()
+    differing = [k for k in one if not torch.equal(one[k], two[k])]
+    assert not differing, differing[:5]
+
+
+def test_resume_is_bit_exact(tmp_path: Path) -> None:
+    run("teacher", tmp_path / "whole", images=24)
+    run("teacher", tmp_path / "parts", images=12)
+    run("teacher", tmp_path / "parts", images=24, resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_carried_run_goes_on(tmp_path: Path) -> None:
+    run("teacher", tmp_path, images=8, carry=True)
+    tensors, meta = snapshots.load_latest(tmp_path)
+    assert tensors["generator.decoder.net.0.weight"].dtype == torch.float16
+    assert not any(k.startswith("adam") for k in tensors)
+    run("teacher", tmp_path, images=16, carry=True, resume=True)
+    assert snapshots.load_latest(tmp_path)[1]["warm_from"] == 2
+    assert meta["warm_from"] == 0
+
+
+def test_time_limit_and_signals_stop_cleanly(tmp_path: Path) -> None:
+    out = run("teacher", tmp_path / "limit", images=10_000, max_minutes=0.03)
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["reason"] == "time limit"
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    before = signal.getsignal(signal.SIGTERM)
+    out = run("teacher", tmp_path / "signal", images=10_000)
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["reason"] == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert snapshots.load_latest(out)[1]["images"] < 10_000
+
+
+def test_divergence_is_named_and_the_last_good_snapshot_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("teacher", tmp_path, images=4)
+    good = snapshots.latest(tmp_path)
+    step = Engine.step
+
+    def poisoned(engine: Engine) -> None:
+        step(engine)
+        with torch.no_grad():
+            engine.generator.decoder.net["0"].weight.fill_(torch.nan)
+
+    monkeypatch.setattr(Engine, "step", poisoned)
+    with pytest.raises(Head3DError, match=r"training diverged.*last good snapshot is .*state-0000000004"):
+        run("teacher", tmp_path, images=12, resume=True, report_seconds=1e9)
+    assert snapshots.latest(tmp_path) == good
+
+
+def test_collapse_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_ALIKE", 10.0)
+    run("teacher", tmp_path, images=4)
+    assert "samples look all alike" in capsys.readouterr().out
+    assert '"collapse"' in (tmp_path / "log.jsonl").read_text()
+
+
+def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("no stage called 'studnet'", {"stage": "studnet"}),
+        ("no row called", {"stage": "distill", "row": "nothing"}),
+        ("belongs to stage 'distill'", {"row": "no-kd"}),
+        ("is not trained", {"stage": "distill", "row": "plane-swap"}),
+        ("pass --teacher RUN", {"stage": "head", "heads": "heads"}),
+        ("needs the head set: pass --heads", {"stage": "head", "teacher": tmp_path / "t"}),
+        ("precision must be", {"precision": "int8"}),
+    ]
+    run("teacher", tmp_path / "t", images=4)
+    for match, changes in cases:
+        with pytest.raises(Head3DError, match=match) as caught:
+            run(changes.pop("stage", "teacher"), tmp_path / "x", **changes)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(Head3DError, match="already holds a run: add --resume"):
+        run("teacher", tmp_path / "t")
+    with pytest.raises(Head3DError, match="differs in .*axes|differs in render"):
+        run("whiten", tmp_path / "y", teacher=tmp_path / "t", axes="eg3d")
+    with pytest.raises(Head3DError, match="synth:NAME:COUNT"):
+        LOAD_IMAGES("synth:faces", 64)
+
+
+def test_wrong_sizes_and_batches_are_refused() -> None:
+    how = toys.toy_recipe("teacher", batch=6)
+    with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
+        toys.engine(how)
+    images, cameras = toys.faces()
+    pools, _ = train.make_pools(how, (images[:, :, ::2, ::2], cameras), None, torch.device("cpu"))
+    with pytest.raises(Head3DError, match="training images must be 3 x 64 x 64"):
+        Engine(toys.smaller(), dataclasses.replace(how, batch=4), pools, toys.networks()[0], [toys.networks()[1]])
+
+
+def test_too_little_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(engine: Engine) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Engine, "step", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 8 * 2**30))
+    with pytest.raises(Head3DError, match=r"the GPU \(8 GiB\) ran out of memory.*needs about \d+ GiB; lower --batch"):
+        run("teacher", tmp_path)
+
+
+def test_memory_estimate_grows_with_batch_and_scale() -> None:
+    from head3d_core.config import preset
+
+    classroom, paper = preset("classroom"), preset("paper")
+    assert train.memory_estimate(classroom, 64) > train.memory_estimate(classroom, 16)
+    assert train.memory_estimate(paper, 8) > train.memory_estimate(classroom, 8)
