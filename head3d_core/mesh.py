@@ -1,0 +1,365 @@
+"""From planes to a surface that other tools open: density grid, marching cubes, colours, texture, export.
+
+World units and EG3D's frame throughout: y up, the face looks along +z, which is also glTF's "right way up". A surface
+is where the raw density output (sigma) crosses a level; EG3D's customary level is 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.config import RenderOptions
+from head3d_core.errors import Head3DError
+from head3d_core.files import atomic
+from head3d_core.generator import Generator
+from head3d_core.volume import render_rays
+
+if TYPE_CHECKING:
+    import trimesh
+
+LEVEL = 10.0
+"""Raw sigma on the surface (density = softplus(sigma - 1), so about 9 per world unit)."""
+BORDER = 0.02
+"""Share of the cube's side, at each face, that is treated as empty, so that surfaces close inside the cube."""
+OUTSIDE = -1e3
+"""Sigma given to the border."""
+ENDINGS = (".glb", ".obj", ".ply")
+"""Files that `save` writes."""
+_BLOCK = 2**18
+Progress = Callable[[int, int], None]
+
+
+def density_grid(
+    G: Generator, planes: Tensor, resolution: int = 256, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """Raw sigma on a regular grid over the cube of the planes.
+
+    Grid point (i, j, k) stands at x, y, z = -side/2 + side (i, j, k) / (resolution - 1). The outermost `BORDER` of
+    the cube is set to `OUTSIDE`.
+
+    Args:
+        planes: [1, 3, C, H, W].
+        resolution: points per side, at least 8.
+        progress: called with (done, total) slices.
+
+    Returns:
+        [resolution, resolution, resolution] float32, indexed x, y, z.
+
+    Raises:
+        Head3DError: more than one head, or a grid that would not fit in memory.
+    """
+    if len(planes) != 1:
+        raise Head3DError(f"density_grid takes the planes of one head, got {len(planes)}: pass planes[k:k+1]")
+    if resolution < 8:
+        raise Head3DError(f"a density grid needs at least 8 points per side, got {resolution}")
+    _check_memory(resolution)
+    half = G.config.render.box_warp / 2
+    axis = torch.linspace(-half, half, resolution, device=planes.device)
+    yz = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    grid = np.empty((resolution,) * 3, np.float32)
+    slices = max(1, _BLOCK // len(yz))
+    with torch.no_grad():
+        for start in range(0, resolution, slices):
+            x = axis[start : start + slices]
+            points = torch.cat([x.repeat_interleave(len(yz))[:, None], yz.repeat(len(x), 1)], 1)
+            sigma, _ = G.query(planes, points[None])
+            grid[start : start + len(x)] = sigma.reshape(len(x), resolution, resolution).cpu().numpy()
+            if progress:
+                progress(min(start + slices, resolution), resolution)
+    margin = max(1, round(BORDER * resolution))
+    for k in range(3):
+        side = np.moveaxis(grid, k, 0)
+        side[:margin] = OUTSIDE
+        side[-margin:] = OUTSIDE
+    return grid
+
+
+def _check_memory(resolution: int) -> None:
+    # The grid, marching cubes' working copy and its output: about four grids' worth.
+    needed = 4 * 4 * resolution**3
+    try:
+        import os
+
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return  # not a system that says
+    if needed > free:
+        raise Head3DError(
+            f"a {resolution}³ density grid needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: "
+            f"lower the resolution to {int(resolution * (free / needed) ** (1 / 3)) // 32 * 32}"
+        )
+
+
+def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) -> trimesh.Trimesh:
+    """Marching cubes of a density grid: triangles in world units, facing outwards.
+
+    Raises:
+        Head3DError: if the level lies outside the grid's densities.
+    """
+    import trimesh
+    from skimage.measure import marching_cubes
+
+    inner = grid[grid > OUTSIDE]
+    low, high = (float(inner.min()), float(inner.max())) if inner.size else (0.0, 0.0)
+    if not low < level < high:
+        raise Head3DError(f"no surface at level {level:g}: densities run from {low:.3g} to {high:.3g}")
+    spacing = box_warp / (len(grid) - 1)
+    # Interpolating towards the border's arbitrary value would bend the surface: the level is crossed half a cell out.
+    clipped = np.maximum(grid, 2 * level - high)
+    vertices, faces, _, _ = marching_cubes(
+        clipped, level, spacing=(spacing,) * 3, gradient_direction="descent"
+    )
+    mesh = trimesh.Trimesh(vertices - box_warp / 2, faces, process=False)
+    if mesh.volume < 0:
+        mesh.invert()
+    return mesh
+
+
+def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The connected piece with the largest enclosed volume: floaters are dropped."""
+    pieces = mesh.split(only_watertight=False)
+    return max(pieces, key=lambda m: abs(m.volume)) if len(pieces) > 1 else mesh
+
+
+def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
+    """Quadric decimation to at most `faces` triangles (fast-simplification)."""
+    import fast_simplification
+    import trimesh
+
+    if len(mesh.faces) <= faces:
+        return mesh
+    vertices, triangles = fast_simplification.simplify(
+        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32), target_count=faces
+    )
+    return trimesh.Trimesh(vertices, triangles, process=True)
+
+
+def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 2e-3) -> Tensor:
+    """Unit normals [M, 3] from the density's gradient (central differences): they point where it falls.
+
+    Args:
+        points: [M, 3], world units.
+        step: of the differences, world units.
+    """
+    moves = step * torch.eye(3, device=points.device)
+    around = torch.cat([points[:, None] + moves, points[:, None] - moves], 1)
+    with torch.no_grad():
+        sigma = _in_blocks(around.reshape(-1, 3), lambda p: G.query(planes, p[None])[0][0, :, 0])
+    plus, minus = sigma.reshape(-1, 2, 3).unbind(1)
+    return torch.nn.functional.normalize(minus - plus, dim=-1)
+
+
+def surface_colours(
+    G: Generator, planes: Tensor, points: Tensor, normals: Tensor, reach: float = 0.03
+) -> Tensor:
+    """What an observer right above the surface sees: rgb [M, 3] in [0, 1].
+
+    A short ray is rendered from `reach` outside to `reach` inside along the normal, so that thin layers count as
+    they do in a picture.
+
+    Args:
+        points, normals: [M, 3].
+        reach: world units.
+    """
+    options = RenderOptions(
+        ray_start=0.0,
+        ray_end=2 * reach,
+        depth_resolution=24,
+        depth_resolution_importance=0,
+        box_warp=G.config.render.box_warp,
+        axes=G.config.render.axes,
+    )
+    weights = G.decoder.weights()
+
+    def look(rays: Tensor) -> Tensor:
+        start, direction = rays[None, :, :3], rays[None, :, 3:]
+        seen = render_rays(planes, weights, start, direction, options)
+        # Undo 2 c - 1 and the part of the light that passed through.
+        rgb = (seen.features[0, :, :3] + 1) / 2
+        return rgb / seen.opacity[0, :, None].clamp_min(1e-3)
+
+    with torch.no_grad():
+        rays = torch.cat([points + reach * normals, -normals], 1)
+        return _in_blocks(rays, look).clamp(0, 1)
+
+
+def _in_blocks(rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    return torch.cat([function(block) for block in rows.split(_BLOCK // 4)]) if len(rows) else function(rows)
+
+
+def extract_mesh(
+    G: Generator,
+    ws: Tensor,
+    resolution: int = 256,
+    level: float = LEVEL,
+    faces: int | None = None,
+    keep_largest: bool = True,
+    colours: bool = True,
+    progress: Progress | None = None,
+) -> trimesh.Trimesh:
+    """The surface of a head with normals and vertex colours.
+
+    Args:
+        ws: [1, num_ws, w_dim], from `G.mapping`.
+        resolution: grid points per side.
+        level: raw sigma on the surface.
+        faces: decimate to at most so many triangles; None keeps all.
+        keep_largest: drop everything but the largest connected piece.
+        colours: colour the vertices.
+        progress: called with (done, total) slices of the grid.
+
+    Returns:
+        trimesh.Trimesh in world units: y up, the face looks along +z.
+
+    Raises:
+        Head3DError: no surface at this level, a grid too large for memory, or more than one head.
+    """
+    with torch.no_grad():
+        planes = G.planes(ws)
+    mesh = surface(density_grid(G, planes, resolution, progress), G.config.render.box_warp, level)
+    if keep_largest:
+        mesh = largest_component(mesh)
+    if faces is not None:
+        mesh = simplify(mesh, faces)
+    points = torch.as_tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=planes.device)
+    normals = density_normals(G, planes, points)
+    mesh.vertex_normals = normals.cpu().numpy()
+    if colours:
+        rgb = surface_colours(G, planes, points, normals).cpu().numpy()
+        mesh.visual.vertex_colors = np.concatenate(
+            [(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1
+        ).astype(np.uint8)
+    return mesh
+
+
+def bake_texture(G: Generator, ws: Tensor, mesh: trimesh.Trimesh, size: int = 1024) -> trimesh.Trimesh:
+    """The same surface with a UV atlas (xatlas) and a baked colour texture instead of vertex colours.
+
+    Args:
+        mesh: decimated, for example to 30,000 faces: unwrapping takes time.
+        size: side of the texture, pixels.
+    """
+    import trimesh
+    import xatlas
+    from PIL import Image
+    from scipy import ndimage
+
+    mapping, triangles, uv = xatlas.parametrize(
+        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32)
+    )
+    vertices = np.asarray(mesh.vertices)[mapping]
+    texel, corner, weights = _rasterise(uv, triangles.astype(np.int64), size)
+    points = torch.as_tensor(
+        (vertices[corner] * weights[..., None]).sum(1), dtype=torch.float32, device=G.device
+    )
+    with torch.no_grad():
+        planes = G.planes(ws)
+    normals = density_normals(G, planes, points)
+    picture = np.zeros((size, size, 3), np.float32)
+    filled = np.zeros((size, size), bool)
+    picture[texel[:, 0], texel[:, 1]] = surface_colours(G, planes, points, normals).cpu().numpy()
+    filled[texel[:, 0], texel[:, 1]] = True
+    # Empty texels take their nearest neighbour's colour, or filtering would draw seams along the charts.
+    nearest = ndimage.distance_transform_edt(~filled, return_distances=False, return_indices=True)
+    picture = picture[tuple(nearest)]
+    image = Image.fromarray((picture * 255).round().astype(np.uint8))
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
+    )
+    textured = trimesh.Trimesh(vertices, triangles, process=False)
+    textured.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    textured.vertex_normals = np.asarray(mesh.vertex_normals)[mapping]
+    return textured
+
+
+def _rasterise(
+    uv: NDArray[np.float32], triangles: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Texels inside the triangles of an atlas: (row, column) [M, 2], corners [M, 3], barycentric weights [M, 3]."""
+    # v points up, rows point down.
+    corner = np.stack([uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5], 1).astype(np.float64)[triangles]
+    texels, owners, weights = [], [], []
+    low = np.floor(corner.min(1)).astype(np.int64).clip(0, size - 1)
+    high = np.ceil(corner.max(1)).astype(np.int64).clip(0, size - 1)
+    span = high - low + 1
+    # Triangles of one bounding-box size are handled together: few sizes, many triangles.
+    for box in np.unique(span, axis=0):
+        chosen = np.flatnonzero((span == box).all(1))
+        dx, dy = np.meshgrid(np.arange(box[0]), np.arange(box[1]))
+        at = low[chosen][:, None] + np.stack([dx.ravel(), dy.ravel()], 1)[None]
+        a, b, c = (corner[chosen][:, None, k] for k in range(3))
+        area = _cross(b - a, c - a)
+        area = np.where(np.abs(area) < 1e-12, 1e-12, area)
+        w = np.stack(
+            [_cross(c - b, at - b) / area, _cross(a - c, at - c) / area, _cross(b - a, at - a) / area], -1
+        )
+        inside = (w >= -1e-6).all(-1)
+        texels.append(at[inside][:, ::-1])
+        owners.append(triangles[np.broadcast_to(chosen[:, None], inside.shape)[inside]])
+        weights.append(w[inside])
+    return np.concatenate(texels), np.concatenate(owners), np.concatenate(weights)
+
+
+def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
+
+
+def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
+    """Writes GLB, OBJ (with MTL and texture beside it) or binary PLY, whole or not at all.
+
+    Raises:
+        Head3DError: for an unknown ending or a place that cannot be written to.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise Head3DError(f"cannot write {path.name}: a mesh file ends in {', '.join(ENDINGS)}")
+    extra: dict[str, bytes] = {}
+    if ending == ".obj":
+        from trimesh.exchange.obj import export_obj
+
+        text, extra = export_obj(mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl")
+        data = text.encode()
+    else:
+        exported = mesh.export(file_type=ending[1:])
+        data = exported if isinstance(exported, bytes) else exported.encode()
+    for name, content in [*extra.items(), (path.name, data)]:
+        with atomic(path.parent / name) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
+def closedness(G: Generator, planes: Tensor, directions: int = 2000, level: float = 0.5) -> Tensor:
+    """Share of directions from which a ray aimed at the middle of the head meets it, [N].
+
+    Rays start on a sphere around the cube, evenly distributed (Fibonacci), and end in the middle; one whose opacity
+    is then at least `level` has met a surface. A face without a back is open from behind.
+
+    Args:
+        planes: [N, 3, C, H, W].
+    """
+    index = torch.arange(directions, device=planes.device) + 0.5
+    height = 1 - 2 * index / directions
+    turn = torch.pi * (1 + 5**0.5) * index
+    level_radius = (1 - height.square()).sqrt()
+    outward = torch.stack([level_radius * turn.cos(), height, level_radius * turn.sin()], -1)
+    side = G.config.render.box_warp
+    options = RenderOptions(
+        ray_start=0.0,
+        ray_end=side,
+        depth_resolution=48,
+        depth_resolution_importance=48,
+        box_warp=side,
+        axes=G.config.render.axes,
+    )
+    start = (outward * side).expand(len(planes), -1, -1)
+    with torch.no_grad():
+        seen = render_rays(planes, G.decoder.weights(), start, -outward.expand_as(start), options)
+    return (seen.opacity >= level).float().mean(1)

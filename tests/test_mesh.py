@@ -1,0 +1,146 @@
+"""Surfaces of a toy head: where they are, what colour, and that other tools open them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from head3d_core import mesh, toys
+from head3d_core.config import preset
+from head3d_core.decoder import Decoder
+from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
+from head3d_core.planes import DecoderWeights
+
+
+class _ToyDecoder(Decoder):
+    def __init__(self, fitted: DecoderWeights) -> None:
+        super().__init__(8, 16, 3)
+        self.fitted = fitted
+
+    def weights(self) -> DecoderWeights:
+        return self.fitted
+
+
+@pytest.fixture(scope="module")
+def toy() -> Generator:
+    """A generator whose planes are those of toy head A, whatever ws says."""
+    fit = toys.fit_planes([toys.TOY_A], steps=250)
+    config = dataclasses.replace(preset("tiny").generator, decoder_features=3)
+    G = Generator(config).eval()
+    G.decoder = _ToyDecoder(fit.weights)
+    G.planes = lambda ws, *_: fit.planes.expand(len(ws), -1, -1, -1, -1)  # type: ignore[method-assign]
+    return G
+
+
+@pytest.fixture(scope="module")
+def ws(toy: Generator) -> torch.Tensor:
+    return torch.zeros(1, toy.num_ws, toy.config.w_dim)
+
+
+@pytest.fixture(scope="module")
+def head(toy: Generator, ws: torch.Tensor) -> trimesh.Trimesh:
+    return mesh.extract_mesh(toy, ws, resolution=64, level=0.0)
+
+
+def test_sphere_has_the_right_radius_and_faces_outwards() -> None:
+    axis = np.linspace(-0.5, 0.5, 41)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    grid = (20 * (0.3 - np.sqrt(x**2 + y**2 + z**2))).astype(np.float32)
+    ball = mesh.surface(grid, box_warp=1.0, level=0.0)
+    assert ball.is_watertight
+    assert ball.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+    assert np.linalg.norm(ball.vertices, axis=1) == pytest.approx(0.3, abs=2e-3)
+
+
+def test_level_outside_the_densities_is_refused() -> None:
+    grid = np.zeros((16, 16, 16), np.float32)
+    grid[8, 8, 8] = 5
+    with pytest.raises(Head3DError, match="no surface at level 10: densities run from 0 to 5"):
+        mesh.surface(grid, 1.0, level=10)
+
+
+def test_head_stands_where_the_toy_is(head: trimesh.Trimesh) -> None:
+    assert head.is_watertight
+    low, high = head.bounds
+    radii = np.array(toys.TOY_A.radii)
+    assert np.abs(high[:2] - radii[:2]).max() < 0.03
+    assert high[2] > radii[2] + 0.01, "the nose stands out along +z"
+    assert low[2] > -radii[2] - 0.03
+    assert head.body_count == 1
+
+
+def test_normals_and_colours_follow_the_density(head: trimesh.Trimesh) -> None:
+    outward = head.vertices / np.linalg.norm(head.vertices, axis=1, keepdims=True)
+    assert (np.sum(outward * head.vertex_normals, 1) > 0.3).mean() > 0.95
+    colours = head.visual.vertex_colors[:, :3] / 255
+    crown = head.vertices[:, 1] > 0.2
+    chin = (head.vertices[:, 1] < -0.18) & (head.vertices[:, 2] > 0)
+    assert np.abs(np.median(colours[crown], 0) - toys.TOY_A.hair).max() < 0.12
+    assert np.abs(np.median(colours[chin], 0) - toys.TOY_A.skin).max() < 0.15
+
+
+@pytest.mark.parametrize("ending", mesh.ENDINGS)
+def test_round_trip(head: trimesh.Trimesh, tmp_path: Path, ending: str) -> None:
+    path = mesh.save(head, tmp_path / f"head{ending}")
+    again = trimesh.load(path, process=False, force="mesh")
+    assert len(again.faces) == len(head.faces)
+    assert np.allclose(again.bounds, head.bounds, atol=1e-5), "world units and axes survive"
+    assert [p for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+    if ending != ".obj":
+        assert (
+            np.abs(
+                again.visual.vertex_colors[:, :3].astype(int).mean(0)
+                - head.visual.vertex_colors[:, :3].mean(0)
+            ).max()
+            < 2
+        )
+
+
+def test_texture_agrees_with_vertex_colours(
+    toy: Generator, ws: torch.Tensor, head: trimesh.Trimesh, tmp_path: Path
+) -> None:
+    small = mesh.simplify(head, 1500)
+    assert len(small.faces) <= 1500
+    textured = mesh.bake_texture(toy, ws, small, size=128)
+    image = textured.visual.material.baseColorTexture
+    assert image.size == (128, 128)
+    shown = textured.visual.to_color().vertex_colors[:, :3] / 255
+    crown = textured.vertices[:, 1] > 0.2
+    assert np.abs(np.median(shown[crown], 0) - toys.TOY_A.hair).max() < 0.15
+    again = trimesh.load(mesh.save(textured, tmp_path / "t.glb"), force="mesh")
+    assert again.visual.material.baseColorTexture.size == (128, 128)
+    files = {mesh.save(textured, tmp_path / "t.obj").suffix} | {p.suffix for p in tmp_path.glob("*")}
+    assert {".obj", ".mtl", ".png"} <= files
+
+
+def test_closed_head_and_open_shell(toy: Generator, ws: torch.Tensor) -> None:
+    planes = toy.planes(ws)
+    assert float(mesh.closedness(toy, planes, 500)[0]) > 0.98
+    assert float(mesh.closedness(toy, torch.zeros_like(planes), 100)[0]) < 0.02
+
+
+def test_largest_component_drops_floaters() -> None:
+    ball, dust = trimesh.creation.icosphere(radius=0.3), trimesh.creation.icosphere(radius=0.02)
+    dust.apply_translation([0.4, 0, 0])
+    kept = mesh.largest_component(trimesh.util.concatenate([ball, dust]))
+    assert len(kept.faces) == len(ball.faces)
+
+
+def test_bad_input(toy: Generator, head: trimesh.Trimesh, tmp_path: Path) -> None:
+    with pytest.raises(Head3DError, match=r"ends in \.glb, \.obj, \.ply"):
+        mesh.save(head, tmp_path / "head.stl")
+    with pytest.raises(Head3DError, match="one head"):
+        mesh.density_grid(toy, torch.zeros(2, 3, 8, 8, 8), 16)
+    with pytest.raises(Head3DError, match=r"needs about .* GiB .* lower the resolution to \d+"):
+        mesh.density_grid(toy, torch.zeros(1, 3, 8, 8, 8), 20000)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(Head3DError, match="cannot write"):
+        mesh.save(head, blocked / "head.glb")
