@@ -1,0 +1,81 @@
+"""Configurations: presets are complete, survive JSON, and refuse what cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from head3d_core import config
+from head3d_core.config import DiscriminatorConfig, GeneratorConfig, RenderOptions
+from head3d_core.errors import Head3DError
+
+
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_presets_survive_json(name: str) -> None:
+    p = config.preset(name)
+    assert p.name == name
+    assert GeneratorConfig.from_dict(json.loads(json.dumps(p.generator.to_dict()))) == p.generator
+    assert DiscriminatorConfig.from_dict(json.loads(json.dumps(p.discriminator.to_dict()))) == p.discriminator
+    assert p.generator.image_resolution == p.discriminator.image_resolution
+
+
+def test_preset_names() -> None:
+    assert list(config.PRESETS) == ["tiny", "classroom", "paper"]
+    with pytest.raises(Head3DError, match="no preset called 'huge': choose one of tiny, classroom, paper"):
+        config.preset("huge")
+
+
+def test_every_field_is_documented_and_frozen() -> None:
+    for kind in (RenderOptions, GeneratorConfig, DiscriminatorConfig):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            kind().box_warp = 2  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize(("resolution", "count"), [(32, 8), (128, 12), (256, 14)])
+def test_num_ws(resolution: int, count: int) -> None:
+    assert GeneratorConfig(plane_resolution=resolution).num_ws == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "says"),
+    [
+        (RenderOptions, {"ray_start": "auto"}, 'must both be "auto" or both be numbers'),
+        (RenderOptions, {"ray_end": "auto"}, 'must both be "auto" or both be numbers'),
+        (RenderOptions, {"depth_resolution": 3}, "depth_resolution must be at least 4, got 3"),
+        (RenderOptions, {"depth_resolution_importance": -1}, "depth_resolution_importance must be 0 or more"),
+        (RenderOptions, {"box_warp": 0.0}, "box_warp must be positive"),
+        (RenderOptions, {"box_warp": float("nan")}, "box_warp must be positive"),
+        (RenderOptions, {"axes": "zyx"}, 'axes must be "eg3d" or "xyz"'),
+        (GeneratorConfig, {"image_resolution": 500}, "image_resolution must be a power of two"),
+        (GeneratorConfig, {"plane_resolution": 2}, "plane_resolution must be a power of two of at least 4"),
+        (GeneratorConfig, {"z_dim": 0}, "z_dim must be a whole number of at least 1"),
+        (GeneratorConfig, {"decoder_features": 2}, "decoder_features must be at least 3"),
+        (GeneratorConfig, {"mapping_layers": 0}, "mapping_layers must be between 1 and 64"),
+        (DiscriminatorConfig, {"image_resolution": 96}, "image_resolution must be a power of two"),
+        (DiscriminatorConfig, {"group_size": 0}, "group_size must be a whole number of at least 1"),
+    ],
+)
+def test_what_is_refused(kind: Any, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        (
+            GeneratorConfig,
+            {"colour": 1},
+            "GeneratorConfig has no field colour: was the file written by a newer",
+        ),
+        (GeneratorConfig, {"render": {"speed": 1}}, "RenderOptions has no field speed"),
+        (GeneratorConfig, [], "GeneratorConfig is read from a dictionary"),
+        (DiscriminatorConfig, {"z_dim": 1}, "DiscriminatorConfig has no field z_dim"),
+    ],
+)
+def test_foreign_dictionaries(kind: Any, data: Any, says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        kind.from_dict(data)
