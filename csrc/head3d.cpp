@@ -7,7 +7,7 @@
 //   axes       0: "eg3d" (x,y) (x,z) (z,x)   1: "xyz" (x,y) (x,z) (y,z), each as (column, row)
 //   precision  0: strict, everything in the inputs' type   1: mixed (CUDA: tensor cores; the CPU computes strictly)
 // Gradients of planes come back as [N, 3, H, W, C], contiguous: channels innermost, as the kernels write them. A gradient
-// that was not asked for is an empty tensor. near and far are constants to the derivative, as are the importance samples.
+// that was not asked for is an empty tensor (each its own). near and far are constants to the derivative, as are the importance samples.
 
 #include <torch/csrc/stable/library.h>
 

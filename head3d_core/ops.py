@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def _library() -> Path | None:
     named = os.environ.get("HEAD3D_LIBRARY")
     if named:
         return Path(named)
-    found = sorted(p for p in Path(__file__).parent.glob("_C*") if p.suffix in (".so", ".pyd", ".dylib", ".dll"))
+    found = sorted(
+        p for p in Path(__file__).parent.glob("_C*") if p.suffix in (".so", ".pyd", ".dylib", ".dll")
+    )
     return found[0] if found else None
 
 
@@ -94,8 +97,8 @@ def use_native(backend: Backend, *tensors: Tensor) -> bool:
     if not available():
         if backend == "native":
             raise Head3DError(
-                'backend="native" needs the compiled extension, which is not built: install a C++ compiler and run `make venv`, '
-                'or use backend="auto"'
+                'backend="native" needs the compiled extension, which is not built: install a C++ compiler and run '
+                '`make venv`, or use backend="auto"'
             )
         return False
     for tensor in tensors:
@@ -118,7 +121,7 @@ def _precision(planes: Tensor) -> int:
 
 
 def _same_type(planes: Tensor, *others: Tensor) -> list[Tensor]:
-    """All in float64 if the planes are, else in float32: the renderer never computes in less, whatever autocast asks."""
+    """All in float64 if the planes are, else in float32, whatever autocast asks."""
     dtype = planes.dtype if planes.dtype in _RENDER_TYPES else torch.float32
     return [tensor.to(dtype) for tensor in (planes, *others)]
 
@@ -196,7 +199,9 @@ def render_rays(
 # ------------------------------------------------------------------------------------------------ filters
 
 
-def bias_act(x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None) -> Tensor:
+def bias_act(
+    x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None
+) -> Tensor:
     """Native twin of `filters.bias_act`: clamp(activation(x + bias) gain_total, +-limit); differentiable twice."""
     if bias is not None:
         bias = bias.to(x.dtype)
@@ -232,7 +237,9 @@ def _plain_like(x: Tensor, needed: bool) -> Tensor:
     return x.new_empty(x.shape) if needed else x.new_empty(0)
 
 
-def _render_rays_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, origins: Tensor, *_: Any) -> Any:
+def _render_rays_fake(
+    planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, origins: Tensor, *_: Any
+) -> Any:
     n, rays = origins.shape[:2]
     return planes.new_empty(n, rays, w1.shape[0] - 1), planes.new_empty(n, rays), planes.new_empty(n, rays)
 
@@ -257,7 +264,9 @@ def _sample_planes_backward_fake(planes: Tensor, points: Tensor, *args: Any) -> 
     return _grad_planes_fake(planes, needs_planes), _plain_like(points, needs_points)
 
 
-def _query_planes_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, points: Tensor, *_: Any) -> Any:
+def _query_planes_fake(
+    planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, points: Tensor, *_: Any
+) -> Any:
     n, m = points.shape[:2]
     return planes.new_empty(n, m, 1), planes.new_empty(n, m, w1.shape[0] - 1)
 
@@ -281,7 +290,9 @@ def _upfirdn2d_fake(
     return _empty_image(x, [n, c, out_h, out_w])
 
 
-def _bias_act_fake(x: Tensor, bias: Tensor | None, activation: int, gain: float, limit: float | None) -> Tensor:
+def _bias_act_fake(
+    x: Tensor, bias: Tensor | None, activation: int, gain: float, limit: float | None
+) -> Tensor:
     return _empty_image(x, list(x.shape))
 
 
@@ -305,12 +316,27 @@ def _render_rays_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.settings = inputs[10:]
 
 
-def _render_rays_grad(ctx: Any, grad_features: Tensor, grad_depth: Tensor, grad_opacity: Tensor) -> tuple[Any, ...]:
+def _render_rays_grad(
+    ctx: Any, grad_features: Tensor, grad_depth: Tensor, grad_opacity: Tensor
+) -> tuple[Any, ...]:
     saved = list(ctx.saved_tensors)
     tensors, outputs, seeds = saved[:9], saved[9:12], (saved[12] if len(saved) > 12 else None)
-    planes, weights, rays = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5]), any(ctx.needs_input_grad[5:7])
+    planes, weights, rays = (
+        ctx.needs_input_grad[0],
+        any(ctx.needs_input_grad[1:5]),
+        any(ctx.needs_input_grad[5:7]),
+    )
     grads = torch.ops.head3d.render_rays_backward(
-        *tensors, seeds, *ctx.settings, *outputs, grad_features, grad_depth, grad_opacity, planes, weights, rays
+        *tensors,
+        seeds,
+        *ctx.settings,
+        *outputs,
+        grad_features,
+        grad_depth,
+        grad_opacity,
+        planes,
+        weights,
+        rays,
     )
     return (
         _channels_first(grads[0], planes),
@@ -373,7 +399,9 @@ def _upfirdn2d_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     From out[x] to in[j]: d in[j] = sum_k f[K - 1 - k] v[j up + k - (K - 1 - pad)], v = grad with zeros inserted.
     """
     if ctx.needs_input_grad[1]:
-        raise Head3DError("upfirdn2d has no derivative with respect to its kernel: pass a kernel without gradient")
+        raise Head3DError(
+            "upfirdn2d has no derivative with respect to its kernel: pass a kernel without gradient"
+        )
     (kernel,) = ctx.saved_tensors
     (h, w), (out_h, out_w) = ctx.x_size, ctx.out_size
     up, down, (left, _, top, _) = ctx.up, ctx.down, ctx.padding
@@ -426,7 +454,7 @@ def _register() -> None:
         "bias_act": _bias_act_fake,
         "bias_act_backward": _bias_act_backward_fake,
     }
-    derivatives = {
+    derivatives: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         "render_rays": (_render_rays_grad, _render_rays_setup),
         "render_rays_backward": (_refuse_grad, _refuse_setup),
         "sample_planes": (_sample_planes_grad, _sample_planes_setup),

@@ -159,6 +159,9 @@ struct PackedDecoder {
   }
 };
 
+// A gradient that nobody asked for: empty, and each a tensor of its own.
+Tensor nothing(const Tensor& like) { return new_empty(like, {0}); }
+
 // Gradients of the weights: partial sums of fixed groups of rays, added up in order and in double precision.
 template <typename T>
 struct WeightGradients {
@@ -213,7 +216,7 @@ struct PlaneGradients {
   }
   T* data() { return padded.mutable_data_ptr<T>(); }
   Tensor finish(bool needed) {
-    if (!needed) return new_empty(padded, {0});
+    if (!needed) return nothing(padded);
     if (channels == width) return padded;
     result = new_empty(padded, {padded.size(0), 3, padded.size(2), padded.size(3), channels});
     T* to = result.mutable_data_ptr<T>();
@@ -357,10 +360,10 @@ Grads7 render_rays_backward_typed(RayInputs<T>& in, const Tensor& planes, const 
                         [&](int64_t begin, int64_t end, T* scratch, WeightSums<T> sums, Splat<T>* splats, T* values) {
                           return kernel.render_backward(job, grads, begin, end, scratch, sums, splats, values);
                         });
-  const Tensor none = new_empty(planes, {0});
   Tensor g_planes = grad_planes.finish(needs_planes);
-  if (!needs_rays) g_origins = g_directions = none;
-  if (!needs_weights) return {g_planes, none, none, none, none, g_origins, g_directions};
+  if (!needs_rays) g_origins = nothing(planes), g_directions = nothing(planes);
+  if (!needs_weights)
+    return {g_planes, nothing(planes), nothing(planes), nothing(planes), nothing(planes), g_origins, g_directions};
   auto [g_w0, g_b0, g_w1, g_b1] = weights.unpack(w0, b0, w1, b1);
   return {g_planes, g_w0, g_b0, g_w1, g_b1, g_origins, g_directions};
 }
@@ -469,7 +472,7 @@ std::tuple<Tensor, Tensor> sample_planes_backward_typed(const Tensor& planes, co
   WeightGradients<T> weights(decoder, packed.view.channels, lanes);
   PlaneGradients<T> grad_planes(planes, needs_planes, packed.view.channels);
   run_query_backward(job, grads, points.size(0) * points.size(1), weights, grad_planes);
-  return {grad_planes.finish(needs_planes), needs_points ? g_points : new_empty(planes, {0})};
+  return {grad_planes.finish(needs_planes), needs_points ? g_points : nothing(planes)};
 }
 
 std::tuple<Tensor, Tensor> sample_planes_backward(const Tensor& planes, const Tensor& points, int64_t axes, double box_warp,
@@ -530,10 +533,9 @@ Grads6 query_planes_backward_typed(const Tensor& planes, const Tensor& w0, const
   WeightGradients<T> weights(decoder.view, packed.view.channels, lanes);
   PlaneGradients<T> grad_planes(planes, needs_planes, packed.view.channels);
   run_query_backward(job, grads, points.size(0) * points.size(1), weights, grad_planes);
-  const Tensor none = new_empty(planes, {0});
   Tensor g_planes = grad_planes.finish(needs_planes);
-  if (!needs_points) g_points = none;
-  if (!needs_weights) return {g_planes, none, none, none, none, g_points};
+  if (!needs_points) g_points = nothing(planes);
+  if (!needs_weights) return {g_planes, nothing(planes), nothing(planes), nothing(planes), nothing(planes), g_points};
   auto [g_w0, g_b0, g_w1, g_b1] = weights.unpack(w0, b0, w1, b1);
   return {g_planes, g_w0, g_b0, g_w1, g_b1, g_points};
 }
