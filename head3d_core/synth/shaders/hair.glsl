@@ -43,9 +43,11 @@ vec3 shade_hair(vec3 p, vec3 view, int segment, float rotation, out vec3 normal)
     float first = pow(max(0., cos(angle)), 70.), second = pow(max(0., cos(angle - .24)), 18.);
     float facing = clamp(dot(normal, key_direction) + .3, 0., 1.), gloss = brow ? .15 : hair_gloss;
     c += key_colour * light.a * facing * gloss * (.055 * first + .18 * second * sqrt(colour + .001));
-    vec3 r = safe_normalize(normal + view * .4);
-    float along_sky = 1. - abs(dot(t, safe_normalize(r + view)));
+    // The sky above acts as a second, broad lamp: the band of light that shows dark hair's shape from every side.
+    vec3 above = safe_normalize(vec3(0, 1, 0) + view * .55);
     float open = clamp(dot(light.rgb, vec3(.33)) / max(dot(sky[0] * .2821, vec3(.33)), .01), 0., 1.);
-    c += sky_radiance(r) * open * open * gloss * along_sky * along_sky * along_sky * (.014 + .08 * colour);
+    angle = asin(clamp(dot(t, above), -1., 1.)) + asin(clamp(tv, -1., 1.)) + shift;
+    float band = pow(max(0., cos(angle)), 28.) * clamp(dot(normal, above) + .25, 0., 1.);
+    c += sky_radiance(above) * open * gloss * band * (.05 + .2 * sqrt(colour + .001) * colour);
     return c * (1. - .14 * side * side);
 }

@@ -49,7 +49,7 @@ vec3 skin_albedo(vec3 r, vec4 mask, out float lip) {
     lip = max(mask.x, 0.);
     float lid = max(-mask.x, 0.);
     float coarse = fbm(s * 2.2), middle = fbm(s * 9.);
-    vec3 c = skin_colour;
+    vec3 c = skin_colour * vec3(1.02, .985, .98);
     // Haemoglobin: cheeks, nose, chin, ears, and two scales of mottling.
     float red = blush * (.9 * bump(a, vec3(.62, 6.98, 1.20), vec3(.34, .27, .4))
         + .8 * bump(r, vec3(0, 6.92, 1.85), vec3(.26, .2, .35)) + .35 * bump(r, vec3(0, 6.25, 1.5), vec3(.3, .18, .3))

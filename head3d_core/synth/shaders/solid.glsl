@@ -16,5 +16,5 @@ vec3 shade_solid(Surface s) {
     float a = rough * rough, nh = max(dot(n, h), 0.), d = nh * nh * (a * a - 1.) + 1.;
     c += key_colour * key * min(a * a / (PI * d * d + 1e-4), 30.) * .01 * step(0., dot(n, key_direction));
     float fresnel = .04 + .6 * pow(1. - max(dot(n, s.view), 0.), 5.) * (1. - rough);
-    return c + sky_radiance(reflect(-s.view, n)) * fresnel * (1. - rough * .8) * s.light.a;
+    return c + sky_radiance(reflect(-s.view, n)) * fresnel * (1. - rough) * (1. - rough) * s.light.a;
 }
