@@ -49,6 +49,9 @@ COMMANDS = {
     "make-data": Command(
         "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
     ),
+    "train": Command(
+        "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "run", ("stage",)
+    ),
     "prepare-data": Command(
         "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
     ),
