@@ -49,8 +49,11 @@ COMMANDS = {
     "make-data": Command(
         "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
     ),
-    "train": Command(
-        "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "run", ("stage",)
+    "detector-rates": Command(
+        "how often a face detector finds our faces, and the backs of our heads",
+        "detector_rates",
+        "DetectorRatesArgs",
+        "run",
     ),
     "prepare-data": Command(
         "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
