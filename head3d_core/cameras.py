@@ -74,12 +74,12 @@ def orbit(
     >>> orbit(0.0, 0.0)[0, [3, 7, 11]]
     tensor([0.0000, 0.0000, 2.7000])
     """
-    yaw, pitch = torch.broadcast_tensors(
+    turn, rise = torch.broadcast_tensors(
         torch.as_tensor(yaw, dtype=torch.float32), torch.as_tensor(pitch, dtype=torch.float32)
     )
-    yaw, pitch = yaw.reshape(-1), pitch.reshape(-1).clamp(-math.pi / 2 + _POLE, math.pi / 2 - _POLE)
-    level = pitch.cos()
-    position = radius * torch.stack([yaw.sin() * level, pitch.sin(), yaw.cos() * level], -1)
+    turn, rise = turn.reshape(-1), rise.reshape(-1).clamp(-math.pi / 2 + _POLE, math.pi / 2 - _POLE)
+    level = rise.cos()
+    position = radius * torch.stack([turn.sin() * level, rise.sin(), turn.cos() * level], -1)
     target = torch.tensor(list(look_at), dtype=position.dtype, device=position.device).expand_as(position)
     matrix = pose_looking_at(position, target)
     return pack(matrix, intrinsics(focal).to(matrix).expand(len(matrix), 3, 3))

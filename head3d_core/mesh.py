@@ -221,6 +221,8 @@ def extract_mesh(
     Raises:
         Head3DError: no surface at this level, a grid too large for memory, or more than one head.
     """
+    import trimesh
+
     with torch.no_grad():
         planes = G.planes(ws)
     mesh = surface(density_grid(G, planes, resolution, progress), G.config.render.box_warp, level)
@@ -230,12 +232,11 @@ def extract_mesh(
         mesh = simplify(mesh, faces)
     points = torch.as_tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=planes.device)
     normals = density_normals(G, planes, points)
-    mesh.vertex_normals = normals.cpu().numpy()
+    mesh.vertex_normals = normals.cpu().numpy()  # type: ignore[method-assign]
     if colours:
         rgb = surface_colours(G, planes, points, normals).cpu().numpy()
-        mesh.visual.vertex_colors = np.concatenate(
-            [(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1
-        ).astype(np.uint8)
+        rgba = np.concatenate([(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1).astype(np.uint8)
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
     return mesh
 
 
@@ -275,7 +276,7 @@ def bake_texture(G: Generator, ws: Tensor, mesh: trimesh.Trimesh, size: int = 10
     )
     textured = trimesh.Trimesh(vertices, triangles, process=False)
     textured.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    textured.vertex_normals = np.asarray(mesh.vertex_normals)[mapping]
+    textured.vertex_normals = np.asarray(mesh.vertex_normals)[mapping]  # type: ignore[method-assign]
     return textured
 
 
@@ -329,7 +330,7 @@ def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
         data = text.encode()
     else:
         exported = mesh.export(file_type=ending[1:])
-        data = exported if isinstance(exported, bytes) else exported.encode()
+        data = exported if isinstance(exported, bytes) else str(exported).encode()
     for name, content in [*extra.items(), (path.name, data)]:
         with atomic(path.parent / name) as temporary:
             temporary.write_bytes(content)

@@ -1,0 +1,136 @@
+"""Turntables: a head on a turning stool, as MP4, GIF or WebP, with a contact sheet for paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.cameras import orbit
+from head3d_core.config import Backend
+from head3d_core.errors import Head3DError
+from head3d_core.files import atomic
+from head3d_core.generator import Generator
+
+ENDINGS = (".mp4", ".gif", ".webp")
+"""Files that `turntable` writes."""
+
+
+def frames(
+    G: Generator,
+    ws: Tensor,
+    count: int = 60,
+    turn: float = 2 * math.pi,
+    pitch: float = 0.1,
+    backend: Backend = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Pictures of one head from `count` evenly spaced yaw angles.
+
+    Sampling is fixed and the exposure constant, so that nothing flickers: [-1, 1] always maps to [0, 255].
+
+    Args:
+        ws: [1, num_ws, w_dim].
+        turn: angle from the first frame to the one after the last, radians; a full turn loops.
+        pitch: of every camera, radians.
+        progress: called with (done, total).
+
+    Returns:
+        [count, R, R, 3] uint8.
+    """
+    if len(ws) != 1:
+        raise Head3DError(f"a turntable shows one head, got {len(ws)}: pass ws[k:k+1]")
+    if count < 1:
+        raise Head3DError(f"a turntable needs at least one frame, got {count}")
+    pictures = []
+    with torch.no_grad():
+        planes = G.planes(ws)
+        for k in range(count):
+            camera = orbit(turn * k / count, pitch).to(ws.device)
+            image = G.render(planes, ws, camera, backend=backend).image[0]
+            pictures.append(
+                (image * 127.5 + 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+            )
+            if progress:
+                progress(k + 1, count)
+    return np.stack(pictures)
+
+
+def flicker(pictures: NDArray[np.uint8]) -> float:
+    """Largest over median mean absolute change between neighbouring frames, the last and the first included.
+
+    About 1 for a smooth turn; a jump or a flash stands out.
+    """
+    if len(pictures) < 3:
+        raise Head3DError(f"flicker needs at least three frames, got {len(pictures)}")
+    values = pictures.astype(np.float32)
+    change = np.abs(values - np.roll(values, 1, 0)).mean((1, 2, 3))
+    return float(change.max() / max(float(np.median(change)), 1e-6))
+
+
+def contact_sheet(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
+    """Up to two rows of evenly chosen frames side by side: [rows R, columns R, 3] uint8."""
+    columns = min(columns, len(pictures))
+    rows = 2 if len(pictures) >= 2 * columns else 1
+    chosen = np.linspace(0, len(pictures), rows * columns, endpoint=False).astype(int)
+    side = pictures.shape[1]
+    grid = pictures[chosen].reshape(rows, columns, side, side, 3)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+
+
+def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30) -> Path:
+    """Writes the frames as MP4, GIF or WebP, whole or not at all.
+
+    Args:
+        pictures: [count, R, R, 3] uint8.
+        rate: frames per second.
+
+    Raises:
+        Head3DError: for an unknown ending or a place that cannot be written to.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise Head3DError(f"cannot write {path.name}: a turntable ends in {', '.join(ENDINGS)}")
+    with atomic(path) as temporary:
+        if ending == ".mp4":
+            import imageio_ffmpeg
+
+            side = pictures.shape[1]
+            writer = imageio_ffmpeg.write_frames(
+                str(temporary), (side, side), fps=rate, codec="libx264", quality=8, macro_block_size=2,
+                output_params=["-f", "mp4"],  # the temporary file's ending does not say it
+            )  # fmt: skip
+            writer.send(None)
+            for picture in pictures:
+                writer.send(np.ascontiguousarray(picture))
+            writer.close()
+        else:
+            from PIL import Image
+
+            images = [Image.fromarray(p) for p in pictures]
+            images[0].save(
+                temporary, format=ending[1:].upper(), save_all=True, append_images=images[1:],
+                duration=round(1000 / rate), loop=0,
+            )  # fmt: skip
+    return path
+
+
+def turntable(
+    G: Generator,
+    ws: Tensor,
+    path: Path | str,
+    seconds: float = 4.0,
+    rate: int = 30,
+    pitch: float = 0.1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """One full turn of a head as a film; see `frames` and `write`."""
+    if Path(path).suffix.lower() not in ENDINGS:  # before the rendering, not after
+        raise Head3DError(f"cannot write {Path(path).name}: a turntable ends in {', '.join(ENDINGS)}")
+    return write(frames(G, ws, max(1, round(seconds * rate)), pitch=pitch, progress=progress), path, rate)
