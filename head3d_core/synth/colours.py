@@ -21,7 +21,7 @@ HAIR = {
     "dark_blond": ("8a6a3c", "b8935a"),
     "blond": ("a98c58", "dcc48e"),
     "auburn": ("4e2412", "7e3a1a"),
-    "red": ("76341a", "a9552a"),
+    "red": ("653318", "935032"),
 }
 """Root and tip."""
 IRIS = {

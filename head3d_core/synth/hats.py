@@ -146,12 +146,11 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
         1,
     )
     reach = 0.62 + 0.16 * hat.size
+    bulge = np.sqrt(np.clip(1 - x * x, 0, 1))
     rows = []
     for side, steps in ((1, np.linspace(0, 1, 9)), (-1, np.linspace(1, 0, 9))):
         for t in steps:
-            out = np.stack(
-                [0.10 * x, -0.20 * t - 0.17 * x * x * t, reach * np.sqrt(np.clip(1 - x * x, 0, 1))], 1
-            )
+            out = np.stack([0.03 * x, -0.16 * t - (0.06 + 0.22 * x * x) * t * bulge, reach * bulge], 1)
             thick = 0.018 * side * (1 if t < 1 else 0.3)
             rows.append(base + out * t + [0, thick, 0])
     visor_colour = second if hat.size > 0.65 else 0.85 * colour

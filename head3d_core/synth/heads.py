@@ -151,7 +151,7 @@ def _material(identity: Identity) -> Material:
     grey = srgb_hex(GREY_HAIR)
     tone = skin_colour(skin)
     dark = hair.colour in ("black", "black_brown", "dark_brown", "brown")
-    brow = (0.6 * root + 0.006) * (1.0 if dark else 0.6)
+    brow = (0.6 if dark else 0.7) * root + 0.006
     brow = brow + 0.22 * hair.grey * (0.4 * grey - brow)
     inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in IRIS[identity.eyes.iris])
     visible = middle + hair.grey * (0.55 * grey - middle)

@@ -287,8 +287,13 @@ def _skin(d: Draws, person: Person, melanin: float) -> Skin:
     )
 
 
-def _eyes(d: Draws, person: Person) -> Eyes:
-    light = person.ancestry[2] * person.ancestry[2] + 0.01
+def _fairness(person: Person, melanin: float) -> float:
+    """How likely light eyes and hair are: 0 to 1."""
+    return person.ancestry[2] * (1 - smoothstep(0.3, 0.65, melanin))
+
+
+def _eyes(d: Draws, person: Person, melanin: float) -> Eyes:
+    light = 1.4 * _fairness(person, melanin) + 0.01
     weights = [1.0, 1.0, 0.9, 0.5 * light, 0.7 * light, 0.6 * light, 0.45 * light]
     return Eyes(
         iris=d.choice("iris", IRISES, weights),
@@ -297,7 +302,7 @@ def _eyes(d: Draws, person: Person) -> Eyes:
     )
 
 
-def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
+def _hair(d: Draws, person: Person, melanin: float, fixed: Strata | None) -> Hair:
     male, old = person.gender > 0.5, smoothstep(30, 75, person.years)
     shares = dict(MALE_STYLES if male else FEMALE_STYLES)
     if male:
@@ -309,8 +314,8 @@ def _hair(d: Draws, person: Person, fixed: Strata | None) -> Hair:
             if name in shares:
                 shares[name] *= factor
     style = fixed.style if fixed is not None else d.choice("style", tuple(shares), tuple(shares.values()))
-    light = person.ancestry[2] * (0.4 + 0.6 * person.ancestry[2])
-    weights = [1.2, 1.1, 1.0, *(w * max(0.02, light) for w in (1.3, 1.1, 0.9, 0.8, 0.35, 0.35))]
+    light = _fairness(person, melanin)
+    weights = [1.2, 1.1, 1.0, *(w * max(0.01, light) for w in (1.3, 1.1, 0.9, 0.8, 0.35, 0.35))]
     wave = 0.15 + 0.5 * person.ancestry[0]
     receding = male and style not in ("long", "long_wavy", "bob", "topknot") and person.years > 22
     recession = d.uniform("recession", 0, 3 + 8 * old) if receding else 0.0
@@ -373,7 +378,7 @@ def identity(seed: int, kind: Kind = "faces") -> Identity:
 
     melanin = _melanin(part("tone"), fixed)
     person = _person(part("person"), fixed, melanin)
-    hair = _hair(part("hair"), person, fixed)
+    hair = _hair(part("hair"), person, melanin, fixed)
     bare = kind == "heads"
     return Identity(
         sampler_version=SAMPLER_VERSION,
@@ -383,7 +388,7 @@ def identity(seed: int, kind: Kind = "faces") -> Identity:
         features=draw_features(part("features"), child=person.years < 18),
         expression=draw_expression(part("expression"), strong=not bare),
         skin=_skin(part("skin"), person, melanin),
-        eyes=_eyes(part("eyes"), person),
+        eyes=_eyes(part("eyes"), person, melanin),
         hair=hair,
         brows=_brows(part("brows"), person),
         beard=_beard(part("beard"), person),
