@@ -1,0 +1,100 @@
+"""Contact sheets and the small samples that ship with the repository (`data/samples/`).
+
+    python -m head3d_core sheets --out data/samples
+
+Nothing is picked by hand: the sheets show the first identities of the sets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from head3d_core.errors import Head3DError
+from head3d_core.synth import sets
+from head3d_core.synth.make_data import MakeDataArgs, make_data, render, write_atomically
+from head3d_core.synth.renderer import Renderer
+
+FACES = 64
+HEADS = 8
+VIEWS = 12
+YAWS = 8
+
+
+@dataclass(frozen=True)
+class SheetsArgs:
+    """Draws the contact sheets, and the sample sets if asked for."""
+
+    out: Path = Path("data/samples")
+    """Folder to write."""
+    resolution: int = 256
+    """Pixels per side of one picture."""
+    samples: bool = False
+    """Also the sample sets: 64 faces and 8 heads from 12 sides, in EG3D's format, with geometry for the heads."""
+    workers: int = 0
+    """Processes; 0 takes one per processor core."""
+
+
+def grid(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """[N, H, W, 3] pictures as one [rows * H, columns * W, 3], row by row; N must fill the rows."""
+    n, h, w, _ = images.shape
+    if columns < 1 or n % columns:
+        raise Head3DError(f"{n} pictures do not fill rows of {columns}.")
+    return images.reshape(n // columns, columns, h, w, 3).swapaxes(1, 2).reshape(-1, columns * w, 3)
+
+
+def faces_sheet(resolution: int, workers: int = 0, count: int = 16, columns: int = 4) -> NDArray[np.uint8]:
+    """The first faces of the face set, as a training run sees them."""
+    return grid(render("faces", range(count), resolution, workers).images.transpose(0, 2, 3, 1), columns)
+
+
+def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np.uint8]:
+    """The first heads of the head set, one row each, all the way round in equal steps."""
+    from head3d_core.synth.heads import build_head
+    from head3d_core.synth.identity import identity
+
+    renderer = Renderer(resolution)
+    cameras = [sets.orbit_camera(2 * math.pi * k / yaws, 0.0) for k in range(yaws)]
+    images = []
+    for seed in sets.SETS["heads"].seeds[:count]:
+        renderer.load(build_head(identity(seed, "heads")), sets.sample_light(seed, "heads"))
+        images += [frame.rgb for frame in renderer.draw_many(cameras)]
+    renderer.release()
+    return grid(np.stack(images), yaws)
+
+
+def _save(image: NDArray[np.uint8], path: Path) -> None:
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def run(args: SheetsArgs) -> None:
+    """The command `sheets`."""
+    _save(faces_sheet(args.resolution, args.workers), args.out / "faces_16.png")
+    _save(heads_sheet(args.resolution), args.out / "heads_6x8.png")
+    print(f"{args.out / 'faces_16.png'}\n{args.out / 'heads_6x8.png'}")
+    if not args.samples:
+        return
+    for name, count, geometry in (("faces", FACES, False), ("heads", HEADS * VIEWS, True)):
+        folder = args.out / name
+        make_data(
+            MakeDataArgs(
+                kind="heads" if name == "heads" else "faces",
+                out=folder,
+                count=count,
+                resolution=args.resolution,
+                views=VIEWS,
+                workers=args.workers,
+                format="jpg",
+                geometry=geometry,
+            )
+        )
+        print(folder)
