@@ -32,6 +32,7 @@ __device__ void read_point(const PlaneView<const T>& planes, const T* image, con
   for (int plane = 0; plane < 3; ++plane) {
     const PlaneTaps<T> taps(point, plane, axes, scale, planes.height, planes.width);
     for (int corner = 0; corner < 4; ++corner) {
+      if (!taps.inside(corner)) continue;
       const T weight = taps.weight(corner);
       const T* texel = image + taps.offset(planes, plane, corner);
       for (int c = 0; c < planes.channels; ++c) features[c] += weight * texel[c * planes.channel];

@@ -29,7 +29,9 @@ __global__ void sample_kernel(PlaneView<const T> planes, const T* points /* [N, 
     T sum = 0;
     for (int plane = 0; plane < 3; ++plane) {
       const PlaneTaps<T> taps(points + 3 * point, plane, axes, scale, planes.height, planes.width);
-      for (int corner = 0; corner < 4; ++corner) sum += taps.weight(corner) * image[taps.offset(planes, plane, corner)];
+      for (int corner = 0; corner < 4; ++corner) {
+        if (taps.inside(corner)) sum += taps.weight(corner) * image[taps.offset(planes, plane, corner)];
+      }
     }
     out[i] = sum;
   }

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <tuple>
 
-
 namespace head3d {
 
 bool readable_in_place(const Tensor& planes) {

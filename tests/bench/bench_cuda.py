@@ -1,0 +1,325 @@
+"""The CUDA operators: time and memory against the reference on the same GPU, and error against float64.
+
+    python tests/bench/bench_cuda.py                        # everything, as a table
+    python tests/bench/bench_cuda.py --json data/results/bench_ops_h100.json
+
+The size is the one at which EG3D's released code took 45.9 ms (forward) and 150.7 ms (with
+backward) on one H100: batch 8, 128 x 128 rays, 48 + 48 samples, planes of 256 x 256 x 32, hidden 64, 32 features. Two scenes: "haze", random
+planes and decoder, where every sample counts; "surface", where most samples lie behind something opaque.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor
+
+from head3d_core import filters, ops, volume
+from head3d_core.cameras import orbit
+from head3d_core.config import PRESETS, RenderOptions
+from head3d_core.discriminator import Discriminator
+from head3d_core.losses import r1_penalty
+from head3d_core.planes import DecoderWeights
+from head3d_core.rays import camera_rays
+
+OPTIONS = RenderOptions(white_back=True)
+TARGETS = {
+    "render forward": {"mixed": 5.0, "strict": 9.0},
+    "render forward+backward": {"mixed": 18.0, "strict": 30.0},
+    "R1 step of D, 512²": {"fp16": 120.0, "bf16": 120.0},
+}
+ANCHORS = {"render forward": 45.9, "render forward+backward": 150.7, "R1 step of D, 512²": 192.0}
+MEMORY_TARGETS = {"render forward": 0.3, "render forward+backward": 0.7}
+
+
+class Scene:
+    """Planes, decoder and rays at the anchor's size (or smaller) on the GPU."""
+
+    def __init__(
+        self, batch: int = 8, side: int = 128, planes: int = 256, density: float = 1.0, seed: int = 0
+    ) -> None:
+        generator = torch.Generator("cuda").manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device="cuda")
+
+        self.planes = normal(batch, 3, 32, planes, planes)
+        self.weights = DecoderWeights(
+            normal(64, 32) / math.sqrt(32), 0.1 * normal(64), normal(33, 64) / math.sqrt(64), 0.1 * normal(33)
+        )
+        self.weights.w1[0] *= density
+        yaw = torch.linspace(-1.2, 1.2, batch)
+        cameras = orbit(yaw, 0.2 * yaw.cos()).cuda()
+        self.origins, self.directions = (t.contiguous() for t in camera_rays(cameras, side))
+        self.grad_features = normal(batch, side * side, 32)
+        self.grad_depth = normal(batch, side * side)
+        self.grad_opacity = normal(batch, side * side)
+
+    def leaves(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        return [t.detach().to(dtype).requires_grad_() for t in (self.planes, *self.weights)]
+
+    def render(self, leaves: list[Tensor], backend: str) -> volume.RayResult:
+        dtype = leaves[0].dtype
+        return volume.render_rays(
+            leaves[0], DecoderWeights(*leaves[1:]), self.origins.to(dtype), self.directions.to(dtype), OPTIONS,
+            backend=backend,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def step(self, leaves: list[Tensor], backend: str) -> list[Tensor]:
+        """Gradients of planes and decoder for fixed random gradients of the outputs."""
+        out = self.render(leaves, backend)
+        grads = [
+            self.grad_features.to(out[0]),
+            0.1 * self.grad_depth.to(out[0]),
+            self.grad_opacity.to(out[0]),
+        ]
+        return list(torch.autograd.grad(list(out), leaves, grads))
+
+
+def milliseconds(work: Callable[[], Any], repeats: int) -> float:
+    """Median over `repeats` calls, CUDA events, after two warm-up calls."""
+    for _ in range(2):
+        work()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def peak_gib(work: Callable[[], Any]) -> float:
+    """Largest allocation during one call above what was allocated before, outputs included."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    kept = work()
+    torch.cuda.synchronize()
+    del kept
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
+
+
+def _row(op: str, case: str, scene: str, ms: float, gib: float | None = None, **more: Any) -> dict[str, Any]:
+    kind = case.split()[0]
+    row = {
+        "op": op,
+        "case": case,
+        "scene": scene,
+        "ms": round(ms, 3),
+        "target_ms": TARGETS.get(op, {}).get(kind),
+    }
+    if gib is not None:
+        row |= {"gib": round(gib, 3), "target_gib": MEMORY_TARGETS.get(op)}
+    return row | {"eg3d_ms": ANCHORS.get(op)} | more
+
+
+def bench_render(scene_name: str, density: float, reference: bool, repeats: int) -> list[dict[str, Any]]:
+    """Forward, and forward with backward, at the anchor's size."""
+    scene = Scene(density=density)
+    leaves = scene.leaves()
+    frozen = [t.detach() for t in leaves]
+    rows = []
+    cases = [("mixed", "native", True), ("strict", "native", False)]
+    if reference:
+        cases.append(("reference", "reference", False))
+    for case, backend, mixed in cases:
+        count = repeats if backend == "native" else 3
+        with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+            with torch.no_grad():
+                forward = partial(scene.render, frozen, backend)
+                rows.append(
+                    _row("render forward", case, scene_name, milliseconds(forward, count), peak_gib(forward))
+                )
+            both = partial(scene.step, leaves, backend)
+            rows.append(
+                _row("render forward+backward", case, scene_name, milliseconds(both, count), peak_gib(both))
+            )
+        torch.cuda.empty_cache()
+    last = scene.planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    frozen = [last, *frozen[1:]]
+    with torch.no_grad():
+        forward = partial(scene.render, frozen, "native")
+        case = "strict, planes channels-last"
+        rows.append(
+            _row("render forward", case, scene_name, milliseconds(forward, repeats), peak_gib(forward))
+        )
+    return rows
+
+
+def errors(scene_name: str, density: float) -> list[dict[str, Any]]:
+    """‖out - exact‖ / ‖exact‖ against the float64 reference: one image of 64 x 64 rays."""
+    scene = Scene(batch=1, side=64, density=density, seed=7)
+    exact_leaves = scene.leaves(torch.float64)
+    exact = [*scene.render(exact_leaves, "reference"), *scene.step(exact_leaves, "reference")]
+    names = ["features", "depth", "opacity", "grad planes", "grad w0", "grad b0", "grad w1", "grad b1"]
+    rows = []
+    for case, backend, mixed in (
+        ("mixed", "native", True),
+        ("strict", "native", False),
+        ("float32 reference", "reference", False),
+    ):
+        with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+            leaves = scene.leaves()
+            got = [*scene.render(leaves, backend), *scene.step(leaves, backend)]
+        found = {
+            n: float(f"{((g.double() - e).norm() / e.norm()).item():.2e}")
+            for n, g, e in zip(names, got, exact, strict=True)
+        }
+        rows.append({"op": "error", "case": case, "scene": scene_name, **found})
+    return rows
+
+
+def _filter(
+    x: Tensor, kernel: Tensor, up: int, down: int, padding: tuple[int, int, int, int], backend: str
+) -> Tensor:
+    return filters.upfirdn2d(x, kernel, up, down, padding, float(up * up), backend=backend)  # type: ignore[arg-type]
+
+
+def _activate(x: Tensor, bias: Tensor, backend: str) -> Tensor:
+    return filters.bias_act(x, bias, "lrelu", 1.0, 256.0, backend=backend)  # type: ignore[arg-type]
+
+
+def bench_filters(repeats: int) -> list[dict[str, Any]]:
+    """The resamplings and the activation at the top of D: 8 x 64 x 512 x 512."""
+    rows = []
+    for dtype, layout, label in (
+        (torch.float32, torch.contiguous_format, "fp32 nchw"),
+        (torch.float16, torch.contiguous_format, "fp16 nchw"),
+        (torch.float16, torch.channels_last, "fp16 nhwc"),
+    ):
+        x = torch.randn(8, 64, 512, 512, device="cuda", dtype=dtype).to(memory_format=layout)
+        kernel = filters.fir(x.device)
+        bias = torch.randn(64, device="cuda", dtype=dtype)
+        small = x[:, :, :256, :256].contiguous(memory_format=layout)
+        # name -> (call, bytes moved at least, in units of x)
+        calls: dict[str, tuple[Callable[[str], Tensor], float]] = {
+            "upfirdn2d filter": (partial(_filter, x, kernel, 1, 1, (2, 2, 2, 2)), 2.0),
+            "upfirdn2d down 2": (partial(_filter, x, kernel, 1, 2, (1, 1, 1, 1)), 1.25),
+            "upfirdn2d up 2": (partial(_filter, small, kernel, 2, 1, (2, 1, 2, 1)), 1.25),
+            "bias_act": (partial(_activate, x, bias), 2.0),
+        }
+        for op, (call, moved) in calls.items():
+            native = milliseconds(partial(call, "native"), repeats)
+            slow = milliseconds(partial(call, "reference"), 5)
+            rate = moved * x.numel() * x.element_size() / native / 1e9
+            rows.append(
+                _row(op, label, "", native, reference_ms=round(slow, 3), terabytes_per_s=round(rate, 2))
+            )
+        del x, small, calls
+        torch.cuda.empty_cache()
+    return rows
+
+
+def bench_r1(repeats: int) -> list[dict[str, Any]]:
+    """Penalty and its backward through D at 512², batch 8."""
+    rows = []
+    network = Discriminator(PRESETS["paper"].discriminator).cuda().to(memory_format=torch.channels_last)
+    camera = orbit(torch.zeros(8)).cuda()
+    for case, dtype, backend in (
+        ("fp16", torch.float16, True), ("bf16", torch.bfloat16, True), ("fp32", None, True), ("bf16 reference filters", torch.bfloat16, False),
+    ):  # fmt: skip
+        image = (
+            torch.randn(8, 3, 512, 512, device="cuda").to(memory_format=torch.channels_last).requires_grad_()
+        )
+        raw = torch.randn(8, 3, 128, 128, device="cuda").requires_grad_()
+
+        def work(image: Tensor = image, raw: Tensor = raw, dtype: torch.dtype | None = dtype) -> None:
+            with torch.autocast("cuda", dtype=dtype or torch.float16, enabled=dtype is not None):
+                logits = network(image, raw, camera)
+            penalty = r1_penalty(logits, image, raw)
+            torch.autograd.grad(
+                penalty, [p for p in network.parameters() if p.requires_grad], allow_unused=True
+            )
+
+        os.environ["HEAD3D_DISABLE_NATIVE"] = "0" if backend else "1"
+        rows.append(
+            _row(
+                "R1 step of D, 512²", case, "", milliseconds(work, repeats if backend else 2), peak_gib(work)
+            )
+        )
+        os.environ["HEAD3D_DISABLE_NATIVE"] = "0"
+        torch.cuda.empty_cache()
+    return rows
+
+
+def provenance() -> dict[str, Any]:
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except OSError:
+        commit = ""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "multiprocessors": torch.cuda.get_device_properties(0).multi_processor_count,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit or os.environ.get("HEAD3D_COMMIT", ""),
+        "command": "python tests/bench/bench_cuda.py",
+    }
+
+
+def show(row: dict[str, Any]) -> None:
+    print("  ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "")), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=["render", "errors", "filters", "r1"])
+    parser.add_argument(
+        "--reference", action="store_true", help="time the reference renderer too (needs 25 GB)"
+    )
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if not ops.has_cuda():
+        raise SystemExit(
+            "The extension is not built with CUDA: HEAD3D_WITH_CUDA=1 python setup.py build_ext --inplace"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "errors": lambda: errors("haze", 1.0) + errors("surface", 30.0),
+        "render": lambda: (
+            bench_render("haze", 1.0, args.reference, args.repeats)
+            + bench_render("surface", 30.0, False, args.repeats)
+        ),
+        "filters": lambda: bench_filters(args.repeats),
+        "r1": lambda: bench_r1(5),
+    }
+    rows = []
+    for part, run in parts.items():
+        if args.only and part not in args.only:
+            continue
+        for row in run():
+            show(row)
+            rows.append(row)
+    if args.json:
+        text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
+        partial = args.json.with_suffix(".partial")
+        partial.write_text(text + "\n", encoding="utf8")
+        os.replace(partial, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""One command for a machine with a GPU: build the extension in place, test it, sanitise it, time it, profile it.
+
+    python tests/gpu_check.py                               # everything, results under ./out (or $OUT)
+    python tests/gpu_check.py --steps build tests bench
+    python tests/gpu_check.py --steps build variants        # the same kernels with other launch bounds
+
+Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each step is timed,
+writes its log, and does not stop the ones after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path(os.environ.get("OUT", ROOT / "out"))
+OBJECTS = ROOT / "build" / "gpu_check"
+STEPS = ("build", "tests", "bench", "variants", "sanitizer", "ncu")
+
+VARIANTS = {
+    "forward3": ["-DHEAD3D_FORWARD_BLOCKS=3"],
+    "forward5": ["-DHEAD3D_FORWARD_BLOCKS=5"],
+}
+"""Launch bounds tried beside the shipped ones (resident blocks a multiprocessor)."""
+
+NCU = [
+    "--clock-control", "none", "--kernel-name", "regex:render_tiles", "--section", "SpeedOfLight", "--section", "Occupancy",
+    "--section", "WarpStateStats", "--section", "MemoryWorkloadAnalysis", "--section", "MemoryWorkloadAnalysis_Tables",
+    "--section", "ComputeWorkloadAnalysis", "--section", "InstructionStats", "--section", "LaunchStats",
+]  # fmt: skip
+
+
+def sh(command: list[str], log: str, limit: float, **env: str) -> int:
+    """Runs a command into OUT/log; prints the last lines where it fails. 124: out of time."""
+    with open(OUT / log, "a", encoding="utf8") as file:
+        file.write("$ " + " ".join(command) + "\n")
+        file.flush()
+        try:
+            code = subprocess.run(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**os.environ, **env},
+                timeout=limit,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = 124
+    if code:
+        tail = (OUT / log).read_text(encoding="utf8", errors="replace").splitlines()[-15:]
+        print(f"  {command[0]} gave {code}; {log} ends:", *tail, sep="\n    ")
+    return code
+
+
+def compile_all(name: str, defines: list[str], only: str = "*") -> int:
+    """Every source to an object (in parallel), then one library; `only` limits what is compiled anew."""
+    import torch
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    folder = OBJECTS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if only != "*":
+        for path in (OBJECTS / "main").glob("*.o"):
+            shutil.copy(path, folder)
+    home = Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve().parents[1]
+    includes = [f"-I{p}" for p in [ROOT / "csrc", *include_paths(), home / "include"]]
+    major, minor = torch.cuda.get_device_capability()
+    common = [
+        "-std=c++20",
+        "-O3",
+        "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        "-DHEAD3D_WITH_CUDA",
+        *defines,
+        *includes,
+    ]
+    jobs = []
+    csrc = ROOT / "csrc"
+    for path in [*csrc.glob("*.cpp"), *csrc.glob("cpu/*_cpu.cpp"), *csrc.glob("cuda/*_cuda.cu")]:
+        if not path.match(only):
+            continue
+        target = ["-c", str(path), "-o", str(folder / (path.name + ".o"))]
+        if path.suffix == ".cu":
+            cuda = [
+                "nvcc",
+                f"-arch=sm_{major}{minor}",
+                "--expt-relaxed-constexpr",
+                "-lineinfo",
+                "-Xcompiler",
+                "-fPIC",
+                "-Xptxas",
+                "-v",
+            ]
+            jobs.append([*cuda, *common, *target])
+        else:
+            jobs.append(["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *common, *target])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        codes = list(pool.map(lambda job: sh(job, f"build_{Path(job[-1]).stem}.log", 300), jobs))
+    if any(codes):
+        return 1
+    library = folder / "_C.so"
+    libs = [f"-L{p}" for p in library_paths(device_type="cuda")] + [
+        "-ltorch",
+        "-ltorch_cpu",
+        "-ltorch_cuda",
+        "-lc10",
+        "-lcudart",
+    ]
+    libs += [f"-L{home / 'lib64'}", f"-L{home / 'targets/x86_64-linux/lib'}"]
+    return sh(["g++", "-shared", "-o", str(library), *map(str, folder.glob("*.o")), *libs], "build.log", 60)
+
+
+def build() -> int:
+    code = compile_all("main", [])
+    if code == 0:
+        shutil.copy(OBJECTS / "main" / "_C.so", ROOT / "head3d_core" / "_C.so")
+    return code
+
+
+def variants() -> int:
+    worst = 0
+    for name, defines in VARIANTS.items():
+        pattern = "render_forward_cuda.cu" if "forward" in name else "render_backward_cuda.cu"
+        worst |= compile_all(name, defines, pattern)
+        bench = [sys.executable, "tests/bench/bench_cuda.py", "--only", "render"]
+        worst |= sh(bench, f"variant_{name}.log", 60, HEAD3D_LIBRARY=str(OBJECTS / name / "_C.so"))
+        print((OUT / f"variant_{name}.log").read_text(encoding="utf8"))
+    return worst
+
+
+def tests() -> int:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "6",
+        "tests/test_ops_cuda.py",
+    ]
+    code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
+    print("\n".join((OUT / "tests.log").read_text(encoding="utf8").splitlines()[-3:]))
+    return code
+
+
+def bench() -> int:
+    command = [
+        sys.executable,
+        "tests/bench/bench_cuda.py",
+        "--json",
+        str(OUT / "bench_ops.json"),
+        "--reference",
+    ]
+    code = sh(command, "bench.log", 200)
+    print((OUT / "bench.log").read_text(encoding="utf8"))
+    return code
+
+
+def sanitizer() -> int:
+    """memcheck and racecheck over small calls of every kernel; allocations are not pooled, so that overruns show."""
+    worst = 0
+    for tool in ("memcheck", "racecheck"):
+        command = [
+            "compute-sanitizer",
+            "--tool",
+            tool,
+            "--error-exitcode",
+            "9",
+            sys.executable,
+            __file__,
+            "--small",
+        ]
+        worst |= sh(command, f"sanitizer_{tool}.log", 150, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        print(tool, (OUT / f"sanitizer_{tool}.log").read_text(encoding="utf8").splitlines()[-2:])
+    return worst
+
+
+def ncu() -> int:
+    code = sh(["ncu", *NCU, sys.executable, __file__, "--profiled"], "ncu.txt", 150)
+    wanted = ("render_tiles", "Duration", "Compute (SM) Throughput", "L1/TEX Cache Throughput", "L2 Cache Throughput", "DRAM Through",
+              "Registers Per", "Achieved Occ", "L1/TEX Hit", "L2 Hit", "Issue Slots Busy", "Executed Ipc Active")  # fmt: skip
+    for line in (OUT / "ncu.txt").read_text(encoding="utf8", errors="replace").splitlines():
+        if any(word in line for word in wanted):
+            print(" ".join(line.split())[:110])
+    return code
+
+
+def _import_package() -> None:
+    for path in (ROOT, ROOT / "tests", ROOT / "tests" / "bench"):
+        sys.path.insert(0, str(path))
+
+
+def small() -> None:
+    """Every kernel once, at sizes that leave ragged ends."""
+    _import_package()
+    import torch
+    from ops_scene import Scene, options, scene, values_and_gradients
+
+    from head3d_core import filters, planes
+    from head3d_core.planes import DecoderWeights
+
+    for shape, dtype in (
+        ({}, torch.float32),
+        ({}, torch.float64),
+        ({"channels": 5, "hidden": 7, "features": 3}, torch.float32),
+    ):
+        what = scene(n=2, rays=7, height=9, width=11, **shape)
+        p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
+        at = torch.rand(2, 21, 3, device="cuda", dtype=dtype) * 1.4 - 0.7
+        for mixed in (False, True):
+            with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+                moved = Scene(p, DecoderWeights(w0, b0, w1, b1), origins, directions)
+                values_and_gradients(moved, options(), "native", torch.tensor([3, 4], device="cuda"))
+                leaves = [t.clone().requires_grad_() for t in (p, w0, b0, w1, b1, at)]
+                sigma, colour = planes.query(
+                    leaves[0], DecoderWeights(*leaves[1:5]), leaves[5], backend="native"
+                )
+                (sigma.sum() + colour.sum()).backward()
+                planes.sample_planes(leaves[0], leaves[5], backend="native").sum().backward()
+    for dtype in (torch.float32, torch.float16):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()
+            for up, down in ((1, 1), (2, 1), (1, 2), (2, 2)):
+                filters.upfirdn2d(
+                    x, filters.fir(x.device), up, down, (2, 1, 2, 1), backend="native"
+                ).sum().backward()
+            filters.bias_act(
+                x, torch.ones(6, device="cuda", dtype=dtype), "lrelu", 1.0, 2.0, backend="native"
+            ).sum().backward()
+    torch.cuda.synchronize()
+    print("small calls done")
+
+
+def profiled() -> None:
+    """One call of each ray kernel at the benchmark's size, for ncu."""
+    _import_package()
+    import torch
+    from bench_cuda import Scene
+
+    scene = Scene()
+    for mixed in (True, False):
+        with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+            scene.step(scene.leaves(), "native")
+    torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", nargs="*", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--small", action="store_true", help="what the sanitizer step runs")
+    parser.add_argument("--profiled", action="store_true", help="what the ncu step runs")
+    args = parser.parse_args()
+    if args.small or args.profiled:
+        (small if args.small else profiled)()
+        return
+    OUT.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for step in args.steps:
+        start = time.perf_counter()
+        print(f"== {step}", flush=True)
+        if globals()[step]() != 0:
+            failed.append(step)
+        print(
+            f"== {step}: {'FAILED' if step in failed else 'ok'}, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
+        if failed == ["build"]:
+            break
+    if failed:
+        raise SystemExit("failed: " + ", ".join(failed))
+
+
+if __name__ == "__main__":
+    main()
