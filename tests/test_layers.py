@@ -18,7 +18,7 @@ LAYERS = {
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses checkpoint eg3d_names eg3d_pickle eg3d_format",
     4: "engine train distill analysis metrics mesh prepare detect detector_rates turntable generate convert",
-    5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_fast",
+    5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_data checks_fast",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
 
