@@ -89,7 +89,7 @@ def march(features: Tensor, sigma: Tensor, depths: Tensor, white_back: bool = Fa
     # matmul rather than multiply-and-sum: no [N, R, S, F] product is stored for the backward pass.
     total = (weights[..., None, :] @ colour)[..., 0, :]
     depth = (weights * middle).sum(-1) / opacity
-    depth = torch.where(opacity > 0, depth, torch.inf)
+    depth = torch.where(opacity == 0, torch.inf, depth)
     if white_back:
         total = total + (1 - opacity)[..., None]
     return March(2 * total - 1, depth, opacity, weights)
@@ -136,13 +136,17 @@ def importance_depths(depths: Tensor, weights: Tensor, count: int, u: Tensor | N
 def clamp_depth(depth: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Clamps to the range of all sample depths of the batch; an empty ray (+inf) gets the largest.
 
+    Rays that are not finite stay NaN and do not count for the range.
+
     Args:
         depth: [N, R].
         first, last: nearest and farthest sample of each ray, [N, R].
     """
     if depth.numel() == 0:
         return depth
-    return torch.minimum(torch.maximum(depth, first.amin()), last.amax())
+    nearest = torch.where(torch.isfinite(first), first, torch.inf).amin()
+    farthest = torch.where(torch.isfinite(last), last, -torch.inf).amax()
+    return torch.minimum(torch.maximum(depth, nearest), farthest)
 
 
 def render_rays(
