@@ -9,217 +9,35 @@ from __future__ import annotations
 
 import collections
 import copy
-import enum
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from head3d_core import augment, losses, seeding
-from head3d_core.cameras import mirror
 from head3d_core.config import Preset
 from head3d_core.discriminator import Discriminator
 from head3d_core.distill import Sample, check_match, distillation_terms
+from head3d_core.engine_parts import (
+    Draws,
+    EngineOptions,
+    Meters,
+    Phase,
+    Pool,
+    Purpose,
+    Replay,
+    Trainable,
+    blur,
+)
 from head3d_core.errors import Head3DError
 from head3d_core.filters import resize
 from head3d_core.generator import Generator
 from head3d_core.recipes import Recipe
 
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the arithmetic is done; none of it changes what is computed beyond rounding."""
-
-    precision: str = "bf16"
-    """"bf16", "fp16" or "fp32": autocast of convolutions on a GPU. Parameters, optimiser, mapping and losses are fp32."""
-    channels_last: bool = True
-    """Keep images and features channels-innermost on a GPU."""
-    graphs: bool = True
-    """Capture each phase as a CUDA graph once it has run a few times."""
-    compile: bool = False
-    """torch.compile the synthesis and super-resolution networks (first-order phases only; slow to start)."""
-    tf32: bool = True
-    """Allow TF32 in what stays in fp32."""
-
-
-class Purpose(enum.IntEnum):
-    """What a random number is for; each phase adds its own multiple of 16."""
-
-    Z = 0
-    CAMERA = 1
-    MAPPING = 2
-    SWAP = 3
-    RENDER = 4
-    DENSITY = 5
-    REAL = 6
-    AUGMENT_FAKE = 7
-    AUGMENT_REAL = 8
-
-
-class Phase(enum.IntEnum):
-    """The four parts of an iteration."""
-
-    G_MAIN = 0
-    G_REG = 1
-    D_MAIN = 2
-    D_REG = 3
-
-
-class Draws:
-    """Counter-based random numbers for the samples of one process: global indices rank, rank + world, ...
-
-    Args:
-        seed: of the run.
-        batch: global batch.
-    """
-
-    def __init__(self, seed: int, batch: int, rank: int, world: int, device: torch.device) -> None:
-        self.base = (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**61
-        self.batch = batch
-        self.indices = torch.arange(rank, batch, world, device=device)
-        self.step = torch.zeros((), dtype=torch.int64, device=device)
-
-    def seeds(self, phase: Phase, purpose: Purpose, shift: int = 0) -> Tensor:
-        """[n] int64; `shift` -1 gives those of the previous sample of the global batch."""
-        index = (self.indices + shift) % self.batch
-        return self.base + (self.step * 64 + (16 * phase + purpose)) * 2**16 + index
-
-    def uniform(self, phase: Phase, purpose: Purpose, columns: int, shift: int = 0) -> Tensor:
-        """[n, columns] in [0, 1)."""
-        return seeding.uniform(self.seeds(phase, purpose, shift), 1, columns)[:, 0]
-
-    def normal(self, phase: Phase, purpose: Purpose, columns: int) -> Tensor:
-        """[n, columns], standard normal."""
-        return seeding.normal(self.seeds(phase, purpose), 1, columns, 0)[:, 0]
-
-
-class Pool:
-    """Images and cameras of one data source on the device.
-
-    Args:
-        images: [N, 3, R, R] uint8.
-        cameras: [N, 25].
-        flips: also show everything mirrored.
-    """
-
-    def __init__(self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True) -> None:
-        if len(images) == 0 or len(images) != len(cameras):
-            raise Head3DError(f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}")
-        self.images = images.to(device)
-        # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
-        self.cameras = torch.stack([cameras, mirror(cameras)]).to(device, torch.float32)
-        self.flips = flips
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        index = (u[:, 0].double() * len(self)).long().clamp_max(len(self) - 1)
-        flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
-        return index, flipped
-
-    def draw_cameras(self, u: Tensor) -> Tensor:
-        """Cameras [n, 25] of uniformly drawn images; u is [n, 2]."""
-        index, flipped = self._pick(u)
-        return self.cameras[flipped.long(), index]
-
-    def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [n, 3, R, R] in [-1, 1] and their cameras [n, 25]."""
-        index, flipped = self._pick(u)
-        image = self.images[index].float() / 127.5 - 1
-        return torch.where(flipped[:, None, None, None], image.flip(-1), image), self.cameras[flipped.long(), index]
-
-
-class Trainable:
-    """A network with its gradients in one flat buffer and its Adam.
-
-    The flat buffer makes clearing, averaging over processes and cleaning of gradients one kernel each.
-    """
-
-    def __init__(self, module: nn.Module, rate: float, beta2: float, interval: int) -> None:
-        self.module = module
-        self.parameters = list(module.parameters())
-        device = self.parameters[0].device
-        self.flat = torch.zeros(sum(p.numel() for p in self.parameters), device=device)
-        offset = 0
-        for p in self.parameters:
-            # Gradients take the parameter's own strides (channels-last weights), as fused Adam wants.
-            p.grad = self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride())
-            offset += p.numel()
-        # Lazy regularisation: k + 1 optimiser steps stand for k (StyleGAN2, appendix B).
-        share = interval / (interval + 1) if interval else 1.0
-        self.rate = rate * share
-        cuda = device.type == "cuda"
-        self.lr = torch.tensor(self.rate, device=device) if cuda else self.rate
-        self.adam = torch.optim.Adam(
-            self.parameters, lr=self.lr, betas=(0.0, beta2**share), eps=1e-8,
-            **({"fused": True, "capturable": True} if cuda else {}),
-        )  # fmt: skip
-
-    def set_rate(self, factor: float) -> None:
-        """Scales the learning rate (warm-up)."""
-        if isinstance(self.lr, Tensor):
-            self.lr.fill_(self.rate * factor)
-        else:
-            self.adam.param_groups[0]["lr"] = self.rate * factor
-
-    def descend(self, loss: Tensor) -> None:
-        """Gradients of `loss` for this network only, whatever else the graph holds."""
-        self.flat.zero_()
-        torch.autograd.backward(loss, inputs=self.parameters)
-
-    def moments(self) -> dict[str, Tensor]:
-        """Adam's state by parameter index: second moment and step (the first moment is the last gradient: β1 = 0)."""
-        state = self.adam.state
-        found = {}
-        for k, p in enumerate(self.parameters):
-            if p in state:
-                found[f"{k}.v"], found[f"{k}.step"] = state[p]["exp_avg_sq"], state[p]["step"]
-        return found
-
-    def set_moments(self, moments: dict[str, Tensor]) -> None:
-        """Inverse of `moments`."""
-        for k, p in enumerate(self.parameters):
-            if f"{k}.v" in moments:
-                v, step = torch.empty_like(p), moments[f"{k}.step"].to(torch.float32).clone()
-                v.copy_(moments[f"{k}.v"])
-                place = p.device if p.is_cuda else torch.device("cpu")
-                self.adam.state[p] = {"step": step.to(place), "exp_avg": torch.zeros_like(p), "exp_avg_sq": v}
-
-    def update(self, bad: Tensor) -> None:
-        """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
-        if dist.is_initialized():
-            dist.all_reduce(self.flat)
-            self.flat /= dist.get_world_size()
-        bad += (~torch.isfinite(self.flat)).sum()
-        torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
-        self.adam.step()
-
-
-class Meters:
-    """Running sums of named scalars on the device, read once per report."""
-
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        self.names = names
-        self.sums = torch.zeros(2, len(names), device=device)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Adds one value."""
-        k = self.names.index(name)
-        self.sums[0, k] += value.detach()
-        self.sums[1, k] += 1
-
-    def read(self) -> dict[str, float]:
-        """Means since the last call; the only place that waits for the device."""
-        total, count = self.sums.tolist()
-        self.sums.zero_()
-        return {name: t / c for name, t, c in zip(self.names, total, count, strict=True) if c}
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class Engine:
@@ -277,7 +95,11 @@ class Engine:
             for _ in pools
         ]
         self.draws = Draws(seed, recipe.batch, rank, world, self.device)
-        names = [f"{n}_{d.name}" for d in recipe.domains for n in ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "ada_p")]
+        names = [
+            f"{n}_{d.name}"
+            for d in recipe.domains
+            for n in ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "ada_p")
+        ]
         self.meters = Meters([*names, "kd", "map", "rgb", "lpips", "density", "bad_gradients"], self.device)
         self.bad = torch.zeros((), dtype=torch.int64, device=self.device)
         self.blur = torch.zeros((), device=self.device)
@@ -286,7 +108,7 @@ class Engine:
         self.visits = [0] * len(pools)
         self.warm_from = 0
         self.resolution = preset.generator.neural_resolution
-        self._replays: dict[tuple[int, ...], _Replay] = {}
+        self._replays: dict[tuple[int, ...], Replay] = {}
         self._stream = torch.cuda.Stream() if self.cuda else None
         self._events: collections.deque[torch.cuda.Event] = collections.deque()
         self._memory = torch.cuda.graph_pool_handle() if self.cuda and self.options.graphs else None
@@ -308,16 +130,21 @@ class Engine:
         side = self.preset.generator.image_resolution
         for pool in self.pools:
             if pool.images.shape[1:] != (3, side, side):
-                raise Head3DError(f"training images must be 3 x {side} x {side}, got {list(pool.images.shape[1:])}: prepare the data at {side} pixels")
+                raise Head3DError(
+                    f"training images must be 3 x {side} x {side}, got {list(pool.images.shape[1:])}: "
+                    f"prepare the data at {side} pixels"
+                )
         if self.recipe.losses.any and teacher is None:
             raise Head3DError("this recipe distils, so it needs a teacher: pass --teacher RUN")
         if self.recipe.mapping_camera == "faces" and faces is None:
-            raise Head3DError("mapping cameras come from the face set, which was not given: pass --data FACES")
+            raise Head3DError(
+                "mapping cameras come from the face set, which was not given: pass --data FACES"
+            )
 
-    def _place(self, module: nn.Module) -> nn.Module:  # type: ignore[misc]
+    def _place(self, module: _Net) -> _Net:
         module = module.to(self.device)
         if self.cuda and self.options.channels_last:
-            module = module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # in place
         return module
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -369,7 +196,9 @@ class Engine:
         swapped = d.uniform(phase, Purpose.SWAP, 1) < self.swap
         return camera, torch.where(swapped, other, camera)
 
-    def _sample(self, net: Generator, z: Tensor, mapping: Tensor, camera: Tensor | None, seeds: Tensor) -> Sample:
+    def _sample(
+        self, net: Generator, z: Tensor, mapping: Tensor, camera: Tensor | None, seeds: Tensor
+    ) -> Sample:
         with self._autocast():
             ws = net.mapping(z, mapping)
             planes = net.planes(ws, self.recipe.noise, seeds)
@@ -380,7 +209,9 @@ class Engine:
         with self._autocast():
             return self.discriminators[domain](image, raw, camera).float()
 
-    def _present(self, image: Tensor, raw: Tensor, seeds: Tensor, domain: int, blur_raw: bool) -> tuple[Tensor, Tensor]:
+    def _present(
+        self, image: Tensor, raw: Tensor, seeds: Tensor, domain: int, blur_raw: bool
+    ) -> tuple[Tensor, Tensor]:
         """What D is given: blurred (fading) and, where the recipe says so, augmented."""
         if self.blur_sigma() > 0:
             image = blur(image, self.blur, self.recipe.blur_sigma)
@@ -395,7 +226,9 @@ class Engine:
         # One real batch serves the main and the regularisation phase of an iteration.
         image, camera = self.pools[domain].draw(self.draws.uniform(Phase.D_MAIN, Purpose.REAL, 2))
         raw = resize(image, self.resolution)
-        image, raw = self._present(image, raw, self.draws.seeds(phase, Purpose.AUGMENT_REAL), domain, blur_raw=True)
+        image, raw = self._present(
+            image, raw, self.draws.seeds(phase, Purpose.AUGMENT_REAL), domain, blur_raw=True
+        )
         return image, raw, camera
 
     # -- the four phases -------------------------------------------------------------------------------------
@@ -412,7 +245,9 @@ class Engine:
         total = torch.zeros((), device=self.device)
         if spec.weight:
             out = student.output
-            shown = self._present(out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False)
+            shown = self._present(
+                out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False
+            )
             gan = losses.generator_loss(self._judge(domain, *shown, camera))
             self.meters.add(f"g_gan_{spec.name}", gan)
             total = total + spec.weight * gan
@@ -453,7 +288,9 @@ class Engine:
         with torch.no_grad():
             out = self._sample(self.generator, z, mapping, camera, seeds).output
             assert out is not None
-            shown = self._present(out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False)
+            shown = self._present(
+                out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False
+            )
             real_image, real_raw, real_camera = self._real(phase, domain)
         fake = self._judge(domain, *shown, camera)
         real = self._judge(domain, real_image, real_raw, real_camera)
@@ -546,7 +383,7 @@ class Engine:
         if replay is None:
             # Resolutions and the blur only change in one direction: older graphs are not needed again.
             self._replays = {k: v for k, v in self._replays.items() if k[2:] == key[2:]}
-            replay = self._replays[key] = _Replay(lambda: function(domain), self._memory)
+            replay = self._replays[key] = Replay(lambda: function(domain), self._memory)
         replay()
 
     @torch.no_grad()
@@ -595,7 +432,9 @@ class Engine:
         complete = any(k.startswith("adam.") for k in tensors)
         for name, trainable in self._trainables().items() if complete else ():
             prefix = f"adam.{name}."
-            trainable.set_moments({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            trainable.set_moments(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
         if not complete:
             self.warm_from = self.step_count
 
@@ -617,46 +456,3 @@ class Engine:
             values["bad_gradients"] = float(self.bad)
             self.bad.zero_()
         return values
-
-
-class _Replay:
-    """A phase that runs plainly three times and then as a CUDA graph."""
-
-    def __init__(self, function: Callable[[], None], memory: tuple[int, int] | None) -> None:
-        self.function = function
-        self.memory = memory
-        self.runs = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        if self.graph is None and self.runs < 3:
-            self.runs += 1
-            self.function()
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, pool=self.memory, stream=torch.cuda.current_stream()):
-                self.function()
-        self.graph.replay()
-
-
-def blur(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
-    """Separable blur with the kernel 2^(−(i/σ)²), zero padding.
-
-    Args:
-        x: [N, C, H, W].
-        sigma: scalar tensor, pixels; may change without changing the kernel's size.
-        largest: the kernel covers ±⌊3 largest⌋ pixels (at most the picture's side less one).
-    """
-    reach = min(math.floor(3 * largest), x.shape[-1] - 1)
-    if reach < 1:
-        return x
-    offset = torch.arange(-reach, reach + 1, device=x.device, dtype=torch.float32)
-    taps = torch.exp2(-((offset / sigma) ** 2))
-    # EG3D cuts the kernel at ±⌊3σ⌋ of the current σ.
-    taps = torch.where(offset.abs() <= torch.floor(3 * sigma), taps, 0.0)
-    taps = (taps / taps.sum()).to(x.dtype)
-    n, c, h, w = x.shape
-    flat = x.reshape(n * c, 1, h, w)
-    flat = F.conv2d(flat, taps.reshape(1, 1, 1, -1), padding=(0, reach))
-    return F.conv2d(flat, taps.reshape(1, 1, -1, 1), padding=(reach, 0)).reshape(n, c, h, w)

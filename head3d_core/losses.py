@@ -211,6 +211,7 @@ def perceptual_distance(kind: Literal["auto", "lpips", "random"] = "auto") -> nn
     there = path.is_file() and importlib.util.find_spec("lpips") is not None
     if kind == "lpips" and not there:
         raise Head3DError(
-            f'LPIPS needs the lpips package and torchvision\'s {VGG_FILE} in {path.parent}: put it there, or use kind="random"'
+            f"LPIPS needs the lpips package and torchvision's {VGG_FILE} in {path.parent}: put it there, "
+            'or use kind="random"'
         )
     return TrainedLPIPS() if there and kind != "random" else RandomVGG()

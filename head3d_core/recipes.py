@@ -140,7 +140,9 @@ class Recipe:
         if not self.domains or len(self.domains) > 2:
             raise Head3DError(f"a recipe has one or two discriminators, got {len(self.domains)}")
         if self.batch < 1 or self.images < 0:
-            raise Head3DError(f"batch must be at least 1 and images 0 or more, got {self.batch} and {self.images}")
+            raise Head3DError(
+                f"batch must be at least 1 and images 0 or more, got {self.batch} and {self.images}"
+            )
         if not 0 < self.back_share < 1:
             raise Head3DError(f"back_share must lie between 0 and 1, got {self.back_share}")
 
@@ -299,10 +301,20 @@ ROWS: dict[str, Row] = {
     "head3d": Row("distill", "the full method"),
     "single-d": Row("distill", "one discriminator (Fig. 8 c)", mixed=True),
     "no-kd": Row("distill", "without L_kd (Table 3)", zero=("kd",)),
-    "dft": Row("distill", "DFT: the face generator fine-tuned on faces and heads (Table 2)",
-               mixed=True, gan_only=True, start="teacher"),
-    "fh": Row("distill", "FH: the head generator trained on faces and heads (Table 2)",
-              mixed=True, gan_only=True, start="head"),
+    "dft": Row(
+        "distill",
+        "DFT: the face generator fine-tuned on faces and heads (Table 2)",
+        mixed=True,
+        gan_only=True,
+        start="teacher",
+    ),
+    "fh": Row(
+        "distill",
+        "FH: the head generator trained on faces and heads (Table 2)",
+        mixed=True,
+        gan_only=True,
+        start="head",
+    ),
     "no-gan-front": Row("distill", "without L_gan_front (Table 3)", zero=("gan_front",)),
     "no-rgb-lpips": Row("distill", "without L_rgb and L_lpips (Table 3)", zero=("rgb", "lpips")),
     "all-planes": Row("distill", "all three planes distilled (Fig. 8 b)", distil_planes=(0, 1, 2)),

@@ -29,7 +29,9 @@ VERSION = 1
 _NAME = re.compile(r"state-(\d{10})")
 
 
-def save(run: Path | str, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 2) -> Path:
+def save(
+    run: Path | str, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 2
+) -> Path:
     """Writes one snapshot and removes all but the newest `keep`.
 
     Args:
@@ -127,7 +129,9 @@ def latest(run: Path | str) -> Path | None:
 def _manifest(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "state.json").read_text(encoding="utf8"))
     if manifest["version"] != VERSION:
-        raise Head3DError(f"{folder} has version {manifest['version']}, this code reads {VERSION}: update head3d_core")
+        raise Head3DError(
+            f"{folder} has version {manifest['version']}, this code reads {VERSION}: update head3d_core"
+        )
     return dict(manifest)
 
 
@@ -152,7 +156,9 @@ def load(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for part in manifest["parts"]:
             piece = (folder / part["file"]).read_bytes()
             if hashlib.sha256(piece).hexdigest() != part["sha256"]:
-                raise Head3DError(f"{folder / part['file']} is damaged (sha256 differs): use an older snapshot")
+                raise Head3DError(
+                    f"{folder / part['file']} is damaged (sha256 differs): use an older snapshot"
+                )
             pieces.append(piece)
         return safetensors.torch.load(b"".join(pieces)), dict(manifest["meta"])
     except Head3DError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from head3d_core import augment
 
 SEEDS = torch.arange(64)

@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import training_toys as toys
-from head3d_core.engine import Engine, Phase
+
+from head3d_core.engine import Engine
+from head3d_core.engine_parts import Phase
 from head3d_core.errors import Head3DError
 from head3d_core.recipes import LossWeights
 
@@ -22,7 +24,12 @@ GROUP = 4
 def record(engine: Engine) -> dict[str, Any]:
     """Gradients of each phase before any update, then the state after two steps."""
     gradients: dict[str, torch.Tensor] = {}
-    trainables = {Phase.G_MAIN: engine.g, Phase.G_REG: engine.g, Phase.D_MAIN: engine.d[0], Phase.D_REG: engine.d[0]}
+    trainables = {
+        Phase.G_MAIN: engine.g,
+        Phase.G_REG: engine.g,
+        Phase.D_MAIN: engine.d[0],
+        Phase.D_REG: engine.d[0],
+    }
     for trainable in (engine.g, engine.d[0]):
         trainable.adam.step = lambda *a, **k: None  # type: ignore[method-assign, assignment]
     for phase, trainable in trainables.items():
@@ -53,7 +60,10 @@ def free_port() -> int:
     [
         # Pose swaps, density points, blur; then augmentation, mapping cameras and distillation.
         ("teacher", {"batch": 2 * GROUP, "gpc": 0.5}),
-        ("distill", {"batch": 2 * GROUP, "ada_target": 0.6, "ada_start": 0.5, "losses": LossWeights(0.5, 1, 1, 0)}),
+        (
+            "distill",
+            {"batch": 2 * GROUP, "ada_target": 0.6, "ada_start": 0.5, "losses": LossWeights(0.5, 1, 1, 0)},
+        ),
     ],
 )
 def test_two_processes_equal_one(stage: str, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -70,7 +80,7 @@ def test_two_processes_equal_one(stage: str, changes: dict[str, Any], tmp_path: 
 
 
 def test_a_wrong_split_would_be_seen() -> None:
-    """The minibatch-std groups and pose swaps depend on which sample sits where: another order gives other gradients."""
+    """The minibatch-std groups and pose swaps depend on which sample sits where: another order changes gradients."""
     how = toys.toy_recipe("teacher", batch=2 * GROUP, gpc=0.5)
     right, wrong = toys.engine(how), toys.engine(how)
     wrong.draws.indices = torch.tensor([0, 2, 1, 3, 4, 6, 5, 7])

@@ -8,8 +8,10 @@ import math
 import pytest
 import torch
 import training_toys as toys
+
 from head3d_core import distill
-from head3d_core.engine import Engine, Phase
+from head3d_core.engine import Engine
+from head3d_core.engine_parts import Phase
 from head3d_core.errors import Head3DError
 from head3d_core.recipes import LossWeights
 
@@ -86,7 +88,9 @@ def test_mapping_cameras_come_from_the_face_set() -> None:
 
 def test_kd_pulls_the_front_plane_and_only_it() -> None:
     """L_kd alone on a fixed problem: the xy planes approach the teacher's, and far more than the others do."""
-    how = toys.toy_recipe("distill", losses=LossWeights(kd=1.0), density_weight=0.0, noise="const", lr_g=0.005)
+    how = toys.toy_recipe(
+        "distill", losses=LossWeights(kd=1.0), density_weight=0.0, noise="const", lr_g=0.005
+    )
     how = dataclasses.replace(how, domains=tuple(dataclasses.replace(d, weight=0.0) for d in how.domains))
     engine = toys.engine(how)
     assert engine.teacher is not None
@@ -141,7 +145,9 @@ def test_a_discriminator_nobody_listens_to_is_not_trained() -> None:
 def test_side_views_can_go_to_the_back() -> None:
     how = toys.toy_recipe("distill")
     back = len(toys.engine(how).pools[1])
-    wide = dataclasses.replace(how, domains=(how.domains[0], dataclasses.replace(how.domains[1], sources=("heads_side",))))
+    wide = dataclasses.replace(
+        how, domains=(how.domains[0], dataclasses.replace(how.domains[1], sources=("heads_side",)))
+    )
     assert len(toys.engine(wide).pools[1]) > back
 
 
@@ -154,7 +160,7 @@ def test_architectures_must_match() -> None:
     student.config = dataclasses.replace(teacher.config, render=render)
     with pytest.raises(Head3DError, match=r"render\.axes differ"):
         distill.check_match(teacher, student)
+    how = toys.toy_recipe("distill")
+    engine = toys.engine(toys.toy_recipe("distill", "dft"))
     with pytest.raises(Head3DError, match="needs a teacher"):
-        how = toys.toy_recipe("distill")
-        engine = toys.engine(toys.toy_recipe("distill", "dft"))
         Engine(toys.smaller(), how, [*engine.pools, *engine.pools], student, [], faces=engine.faces)

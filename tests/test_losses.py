@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from head3d_core import losses
 from head3d_core.cameras import orbit
 from head3d_core.errors import Head3DError

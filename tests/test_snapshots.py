@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from head3d_core import snapshots
 from head3d_core.errors import Head3DError
 
@@ -21,7 +22,11 @@ def tensors(value: float = 1.0, count: int = 64) -> dict[str, torch.Tensor]:
 
 def test_round_trip_keeps_bits_types_and_meta(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    saved = {"x": torch.randn(5, 6, generator=generator)[:, ::2], "n": torch.arange(4), "s": torch.tensor(2.5)}
+    saved = {
+        "x": torch.randn(5, 6, generator=generator)[:, ::2],
+        "n": torch.arange(4),
+        "s": torch.tensor(2.5),
+    }
     folder = snapshots.save(tmp_path, 128, saved, {"step": 3, "visits": [1, 2]})
     assert folder.name == "state-0000000128"
     found, meta = snapshots.load(folder)
@@ -81,7 +86,9 @@ def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(snapshots, "_write_flushed", full)
-    with pytest.raises(Head3DError, match=r"the disk is full \(\d+ MiB free\).*--resume; the last good") as caught:
+    with pytest.raises(
+        Head3DError, match=r"the disk is full \(\d+ MiB free\).*--resume; the last good"
+    ) as caught:
         snapshots.save(tmp_path, 2, tensors(), {})
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == [good.name]
@@ -107,7 +114,9 @@ def test_killed_at_any_moment_a_whole_snapshot_remains(tmp_path: Path) -> None:
     """kill -9 at 40 different moments of continuous saving; the newest must be complete and consistent each time."""
     start, hit = 0, 0
     for k in range(40):
-        process = multiprocessing.get_context("fork").Process(target=save_forever, args=(str(tmp_path), start))
+        process = multiprocessing.get_context("fork").Process(
+            target=save_forever, args=(str(tmp_path), start)
+        )
         process.start()
         until = time.monotonic() + 30
         while snapshots.latest(tmp_path) is None and time.monotonic() < until:

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 import training_toys as toys
-from head3d_core import recipes, snapshots, train
+
+from head3d_core import recipes, snapshots, stages, train
 from head3d_core.checkpoint import load_generator
-from head3d_core.engine import Draws, Engine, Phase, Purpose, blur
+from head3d_core.engine import Engine
+from head3d_core.engine_parts import Draws, Phase, Purpose, blur
 from head3d_core.errors import Head3DError
 from head3d_core.train import TrainArgs
 
-
-LOAD_IMAGES = train.load_images
+LOAD_IMAGES = stages.load_images
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +31,19 @@ def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(source: str, resolution: int, cache: Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         return toys.heads() if "heads" in source else toys.faces()
 
-    monkeypatch.setattr(train, "load_images", load)
+    monkeypatch.setattr(stages, "load_images", load)
     monkeypatch.setattr(train, "preset", lambda name: toys.smaller())
     monkeypatch.setattr(train, "GRID_YAWS", (0.0, 90.0))
 
 
 def run(stage: str, out: Path, **changes: Any) -> Path:
-    values: dict[str, Any] = {"preset": "tiny", "device": "cpu", "images": 8, "report_seconds": 0.0, **changes}
+    values: dict[str, Any] = {
+        "preset": "tiny",
+        "device": "cpu",
+        "images": 8,
+        "report_seconds": 0.0,
+        **changes,
+    }
     return train.train(TrainArgs(stage, "faces", out, **values))
 
 
@@ -54,7 +61,9 @@ def test_draws_are_the_same_for_any_number_of_processes() -> None:
             a = whole.normal(Phase.G_MAIN, Purpose.Z, 16)[rank::world]
             torch.testing.assert_close(part.normal(Phase.G_MAIN, Purpose.Z, 16), a, rtol=0, atol=0)
             b = whole.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1)[rank::world]
-            torch.testing.assert_close(part.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1), b, rtol=0, atol=0)
+            torch.testing.assert_close(
+                part.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1), b, rtol=0, atol=0
+            )
 
 
 def test_draws_differ_by_seed_step_phase_purpose_and_sample() -> None:
@@ -157,7 +166,9 @@ def test_each_phase_moves_its_own_network_only() -> None:
         d = toys.weights(engine.discriminators[0])
         engine.run_phase(phase, 0)
         assert not changed(engine.generator, g)
-        assert {"b64.fromrgb.weight", "b4.out.weight", "mapping.embed.weight"} <= changed(engine.discriminators[0], d)
+        assert {"b64.fromrgb.weight", "b4.out.weight", "mapping.embed.weight"} <= changed(
+            engine.discriminators[0], d
+        )
 
 
 def test_a_step_repeats_exactly() -> None:
@@ -276,7 +287,9 @@ def test_divergence_is_named_and_the_last_good_snapshot_kept(
     assert snapshots.latest(tmp_path) == good
 
 
-def test_collapse_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collapse_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(train, "_ALIKE", 10.0)
     run("teacher", tmp_path, images=4)
     assert "samples look all alike" in capsys.readouterr().out
@@ -300,7 +313,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(Head3DError, match="already holds a run: add --resume"):
         run("teacher", tmp_path / "t")
-    with pytest.raises(Head3DError, match="differs in .*axes|differs in render"):
+    with pytest.raises(Head3DError, match=r"differs in .*render"):
         run("whiten", tmp_path / "y", teacher=tmp_path / "t", axes="eg3d")
     with pytest.raises(Head3DError, match="synth:NAME:COUNT"):
         LOAD_IMAGES("synth:faces", 64)
@@ -311,9 +324,11 @@ def test_wrong_sizes_and_batches_are_refused() -> None:
     with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
         toys.engine(how)
     images, cameras = toys.faces()
-    pools, _ = train.make_pools(how, (images[:, :, ::2, ::2], cameras), None, torch.device("cpu"))
+    pools, _ = stages.make_pools(how, (images[:, :, ::2, ::2], cameras), None, torch.device("cpu"))
     with pytest.raises(Head3DError, match="training images must be 3 x 64 x 64"):
-        Engine(toys.smaller(), dataclasses.replace(how, batch=4), pools, toys.networks()[0], [toys.networks()[1]])
+        Engine(
+            toys.smaller(), dataclasses.replace(how, batch=4), pools, toys.networks()[0], [toys.networks()[1]]
+        )
 
 
 def test_too_little_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +337,9 @@ def test_too_little_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Engine, "step", full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 8 * 2**30))
-    with pytest.raises(Head3DError, match=r"the GPU \(8 GiB\) ran out of memory.*needs about \d+ GiB; lower --batch"):
+    with pytest.raises(
+        Head3DError, match=r"the GPU \(8 GiB\) ran out of memory.*needs about \d+ GiB; lower --batch"
+    ):
         run("teacher", tmp_path)
 
 
@@ -330,5 +347,5 @@ def test_memory_estimate_grows_with_batch_and_scale() -> None:
     from head3d_core.config import preset
 
     classroom, paper = preset("classroom"), preset("paper")
-    assert train.memory_estimate(classroom, 64) > train.memory_estimate(classroom, 16)
-    assert train.memory_estimate(paper, 8) > train.memory_estimate(classroom, 8)
+    assert stages.memory_estimate(classroom, 64) > stages.memory_estimate(classroom, 16)
+    assert stages.memory_estimate(paper, 8) > stages.memory_estimate(classroom, 8)

@@ -17,7 +17,7 @@ from head3d_core.engine import Engine
 from head3d_core.generator import Generator
 from head3d_core.losses import RandomVGG
 from head3d_core.recipes import Recipe, recipe
-from head3d_core.train import make_pools
+from head3d_core.stages import make_pools
 
 SIDE = 64
 

@@ -1,4 +1,4 @@
-"""Throughput and memory of full GAN steps: generator, discriminator, R1 every 16th and density regularisation every 4th.
+"""Throughput and memory of full GAN steps: G, D, R1 every 16th and density regularisation every 4th.
 
     python tests/bench/bench_train.py                     # all settings and variants on this machine's GPU
     python tests/bench/bench_train.py --settings 512 --variants graphs --json out.json
@@ -31,10 +31,11 @@ from head3d_core import ops
 from head3d_core.cameras import orbit
 from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions
 from head3d_core.discriminator import Discriminator
-from head3d_core.engine import Engine, EngineOptions, Phase, Pool
+from head3d_core.engine import Engine
+from head3d_core.engine_parts import EngineOptions, Phase, Pool
 from head3d_core.generator import Generator
 from head3d_core.recipes import recipe
-from head3d_core.train import memory_estimate
+from head3d_core.stages import memory_estimate
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,10 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
         "phase_ms": {k: round(v, 2) for k, v in phases.items()},
         "step_ms": round(seconds * 1e3, 2),
         "images_per_s": round(engine.recipe.batch / seconds, 1),
-        "parameters_m": [round(sum(p.numel() for p in n.parameters()) / 1e6, 1) for n in (engine.generator, engine.discriminators[0])],
+        "parameters_m": [
+            round(sum(p.numel() for p in n.parameters()) / 1e6, 1)
+            for n in (engine.generator, engine.discriminators[0])
+        ],
         "batch": engine.recipe.batch,
         "world": world,
         "finite": engine.broken_parameter() is None,
@@ -144,9 +148,13 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
 def provenance(device: torch.device) -> dict[str, Any]:
     """What the figures were measured with."""
     here = Path(__file__).resolve().parents[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+    )
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "native": ops.available(),
@@ -159,10 +167,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the chosen settings and variants, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["512", "256", "128", "classroom"])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["fp32", "bf16", "channels-last", "graphs"])
-    parser.add_argument("--steps", type=int, default=32, help="whole steps timed; a multiple of 16 covers R1 evenly")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["fp32", "bf16", "channels-last", "graphs"]
+    )
+    parser.add_argument(
+        "--steps", type=int, default=32, help="whole steps timed; a multiple of 16 covers R1 evenly"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     args = parser.parse_args()
@@ -176,7 +190,11 @@ def main() -> None:
     report: dict[str, Any] = {"provenance": provenance(device), "results": {}}
     if first:
         print(json.dumps(report["provenance"]), flush=True)
-        print(f"{'setting':<10} {'variant':<18} {'G':>7} {'G reg':>7} {'D':>7} {'R1':>7} {'step ms':>8} {'img/s':>7} {'target':>7} {'GiB':>6} {'params M':>12}")
+        names = ["G ms", "G reg", "D", "R1", "step", "img/s", "target", "GiB"]
+        print(
+            f"{'setting':<10} {'variant':<18} " + " ".join(f"{n:>7}" for n in names) + "  params M",
+            flush=True,
+        )
     for name in args.settings:
         for variant in args.variants:
             try:
@@ -191,7 +209,9 @@ def main() -> None:
                 continue
             ms = [f"{v:>7.1f}" for v in found["phase_ms"].values()]
             target = SETTINGS[name].target or "-"
-            print(f"{name:<10} {variant:<18} {' '.join(ms)} {found['step_ms']:>8.1f} {found['images_per_s']:>7.1f} {target:>7} {found.get('memory_gib', 0):>6.1f} {found['parameters_m']!s:>12}", flush=True)
+            rest = f"{found['step_ms']:>7.1f} {found['images_per_s']:>7.1f} {target:>7}"
+            rest += f" {found.get('memory_gib', 0):>7.1f}"
+            print(f"{name:<10} {variant:<18} {' '.join(ms)} {rest}  {found['parameters_m']}", flush=True)
             if args.json:  # after each, so that an interrupted run keeps what it has
                 args.json.write_text(json.dumps(report, indent=1) + "\n")
     if dist.is_initialized():
