@@ -158,21 +158,29 @@ def frustum_lines(camera: Tensor, length: float = 1.2) -> np.ndarray:
 def _world_scene(title: str) -> Any:
     import plotly.graph_objects as go
 
-    axis = dict(showbackground=False, range=[-3.2, 3.2])
+    hidden = dict(visible=False, range=[-2.9, 2.9])
     figure = go.Figure()
     figure.update_layout(
         title=title,
-        width=640,
+        width=720,
         height=520,
         margin=dict(l=0, r=0, t=40, b=0),
         scene=dict(
-            xaxis=dict(title="x (subject's left)", **axis),
-            yaxis=dict(title="y (up)", **axis),
-            zaxis=dict(title="z (face looks here)", **axis),
+            xaxis=hidden,
+            yaxis=hidden,
+            zaxis=hidden,
             aspectmode="cube",
-            camera=dict(up=dict(x=0, y=1, z=0), eye=dict(x=1.3, y=0.8, z=1.3)),
+            camera=dict(up=dict(x=0, y=1, z=0), eye=dict(x=1.05, y=0.5, z=0.5)),
         ),
     )
+    for k, name in enumerate(("x: subject's left", "y: up", "z: the face looks here")):
+        tip = [1.1 if j == k else 0.0 for j in range(3)]
+        figure.add_trace(
+            go.Scatter3d(
+                x=[0, tip[0]], y=[0, tip[1]], z=[0, tip[2]], mode="lines+text", text=["", name], showlegend=False,
+                line=dict(color="#444444", width=3), hoverinfo="skip",
+            )
+        )  # fmt: skip
     return figure
 
 

@@ -58,7 +58,7 @@ def test_figures_are_drawn() -> None:
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
         assert pixels.std() > 5, "the figure is blank"
         mpl.pyplot.close(figure)
-    assert len(plots.frustums(camera, ["a", "b"]).data) == 5
+    assert len(plots.frustums(camera, ["a", "b"]).data) == 8
 
 
 def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
