@@ -17,7 +17,8 @@ LAYERS = {
     1: "cameras conventions facepose labels planes rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntable generate convert",
+    4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntable "
+    "generate convert",
     5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_data checks_fast",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
