@@ -57,9 +57,22 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
 
 
+def short(path: Path | str) -> str:
+    """A path as one would say it: from the repository, else from home.
+
+    >>> short(ROOT / "data" / "weights"), short(Path.home() / "x")
+    ('data/weights', '~/x')
+    """
+    path = Path(path)
+    if path.is_relative_to(ROOT):
+        return path.relative_to(ROOT).as_posix()
+    return f"~/{path.relative_to(Path.home()).as_posix()}" if path.is_relative_to(Path.home()) else str(path)
+
+
 def check_python() -> Finding:
     """Python 3.11 or newer."""
-    return Finding(sys.version_info >= (3, 11), "Python", f"{platform.python_version()} ({sys.executable})")
+    where = short(sys.prefix) if sys.prefix != sys.base_prefix else "no virtual environment"
+    return Finding(sys.version_info >= (3, 11), "Python", f"{platform.python_version()} ({where})")
 
 
 def check_torch() -> Finding:
@@ -139,15 +152,15 @@ def check_bundled() -> Finding:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if names:
         return Finding(True, "bundled weights", ", ".join(names))
-    return Finding(False, "bundled weights", f"none in {folder}")
+    return Finding(False, "bundled weights", f"none in {short(folder)}")
 
 
 def check_optional(name: str, file: str, folder: str, substitute: str) -> Finding:
     """A file that the user may have put into torch's cache."""
     path = torch_home() / folder / file
     if path.is_file():
-        return Finding(True, name, str(path))
-    return Finding(False, name, f"not found, would go to {path}; without it: {substitute}")
+        return Finding(True, name, short(path))
+    return Finding(False, name, f"not found, would go to {short(path)}; without it: {substitute}")
 
 
 def report() -> Iterator[Finding]:
