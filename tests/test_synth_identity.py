@@ -19,12 +19,12 @@ from head3d_core.synth.identity import FEMALE_STYLES, HEADS_FEMALE, HEADS_MALE, 
 from head3d_core.synth.wardrobe import GLASSES, HATS
 
 GOLDEN = {
-    (0, "faces"): "4a550538b002e6119f678822b333798ed5f07d74d0dd4cfa20a8e17dbd6ef25f",
-    (1, "faces"): "8dd8b6d9fcf55b7a033cfe77cc58ae70182fd48a6004491ed1b1ca7af1806024",
-    (123456, "faces"): "6e2fcad7f83a45977f27b1ceedae961da5dcc0e3abe0431be0bab7108c500cd4",
-    (0, "heads"): "e8ae905de4c3c8640de57a919943ef5eff5a2af57f3987d97e8d23b1e52f82ac",
-    (17, "heads"): "8d28c309fbc9af1b9f7daec9c90196a35aa820e2fdc9f69ba440808667efe442",
-    (1003, "heads"): "af817c11edeaf92f68390817ac376c7ca638cd46bc573b2a124de8fdcdb578f3",
+    (0, "faces"): "3eb132099cecb70a187b0ec3b8e8f9e03c87131c973161a6e2616502e478d0ed",
+    (1, "faces"): "078df130748a7ead632a77bd1327f61e4b702c2fae3564e8e7119bdfa4965a6e",
+    (123456, "faces"): "aae26d1e3c2be4d469fa153f1e6d187c05d44783e319b78b81d2e79d4c71267d",
+    (0, "heads"): "a587dc4e5c3969449c91afaf1ad446889a3e9f944f1c6b9726e440ba0a45608b",
+    (17, "heads"): "b0880821702ffb6d4c9f942b250ea01c3a59ac430e27fa3bd90d096658ce8b5e",
+    (1003, "heads"): "e4338c4ccc40ffcbc0a1b9d044faac9701a3f2c574eefb2ac0e6d2fa4117c177",
 }
 """Raise SAMPLER_VERSION when these change: a seed has become another person."""
 

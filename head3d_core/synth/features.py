@@ -105,13 +105,13 @@ def draw_expression(draws: Draws, strong: bool) -> Weights:
             w[f"fu-{unit}{side}"] = x * draws.uniform(f"{unit}{side}", 0.88, 1.0)
 
     # Neutral meshes look a little sad, stern and sleepy: a trace of smile, of raised inner brow, of open lids.
-    both("mouthSmile", draws.uniform("rest smile", 0.24, 0.42))
+    both("mouthSmile", draws.uniform("rest smile", 0.34, 0.52))
     w["fu-browInnerUp"] = draws.uniform("rest brow", 0.02, 0.12)
     both("browOuterUp", draws.uniform("rest outer brow", 0.0, 0.15))
     mood = draws.uniform("mood")
     if not strong:
         if mood < 0.55:
-            both("mouthSmile", draws.uniform("smile", 0.42, 0.75))
+            both("mouthSmile", draws.uniform("smile", 0.5, 0.8))
             both("cheekSquint", draws.uniform("squint", 0.1, 0.3))
     elif mood < 0.46:
         x = draws.uniform("smile", 0.45, 0.95)

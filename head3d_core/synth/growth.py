@@ -127,8 +127,9 @@ def grow(
     return points
 
 
-def _ramp(value: float, steps: int) -> Array:
-    return value * np.linspace(0, 1, steps)
+def _ramp(value: float, steps: int, power: float = 1.0) -> Array:
+    """Clumping from 0 at the root to `value` at the tip; a higher power keeps partings free of gaps."""
+    return value * np.linspace(0, 1, steps) ** power
 
 
 def _stubbly(scalp: Scalp, style: str, length: int) -> Guides:
@@ -156,6 +157,7 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     front = smoothstep(0.3, 0.85, scalp.relative[:, 2])[:, None]
     sides = (1 - top) * (0.9 * DOWN + 0.6 * BACK)
     reach = (0.50, 0.62, 0.76)[length] * (0.36 + 0.64 * smoothstep(-5.0, 60.0, scalp.elevation))
+    reach = reach * (1 - 0.35 * smoothstep(0.1, -0.5, scalp.relative[:, 2]))  # tapered towards the back
     layer = 0.012 + (0.02 + 0.05 * top[:, 0]) * scalp.random("layer") ** 1.5 + 0.03 * top[:, 0]
     if style == "side_part":
         away = np.where(scalp.points[:, 0] > PARTING, 0.9, -1.0)[:, None]
@@ -182,7 +184,7 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     wave = dict(curl=0.028, turns=2.2) if curl else {}
     parting = PARTING if style == "side_part" else None
     return Guides(
-        points, Comb(_ramp(0.5, 16), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave)
+        points, Comb(_ramp(0.5, 16, 2.0), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave)
     )
 
 
@@ -252,7 +254,7 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     wave = waves.get(style, dict(curl=0.03, turns=1.3, loose=0.1) if curl else {})
     clump = 0.4 if style in ("fringe", "pixie") else 0.6
     return Guides(
-        grown, Comb(_ramp(clump, steps), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave))
+        grown, Comb(_ramp(clump, steps, 2.0), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave))
     )
 
 

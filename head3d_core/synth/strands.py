@@ -240,6 +240,8 @@ def _grow_group(
 
 def resample(points: Array, steps: int) -> Array:
     """Strands [N, M, C] with `steps` points instead of M, linear between the old ones."""
+    if steps == points.shape[1]:
+        return points
     at = np.linspace(0, points.shape[1] - 1, steps)
     low = np.minimum(at.astype(int), points.shape[1] - 2)
     f = (at - low).astype(points.dtype)[None, :, None]
@@ -283,7 +285,7 @@ def _grown(style: str, length: int, curl: int) -> Style:
         chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
         points=np.concatenate(points).astype(np.float32),
         guide=np.concatenate([g.guide + k for g, k in zip(groups, shifts, strict=False)]),
-        lattice=_trilinear(guides.reshape(-1, 3)),
+        lattice=_trilinear(guides.reshape(-1, 3)).astype(np.float32),
         hold=np.exp(-reach / ROOT_REACH).astype(np.float32),
     )
 
@@ -303,7 +305,7 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
     if mirrored:
         skin = skin[data.mirror] * flip
     steps = len(style.hold)
-    shift = style.lattice @ warp()(skin - data.template)
+    shift = style.lattice @ warp()(skin - data.template).astype(np.float32)
     moved = np.zeros(
         (len(shift) // steps, steps, 4), np.float32
     )  # four channels: whole rows are copied below
