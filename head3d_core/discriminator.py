@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from head3d_core.cameras import check_camera
 from head3d_core.config import DiscriminatorConfig
+from head3d_core.convolution import conv2d
 from head3d_core.errors import Head3DError
 from head3d_core.filters import Activation, bias_act, fir, resize, upfirdn2d
 from head3d_core.stylegan2 import FullyConnected, Mapping, channels_at
@@ -49,11 +50,11 @@ class Conv2d(nn.Module):
         size = self.weight.shape[-1]
         weight = (self.weight / math.sqrt(self.weight[0].numel())).to(x.dtype)
         if not self.down:
-            x = F.conv2d(x, weight, padding=size // 2)
+            x = conv2d(x, weight, padding=size // 2)
         elif size == 1:
-            x = F.conv2d(upfirdn2d(x, fir(x.device), down=2, padding=(1, 1, 1, 1)), weight)
+            x = conv2d(upfirdn2d(x, fir(x.device), down=2, padding=(1, 1, 1, 1)), weight)
         else:
-            x = F.conv2d(upfirdn2d(x, fir(x.device), padding=(2, 2, 2, 2)), weight, stride=2)
+            x = conv2d(upfirdn2d(x, fir(x.device), padding=(2, 2, 2, 2)), weight, stride=2)
         return bias_act(x, self.bias, self.activation, gain, self.clamp)
 
 
@@ -158,8 +159,11 @@ class Discriminator(nn.Module):
             raise Head3DError(f"image must be [N, 3, {size}, {size}], got {list(image.shape)}")
         if raw.ndim != 4 or raw.shape[:2] != image.shape[:2] or raw.shape[2] != raw.shape[3]:
             raise Head3DError(f"raw must be [{len(image)}, 3, R, R], got {list(raw.shape)}")
-        check_camera(camera)
-        if self.config.camera_noise > 0:
+        if len(check_camera(camera)) != len(image):
+            raise Head3DError(
+                f"image and camera must have one batch size, got {len(image)} and {len(camera)}"
+            )
+        if self.config.camera_noise > 0 and len(camera) > 1:  # one camera has no spread
             noise = torch.randn(camera.shape, generator=generator, device=camera.device)
             camera = camera + noise * camera.std(0) * self.config.camera_noise
         x = torch.cat([image, resize(raw, size).to(image.dtype)], 1)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
 LAYERS = {
     0: "config recipes ops seeding files snapshots errors",
-    1: "cameras conventions facepose labels planes rays volume",
+    1: "cameras convolution conventions facepose labels planes rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses checkpoint eg3d_names eg3d_pickle eg3d_format",
     4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntable "
