@@ -21,7 +21,7 @@ from head3d_core.errors import Head3DError
 from head3d_core.plots import PALETTE
 from head3d_core.synth import sets
 from head3d_core.synth.identity import Identity
-from head3d_core.synth.light import Light
+from head3d_core.synth.light import Light, harmonics
 
 FACES, HEADS = PALETTE[0], PALETTE[1]
 BACK = 135.0
@@ -37,6 +37,11 @@ def degrees(camera: Tensor) -> tuple[Tensor, Tensor]:
     """Yaw and pitch of cameras [N, 25], degrees."""
     yaw, pitch = cameras.yaw_pitch(camera)
     return torch.rad2deg(yaw), torch.rad2deg(pitch)
+
+
+def as_signed(image: Tensor) -> Tensor:
+    """uint8 [..., 3, H, W] -> float in [-1, 1], as `plots.image_grid` and the models take it."""
+    return image.float() / 127.5 - 1
 
 
 # --- cameras ----------------------------------------------------------------------------------------------------------
@@ -152,6 +157,27 @@ def key_angles(
     return np.degrees(np.arctan2(d[:, 0], d[:, 2])), np.degrees(np.arcsin(d[:, 1])), strength
 
 
+def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
+    """A grey ball in this light, seen from the front: (picture uint8 [3, S, S], mask [S, S]).
+
+    The sky's radiance, given by spherical harmonics, is blurred by the cosine of a matte surface, which multiplies its
+    three degrees by 1, 2/3 and 1/4 (Ramamoorthi and Hanrahan, 2001); the key light adds max(0, n . direction). No shadows.
+    """
+    at = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(at, -at)
+    mask = x * x + y * y <= 0.98
+    normal = np.stack([x, y, np.sqrt(np.clip(1 - x * x - y * y, 0, 1))], -1).reshape(-1, 3)
+    blurred = light.sky * np.array([1, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
+    lit = (
+        harmonics(normal) @ blurred
+        + np.clip(normal @ light.key_direction, 0, None)[:, None] * light.key_colour
+    )
+    linear = np.clip(0.4 * light.exposure * lit, 0, 1).reshape(size, size, 3)
+    picture = np.where(mask[..., None], linear ** (1 / 2.2), 1.0)
+    pixels = torch.from_numpy(np.rint(255 * picture).astype(np.uint8))
+    return pixels.movedim(-1, 0).contiguous(), torch.from_numpy(mask.astype(np.float32))
+
+
 def side_light(images: Tensor, masks: Tensor) -> Tensor:
     """How one-sided the light on each head is, [N]: (left - right) / (left + right) of the mean brightness in the mask.
 
@@ -223,8 +249,8 @@ def people_bars(faces: Sequence[Identity], heads: Sequence[Identity]) -> Any:
     styles = sorted(set(facts["faces"]["styles"]) | set(facts["heads"]["styles"]))
     for k, (name, fact) in enumerate(facts.items()):
         total = sum(fact["styles"].values())
-        share = [fact["styles"][s] / total for s in styles]
-        axes[2].bar(np.arange(len(styles)) + 0.4 * k, share, 0.4, color=(FACES, HEADS)[k], hatch=("", "//")[k],
+        shares = [fact["styles"][s] / total for s in styles]
+        axes[2].bar(np.arange(len(styles)) + 0.4 * k, shares, 0.4, color=(FACES, HEADS)[k], hatch=("", "//")[k],
                     edgecolor="white", label=name)  # fmt: skip
     axes[2].set_xticks(
         np.arange(len(styles)) + 0.2, [s.replace("_", " ") for s in styles], rotation=60, ha="right"

@@ -12,7 +12,7 @@ from head3d_core import cameras, plots_data
 from head3d_core.errors import Head3DError
 from head3d_core.synth import sets
 from head3d_core.synth.identity import identity
-from head3d_core.synth.light import sample_light
+from head3d_core.synth.light import Light, sample_light
 
 
 def test_views_by_yaw_and_back_share() -> None:
@@ -54,6 +54,26 @@ def test_side_light() -> None:
     torch.testing.assert_close(
         plots_data.side_light(images.flip(-1), masks.flip(-1)), -side, rtol=0, atol=1e-6
     )
+
+
+def test_pixel_helpers() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8)[None, None, None].expand(1, 3, 1, 2)
+    assert plots_data.as_signed(images[0])[0, 0].tolist() == [-1, 1]
+
+
+def test_light_ball() -> None:
+    """Even light gives a flat disc of the right grey; a key light brightens the side that it comes from."""
+    sky = np.zeros((9, 3), np.float32)
+    sky[0] = 3.544907  # radiance 1 from everywhere
+    dark = np.zeros(3, np.float32)
+    even, mask = plots_data.light_ball(Light(sky, np.array([0, 0, 1], np.float32), dark, 1.0))
+    inside = even[:, mask > 0]
+    assert inside.min() == inside.max() == round(255 * 0.4 ** (1 / 2.2))
+    assert (even[:, mask == 0] == 255).all()
+    right = np.array([1, 0, 0], np.float32)
+    lit, mask = plots_data.light_ball(Light(sky, right, np.full(3, 0.5, np.float32), 1.0))
+    assert plots_data.side_light(lit[None], mask[None]).item() < -0.05
+    assert lit[0, 32, 60] > lit[0, 32, 4] == even[0, 32, 4]
 
 
 def test_light_and_people_facts() -> None:
