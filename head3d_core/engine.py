@@ -108,7 +108,7 @@ class Engine:
         self.visits = [0] * len(pools)
         self.warm_from = 0
         self.resolution = preset.generator.neural_resolution
-        self._replays: dict[tuple[int, ...], Replay] = {}
+        self.replays: dict[tuple[int, ...], Replay] = {}
         self._stream = torch.cuda.Stream() if self.cuda else None
         self._events: collections.deque[torch.cuda.Event] = collections.deque()
         self._memory = torch.cuda.graph_pool_handle() if self.cuda and self.options.graphs else None
@@ -379,11 +379,11 @@ class Engine:
             function(domain)
             return
         key = (phase, domain, self.resolution, self.blur_sigma() > 0)
-        replay = self._replays.get(key)
+        replay = self.replays.get(key)
         if replay is None:
             # Resolutions and the blur only change in one direction: older graphs are not needed again.
-            self._replays = {k: v for k, v in self._replays.items() if k[2:] == key[2:]}
-            replay = self._replays[key] = Replay(lambda: function(domain), self._memory)
+            self.replays = {k: v for k, v in self.replays.items() if k[2:] == key[2:]}
+            replay = self.replays[key] = Replay(lambda: function(domain), self._memory)
         replay()
 
     @torch.no_grad()

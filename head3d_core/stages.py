@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,8 @@ class TrainArgs:
     """Global batch; default: the recipe's."""
     axes: str | None = None
     """"xyz" or "eg3d" instead of the preset's."""
+    white_back: bool | None = None
+    """Composite over white, or not (a teacher of faces before scenes: --data synth:scenes:20000 --no-white-back)."""
     seed: int = 0
     """Of everything random."""
     device: str = "auto"
@@ -201,6 +204,13 @@ def make_pools(
 # -- networks ------------------------------------------------------------------------------------------------------
 
 
+def _architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """What weights depend on: everything but how rays are sampled."""
+    flat: dict[str, Any] = json.loads(json.dumps(config))
+    render = flat.pop("render", {})
+    return flat | {f"render.{k}": render[k] for k in ("axes", "box_warp") if k in render}
+
+
 def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator]:
     """Averaged generator and first discriminator of a run, or of weights that hold both.
 
@@ -209,14 +219,15 @@ def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator]
     if snapshots.latest(path) is None:
         return checkpoint.load_generator(path), checkpoint.load_discriminator(path)
     tensors, meta = snapshots.load_latest(path)
-    mine = {"generator": scale.generator.to_dict(), "discriminator": scale.discriminator.to_dict()}
-    for kind, config in mine.items():
-        differing = sorted(k for k, v in json.loads(json.dumps(config)).items() if meta[kind].get(k) != v)
+    wanted = {"generator": scale.generator.to_dict(), "discriminator": scale.discriminator.to_dict()}
+    for kind, config in wanted.items():
+        mine, theirs = _architecture(config), _architecture(meta[kind])
+        differing = sorted(k for k, v in mine.items() if theirs.get(k) != v)
         if differing:
             k = differing[0]
             raise Head3DError(
-                f"the {kind} of {path} differs in {', '.join(differing)} ({meta[kind].get(k)} and {config[k]}): "
-                f"use the preset it was trained with ({meta['preset']})"
+                f"the {kind} of {path} differs in {', '.join(differing)} ({theirs.get(k)} and {mine[k]}): "
+                f"use the preset and axes it was trained with ({meta['preset']})"
             )
     generator, discriminator = Generator(scale.generator), Discriminator(scale.discriminator)
     for module, prefix in ((generator, "average."), (discriminator, "d0.")):

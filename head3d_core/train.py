@@ -221,9 +221,9 @@ def _clock(seconds: float) -> str:
 def resolve(args: TrainArgs) -> tuple[Preset, Recipe]:
     """Preset and recipe with the overrides of the command line."""
     scale = preset(args.preset)
-    if args.axes is not None:
-        render = dataclasses.replace(scale.generator.render, axes=args.axes)  # type: ignore[arg-type]
-        scale = dataclasses.replace(scale, generator=dataclasses.replace(scale.generator, render=render))
+    changed: dict[str, Any] = {k: v for k in ("axes", "white_back") if (v := getattr(args, k)) is not None}
+    render = dataclasses.replace(scale.generator.render, **changed)
+    scale = dataclasses.replace(scale, generator=dataclasses.replace(scale.generator, render=render))
     how = recipe(args.stage, args.preset, args.row)
     if args.row and ROWS[args.row].untrained:
         raise Head3DError(

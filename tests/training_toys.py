@@ -70,9 +70,11 @@ def toy_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe(stage, "tiny", row), **changes)
 
 
-def engine(how: Recipe, rank: int = 0, world: int = 1, seed: int = 0, **extra: Any) -> Engine:
+def engine(
+    how: Recipe, rank: int = 0, world: int = 1, seed: int = 0, device: str = "cpu", **extra: Any
+) -> Engine:
     """An engine on the toy data with fresh networks: student, discriminators and teacher differ."""
-    pools, face_pool = make_pools(how, faces(), heads(), torch.device("cpu"))
+    pools, face_pool = make_pools(how, faces(), heads(), torch.device(device))
     student = networks(1)[0]
     discriminators = [networks(2 + k)[1] for k in range(len(how.domains))]
     teacher = networks(9)[0] if how.losses.any else None
