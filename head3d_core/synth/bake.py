@@ -129,10 +129,12 @@ class LightBake:
         texture.repeat_x = texture.repeat_y = False
         return texture
 
-    def bind_key_maps(self, solid: int, hair: int) -> None:
-        """Binds the key light's two depth maps to texture units."""
+    def bind_for_shading(self, solid: int, hair: int) -> None:
+        """Binds the baked light, and the key light's two depth maps to texture units."""
         self._maps[2].use(solid)
         self._maps[3].use(hair)
+        for store in (self.vertex_light, self.soft_light, self.hair_light):
+            store.bind()
 
     def set_topology(self, triangles: Ints, vertices: int) -> None:
         """Neighbours of the skin's vertices; computed again only when the triangles change."""

@@ -81,9 +81,7 @@ def draw_program(context: Any, vertex: str, fragment: str, **defines: int) -> An
 
 def compute_program(context: Any, name: str, **defines: int) -> Any:
     """A compute program from `shaders/<name>.comp.glsl`."""
-    program = context.compute_shader(_source(f"{name}.comp.glsl", defines))
-    set_uniforms(program, one=1)
-    return program
+    return context.compute_shader(_source(f"{name}.comp.glsl", defines))
 
 
 def set_uniforms(program: Any, **values: Any) -> None:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from head3d_core.errors import Head3DError
 from head3d_core.synth import gl
-from head3d_core.synth.bake import HALF_WIDTH, LightBake, RibbonIndices
+from head3d_core.synth.bake import LightBake, RibbonIndices
 from head3d_core.synth.light import Light
-from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry, Ints, Material
+from head3d_core.synth.shading import Shading
+from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry, Ints
 
 WHITE = (1.0, 1.0, 1.0)
 TAPER = 0.55
@@ -125,28 +126,15 @@ class Renderer:
         self._bake = LightBake(context, self._ribbons)
         self._mesh_program = gl.draw_program(context, "visible_mesh", "visible")
         self._hair_program = gl.draw_program(context, "visible_hair", "visible")
-        self._shade = gl.compute_program(context, "shade")
-        self._resolve = gl.compute_program(context, "resolve")
+        self._shading = Shading(context, size, supersample)
         gl.set_uniforms(self._mesh_program, flag=0)
         gl.set_uniforms(self._hair_program, flag=_HAIR_FLAG, taper=TAPER)
-        gl.set_uniforms(
-            self._shade,
-            seen=0,
-            depth=1,
-            key_solid=2,
-            key_hair=3,
-            width=self.width,
-            world_scale=SCALE,
-        )
-        gl.set_uniforms(self._shade, centre=CENTRE, half_width=HALF_WIDTH, hair_centre=CENTRE)
-        gl.set_uniforms(self._resolve, size=size, factor=supersample)
         self._seen = context.texture((self.width, self.width), 1, dtype="u4")
         self._seen.filter = (context.NEAREST, context.NEAREST)
         self._depth = context.depth_texture((self.width, self.width))
         self._depth.compare_func = ""
         self._depth.filter = (context.NEAREST, context.NEAREST)
         self._target = context.framebuffer([self._seen], self._depth)
-        self._samples = context.buffer(reserve=self.width**2 * 16)
         self._frames = [context.buffer(reserve=size * size * 12) for _ in range(_IN_FLIGHT)]
         self._pending: deque[tuple[Any, bool]] = deque()
         self._submitted = 0
@@ -186,7 +174,8 @@ class Renderer:
         self._bake.set_topology(skin.triangles, n_skin)
         self._bind()
         self._bake.draw_sky_depth(*self._occluder_arrays(), self._hair_size())
-        self._set_material(head.material)
+        self._shading.set_material(head.material)
+        self._shading.set_counts(len(skin.triangles), len(eyes.triangles))
         self.relight(light)
 
     @_current
@@ -197,11 +186,8 @@ class Renderer:
         self._bake.draw_key_depth(light, *self._occluder_arrays(), self._hair_size())
         self._bake.run(light, self._counts[2], self._counts[0], self._hair_size())
         thin = self._bake.thinning
-        gl.set_uniforms(
-            self._shade,
-            sky=light.sky,
-            key_colour=light.key_colour,
-            exposure=light.exposure,
+        self._shading.set_light(
+            light,
             strand_points=self._hair_size()[1],
             strand_step=thin.strand_step,
             point_step=thin.point_step,
@@ -234,30 +220,14 @@ class Renderer:
         view = View.of(camera)
         self._bind()
         self._rasterise(view, head)
-        context = self.context
         self._seen.use(0)
         self._depth.use(1)
-        self._bake.bind_key_maps(2, 3)
-        self._bake.vertex_light.bind()
-        self._bake.soft_light.bind()
-        self._bake.hair_light.bind()
-        self._samples.bind_to_storage_buffer(11)
-        a, b, c = view.rays.T
-        gl.set_uniforms(self._shade, eye=tuple(view.eye), near_far=view.near_far)
-        gl.set_uniforms(self._shade, ray_x=a, ray_y=b, ray_origin=c)
-        gl.set_uniforms(self._shade, skin_vertices=self._counts[0], eye_vertices=self._counts[1])
-        context.memory_barrier()
-        groups = -(-self.width // 8)
-        self._shade.run(groups, groups)
+        self._bake.bind_for_shading(2, 3)
         frame = self._frames[self._submitted % _IN_FLIGHT]
-        frame.bind_to_storage_buffer(12)
-        gl.set_uniforms(
-            self._resolve, background=background, scene=-1 if scene is None else scene & 0x7FFFFFFF
+        x, y, origin = view.rays.T
+        self._shading.run(
+            frame, background, scene, view.near_far, eye=tuple(view.eye), ray_x=x, ray_y=y, ray_origin=origin
         )
-        context.memory_barrier()
-        groups = -(-self.size // 8)
-        self._resolve.run(groups, groups)
-        context.memory_barrier()
         self._pending.append((frame, geometry))
         self._submitted += 1
 
@@ -360,31 +330,3 @@ class Renderer:
     def _bind(self) -> None:
         for store in (*self._stores.values(), self._hair):
             store.bind()
-
-    def _set_material(self, m: Material) -> None:
-        gl.set_uniforms(
-            self._shade,
-            skin_colour=m.skin,
-            lip_colour=m.lips,
-            scalp_colour=m.scalp,
-            shirt=m.shirt,
-            shirt_second=m.shirt_second,
-            iris_inner=m.iris_inner,
-            iris_outer=m.iris_outer,
-            hair_root=m.hair_root,
-            hair_tip=m.hair_tip,
-            brow_colour=m.brow,
-            neckline=m.neckline,
-            shirt_pattern=m.shirt_pattern,
-            scalp_paint=m.scalp_paint,
-            stubble=m.stubble,
-            freckles=m.freckles,
-            blush=m.blush,
-            oil=m.oil,
-            ageing=m.ageing,
-            lipstick=m.lipstick,
-            eyeshadow=m.eyeshadow,
-            hair_gloss=m.hair_gloss,
-            grey=m.grey,
-            texture_offset=m.texture_offset,
-        )

@@ -23,11 +23,6 @@ vec3 load_smooth(uint i) {
     return vec3(smooth_normals[3u * i], smooth_normals[3u * i + 1u], smooth_normals[3u * i + 2u]);
 }
 
-// `when (condition) { ... }`: an `if` that software OpenGL really skips. Its compiler runs both sides of every `if`
-// and masks the result, but leaves a loop once no lane is active; `one` is 1, which the compiler cannot know.
-uniform int one;
-#define when(condition) for (int pass_ = (condition) ? 0 : one; pass_ < one; pass_++)
-
 vec3 safe_normalize(vec3 v) { return v / max(length(v), 1e-6); }
 
 // A number in [0, 1) from a lattice point.

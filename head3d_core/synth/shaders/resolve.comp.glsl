@@ -8,7 +8,7 @@ layout(std430, binding = 12) buffer Frame { uint frame[]; };    // planes: rgb +
 uniform int size;               // pixels per side
 uniform int factor;             // samples per pixel side, odd
 uniform vec3 background;        // sRGB, when there is no scene
-uniform int scene;              // seed of the scene behind; -1 for none
+uniform int scene;              // seed of the picture behind, in the SCENE variant
 
 void main() {
     ivec2 at = ivec2(gl_GlobalInvocationID.xy);
@@ -29,7 +29,9 @@ void main() {
         }
     total /= weights;
     vec3 behind = background;
-    when (scene >= 0) behind = scene_colour((vec2(at) + .5) / float(size), scene);
+#if SCENE
+    behind = scene_colour((vec2(at) + .5) / float(size), scene);
+#endif
     frame[slot] = packUnorm4x8(vec4(total.rgb + (1. - total.a) * behind, total.a));
     vec3 normal = vec3(0);
     for (int dy = 0; dy < factor; dy++)

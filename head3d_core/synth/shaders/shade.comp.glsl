@@ -1,27 +1,27 @@
-// Shades every sample once, after visibility is known (a visibility buffer: triangle or strand-segment number
-// and depth). Compute rather than fragment shading: on data-centre GPUs few cores serve the graphics stages.
+// Shades the samples of one material (MATERIAL), after visibility is known (a visibility buffer: triangle or strand
+// segment, and depth). Compute rather than fragment shading: on data-centre GPUs few cores serve the graphics stages.
+// One program per material: neighbours take the same path, and software OpenGL never skips a branch.
 #include "common.glsl"
+#include "worklists.glsl"
 #include "light.glsl"
 #include "surface.glsl"
 #include "skin.glsl"
 #include "eye.glsl"
 #include "solid.glsl"
 #include "hair.glsl"
-layout(local_size_x = 8, local_size_y = 8) in;
+layout(local_size_x = 64) in;
 layout(std430, binding = 11) buffer Samples { uvec4 samples[]; };   // half rgb + alpha, normal, distance
 uniform usampler2D seen;
 uniform sampler2D depth;
-uniform int width;              // samples per side
 uniform vec3 ray_x, ray_y, ray_origin;      // image point (u, v) looks along u ray_x + v ray_y + ray_origin
 uniform vec2 near_far;          // along the optical axis, dm
-uniform uint skin_vertices, eye_vertices;
 uniform float world_scale;      // world units per dm
 
 uvec4 pack_sample(vec3 c, vec3 n, float distance) {
     return uvec4(packHalf2x16(c.rg), packHalf2x16(vec2(c.b, 1.)), packSnorm4x8(vec4(n, 1.)), floatBitsToUint(distance));
 }
 
-vec3 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out vec3 p, out vec3 normal) {
+vec3 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out vec3 normal) {
     uint i = indices[3u * triangle], j = indices[3u * triangle + 1u], k = indices[3u * triangle + 2u];
     vec3 a = load_position(i), b = load_position(j) - a, c = load_position(k) - a;
     // Barycentrics of the ray's hit (Moeller and Trumbore).
@@ -33,7 +33,7 @@ vec3 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out ve
     vec3 bary = vec3(max(1. - w.x - w.y, 0.), w);
     bary /= bary.x + bary.y + bary.z;
     Surface s;
-    s.p = p = a + b * bary.y + c * bary.z;
+    s.p = a + b * bary.y + c * bary.z;
     s.n = safe_normalize(load_normal(i) * bary.x + load_normal(j) * bary.y + load_normal(k) * bary.z);
     s.view = view;
     s.rest = load_rest(i) * bary.x + load_rest(j) * bary.y + load_rest(k) * bary.z;
@@ -41,35 +41,37 @@ vec3 shade_mesh(uint triangle, vec3 direction, vec3 view, float rotation, out ve
     s.light = vertex_light[i] * bary.x + vertex_light[j] * bary.y + vertex_light[k] * bary.z;
     s.rotation = rotation;
     normal = s.n;
-    vec3 colour = vec3(0);
-    when (i < skin_vertices) {
-        vec3 bn = safe_normalize(load_smooth(i) * bary.x + load_smooth(j) * bary.y + load_smooth(k) * bary.z);
-        vec4 soft = soft_light[i] * bary.x + soft_light[j] * bary.y + soft_light[k] * bary.z;
-        colour = shade_skin(s, bn, soft, int(parts[i] + .5));
-    }
-    when (i >= skin_vertices && i < skin_vertices + eye_vertices) colour = shade_eye(s);
-    when (i >= skin_vertices + eye_vertices) {
-        normal = dot(normal, view) < 0. ? -normal : normal;
-        colour = shade_solid(s);
-    }
-    return colour;
+#if MATERIAL == 0
+    vec3 bn = safe_normalize(load_smooth(i) * bary.x + load_smooth(j) * bary.y + load_smooth(k) * bary.z);
+    vec4 soft = soft_light[i] * bary.x + soft_light[j] * bary.y + soft_light[k] * bary.z;
+    return shade_skin(s, bn, soft, int(parts[i] + .5));
+#elif MATERIAL == 1
+    return shade_eye(s);
+#else
+    normal = dot(normal, view) < 0. ? -normal : normal;
+    return shade_solid(s);
+#endif
 }
 
 void main() {
-    ivec2 at = ivec2(gl_GlobalInvocationID.xy);
-    if (at.x >= width || at.y >= width) return;
-    int slot = at.y * width + at.x;
+    uint place = gl_GlobalInvocationID.x;
+    if (place >= work[MATERIAL].w) return;
+    uint entry = entries[uint(MATERIAL * width * width) + place];
+    int slot = int(entry & ~ROW_FLAG);
+    ivec2 at = ivec2(slot % width, slot / width);
     float z = texelFetch(depth, at, 0).r;
-    vec2 pixel = (vec2(at) + .5) / float(width);
-    vec3 direction = ray_x * pixel.x + ray_y * pixel.y + ray_origin;   // length 1 along the axis
-    float n = near_far.x, f = near_far.y;
-    float along = 2. * f * n / (f + n - (2. * z - 1.) * (f - n));
-    vec3 p = eye + direction * along, view = -normalize(direction), normal;
-    float rotation = fract(sin(dot(vec2(at), vec2(12.9898, 78.233))) * 43758.5453) * 2. * PI;
     uint id = texelFetch(seen, at, 0).r;
-    bool empty = z >= 1., strand = (id & 0x80000000u) != 0u;
-    vec3 c = vec3(0);
-    when (!empty && strand) c = shade_hair(p, view, int(id & 0x7fffffffu) / 2, rotation, normal);
-    when (!empty && !strand) c = shade_mesh(id, normalize(direction), view, rotation, p, normal);
-    samples[slot] = empty ? uvec4(0u) : pack_sample(tone(c), normal, length(p - eye) * world_scale);
+    vec2 point = (vec2(at) + .5) / float(width);
+    vec3 direction = ray_x * point.x + ray_y * point.y + ray_origin;    // length 1 along the axis
+    float n = near_far.x, f = near_far.y;
+    vec3 p = eye + direction * (2. * f * n / (f + n - (2. * z - 1.) * (f - n))), view = -normalize(direction), normal;
+    float rotation = fract(sin(dot(vec2(at), vec2(12.9898, 78.233))) * 43758.5453) * 2. * PI;
+#if MATERIAL == 3
+    vec3 c = shade_hair(p, view, int(id & ~HAIR_FLAG) / 2, rotation, normal);
+#else
+    vec3 c = shade_mesh(id, -view, view, rotation, normal);
+#endif
+    uvec4 shaded = pack_sample(tone(c), normal, length(p - eye) * world_scale);
+    if ((entry & ROW_FLAG) == 0u) samples[slot] = shaded;
+    else for (int k = 0; k < factor; k++) samples[slot - at.x % factor + k] = shaded;
 }

@@ -96,22 +96,23 @@ vec3 shade_skin(Surface s, vec3 smooth_normal, vec4 soft, int part) {
     bool cloth = body && s.rest.y < collar_height(s.rest);
     vec3 albedo = vec3(0), detail = n, sky_light = s.light.rgb;
     float rough = .5, specular = .028, scatter = 1., lip = 0., open = s.light.a;
-    when (cloth) {
+    if (cloth) {
         albedo = cloth_albedo(s.p, s.rest, n);
         float fold = fbm(s.p * vec3(1.1, .8, 1.1) + texture_offset);
         vec3 slope = vec3(fbm(s.p * vec3(1.1, .8, 1.1) + vec3(.05, 0, 0) + texture_offset) - fold,
                           fbm(s.p * vec3(1.1, .8, 1.1) + vec3(0, .05, 0) + texture_offset) - fold, 0.) / .05;
-        detail = normalize(n - (slope - n * dot(slope, n)) * .45);
+        detail = normalize(n - (slope - n * dot(slope, n)) * .16);
         rough = .9, specular = .010, scatter = 0.;
     }
-    when (body && !cloth) {
+    if (body && !cloth) {
         albedo = skin_albedo(s.rest, s.extra, lip);
         const float e = .012;
         float h = pore(noise_at);
         vec3 slope = vec3(pore(noise_at + vec3(e, 0, 0)) - h, pore(noise_at + vec3(0, e, 0)) - h,
                           pore(noise_at + vec3(0, 0, e)) - h) / e * .0026 * (1. - lip) * (1. + .8 * ageing);
-        when (ageing > .05 && s.rest.y > 6. && s.rest.z > .5)
-            slope += wrinkle_slope(s.rest, noise_at) * .010 * ageing * (1. - lip);
+#if WRINKLES
+        slope += wrinkle_slope(s.rest, noise_at) * .010 * ageing * (1. - lip);
+#endif
         slope -= n * dot(slope, n);
         detail = normalize(n - slope);
         // Furrows also hold less light.
@@ -121,12 +122,12 @@ vec3 shade_skin(Surface s, vec3 smooth_normal, vec4 soft, int part) {
         specular = mix(specular, .035, lip) * mix(.40, .90, oil) * mix(.6, 1., smoothstep(.02, .35, tone_level))
             * (.7 + .6 * bump(s.rest, vec3(0, 7.3, 1.6), vec3(.35, .9, .6)));
     }
-    when (part == 3 || part == 4) {
+    if (part == 3 || part == 4) {
         albedo = vec3(.84, .80, .70) * (.9 + .1 * noise(noise_at * 20.));
         rough = .25, specular = .04, scatter = 0., open *= .8;
         sky_light = sky_light * .9 + .16 * sky_mean();
     }
-    when (part == 5) {
+    if (part == 5) {
         albedo = vec3(.55, .20, .19) * (.8 + .4 * noise(noise_at * 20.));
         rough = .35;
     }
