@@ -26,6 +26,8 @@ from head3d_core.synth.light import Light, harmonics
 FACES, HEADS = PALETTE[0], PALETTE[1]
 BACK = 135.0
 """|yaw| from which a view is a back view, degrees."""
+_GREY = 0.2
+"""Reflectance of the ball."""
 
 
 def set_cameras(name: str, count: int, views: int = sets.HEAD_VIEWS) -> Tensor:
@@ -161,7 +163,7 @@ def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
     """A grey ball in this light, seen from the front: (picture uint8 [3, S, S], mask [S, S]).
 
     The sky's radiance, given by spherical harmonics, is blurred by the cosine of a matte surface, which multiplies its
-    three degrees by 1, 2/3 and 1/4 (Ramamoorthi and Hanrahan, 2001); the key light adds max(0, n . direction). No shadows.
+    three degrees by 1, 2/3 and 1/4 (Ramamoorthi and Hanrahan, 2001); the key light adds max(0, n . direction).
     """
     at = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(at, -at)
@@ -172,7 +174,7 @@ def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
         harmonics(normal) @ blurred
         + np.clip(normal @ light.key_direction, 0, None)[:, None] * light.key_colour
     )
-    linear = np.clip(0.4 * light.exposure * lit, 0, 1).reshape(size, size, 3)
+    linear = np.clip(_GREY * light.exposure * lit, 0, 1).reshape(size, size, 3)
     picture = np.where(mask[..., None], linear ** (1 / 2.2), 1.0)
     pixels = torch.from_numpy(np.rint(255 * picture).astype(np.uint8))
     return pixels.movedim(-1, 0).contiguous(), torch.from_numpy(mask.astype(np.float32))

@@ -68,7 +68,7 @@ def test_light_ball() -> None:
     dark = np.zeros(3, np.float32)
     even, mask = plots_data.light_ball(Light(sky, np.array([0, 0, 1], np.float32), dark, 1.0))
     inside = even[:, mask > 0]
-    assert inside.min() == inside.max() == round(255 * 0.4 ** (1 / 2.2))
+    assert inside.min() == inside.max() == round(255 * 0.2 ** (1 / 2.2))
     assert (even[:, mask == 0] == 255).all()
     right = np.array([1, 0, 0], np.float32)
     lit, mask = plots_data.light_ball(Light(sky, right, np.full(3, 0.5, np.float32), 1.0))
