@@ -40,6 +40,17 @@ def _grads(
     return found[0], found[1]
 
 
+def _stand_in(like: Tensor, shape: torch.Size) -> Tensor:
+    """Uninitialised values where only a shape is needed, but in the layout of `like`.
+
+    cuDNN's derivatives are computed in the layout of what stands here: an expanded number would count as
+    channels-outermost and turn every channels-last gradient around twice.
+    """
+    inner = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    layout = torch.channels_last if inner else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -62,8 +73,7 @@ class _ConvInput(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(y_bar, weight)
         ctx.how = stride, padding
-        # Only the shape of x is needed: one number stands for it.
-        x = y_bar.new_empty(1).expand(shape)
+        x = _stand_in(y_bar, shape)
         return _grads(y_bar, x, weight, stride, padding, (True, False))[0]
 
     @staticmethod
@@ -81,7 +91,7 @@ class _ConvWeight(torch.autograd.Function):
     def forward(ctx: Any, y_bar: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(y_bar, x)
         ctx.how = stride, padding
-        weight = y_bar.new_empty(1).expand(shape)
+        weight = _stand_in(x, shape)
         return _grads(y_bar, x, weight, stride, padding, (False, True))[1]
 
     @staticmethod
