@@ -92,7 +92,7 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     n, _, height, width = x.shape
     group = min(group_size, n)
     if n == 0:
-        return F.pad(x, (0, 0, 0, 0, 0, 1))
+        return x.new_zeros(0, x.shape[1] + 1, height, width)
     if n % group:
         raise Head3DError(f"the batch ({n}) must be a multiple of the minibatch-std group ({group})")
     y = x.to(torch.float32).unflatten(0, (group, n // group))

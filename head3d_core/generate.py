@@ -50,8 +50,8 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     """
     seeds: list[int] = []
     for word in words:
-        first, _, last = word.partition("-")
-        last = last or first
+        first, dash, last = word.partition("-")
+        last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 2**32):
             raise Head3DError(f"a seed must be a number or a range such as 10-19, got {word!r}")
         if int(last) - int(first) >= MOST_SEEDS:

@@ -127,6 +127,8 @@ class Generator(nn.Module):
         if truncation_psi == 1:
             return ws
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
+        if cutoff < 0:
+            raise Head3DError(f"truncation_cutoff must be 0 or more codes, got {cutoff}")
         average = self.w_avg
         return torch.cat([torch.lerp(average, ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], 1)
 

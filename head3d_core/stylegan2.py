@@ -229,7 +229,8 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up, clamp, index)
-        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, False, clamp, index + 1)
+            index += 1
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, False, clamp, index)
         self.torgb = ToRGB(outputs, image_channels, w_dim, clamp)
         self.first = inputs == 0
 
