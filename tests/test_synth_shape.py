@@ -9,7 +9,7 @@ import pytest
 
 from head3d_core.synth.assets import asset, eyeballs
 from head3d_core.synth.heads import build_head
-from head3d_core.synth.identity import Person, identity
+from head3d_core.synth.identity import Kind, Person, identity
 from head3d_core.synth.shape import (
     TEMPLATE,
     align,
@@ -22,6 +22,20 @@ from head3d_core.synth.shape import (
     mesh_age,
 )
 from head3d_core.synth.types import CENTRE, SCALE, Mesh
+
+# fmt: off
+GOLDEN_GEOMETRY = {
+    (0, "faces"): (
+        [[-0.325990, 7.342475, 1.394515], [0.239939, 6.708216, 1.341339], [-0.635514, 6.154370, -0.166646], [0.725872, 7.312982, 0.478627]],
+        [[-0.022551, 6.728719, -0.199482, 0.014500], [-0.588428, 7.563075, -0.252322, 0.014500], [-0.233314, 7.525019, 1.457811, -0.003000]],
+    ),
+    (16, "heads"): (
+        [[-0.324942, 7.364743, 1.342268], [0.276486, 6.764316, 1.292901], [-0.569178, 5.970516, -0.123118], [0.718336, 7.201973, 0.500348]],
+        [[-0.112667, 5.046682, -0.682894, 0.015000], [0.123216, 5.096200, -0.581004, 0.015000], [-0.757580, 5.074733, 1.027324, 0.015000]],
+    ),
+}
+# fmt: on
+"""Vertices 0, 3000, 9000, 15000 and the tips of strands 0, 4000, 12000 (dm): the same on every machine."""
 
 
 @pytest.mark.parametrize(
@@ -161,3 +175,11 @@ def test_grid_triangles_cover_the_grid_once() -> None:
     assert abs(area.sum()) == pytest.approx(2)
     assert (np.sign(area) == np.sign(area[0])).all()
     assert len(grid_triangles(3, 5, closed=True)) == 20
+
+
+@pytest.mark.parametrize(("seed", "kind"), GOLDEN_GEOMETRY)
+def test_vertices_and_strands_are_the_same_on_every_machine(seed: int, kind: Kind) -> None:
+    head = build_head(identity(seed, kind))
+    vertices, tips = GOLDEN_GEOMETRY[seed, kind]
+    np.testing.assert_allclose(head.skin.vertices[[0, 3000, 9000, 15000]], vertices, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(head.hair[[0, 4000, 12000], -1], tips, rtol=0, atol=1e-5)
