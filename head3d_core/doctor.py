@@ -125,11 +125,11 @@ def check_extension() -> Finding:
 
 
 def check_opengl() -> Finding:
-    """An OpenGL 3.3 context without a window, tried in a process of its own because a broken driver may end it."""
+    """An OpenGL 4.3 context without a window, tried in a process of its own because a broken driver may end it."""
     code = (
         "import sys, moderngl\n"
         "options = {'backend': 'egl'} if sys.platform == 'linux' else {}\n"
-        "print(moderngl.create_context(standalone=True, require=330, **options).info['GL_RENDERER'])"
+        "print(moderngl.create_context(standalone=True, require=430, **options).info['GL_RENDERER'])"
     )
     install = (
         "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); data/samples stands in for rendering heads"
