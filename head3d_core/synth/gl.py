@@ -6,6 +6,7 @@ moderngl is imported when a context is asked for, so that everything else in the
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def create_context(backend: str = "egl") -> Any:
     """A moderngl context of OpenGL 4.3 or newer.
 
     Args:
-        backend: moderngl's back end; "egl" needs no display.
+        backend: moderngl's back end on Linux; "egl" needs no display. Elsewhere the system's own is taken.
     Raises:
         Head3DError: moderngl is not installed, or the machine offers no such context.
     """
@@ -39,7 +40,8 @@ def create_context(backend: str = "egl") -> Any:
             f"Drawing heads needs OpenGL through moderngl, which is missing: {INSTALL_HINT}."
         ) from error
     try:
-        context = moderngl.create_standalone_context(require=430, backend=backend)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"backend": backend} if sys.platform == "linux" else {}
+        context = moderngl.create_standalone_context(require=430, **options)
     except Exception as error:  # moderngl raises bare Exception for every driver problem
         raise Head3DError(
             f"Drawing heads needs OpenGL 4.3 without a window ({backend}), but this machine gave: {error}; "

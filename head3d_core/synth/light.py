@@ -106,7 +106,7 @@ def sample_light(seed: int, kind: Kind) -> Light:
     if kind == "heads":
         sky = _sky(draws, 1)
         direction = _unit([draws.uniform("key x", -0.5, 0.5), draws.uniform("key y", 0.6, 0.9), 0.7])
-        strength = draws.uniform("key", 0.35, 0.6)
+        strength = draws.uniform("key", 0.45, 0.75)
     else:
         sky = _sky(draws, 1 + int(draws.uniform("blobs", 0, 3)))
         direction = _unit(
@@ -116,7 +116,7 @@ def sample_light(seed: int, kind: Kind) -> Light:
                 draws.uniform("key z", 0.3, 0.9),
             ]
         )
-        strength = draws.uniform("key", 0.15, 1.1)
+        strength = draws.uniform("key", 0.2, 1.2)
     warmth = draws.uniform("warmth", -0.5, 1.0)
     colour = strength * np.array([1.0, 1 - 0.06 * warmth, 1 - 0.14 * warmth])
     # A photographer (or the camera's meter) opens up for a weak key light and stops down for a strong one.

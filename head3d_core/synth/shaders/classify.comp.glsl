@@ -2,6 +2,8 @@
 // A pixel whose samples all lie on one smooth piece of skin or cloth gets one entry per row of samples.
 #include "worklists.glsl"
 layout(local_size_x = 8, local_size_y = 8) in;
+layout(std430, binding = 3) buffer Extra { vec4 extra[]; };
+layout(std430, binding = 6) buffer Indices { uint indices[]; };
 layout(std430, binding = 11) buffer Samples { uvec4 samples[]; };
 uniform usampler2D seen;
 uniform sampler2D depth;
@@ -37,6 +39,12 @@ void main() {
     float n = near_far.x, f = near_far.y;
     float slope = (f - n) * f * n / pow(f - nearest * (f - n), 2.);     // dm per unit of z
     bool calm = found[SKIN] == uint(count) && (farthest - nearest) * slope < SMOOTH_DEPTH;
+    if (calm) {     // not where lips or the collar begin: their edges want all samples
+        uint t = 3u * texelFetch(seen, pixel * factor + factor / 2, 0).r;
+        vec4 a = extra[indices[t]], b = extra[indices[t + 1u]], c = extra[indices[t + 2u]];
+        vec4 spread = max(a, max(b, c)) - min(a, min(b, c));
+        calm = max(spread.x, spread.w) < .1;
+    }
     uint next[4];
     for (uint m = 0u; m < 4u; m++) next[m] = reserve(m, calm && m == SKIN ? uint(factor) : found[m]);
     for (int k = 0; k < count; k++) {

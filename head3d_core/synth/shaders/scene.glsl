@@ -4,7 +4,7 @@ float scene_hash(int seed, int k) { return hash11(float(seed % 9973) * .731 + fl
 vec3 scene_tint(int seed, int k) {
     float hue = scene_hash(seed, k) * 6.;
     vec3 pure = clamp(abs(mod(hue + vec3(0, 4, 2), 6.) - 3.) - 1., 0., 1.);
-    return mix(vec3(.5), pure, .10 + .5 * scene_hash(seed, k + 1)) * (.30 + .75 * scene_hash(seed, k + 2));
+    return mix(vec3(.5), pure, .06 + .4 * scene_hash(seed, k + 1)) * (.30 + .75 * scene_hash(seed, k + 2));
 }
 
 vec3 scene_colour(vec2 uv, int seed) {

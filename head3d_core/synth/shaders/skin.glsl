@@ -84,7 +84,7 @@ vec3 cloth_albedo(vec3 p, vec3 r, vec3 n) {
         c = mix(shirt, shirt_second, .5 * (u + v));
     }
     float edge = collar_height(r) - r.y;
-    c *= mix(1., .86, smoothstep(.085, .075, edge) * (neckline == 3 ? 0. : 1.));    // collar band
+    c *= mix(1., .86, smoothstep(.085, .075, edge) * (neckline == 3 || abs(r.x) > .8 ? 0. : 1.));    // collar band
     c *= mix(.72, 1., smoothstep(0., .02, edge));
     float weave = noise(p * vec3(70., 26., 70.)) * .5 + noise(p * vec3(26., 90., 26.)) * .5;
     return c * (.84 + .32 * weave);
