@@ -163,7 +163,8 @@ def main() -> None:
                         file=sys.stderr,
                     )
                     continue
-                record(f"built for CPU{' and CUDA' if with_cuda else ''}.")
+                without = " (its CUDA sources did not compile here)" if cuda and not with_cuda else ""
+                record(f"built for CPU{' and CUDA' if with_cuda else ''}{without}.")
                 return
             remove_stale_library()
             record(
