@@ -33,6 +33,8 @@ CANONICAL: Array = np.array(
 )
 """[5, 3] eyes, nose, mouth corners in world units, the subject's right before its left: where MTCNN sees them on
 average over faces of the head factory (`triangulate`)."""
+MIRRORED = (1, 0, 2, 4, 3)
+"""Which point of a mirrored face is which."""
 _NOISE = 0.01
 """Standard deviation of a landmark about its canonical place, crop widths (faces differ by more than detectors err)."""
 _WEIGHTS = np.array([1.0, 1.0, 2.0, 1.0, 1.0])
@@ -155,7 +157,7 @@ def triangulate(landmarks: Array, cameras: Tensor) -> Array:
     total = across.sum(0)
     target = np.einsum("npij,nj->pi", across, pose[:, :3, 3])
     points = np.linalg.solve(total, target[..., None])[..., 0]
-    return 0.5 * (points + points[[1, 0, 2, 4, 3]] * (-1.0, 1.0, 1.0))  # a canonical face is symmetric
+    return 0.5 * (points + points[list(MIRRORED)] * (-1.0, 1.0, 1.0))  # a canonical face is symmetric
 
 
 def as_cameras(poses: list[FacePose]) -> Tensor:

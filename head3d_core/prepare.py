@@ -178,14 +178,22 @@ def _largest(photo: Pixels, device: str) -> tuple[detect.Face, int]:
 
 
 def _again(photo: Pixels, pose: facepose.FacePose, device: str) -> tuple[facepose.FacePose, float] | None:
-    """(better pose, probability) from landmarks in the upright 256-pixel crop of `pose`; None if no face is found."""
+    """(better pose, probability) from landmarks in the upright 256-pixel crop of `pose`; None if no face is found.
+
+    The detector does not find the same points in a mirrored picture, so both are looked at and the points averaged.
+    """
     picture, _ = crop(photo, pose, detect.SIDE)
-    (faces,) = detect.find_faces([picture], device)
-    if not faces:
+    both = torch.from_numpy(np.stack([picture, picture[:, ::-1]])).movedim(-1, 1)
+    seen, mirrored = detect.find_faces(both, device)
+    found = [face[0].landmarks for face in (seen,) if face]
+    if mirrored:
+        flipped = mirrored[0].landmarks * (-1, 1) + (detect.SIDE, 0)
+        found.append(flipped[list(facepose.MIRRORED)])
+    if not found:
         return None
     a, b, c, d, e, f = pose.affine(detect.SIDE)
-    points = faces[0].landmarks @ np.array([[a, d], [b, e]]) + (c, f)
-    return facepose.fit_pose(points), faces[0].probability
+    points = np.mean(found, 0) @ np.array([[a, d], [b, e]]) + (c, f)
+    return facepose.fit_pose(points), max(faces[0].probability for faces in (seen, mirrored) if faces)
 
 
 def prepare_photo(
