@@ -4,8 +4,8 @@
     python tests/gpu_check.py --steps build tests bench
     python tests/gpu_check.py --steps build variants        # the same kernels with other launch bounds
 
-Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each step is timed,
-writes its log, and does not stop the ones after it.
+Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each
+step is timed, writes its log, and does not stop the ones after it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = Path(os.environ.get("OUT", ROOT / "out"))
+RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
+OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
 STEPS = ("build", "tests", "bench", "variants", "sanitizer", "ncu")
 
-VARIANTS = {
-    "forward3": ["-DHEAD3D_FORWARD_BLOCKS=3"],
-    "forward5": ["-DHEAD3D_FORWARD_BLOCKS=5"],
-}
+VARIANTS = {"forward3": ["-DHEAD3D_FORWARD_BLOCKS=3"]}
 """Launch bounds tried beside the shipped ones (resident blocks a multiprocessor)."""
 
-NCU = [
-    "--clock-control", "none", "--kernel-name", "regex:render_tiles", "--section", "SpeedOfLight", "--section", "Occupancy",
-    "--section", "WarpStateStats", "--section", "MemoryWorkloadAnalysis", "--section", "MemoryWorkloadAnalysis_Tables",
-    "--section", "ComputeWorkloadAnalysis", "--section", "InstructionStats", "--section", "LaunchStats",
-]  # fmt: skip
+SECTIONS = (
+    "SpeedOfLight Occupancy WarpStateStats MemoryWorkloadAnalysis MemoryWorkloadAnalysis_Tables "
+    "ComputeWorkloadAnalysis InstructionStats LaunchStats"
+)
+NCU = ["--clock-control", "none", "--kernel-name", "regex:render_tiles"]
+NCU += [word for section in SECTIONS.split() for word in ("--section", section)]
 
 
 def sh(command: list[str], log: str, limit: float, **env: str) -> int:
@@ -186,8 +185,24 @@ def sanitizer() -> int:
 
 def ncu() -> int:
     code = sh(["ncu", *NCU, sys.executable, __file__, "--profiled"], "ncu.txt", 150)
-    wanted = ("render_tiles", "Duration", "Compute (SM) Throughput", "L1/TEX Cache Throughput", "L2 Cache Throughput", "DRAM Through",
-              "Registers Per", "Achieved Occ", "L1/TEX Hit", "L2 Hit", "Issue Slots Busy", "Executed Ipc Active")  # fmt: skip
+    wanted = [
+        *(
+            "render_tiles",
+            "Duration",
+            "Compute (SM) Throughput",
+            "L1/TEX Cache Throughput",
+            "L2 Cache Throughput",
+        ),
+        *(
+            "DRAM Through",
+            "Registers Per",
+            "Achieved Occ",
+            "L1/TEX Hit",
+            "L2 Hit",
+            "Issue Slots Busy",
+            "Executed Ipc",
+        ),
+    ]
     for line in (OUT / "ncu.txt").read_text(encoding="utf8", errors="replace").splitlines():
         if any(word in line for word in wanted):
             print(" ".join(line.split())[:110])
@@ -264,7 +279,9 @@ def main() -> None:
     if args.small or args.profiled:
         (small if args.small else profiled)()
         return
-    OUT.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
     failed = []
     for step in args.steps:
         start = time.perf_counter()
@@ -277,6 +294,7 @@ def main() -> None:
         )
         if failed == ["build"]:
             break
+    shutil.make_archive(str(RESULTS / "logs"), "gztar", OUT)
     if failed:
         raise SystemExit("failed: " + ", ".join(failed))
 

@@ -30,6 +30,10 @@ TIGHT = 1e-10
 STRICT_VALUE, STRICT_GRADIENT = 2e-5, 5e-5
 # Mixed precision, ‖difference‖ / ‖expected‖.
 MIXED_VALUE, MIXED_GRADIENT = 1e-3, 4e-3
+# The gradient of a bilinear reading jumps where a point crosses a texel's centre line. Rounding to half moves a few
+# importance samples across one, so gradients of rays (not of planes) differ by that much in scenes of a few dozen rays:
+# the float64 reference with planes and weights rounded to half is 5e-3 to 5e-2 away from itself unrounded.
+MIXED_RAY_GRADIENT = 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +53,13 @@ def norm(got: Tensor, expected: Tensor) -> float:
         return 0.0 if got.shape == expected.shape else math.inf
     expected = expected.double().cpu()
     return ((got.double().cpu() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def mixed_limit(index: int, how: RenderOptions) -> float:
+    """For result `index` of `both`: features, depth, opacity, then gradients of planes, four weights and the rays."""
+    if index < 3:
+        return MIXED_VALUE
+    return MIXED_RAY_GRADIENT if index > 7 and how.depth_resolution_importance > 0 else MIXED_GRADIENT
 
 
 def both(
@@ -103,8 +114,9 @@ def test_strict(changes: dict[str, object], seeds: Tensor | None) -> None:
 @pytest.mark.parametrize("changes", CASES, ids=name)
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
 def test_mixed(changes: dict[str, object], seeds: Tensor | None) -> None:
-    for got, want, is_grad in both(scene(), options(**changes), torch.float32, seeds, mixed=True):
-        assert norm(got, want) < (MIXED_GRADIENT if is_grad else MIXED_VALUE)
+    how = options(**changes)
+    for i, (got, want, _) in enumerate(both(scene(), how, torch.float32, seeds, mixed=True)):
+        assert norm(got, want) < mixed_limit(i, how)
 
 
 @pytest.mark.parametrize("shape", [TINY, ODD], ids=["tiny", "odd"])
@@ -114,13 +126,15 @@ def test_other_decoders_in_float32(shape: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["strict", "mixed"])
-@pytest.mark.parametrize("rays", [0, 1, 31, 32, 33])
+@pytest.mark.parametrize("rays", [0, 1, 31, 32, 33, 36])  # 36: a square, whose rows are rendered in pairs
 def test_edge_sizes(rays: int, mixed: bool) -> None:
     for n in (0, 1, 3):
-        for got, want, is_grad in both(scene(n=n, rays=rays), options(), torch.float32, mixed=mixed):
+        for i, (got, want, is_grad) in enumerate(
+            both(scene(n=n, rays=rays), options(), torch.float32, mixed=mixed)
+        ):
             assert got.shape == want.shape
             if mixed:
-                assert norm(got, want) < (MIXED_GRADIENT if is_grad else MIXED_VALUE)
+                assert norm(got, want) < mixed_limit(i, options())
             else:
                 assert relative(got, want) < (STRICT_GRADIENT if is_grad else STRICT_VALUE)
 
@@ -350,7 +364,7 @@ def test_opcheck() -> None:
 # ---------------------------------------------------------------------------------------- filters
 
 
-RESAMPLINGS = [(1, 1, (2, 2, 2, 2)), (2, 1, (2, 1, 2, 1)), (2, 1, (1, 2, 3, 0)), (1, 2, (1, 1, 1, 1)), 
+RESAMPLINGS = [(1, 1, (2, 2, 2, 2)), (2, 1, (2, 1, 2, 1)), (2, 1, (1, 2, 3, 0)), (1, 2, (1, 1, 1, 1)),
                (1, 2, (2, 0, 3, 1)), (2, 2, (3, 1, 1, 2)), (3, 1, (2, 2, 2, 2))]  # fmt: skip
 TYPES = [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.float16, 2e-3), (torch.bfloat16, 1.2e-2)]
 

@@ -104,7 +104,8 @@ __global__ void bias_act_kernel(const S* x, const S* bias /* [channels] or null 
 template <typename S, int N>
 __global__ void bias_act_backward_kernel(const S* grad, const S* output, S* out, int64_t total, Activation act) {
   using W = Wide<S>;
-  const W slope = W(act.slope), gain = W(act.gain), limit = W(act.limit);
+  // The limit as the output holds it: rounded to S, or a clamped output could look as if it were inside.
+  const W slope = W(act.slope), gain = W(act.gain), limit = widen(static_cast<S>(W(act.limit)));
   const int64_t step = int64_t(gridDim.x) * blockDim.x * N;
   for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * N; i < total; i += step) {
     auto values = *reinterpret_cast<const Pack<S, N>*>(grad + i);
@@ -234,7 +235,7 @@ template <typename S, int V, int kUp, int kDown>
 __global__ __launch_bounds__(kThreads) void fir4_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
                                                         S* __restrict__ out, FirArgs a, unsigned strips) {
   using W = Wide<S>;
-  constexpr int kTaps = 4 / kUp, kRows = kDown == 1 ? 16 : 8;
+  constexpr int kTaps = 4 / kUp, kRows = kDown == 1 ? 16 : 8, kAhead = 3;
   constexpr int kInputRows = kUp == 2 ? kRows / 2 + 2 : (kRows - 1) * kDown + 4;
   const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= strips) return;
@@ -261,18 +262,28 @@ __global__ __launch_bounds__(kThreads) void fir4_kernel(const S* __restrict__ x,
 
   W sums[kRows][V];
   const S* from = x + strip.in + column * pixel;
-#pragma unroll
-  for (int r = 0; r < kInputRows; ++r) {
-    const int y = input_row + r;
-    const bool row_inside = static_cast<unsigned>(y) < static_cast<unsigned>(a.height);
-    W values[kTaps][V];
+  Pack<S, V> ahead[kAhead][kTaps];  // rows on their way from memory
+  const auto load = [&](int r) {
+    const bool row_inside = static_cast<unsigned>(input_row + r) < static_cast<unsigned>(a.height);
 #pragma unroll
     for (int j = 0; j < kTaps; ++j) {
       Pack<S, V> pack;
-      const bool ok = row_inside && inside[j];
-      if (ok) pack = *reinterpret_cast<const Pack<S, V>*>(from + y * row + j * pixel);
 #pragma unroll
-      for (int v = 0; v < V; ++v) values[j][v] = ok ? widen(pack.at[v]) : W(0);
+      for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(0.f);
+      if (row_inside && inside[j]) pack = *reinterpret_cast<const Pack<S, V>*>(from + (input_row + r) * row + j * pixel);
+      ahead[r % kAhead][j] = pack;
+    }
+  };
+#pragma unroll
+  for (int r = 0; r < kAhead - 1; ++r) load(r);
+#pragma unroll
+  for (int r = 0; r < kInputRows; ++r) {
+    if (r + kAhead - 1 < kInputRows) load(r + kAhead - 1);
+    W values[kTaps][V];
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) values[j][v] = widen(ahead[r % kAhead][j].at[v]);
     }
 #pragma unroll
     for (int o = 0; o < kRows; ++o) {  // outputs that this row reaches
@@ -379,8 +390,8 @@ Tensor upfirdn2d_cuda(Tensor x_in, Tensor kernel_in, int64_t up, int64_t down, s
     const bool usual = kh == 4 && kw == 4 && up <= 2 && down <= 2 && up + down <= 3;
     if (!usual) {
       fir_kernel<S><<<std::min(blocks_for(out.numel(), kThreads), 1u << 20), kThreads, 0, stream>>>(from, weights, to, args);
-    } else if (last && args.channels % 2 == 0 && reinterpret_cast<uintptr_t>(from) % (2 * sizeof(S)) == 0) {
-      launch_fir4<S, 2>(from, weights, to, args, stream);
+    } else if (constexpr int V = sizeof(S) == 2 ? 4 : 2; last && args.channels % V == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+      launch_fir4<S, V>(from, weights, to, args, stream);
     } else {
       launch_fir4<S, 1>(from, weights, to, args, stream);
     }

@@ -53,26 +53,29 @@ struct MarchState {
   bool first = true;
 };
 
-// Value of the lane before, in groups of 16; lane 0 gets `before`.
+// Value of the lane before, in groups of kWidth lanes; the first lane of a group gets `before`.
+template <int kWidth>
 __device__ __forceinline__ float from_before(float value, float before) {
-  const float other = __shfl_up_sync(kAllLanes, value, 1, 16);
-  return (threadIdx.x & 15) == 0 ? before : other;
+  const float other = __shfl_up_sync(kAllLanes, value, 1, kWidth);
+  return (threadIdx.x & (kWidth - 1)) == 0 ? before : other;
 }
 
+template <int kWidth>
 __device__ __forceinline__ float running_product(float value) {
 #pragma unroll
-  for (int step = 1; step < 16; step *= 2) {
-    const float other = __shfl_up_sync(kAllLanes, value, step, 16);
-    if ((threadIdx.x & 15) >= step) value *= other;
+  for (int step = 1; step < kWidth; step *= 2) {
+    const float other = __shfl_up_sync(kAllLanes, value, step, kWidth);
+    if ((threadIdx.x & (kWidth - 1)) >= step) value *= other;
   }
   return value;
 }
 
+template <int kWidth>
 __device__ __forceinline__ float running_sum(float value) {
 #pragma unroll
-  for (int step = 1; step < 16; step *= 2) {
-    const float other = __shfl_up_sync(kAllLanes, value, step, 16);
-    if ((threadIdx.x & 15) >= step) value += other;
+  for (int step = 1; step < kWidth; step *= 2) {
+    const float other = __shfl_up_sync(kAllLanes, value, step, kWidth);
+    if ((threadIdx.x & (kWidth - 1)) >= step) value += other;
   }
   return value;
 }
@@ -85,11 +88,11 @@ __device__ __forceinline__ float row_value(float low, float high, int lane) {
 
 // Weight of the interval that ends at sample r (0 for the ray's first sample); `middle` is its mid-point.
 __device__ __forceinline__ float march_tile(float sigma, float depth, MarchState& state, float& middle) {
-  const float sigma_before = from_before(sigma, state.sigma), depth_before = from_before(depth, state.depth);
+  const float sigma_before = from_before<16>(sigma, state.sigma), depth_before = from_before<16>(depth, state.depth);
   const Interval interval(sigma_before, sigma, depth_before, depth);
   const bool none = state.first && (threadIdx.x & 15) == 0;
-  const float product = running_product(none ? 1.f : interval.through + static_cast<float>(kTransmittanceFloor));
-  const float transmittance = state.transmittance * from_before(product, 1.f);
+  const float product = running_product<16>(none ? 1.f : interval.through + static_cast<float>(kTransmittanceFloor));
+  const float transmittance = state.transmittance * from_before<16>(product, 1.f);
   middle = 0.5f * (depth + depth_before);
   state.transmittance *= __shfl_sync(kAllLanes, product, 15);
   state.sigma = __shfl_sync(kAllLanes, sigma, 15);
@@ -98,22 +101,24 @@ __device__ __forceinline__ float march_tile(float sigma, float depth, MarchState
   return none ? 0.f : interval.alpha * transmittance;
 }
 
-// Shared memory of one ray.
+// Shared memory of one ray. Lists that are not needed at the same time share their place.
 struct RaySamples {
   float* coarse;   // [samples] stratified depths
   float* weights;  // [samples] first-pass weights (samples - 1 used)
+  float* fine;     // [fine_samples] importance depths as drawn; over the weights
   float* cdf;      // [samples] cumulative distribution (samples - 2 used)
-  float* fine;     // [fine_samples] importance depths as drawn
-  float* ordered;  // [fine_samples] the same in order
-  float* all;      // [samples + fine_samples] both, in order
-  __host__ __device__ static int floats(int samples, int fine) { return 4 * samples + 3 * fine; }
+  float* ordered;  // [fine_samples] importance depths in order; over cdf
+  float* all;      // [samples + fine_samples] both kinds, in order
+  __host__ __device__ static int floats(int samples, int fine) {
+    return 2 * samples + fine + 2 * (samples > fine ? samples : fine);
+  }
   __device__ RaySamples(float* memory, int samples, int fine_count)
       : coarse(memory),
         weights(memory + samples),
-        cdf(memory + 2 * samples),
-        fine(memory + 3 * samples),
-        ordered(fine + fine_count),
-        all(ordered + fine_count) {}
+        fine(weights),
+        cdf(weights + max(samples, fine_count)),
+        ordered(cdf),
+        all(cdf + max(samples, fine_count)) {}
 };
 
 // Puts `from` in order into `to` by counting smaller ones; a list in order already is only copied.

@@ -50,7 +50,7 @@ struct RenderGrads {
 
 // Sizes that the tensor-core kernels are written for: EG3D's decoder. Other sizes take the plain kernels.
 constexpr int kChannels = 32, kHidden = 64, kFeatures = 32;
-constexpr int kMostSamples = 1024;  // samples + fine_samples that fit in shared memory beside the rest
+constexpr int kMostSamples = 512;  // samples + fine_samples that fit in shared memory beside the rest
 
 // Plain kernels: any size up to kPlainChannels, float or double, one thread a ray.
 constexpr int kPlainChannels = 128;

@@ -2,10 +2,12 @@
 //
 // L depends on weight_i through v_i = d L / d weight_i. With T the transmittance, d L / d alpha_i = T_i v_i -
 // (sum_{k > i} weight_k v_k) / (1 - alpha_i). The sum behind i is the sum of all, which the results of the forward pass
-// give, less what has been passed; so one pass from the front is enough. Tiles overlap by one sample: the interval behind a
-// sample needs the next sample too. Gradients of planes and weights are added with atomics: their order, and so the last
+// give, less what has been passed; so one pass from the front is enough. A tile holds 8 samples of each of two rays, one above the
+// other in the picture where rays come as a square: they meet many of the same texels, whose gradients are then added once.
+// Tiles overlap by one sample, as the interval behind a sample needs the next one too. Gradients of planes and weights are added with atomics: their order, and so the last
 // bits, differ from run to run.
 #include <algorithm>
+#include <cmath>
 
 #include "cuda/march_warp.cuh"
 #include "cuda/tile_backward.cuh"
@@ -24,9 +26,11 @@ struct BlockMemory {
   TileMemory tiles[kBackwardWarps];
 };
 
-// What the passage from the front carries from tile to tile.
+constexpr int kRows = kTile / 2;  // samples of each ray in a tile
+
+// What the passage from the front carries from tile to tile, in every lane for the ray of that lane (lane & 8).
 struct BackwardState {
-  MarchState march;
+  float transmittance = 1.f, sigma = 0.f, depth = 0.f;
   float share = 0.f, grad_sigma = 0.f;  // of the interval that ends at the next tile's first sample
   float passed = 0.f;                   // sum of weight_i v_i so far
   float dot = 0.f;                      // grad_features . colour of the last sample
@@ -64,20 +68,21 @@ __device__ __forceinline__ RayGrads load_grads(const RenderArgs<float>& args, co
   return ray;
 }
 
-// The marcher's derivative over one tile. Lane r has sample r; returns the gradient of its sigma and, in `share`, the
-// derivative of every feature by its colour. The last row waits for the next tile unless it is the ray's last sample.
+// The marcher's derivative over one tile. Lane r has sample r of its ray; returns the gradient of its sigma and, in `share`,
+// the derivative of every feature by its colour. The last row waits for the next tile unless it is the ray's last sample.
 __device__ __forceinline__ float march_backward(float sigma, float depth, float dot, const RayGrads& ray, bool last_tile,
                                                 BackwardState& state, float& share) {
-  const int r = threadIdx.x & 15;
-  const float sigma_before = from_before(sigma, state.march.sigma), depth_before = from_before(depth, state.march.depth);
-  const float dot_before = from_before(dot, state.dot);
+  constexpr int W = kRows;
+  const int r = threadIdx.x & (W - 1);
+  const float sigma_before = from_before<W>(sigma, state.sigma), depth_before = from_before<W>(depth, state.depth);
+  const float dot_before = from_before<W>(dot, state.dot);
   const Interval interval(sigma_before, sigma, depth_before, depth);
   const float floor_ = static_cast<float>(kTransmittanceFloor);
-  const float product = running_product(r == 0 ? 1.f : interval.through + floor_);
-  const float transmittance = state.march.transmittance * from_before(product, 1.f);
+  const float product = running_product<W>(r == 0 ? 1.f : interval.through + floor_);
+  const float transmittance = state.transmittance * from_before<W>(product, 1.f);
   float weight = r == 0 ? 0.f : interval.alpha * transmittance;
   const float v = dot + dot_before + ray.grad_depth * (0.5f * (depth + depth_before) - ray.depth) + ray.grad_opacity;
-  const float passed = state.passed + running_sum(r == 0 ? 0.f : weight * v);
+  const float passed = state.passed + running_sum<W>(r == 0 ? 0.f : weight * v);
   const float behind = ray.total - passed;
   // d alpha / d density = delta (1 - alpha); d density / d sigma = sigmoid(sigma - 1)
   const float grad_density =
@@ -87,16 +92,16 @@ __device__ __forceinline__ float march_backward(float sigma, float depth, float 
     weight = state.share;
     grad_sigma = state.grad_sigma;
   }
-  state.march.transmittance *= __shfl_sync(kAllLanes, product, 15);
-  state.march.sigma = __shfl_sync(kAllLanes, sigma, 15);
-  state.march.depth = __shfl_sync(kAllLanes, depth, 15);
-  state.passed = __shfl_sync(kAllLanes, passed, 15);
-  state.dot = __shfl_sync(kAllLanes, dot, 15);
-  state.share = __shfl_sync(kAllLanes, weight, 15);
-  state.grad_sigma = __shfl_sync(kAllLanes, grad_sigma, 15);
-  const float next_weight = __shfl_down_sync(kAllLanes, weight, 1, 16);
-  const float next_grad = __shfl_down_sync(kAllLanes, grad_sigma, 1, 16);
-  if (r == 15) {
+  state.transmittance *= __shfl_sync(kAllLanes, product, W - 1, W);
+  state.sigma = __shfl_sync(kAllLanes, sigma, W - 1, W);
+  state.depth = __shfl_sync(kAllLanes, depth, W - 1, W);
+  state.passed = __shfl_sync(kAllLanes, passed, W - 1, W);
+  state.dot = __shfl_sync(kAllLanes, dot, W - 1, W);
+  state.share = __shfl_sync(kAllLanes, weight, W - 1, W);
+  state.grad_sigma = __shfl_sync(kAllLanes, grad_sigma, W - 1, W);
+  const float next_weight = __shfl_down_sync(kAllLanes, weight, 1, W);
+  const float next_grad = __shfl_down_sync(kAllLanes, grad_sigma, 1, W);
+  if (r == W - 1) {
     share = last_tile ? weight : 0.f;
     return last_tile ? 0.5f * grad_sigma : 0.f;
   }
@@ -106,12 +111,12 @@ __device__ __forceinline__ float march_backward(float sigma, float depth, float 
 
 // First pass: weights of the stratified samples, and from them all depths. Leaves them in at.all (or at.coarse).
 template <typename P>
-__device__ __forceinline__ const float* find_samples(const TileView<const P>& planes, const P* image,
+__device__ __forceinline__ void find_samples(const TileView<const P>& planes, const P* image,
                                                      const RenderArgs<float>& args, const ForwardWeights<P>& weights,
                                                      const RayInput& ray, const RaySamples& at, float scale, int lane) {
   const int g = lane >> 2, t = lane & 3, count = args.samples;
   place_coarse(args, ray, at, lane);
-  if (args.fine_samples == 0) return at.coarse;
+  if (args.fine_samples == 0) return;
   MarchState state;
   int start = 0;
   for (; start < count && !(state.transmittance < kOpaque<P>); start += kTile) {
@@ -131,13 +136,40 @@ __device__ __forceinline__ const float* find_samples(const TileView<const P>& pl
   for (int i = start + lane; i < count; i += 32) at.weights[i - 1] = 0.f;
   __syncwarp();
   place_fine(args, ray, at, lane);
-  return at.all;
+}
+
+// The two rays of a pair, as indices into [N, R]. With `side` the rays of an image are side x side pixels.
+struct RayPair {
+  int64_t index[2];
+  bool there[2];
+  __device__ __forceinline__ RayPair(int64_t pair, int64_t pairs, int64_t rays, int side) {
+    const int64_t image = pair / pairs, p = pair - image * pairs;
+    const int64_t first = side > 0 ? p + p / side * side : 2 * p, second = side > 0 ? first + side : first + 1;
+    index[0] = image * rays + first;
+    index[1] = image * rays + second;
+    there[0] = true;
+    there[1] = second < rays;
+  }
+};
+
+// Adds a sample's part to the gradients of its ray.
+template <typename P>
+__device__ __forceinline__ void add_ray_grads(const TileView<const P>& planes, const P* image, const float (&point)[3],
+                                              float depth, int axes, float scale, int t, const float (&grad)[kSlots],
+                                              float (&grad_origin)[3], float (&grad_direction)[3]) {
+  float by_point[3] = {};
+  grad_point(planes, image, point, axes, scale, t, grad, by_point);
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    grad_origin[i] += by_point[i];
+    grad_direction[i] = fmaf(depth, by_point[i], grad_direction[i]);
+  }
 }
 
 // kRays: gradients of origins and directions too, which read the texels again.
 template <typename P, bool kRays>
 __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void render_tiles_backward_kernel(
-    TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> args, RenderGrads<float> grads) {
+    TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> args, RenderGrads<float> grads, int side) {
   extern __shared__ __align__(16) unsigned char shared[];
   auto& memory = *reinterpret_cast<BlockMemory<P>*>(shared);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
@@ -146,46 +178,57 @@ __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void r
   load_backward(memory.backward, args);
   for (int i = lane; i < static_cast<int>(sizeof(TileMemory) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
   __syncthreads();
-  const RaySamples at(reinterpret_cast<float*>(shared + sizeof(memory)) +
-                          warp * RaySamples::floats(args.samples, args.fine_samples),
-                      args.samples, args.fine_samples);
+  const int ray_floats = RaySamples::floats(args.samples, args.fine_samples);
+  float* lists = reinterpret_cast<float*>(shared + sizeof(memory)) + 2 * warp * ray_floats;
   const float scale = 2.f / args.box_warp;
-  const int64_t total = args.images * args.rays;
+  const int64_t pairs = (args.rays + 1) / 2, total = args.images * pairs;
   const int count = args.samples + args.fine_samples;
   const bool needs_weights = grads.w0 != nullptr;
   WeightSums sums;
 
   for (int64_t first = int64_t(blockIdx.x) * kBackwardWarps; first < total; first += int64_t(gridDim.x) * kBackwardWarps) {
-    const int64_t index = first + warp;
-    bool done = index >= total, cleared = false;
-    RayInput ray{};
+    const RayPair pair(min(first + warp, total - 1), pairs, args.rays, side);
+    const bool here = first + warp < total;
+    RayInput ray[2];
+    bool finite[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      ray[k] = load_ray(args, pair.index[pair.there[k] ? k : 0]);
+      finite[k] = here && pair.there[k] && ray[k].finite;
+    }
+    bool done = !(finite[0] || finite[1]), cleared = false;
     RayGrads incoming{};
-    float grad_features[8];
-    const float* depths = nullptr;
-    const P* image = nullptr;
+    float grad_features[2][8] = {};
+    const P* image = planes.data + ray[0].image * planes.image;
+    const RaySamples at(lists, args.samples, args.fine_samples);
+    const float* depths = args.fine_samples > 0 ? at.all : at.coarse;  // of the first ray; the second's are ray_floats on
     if (!done) {
-      ray = load_ray(args, index);
-      done = !ray.finite;
-      if (kRays && done && lane < 3) {
-        grads.origins[3 * index + lane] = grads.directions[3 * index + lane] = __int_as_float(0x7fffffff);
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        if (!finite[k]) continue;
+        const RayGrads mine = load_grads(args, grads, pair.index[k], lane, grad_features[k]);
+        if ((lane & 8) == 8 * k) incoming = mine;
+      }
+      // A ray that is not there, or not finite, goes along as the other one with no gradient coming in.
+      if (!finite[0]) ray[0] = ray[1];
+      if (!finite[1]) ray[1] = ray[0];
+#pragma unroll 1
+      for (int k = 0; k < 2; ++k) {
+        find_samples(planes, image, args, memory.forward, k == 0 ? ray[0] : ray[1],
+                     RaySamples(lists + k * ray_floats, args.samples, args.fine_samples), scale, lane);
       }
     }
-    [[maybe_unused]] const bool skipped = done;
-    if (!done) {
-      image = planes.data + ray.image * planes.image;
-      incoming = load_grads(args, grads, index, lane, grad_features);
-      depths = find_samples(planes, image, args, memory.forward, ray, at, scale, lane);
-    }
     BackwardState state;
-    [[maybe_unused]] float grad_origin[3] = {}, grad_direction[3] = {};
-    for (int start = 0; start < count - 1; start += kTile - 1) {
+    [[maybe_unused]] float grad_origin[2][3] = {}, grad_direction[2][3] = {};
+    for (int start = 0; start < count - 1; start += kRows - 1) {
       if (!done) {
-        const float depth0 = depths[min(start + g, count - 1)], depth1 = depths[min(start + g + 8, count - 1)];
-        float x0[kSlots], x1[kSlots], point[3];
-        point_at(ray, depth0, point);
-        gather(planes, image, point, args.axes, scale, t, x0);
-        point_at(ray, depth1, point);
-        gather(planes, image, point, args.axes, scale, t, x1);
+        const int row = min(start + g, count - 1);
+        const float depth0 = depths[row], depth1 = depths[ray_floats + row];
+        float x0[kSlots], x1[kSlots], point0[3], point1[3];
+        point_at(ray[0], depth0, point0);
+        gather(planes, image, point0, args.axes, scale, t, x0);
+        point_at(ray[1], depth1, point1);
+        gather(planes, image, point1, args.axes, scale, t, x1);
         if (needs_weights) store_inputs<P>(tile, x0, x1, lane);
         Decoded decoded;
         decode(memory.forward, x0, x1, lane, true, decoded, [&](int j, const float(&h)[4]) {
@@ -198,15 +241,17 @@ __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void r
           const int place = (k >> 1) * 4 + (k & 1);
           decoded.logits[place] = tile_sigmoid(decoded.logits[place]);
           decoded.logits[place + 2] = tile_sigmoid(decoded.logits[place + 2]);
-          dot0 = fmaf(grad_features[k], fmaf(colour_scale, decoded.logits[place], -shift), dot0);
-          dot1 = fmaf(grad_features[k], fmaf(colour_scale, decoded.logits[place + 2], -shift), dot1);
+          dot0 = fmaf(grad_features[0][k], fmaf(colour_scale, decoded.logits[place], -shift), dot0);
+          dot1 = fmaf(grad_features[1][k], fmaf(colour_scale, decoded.logits[place + 2], -shift), dot1);
         }
         dot0 = quad_sum(dot0);
         dot1 = quad_sum(dot1);
         float share;
-        const float grad_sigma = march_backward(
-            row_value(decoded.sigma0, decoded.sigma1, lane), depths[min(start + (lane & 15), count - 1)],
-            row_value(dot0, dot1, lane), incoming, start + kTile - 1 == count - 1, state, share);
+        const int my_row = min(start + (lane & 7), count - 1);
+        const float grad_sigma = march_backward(row_value(decoded.sigma0, decoded.sigma1, lane),
+                                                depths[(lane & 8 ? ray_floats : 0) + my_row],
+                                                row_value(dot0, dot1, lane), incoming, start + kRows - 1 == count - 1, state,
+                                                share);
         const float grad_sigma0 = __shfl_sync(kAllLanes, grad_sigma, g), grad_sigma1 = __shfl_sync(kAllLanes, grad_sigma, g + 8);
         const float share0 = __shfl_sync(kAllLanes, share, g) * colour_scale;
         const float share1 = __shfl_sync(kAllLanes, share, g + 8) * colour_scale;
@@ -214,40 +259,24 @@ __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void r
         for (int k = 0; k < 8; ++k) {
           const int place = (k >> 1) * 4 + (k & 1);
           const float s0 = decoded.logits[place], s1 = decoded.logits[place + 2];
-          decoded.logits[place] = share0 * grad_features[k] * s0 * (1.f - s0);
-          decoded.logits[place + 2] = share1 * grad_features[k] * s1 * (1.f - s1);
+          decoded.logits[place] = share0 * grad_features[0][k] * s0 * (1.f - s0);
+          decoded.logits[place + 2] = share1 * grad_features[1][k] * s1 * (1.f - s1);
         }
         __syncwarp();
         float grad0[kSlots], grad1[kSlots];
         decode_backward(memory.forward, memory.backward, tile, decoded.logits, grad_sigma0, grad_sigma1, lane, grad0, grad1);
-        point_at(ray, depth0, point);
+        point_at(ray[0], depth0, point0);
+        point_at(ray[1], depth1, point1);
         if (grads.planes != nullptr) {
-          scatter<P>(grad_planes, grad_planes.data + ray.image * grad_planes.image, point, args.axes, scale, t, grad0);
-        }
-        [[maybe_unused]] float by_point[3] = {};
-        if constexpr (kRays) {
-          grad_point(planes, image, point, args.axes, scale, t, grad0, by_point);
-#pragma unroll
-          for (int i = 0; i < 3; ++i) {
-            grad_origin[i] += by_point[i];
-            grad_direction[i] = fmaf(depth0, by_point[i], grad_direction[i]);
-            by_point[i] = 0.f;
-          }
-        }
-        point_at(ray, depth1, point);
-        if (grads.planes != nullptr) {
-          scatter<P>(grad_planes, grad_planes.data + ray.image * grad_planes.image, point, args.axes, scale, t, grad1);
+          scatter_pair<P>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1, args.axes, scale, t,
+                          grad0, grad1);
         }
         if constexpr (kRays) {
-          grad_point(planes, image, point, args.axes, scale, t, grad1, by_point);
-#pragma unroll
-          for (int i = 0; i < 3; ++i) {
-            grad_origin[i] += by_point[i];
-            grad_direction[i] = fmaf(depth1, by_point[i], grad_direction[i]);
-          }
+          add_ray_grads(planes, image, point0, depth0, args.axes, scale, t, grad0, grad_origin[0], grad_direction[0]);
+          add_ray_grads(planes, image, point1, depth1, args.axes, scale, t, grad1, grad_origin[1], grad_direction[1]);
         }
         // Behind an opaque surface: nothing. The last interval of this tile is still to be finished if it had weight.
-        done = state.march.transmittance < kOpaque<P> && state.share < kOpaque<P>;
+        done = __all_sync(kAllLanes, state.transmittance < kOpaque<P> && state.share < kOpaque<P>);
       } else if (!cleared) {
         for (int i = lane; i < kTile * kHiddenStride; i += 32) tile.grad_hidden[i] = 0.f;
         for (int i = lane; i < kTile * kNarrowStride; i += 32) tile.grad_out[i] = 0.f;
@@ -259,13 +288,17 @@ __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void r
         __syncthreads();
       }
     }
-    if (kRays && !skipped) {
+    if constexpr (kRays) {
 #pragma unroll
-      for (int i = 0; i < 3; ++i) {
-        const float origin = column_sum(quad_sum(grad_origin[i])), direction = column_sum(quad_sum(grad_direction[i]));
-        if (lane == i) {
-          grads.origins[3 * index + i] = origin;
-          grads.directions[3 * index + i] = direction;
+      for (int k = 0; k < 2; ++k) {
+#pragma unroll
+        for (int i = 0; i < 3; ++i) {
+          const float origin = column_sum(quad_sum(grad_origin[k][i])), direction = column_sum(quad_sum(grad_direction[k][i]));
+          if (lane == i && here && pair.there[k]) {
+            const float nan = __int_as_float(0x7fffffff);
+            grads.origins[3 * pair.index[k] + i] = finite[k] ? origin : nan;
+            grads.directions[3 * pair.index[k] + i] = finite[k] ? direction : nan;
+          }
         }
       }
     }
@@ -280,14 +313,16 @@ template <typename P>
 void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
                                   const RenderGrads<float>& grads, int device, cudaStream_t stream) {
   const size_t memory =
-      sizeof(BlockMemory<P>) + sizeof(float) * kBackwardWarps * RaySamples::floats(args.samples, args.fine_samples);
+      sizeof(BlockMemory<P>) + 2 * sizeof(float) * kBackwardWarps * RaySamples::floats(args.samples, args.fine_samples);
   const auto kernel = grads.origins != nullptr ? render_tiles_backward_kernel<P, true> : render_tiles_backward_kernel<P, false>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
              "shared memory for render_rays_backward");
   int resident = 1;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * kBackwardWarps, memory),
              "occupancy of render_rays_backward");
-  const int64_t groups = (args.images * args.rays + kBackwardWarps - 1) / kBackwardWarps;
+  const int64_t groups = (args.images * ((args.rays + 1) / 2) + kBackwardWarps - 1) / kBackwardWarps;
+  const int root = static_cast<int>(std::lround(std::sqrt(static_cast<double>(args.rays))));
+  const int side = int64_t(root) * root == args.rays && root % 2 == 0 ? root : 0;
   const int64_t blocks = std::min<int64_t>(groups, int64_t(multiprocessors(device)) * std::max(resident, 1));
   const TileView<float> grad_view{grads.planes,
                                   int64_t(3) * planes.height * planes.width * kChannels,
@@ -296,7 +331,8 @@ void launch_render_tiles_backward(const PlaneView<const P>& planes, const Render
                                   kChannels,
                                   planes.height,
                                   planes.width};
-  kernel<<<static_cast<unsigned>(blocks), 32 * kBackwardWarps, memory, stream>>>(tile_view(planes), grad_view, args, grads);
+  kernel<<<static_cast<unsigned>(blocks), 32 * kBackwardWarps, memory, stream>>>(tile_view(planes), grad_view, args, grads,
+                                                                                          side);
   check_launch("render_rays_backward");
 }
 

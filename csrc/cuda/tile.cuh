@@ -227,6 +227,60 @@ __device__ __forceinline__ void scatter(const TileView<float>& grads, float* ima
   }
 }
 
+// Scatters two points at once. Texels that both touch get one addition instead of two: rays of neighbouring pixels meet the
+// same texels, and additions to memory are what the backward pass is made of.
+struct PairedTaps {
+  float on_low, on_high;      // weights of b at the texels of a
+  bool low_alone, high_alone;  // texels of b that a does not touch
+  __device__ __forceinline__ PairedTaps(const Taps<float>& a, const Taps<float>& b) : on_low(0.f), on_high(0.f) {
+    const bool low_low = b.low == a.low, low_high = !low_low && b.low == a.high;
+    const bool high_low = b.high == a.low, high_high = !high_low && b.high == a.high;
+    if (low_low) on_low += b.weight_low;
+    if (low_high) on_high += b.weight_low;
+    if (high_low) on_low += b.weight_high;
+    if (high_high) on_high += b.weight_high;
+    low_alone = !(low_low || low_high);
+    high_alone = !(high_low || high_high);
+  }
+};
+
+template <typename P>
+__device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float* image, const float (&point_a)[3],
+                                             const float (&point_b)[3], int axes, float scale, int t,
+                                             const float (&grad_a)[kSlots], const float (&grad_b)[kSlots]) {
+#pragma unroll
+  for (int plane = 0; plane < 3; ++plane) {
+    const Footprint a(point_a, plane, axes, scale, grads.height, grads.width);
+    const Footprint b(point_b, plane, axes, scale, grads.height, grads.width);
+    const PairedTaps x(a.x, b.x), y(a.y, b.y);
+    float* data = image + plane * grads.plane;
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      const bool right = corner & 1, bottom = corner & 2;
+      const float weight_a = (bottom ? a.y.weight_high : a.y.weight_low) * kThird * (right ? a.x.weight_high : a.x.weight_low);
+      const float weight_b = (bottom ? y.on_high : y.on_low) * kThird * (right ? x.on_high : x.on_low);
+      if (weight_a != 0.f || weight_b != 0.f) {
+        float* texel = data + (bottom ? a.y.high : a.y.low) * grads.row + (right ? a.x.high : a.x.low) * grads.column;
+        float sum[kSlots];
+#pragma unroll
+        for (int i = 0; i < kSlots; ++i) sum[i] = fmaf(weight_a, grad_a[i], weight_b * grad_b[i]);
+        add_to(texel + channel_of<P>(t, 0), sum[0], sum[1], sum[2], sum[3]);
+        add_to(texel + channel_of<P>(t, 4), sum[4], sum[5], sum[6], sum[7]);
+      }
+    }
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      const bool right = corner & 1, bottom = corner & 2;
+      const float weight = (bottom ? b.y.weight_high : b.y.weight_low) * kThird * (right ? b.x.weight_high : b.x.weight_low);
+      if (weight != 0.f && ((bottom ? y.high_alone : y.low_alone) || (right ? x.high_alone : x.low_alone))) {
+        float* texel = data + (bottom ? b.y.high : b.y.low) * grads.row + (right ? b.x.high : b.x.low) * grads.column;
+        add_to(texel + channel_of<P>(t, 0), weight * grad_b[0], weight * grad_b[1], weight * grad_b[2], weight * grad_b[3]);
+        add_to(texel + channel_of<P>(t, 4), weight * grad_b[4], weight * grad_b[5], weight * grad_b[6], weight * grad_b[7]);
+      }
+    }
+  }
+}
+
 // d (grad . features) / d point: this lane's channels only; the caller adds the four lanes of a row.
 template <typename P>
 __device__ __forceinline__ void grad_point(const TileView<const P>& planes, const P* image, const float (&point)[3], int axes,
