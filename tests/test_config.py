@@ -28,7 +28,7 @@ def test_preset_names() -> None:
         config.preset("huge")
 
 
-def test_every_field_is_documented_and_frozen() -> None:
+def test_configurations_are_frozen() -> None:
     for kind in (RenderOptions, GeneratorConfig, DiscriminatorConfig):
         with pytest.raises(dataclasses.FrozenInstanceError):
             kind().box_warp = 2  # type: ignore[misc, union-attr]

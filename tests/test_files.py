@@ -71,6 +71,13 @@ def test_manifests_that_are_none(tmp_path: Path, content: str, says: str) -> Non
         files.read_manifest(tmp_path)
 
 
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    count = files.main([])
+    out = capsys.readouterr().out
+    assert count == len(files.problems())
+    assert ("files as listed" in out) == (count == 0)
+
+
 def test_the_shipped_data_are_as_listed() -> None:
     """`python -m head3d_core.files` prints the same."""
     assert files.problems() == []

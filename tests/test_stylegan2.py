@@ -138,8 +138,8 @@ def test_which_code_goes_where() -> None:
 
 
 def test_backbone_clamp() -> None:
-    free = SynthesisNetwork(8, 16, 6, 64, 8)
-    held = SynthesisNetwork(8, 16, 6, 64, 8, clamp=0.1)
+    free = SynthesisNetwork(8, 16, 6, 64, 8).requires_grad_(False)
+    held = SynthesisNetwork(8, 16, 6, 64, 8, clamp=0.1).requires_grad_(False)
     held.load_state_dict(free.state_dict())
     ws = torch.randn(1, 6, 8)
     assert not torch.allclose(free(ws), held(ws))
