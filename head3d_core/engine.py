@@ -390,8 +390,7 @@ class Engine:
     def _average(self) -> None:
         beta = self.ema_beta()
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - beta)
-        for mine, theirs in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(theirs)
+        torch._foreach_copy_(list(self.average.buffers()), list(self.generator.buffers()))
 
     def _adapt(self, domain: int) -> None:
         if self.recipe.ada_target > 0 and self.visits[domain] % augment.INTERVAL == 0:

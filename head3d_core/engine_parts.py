@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,30 +86,58 @@ class Draws:
         return seeding.normal(self.seeds(phase, purpose), 1, columns, 0)[:, 0]
 
 
+CAPTURE = threading.Lock()
+"""Held while a CUDA graph is captured, and by other threads while they touch the GPU."""
+
+
 class Pool:
     """Images and cameras of one data source on the device.
 
     Args:
-        images: [N, 3, R, R] uint8.
+        images: [N, 3, R, R] uint8; [N, 0, 0, 0] where only cameras are drawn.
         cameras: [N, 25].
         flips: also show everything mirrored.
+        capacity: room for so many images in all, if more arrive later by `extend`.
     """
 
-    def __init__(self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True) -> None:
+    def __init__(
+        self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True, capacity: int = 0
+    ) -> None:
         if len(images) == 0 or len(images) != len(cameras):
             raise Head3DError(
                 f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}"
             )
-        self.images = images.to(device)
         # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
-        self.cameras = torch.stack([cameras, mirror(cameras)]).to(device, torch.float32)
+        both = torch.stack([cameras, mirror(cameras)]).float()
         self.flips = flips
+        self.filled = len(images)
+        self.count = torch.tensor(float(self.filled), dtype=torch.float64, device=device)
+        if capacity <= self.filled:
+            self.images, self.cameras = images.to(device), both.to(device)
+            return
+        self.images = torch.empty(capacity, *images.shape[1:], dtype=torch.uint8, device=device)
+        self.cameras = torch.empty(2, capacity, 25, device=device)
+        self.images[: self.filled], self.cameras[:, : self.filled] = images.to(device), both.to(device)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.filled
+
+    def extend(self, images: Tensor, cameras: Tensor) -> None:
+        """Adds images [n, 3, R, R] with cameras [n, 25] while training goes on in another thread."""
+        start, end = self.filled, self.filled + len(images)
+        both = torch.stack([cameras, mirror(cameras)]).float()
+        with CAPTURE:
+            self.images[start:end], self.cameras[:, start:end] = (
+                images.to(self.images.device),
+                both.to(self.count.device),
+            )
+            if self.count.is_cuda:
+                torch.cuda.current_stream().synchronize()  # the pictures are there before they are counted
+            self.count.fill_(end)
+        self.filled = end
 
     def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        index = (u[:, 0].double() * len(self)).long().clamp_max(len(self) - 1)
+        index = (u[:, 0].double() * self.count).long()
         flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
         return index, flipped
 
@@ -228,7 +257,7 @@ class Replay:
             return
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, pool=self.memory, stream=torch.cuda.current_stream()):
+            with CAPTURE, torch.cuda.graph(self.graph, pool=self.memory, stream=torch.cuda.current_stream()):
                 self.function()
         self.graph.replay()
 

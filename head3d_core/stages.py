@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class TrainArgs:
     """Real images to show in all; default: the recipe's."""
     batch: int | None = None
     """Global batch; default: the recipe's."""
+    width: float = 1.0
+    """Generator channels, as a multiple of the preset's (the check of width; weights of other widths don't mix)."""
     axes: str | None = None
     """"xyz" or "eg3d" instead of the preset's."""
     white_back: bool | None = None
@@ -86,6 +89,9 @@ class TrainArgs:
     """Small snapshots: float16 and no optimiser state (a resumed run then warms its learning rates up)."""
     cache: Path | None = None
     """Folder that keeps rendered sets for the next run on this machine."""
+    stream: int = 0
+    """Start when so many rendered faces are there; the rest arrive while training (synth: data and one process; what is
+    drawn then depends on the clock, so runs don't repeat exactly). 0: render everything first."""
     tensorboard: bool = False
     """Also write TensorBoard events, if that package is there."""
 
@@ -118,6 +124,16 @@ def join_world(device: str) -> World:
 # -- data ----------------------------------------------------------------------------------------------------------
 
 
+def _rendered(source: str) -> tuple[str, int]:
+    """Name and count of `synth:NAME:COUNT`."""
+    parts = source.split(":")
+    if len(parts) != 3 or not parts[2].isdecimal() or int(parts[2]) < 1:
+        raise Head3DError(
+            f"a rendered set is called synth:NAME:COUNT, as in synth:faces:20000, got {source!r}"
+        )
+    return parts[1], int(parts[2])
+
+
 def load_images(source: str, resolution: int, cache: Path | None = None) -> tuple[Tensor, Tensor]:
     """Images uint8 [N, 3, R, R] and cameras [N, 25] of a folder, a zip, or `synth:NAME:COUNT` rendered now.
 
@@ -125,12 +141,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     """
     if not source.startswith("synth:"):
         return dataset.load_arrays(source, resolution)
-    parts = source.split(":")
-    if len(parts) != 3 or not parts[2].isdecimal() or int(parts[2]) < 1:
-        raise Head3DError(
-            f"a rendered set is called synth:NAME:COUNT, as in synth:faces:20000, got {source!r}"
-        )
-    name, count = parts[1], int(parts[2])
+    name, count = _rendered(source)
     stem = cache / f"{name}-{count}-{resolution}" if cache else None
     if stem and stem.with_suffix(".labels.npy").is_file():
         images, labels = np.load(stem.with_suffix(".images.npy")), np.load(stem.with_suffix(".labels.npy"))
@@ -145,6 +156,45 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
         np.save(stem.with_suffix(".images.npy"), images)
         np.save(stem.with_suffix(".labels.npy"), labels)  # last: its presence says that both are whole
     return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def load_cameras(source: str) -> Tensor:
+    """Cameras [N, 25] alone; nothing is rendered for `synth:NAME:COUNT`."""
+    if not source.startswith("synth:"):
+        return dataset.load_arrays(source)[1]
+    from head3d_core.synth.sets import example
+
+    name, count = _rendered(source)
+    return torch.from_numpy(np.stack([example(name, k).camera for k in range(count)])).float()
+
+
+class Arriving(threading.Thread):
+    """Renders the rest of a set into a pool, a few thousand pictures at a time, while training goes on.
+
+    Args:
+        pool: holds the first pictures and has room for all.
+        source: `synth:NAME:COUNT`.
+        resolution: pixels per side.
+    """
+
+    def __init__(self, pool: Pool, source: str, resolution: int, chunk: int = 2000) -> None:
+        super().__init__(daemon=True)
+        self.pool, self.resolution, self.chunk = pool, resolution, chunk
+        self.name_, self.count = _rendered(source)
+        self.error: Exception | None = None
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        """Works until the set is complete, an error (kept in `.error`) or `stopped`."""
+        from head3d_core.synth.make_data import render_set
+
+        try:
+            while (start := len(self.pool)) < self.count and not self.stopped.is_set():
+                end = min(start + self.chunk, self.count)
+                images, labels = render_set(self.name_, range(start, end), self.resolution)
+                self.pool.extend(torch.from_numpy(images), torch.from_numpy(labels))
+        except Exception as error:  # reported by the main thread, which goes on with what is there
+            self.error = error
 
 
 def _load_shared(source: str, resolution: int, cache: Path | None, world: World) -> tuple[Tensor, Tensor]:
@@ -164,13 +214,18 @@ def _load_shared(source: str, resolution: int, cache: Path | None, world: World)
 
 
 def make_pools(
-    how: Recipe, faces: tuple[Tensor, Tensor], heads: tuple[Tensor, Tensor] | None, device: torch.device
+    how: Recipe,
+    faces: tuple[Tensor, Tensor],
+    heads: tuple[Tensor, Tensor] | None,
+    device: torch.device,
+    capacity: int = 0,
 ) -> tuple[list[Pool], Pool]:
     """One pool per discriminator of the recipe, and the face set for mapping cameras.
 
-    Raises Head3DError if the recipe needs heads and none were given, or a source is empty.
+    `capacity` leaves room for more faces to arrive. Raises Head3DError if the recipe needs heads and none were
+    given, or a source is empty.
     """
-    face_pool = Pool(*faces, device, how.mirror)
+    face_pool = Pool(*faces, device, how.mirror, capacity)
     if how.needs_heads and heads is None:
         raise Head3DError(f"stage {how.stage} needs the head set: pass --heads DATA (or synth:heads:4800)")
 
@@ -211,24 +266,33 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
     return flat | {f"render.{k}": render[k] for k in ("axes", "box_warp") if k in render}
 
 
+def _check_same(path: Path, scale: Preset, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
+    pairs = {
+        "generator": (scale.generator.to_dict(), generator),
+        "discriminator": (scale.discriminator.to_dict(), discriminator),
+    }
+    for kind, configs in pairs.items():
+        mine, theirs = map(_architecture, configs)
+        differing = sorted(k for k, v in mine.items() if theirs.get(k) != v)
+        if differing:
+            k = differing[0]
+            raise Head3DError(
+                f"the {kind} of {path} differs in {', '.join(differing)} ({theirs.get(k)} and {mine[k]}): "
+                "use the preset, axes and width it was trained with"
+            )
+
+
 def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator]:
     """Averaged generator and first discriminator of a run, or of weights that hold both.
 
     Raises Head3DError if there is nothing to read or the architecture is another.
     """
     if snapshots.latest(path) is None:
-        return checkpoint.load_generator(path), checkpoint.load_discriminator(path)
+        generator, discriminator = checkpoint.load_generator(path), checkpoint.load_discriminator(path)
+        _check_same(path, scale, generator.config.to_dict(), discriminator.config.to_dict())
+        return generator, discriminator
     tensors, meta = snapshots.load_latest(path)
-    wanted = {"generator": scale.generator.to_dict(), "discriminator": scale.discriminator.to_dict()}
-    for kind, config in wanted.items():
-        mine, theirs = _architecture(config), _architecture(meta[kind])
-        differing = sorted(k for k, v in mine.items() if theirs.get(k) != v)
-        if differing:
-            k = differing[0]
-            raise Head3DError(
-                f"the {kind} of {path} differs in {', '.join(differing)} ({theirs.get(k)} and {mine[k]}): "
-                f"use the preset and axes it was trained with ({meta['preset']})"
-            )
+    _check_same(path, scale, meta["generator"], meta["discriminator"])
     generator, discriminator = Generator(scale.generator), Discriminator(scale.discriminator)
     for module, prefix in ((generator, "average."), (discriminator, "d0.")):
         part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
@@ -236,8 +300,33 @@ def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator]
     return generator, discriminator
 
 
-def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> Engine:
-    """Loads data and starting networks and puts everything on the device."""
+def _load_pools(
+    args: TrainArgs, side: int, how: Recipe, world: World
+) -> tuple[list[Pool], Pool, Arriving | None]:
+    """Pools of the recipe, the face pool, and what still arrives (not started)."""
+    shows = [domain.sources for domain in how.domains if "faces" in domain.sources]
+    wait_for = args.data
+    if (
+        args.stream
+        and args.data.startswith("synth:")
+        and world.size == 1
+        and all(s == ("faces",) for s in shows)
+    ):
+        name, count = _rendered(args.data)
+        wait_for = f"synth:{name}:{min(args.stream, count)}"
+    if shows:
+        faces = _load_shared(wait_for, side, args.cache, world)
+    else:  # only mapping cameras come from the face set
+        cameras = load_cameras(args.data)
+        faces, wait_for = (torch.empty(len(cameras), 0, 0, 0, dtype=torch.uint8), cameras), args.data
+    heads = _load_shared(args.heads, side, args.cache, world) if args.heads else None
+    capacity = _rendered(args.data)[1] if wait_for != args.data else 0
+    pools, face_pool = make_pools(how, faces, heads, world.device, capacity)
+    return pools, face_pool, Arriving(face_pool, args.data, side) if capacity else None
+
+
+def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> tuple[Engine, Arriving | None]:
+    """Loads data and starting networks and puts everything on the device; also what still has to arrive."""
     side = scale.generator.image_resolution
     points: dict[Start, tuple[Generator, Discriminator]] = {}
     wanted: set[Start] = {how.start, *(d.start for d in how.domains)}
@@ -252,18 +341,15 @@ def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> E
             raise Head3DError(f"stage {how.stage} starts from a {start} run: pass --{start} RUN")
         else:
             points[start] = starting_point(path, scale)
-    faces = _load_shared(args.data, side, args.cache, world)
-    heads = _load_shared(args.heads, side, args.cache, world) if args.heads else None
-    pools, face_pool = make_pools(how, faces, heads, world.device)
-    copy_of = {start: (g, d) for start, (g, d) in points.items()}
+    pools, face_pool, arriving = _load_pools(args, side, how, world)
     generator = Generator(scale.generator)
-    generator.load_state_dict(copy_of[how.start][0].state_dict())
+    generator.load_state_dict(points[how.start][0].state_dict())
     discriminators = []
     for domain in how.domains:
         discriminator = Discriminator(scale.discriminator)
-        discriminator.load_state_dict(copy_of[domain.start][1].state_dict())
+        discriminator.load_state_dict(points[domain.start][1].state_dict())
         discriminators.append(discriminator)
-    return Engine(
+    engine = Engine(
         scale, how, pools, generator, discriminators,
         faces=face_pool,
         teacher=points["teacher"][0] if how.losses.any else None,
@@ -271,6 +357,7 @@ def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> E
         seed=args.seed, rank=world.rank, world=world.size,
         options=EngineOptions(args.precision, args.channels_last, args.graphs, args.compile),
     )  # fmt: skip
+    return engine, arriving
 
 
 def memory_estimate(scale: Preset, batch: int) -> float:

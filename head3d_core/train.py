@@ -16,12 +16,13 @@ from torch import Tensor
 
 from head3d_core import checkpoint, grids, snapshots
 from head3d_core.cameras import frontal, orbit
-from head3d_core.config import Preset, preset
+from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
+from head3d_core.discriminator import Discriminator
 from head3d_core.engine import Engine
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
 from head3d_core.recipes import ROWS, Recipe, recipe
-from head3d_core.stages import TrainArgs, World, build_engine, join_world, memory_estimate
+from head3d_core.stages import Arriving, TrainArgs, World, build_engine, join_world, memory_estimate
 
 GRID_YAWS = (-35.0, 0.0, 35.0, 90.0, 180.0)
 """Views of the periodic grids, degrees."""
@@ -38,6 +39,7 @@ class Run:
         self.started = self.reported = self.drawn = self.saved = time.monotonic()
         self.reported_images = engine.images_seen
         self.stop_reason: str | None = None
+        self.arriving: Arriving | None = None
         self.board: Any = None
         if args.tensorboard and world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -126,6 +128,15 @@ class Run:
                 for name, value in values.items():
                     self.board.add_scalar(name, value, images)
         self._notice(values)
+        if self.arriving:
+            self.log("data", real_images=[len(pool) for pool in self.engine.pools])
+            if self.arriving.error:
+                print(
+                    f"note: training goes on with {len(self.engine.pools[0])} pictures: {self.arriving.error}",
+                    flush=True,
+                )
+            if not self.arriving.is_alive():
+                self.arriving = None
 
     def _notice(self, values: dict[str, float]) -> None:
         wrong = sorted(k for k, v in values.items() if not math.isfinite(v))
@@ -223,7 +234,12 @@ def resolve(args: TrainArgs) -> tuple[Preset, Recipe]:
     scale = preset(args.preset)
     changed: dict[str, Any] = {k: v for k in ("axes", "white_back") if (v := getattr(args, k)) is not None}
     render = dataclasses.replace(scale.generator.render, **changed)
-    scale = dataclasses.replace(scale, generator=dataclasses.replace(scale.generator, render=render))
+    g = scale.generator
+    wide: dict[str, Any] = {
+        "channel_base": round(g.channel_base * args.width),
+        "channel_max": round(g.channel_max * args.width),
+    }
+    scale = dataclasses.replace(scale, generator=dataclasses.replace(g, render=render, **wide))
     how = recipe(args.stage, args.preset, args.row)
     if args.row and ROWS[args.row].untrained:
         raise Head3DError(
@@ -245,8 +261,11 @@ def train(args: TrainArgs) -> Path:
         raise Head3DError(
             f"{args.out} already holds a run: add --resume to continue it, or choose another --out"
         )
-    engine = build_engine(args, scale, how, world)
+    engine, arriving = build_engine(args, scale, how, world)
     run = Run(args, scale, how, world, engine)
+    run.arriving = arriving
+    if arriving:
+        arriving.start()
     run.started = began
     if args.resume:
         run.resume()
@@ -280,11 +299,29 @@ def train(args: TrainArgs) -> Path:
                 f"{reason} at {engine.images_seen} images; state in {snapshots.latest(args.out)}", flush=True
             )
     finally:
+        if arriving:
+            arriving.stopped.set()
         for number, handler in previous.items():
             signal.signal(number, handler)
         if world.size > 1:
             dist.destroy_process_group()
     return args.out
+
+
+def export(run: Path, out: Path, half: bool = True) -> Path:
+    """Averaged generator and first discriminator of a run as weights in `out`, which later stages can start from.
+
+    Much smaller than the training state: two networks in float16.
+    """
+    tensors, meta = snapshots.load_latest(run)
+    generator = Generator(GeneratorConfig.from_dict(meta["generator"]))
+    discriminator = Discriminator(DiscriminatorConfig.from_dict(meta["discriminator"]))
+    notes = {k: meta[k] for k in ("images", "preset", "recipe", "row", "seed")}
+    for net, prefix in ((generator, "average."), (discriminator, "d0.")):
+        part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in part.items()})
+    checkpoint.save_generator(generator, out, half=half, notes=notes)
+    return checkpoint.save_discriminator(discriminator, out, half=half, notes=notes)
 
 
 def _request_stop(run: Run, number: int) -> None:

@@ -32,6 +32,7 @@ def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
         return toys.heads() if "heads" in source else toys.faces()
 
     monkeypatch.setattr(stages, "load_images", load)
+    monkeypatch.setattr(stages, "load_cameras", lambda source: load(source, toys.SIDE)[1])
     monkeypatch.setattr(train, "preset", lambda name: toys.smaller())
     monkeypatch.setattr(train, "GRID_YAWS", (0.0, 90.0))
 
@@ -44,7 +45,7 @@ def run(stage: str, out: Path, **changes: Any) -> Path:
         "report_seconds": 0.0,
         **changes,
     }
-    return train.train(TrainArgs(stage, "faces", out, **values))
+    return train.train(TrainArgs(stage, values.pop("data", "faces"), out, **values))
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------
@@ -349,6 +350,42 @@ def test_memory_estimate_grows_with_batch_and_scale() -> None:
     classroom, paper = preset("classroom"), preset("paper")
     assert stages.memory_estimate(classroom, 64) > stages.memory_estimate(classroom, 16)
     assert stages.memory_estimate(paper, 8) > stages.memory_estimate(classroom, 8)
+
+
+def test_pictures_may_arrive_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from head3d_core.synth import make_data
+
+    def render(name: str, indices: range, resolution: int) -> tuple[Any, Any]:
+        assert resolution == toys.SIDE
+        images, cameras = toys.faces(64)
+        return images[indices.start : indices.stop].numpy(), cameras[indices.start : indices.stop].numpy()
+
+    monkeypatch.setattr(make_data, "render_set", render)
+    monkeypatch.setattr(stages, "load_images", LOAD_IMAGES)
+    out = run("teacher", tmp_path, data="synth:faces:64", stream=8, images=24)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["real_images"] for line in lines if line["event"] == "data"][-1] == [64]
+    first = [part[:8] for part in toys.faces(64)]
+    pool = stages.Pool(first[0], first[1], torch.device("cpu"), capacity=64)
+    thread = stages.Arriving(pool, "synth:faces:64", toys.SIDE, chunk=20)
+    thread.run()
+    whole = stages.Pool(*toys.faces(64), torch.device("cpu"))
+    u = torch.rand(100, 2)
+    for a, b in zip(pool.draw(u), whole.draw(u), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_exported_weights_start_the_next_stage(tmp_path: Path) -> None:
+    run("teacher", tmp_path / "t", images=4)
+    train.export(tmp_path / "t", tmp_path / "w")
+    generator, discriminator = stages.starting_point(tmp_path / "w", toys.smaller())
+    tensors, _ = snapshots.load_latest(tmp_path / "t")
+    for net, prefix in ((generator, "average."), (discriminator, "d0.")):
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(value, tensors[prefix + name], rtol=1e-3, atol=1e-4)
+    run("head", tmp_path / "h", heads="heads", teacher=tmp_path / "w", images=4)
+    with pytest.raises(Head3DError, match=r"differs in channel_base"):
+        run("whiten", tmp_path / "x", teacher=tmp_path / "t", width=2.0)
 
 
 # -- on a GPU --------------------------------------------------------------------------------------------------
