@@ -16,16 +16,21 @@ struct WideOf<double> {
 template <typename S>
 using Wide = typename WideOf<S>::type;
 
-template <typename S>
-HEAD3D_ALWAYS S activate(Wide<S> v, const BiasActJob& job) {
-  using W = Wide<S>;
-  v *= v > W(0) ? W(job.gain) : W(job.gain * job.slope);
-  v = v < W(-job.limit) ? W(-job.limit) : v;
-  v = v > W(job.limit) ? W(job.limit) : v;
-  S out;
-  narrow(v, out);
-  return out;
-}
+// What does not change from element to element, in registers.
+template <typename W>
+struct Activation {
+  W gain, small_gain, limit;
+
+  HEAD3D_ALWAYS explicit Activation(const BiasActJob& job)
+      : gain(W(job.gain)), small_gain(W(job.gain * job.slope)), limit(W(job.limit)) {}
+  template <typename S>
+  HEAD3D_ALWAYS void apply(W v, S& out) const {
+    v *= v > W(0) ? gain : small_gain;
+    v = v < -limit ? -limit : v;
+    v = v > limit ? limit : v;
+    narrow(v, out);
+  }
+};
 
 // x [outer, channels, inner], rows [begin, end) of the first two dimensions; with inner == 1, of the first alone.
 template <typename S>
@@ -33,22 +38,24 @@ void bias_act(const BiasActJob& job, int64_t begin, int64_t end) {
   using W = Wide<S>;
   const S *x = static_cast<const S*>(job.x), *bias = static_cast<const S*>(job.bias);
   S* out = static_cast<S*>(job.out);
-  if (job.inner == 1) {
+  const Activation<W> activation(job);
+  const int64_t channels = job.channels, inner = job.inner;
+  if (inner == 1) {
     for (int64_t row = begin; row < end; ++row) {
-      const S* from = x + row * job.channels;
-      S* to = out + row * job.channels;
+      const S* from = x + row * channels;
+      S* to = out + row * channels;
       if (bias == nullptr)
-        for (int64_t c = 0; c < job.channels; ++c) to[c] = activate<S>(widen(from[c]), job);
+        for (int64_t c = 0; c < channels; ++c) activation.apply(widen(from[c]), to[c]);
       else
-        for (int64_t c = 0; c < job.channels; ++c) to[c] = activate<S>(widen(from[c]) + widen(bias[c]), job);
+        for (int64_t c = 0; c < channels; ++c) activation.apply(widen(from[c]) + widen(bias[c]), to[c]);
     }
     return;
   }
   for (int64_t row = begin; row < end; ++row) {
-    const W b = bias == nullptr ? W(0) : W(widen(bias[row % job.channels]));
-    const S* from = x + row * job.inner;
-    S* to = out + row * job.inner;
-    for (int64_t i = 0; i < job.inner; ++i) to[i] = activate<S>(widen(from[i]) + b, job);
+    const W b = bias == nullptr ? W(0) : W(widen(bias[row % channels]));
+    const S* from = x + row * inner;
+    S* to = out + row * inner;
+    for (int64_t i = 0; i < inner; ++i) activation.apply(widen(from[i]) + b, to[i]);
   }
 }
 
@@ -91,11 +98,18 @@ void fir_plane(const FirJob& job, int64_t plane, void* scratch) {
     const S* from = in + y * job.width;
     if (down == 1)
       for (int64_t x = 0; x < job.width; ++x) to[x + left] = widen(from[x]);
-    else
+    else if (down == 2 && left % 2 == 0) {
+      W *even = to + left / 2, *odd = to + row_size + left / 2;
+      const int64_t pairs = job.width / 2;
+      for (int64_t x = 0; x < pairs; ++x) {
+        even[x] = widen(from[2 * x]);
+        odd[x] = widen(from[2 * x + 1]);
+      }
+      if (job.width % 2) even[pairs] = widen(from[2 * pairs]);
+    } else
       for (int64_t x = 0; x < job.width; ++x) {
-        // A pixel that no output reaches may lie beyond the row.
-        const int64_t place = x + left, at = place / down;
-        if (at < row_size) to[place % down * row_size + at] = widen(from[x]);
+        const int64_t place = x + left;
+        to[place % down * row_size + place / down] = widen(from[x]);
       }
   }
   for (int64_t y = 0; y < job.out_height; ++y) {
@@ -133,9 +147,15 @@ void fir_plane(const FirJob& job, int64_t plane, void* scratch) {
     S* to = out + y * job.out_width;
     if (up == 1)
       for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x], to[x]);
-    else if (up == 2)
-      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[(x & 1) * row_size + (x >> 1)], to[x]);
-    else
+    else if (up == 2) {
+      const W *even = result, *odd = result + row_size;
+      const int64_t pairs = job.out_width / 2;
+      for (int64_t x = 0; x < pairs; ++x) {
+        narrow(even[x], to[2 * x]);
+        narrow(odd[x], to[2 * x + 1]);
+      }
+      if (job.out_width % 2) narrow(even[pairs], to[2 * pairs]);
+    } else
       for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x % up * row_size + x / up], to[x]);
   }
 }

@@ -151,10 +151,24 @@ HEAD3D_ALWAYS void read_point(const PlanesView<T>& planes, const T* image, const
 
 template <typename T, int NV>
 HEAD3D_ALWAYS void read_points(const PlanesView<T>& planes, const T* image, Samples<T>& samples, int from, int count) {
-  constexpr int V = Simd<T>::lanes;
-  for (int i = from; i < from + count; ++i)
+  constexpr int V = Simd<T>::lanes, kAhead = 3, kLine = 64 / int(sizeof(T));
+  for (int i = from; i < from + count; ++i) {
+    // The planes do not fit the inner caches: ask for the texels of a later point in time.
+    if (i + kAhead < from + count)
+      for (int k = 0; k < 3; ++k)
+        if (samples.taps.inside[k][i + kAhead] == 15) {
+          const T* at = texel_of(planes, image, samples.taps, k, i + kAhead);
+#pragma GCC unroll 8
+          for (int v = 0; v < NV; v += kLine / V > 0 ? kLine / V : 1) {
+            __builtin_prefetch(at + v * V);
+            __builtin_prefetch(at + planes.column + v * V);
+            __builtin_prefetch(at + planes.row + v * V);
+            __builtin_prefetch(at + planes.row + planes.column + v * V);
+          }
+        }
     for (int channel = 0; channel < planes.channels; channel += NV * V)
       read_point<T, NV>(planes, image, samples.taps, i, channel, samples.x + int64_t(i) * planes.channels + channel);
+  }
 }
 
 // samples.x[from : from + count] from samples.position.

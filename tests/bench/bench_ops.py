@@ -1,0 +1,227 @@
+"""Every compiled operator against its reference: time, ratio and peak memory, on the CPU or a GPU.
+
+    python tests/bench/bench_ops.py --json data/results/bench_ops_cpu.json
+    python tests/bench/bench_ops.py --device cuda
+
+The scene is haze (no sample is hidden, so the kernel may leave nothing out): the slowest there is. On the CPU each
+instruction set that the processor has is timed, "wall" is the best of the repeats and "cpu" the processor time
+that the best one took, summed over threads: on a quiet machine wall is about cpu / threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from head3d_core import cameras, filters, ops, planes, rays, volume  # noqa: E402
+from head3d_core.config import Backend, RenderOptions  # noqa: E402
+from head3d_core.planes import DecoderWeights  # noqa: E402
+
+Run = Callable[[Backend], Any]
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def provenance(device: torch.device, command: str) -> dict[str, Any]:
+    """What the figures were measured with."""
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": ops.instruction_set(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit or None,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "command": command,
+    }
+
+
+def haze(
+    device: torch.device, batch: int, side: int
+) -> tuple[torch.Tensor, DecoderWeights, torch.Tensor, torch.Tensor]:
+    """Random planes [N, 3, 32, 256, 256], a random decoder and the rays of a frontal camera."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    weights = DecoderWeights(normal(64, 32) / 32**0.5, normal(64) * 0.1, normal(33, 64) / 8, normal(33) * 0.1)
+    origins, directions = rays.camera_rays(cameras.orbit(0.3).to(device).expand(batch, -1), side)
+    return normal(batch, 3, 32, 256, 256), weights, origins.contiguous(), directions
+
+
+def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
+    """(operator, size, what to run) for each line of the table."""
+    options = RenderOptions(axes="eg3d", white_back=True)
+    batch = 8 if device.type == "cuda" else 1
+    for side in (128,) if device.type == "cuda" else (64, 128):
+        p, weights, origins, directions = haze(device, batch, side)
+        size = f"{batch} x {side}² rays, 48+48 samples, planes 256² x 32"
+        inner = p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+        leaves = [t.clone().requires_grad_() for t in (p, *weights)]
+
+        def render(
+            backend: Backend, p: Any = p, w: Any = weights, o: Any = origins, d: Any = directions
+        ) -> Any:
+            return volume.render_rays(p, w, o, d, options, backend=backend)
+
+        def step(backend: Backend, render: Any = render, leaves: Any = leaves) -> Any:
+            result = render(backend, leaves[0], DecoderWeights(*leaves[1:]))
+            torch.autograd.grad(result.features.sum() + result.depth.sum(), leaves)
+
+        yield "render_rays", size, render
+        if side == 64 or device.type == "cuda":
+            yield "render_rays", size + ", channels innermost", lambda b, r=render, i=inner: r(b, i)
+            yield "render_rays forward + backward", size, step
+
+    points = torch.rand(1, 64**3, 3, device=device) - 0.5
+    p, weights, _, _ = haze(device, 1, 1)
+    yield "query_planes", "64³ points", lambda b: planes.query(p, weights, points, backend=b)
+    yield "sample_planes", "64³ points", lambda b: planes.sample_planes(p, points, backend=b)
+
+    x = torch.randn(batch, 64, 256, 256, device=device)
+    bias, leaf = torch.randn(64, device=device), x.clone().requires_grad_()
+
+    def twice(f: Callable[[torch.Tensor], torch.Tensor]) -> None:  # as R1 does: the gradient's own gradient
+        (gradient,) = torch.autograd.grad(f(leaf).square().sum(), leaf, create_graph=True)
+        torch.autograd.grad(gradient.square().sum(), leaf)
+
+    size = f"{batch} x 64 x 256²"
+    yield "upsample2d", size, lambda b: filters.upsample2d(x, b)
+    yield "downsample2d", size, lambda b: filters.downsample2d(x, b)
+    yield "downsample2d, two derivatives", size, lambda b: twice(lambda t: filters.downsample2d(t, b))
+    yield "bias_act", size, lambda b: filters.bias_act(x, bias, "lrelu", clamp=256, backend=b)
+    yield (
+        "bias_act, two derivatives",
+        size,
+        lambda b: twice(lambda t: filters.bias_act(t, bias, "lrelu", clamp=256, backend=b)),
+    )
+
+
+class PeakMemory:
+    """Growth of the peak over the start: the GPU allocator's, or the process's resident set (Linux)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = 0
+
+    def _resident(self, field: str) -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split(field + ":")[1].split()[0]) * 1024
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.start = torch.cuda.memory_allocated(self.device)
+        elif sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+            self.start = self._resident("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.mib = (torch.cuda.max_memory_allocated(self.device) - self.start) / 2**20
+        else:
+            self.mib = (
+                (self._resident("VmHWM") - self.start) / 2**20 if sys.platform == "linux" else float("nan")
+            )
+
+
+def measure(run: Run, backend: Backend, device: torch.device, repeats: int) -> dict[str, float]:
+    """Best wall and CPU milliseconds, and MiB above the inputs."""
+
+    def once() -> tuple[float, float]:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(backend)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+
+    with PeakMemory(device) as memory:
+        once()
+    times = [once() for _ in range(repeats)]
+    return {"wall_ms": min(w for w, _ in times), "cpu_ms": min(c for _, c in times), "peak_mib": memory.mib}
+
+
+def instruction_sets(device: torch.device) -> list[str]:
+    """Those that this processor can run, fastest first; the GPU has one."""
+    if device.type == "cuda":
+        return ["cuda"]
+    found = []
+    for wish in ("", "avx2", "scalar"):
+        os.environ["HEAD3D_CPU_ISA"] = wish
+        if ops.instruction_set() not in found:
+            found.append(ops.instruction_set())
+    return found
+
+
+def main() -> None:
+    """Prints the table and writes the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--only", default="", help="run the operators whose name contains this")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if not ops.available():
+        raise SystemExit(
+            "The compiled extension is not built, so there is nothing to compare: run `make venv`."
+        )
+    report = {"provenance": provenance(device, " ".join(["python", *sys.argv])), "results": []}
+    print(json.dumps(report["provenance"]))
+    print(
+        f"{'operator':<31} {'size':<62} {'path':<10} {'wall ms':>8} {'cpu ms':>8} {'ratio':>6} {'MiB':>7}",
+        flush=True,
+    )
+    paths = instruction_sets(device)
+    for name, size, run in cases(device):
+        if args.only not in name:
+            continue
+        rows = {"reference": measure(run, "reference", device, max(1, args.repeats // 3))}
+        for path in paths:
+            os.environ["HEAD3D_CPU_ISA"] = path
+            rows[path] = measure(run, "native", device, args.repeats)
+        for path, row in rows.items():
+            row["ratio"] = rows["reference"]["wall_ms"] / row["wall_ms"]
+            figures = (
+                f"{row['wall_ms']:>8.1f} {row['cpu_ms']:>8.1f} {row['ratio']:>6.1f} {row['peak_mib']:>7.0f}"
+            )
+            print(f"{name:<31} {size:<62} {path:<10} {figures}", flush=True)
+            report["results"].append(
+                {"operator": name, "size": size, "path": path, **{k: round(v, 2) for k, v in row.items()}}
+            )
+    if args.json:
+        partial = args.json.with_suffix(".tmp")
+        partial.write_text(json.dumps(report, indent=1) + "\n")
+        os.replace(partial, args.json)
+
+
+if __name__ == "__main__":
+    main()
