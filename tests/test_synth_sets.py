@@ -176,3 +176,17 @@ def test_shaders_are_found_and_includes_put_in_place() -> None:
     source = gl.shader_source("shade.comp.glsl")
     assert "#include" not in source
     assert "vec3 shade_skin" in source
+
+
+def test_shared_space_is_refused_before_a_process_dies_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(Head3DError, match=r"need 2\.0 GB of shared space.*No space left"):
+        pool.reserve_shared(2_000_000_000)
+    monkeypatch.undo()
+    path = pool.reserve_shared(10)
+    pool.shared_array(path)[3] = 7
+    assert pool.shared_array(path)[3] == 7
+    path.unlink()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from head3d_core.errors import Head3DError
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
-from head3d_core.synth.pool import Progress, Task, run_tasks, shared_array
+from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
 from head3d_core.synth.renderer import Frame, Renderer
 
 JPEG_QUALITY = 95
@@ -119,18 +119,21 @@ class _MemoryJob:
     resolution: int
     supersample: int
     views: int
-    images: str
-    masks: str
+    shared: Path
     count: int
 
-    def start(self) -> tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8], list[Any]]:
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Images [N, 3, R, R] and masks [N, R, R], one behind the other in shared space."""
         n, r = self.count, self.resolution
-        images, a = shared_array(self.images, (n, 3, r, r))
-        masks, b = shared_array(self.masks, (n, r, r))
-        return Renderer(r, self.supersample), images, masks, [a, b]
+        both = shared_array(self.shared)
+        end = n * 3 * r * r
+        return both[:end].reshape(n, 3, r, r), both[end : end + n * r * r].reshape(n, r, r)
 
-    def run(self, state: tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8], list[Any]], task: Task) -> int:
-        renderer, images, masks, _ = state
+    def start(self) -> tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]]:
+        return Renderer(self.resolution, self.supersample), *self.arrays()
+
+    def run(self, state: tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]], task: Task) -> int:
+        renderer, images, masks = state
         items = [(slot, sets.example(self.name, index, self.views)) for slot, index in task]
         for slot, frame in render_stream(renderer, items, geometry=False):
             images[slot] = frame.rgb.transpose(2, 0, 1)
@@ -179,18 +182,14 @@ def render(
     """
     wanted = [int(i) for i in indices]
     labels = np.array([sets.example(name, i, views).camera for i in wanted], np.float32).reshape(-1, 25)
-    n, r = len(wanted), resolution
-    images, image_memory = shared_array(None, (n, 3, r, r))
-    masks, mask_memory = shared_array(None, (n, r, r))
+    shared = reserve_shared(len(wanted) * 4 * resolution**2)
     try:
-        job = _MemoryJob(name, resolution, supersample, views, image_memory.name, mask_memory.name, n)
+        job = _MemoryJob(name, resolution, supersample, views, shared, len(wanted))
         run_tasks(job, share_out(name, list(enumerate(wanted)), views, 8), workers, progress)
-        return RenderedSet(images.copy(), labels, masks.copy())
+        images, masks = job.arrays()
     finally:
-        del images, masks
-        for memory in (image_memory, mask_memory):
-            memory.close()
-            memory.unlink()
+        shared.unlink()  # the mapping stays until the arrays are gone
+    return RenderedSet(images, labels, masks)
 
 
 def render_set(

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from head3d_core.errors import Head3DError
 
 Task = list[tuple[int, int]]
 """(slot, index) pairs."""
@@ -31,11 +34,35 @@ class Job(Protocol):
         """Does one task; returns how many pictures it made."""
 
 
-def shared_array(name: str | None, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], SharedMemory]:
-    """A uint8 array in new (name None) or existing shared memory; keep the second value as long as the first."""
-    size = max(int(np.prod(shape)), 1)
-    memory = SharedMemory(create=True, size=size) if name is None else SharedMemory(name=name)
-    return np.ndarray(shape, np.uint8, memory.buf), memory
+def reserve_shared(size: int) -> Path:
+    """A new file of `size` bytes whose space is really there, in memory (/dev/shm) if it fits, else in the temp folder.
+
+    Containers often have a tiny /dev/shm, and writing past its end kills a process without a word: hence the check.
+    """
+    reasons = []
+    for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        if not folder.is_dir():
+            continue
+        handle, name = tempfile.mkstemp(prefix="head3d-", dir=folder)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, max(size, 1))
+            else:
+                os.truncate(handle, max(size, 1))
+            return Path(name)
+        except OSError as error:
+            Path(name).unlink()
+            reasons.append(f"{folder}: {error.strerror}")
+        finally:
+            os.close(handle)
+    raise Head3DError(
+        f"These pictures need {size / 1e9:.1f} GB of shared space, which is not there ({'; '.join(reasons)})."
+    )
+
+
+def shared_array(path: Path) -> NDArray[np.uint8]:
+    """The file's bytes as an array: what one process writes the others see."""
+    return np.asarray(np.memmap(path, np.uint8, "r+"))
 
 
 def cores() -> int:
@@ -117,6 +144,7 @@ def run_tasks(
                 progress(done, total)
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     with _one_thread_each():
         context = multiprocessing.get_context("spawn")
@@ -126,6 +154,11 @@ def run_tasks(
                     done += finished.result()
                     if progress:
                         progress(done, total)
+            except BrokenProcessPool as error:
+                raise Head3DError(
+                    "A rendering process was ended from outside, most likely for lack of memory: "
+                    f"try fewer than {workers} workers."
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

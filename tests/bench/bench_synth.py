@@ -38,19 +38,24 @@ SKIP_WARM = 20_000
 """Heads drawn before the clock starts are others than the measured ones."""
 
 
-def stages(renderer: Renderer, count: int) -> dict[str, float]:
-    """Seconds per head of each stage when one process works alone and waits after each."""
-    totals = dict.fromkeys(("build_head", "upload_and_light", "draw_and_read", "further_view"), 0.0)
+def stages(renderer: Renderer, count: int) -> dict[str, dict[str, float]]:
+    """Seconds per head of each stage when one process works alone and waits after each: on the clock, and of CPU."""
+    names = ("build_head", "upload_and_light", "draw_and_read", "further_view")
+    totals = {name: np.zeros(2) for name in names}
 
-    def lap(name: str, since: float) -> float:
-        renderer.context.finish()
-        now = time.perf_counter()
+    def clocks() -> np.ndarray:
+        return np.array([time.perf_counter(), time.process_time()])
+
+    def lap(name: str, since: np.ndarray) -> np.ndarray:
+        with renderer.context:
+            renderer.context.finish()
+        now = clocks()
         totals[name] += now - since
         return now
 
     for index in range(count):
         item = sets.example("faces", SKIP_WARM + 100 + index)
-        t = time.perf_counter()
+        t = clocks()
         head = build_head(identity(item.seed, item.kind))
         t = lap("build_head", t)
         renderer.load(head, item.light())
@@ -59,7 +64,10 @@ def stages(renderer: Renderer, count: int) -> dict[str, float]:
         t = lap("draw_and_read", t)
         renderer.draw(sets.orbit_camera(0.4, 0.1))
         lap("further_view", t)
-    return {name: round(total / count, 5) for name, total in totals.items()}
+    return {
+        name: {"wall": round(wall / count, 5), "cpu": round(cpu / count, 5)}
+        for name, (wall, cpu) in totals.items()
+    }
 
 
 def worker(rank: int, workers: int, faces: int, views: int, size: int, barrier: Any, results: Any) -> None:
