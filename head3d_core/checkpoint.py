@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -114,12 +115,10 @@ def load_generator(
     path = _find(name_or_path)
     if is_pickle(path):
         network = _network(path, "generator")
-        model = generator_from_eg3d(
-            network.state_dict,
-            network.init_kwargs,
-            _axes(path, network, axes),
-            network.neural_resolution or 64,
-        )
+        with _about(path):
+            model = generator_from_eg3d(
+                network.state_dict, network.init_kwargs, _axes(network, axes), network.neural_resolution or 64
+            )
         return model.to(device)
     if axes is not None:
         raise Head3DError(f"axes= is for EG3D pickles; {path} carries its own")
@@ -131,7 +130,9 @@ def load_discriminator(name_or_path: Path | str, device: torch.device | str = "c
     path = _find(name_or_path)
     if is_pickle(path):
         network = _network(path, "discriminator")
-        return discriminator_from_eg3d(network.state_dict, network.init_kwargs).to(device)
+        with _about(path):
+            model = discriminator_from_eg3d(network.state_dict, network.init_kwargs)
+        return model.to(device)
     return cast(Discriminator, _load(path, "discriminator").to(device))
 
 
@@ -279,18 +280,25 @@ def _network(path: Path, kind: Kind) -> Network:
     return network
 
 
-def _axes(path: Path, network: Network, axes: Axes | None) -> Axes:
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with its content."""
+    try:
+        yield
+    except Head3DError as error:
+        raise Head3DError(f"{path}: {error}") from None
+
+
+def _axes(network: Network, axes: Axes | None) -> Axes:
     if network.plane_axes is not None:
         found = axes_of(network.plane_axes)
         if axes not in (None, found):
             raise Head3DError(
-                f"{path} was trained with axes {found!r}: sampling its planes as {axes!r} would garble it"
+                f"it was trained with axes {found!r}: sampling its planes as {axes!r} would garble it"
             )
         return found
     if axes is None:
-        raise Head3DError(
-            f'{path} does not say how its planes are sampled: give axes="eg3d" for official weights'
-        )
+        raise Head3DError('it does not say how its planes are sampled: give axes="eg3d" for official weights')
     return axes
 
 

@@ -1,15 +1,16 @@
 """Files that are written whole or not at all, and the list of what `data/` must hold.
 
-`data/manifest.json` names every file below `data/` with its sha256, size, licence, origin and the command that makes it
-again. `python -m head3d_core.files` checks it; `--refresh` recomputes hashes and sizes of the files it names.
+`data/manifest.json` names every file below `data/` with its sha256, size, licence, origin and the command that makes
+it again. `python -m head3d_core.files` checks it; with paths and `--licence --origin --regenerate` it registers files,
+with `--refresh` it renews hashes and sizes of the files that it names.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,9 +163,21 @@ def check_listed(path: Path, data: Path = DATA) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the manifest, or with `--refresh` renew hashes and sizes first; returns the number of problems."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if "--refresh" in arguments:
+    """Register files if any are named, renew entries with `--refresh`, then check; returns the number of problems."""
+    parser = argparse.ArgumentParser(
+        prog="python -m head3d_core.files", description="Checks data/manifest.json."
+    )
+    parser.add_argument("paths", nargs="*", type=Path, help="files or folders below data/ to register")
+    parser.add_argument("--licence", help="SPDX identifier of the files to register")
+    parser.add_argument("--origin", help="where they come from, in one sentence")
+    parser.add_argument("--regenerate", help="the command that makes them again")
+    parser.add_argument("--refresh", action="store_true", help="renew hashes and sizes of all listed files")
+    args = parser.parse_args(arguments)
+    if args.paths:
+        if not (args.licence and args.origin and args.regenerate):
+            parser.error("files are registered with --licence, --origin and --regenerate")
+        register(args.paths, args.licence, args.origin, args.regenerate)
+    if args.refresh:
         for name, entry in read_manifest().items():
             if (DATA / name).is_file():
                 register([DATA / name], entry.licence, entry.origin, entry.regenerate)
@@ -174,4 +187,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(min(main(), 1))

@@ -78,6 +78,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("files as listed" in out) == (count == 0)
 
 
+def test_registering_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        files.main(["data/assets"])
+    assert "--licence, --origin and --regenerate" in capsys.readouterr().err
+
+
 def test_the_shipped_data_are_as_listed() -> None:
     """`python -m head3d_core.files` prints the same."""
     assert files.problems() == []
