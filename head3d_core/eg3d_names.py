@@ -164,7 +164,7 @@ def _set(*args: Any) -> set[Scalar]:
     if len(args) > 1 or not isinstance(args[0] if args else [], list):
         raise refuse("builtins.set of something other than one list")
     items = args[0] if args else []
-    if len(items) > 1000:  # the same long list, named often, would fill the memory
+    if len(items) > 16:  # the same long list, named often, would fill the memory
         raise refuse(f"builtins.set of {len(items)} items")
     return {key_of(item) for item in items}
 

@@ -27,6 +27,10 @@ from head3d_core.eg3d_names import CALLS, CLASSES, DType, Module, Name, describe
 from head3d_core.errors import Head3DError
 
 
+MAX_STEPS = 2_000_000
+"""Opcodes in a file; EG3D's have some hundred thousand. Each makes at most about 1 kB, so this bounds the memory."""
+
+
 class _Mark:
     """The machine's stack marker."""
 
@@ -231,9 +235,11 @@ def _run(view: mmap.mmap) -> Any:
             "this is not a pickle of protocol 2 or newer: give the .pkl that EG3D's training wrote"
         )
     machine = _Machine(len(view))
-    for opcode, argument, _position in pickletools.genops(view):  # type: ignore[arg-type]
+    for step, (opcode, argument, _position) in enumerate(pickletools.genops(view)):  # type: ignore[arg-type]
         if opcode.name == "STOP":
             break
+        if step > MAX_STEPS:
+            raise refuse(f"a pickle of more than {MAX_STEPS} steps")
         machine.step(opcode.name, argument)
     result = machine.pop()
     if machine.stack:

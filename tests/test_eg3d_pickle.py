@@ -500,6 +500,16 @@ def test_bombs_of_references_stay_small(tmp_path: Path) -> None:
     assert len(str(info.value)) < 700
 
 
+def test_a_file_of_endless_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte makes one dictionary: the number of steps is what bounds the memory."""
+    assert eg3d_pickle.MAX_STEPS == 2_000_000
+    monkeypatch.setattr(eg3d_pickle, "MAX_STEPS", 1000)
+    path = tmp_path / "endless.pkl"
+    path.write_bytes(script(b"}" * 5000))
+    with pytest.raises(Head3DError, match="more than 1000 steps"):
+        eg3d_pickle.read_network(path)
+
+
 def test_modules_that_contain_themselves(tmp_path: Path) -> None:
     path = tmp_path / "cycle.pkl"
     path.write_bytes(_cycle())
