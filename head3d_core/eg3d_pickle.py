@@ -26,9 +26,8 @@ from torch import Tensor
 from head3d_core.eg3d_names import CALLS, CLASSES, DType, Module, Name, describe, key_of, refuse
 from head3d_core.errors import Head3DError
 
-
 MAX_STEPS = 2_000_000
-"""Opcodes in a file; EG3D's have some hundred thousand. Each makes at most about 1 kB, so this bounds the memory."""
+"""Opcodes in a file; EG3D's have tens of thousands. Each makes at most about 1 kB, so this bounds the memory."""
 
 
 class _Mark:
