@@ -28,12 +28,17 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 @lru_cache(maxsize=32)
-def fir(device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """outer([1, 3, 3, 1]) / 64, shape [4, 4], sum 1."""
+def _fir(device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # a cached inference tensor could not be differentiated through later
         taps = torch.tensor(TAPS, dtype=torch.float64)
         kernel = torch.outer(taps, taps)
         return (kernel / kernel.sum()).to(device=device, dtype=dtype)
+
+
+@torch.compiler.assume_constant_result
+def fir(device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """outer([1, 3, 3, 1]) / 64, shape [4, 4], sum 1. One tensor per device and type, a constant to torch.compile."""
+    return _fir(device, dtype)
 
 
 def bias_act(

@@ -40,13 +40,13 @@ def test_the_kernel() -> None:
 
 
 def test_the_kernel_made_in_inference_mode_can_still_be_differentiated_through() -> None:
-    filters.fir.cache_clear()
+    filters._fir.cache_clear()
     with torch.inference_mode():
         filters.upsample2d(torch.ones(1, 1, 4, 4))
     x = torch.ones(1, 1, 4, 4, requires_grad=True)
     filters.upsample2d(x).sum().backward()
     assert x.grad is not None
-    filters.fir.cache_clear()
+    filters._fir.cache_clear()
 
 
 def test_resampling_keeps_a_constant_picture() -> None:
