@@ -95,7 +95,12 @@ def make_extension(cuda: bool) -> Any:
     if not cuda:
         return CppExtension(**options)
     macros.append(("HEAD3D_WITH_CUDA", None))
-    options["extra_compile_args"]["nvcc"] = ["-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+    # torch forbids implicit half conversions in its own kernels; in ours they mean what they say.
+    allow_half = [
+        f"-U__CUDA_NO_{name}__" for name in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS")
+    ]
+    allow_half.append("-U__CUDA_NO_BFLOAT16_CONVERSIONS__")
+    options["extra_compile_args"]["nvcc"] = ["-O3", "-lineinfo", "--expt-relaxed-constexpr", *allow_half]
     pip_cuda = Path(sysconfig.get_path("platlib")) / "nvidia" / "cu13"
     home = Path(os.environ["CUDA_HOME"])
     if not (home / "include" / "cusparse.h").exists() and (pip_cuda / "include").exists():
