@@ -183,11 +183,14 @@ def load_latest(run: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floating-point tensors as float16, for carrying a run over a narrow path.
+    """Floating-point tensors as float16, for carrying a run over a narrow path; running sums stay as they are.
 
     Raises Head3DError if a value does not fit.
     """
-    small = {k: t.to(torch.float16) if t.is_floating_point() else t for k, t in tensors.items()}
+    # "ada": sums over many images, three numbers that float16 cannot hold.
+    small = {
+        k: t.half() if t.is_floating_point() and not k.startswith("ada") else t for k, t in tensors.items()
+    }
     for name, tensor in small.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise Head3DError(f"{name} does not fit float16: save the full state instead")

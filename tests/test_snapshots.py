@@ -140,3 +140,12 @@ def test_halving_refuses_what_does_not_fit() -> None:
     assert small["n"].dtype == torch.int64
     with pytest.raises(Head3DError, match="a does not fit float16"):
         snapshots.halve({"a": torch.tensor([1e6])})
+
+
+def test_running_sums_survive_halving() -> None:
+    tensors = {"ada0": torch.tensor([0.1, 70000.0, 90000.0]), "weight": torch.full((32,), 0.5)}
+    small = snapshots.halve(tensors)
+    assert small["weight"].dtype == torch.float16
+    assert torch.equal(small["ada0"], tensors["ada0"]), "a sum over many images does not fit"
+    with pytest.raises(Head3DError, match="does not fit float16"):
+        snapshots.halve({"weight": torch.full((32,), 1e6)})
