@@ -20,6 +20,8 @@ _NAMES = {
     "preset": "config",
     "load_generator": "checkpoint",
     "load_discriminator": "checkpoint",
+    "extract_mesh": "mesh",
+    "turntable": "turntables",
 }
 """Public name -> the module that defines it."""
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from head3d_core.checkpoint import load_generator as load_generator
     from head3d_core.config import preset as preset
     from head3d_core.errors import Head3DError as Head3DError
+    from head3d_core.mesh import extract_mesh as extract_mesh
+    from head3d_core.turntables import turntable as turntable
 
 
 def _modules() -> list[str]:

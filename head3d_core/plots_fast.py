@@ -97,3 +97,18 @@ def code_between(path: Path | str, first: str, last: str) -> str:
     if start is None or end is None:
         raise Head3DError(f"{path} has no lines from {first!r} to {last!r}")
     return "\n".join(lines[start : end + 1])
+
+
+def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
+    """The renderer's rows of a recorded GPU table as text: milliseconds, memory, and factors against two peers."""
+    rows = [r for r in table["rows"] if str(r["op"]).startswith("render") and r.get("scene") == scene]
+    reference = {r["op"]: r for r in rows if r["case"] == "reference"}
+    lines = [f"{'':24s}{'case':>10s}{'ms':>8s}{'GiB':>7s}{'vs reference':>14s}{'vs EG3D':>9s}"]
+    for row in rows:
+        if row["case"] not in ("reference", "strict", "mixed"):
+            continue
+        slower = reference[row["op"]]["ms"] / row["ms"]
+        lines.append(
+            f"{row['op']:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x{row['eg3d_ms'] / row['ms']:8.1f}x"
+        )
+    return lines

@@ -17,7 +17,7 @@ LAYERS = {
     1: "cameras convolution conventions facepose labels planes rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntable "
+    4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
     "generate convert",
     5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_data checks_fast",
 }
@@ -133,7 +133,9 @@ def test_importing_the_package_is_light() -> None:
 def test_public_names_resolve() -> None:
     import head3d_core as h3d
 
+    modules = set(h3d._modules())
     for name in h3d._NAMES:
+        assert name not in modules, f"importing head3d_core.{name} would hide the function of that name"
         assert callable(getattr(h3d, name)), name
     assert h3d.cameras.__name__ == "head3d_core.cameras"
     assert set(h3d._NAMES) <= set(dir(h3d))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from head3d_core import turntable
+from head3d_core import turntables
 from head3d_core.config import preset
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
@@ -19,7 +19,7 @@ def pictures() -> np.ndarray:
     torch.manual_seed(0)
     G = Generator(preset("tiny").generator).eval()
     ws = torch.randn(1, G.num_ws, G.config.w_dim)
-    return turntable.frames(G, ws, 12)
+    return turntables.frames(G, ws, 12)
 
 
 def test_frames_turn_and_repeat(pictures: np.ndarray) -> None:
@@ -32,22 +32,22 @@ def test_flicker_finds_a_flash(pictures: np.ndarray) -> None:
     # A slow brightening and back is smooth; one white frame in it is not.
     level = 100 + 20 * np.sin(np.arange(24) / 24 * 2 * np.pi)
     smooth = np.broadcast_to(level[:, None, None, None], (24, 8, 8, 3)).astype(np.uint8)
-    assert turntable.flicker(smooth) < 2.5
+    assert turntables.flicker(smooth) < 2.5
     flash = smooth.copy()
     flash[5] = 255
-    assert turntable.flicker(flash) > 10
+    assert turntables.flicker(flash) > 10
 
 
 def test_contact_sheet_shows_evenly_spaced_frames() -> None:
     pictures = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    sheet = turntable.contact_sheet(pictures, columns=4)
+    sheet = turntables.contact_sheet(pictures, columns=4)
     assert sheet.shape == (4, 8, 3)
     assert sheet[::2, ::2, 0].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
 
 
-@pytest.mark.parametrize("ending", turntable.ENDINGS)
+@pytest.mark.parametrize("ending", turntables.ENDINGS)
 def test_files_open_again(pictures: np.ndarray, tmp_path: Path, ending: str) -> None:
-    path = turntable.write(pictures, tmp_path / f"head{ending}", rate=12)
+    path = turntables.write(pictures, tmp_path / f"head{ending}", rate=12)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     if ending == ".mp4":
         import imageio.v2 as imageio
@@ -65,9 +65,9 @@ def test_files_open_again(pictures: np.ndarray, tmp_path: Path, ending: str) -> 
 
 def test_bad_input(pictures: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(Head3DError, match=r"ends in \.mp4, \.gif, \.webp"):
-        turntable.write(pictures, tmp_path / "head.avi")
+        turntables.write(pictures, tmp_path / "head.avi")
     G = Generator(preset("tiny").generator)
     with pytest.raises(Head3DError, match="one head"):
-        turntable.frames(G, torch.zeros(2, G.num_ws, G.config.w_dim))
+        turntables.frames(G, torch.zeros(2, G.num_ws, G.config.w_dim))
     with pytest.raises(Head3DError, match="three frames"):
-        turntable.flicker(pictures[:2])
+        turntables.flicker(pictures[:2])
