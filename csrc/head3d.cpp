@@ -63,6 +63,10 @@ STABLE_TORCH_LIBRARY(head3d, m) {
   // grad * d output / d x, told from the sign and size of `output`; linear in grad, so it is its own derivative
   m.def("bias_act_backward(Tensor grad, Tensor output, int activation, float gain, float? limit) -> Tensor");
 
+  // [N, rows, columns] float32 of seeds [N] int64, as head3d_core/seeding.py defines them; CUDA only
+  m.def("uniform(Tensor seeds, int rows, int columns, int stream) -> Tensor");
+  m.def("normal(Tensor seeds, int rows, int columns, int stream) -> Tensor");
+
   // "avx512", "avx2", "neon" or "scalar": the path that the next CPU call takes
   m.def("instruction_set() -> str");
   m.def("has_cuda() -> bool");

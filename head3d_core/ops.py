@@ -215,6 +215,26 @@ def upfirdn2d(
     return torch.ops.head3d.upfirdn2d(x, kernel, up, down, list(padding), float(gain), False)
 
 
+# ------------------------------------------------------------------------------------------------ random numbers
+
+
+def draws_native(seeds: Tensor) -> bool:
+    """Whether `uniform` and `normal` have a kernel for these seeds: on a GPU, unless torch.compile fuses the formula."""
+    if not seeds.is_cuda or torch.compiler.is_compiling():
+        return False
+    return has_cuda() and hasattr(torch.ops.head3d, "normal")
+
+
+def uniform(seeds: Tensor, rows: int, columns: int, stream: int) -> Tensor:
+    """Native twin of `seeding.uniform`, bit for bit: [N] int64 -> [N, rows, columns] float32. CUDA only."""
+    return torch.ops.head3d.uniform(seeds, rows, columns, stream)
+
+
+def normal(seeds: Tensor, rows: int, columns: int, stream: int) -> Tensor:
+    """Native twin of `seeding.normal` (to float32 rounding of log and cos). CUDA only."""
+    return torch.ops.head3d.normal(seeds, rows, columns, stream)
+
+
 # ------------------------------------------------------------------------------------------------ shapes without data
 
 

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from head3d_core import ops
+
 _MASK = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
 _MIX_A = 0x7FEB352D
@@ -52,6 +54,8 @@ def uniform(seeds: Tensor, rows: int, columns: int, stream: int = 0) -> Tensor:
     Returns:
         [N, rows, columns] float32, multiples of 2**-24 in [0, 1).
     """
+    if ops.draws_native(seeds):
+        return ops.uniform(seeds, rows, columns, stream)
     low, high = seeds & _MASK, (seeds >> 32) & _MASK
     key = _mix(_mix((low + _GOLDEN) & _MASK) ^ high)
     row = torch.arange(rows, device=seeds.device, dtype=torch.int64)
@@ -66,6 +70,8 @@ def normal(seeds: Tensor, rows: int, columns: int, stream: int) -> Tensor:
 
     Returns [N, rows, columns] float32.
     """
+    if ops.draws_native(seeds):
+        return ops.normal(seeds, rows, columns, stream)
     u, v = uniform(seeds, rows, columns, stream), uniform(seeds, rows, columns, stream + 1)
     radius = torch.sqrt(-2.0 * torch.log1p(-u))
     return radius * torch.cos(2.0 * math.pi * v)
