@@ -219,7 +219,7 @@ def upfirdn2d(
 
 
 def draws_native(seeds: Tensor) -> bool:
-    """Whether `uniform` and `normal` have a kernel for these seeds: on a GPU, unless torch.compile fuses the formula."""
+    """Whether `uniform` and `normal` have a kernel for these seeds: on a GPU, unless torch.compile fuses them."""
     if not seeds.is_cuda or torch.compiler.is_compiling():
         return False
     return has_cuda() and hasattr(torch.ops.head3d, "normal")
