@@ -190,3 +190,34 @@ def test_shared_space_is_refused_before_a_process_dies_of_it(monkeypatch: pytest
     pool.shared_array(path)[3] = 7
     assert pool.shared_array(path)[3] == 7
     path.unlink()
+
+
+SAMPLES = Path(__file__).resolve().parents[1] / "data" / "samples"
+
+
+@pytest.mark.parametrize(("name", "count", "views"), [("faces", 64, 1), ("heads", 96, 12)])
+def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: int) -> None:
+    from PIL import Image
+
+    labels = json.loads((SAMPLES / name / "dataset.json").read_text())["labels"]
+    assert len(labels) == count
+    for index, (file, camera) in enumerate(labels):
+        assert file == make_data.picture_name(index, "jpg")
+        np.testing.assert_allclose(camera, sets.example(name, index, views).camera, atol=1e-6)
+        with Image.open(SAMPLES / name / file) as image:
+            pixels = np.asarray(image)
+        assert pixels.shape == (256, 256, 3)
+        assert (pixels[:8, :8] == 255).all()  # a white corner
+        assert 0.15 < (pixels.min(-1) < 250).mean() < 0.85  # and a head
+
+
+def test_contact_sheets_fill_their_rows() -> None:
+    from head3d_core.synth.sheets import grid
+
+    tiles = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3), np.uint8)
+    sheet = grid(tiles, 3)
+    assert sheet.shape == (4, 9, 3)
+    assert sheet[0, ::3, 0].tolist() == [0, 1, 2]
+    assert sheet[2, ::3, 0].tolist() == [3, 4, 5]
+    with pytest.raises(Head3DError, match="rows of 4"):
+        grid(tiles, 4)

@@ -35,7 +35,7 @@ class SheetsArgs:
     resolution: int = 256
     """Pixels per side of one picture."""
     samples: bool = False
-    """Also the sample sets: 64 faces and 8 heads from 12 sides, in EG3D's format, with geometry for the heads."""
+    """Also the sample sets: 64 faces and 8 heads from 12 sides, in EG3D's format."""
     workers: int = 0
     """Processes; 0 takes one per processor core."""
 
@@ -83,7 +83,7 @@ def run(args: SheetsArgs) -> None:
     print(f"{args.out / 'faces_16.png'}\n{args.out / 'heads_6x8.png'}")
     if not args.samples:
         return
-    for name, count, geometry in (("faces", FACES, False), ("heads", HEADS * VIEWS, True)):
+    for name, count in (("faces", FACES), ("heads", HEADS * VIEWS)):
         folder = args.out / name
         make_data(
             MakeDataArgs(
@@ -94,7 +94,6 @@ def run(args: SheetsArgs) -> None:
                 views=VIEWS,
                 workers=args.workers,
                 format="jpg",
-                geometry=geometry,
             )
         )
         print(folder)
