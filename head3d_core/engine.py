@@ -297,7 +297,8 @@ class Engine:
         value = losses.discriminator_loss(real, fake)
         self.d[domain].descend(value)
         self.d[domain].update(self.bad)
-        self.ada[domain].observe(real)
+        if self.recipe.ada_target > 0:
+            self.ada[domain].observe(real)
         self.meters.add(f"d_loss_{spec.name}", value)
         self.meters.add(f"sign_real_{spec.name}", real.sign().mean())
         self.meters.add(f"sign_fake_{spec.name}", fake.sign().mean())
