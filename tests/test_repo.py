@@ -148,6 +148,21 @@ def test_pins_satisfy_what_the_package_asks_for() -> None:
         assert need.specifier.contains(pins[name]), f"{need} against {pins[name]}"
 
 
+def test_pins_install_on_every_python_3_11() -> None:
+    """Debian 12 brings 3.11.2: a pin that asks for a later patch release would fail there."""
+    from importlib import metadata
+
+    from packaging.specifiers import SpecifierSet
+
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines():
+        name = line.partition("==")[0]
+        try:
+            needs = metadata.metadata(name)["Requires-Python"] if line and line[0] != "#" else None
+        except metadata.PackageNotFoundError:
+            continue  # left out on this platform
+        assert SpecifierSet(needs or "").contains("3.11.0"), f"{name} needs Python {needs}"
+
+
 def test_conda_environment_is_the_same_one() -> None:
     import yaml
 
@@ -206,4 +221,6 @@ def test_syllabus_links_every_notebook_and_nothing_else() -> None:
 def test_links_of_the_readmes_lead_somewhere() -> None:
     for readme in (ROOT / "README.md", ROOT / "notebooks" / "README.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf8")):
-            assert target.startswith("https://") or (readme.parent / target).exists(), f"{readme.name}: {target}"
+            assert target.startswith("https://") or (readme.parent / target).exists(), (
+                f"{readme.name}: {target}"
+            )
