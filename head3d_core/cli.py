@@ -49,6 +49,7 @@ COMMANDS = {
     "make-data": Command(
         "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
     ),
+    "sheets": Command("contact sheets and samples of the head factory", "synth.sheets", "SheetsArgs", "run"),
     "detector-rates": Command(
         "how often a face detector finds our faces, and the backs of our heads",
         "detector_rates",
