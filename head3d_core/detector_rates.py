@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 
 from head3d_core import cameras, detect, files
+from head3d_core.errors import Head3DError
 from head3d_core.synth import make_data, sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
+CARD_MARKS = ("<!-- detector rates -->", "<!-- end of detector rates -->")
 BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
 
@@ -72,6 +74,8 @@ class DetectorRatesArgs:
     """Heads seen once per 15 degrees of |yaw|, and as often again from the back."""
     out: Path = files.DATA / "results" / "detector_rates.json"
     """File to write."""
+    card: Path = files.DATA / "DATA_CARD.md"
+    """Page whose table is brought up to date, where it exists."""
     workers: int = 0
     """Rendering processes; 0 takes one per core."""
 
@@ -199,6 +203,19 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def refresh_card(found: dict[str, Any], card: Path) -> None:
+    """Puts the table of `found` between the two marks of a Markdown page.
+
+    Raises Head3DError if the page has no such marks.
+    """
+    before, start, rest = card.read_text(encoding="utf-8").partition(CARD_MARKS[0])
+    _, end, after = rest.partition(CARD_MARKS[1])
+    if not start or not end:
+        raise Head3DError(f"{card} needs the lines {CARD_MARKS[0]} and {CARD_MARKS[1]} around its table")
+    with files.atomic(card) as temporary:
+        temporary.write_text(f"{before}{start}\n{table(found)}\n{end}{after}", encoding="utf-8")
+
+
 def run(args: DetectorRatesArgs) -> None:
     """The command `detector-rates`: measures, writes the file, prints the table."""
     from head3d_core.synth.pool import Progress
@@ -206,5 +223,7 @@ def run(args: DetectorRatesArgs) -> None:
     found = measure(args, Progress("renders", sys.stderr))
     with files.atomic(args.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if args.card.exists():
+        refresh_card(found, args.card)
     print(table(found))
     print(f"wrote {args.out}")

@@ -125,12 +125,49 @@ def test_rates_by_group_add_up() -> None:
     assert table["gender"]["female"]["found"] == int((probability[women] > 0.9).sum())
 
 
+def _found() -> dict[str, object]:
+    row = {"found": 9, "count": 10, "rate": 0.9, "low": 0.6, "high": 0.98}
+    return {
+        "frontal": {"all": row, "missed seeds": [3], "gender": {"male": row}},
+        "back": {"all": row},
+        "by |yaw|": {"0 to 15": row},
+    }
+
+
+def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
+    from head3d_core import detector_rates
+
+    card = tmp_path / "CARD.md"
+    start, end = detector_rates.CARD_MARKS
+    card.write_text(f"# Card\n{start}\nold\n{end}\nafter\n")
+    for _ in range(2):
+        detector_rates.refresh_card(_found(), card)
+    text = card.read_text()
+    assert text == f"# Card\n{start}\n{detector_rates.table(_found())}\n{end}\nafter\n"
+    assert "| frontal | gender: male | 9 of 10 | 90.0% | 60.0% to 98.0% |" in text
+    card.write_text("# Card")
+    with pytest.raises(Head3DError, match="needs the lines"):
+        detector_rates.refresh_card(_found(), card)
+
+
+def test_the_data_card_shows_the_measured_rates() -> None:
+    """And they are good: fronts look like faces, backs don't."""
+    from head3d_core import detector_rates, files
+
+    found = json.loads((files.DATA / "results" / "detector_rates.json").read_text(encoding="utf-8"))
+    assert detector_rates.table(found) in (files.DATA / "DATA_CARD.md").read_text(encoding="utf-8")
+    assert found["frontal"]["without heavy occlusion"]["rate"] >= 0.97
+    assert found["back"]["all"]["rate"] <= 0.01
+
+
 @pytest.mark.opengl
 @pytest.mark.slow
 def test_the_table_of_the_data_card(tmp_path: Path) -> None:
     from head3d_core import detector_rates
 
-    args = detector_rates.DetectorRatesArgs(frontal=3, heads=1, out=tmp_path / "rates.json", workers=1)
+    args = detector_rates.DetectorRatesArgs(
+        frontal=3, heads=1, out=tmp_path / "rates.json", card=tmp_path / "none.md", workers=1
+    )
     detector_rates.run(args)
     found = json.loads(args.out.read_text())
     assert found["frontal"]["all"]["count"] == 3
