@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,6 @@ def main() -> None:
     images, _ = render_set("faces", range(total), args.resolution, workers=args.workers)
     whole = time.perf_counter() - t
 
-    import moderngl
-
     report = {
         "new_identities_per_s": rate([f[0] for f in found], [f[1] for f in found]),
         "further_views_per_s": rate([f[2] for f in found], [f[3] for f in found]),
@@ -159,7 +158,7 @@ def main() -> None:
         "cpu_cores": cores(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "moderngl": moderngl.__version__,
+        "moderngl": version("moderngl"),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "command": f"python tests/bench/bench_synth.py --workers {args.workers} --resolution {args.resolution}",
