@@ -330,6 +330,19 @@ def _channels_first(grad: Tensor, needed: bool) -> Tensor | None:
     return grad.permute(0, 1, 4, 2, 3) if needed else None
 
 
+def _check_order(planes: Tensor) -> None:
+    """On CUDA gradients are summed with atomics, whose order, and so the last bits, differ from run to run."""
+    strict = (
+        torch.are_deterministic_algorithms_enabled()
+        and not torch.is_deterministic_algorithms_warn_only_enabled()
+    )
+    if planes.is_cuda and strict:
+        raise Head3DError(
+            "the CUDA kernels sum gradients in no fixed order, but torch.use_deterministic_algorithms(True) asks "
+            "for one: turn it off, or train on the CPU"
+        )
+
+
 def _render_rays_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, seeds = inputs[:10]
     ctx.save_for_backward(*tensors, *output, *([] if seeds is None else [seeds]))
@@ -341,6 +354,7 @@ def _render_rays_grad(
 ) -> tuple[Any, ...]:
     saved = list(ctx.saved_tensors)
     tensors, outputs, seeds = saved[:9], saved[9:12], (saved[12] if len(saved) > 12 else None)
+    _check_order(tensors[0])
     planes, weights, rays = (
         ctx.needs_input_grad[0],
         any(ctx.needs_input_grad[1:5]),
@@ -373,6 +387,7 @@ def _sample_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
 
 def _sample_planes_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needs = ctx.needs_input_grad[:2]
+    _check_order(ctx.saved_tensors[0])
     grads = torch.ops.head3d.sample_planes_backward(*ctx.saved_tensors, ctx.axes, ctx.box_warp, grad, *needs)
     return _channels_first(grads[0], needs[0]), grads[1] if needs[1] else None, None, None
 
@@ -384,6 +399,7 @@ def _query_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
 
 def _query_planes_grad(ctx: Any, grad_sigma: Tensor, grad_features: Tensor) -> tuple[Any, ...]:
     planes, weights, points = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5]), ctx.needs_input_grad[5]
+    _check_order(ctx.saved_tensors[0])
     grads = torch.ops.head3d.query_planes_backward(
         *ctx.saved_tensors, *ctx.settings, grad_sigma, grad_features, planes, weights, points
     )

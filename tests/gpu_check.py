@@ -11,6 +11,7 @@ step is timed, writes its log, and does not stop the ones after it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -23,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
 OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
-STEPS = ("build", "tests", "bench", "variants", "sanitizer", "ncu")
+STEPS = ("build", "tests", "mutants", "bench", "variants", "sanitizer", "ncu")
 
-VARIANTS = {"forward3": ["-DHEAD3D_FORWARD_BLOCKS=3"]}
+VARIANTS = {"backward2": ["-DHEAD3D_BACKWARD_BLOCKS=2"]}
 """Launch bounds tried beside the shipped ones (resident blocks a multiprocessor)."""
 
 SECTIONS = (
@@ -58,7 +59,7 @@ def sh(command: list[str], log: str, limit: float, **env: str) -> int:
     return code
 
 
-def compile_all(name: str, defines: list[str], only: str = "*") -> int:
+def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROOT / "csrc") -> int:
     """Every source to an object (in parallel), then one library; `only` limits what is compiled anew."""
     import torch
     from torch.utils.cpp_extension import include_paths, library_paths
@@ -70,7 +71,7 @@ def compile_all(name: str, defines: list[str], only: str = "*") -> int:
         for path in (OBJECTS / "main").glob("*.o"):
             shutil.copy(path, folder)
     home = Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve().parents[1]
-    includes = [f"-I{p}" for p in [ROOT / "csrc", *include_paths(), home / "include"]]
+    includes = [f"-I{p}" for p in [csrc, *include_paths(), home / "include"]]
     major, minor = torch.cuda.get_device_capability()
     common = [
         "-std=c++20",
@@ -81,7 +82,6 @@ def compile_all(name: str, defines: list[str], only: str = "*") -> int:
         *includes,
     ]
     jobs = []
-    csrc = ROOT / "csrc"
     for path in [*csrc.glob("*.cpp"), *csrc.glob("cpu/*_cpu.cpp"), *csrc.glob("cuda/*_cuda.cu")]:
         if not path.match(only):
             continue
@@ -101,7 +101,7 @@ def compile_all(name: str, defines: list[str], only: str = "*") -> int:
         else:
             jobs.append(["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *common, *target])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        codes = list(pool.map(lambda job: sh(job, f"build_{Path(job[-1]).stem}.log", 300), jobs))
+        codes = list(pool.map(lambda job: sh(job, f"build_{name}_{Path(job[-1]).stem}.log", 300), jobs))
     if any(codes):
         return 1
     library = folder / "_C.so"
@@ -132,6 +132,118 @@ def variants() -> int:
         worst |= sh(bench, f"variant_{name}.log", 60, HEAD3D_LIBRARY=str(OBJECTS / name / "_C.so"))
         print((OUT / f"variant_{name}.log").read_text(encoding="utf8"))
     return worst
+
+
+MUTANTS = [
+    # what is broken, file, right, wrong, what to compile, the tests that must see it
+    (
+        "a low-order product dropped",
+        "tile.cuh",
+        "mma_tf32(sum, a.lo, high0, high1);",
+        "",
+        "render_forward",
+        "test_strict",
+    ),
+    (
+        "border texel not masked",
+        "device.cuh",
+        "taps.low_inside ? T(1) - fraction : T(0)",
+        "T(1) - fraction",
+        "planes",
+        "test_points",
+    ),
+    (
+        "colour of the row before a tile",
+        "render_forward_cuda.cu",
+        "g == 7 ? 0.5f",
+        "g == 6 ? 0.5f",
+        "render_forward",
+        "test_strict",
+    ),
+    (
+        "last sample of a full tile",
+        "render_backward_cuda.cu",
+        "start + kRows - 1 == count - 1",
+        "false",
+        "render_backward",
+        "test_strict",
+    ),
+    (
+        "operand's rows swapped",
+        "tile_backward.cuh",
+        "units(unit[0], unit[2], unit[1], unit[3])",
+        "units(unit[0], unit[1], unit[2], unit[3])",
+        "render_backward",
+        "test_strict",
+    ),
+    (
+        "shared texel added for one ray only",
+        "tile.cuh",
+        "if (high_low) on_low += b.weight_high;",
+        "",
+        "render_backward",
+        "test_edge_sizes",
+    ),
+    (
+        "phase of up-sampling ignored",
+        "filters_cuda.cu",
+        "j * kUp + column_phase",
+        "j * kUp",
+        "filters",
+        "test_upfirdn2d",
+    ),
+    (
+        "random stream of the other pass",
+        "march_warp.cuh",
+        "ray.row, kStreamImportance",
+        "ray.row, kStreamDepth",
+        "render_forward",
+        "test_mixed",
+    ),
+]
+
+
+def mutants() -> int:
+    """Kernels with one wrong line each: the named test must fail."""
+
+    def survives(mutant: tuple[str, ...]) -> bool:
+        name, file, right, wrong, source, test = mutant
+        folder = OBJECTS / ("mutant_" + name.replace(" ", "_").replace("'", ""))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(ROOT / "csrc", folder / "csrc")
+        path = folder / "csrc" / "cuda" / file
+        text = path.read_text(encoding="utf8")
+        if text.count(right) != 1:
+            raise SystemExit(
+                f"mutant {name!r}: {right!r} must be in {file} once, found {text.count(right)} times"
+            )
+        path.write_text(text.replace(right, wrong), encoding="utf8")
+        code = compile_all(folder.name + "_build", [], f"{source}_cuda.cu", folder / "csrc")
+        if code == 0:
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "tests/test_ops_cuda.py",
+                "-k",
+                test,
+            ]
+            with open(OUT / (folder.name + ".log"), "w", encoding="utf8") as log:
+                library = str(OBJECTS / (folder.name + "_build") / "_C.so")
+                code = subprocess.run(
+                    command, stdout=log, stderr=log, cwd=ROOT, timeout=120,
+                    env={**os.environ, "HEAD3D_LIBRARY": library, "OMP_NUM_THREADS": "1"},
+                ).returncode  # fmt: skip
+            print(f"  {name}: {'caught by ' + test if code == 1 else f'NOT CAUGHT ({code})'}", flush=True)
+            return code != 1
+        return True
+
+    with ThreadPoolExecutor(len(MUTANTS)) as pool:
+        return int(any(pool.map(survives, MUTANTS)))
 
 
 def tests() -> int:
@@ -183,29 +295,26 @@ def sanitizer() -> int:
     return worst
 
 
+COUNTERS = (
+    "Duration", "Compute (SM) Throughput", "L1/TEX Cache Throughput", "L2 Cache Throughput", "DRAM Throughput",
+    "Registers Per Thread", "Achieved Occupancy", "L1/TEX Hit Rate", "L2 Hit Rate", "Issue Slots Busy",
+    "Executed Ipc Active",
+)  # fmt: skip
+
+
 def ncu() -> int:
+    """Hardware counters of the ray kernels at the benchmark's size, into ncu.json beside the full report."""
     code = sh(["ncu", *NCU, sys.executable, __file__, "--profiled"], "ncu.txt", 150)
-    wanted = [
-        *(
-            "render_tiles",
-            "Duration",
-            "Compute (SM) Throughput",
-            "L1/TEX Cache Throughput",
-            "L2 Cache Throughput",
-        ),
-        *(
-            "DRAM Through",
-            "Registers Per",
-            "Achieved Occ",
-            "L1/TEX Hit",
-            "L2 Hit",
-            "Issue Slots Busy",
-            "Executed Ipc",
-        ),
-    ]
+    kernels: list[dict[str, str]] = []
     for line in (OUT / "ncu.txt").read_text(encoding="utf8", errors="replace").splitlines():
-        if any(word in line for word in wanted):
-            print(" ".join(line.split())[:110])
+        text = " ".join(line.split())
+        if "render_tiles" in text and "Context" in text:
+            kernels.append({"kernel": text.split("::")[-1].split("(")[0]})
+        for counter in COUNTERS:
+            if kernels and text.startswith(counter + " "):
+                kernels[-1][counter] = text[len(counter) + 1 :]
+    (RESULTS / "ncu.json").write_text(json.dumps(kernels, indent=1) + "\n", encoding="utf8")
+    print(json.dumps(kernels, indent=0))
     return code
 
 

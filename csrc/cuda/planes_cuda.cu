@@ -151,12 +151,12 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
   extern __shared__ __align__(16) unsigned char shared[];
   auto& forward = *reinterpret_cast<ForwardWeights<P>*>(shared);
   auto& backward = *reinterpret_cast<BackwardWeights<P>*>(shared + sizeof(forward));
-  auto* tiles = reinterpret_cast<TileMemory*>(shared + sizeof(forward) + sizeof(backward));
+  auto* tiles = reinterpret_cast<TileMemory<P>*>(shared + sizeof(forward) + sizeof(backward));
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-  TileMemory& tile = tiles[warp];
+  TileMemory<P>& tile = tiles[warp];
   load_decoder(forward, decoder);
   load_backward(backward, decoder);
-  for (int i = lane; i < static_cast<int>(sizeof(TileMemory) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
+  for (int i = lane; i < static_cast<int>(sizeof(TileMemory<P>) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
   __syncthreads();
   const int64_t total = args.images * args.count;
   WeightSums sums;
@@ -172,10 +172,10 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
       for (int k = 0; k < 3; ++k) points[half][k] = args.points[3 * i + k];
       gather(planes, images[half], points[half], args.axes, args.scale, t, x[half]);
     }
-    store_inputs<P>(tile, x[0], x[1], lane);
+    store_inputs(tile, x[0], x[1], lane);
     Decoded decoded;
     decode(forward, x[0], x[1], lane, true, decoded,
-           [&](int j, const float(&h)[4]) { store_pair<P>(tile.hidden, kHiddenStride, 8 * j, h, lane); });
+           [&](int j, const float(&h)[4]) { store_hidden(tile, j, h, lane); });
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t i = first + g + 8 * half;
@@ -397,7 +397,7 @@ template <typename P>
 void launch_query_tiles_backward(const Query& query, const TileView<const P>& view, const TileView<float>& grad_view,
                                  const DecoderGrads<float>& grads, const Tensor& grad_sigma, const Tensor& grad_colours,
                                  float* grad_points, cudaStream_t stream) {
-  const size_t memory = sizeof(ForwardWeights<P>) + sizeof(BackwardWeights<P>) + kBackwardWarps * sizeof(TileMemory);
+  const size_t memory = sizeof(ForwardWeights<P>) + sizeof(BackwardWeights<P>) + kBackwardWarps * sizeof(TileMemory<P>);
   const auto kernel = query_tiles_backward_kernel<P>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
              "shared memory for query_planes_backward");

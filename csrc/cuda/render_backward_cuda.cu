@@ -16,14 +16,17 @@ namespace head3d {
 namespace {
 
 #ifndef HEAD3D_BACKWARD_BLOCKS
-#define HEAD3D_BACKWARD_BLOCKS 2
+#define HEAD3D_BACKWARD_BLOCKS 3
 #endif
+// Blocks that a multiprocessor of the H100 has shared memory for.
+template <typename P>
+constexpr int kBlocks = kExact<P> ? 2 : HEAD3D_BACKWARD_BLOCKS;
 
 template <typename P>
 struct BlockMemory {
   ForwardWeights<P> forward;
   BackwardWeights<P> backward;
-  TileMemory tiles[kBackwardWarps];
+  TileMemory<P> tiles[kBackwardWarps];
 };
 
 constexpr int kRows = kTile / 2;  // samples of each ray in a tile
@@ -168,15 +171,15 @@ __device__ __forceinline__ void add_ray_grads(const TileView<const P>& planes, c
 
 // kRays: gradients of origins and directions too, which read the texels again.
 template <typename P, bool kRays>
-__global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void render_tiles_backward_kernel(
+__global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_backward_kernel(
     TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> args, RenderGrads<float> grads, int side) {
   extern __shared__ __align__(16) unsigned char shared[];
   auto& memory = *reinterpret_cast<BlockMemory<P>*>(shared);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-  TileMemory& tile = memory.tiles[warp];
+  TileMemory<P>& tile = memory.tiles[warp];
   load_decoder(memory.forward, args);
   load_backward(memory.backward, args);
-  for (int i = lane; i < static_cast<int>(sizeof(TileMemory) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
+  for (int i = lane; i < static_cast<int>(sizeof(TileMemory<P>) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
   __syncthreads();
   const int ray_floats = RaySamples::floats(args.samples, args.fine_samples);
   float* lists = reinterpret_cast<float*>(shared + sizeof(memory)) + 2 * warp * ray_floats;
@@ -229,10 +232,10 @@ __global__ __launch_bounds__(32 * kBackwardWarps, HEAD3D_BACKWARD_BLOCKS) void r
         gather(planes, image, point0, args.axes, scale, t, x0);
         point_at(ray[1], depth1, point1);
         gather(planes, image, point1, args.axes, scale, t, x1);
-        if (needs_weights) store_inputs<P>(tile, x0, x1, lane);
+        if (needs_weights) store_inputs(tile, x0, x1, lane);
         Decoded decoded;
         decode(memory.forward, x0, x1, lane, true, decoded, [&](int j, const float(&h)[4]) {
-          store_pair<P>(tile.hidden, kHiddenStride, 8 * j, h, lane);
+          store_hidden(tile, j, h, lane);
         });
         float dot0 = 0.f, dot1 = 0.f;
         const float colour_scale = static_cast<float>(kColourScale), shift = static_cast<float>(kColourShift);

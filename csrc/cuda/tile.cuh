@@ -6,7 +6,8 @@
 // together in memory for samples g and g + 8, and what it has read already is its share of the operand. Nothing passes
 // through shared memory between planes and pixel.
 //
-// P = half: mixed precision: planes, decoder weights and hidden units in half, sums in float.
+// P = half: mixed precision: planes, hidden units and the weights of the colours in half, sums in float. The first layer
+// splits its factors into two halves each, as sigma's error is the one that shows; sigma itself is summed in float.
 // P = float: strict: every factor is split into two TF32 numbers, a = hi + lo, and a b = hi hi + hi lo + lo hi; what is
 // dropped, lo lo, is below 2^-22 |a b|, so the products are as good as float's own.
 #pragma once
@@ -67,6 +68,9 @@ __device__ __forceinline__ uint32_t pack_half(float low, float high) {
   const __half2 pair = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
+
+// What rounding to half leaves of x.
+__device__ __forceinline__ float rest_of_half(float x) { return x - __half2float(__float2half_rn(x)); }
 
 // sum [16, 8] += a [16, 16] b [16, 8], half factors
 __device__ __forceinline__ void mma_half(float* sum, const uint32_t* a, uint32_t b0, uint32_t b1) {
@@ -327,6 +331,7 @@ struct ForwardWeights;
 template <>
 struct ForwardWeights<__half> {
   uint4 w0[8 * 32];      // hidden units 8 j ..: [j][lane], words: two per step of 16 channels
+  uint4 w0_rest[8 * 32];  // what rounding w0 to half left
   uint4 w1[4 * 2 * 32];  // hidden units 16 s ..: [s][half][lane], words: two per 8 features
   float b0[kHidden], sigma[kHidden], b1[1 + kFeatures];
 };
@@ -342,8 +347,9 @@ __device__ __forceinline__ void load_decoder(ForwardWeights<__half>& w, const Re
   for (int i = threadIdx.x; i < 8 * 32 * 4; i += blockDim.x) {
     const int word = i & 3, lane = (i >> 2) & 31, j = i >> 7, t = lane & 3;
     const float* row = args.w0 + (8 * j + (lane >> 2)) * kChannels;
-    reinterpret_cast<uint32_t*>(w.w0)[i] =
-        pack_half(row[channel_of<__half>(t, 2 * word)], row[channel_of<__half>(t, 2 * word + 1)]);
+    const float a = row[channel_of<__half>(t, 2 * word)], b = row[channel_of<__half>(t, 2 * word + 1)];
+    reinterpret_cast<uint32_t*>(w.w0)[i] = pack_half(a, b);
+    reinterpret_cast<uint32_t*>(w.w0_rest)[i] = pack_half(rest_of_half(a), rest_of_half(b));
   }
   for (int i = threadIdx.x; i < 4 * 2 * 32 * 4; i += blockDim.x) {
     const int word = i & 3, lane = (i >> 2) & 31, half = (i >> 7) & 1, s = i >> 8;
@@ -389,7 +395,11 @@ __device__ __forceinline__ void hidden_units(const ForwardWeights<P>& w, const A
     mma_float<true>(h, operand[2], high.x, high.y);
     mma_float<true>(h, operand[3], high.z, high.w);
   } else {
-    const uint4 b = w.w0[j * 32 + lane];
+    const uint4 b = w.w0[j * 32 + lane], rest = w.w0_rest[j * 32 + lane];
+    mma_half(h, operand[2], b.x, b.y);  // 2, 3: what rounding the features left
+    mma_half(h, operand[3], b.z, b.w);
+    mma_half(h, operand[0], rest.x, rest.y);
+    mma_half(h, operand[1], rest.z, rest.w);
     mma_half(h, operand[0], b.x, b.y);
     mma_half(h, operand[1], b.z, b.w);
   }
@@ -432,13 +442,16 @@ __device__ __forceinline__ void decode(const ForwardWeights<P>& w, const float (
       }
     }
   } else {
-    uint32_t operand[2][4];
+    uint32_t operand[4][4];
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      operand[s][0] = pack_half(x0[4 * s], x0[4 * s + 1]);
-      operand[s][1] = pack_half(x1[4 * s], x1[4 * s + 1]);
-      operand[s][2] = pack_half(x0[4 * s + 2], x0[4 * s + 3]);
-      operand[s][3] = pack_half(x1[4 * s + 2], x1[4 * s + 3]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float(&x)[kSlots] = i & 1 ? x1 : x0;
+        const float a = x[4 * s + (i & 2)], b = x[4 * s + (i & 2) + 1];
+        operand[s][i] = pack_half(a, b);
+        operand[s + 2][i] = pack_half(rest_of_half(a), rest_of_half(b));
+      }
     }
 #pragma unroll
     for (int s = 0; s < 4; ++s) {

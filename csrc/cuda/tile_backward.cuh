@@ -6,6 +6,8 @@
 // Factors are TF32 numbers (mixed) or pairs of them (strict); small gradients are safe, as TF32 has float's range.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/tile.cuh"
 
 namespace head3d {
@@ -16,28 +18,57 @@ constexpr int kBackwardWarps = 4;  // kHidden / 16: each owns 16 hidden units of
 constexpr int kHiddenStride = kHidden + 8, kNarrowStride = kFeatures + 8;
 static_assert(kChannels == kFeatures, "features and inputs of a tile share one stride");
 
-struct TileMemory {
-  float hidden[kTile * kHiddenStride];       // [sample][unit]
-  float grad_hidden[kTile * kHiddenStride];  // before the softplus
-  float grad_out[kTile * kNarrowStride];     // [sample][feature], then sigma, then seven zeros
-  float inputs[kTile * kNarrowStride];       // [sample][8 t + slot]
-};
+// What is kept of the forward pass: in mixed precision in half, which has TF32's precision and, for these, range enough.
+// That leaves room for three blocks on a multiprocessor instead of two.
+template <typename P>
+using Kept = std::conditional_t<kExact<P>, float, __half>;
 
 template <typename P>
-struct BackwardWeights {
-  float4 w1[8 * 2 * 32];  // [j][half][lane]: features 8 q + 2 t, + 1 to hidden unit 8 j + g, q = 2 half, 2 half + 1
-  float4 w0[8 * 2 * 32];  // [j][half][lane]: hidden units 8 j + 2 t, + 1 to the channel of column g
+struct alignas(16) TileMemory {
+  float grad_hidden[kTile * kHiddenStride];  // [sample][unit], before the softplus
+  float grad_out[kTile * kNarrowStride];     // [sample][feature], then sigma, then seven zeros
+  Kept<P> hidden[kTile * kHiddenStride];     // [sample][unit]
+  Kept<P> inputs[kTile * kNarrowStride];     // [sample][8 t + slot]
 };
+
+// Right operands of the two products of decode_backward, eight numbers a lane.
+//   w1: for j and q, features 8 q + 2 t, + 1 to hidden unit 8 j + g
+//   w0: for j and q, hidden units 8 j + 2 t, + 1 to the channel of column g
+template <typename P>
+struct alignas(16) BackwardWeights {
+  Kept<P> w1[8 * 32 * 8], w0[8 * 32 * 8];
+
+  // Place of number `i` (q = i / 2) of a lane: 16 bytes of neighbouring lanes lie together.
+  __device__ static int place(int j, int lane, int i) {
+    return kExact<P> ? ((2 * j + (i >> 2)) * 32 + lane) * 4 + (i & 3) : (j * 32 + lane) * 8 + i;
+  }
+};
+
+__device__ __forceinline__ void read_operand(const float* from, int j, int lane, float (&out)[8]) {
+  const float4 low = reinterpret_cast<const float4*>(from)[(2 * j) * 32 + lane];
+  const float4 high = reinterpret_cast<const float4*>(from)[(2 * j + 1) * 32 + lane];
+  out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+  out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+}
+
+__device__ __forceinline__ void read_operand(const __half* from, int j, int lane, float (&out)[8]) {
+  const uint4 bits = reinterpret_cast<const uint4*>(from)[j * 32 + lane];
+  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
+    out[2 * i] = pair.x;
+    out[2 * i + 1] = pair.y;
+  }
+}
 
 template <typename P>
 __device__ __forceinline__ void load_backward(BackwardWeights<P>& w, const RenderArgs<float>& args) {
-  for (int i = threadIdx.x; i < 8 * 2 * 32 * 4; i += blockDim.x) {
-    const int word = i & 3, lane = (i >> 2) & 31, half = (i >> 7) & 1, j = i >> 8;
-    const int g = lane >> 2, t = lane & 3, q = 2 * half + (word >> 1), odd = word & 1;
-    const float a = args.w1[(1 + 8 * q + 2 * t + odd) * kHidden + 8 * j + g];
-    const float b = args.w0[(8 * j + 2 * t + odd) * kChannels + channel_of<P>(g >> 1, 2 * q + (g & 1))];
-    reinterpret_cast<float*>(w.w1)[i] = kExact<P> ? a : to_tf32(a);
-    reinterpret_cast<float*>(w.w0)[i] = kExact<P> ? b : to_tf32(b);
+  for (int n = threadIdx.x; n < 8 * 32 * 8; n += blockDim.x) {
+    const int i = n & 7, lane = (n >> 3) & 31, j = n >> 8, g = lane >> 2, t = lane & 3, q = i >> 1, odd = i & 1;
+    const int place = BackwardWeights<P>::place(j, lane, i);
+    w.w1[place] = static_cast<Kept<P>>(args.w1[(1 + 8 * q + 2 * t + odd) * kHidden + 8 * j + g]);
+    w.w0[place] = static_cast<Kept<P>>(args.w0[(8 * j + 2 * t + odd) * kChannels + channel_of<P>(g >> 1, 2 * q + (g & 1))]);
   }
 }
 
@@ -47,28 +78,46 @@ __device__ __forceinline__ float stored(float x) {
   return kExact<P> ? x : to_tf32(x);
 }
 
+__device__ __forceinline__ void write_two(float* to, float a, float b) { *reinterpret_cast<float2*>(to) = make_float2(a, b); }
+__device__ __forceinline__ void write_two(__half* to, float a, float b) {
+  *reinterpret_cast<__half2*>(to) = __floats2half2_rn(a, b);
+}
+__device__ __forceinline__ float2 read_two(const float* from) { return *reinterpret_cast<const float2*>(from); }
+__device__ __forceinline__ float2 read_two(const __half* from) {
+  return __half22float2(*reinterpret_cast<const __half2*>(from));
+}
+
 template <typename P>
-__device__ __forceinline__ void store_inputs(TileMemory& tile, const float (&x0)[kSlots], const float (&x1)[kSlots], int lane) {
-  float* row0 = tile.inputs + (lane >> 2) * kNarrowStride + 8 * (lane & 3);
+__device__ __forceinline__ void store_inputs(TileMemory<P>& tile, const float (&x0)[kSlots], const float (&x1)[kSlots],
+                                             int lane) {
+  Kept<P>* row0 = tile.inputs + (lane >> 2) * kNarrowStride + 8 * (lane & 3);
 #pragma unroll
   for (int i = 0; i < kSlots; i += 2) {
-    *reinterpret_cast<float2*>(row0 + i) = make_float2(stored<P>(x0[i]), stored<P>(x0[i + 1]));
-    *reinterpret_cast<float2*>(row0 + 8 * kNarrowStride + i) = make_float2(stored<P>(x1[i]), stored<P>(x1[i + 1]));
+    write_two(row0 + i, x0[i], x0[i + 1]);
+    write_two(row0 + 8 * kNarrowStride + i, x1[i], x1[i + 1]);
   }
+}
+
+// Hidden units 8 j + 2 t, + 1 of rows g and g + 8.
+template <typename P>
+__device__ __forceinline__ void store_hidden(TileMemory<P>& tile, int j, const float (&h)[4], int lane) {
+  Kept<P>* row0 = tile.hidden + (lane >> 2) * kHiddenStride + 8 * j + 2 * (lane & 3);
+  write_two(row0, h[0], h[1]);
+  write_two(row0 + 8 * kHiddenStride, h[2], h[3]);
 }
 
 // Two columns of rows g and g + 8, as a result of mma leaves them.
 template <typename P>
 __device__ __forceinline__ void store_pair(float* tile, int stride, int column, const float* v, int lane) {
   float* row0 = tile + (lane >> 2) * stride + column + 2 * (lane & 3);
-  *reinterpret_cast<float2*>(row0) = make_float2(stored<P>(v[0]), stored<P>(v[1]));
-  *reinterpret_cast<float2*>(row0 + 8 * stride) = make_float2(stored<P>(v[2]), stored<P>(v[3]));
+  write_two(row0, stored<P>(v[0]), stored<P>(v[1]));
+  write_two(row0 + 8 * stride, stored<P>(v[2]), stored<P>(v[3]));
 }
 
 // Gradient of the tile's features from those of its logits and sigmas; fills tile.grad_out and tile.grad_hidden.
 // `tile.hidden` holds the hidden units. grad0, grad1: rows g and g + 8, the lane's 8 channels.
 template <typename P>
-__device__ __forceinline__ void decode_backward(const ForwardWeights<P>& forward, const BackwardWeights<P>& w, TileMemory& tile,
+__device__ __forceinline__ void decode_backward(const ForwardWeights<P>& forward, const BackwardWeights<P>& w, TileMemory<P>& tile,
                                                 const float (&grad_logits)[16], float grad_sigma0, float grad_sigma1, int lane,
                                                 float (&grad0)[kSlots], float (&grad1)[kSlots]) {
   const int g = lane >> 2, t = lane & 3;
@@ -88,16 +137,12 @@ __device__ __forceinline__ void decode_backward(const ForwardWeights<P>& forward
   for (int j = 0; j < 8; ++j) {
     const float2 to_sigma = *reinterpret_cast<const float2*>(&forward.sigma[8 * j + 2 * t]);
     float unit[4] = {grad_sigma0 * to_sigma.x, grad_sigma0 * to_sigma.y, grad_sigma1 * to_sigma.x, grad_sigma1 * to_sigma.y};
-    {
-      const float4 low = w.w1[(2 * j) * 32 + lane], high = w.w1[(2 * j + 1) * 32 + lane];
-      mma_float<kExact<P>>(unit, logits[0], low.x, low.y);
-      mma_float<kExact<P>>(unit, logits[1], low.z, low.w);
-      mma_float<kExact<P>>(unit, logits[2], high.x, high.y);
-      mma_float<kExact<P>>(unit, logits[3], high.z, high.w);
-    }
-    const float* row0 = tile.hidden + g * kHiddenStride + 8 * j + 2 * t;
-    const float2 h0 = *reinterpret_cast<const float2*>(row0);
-    const float2 h1 = *reinterpret_cast<const float2*>(row0 + 8 * kHiddenStride);
+    float right[8];
+    read_operand(w.w1, j, lane, right);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) mma_float<kExact<P>>(unit, logits[q], right[2 * q], right[2 * q + 1]);
+    const Kept<P>* row0 = tile.hidden + g * kHiddenStride + 8 * j + 2 * t;
+    const float2 h0 = read_two(row0), h1 = read_two(row0 + 8 * kHiddenStride);
     // softplus' = sigmoid = 1 - e^-softplus
     unit[0] *= 1.f - fast_exp2(-kLog2e * h0.x);
     unit[1] *= 1.f - fast_exp2(-kLog2e * h0.y);
@@ -105,11 +150,9 @@ __device__ __forceinline__ void decode_backward(const ForwardWeights<P>& forward
     unit[3] *= 1.f - fast_exp2(-kLog2e * h1.y);
     store_pair<P>(tile.grad_hidden, kHiddenStride, 8 * j, unit, lane);
     const Left units(unit[0], unit[2], unit[1], unit[3]);
-    const float4 low = w.w0[(2 * j) * 32 + lane], high = w.w0[(2 * j + 1) * 32 + lane];
-    mma_float<kExact<P>>(features, units, low.x, low.y);
-    mma_float<kExact<P>>(features + 4, units, low.z, low.w);
-    mma_float<kExact<P>>(features + 8, units, high.x, high.y);
-    mma_float<kExact<P>>(features + 12, units, high.z, high.w);
+    read_operand(w.w0, j, lane, right);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) mma_float<kExact<P>>(features + 4 * q, units, right[2 * q], right[2 * q + 1]);
   }
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
@@ -129,21 +172,22 @@ struct WeightSums {
 
   // Adds the tiles of all warps. The block must have met before, and must meet again before a tile is overwritten.
   template <typename P>
-  __device__ __forceinline__ void add(const TileMemory* tiles, int warp, int lane) {
+  __device__ __forceinline__ void add(const TileMemory<P>* tiles, int warp, int lane) {
     const int g = lane >> 2, t = lane & 3, unit = 16 * warp + g;
 #pragma unroll 1
     for (int step = 0; step < 2 * kBackwardWarps; ++step) {
-      const TileMemory& tile = tiles[step >> 1];
+      const TileMemory<P>& tile = tiles[step >> 1];
       const int row = 8 * (step & 1) + t;
-      const float* h = tile.hidden + row * kHiddenStride + unit;
+      const Kept<P>* h = tile.hidden + row * kHiddenStride + unit;
       const float* gh = tile.grad_hidden + row * kHiddenStride + unit;
-      const LeftOperand<kExact<P>> hidden(h[0], h[8], h[4 * kHiddenStride], h[4 * kHiddenStride + 8]);
+      const LeftOperand<kExact<P>> hidden(static_cast<float>(h[0]), static_cast<float>(h[8]),
+                                          static_cast<float>(h[4 * kHiddenStride]), static_cast<float>(h[4 * kHiddenStride + 8]));
       const float a[4] = {gh[0], gh[8], gh[4 * kHiddenStride], gh[4 * kHiddenStride + 8]};
       const LeftOperand<kExact<P>> grad_hidden(a[0], a[1], a[2], a[3]);
       b0[0] += a[0] + a[2];
       b0[1] += a[1] + a[3];
       const float* out = tile.grad_out + row * kNarrowStride + g;
-      const float* in = tile.inputs + row * kNarrowStride + g;
+      const Kept<P>* in = tile.inputs + row * kNarrowStride + g;
 #pragma unroll
       for (int q = 0; q < 5; ++q) {
         const float low = out[8 * q], high = out[8 * q + 4 * kNarrowStride];
@@ -151,7 +195,9 @@ struct WeightSums {
         if (warp == 0) b1[q] += low + high;
       }
 #pragma unroll
-      for (int q = 0; q < 4; ++q) mma_float<kExact<P>>(w0[q], grad_hidden, in[8 * q], in[8 * q + 4 * kNarrowStride]);
+      for (int q = 0; q < 4; ++q) {
+        mma_float<kExact<P>>(w0[q], grad_hidden, static_cast<float>(in[8 * q]), static_cast<float>(in[8 * q + 4 * kNarrowStride]));
+      }
     }
   }
 
