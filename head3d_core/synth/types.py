@@ -104,6 +104,6 @@ class HeadGeometry:
     occluder: Mesh
     """Coarse mesh for light and shadow (unsubdivided bust and accessories)."""
     hair: Floats
-    """[S, P, 4] strands: xyz (dm) and width (dm; negative marks brows; the renderer tapers it to the tip). P >= 2; S may
-    be 0."""
+    """[S, P, 4] strands: xyz (dm) and width (dm; negative marks brows; the renderer tapers it to the tip). P >= 2;
+    S may be 0."""
     material: Material
