@@ -18,20 +18,24 @@ stored_bytes = Exercise(
     cases=[(4096, 96, 32, 64, 33), (1, 1, 1, 1, 1), (256, 24, 8, 16, 9)],
     mistakes=[
         Mistake(
-            lambda r, s, c, h, o: _stored_bytes(r, s, c, h, o) // 4, "float32 takes 4 bytes, not 1: count bytes, not numbers"
+            lambda r, s, c, h, o: _stored_bytes(r, s, c, h, o) // 4,
+            "float32 takes 4 bytes, not 1: count bytes, not numbers",
         ),
         Mistake(
             lambda r, s, c, h, o: 4 * r * s * (c + c + h + o),
             "each of the three planes is read into its own array before the mean is taken",
         ),
         Mistake(
-            lambda r, s, c, h, o: 4 * r * (4 * c + h + o), "every sample along the ray has its own values, not every ray"
+            lambda r, s, c, h, o: 4 * r * (4 * c + h + o),
+            "every sample along the ray has its own values, not every ray",
         ),
     ],
 )
 
 
-def _texel_offset(plane: int, row: int, column: int, channel: int, channels: int, height: int, width: int) -> int:
+def _texel_offset(
+    plane: int, row: int, column: int, channel: int, channels: int, height: int, width: int
+) -> int:
     return ((plane * height + row) * width + column) * channels + channel
 
 
@@ -41,13 +45,15 @@ texel_offset = Exercise(
     mistakes=[
         Mistake(
             lambda p, r, q, k, c, h, w: ((p * c + k) * h + r) * w + q,
-            "that is channels first: neighbouring channels of a texel are then h * w numbers apart, one cache line each",
+            "that is channels first: neighbouring channels of a texel are then h * w numbers apart, a cache line each",
         ),
         Mistake(
-            lambda p, r, q, k, c, h, w: ((p * h + q) * w + r) * c + k, "row and column are exchanged: a row holds `width` texels"
+            lambda p, r, q, k, c, h, w: ((p * h + q) * w + r) * c + k,
+            "row and column are exchanged: a row holds `width` texels",
         ),
         Mistake(
-            lambda p, r, q, k, c, h, w: (r * w + q) * c + k, "planes 1 and 2 start after height * width * channels numbers each"
+            lambda p, r, q, k, c, h, w: (r * w + q) * c + k,
+            "planes 1 and 2 start after height * width * channels numbers each",
         ),
     ],
 )
@@ -71,6 +77,9 @@ colours_needed = Exercise(
             lambda w, t: int((w > t).sum()),
             "each dropped sample is below the tolerance, but together they may not be: bound their sum",
         ),
-        Mistake(lambda w, t: int((w > 0).sum()), "samples of tiny weight may be dropped too, as long as their sum stays below"),
+        Mistake(
+            lambda w, t: int((w > 0).sum()),
+            "samples of tiny weight may be dropped too, as long as their sum stays below",
+        ),
     ],
 )

@@ -27,8 +27,15 @@ def recorded(name: str) -> dict[str, Any]:
 
 def provenance(table: dict[str, Any]) -> str:
     """One line: device, instruction set, torch, date and commit of a recorded table."""
-    parts = [str(table.get("device", "")), str(table.get("instruction_set", "")), f"torch {table.get('torch', '?')}"]
-    return ", ".join([p for p in parts if p and p != "none"]) + f", {table.get('date')}, commit {table.get('commit')}"
+    parts = [
+        str(table.get("device", "")),
+        str(table.get("instruction_set", "")),
+        f"torch {table.get('torch', '?')}",
+    ]
+    return (
+        ", ".join([p for p in parts if p and p != "none"])
+        + f", {table.get('date')}, commit {table.get('commit')}"
+    )
 
 
 def agreement(resolution: int = 16) -> float:
@@ -79,7 +86,7 @@ def speedups(table: dict[str, Any], key: str = "seconds") -> dict[int, float]:
 
 
 def show_code(path: Path | str, first: str, last: str) -> None:
-    """Shows the lines of a C++ or CUDA file from the one that contains `first` through the next that contains `last`."""
+    """Shows a C++ or CUDA file from the line that contains `first` through the next that contains `last`."""
     from IPython.display import Markdown, display
 
     display(Markdown(f"```cpp\n{code_between(path, first, last)}\n```"))
@@ -109,6 +116,7 @@ def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
             continue
         slower = reference[row["op"]]["ms"] / row["ms"]
         lines.append(
-            f"{row['op']:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x{row['eg3d_ms'] / row['ms']:8.1f}x"
+            f"{row['op']:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x"
+            f"{row['eg3d_ms'] / row['ms']:8.1f}x"
         )
     return lines

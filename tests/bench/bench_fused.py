@@ -55,7 +55,9 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Runs every case in a process of its own and prints or writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("BACKEND", "RESOLUTION"), help=argparse.SUPPRESS)
@@ -71,10 +73,20 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for backend in ("reference", "native"):
         for resolution in RESOLUTIONS:
-            command = [sys.executable, __file__, "--one", backend, str(resolution), "--repeats", str(args.repeats)]
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                backend,
+                str(resolution),
+                "--repeats",
+                str(args.repeats),
+            ]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             rows.append({"backend": backend, "resolution": resolution, **found})
-            print(f"{backend:10s} {resolution:4d}² {found['seconds'] * 1e3:9.1f} ms {found['bytes'] / 2**20:8.1f} MiB")
+            print(
+                f"{backend:10s} {resolution:4d}² {found['seconds'] * 1e3:9.1f} ms {found['bytes'] / 2**20:8.1f} MiB"
+            )
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     table = {
         "what": "renderer forward, 48+48 samples, planes 256² x 32 channels, batch 1, float32",
