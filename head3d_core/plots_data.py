@@ -41,9 +41,13 @@ def degrees(camera: Tensor) -> tuple[Tensor, Tensor]:
     return torch.rad2deg(yaw), torch.rad2deg(pitch)
 
 
-def as_signed(image: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W] -> float in [-1, 1], as `plots.image_grid` and the models take it."""
-    return image.float() / 127.5 - 1
+def thumbnails(images: Sequence[Tensor] | Tensor, side: int = 128) -> list[Tensor]:
+    """Pictures uint8 [3, H, W] -> float [3, side, side] in [-1, 1], area-averaged, as `plots.image_grid` takes them."""
+    small = [
+        torch.nn.functional.interpolate(image[None].float(), (side, side), mode="bilinear", antialias=True)[0]
+        for image in images
+    ]
+    return [image / 127.5 - 1 for image in small]
 
 
 # --- cameras ----------------------------------------------------------------------------------------------------------

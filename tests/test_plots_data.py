@@ -56,9 +56,11 @@ def test_side_light() -> None:
     )
 
 
-def test_pixel_helpers() -> None:
-    images = torch.tensor([0, 255], dtype=torch.uint8)[None, None, None].expand(1, 3, 1, 2)
-    assert plots_data.as_signed(images[0])[0, 0].tolist() == [-1, 1]
+def test_thumbnails() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8)[None, None, None].expand(2, 3, 4, 2).repeat(1, 1, 1, 2)
+    (small, _) = plots_data.thumbnails(images, 1)
+    torch.testing.assert_close(small, torch.zeros(3, 1, 1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(plots_data.thumbnails(images, 4)[0], images[0] / 127.5 - 1, rtol=0, atol=1e-5)
 
 
 def test_light_ball() -> None:
