@@ -209,6 +209,22 @@ class Engine:
         with self._autocast():
             return self.discriminators[domain](image, raw, camera).float()
 
+    def _judge_both(
+        self, domain: int, fake: tuple[Tensor, ...], real: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of generated and real (image, raw, camera), in one pass where that changes nothing.
+
+        Taken in turns (fake 0, real 0, fake 1, ...) sample n of 2 N falls into minibatch-std group n mod (2 N / G):
+        even groups hold generated pictures and odd ones real pictures, exactly as in two passes.
+        """
+        if len(fake[0]) % self.preset.discriminator.group_size:
+            return self._judge(domain, *fake), self._judge(domain, *real)
+        image, raw, camera = (
+            torch.stack([f.float(), r], 1).flatten(0, 1) for f, r in zip(fake, real, strict=True)
+        )
+        logits = self._judge(domain, image, raw, camera).unflatten(0, (-1, 2))
+        return logits[:, 0], logits[:, 1]
+
     def _present(
         self, image: Tensor, raw: Tensor, seeds: Tensor, domain: int, blur_raw: bool
     ) -> tuple[Tensor, Tensor]:
@@ -292,8 +308,7 @@ class Engine:
                 out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False
             )
             real_image, real_raw, real_camera = self._real(phase, domain)
-        fake = self._judge(domain, *shown, camera)
-        real = self._judge(domain, real_image, real_raw, real_camera)
+        fake, real = self._judge_both(domain, (*shown, camera), (real_image, real_raw, real_camera))
         value = losses.discriminator_loss(real, fake)
         self.d[domain].descend(value)
         self.d[domain].update(self.bad)

@@ -172,6 +172,14 @@ def test_each_phase_moves_its_own_network_only() -> None:
         )
 
 
+def test_one_pass_of_d_equals_two() -> None:
+    engine = toys.engine(toys.toy_recipe("teacher", batch=8))
+    fake, real = ((torch.randn(8, 3, 64, 64), torch.randn(8, 3, 8, 8), toys.faces(8)[1]) for _ in range(2))
+    together = engine._judge_both(0, fake, real)
+    for a, b in zip(together, (engine._judge(0, *fake), engine._judge(0, *real)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_a_step_repeats_exactly() -> None:
     runs = []
     for _ in range(2):

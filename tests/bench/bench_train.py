@@ -130,6 +130,10 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
         "phase_ms": {k: round(v, 2) for k, v in phases.items()},
         "step_ms": round(seconds * 1e3, 2),
         "images_per_s": round(engine.recipe.batch / seconds, 1),
+        # What the anchors count: G + D + R1 / 16, without the density regularisation.
+        "images_per_s_as_anchored": round(
+            engine.recipe.batch * 1e3 / (phases["g_main"] + phases["d_main"] + phases["d_reg"] / 16), 1
+        ),
         "parameters_m": [
             round(sum(p.numel() for p in n.parameters()) / 1e6, 1)
             for n in (engine.generator, engine.discriminators[0])
@@ -190,7 +194,8 @@ def main() -> None:
     report: dict[str, Any] = {"provenance": provenance(device), "results": {}}
     if first:
         print(json.dumps(report["provenance"]), flush=True)
-        names = ["G ms", "G reg", "D", "R1", "step", "img/s", "target", "GiB"]
+        # "step" and "img/s" include the density regularisation; "anchor" is G + D + R1 / 16, as EG3D's figures are.
+        names = ["G ms", "G reg", "D", "R1", "step", "img/s", "anchor", "target", "GiB"]
         print(
             f"{'setting':<10} {'variant':<18} " + " ".join(f"{n:>7}" for n in names) + "  params M",
             flush=True,
@@ -209,7 +214,8 @@ def main() -> None:
                 continue
             ms = [f"{v:>7.1f}" for v in found["phase_ms"].values()]
             target = SETTINGS[name].target or "-"
-            rest = f"{found['step_ms']:>7.1f} {found['images_per_s']:>7.1f} {target:>7}"
+            rest = f"{found['step_ms']:>7.1f} {found['images_per_s']:>7.1f}"
+            rest += f" {found['images_per_s_as_anchored']:>7.1f} {target:>7}"
             rest += f" {found.get('memory_gib', 0):>7.1f}"
             print(f"{name:<10} {variant:<18} {' '.join(ms)} {rest}  {found['parameters_m']}", flush=True)
             if args.json:  # after each, so that an interrupted run keeps what it has
