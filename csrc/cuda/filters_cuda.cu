@@ -1,70 +1,19 @@
 // FIR resampling and bias + activation on CUDA: the GAN's two operators that are all memory traffic.
-#include "cuda/device.cuh"
+#include "cuda/images.cuh"
 
-#include <cuda_bf16.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 namespace head3d {
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::stable::contiguous;
 
 constexpr int kThreads = 256;
 constexpr double kSlope = 0.2;  // filters.SLOPE
-
-// Sums run in double for double, else in float.
-template <typename S>
-using Wide = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
-template <typename S>
-__device__ __forceinline__ Wide<S> widen(S x) {
-  return static_cast<Wide<S>>(x);
-}
-
-// N values that are read and written at once.
-template <typename S, int N>
-struct alignas(sizeof(S) * N) Pack {
-  S at[N];
-};
-
-// The layout rule of both operators: channels-last stays channels-last, everything else becomes contiguous.
-bool channels_last(const Tensor& x) { return x.dim() == 4 && x.size(1) > 1 && x.stride(1) == 1; }
-
-Tensor in_layout(const Tensor& x, bool last) { return last ? contiguous(x, MemoryFormat::ChannelsLast) : contiguous(x); }
-
-Tensor empty_image(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef size, bool last) {
-  return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-                              last ? std::optional(MemoryFormat::ChannelsLast) : std::nullopt);
-}
-
-// Calls run(S{}) with the element type of x.
-template <typename Run>
-void with_type(const Tensor& x, const char* op, Run run) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return run(float{});
-    case ScalarType::Double:
-      return run(double{});
-    case ScalarType::Half:
-      return run(__half{});
-    case ScalarType::BFloat16:
-      return run(__nv_bfloat16{});
-    default:
-      STD_TORCH_CHECK(false, op, " takes float32, float64, float16 or bfloat16, got ",
-                      torch::headeronly::toString(x.scalar_type()));
-  }
-}
-
-template <typename S>
-S* data_of(const Tensor& x) {
-  return static_cast<S*>(const_cast<void*>(x.const_data_ptr()));
-}
 
 // ---- bias and activation --------------------------------------------------------------------------------------------
 
@@ -119,8 +68,6 @@ __global__ void bias_act_backward_kernel(const S* grad, const S* output, S* out,
     *reinterpret_cast<Pack<S, N>*>(out + i) = values;
   }
 }
-
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 Tensor bias_act_cuda(Tensor x_in, std::optional<Tensor> bias_in, int64_t kind, double gain, std::optional<double> limit) {
   const Activation act = activation_of(kind, gain, limit);

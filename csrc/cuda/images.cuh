@@ -1,12 +1,12 @@
 // What the operators on images share: element types, packs of values that move at once, and the layout rule.
 #pragma once
 
+#include "cuda/device.cuh"
+
 #include <cuda_bf16.h>
 
 #include <optional>
 #include <type_traits>
-
-#include "cuda/device.cuh"
 
 namespace head3d {
 

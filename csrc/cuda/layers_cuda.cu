@@ -2,15 +2,14 @@
 // and limit in one pass, and all its gradients in another. Memory traffic is everything here.
 //
 // Sums over pixels are made without atomics: each block writes its own, and a second kernel adds them in a fixed order.
+#include "cuda/images.cuh"
+
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <limits>
 #include <tuple>
-
-#include "common/random.h"
-#include "cuda/images.cuh"
 
 namespace head3d {
 namespace {
@@ -123,7 +122,7 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
                                                                         Layer<Wide<S>> a, int groups, int chunks,
                                                                         int64_t chunk_pixels) {
   using W = Wide<S>;
-  __shared__ W shared[V * 2 * kThreads];
+  __shared__ W shared[V * (kThreads + kThreads / 4)];  // at most kThreads / 4 groups, see Division
   const Place at(a, groups, chunks, chunk_pixels, V);
   W scale[V], bias[V], sum[kSums][V];
 #pragma unroll
@@ -405,41 +404,6 @@ std::tuple<Tensor, Tensor> bias_act_gradients_cuda(Tensor grad, Tensor output, i
   return backward<true>("bias_act_gradients", grad, output, none, activation, gain, limit);
 }
 
-// ---- random numbers -------------------------------------------------------------------------------------------------
-
-template <bool kNormal>
-__global__ __launch_bounds__(kThreads) void random_kernel(const int64_t* seeds /* [N] */, float* out /* [N, rows, columns] */,
-                                                          int64_t total, int64_t rows, int64_t columns, uint32_t stream) {
-  const int64_t step = int64_t(gridDim.x) * kThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < total; i += step) {
-    const int64_t line = i / columns, column = i - line * columns, image = line / rows, row = line - image * rows;
-    const uint32_t key = seed_key(seeds[image]);
-    const float u = uniform(row_key(key, static_cast<uint32_t>(row), stream), static_cast<uint32_t>(column));
-    if constexpr (kNormal) {
-      const float v = uniform(row_key(key, static_cast<uint32_t>(row), stream + 1), static_cast<uint32_t>(column));
-      out[i] = normal(u, v);
-    } else {
-      out[i] = u;
-    }
-  }
-}
-
-template <bool kNormal>
-Tensor random_cuda(Tensor seeds_in, int64_t rows, int64_t columns, int64_t stream) {
-  check_draw(seeds_in, rows, columns, stream);
-  const torch::stable::accelerator::DeviceGuard guard(seeds_in.get_device_index());
-  const Tensor seeds = contiguous(seeds_in);
-  const int64_t size[3] = {seeds.size(0), rows, columns};
-  const Tensor out = torch::stable::empty({size, 3}, ScalarType::Float, std::nullopt, seeds.device());
-  const int64_t total = out.numel();
-  if (total == 0) return out;
-  const unsigned blocks = std::min<unsigned>(blocks_for(total, kThreads), multiprocessors(seeds.get_device_index()) * 32);
-  random_kernel<kNormal><<<blocks, kThreads, 0, current_stream(seeds)>>>(data_of<int64_t>(seeds), data_of<float>(out), total, rows,
-                                                                        columns, static_cast<uint32_t>(stream));
-  check_launch(kNormal ? "normal" : "uniform");
-  return out;
-}
-
 }  // namespace
 }  // namespace head3d
 
@@ -447,6 +411,4 @@ STABLE_TORCH_LIBRARY_IMPL(head3d, CUDA, m) {
   m.impl("layer_epilogue", TORCH_BOX(&head3d::layer_epilogue_cuda));
   m.impl("layer_epilogue_backward", TORCH_BOX(&head3d::layer_epilogue_backward_cuda));
   m.impl("bias_act_gradients", TORCH_BOX(&head3d::bias_act_gradients_cuda));
-  m.impl("uniform", TORCH_BOX(&head3d::random_cuda<false>));
-  m.impl("normal", TORCH_BOX(&head3d::random_cuda<true>));
 }
