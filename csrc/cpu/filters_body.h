@@ -69,7 +69,7 @@ void bias_act_backward(const BiasActJob& job, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const W y = widen(output[i]);
     W g = widen(grad[i]) * (y > W(0) ? gain : small_gain);
-    g = (y < limit) & (y > -limit) ? g : W(0);
+    g = ((y < limit) & (y > -limit)) ? g : W(0);
     narrow(g, out[i]);
   }
 }

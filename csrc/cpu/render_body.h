@@ -74,7 +74,7 @@ void march(int n, const T* depth, const T* sigma, Ray<T>& ray) {
   for (int i = 0; i < n - 1; i += V) {
     const Vec<T> delta = load(depth + i + 1) - load(depth + i);
     const Vec<T> middle = (load(sigma + i + 1) + load(sigma + i)) * T(0.5) - T(1);
-    Vec<T> slope;
+    Vec<T> slope{};
     const Vec<T> density = soft_plus(middle, slope);
     const Vec<T> keep = exponential(-(density * delta));
     store(ray.keep + i, keep);

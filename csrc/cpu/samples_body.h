@@ -200,7 +200,7 @@ void decode_sigma(const Decoder<T>& decoder, int channels, Samples<T>& samples, 
     for (int j = 0; j < hidden; j += V) {
       Vec<T> value;
       if constexpr (kSlope) {
-        Vec<T> slope;
+        Vec<T> slope{};
         value = soft_plus(load(h + j), slope);
         store(samples.slope + int64_t(from + i) * hidden + j, slope);
       } else {

@@ -4,13 +4,15 @@
     python tests/bench/bench_ops.py --device cuda
 
 The scene is haze (no sample is hidden, so the kernel may leave nothing out): the slowest there is. On the CPU each
-instruction set that the processor has is timed, "wall" is the best of the repeats and "cpu" the processor time
-that the best one took, summed over threads: on a quiet machine wall is about cpu / threads.
+instruction set that the processor has is timed. "wall" is the best of the repeats and "cpu" the least processor time,
+summed over threads: on a quiet machine wall is about cpu / threads. The CPU's ratio is one of processor times, which
+other programs on the machine disturb less; the GPU's is one of wall times.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -23,6 +25,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must not count as work
 
 import torch  # noqa: E402
 
@@ -136,6 +140,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.start = torch.cuda.memory_allocated(self.device)
         elif sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept would hide what the call takes
             Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
             self.start = self._resident("VmRSS")
         return self
@@ -209,7 +214,8 @@ def main() -> None:
             os.environ["HEAD3D_CPU_ISA"] = path
             rows[path] = measure(run, "native", device, args.repeats)
         for path, row in rows.items():
-            row["ratio"] = rows["reference"]["wall_ms"] / row["wall_ms"]
+            kind = "wall_ms" if device.type == "cuda" else "cpu_ms"
+            row["ratio"] = rows["reference"][kind] / row[kind]
             figures = (
                 f"{row['wall_ms']:>8.1f} {row['cpu_ms']:>8.1f} {row['ratio']:>6.1f} {row['peak_mib']:>7.0f}"
             )
