@@ -134,6 +134,12 @@ def _rendered(source: str) -> tuple[str, int]:
     return parts[1], int(parts[2])
 
 
+def _stem(source: str, resolution: int, cache: Path | None) -> Path | None:
+    """Where `cache` keeps a rendered set."""
+    name, count = _rendered(source)
+    return cache / f"{name}-{count}-{resolution}" if cache else None
+
+
 def load_images(source: str, resolution: int, cache: Path | None = None) -> tuple[Tensor, Tensor]:
     """Images uint8 [N, 3, R, R] and cameras [N, 25] of a folder, a zip, or `synth:NAME:COUNT` rendered now.
 
@@ -142,7 +148,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     if not source.startswith("synth:"):
         return dataset.load_arrays(source, resolution)
     name, count = _rendered(source)
-    stem = cache / f"{name}-{count}-{resolution}" if cache else None
+    stem = _stem(source, resolution, cache)
     if stem and stem.with_suffix(".labels.npy").is_file():
         images, labels = np.load(stem.with_suffix(".images.npy")), np.load(stem.with_suffix(".labels.npy"))
         return torch.from_numpy(images), torch.from_numpy(labels)
@@ -306,14 +312,12 @@ def _load_pools(
     """Pools of the recipe, the face pool, and what still arrives (not started)."""
     shows = [domain.sources for domain in how.domains if "faces" in domain.sources]
     wait_for = args.data
-    if (
-        args.stream
-        and args.data.startswith("synth:")
-        and world.size == 1
-        and all(s == ("faces",) for s in shows)
-    ):
+    may_arrive = args.data.startswith("synth:") and world.size == 1 and all(s == ("faces",) for s in shows)
+    if args.stream and may_arrive:
         name, count = _rendered(args.data)
-        wait_for = f"synth:{name}:{min(args.stream, count)}"
+        kept = _stem(args.data, side, args.cache)
+        if not (kept and kept.with_suffix(".labels.npy").is_file()):
+            wait_for = f"synth:{name}:{min(args.stream, count)}"
     if shows:
         faces = _load_shared(wait_for, side, args.cache, world)
     else:  # only mapping cameras come from the face set
