@@ -11,9 +11,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import functools
 import random
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+
+# The same examples in every run, and no deadline: a busy machine is not a failing test.
+hypothesis.settings.register_profile("head3d", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("head3d")
 
 
 @functools.cache
