@@ -88,8 +88,10 @@ def march(features: Tensor, sigma: Tensor, depths: Tensor, white_back: bool = Fa
     opacity = weights.sum(-1)
     # matmul rather than multiply-and-sum: no [N, R, S, F] product is stored for the backward pass.
     total = (weights[..., None, :] @ colour)[..., 0, :]
-    depth = (weights * middle).sum(-1) / opacity
-    depth = torch.where(opacity == 0, torch.inf, depth)
+    empty = opacity == 0
+    # Divided by 1 where nothing was met, so that no 0/0 reaches the backward pass.
+    depth = (weights * middle).sum(-1) / torch.where(empty, 1.0, opacity)
+    depth = torch.where(empty, torch.inf, depth)
     if white_back:
         total = total + (1 - opacity)[..., None]
     return March(2 * total - 1, depth, opacity, weights)
@@ -178,7 +180,8 @@ def render_rays(
         Head3DError: wrong shapes, or backend="native" without the extension.
     """
     _check_rays(planes, ray_origins, ray_directions, seeds)
-    near, far = ray_bounds(ray_origins, ray_directions, options)
+    # Where sampling starts and ends is not learned: no gradient passes through it.
+    near, far = (bound.detach() for bound in ray_bounds(ray_origins, ray_directions, options))
     n, count = ray_origins.shape[:2]
     coarse, fine = options.depth_resolution, options.depth_resolution_importance
     noisy = seeds is not None and options.density_noise > 0

@@ -243,3 +243,14 @@ def test_wrong_inputs_are_told_in_one_sentence() -> None:
     leaf = torch.ones(4, 4, requires_grad=True)
     with pytest.raises(ValueError, match="no derivative with respect to its kernel"):
         ops.upfirdn2d(x, leaf, 1, 1, (0, 0, 0, 0), 1.0).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_clamped_halves_pass_no_gradient(path: str, dtype: torch.dtype) -> None:
+    # 256 sqrt(1/2) is no half: a clamped output is stored a little below or above the limit.
+    x = torch.tensor([[1000.0, -5000.0, 3.0]], dtype=dtype, requires_grad=True)
+    y = filters.bias_act(x, None, "lrelu", gain=0.5**0.5, clamp=256.0, backend="native")
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad[0, :2].tolist() == [0.0, 0.0]
+    assert float(x.grad[0, 2]) == 1

@@ -329,3 +329,30 @@ def test_rays_that_are_not_finite_stay_visible() -> None:
         for value in render_rays(planes, w, origins, directions, options, backend="reference"):
             assert bool(torch.isfinite(value[0, good]).all()), "one bad ray spoils the others"
             assert bool(torch.isnan(value[0, 4]).all())
+
+
+def test_rays_that_meet_nothing_have_finite_gradients() -> None:
+    depths = torch.linspace(1, 2, 5, requires_grad=True)
+    sigma = torch.full((1, 1, 5, 1), -300.0, requires_grad=True)
+    found = volume.march(torch.rand(1, 1, 5, 3), sigma, depths.expand(1, 1, 5))
+    assert float(found.opacity.detach()) == 0
+    assert bool(torch.isinf(found.depth).all())
+    volume.clamp_depth(found.depth, depths[:1, None], depths[-1:, None]).sum().backward()
+    assert sigma.grad is not None
+    assert bool(torch.isfinite(sigma.grad).all())
+
+
+def test_no_gradient_through_where_sampling_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planes, w, origins, directions = scene(1)
+    options = dataclasses.replace(SHORT, ray_start="auto", ray_end="auto", depth_resolution_importance=0)
+
+    def gradient() -> Tensor:
+        o = origins.detach().requires_grad_()
+        render_rays(planes, w, o, directions, options, backend="reference").features.sum().backward()
+        assert o.grad is not None
+        return o.grad
+
+    found = gradient()
+    constant = rays.ray_bounds(origins.detach(), directions, options)
+    monkeypatch.setattr(volume, "ray_bounds", lambda *_: constant)
+    assert torch.equal(found, gradient())

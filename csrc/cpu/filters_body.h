@@ -65,7 +65,11 @@ void bias_act_backward(const BiasActJob& job, int64_t begin, int64_t end) {
   using W = Wide<S>;
   const S *grad = static_cast<const S*>(job.x), *output = static_cast<const S*>(job.bias);
   S* out = static_cast<S*>(job.out);
-  const W gain = W(job.gain), small_gain = W(job.gain * job.slope), limit = W(job.limit);
+  const W gain = W(job.gain), small_gain = W(job.gain * job.slope);
+  // The limit as the output holds it: rounded to S, or a clamped output could look as if it were inside.
+  S stored;
+  narrow(W(job.limit), stored);
+  const W limit = widen(stored);
   for (int64_t i = begin; i < end; ++i) {
     const W y = widen(output[i]);
     W g = widen(grad[i]) * (y > W(0) ? gain : small_gain);
