@@ -48,6 +48,17 @@ def _mtcnn(device: str) -> Any:
     return MTCNN(device=torch.device(device))
 
 
+def load(device: str = "cpu") -> None:
+    """Loads the detector, which `find_faces` otherwise does at its first call.
+
+    Do so before opening an OpenGL context in the same process: torchvision brings in Triton, whose LLVM and that of
+    Mesa's software renderer do not get on if Mesa's comes first (the process ends in a segmentation fault).
+
+    Raises Head3DError if facenet-pytorch is not installed.
+    """
+    _mtcnn(device)
+
+
 def find_faces(
     images: Tensor | Sequence[NDArray[np.uint8]], device: str = "cpu", batch: int = 16
 ) -> list[list[Face]]:

@@ -136,6 +136,7 @@ def grouped(probability: Tensor, people: Sequence[Identity], groups: Groups = GR
 
 def measure(args: DetectorRatesArgs, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Renders, detects, counts. Needs OpenGL. Returns what is written to the file."""
+    detect.load()  # before OpenGL, see there
     faces = frontal_indices(args.frontal)
     drawn = make_data.render("held_out_faces", faces, detect.SIDE, args.workers, progress=progress)
     people = [identity(sets.example("held_out_faces", i).seed, "faces") for i in faces]
