@@ -47,14 +47,18 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H', W']."""
         size = self.weight.shape[-1]
-        weight = (self.weight / math.sqrt(self.weight[0].numel())).to(x.dtype)
+        scale = 1 / math.sqrt(self.weight[0].numel())
+        linear = self.bias is None and self.activation == "linear" and self.clamp is None
+        if linear:
+            scale *= gain  # on the weight it costs nothing
+        weight = (self.weight * scale).to(x.dtype)
         if not self.down:
             x = conv2d(x, weight, padding=size // 2)
         elif size == 1:
             x = conv2d(upfirdn2d(x, fir(x.device), down=2, padding=(1, 1, 1, 1)), weight)
         else:
             x = conv2d(upfirdn2d(x, fir(x.device), padding=(2, 2, 2, 2)), weight, stride=2)
-        return bias_act(x, self.bias, self.activation, gain, self.clamp)
+        return x if linear else bias_act(x, self.bias, self.activation, gain, self.clamp)
 
 
 class DiscriminatorBlock(nn.Module):

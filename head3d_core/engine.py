@@ -205,9 +205,17 @@ class Engine:
             output = None if camera is None else net.render(planes, ws, camera, self.resolution, seeds=seeds)
         return Sample(ws, planes, output)
 
-    def _judge(self, domain: int, image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:
-        with self._autocast():
-            return self.discriminators[domain](image, raw, camera).float()
+    def _judge(
+        self, domain: int, image: Tensor, raw: Tensor, camera: Tensor, *, learns: bool = True
+    ) -> Tensor:
+        net = self.discriminators[domain]
+        net.requires_grad_(learns)  # where only the generator learns, D's own gradients are not even computed
+        try:
+            with self._autocast():
+                logit: Tensor = net(image, raw, camera).float()
+        finally:
+            net.requires_grad_(True)
+        return logit
 
     def _judge_both(
         self, domain: int, fake: tuple[Tensor, ...], real: tuple[Tensor, ...]
@@ -264,7 +272,7 @@ class Engine:
             shown = self._present(
                 out.image, out.raw, d.seeds(phase, Purpose.AUGMENT_FAKE), domain, blur_raw=False
             )
-            gan = losses.generator_loss(self._judge(domain, *shown, camera))
+            gan = losses.generator_loss(self._judge(domain, *shown, camera, learns=False))
             self.meters.add(f"g_gan_{spec.name}", gan)
             total = total + spec.weight * gan
         if self.teacher is not None:

@@ -75,6 +75,54 @@ def bias_act(
     return x if limit is None else x.clamp(-limit, limit)
 
 
+def layer_epilogue(
+    x: Tensor,
+    scale: Tensor | None = None,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: Activation = "linear",
+    gain: float = 1.0,
+    clamp: float | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """What follows a modulated convolution: bias_act(x scale + noise strength, bias), in one pass on a GPU.
+
+    Args:
+        x: [N, C, H, W].
+        scale: [N, C] or None, for example the demodulation.
+        noise: [N or 1, 1, H, W] and its strength, a scalar tensor; both or neither. No gradient reaches the noise.
+        bias: [C] or None.
+        activation, gain, clamp: see `bias_act`.
+
+    Returns:
+        Same shape and dtype as x.
+    """
+    n, c, h, w = x.shape
+    if scale is not None and scale.shape != (n, c):
+        raise Head3DError(f"scale must be [N, C] = [{n}, {c}], got {list(scale.shape)}")
+    if (noise is None) != (strength is None):
+        raise Head3DError("noise and its strength come together: pass both or neither")
+    if noise is not None and tuple(noise.shape) not in ((n, 1, h, w), (1, 1, h, w)):
+        raise Head3DError(f"noise must be [N or 1, 1, H, W] for x {list(x.shape)}, got {list(noise.shape)}")
+    if ops.use_native_layers(backend, x):
+        limit = None if clamp is None else clamp * gain
+        total = GAIN[activation] * gain
+        return ops.layer_epilogue(x, scale, noise, strength, bias, activation, total, limit)
+    if scale is not None:
+        x = x * scale.to(x.dtype)[:, :, None, None]
+    if noise is not None and strength is not None:
+        x = x + (noise.detach() * strength).to(x.dtype)
+    if bias is None and activation == "linear" and gain == 1 and clamp is None:
+        return x
+    return bias_act(x, bias, activation, gain, clamp, backend)
+
+
+def scale_channels(x: Tensor, scale: Tensor, backend: Backend = "auto") -> Tensor:
+    """x [N, C, H, W] times scale [N, C]; on a GPU one pass forward and one for both gradients."""
+    return layer_epilogue(x, scale, backend=backend)
+
+
 def upfirdn2d(
     x: Tensor,
     kernel: Tensor,

@@ -161,7 +161,9 @@ class Generator(nn.Module):
         if noise not in _PLANE_NOISE:
             raise Head3DError(f'noise must be "const", "random" or "none", got {noise!r}')
         flat = self.backbone.synthesis(ws, noise, seeds)
-        return flat.unflatten(1, (3, self.config.plane_channels))
+        # Split with the channels last: the gradient, which comes with channels innermost, is merged in that layout too.
+        split = flat.permute(0, 2, 3, 1).unflatten(-1, (3, self.config.plane_channels))
+        return split.permute(0, 3, 4, 1, 2)
 
     def render_raw(
         self,

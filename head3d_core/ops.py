@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from head3d_core import ops_layers
 from head3d_core.config import Axes, Backend, RenderOptions
 from head3d_core.errors import Head3DError
 
@@ -110,6 +111,15 @@ def use_native(backend: Backend, *tensors: Tensor) -> bool:
                 )
             return False
     return True
+
+
+def use_native_layers(backend: Backend, x: Tensor) -> bool:
+    """`use_native` for `layer_epilogue`, which has a CUDA kernel only."""
+    if not x.is_cuda:
+        if backend == "native":
+            raise Head3DError('backend="native" has no CPU kernel for layer_epilogue: use backend="auto"')
+        return False
+    return use_native(backend, x) and ops_layers.present()
 
 
 # ------------------------------------------------------------------------------------------------ rendering
@@ -206,6 +216,22 @@ def bias_act(
     if bias is not None:
         bias = bias.to(x.dtype)
     return torch.ops.head3d.bias_act(x, bias, _ACTIVATIONS[activation], float(gain_total), limit)
+
+
+def layer_epilogue(
+    x: Tensor,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    strength: Tensor | None,
+    bias: Tensor | None,
+    activation: str,
+    gain_total: float,
+    limit: float | None,
+) -> Tensor:
+    """Native twin of `filters.layer_epilogue`; differentiable once, and not with respect to the noise."""
+    return ops_layers.layer_epilogue(
+        x, scale, noise, strength, bias, _ACTIVATIONS[activation], gain_total, limit
+    )
 
 
 def upfirdn2d(
@@ -458,6 +484,9 @@ def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _bias_act_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (output,) = ctx.saved_tensors
+    if ctx.needs_input_grad[1] and output.is_cuda and output.ndim == 4 and ops_layers.present():
+        both = ops_layers.bias_act_gradients(grad, output, ctx.activation, ctx.gain, ctx.limit)
+        return *both, None, None, None
     grad_x = torch.ops.head3d.bias_act_backward(grad, output, ctx.activation, ctx.gain, ctx.limit)
     grad_bias = None
     if ctx.needs_input_grad[1]:
@@ -505,3 +534,5 @@ def _register() -> None:
         torch.library.register_fake(f"head3d::{name}", fake)
     for name, (backward, setup) in derivatives.items():
         torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)
+    if ops_layers.present():
+        ops_layers.register()

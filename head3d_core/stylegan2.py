@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from head3d_core import seeding
 from head3d_core.config import NoiseMode
-from head3d_core.filters import Activation, bias_act, fir, upfirdn2d, upsample2d
+from head3d_core.filters import (
+    Activation,
+    bias_act,
+    fir,
+    layer_epilogue,
+    scale_channels,
+    upfirdn2d,
+    upsample2d,
+)
 
 
 def normalise_2nd_moment(x: Tensor) -> Tensor:
@@ -49,7 +57,7 @@ class FullyConnected(nn.Module):
     def effective(self) -> tuple[Tensor, Tensor]:
         """Weight [outputs, inputs] and bias [outputs] with the gains folded in."""
         gain = self.lr_multiplier / math.sqrt(self.weight.shape[1])
-        return self.weight * gain, self.bias * self.lr_multiplier
+        return self.weight * gain, self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs] -> [N, outputs]."""
@@ -111,22 +119,30 @@ def modulated_conv(
     Returns:
         [N, O, H', W'].
     """
-    demod = None
-    if demodulate:
-        if x.dtype == torch.float16:
-            # Keep products inside float16's range; demodulation undoes both factors.
-            weight = weight / (weight.abs().amax([1, 2, 3], keepdim=True) * math.sqrt(weight[0].numel()))
-            style = style / style.abs().amax(1, keepdim=True)
-        energy = style.square() @ weight.square().sum([2, 3]).T
-        demod = (energy + 1e-8).rsqrt()
-    x = x * style.to(x.dtype)[:, :, None, None]
+    if not demodulate:
+        return scaled_conv(x, weight, style, up)
+    weight, style, demod = demodulation(weight, style, x.dtype)
+    return scale_channels(scaled_conv(x, weight, style, up), demod)
+
+
+def demodulation(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight and style as a convolution in `dtype` should get them, and d [N, O] of `modulated_conv` for them."""
+    if dtype == torch.float16:
+        # Keep products inside float16's range; demodulation undoes both factors.
+        weight = weight / (weight.abs().amax([1, 2, 3], keepdim=True) * math.sqrt(weight[0].numel()))
+        style = style / style.abs().amax(1, keepdim=True)
+    energy = style.square() @ weight.square().sum([2, 3]).T
+    return weight, style, (energy + 1e-8).rsqrt()
+
+
+def scaled_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
+    """conv(x s, W) of `modulated_conv`, without the demodulation."""
+    x = scale_channels(x, style)
     kernel = weight.to(x.dtype)
     if up:
         x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
-        x = upfirdn2d(x, fir(x.device), padding=(1, 1, 1, 1), gain=4)
-    else:
-        x = F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
-    return x if demod is None else x * demod.to(x.dtype)[:, :, None, None]
+        return upfirdn2d(x, fir(x.device), padding=(1, 1, 1, 1), gain=4)
+    return F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
 
 
 class SynthesisLayer(nn.Module):
@@ -167,12 +183,16 @@ class SynthesisLayer(nn.Module):
         self, x: Tensor, w: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None
     ) -> Tensor:
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution]."""
-        x = modulated_conv(x, self.weight, self.affine(w), up=self.up)
+        with torch.autocast(x.device.type, enabled=False):  # small: casts would cost more than they save
+            weight, style, demod = demodulation(self.weight, self.affine(w), x.dtype)
+        x = scaled_conv(x, weight, style, self.up)
+        maps = None
         if noise == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            maps = self.noise_const[None, None]
         elif noise == "random":
-            x = x + (self._random_noise(len(x), seeds, x.device) * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, "lrelu", clamp=self.clamp)
+            maps = self._random_noise(len(x), seeds, x.device)
+        strength = None if maps is None else self.noise_strength
+        return layer_epilogue(x, demod, maps, strength, self.bias, "lrelu", clamp=self.clamp)
 
     def _random_noise(self, count: int, seeds: Tensor | None, device: torch.device) -> Tensor:
         if seeds is None:
@@ -193,7 +213,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, H, W]."""
-        style = self.affine(w) / math.sqrt(self.weight.shape[1])
+        with torch.autocast(x.device.type, enabled=False):
+            style = self.affine(w) / math.sqrt(self.weight.shape[1])
         x = modulated_conv(x, self.weight, style, demodulate=False)
         return bias_act(x, self.bias, clamp=self.clamp)
 

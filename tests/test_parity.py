@@ -358,8 +358,8 @@ def _without_noise(self: stylegan2.SynthesisLayer, x: Tensor, w: Tensor, *rest: 
 _LAYER_FORWARD = stylegan2.SynthesisLayer.forward
 
 
-def _no_flip(x: Tensor, weight: Tensor, style: Tensor, up: bool = False, demodulate: bool = True) -> Tensor:
-    return modulated_conv(x, weight.flip([2, 3]) if up else weight, style, up, demodulate)
+def _no_flip(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
+    return _SCALED_CONV(x, weight.flip([2, 3]) if up else weight, style, up)
 
 
 def _early_code(
@@ -369,6 +369,7 @@ def _early_code(
 
 
 _SR_FORWARD = superresolution.SuperResolution.forward
+_SCALED_CONV = stylegan2.scaled_conv
 
 
 def _rays_swapped(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
@@ -399,7 +400,7 @@ MUTATIONS: dict[str, tuple[Callable[[], Pairs], Any, str, Any]] = {
     "skew ignored": (sampling, rays, "camera_rays", _rays_without_skew),
     "noise left out": (backbone, stylegan2.SynthesisLayer, "forward", _without_noise),
     "ToRGB without its gain": (backbone, ToRGB, "forward", _torgb_without_gain),
-    "up-sampling kernel not flipped": (backbone, stylegan2, "modulated_conv", _no_flip),
+    "up-sampling kernel not flipped": (backbone, stylegan2, "scaled_conv", _no_flip),
     "super-resolution takes an earlier code": (
         super_resolution,
         superresolution.SuperResolution,

@@ -204,8 +204,8 @@ template <typename W>
 __global__ __launch_bounds__(kThreads) void add_chunks_kernel(const W* __restrict__ parts, W* __restrict__ out, int chunks,
                                                               int channels) {
   __shared__ W shared[kThreads];
-  const int column = threadIdx.x % 32, channel = blockIdx.x * 32 + column;
-  const int64_t row = blockIdx.y;
+  const int column = threadIdx.x % 32, channel = blockIdx.y * 32 + column;
+  const int64_t row = blockIdx.x;
   W total = 0;
   if (channel < channels) {
     for (int c = threadIdx.x / 32; c < chunks; c += kThreads / 32) total += parts[(row * chunks + c) * channels + channel];
@@ -375,7 +375,7 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
       layer_backward_inner_kernel<S, N, kFromOutput>
           <<<d.grid, kThreads, 0, stream>>>(given, from, to, chunk_sums, layer, d.groups, d.chunks, d.pixels);
       if (d.chunks == 1) return;
-      const dim3 grid(static_cast<unsigned>((c + 31) / 32), static_cast<unsigned>(kSums * n));
+      const dim3 grid(static_cast<unsigned>(kSums * n), static_cast<unsigned>((c + 31) / 32));
       add_chunks_kernel<W><<<grid, kThreads, 0, stream>>>(chunk_sums, totals, d.chunks, static_cast<int>(c));
     };
     if (!last) {
