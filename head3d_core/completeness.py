@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ from head3d_core.errors import Head3DError
 from head3d_core.features import check_images
 from head3d_core.generator import Generator
 from head3d_core.metrics import Estimate, bootstrap_mean
+from head3d_core.synth import sets
+from head3d_core.synth.make_data import render_stream
+from head3d_core.synth.renderer import Renderer
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 """Degrees."""
@@ -149,6 +153,43 @@ def head_completeness(opacity: Tensor, depth: Tensor, true_mask: Tensor, true_de
     if int(seen.sum()) < 2:
         raise Head3DError("rendered and true silhouettes never overlap: check that cameras belong together")
     return Completeness(bootstrap_mean(iou.cpu()), bootstrap_mean(error[seen].cpu()))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the head factory knows of its pictures."""
+
+    camera: Tensor
+    """[N, 25]"""
+    mask: Tensor
+    """[N, R, R] uint8 coverage."""
+    depth: Tensor
+    """[N, R, R] float32, distance along the ray, world units."""
+
+
+def true_geometry(
+    name: str, indices: Sequence[int], resolution: int, views: int = sets.HEAD_VIEWS
+) -> Geometry:
+    """Silhouettes and depth of pictures of a set (`synth.sets.SETS`), rendered in this process.
+
+    Views of one head should follow each other: its shape is then built once.
+
+    Raises:
+        Head3DError: no such set or index, no indices, or no OpenGL.
+    """
+    if not indices:
+        raise Head3DError("true_geometry needs at least one index")
+    examples = [sets.example(name, i, views) for i in indices]
+    renderer = Renderer(resolution, 3)
+    try:
+        frames = dict(render_stream(renderer, list(enumerate(examples)), geometry=True))
+    finally:
+        renderer.release()
+    masks, depths = (
+        np.stack([getattr(frames[k], part) for k in range(len(examples))]) for part in ("alpha", "depth")
+    )
+    cameras = np.stack([e.camera for e in examples])
+    return Geometry(torch.from_numpy(cameras), torch.from_numpy(masks), torch.from_numpy(depths))
 
 
 class SilhouetteSpan:

@@ -355,6 +355,7 @@ class TrainIdentityArgs:
 def run(args: TrainIdentityArgs) -> dict[str, Any]:
     """What the command does; returns the content of `identity_roc.json`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True  # one shape only
     start = time.monotonic()
     tested = args.render_minutes / 6
     held_out = cached_people(

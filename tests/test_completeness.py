@@ -109,3 +109,19 @@ def test_closed_heads_is_the_mean_over_heads(monkeypatch: pytest.MonkeyPatch) ->
     found = c.closed_heads(None, planes)  # type: ignore[arg-type]
     assert found.value == pytest.approx(0.8)
     assert found.count == 3
+
+
+@pytest.mark.opengl
+def test_true_geometry_of_a_head() -> None:
+    found = c.true_geometry("held_out_heads", [0, 1], 48, views=4)
+    assert found.mask.shape == found.depth.shape == (2, 48, 48)
+    assert found.camera.shape == (2, 25)
+    inside = found.mask > 127
+    assert 0.2 < inside.float().mean() < 0.9
+    assert 2.3 < found.depth[inside].mean() < 2.9  # the head stands 2.7 away and its front is nearer
+    again = c.head_completeness(
+        found.mask.float()[:, None] / 255, found.depth[:, None], found.mask, found.depth
+    )
+    assert (again.iou.value, again.depth.value) == (1, 0)
+    with pytest.raises(Head3DError, match="at least one index"):
+        c.true_geometry("held_out_heads", [], 48)

@@ -18,7 +18,7 @@ LAYERS = {
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
     4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
-    "features verification completeness identity_data identity_train generate convert",
+    "features verification completeness cross_check identity_data identity_train generate convert",
     5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_data checks_fast",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
