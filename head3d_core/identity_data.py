@@ -214,7 +214,10 @@ def _labelled(crops: Tensor, seeds: Sequence[int], looks: int, views: int) -> Pe
 def cached_people(
     cache: Path | None, first: int, count: int, looks: int, views: int, minutes: float = 0.0, workers: int = 0
 ) -> People:
-    """`render_people`, kept in a file of folder `cache` for the next call; None keeps nothing."""
+    """`render_people`, kept in a file of folder `cache` for the next call; None keeps nothing.
+
+    A set that `minutes` cut short is kept as it is, so that a run can be resumed on the same people.
+    """
     if cache is None:
         return render_people(first, count, looks, views, minutes, workers)
     path = Path(cache) / f"people-v{SAMPLER_VERSION}-{first}-{count}-{looks}x{views}.npz"

@@ -342,7 +342,7 @@ class TrainIdentityArgs:
     views: int = 4
     """Pictures per look, each with its own light and camera; every other one frontal."""
     render_minutes: float = 0.0
-    """Stop rendering then and learn from whoever is complete; a sixth of it goes to the test people. 0: all."""
+    """Stop rendering then and learn from whoever is complete; a quarter of it goes to the test people. 0: all."""
     workers: int = 0
     """Rendering processes; 0 takes one per core."""
     cache: Path | None = None
@@ -357,7 +357,7 @@ def run(args: TrainIdentityArgs) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True  # one shape only
     start = time.monotonic()
-    tested = args.render_minutes / 6
+    tested = args.render_minutes / 4
     held_out = cached_people(
         args.cache, FIRST_HELD_OUT, args.held_out, args.looks, args.views, tested, args.workers
     )
