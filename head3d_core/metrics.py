@@ -192,16 +192,18 @@ def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int
 
     Args:
         real, fake: [N, d], [M, d] features.
-        replicates: each costs a full distance, seconds at d = 2048.
+        replicates: at least 2; each costs a full distance, seconds at d = 2048.
     """
     real, fake = _pair(real, fake)
+    if replicates < 2:
+        raise Head3DError(f"an interval needs at least 2 replicates, got {replicates}")
     value = _frechet(real, fake)
     generator = torch.Generator().manual_seed(seed)
     others = []
     for _ in range(replicates):
         drawn = [x[torch.randint(len(x), (len(x),), generator=generator).to(x.device)] for x in (real, fake)]
         others.append(_frechet(*drawn))
-    half = _Z * float(np.std(others, ddof=1)) if replicates > 1 else math.nan
+    half = _Z * float(np.std(others, ddof=1))
     return Estimate(value, max(0.0, value - half), value + half, min(len(real), len(fake)))
 
 

@@ -184,15 +184,14 @@ def _tar(far: Array, tar: Array) -> float:
 
 def near_duplicates(embeddings: Tensor, threshold: float, replicates: int = 1000, seed: int = 0) -> Estimate:
     """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`)."""
-    cosines = _others(check_embeddings(embeddings))
-    return bootstrap_mean((cosines.max(1) > threshold).astype(np.float64), replicates, seed)
-
-
-def _others(x: Array) -> Array:
-    """Cosines between samples, −1 on the diagonal, [N, N]."""
-    cosines = x @ x.T
-    np.fill_diagonal(cosines, -1.0)
-    return np.asarray(cosines)
+    x = check_embeddings(embeddings)
+    best = np.empty(len(x))
+    for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
+        cosines = x[start : start + 1024] @ x.T
+        own = np.arange(len(cosines))
+        cosines[own, own + start] = -1.0
+        best[start : start + 1024] = cosines.max(1)
+    return bootstrap_mean((best > threshold).astype(np.float64), replicates, seed)
 
 
 def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:

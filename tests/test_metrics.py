@@ -143,6 +143,8 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
     broken[3, 1] = float("nan")
     with pytest.raises(Head3DError, match="real set has 1 pictures with features that are not finite"):
         metrics.kernel_distance(broken, good)
+    with pytest.raises(Head3DError, match="at least 2 replicates"):
+        metrics.frechet_distance(good, good, replicates=1)
     with pytest.raises(Head3DError, match="N = 11 needs 22 real pictures, got 20"):
         metrics.same_source_floor(good, 11)
     with pytest.raises(Head3DError, match="one resolution"):

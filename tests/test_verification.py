@@ -89,6 +89,8 @@ def test_near_duplicates() -> None:
     x, _ = people(10, 1, 0.0)
     assert v.near_duplicates(x, 0.9).value == 0
     assert v.near_duplicates(torch.cat([x, x[:2]]), 0.9).value == pytest.approx(4 / 12)
+    many, _ = people(1500, 1, 0.0, width=64)  # more than one block
+    assert v.near_duplicates(torch.cat([many, many[-3:]]), 0.999, 50).value == pytest.approx(6 / 1503)
 
 
 def test_nearest_training_finds_copies() -> None:
