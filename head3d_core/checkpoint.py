@@ -244,7 +244,7 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 def _bundled() -> list[str]:
     folder = files.DATA / "weights"
-    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    return sorted(p.parent.name for p in folder.glob("*/generator.json"))
 
 
 def _find(name_or_path: Path | str) -> Path:
