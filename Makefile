@@ -47,7 +47,7 @@ $(PACKAGE): $(REQUIREMENTS)
 	@rm -f $(VENV)/.package-* && touch $@
 
 lab: venv
-	$(BIN)/python -m jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/python -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
 notebooks: venv
 	$(BIN)/python tests/run_notebooks.py
