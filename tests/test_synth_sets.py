@@ -221,3 +221,13 @@ def test_contact_sheets_fill_their_rows() -> None:
     assert sheet[2, ::3, 0].tolist() == [3, 4, 5]
     with pytest.raises(Head3DError, match="rows of 4"):
         grid(tiles, 4)
+
+
+def test_heads_and_scenes_come_with_geometry_unless_told_otherwise(tmp_path: Path) -> None:
+    wanted = {
+        kind: make_data.MakeDataArgs(kind, tmp_path).with_geometry  # type: ignore[arg-type]
+        for kind in ("faces", "scenes", "heads", "held_out_faces", "held_out_heads")
+    }
+    assert [kind for kind, there in wanted.items() if there] == ["scenes", "heads", "held_out_heads"]
+    assert make_data.MakeDataArgs("faces", tmp_path, geometry=True).with_geometry
+    assert not make_data.MakeDataArgs("heads", tmp_path, geometry=False).with_geometry

@@ -53,8 +53,14 @@ class MakeDataArgs:
     """Processes; 0 takes one per processor core."""
     format: str = "png"
     """png, or jpg (quality 95) for smaller and faster files."""
-    geometry: bool = False
-    """Also coverage, depth (distance along the ray, world units) and normals of every picture."""
+    geometry: bool | None = None
+    """Also coverage, depth (distance along the ray, world units) and normals of every picture; by default of heads,
+    and of scenes, whose mask is wanted, but not of faces."""
+
+    @property
+    def with_geometry(self) -> bool:
+        """Whether geometry is written."""
+        return not self.kind.endswith("faces") if self.geometry is None else self.geometry
 
 
 def picture_name(index: int, extension: str) -> str:
@@ -217,8 +223,8 @@ class _FolderJob:
     def run(self, renderer: Renderer, task: Task) -> int:
         args = self.args
         items = [(index, sets.example(args.kind, index, args.views)) for _, index in task]
-        for index, frame in render_stream(renderer, items, args.geometry):
-            if args.geometry:  # before the picture: whose presence means "done"
+        for index, frame in render_stream(renderer, items, args.with_geometry):
+            if args.with_geometry:  # before the picture: whose presence means "done"
                 write_atomically(args.out / geometry_name(index), encode_geometry(frame))
             write_atomically(args.out / picture_name(index, args.format), encode_picture(frame, args.format))
         return len(task)
@@ -260,7 +266,7 @@ def _provenance(args: MakeDataArgs) -> dict[str, Any]:
         "resolution": args.resolution,
         "views_per_head": args.views if sets.spec(args.kind).kind == "heads" else 1,
         "format": args.format,
-        "geometry": args.geometry,
+        "geometry": args.with_geometry,
         "licence": "CC0-1.0 (rendered from CC0 assets)",
     }
 

@@ -94,6 +94,7 @@ def run(args: SheetsArgs) -> None:
                 views=VIEWS,
                 workers=args.workers,
                 format="jpg",
+                geometry=False,  # 170 KB a view: too much for a sample that is kept in git
             )
         )
         print(folder)
