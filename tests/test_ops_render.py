@@ -22,10 +22,10 @@ native = pytest.mark.native
 SEEDS = torch.tensor([5, 123456789012345])
 PATHS = ("avx512", "avx2", "scalar")
 
-# Float64 differs by rounding alone: 1.2e-14 at most was measured.
+# Float64 differs by rounding alone: 4.6e-14 at most was measured over the cases below.
 TIGHT = 1e-12
-# Float32 against float64, relative to the largest value: 3.5e-6 (values) and 7e-6 (gradients) were measured over the
-# cases below; the float32 reference is as far away. Five times that is allowed.
+# Float32 against float64, relative to the largest value: 4.2e-6 (values) and 1.2e-5 (gradients) were measured over the
+# cases below, on the widest path. Three to five times that is allowed.
 SINGLE_VALUE, SINGLE_GRADIENT = 2e-5, 4e-5
 
 
@@ -225,7 +225,8 @@ def test_skipped_colours_stay_below_the_bound() -> None:
     mine = volume.render_rays(
         single.planes, single.weights, single.origins, single.directions, how, backend="reference"
     )
-    # The hard edges magnify rounding: the float32 reference is 1e-5 away in the median; the kernel may be no worse.
+    # Hard edges magnify rounding: the float32 reference is 3e-7 away in the median and 5e-6 at the 99th percentile. The
+    # kernel may add the bound on what it leaves out, 3e-6.
     error, usual = ((x.features - want.features).abs().flatten() for x in (got, mine))
     assert (want.opacity > 0.99).double().mean() > 0.3
     assert error.median() < 2 * usual.median() + 3e-6
