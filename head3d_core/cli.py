@@ -59,6 +59,13 @@ COMMANDS = {
     "prepare-data": Command(
         "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
     ),
+    "mesh": Command("the surface of a seed as GLB, OBJ or PLY", "export", "MeshArgs", "run_mesh"),
+    "turntable": Command(
+        "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
+        "export",
+        "TurntableArgs",
+        "run_turntable",
+    ),
     "train": Command(
         "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
     ),

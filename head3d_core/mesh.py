@@ -1,4 +1,4 @@
-"""From planes to a surface that other tools open: density grid, marching cubes, colours, texture, export.
+"""From planes to a surface that other tools open: density grid, marching cubes, colours, files.
 
 World units and EG3D's frame throughout: y up, the face looks along +z, which is also glTF's "right way up". A surface
 is where the raw density output (sigma) crosses a level; EG3D's customary level is 10.
@@ -6,9 +6,10 @@ is where the raw density output (sigma) crosses a level; EG3D's customary level 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ OUTSIDE = -1e3
 """Sigma given to the border."""
 ENDINGS = (".glb", ".obj", ".ply")
 """Files that `save` writes."""
+GRIDS = 6
+"""Memory of a surface in grids' worth (float32): the grid, what marching cubes copies of it, and its triangles."""
 _BLOCK = 2**18
 Progress = Callable[[int, int], None]
 
@@ -59,7 +62,7 @@ def density_grid(
         raise Head3DError(f"density_grid takes the planes of one head, got {len(planes)}: pass planes[k:k+1]")
     if resolution < 8:
         raise Head3DError(f"a density grid needs at least 8 points per side, got {resolution}")
-    _check_memory(resolution)
+    check_memory(resolution)
     half = G.config.render.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=planes.device)
     yz = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
@@ -81,19 +84,28 @@ def density_grid(
     return grid
 
 
-def _check_memory(resolution: int) -> None:
-    # The grid, marching cubes' working copy and its output: about four grids' worth.
-    needed = 4 * 4 * resolution**3
-    try:
-        import os
+def _free_memory() -> int | None:
+    """Bytes that the system can still give, or None where it does not say."""
+    info = Path("/proc/meminfo")
+    if info.exists():  # counts the disk cache, which is given up when needed, as free
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    names = getattr(os, "sysconf_names", {})
+    if "SC_AVPHYS_PAGES" not in names:
+        return None
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return  # not a system that says
-    if needed > free:
+
+def check_memory(resolution: int) -> None:
+    """Raises Head3DError if surfaces from a grid of `resolution`³ points would not fit into the free memory."""
+    needed = GRIDS * 4 * resolution**3
+    free = _free_memory()
+    if free is not None and needed > free:
+        fitting = int((free / (4 * GRIDS)) ** (1 / 3)) // 32 * 32
         raise Head3DError(
             f"a {resolution}³ density grid needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: "
-            f"lower the resolution to {int(resolution * (free / needed) ** (1 / 3)) // 32 * 32}"
+            f"lower the resolution to {fitting}"
         )
 
 
@@ -122,10 +134,31 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     return mesh
 
 
+def pieces(mesh: trimesh.Trimesh) -> NDArray[np.int64]:
+    """Number of the connected piece that each triangle belongs to, [faces]: 0, 1, 2, ..."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    corners = np.asarray(mesh.faces, np.int64)
+    ends = np.concatenate([corners[:, :2], corners[:, 1:]])
+    count = len(mesh.vertices)
+    graph = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (count, count))
+    _, of_vertex = connected_components(graph, directed=False)
+    _, of_face = np.unique(of_vertex[corners[:, 0]], return_inverse=True)
+    return np.asarray(of_face, np.int64)
+
+
 def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The connected piece with the largest enclosed volume: floaters are dropped."""
-    pieces = mesh.split(only_watertight=False)
-    return max(pieces, key=lambda m: abs(m.volume)) if len(pieces) > 1 else mesh
+    """The connected piece that encloses the largest volume: floaters are dropped."""
+    piece = pieces(mesh)
+    if not len(piece) or piece.max() == 0:
+        return mesh
+    a, b, c = (np.asarray(mesh.vertices)[mesh.faces[:, k]] for k in range(3))
+    # Six times the volume between each triangle and the origin; over a closed piece they sum to its volume.
+    volume = np.bincount(piece, np.einsum("nk,nk->n", a, np.cross(b, c)))
+    kept = mesh.submesh([np.flatnonzero(piece == np.abs(volume).argmax())], append=True, repair=False)
+    assert not isinstance(kept, list)  # `append` makes one mesh of the list
+    return kept
 
 
 def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
@@ -202,9 +235,12 @@ def extract_mesh(
     faces: int | None = None,
     keep_largest: bool = True,
     colours: bool = True,
+    smooth: int = 0,
     progress: Progress | None = None,
 ) -> trimesh.Trimesh:
     """The surface of a head with normals and vertex colours.
+
+    `metadata` of the result says how it was made: "resolution", "level" and "pieces" (found, before any was dropped).
 
     Args:
         ws: [1, num_ws, w_dim], from `G.mapping`.
@@ -213,6 +249,7 @@ def extract_mesh(
         faces: decimate to at most so many triangles; None keeps all.
         keep_largest: drop everything but the largest connected piece.
         colours: colour the vertices.
+        smooth: rounds of Taubin's smoothing, which takes off the grid's steps without shrinking the head.
         progress: called with (done, total) slices of the grid.
 
     Returns:
@@ -226,8 +263,11 @@ def extract_mesh(
     with torch.no_grad():
         planes = G.planes(ws)
     mesh = surface(density_grid(G, planes, resolution, progress), G.config.render.box_warp, level)
+    found = int(pieces(mesh).max()) + 1
     if keep_largest:
         mesh = largest_component(mesh)
+    if smooth:
+        trimesh.smoothing.filter_taubin(mesh, iterations=smooth)
     if faces is not None:
         mesh = simplify(mesh, faces)
     points = torch.as_tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=planes.device)
@@ -237,79 +277,8 @@ def extract_mesh(
         rgb = surface_colours(G, planes, points, normals).cpu().numpy()
         rgba = np.concatenate([(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1).astype(np.uint8)
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
+    mesh.metadata = {"resolution": resolution, "level": level, "pieces": found}
     return mesh
-
-
-def bake_texture(G: Generator, ws: Tensor, mesh: trimesh.Trimesh, size: int = 1024) -> trimesh.Trimesh:
-    """The same surface with a UV atlas (xatlas) and a baked colour texture instead of vertex colours.
-
-    Args:
-        mesh: decimated, for example to 30,000 faces: unwrapping takes time.
-        size: side of the texture, pixels.
-    """
-    import trimesh
-    import xatlas
-    from PIL import Image
-    from scipy import ndimage
-
-    mapping, triangles, uv = xatlas.parametrize(
-        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32)
-    )
-    vertices = np.asarray(mesh.vertices)[mapping]
-    texel, corner, weights = _rasterise(uv, triangles.astype(np.int64), size)
-    points = torch.as_tensor(
-        (vertices[corner] * weights[..., None]).sum(1), dtype=torch.float32, device=G.device
-    )
-    with torch.no_grad():
-        planes = G.planes(ws)
-    normals = density_normals(G, planes, points)
-    picture = np.zeros((size, size, 3), np.float32)
-    filled = np.zeros((size, size), bool)
-    picture[texel[:, 0], texel[:, 1]] = surface_colours(G, planes, points, normals).cpu().numpy()
-    filled[texel[:, 0], texel[:, 1]] = True
-    # Empty texels take their nearest neighbour's colour, or filtering would draw seams along the charts.
-    nearest = ndimage.distance_transform_edt(~filled, return_distances=False, return_indices=True)
-    picture = picture[tuple(nearest)]
-    image = Image.fromarray((picture * 255).round().astype(np.uint8))
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
-    )
-    textured = trimesh.Trimesh(vertices, triangles, process=False)
-    textured.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    textured.vertex_normals = np.asarray(mesh.vertex_normals)[mapping]  # type: ignore[method-assign]
-    return textured
-
-
-def _rasterise(
-    uv: NDArray[np.float32], triangles: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Texels inside the triangles of an atlas: (row, column) [M, 2], corners [M, 3], barycentric weights [M, 3]."""
-    # v points up, rows point down.
-    corner = np.stack([uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5], 1).astype(np.float64)[triangles]
-    texels, owners, weights = [], [], []
-    low = np.floor(corner.min(1)).astype(np.int64).clip(0, size - 1)
-    high = np.ceil(corner.max(1)).astype(np.int64).clip(0, size - 1)
-    span = high - low + 1
-    # Triangles of one bounding-box size are handled together: few sizes, many triangles.
-    for box in np.unique(span, axis=0):
-        chosen = np.flatnonzero((span == box).all(1))
-        dx, dy = np.meshgrid(np.arange(box[0]), np.arange(box[1]))
-        at = low[chosen][:, None] + np.stack([dx.ravel(), dy.ravel()], 1)[None]
-        a, b, c = (corner[chosen][:, None, k] for k in range(3))
-        area = _cross(b - a, c - a)
-        area = np.where(np.abs(area) < 1e-12, 1e-12, area)
-        w = np.stack(
-            [_cross(c - b, at - b) / area, _cross(a - c, at - c) / area, _cross(b - a, at - a) / area], -1
-        )
-        inside = (w >= -1e-6).all(-1)
-        texels.append(at[inside][:, ::-1])
-        owners.append(triangles[np.broadcast_to(chosen[:, None], inside.shape)[inside]])
-        weights.append(w[inside])
-    return np.concatenate(texels), np.concatenate(owners), np.concatenate(weights)
-
-
-def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
 def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:

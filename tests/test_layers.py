@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
 LAYERS = {
     0: "config recipes ops ops_layers seeding files snapshots errors",
-    1: "cameras convolution conventions facepose labels planes rays volume",
+    1: "cameras convolution conventions facepose labels planes raster rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
+    4: "engine engine_parts stages train distill analysis metrics mesh texture export prepare detect detector_rates turntables "
     "features verification completeness cross_check identity_data identity_train generate convert",
     5: "__main__ cli doctor widgets plots plots_course plots_data plots_fast checks checks_data checks_fast",
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 import trimesh
 
-from head3d_core import mesh, toys
+from head3d_core import mesh, texture, toys
 from head3d_core.config import preset
 from head3d_core.decoder import Decoder
 from head3d_core.errors import Head3DError
@@ -108,7 +108,7 @@ def test_texture_agrees_with_vertex_colours(
 ) -> None:
     small = mesh.simplify(head, 1500)
     assert len(small.faces) <= 1500
-    textured = mesh.bake_texture(toy, ws, small, size=128)
+    textured = texture.bake_texture(toy, ws, small, size=128)
     image = textured.visual.material.baseColorTexture
     assert image.size == (128, 128)
     shown = textured.visual.to_color().vertex_colors[:, :3] / 255
