@@ -44,13 +44,18 @@ def _why_no_opengl() -> str | None:
 @functools.cache
 def _why_no_browser() -> str | None:
     import shutil
+    import subprocess
 
     try:
         import playwright  # noqa: F401
     except ImportError:
         return "playwright is not installed (make test EXTRAS=browser)"
     names = ("chromium", "chromium-browser", "google-chrome")
-    return None if any(map(shutil.which, names)) else f"no browser found ({', '.join(names)})"
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        return f"no browser found ({', '.join(names)})"
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return f"{found} does not start: {version.stderr.strip()[-200:]}" if version.returncode else None
 
 
 NEEDS = {"native": _why_no_native, "gpu": _why_no_gpu, "opengl": _why_no_opengl, "browser": _why_no_browser}
