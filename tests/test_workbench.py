@@ -1,0 +1,74 @@
+"""Training by hand at preset tiny on the shipped samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from head3d_core import workbench
+from head3d_core.config import preset
+from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
+
+
+def test_the_samples_are_there_without_opengl() -> None:
+    (faces, face_cameras), (heads, head_cameras) = workbench.sample_sets()
+    assert faces.shape[1:] == heads.shape[1:] == (3, 64, 64)
+    assert len(faces) == len(face_cameras) == 64
+    assert len(heads) == len(head_cameras) == 96
+
+
+def test_stages_follow_each_other() -> None:
+    teacher = workbench.small_engine(workbench.small_recipe("teacher", batch=2))
+    history = workbench.run_steps(teacher, 3, every=2)
+    assert history["images"] == [4.0, 6.0]
+    assert all(v is not None and v > 0 for v in history["g_gan_front"])
+    head = workbench.small_engine(workbench.small_recipe("head", batch=2), teacher=teacher)
+    same = torch.stack([(a == b).all() for a, b in zip(
+        head.generator.state_dict().values(), teacher.average.state_dict().values(), strict=True
+    )])  # fmt: skip
+    assert bool(same.all()), "the head generator starts from the averaged teacher"
+    how = workbench.small_recipe("distill", batch=2)
+    student = workbench.small_engine(how, teacher=teacher, head=head)
+    values = workbench.run_steps(student, 2, every=2)
+    assert {"kd", "map", "rgb", "g_gan_front", "g_gan_back"} <= set(values)
+    assert "lpips" not in values
+    with pytest.raises(Head3DError, match="pass head="):
+        workbench.small_engine(how, teacher=teacher)
+
+
+def test_the_gap_of_mean_pictures_sees_a_difference() -> None:
+    engine = workbench.small_engine(workbench.small_recipe("teacher", batch=2))
+    first = workbench.average_picture_gap(engine)
+    with torch.no_grad():
+        engine.average.superresolution.block1.torgb.bias.sub_(5.0)
+    assert workbench.average_picture_gap(engine) > first > 0.1
+
+
+def test_a_discriminator_learns_few_pictures_by_heart() -> None:
+    run = workbench.memorise(4, steps=24, every=12, batch=4)
+    assert run["steps"] == [0.0, 12.0, 24.0]
+    assert abs(run["shown"][0] - run["held out"][0]) < 0.5
+    assert run["shown"][-1] - run["held out"][-1] > 0.3
+    with pytest.raises(Head3DError, match="between 1 and 32"):
+        workbench.memorise(40)
+
+
+def test_samples_of_one_seed_share_z_across_generators() -> None:
+    torch.manual_seed(0)
+    a = Generator(preset("tiny").generator).eval()
+    planes, ws = workbench.draw(a, 2, seed=1)
+    again, _ = workbench.draw(a, 2, seed=1)
+    assert torch.equal(planes, again)
+    views = workbench.pictures(a, planes, ws, (0.0, 180.0))
+    assert views.shape == (2, 2, 3, 64, 64)
+    assert not torch.equal(views[:, 0], views[:, 1])
+
+
+def test_likeness_of_front_and_back() -> None:
+    front = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert workbench.front_back_likeness(front, front.flip(-1)) > 0.999, "the back mirrors the front"
+    other = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert abs(workbench.front_back_likeness(front, other)) < 0.2
+    with pytest.raises(Head3DError, match="two or more"):
+        workbench.front_back_likeness(front[:1], front[:1])
