@@ -139,7 +139,7 @@ def check_camera(camera: Tensor) -> Tensor:
         return camera
     if not bool(torch.isfinite(camera).all()):
         raise Head3DError("camera has values that are not finite: check the pose it was built from")
-    largest = float(camera[:, [16, 18, 20, 21]].abs().max()) if len(camera) else 0.0
+    largest = float(camera[:, [16, 18, 20, 21]].detach().abs().max()) if len(camera) else 0.0
     if largest > 40:
         raise Head3DError(
             "intrinsics must be normalised by the image size (focal about 4.26, centre 0.5), "
