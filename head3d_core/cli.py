@@ -56,6 +56,12 @@ COMMANDS = {
         "DetectorRatesArgs",
         "run",
     ),
+    "swap-study": Command(
+        "exchange planes between heads and tabulate what each plane carries",
+        "swap_study",
+        "SwapStudyArgs",
+        "run",
+    ),
     "prepare-data": Command(
         "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
     ),
@@ -68,6 +74,12 @@ COMMANDS = {
     ),
     "train": Command(
         "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
+    ),
+    "evaluate": Command(
+        "measure a generator: one row of the tables", "evaluate", "EvaluateArgs", "run", ("weights",)
+    ),
+    "identity-train": Command(
+        "train the identity encoder on the head factory's people", "identity_train", "TrainIdentityArgs", "run"
     ),
 }
 

@@ -1,0 +1,74 @@
+"""The quick renderer against the reference: the same numbers, several times faster."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from head3d_core import cameras, quick
+from head3d_core.config import Axes, RenderOptions
+from head3d_core.decoder import Decoder
+from head3d_core.planes import DecoderWeights, sample_planes
+from head3d_core.rays import camera_rays
+from head3d_core.volume import render_rays
+
+OPTIONS = RenderOptions(depth_resolution=12, depth_resolution_importance=12, white_back=True)
+
+
+def scene(count: int = 2) -> tuple[torch.Tensor, DecoderWeights, torch.Tensor, torch.Tensor]:
+    """Planes, decoder and rays of a lively volume: density comes and goes along a ray."""
+    planes = 3 * torch.randn(count, 3, 8, 20, 24, dtype=torch.float64)
+    weights = DecoderWeights(*(4 * w.detach().double() for w in Decoder(8, 16, 6).weights()))
+    origins, directions = camera_rays(cameras.orbit(torch.tensor([0.3, 2.0])[:count], 0.2).double(), 9)
+    return planes, weights, origins, directions
+
+
+@pytest.mark.parametrize("axes", ["xyz", "eg3d"])
+def test_rows_read_what_grid_sample_reads(axes: Axes) -> None:
+    planes = torch.randn(2, 3, 5, 7, 9, dtype=torch.float64)
+    points = 1.6 * (torch.rand(2, 200, 3, dtype=torch.float64) - 0.5)  # some beyond the border
+    points[0, :3] = torch.tensor([[0.5, 0.5, 0.5], [-0.5, 0.5, -0.5], [3.0, 0.0, 0.0]])
+    truth = sample_planes(planes, points, axes, 1.1, backend="reference")
+    assert torch.allclose(quick.sample_rows(planes, points, axes, 1.1), truth, atol=1e-12)
+    channels_last = planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert torch.allclose(quick.sample_rows(channels_last, points, axes, 1.1), truth, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OPTIONS,
+        dataclasses.replace(OPTIONS, axes="eg3d", white_back=False, box_warp=1.3),
+        dataclasses.replace(OPTIONS, depth_resolution_importance=0),
+        dataclasses.replace(OPTIONS, ray_start="auto", ray_end="auto", disparity=True),
+    ],
+)
+def test_rays_equal_the_reference(options: RenderOptions) -> None:
+    planes, weights, origins, directions = scene()
+    truth = render_rays(planes, weights, origins, directions, options, backend="reference")
+    found = quick.quick_rays(planes, weights, origins, directions, options, backend="reference")
+    assert 0.02 < float(truth.opacity.mean()) < 0.98
+    for a, b in zip(found, truth, strict=True):
+        assert torch.allclose(a, b, atol=1e-9)
+
+
+def test_three_colours_are_the_first_features() -> None:
+    planes, weights, origins, directions = scene()
+    whole = quick.quick_rays(planes, weights, origins, directions, OPTIONS, backend="reference")
+    three = quick.three_colours(weights)
+    colours = quick.quick_rays(planes, three, origins, directions, OPTIONS, backend="reference")
+    assert colours.features.shape[-1] == 3
+    assert torch.allclose(colours.features, whole.features[..., :3])
+    assert torch.equal(colours.opacity, whole.opacity)
+
+
+@pytest.mark.native
+def test_native_is_taken_where_it_is_built() -> None:
+    planes, weights, origins, directions = (
+        x.float() if isinstance(x, torch.Tensor) else DecoderWeights(*(w.float() for w in x)) for x in scene()
+    )
+    truth = render_rays(planes, weights, origins, directions, OPTIONS, backend="native")
+    found = quick.quick_rays(planes, weights, origins, directions, OPTIONS)
+    assert torch.equal(found.features, truth.features)
