@@ -119,13 +119,25 @@ def verification(
             "verification needs an identity with two pictures and 100 pairs of different people, "
             f"got {int(same.sum())} same and {int((~same).sum())} different pairs"
         )
-    score = np.einsum("nd,nd->n", x[a], x[b])
+    return _roc(np.einsum("nd,nd->n", x[a], x[b]), same, who[a], who[b], len(names), replicates, seed)
+
+
+def _roc(
+    score: Array,
+    same: NDArray[np.bool_],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    people: int,
+    replicates: int,
+    seed: int,
+) -> Verification:
+    """The curve of pairs of people `first` and `second`, with bootstrap intervals over the `people`."""
     order = np.argsort(-score, kind="stable")
-    score, same, first, second = score[order], same[order], who[a][order], who[b][order]
+    score, same, first, second = score[order], same[order], first[order], second[order]
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # of each group of equal scores
     far, tar = _curve(same, np.ones(len(same)), last)
     aucs, tars = [], []
-    for drawn in bootstrap_weights(len(names), replicates, seed):
+    for drawn in bootstrap_weights(people, replicates, seed):
         # Both sides of a same pair are one person, who was drawn once per appearance.
         weight = np.where(same, drawn[first], drawn[first] * drawn[second])
         if weight[same].sum() and weight[~same].sum():
@@ -136,8 +148,8 @@ def verification(
     keep = np.unique(np.searchsorted(far, np.concatenate([np.linspace(0, 1, 201), np.logspace(-4, 0, 81)])))
     keep = keep[keep < len(far)]
     return Verification(
-        auc=percentiles(float(np.trapezoid(tar, far)), np.array(aucs), len(names)),
-        tar=percentiles(_tar(far, tar), np.array(tars), len(names)),
+        auc=percentiles(float(np.trapezoid(tar, far)), np.array(aucs), people),
+        tar=percentiles(_tar(far, tar), np.array(tars), people),
         threshold=float(np.quantile(different, 1 - FAR)),
         same_median=float(np.median(score[same])),
         false_accept=np.append(far[keep], 1.0),
@@ -180,6 +192,35 @@ def _curve(same: NDArray[np.bool_], weight: Array, last: NDArray[np.intp]) -> tu
 def _tar(far: Array, tar: Array) -> float:
     """The largest true accept rate whose false accept rate is at most 1 %."""
     return float(tar[np.searchsorted(far, FAR + 1e-12, side="right") - 1])
+
+
+def paired_verification(
+    first: Tensor, second: Tensor, replicates: int = 200, most_pairs: int = 200_000, seed: int = 0
+) -> Verification:
+    """ROC, AUC and TAR at FAR 1 % of "row k of both is one person": teacher and student of one z, say.
+
+    Same pairs are (first k, second k), different ones (first j, second k) with j ≠ k, so both kinds compare the two
+    sides only. The bootstrap redraws rows.
+
+    Args:
+        first, second: [N, d] each.
+        most_pairs: of different rows; a random choice if there are more.
+
+    Raises:
+        Head3DError: two shapes, or fewer than 11 rows (there must be 100 different pairs).
+    """
+    x, y = check_embeddings(first, "the first embeddings"), check_embeddings(second, "the second embeddings")
+    if x.shape != y.shape or len(x) < 11:
+        raise Head3DError(
+            f"pairs need 11 rows or more on both sides, got {list(x.shape)} and {list(y.shape)}"
+        )
+    count = len(x)
+    a, b = np.nonzero(~np.eye(count, dtype=bool))
+    if len(a) > most_pairs:
+        chosen = np.random.default_rng(seed).choice(len(a), most_pairs, replace=False)
+        a, b = a[chosen], b[chosen]
+    a, b = (np.concatenate([np.arange(count), k]) for k in (a, b))
+    return _roc(np.einsum("nd,nd->n", x[a], y[b]), a == b, a, b, count, replicates, seed)
 
 
 def near_duplicates(embeddings: Tensor, threshold: float, replicates: int = 1000, seed: int = 0) -> Estimate:

@@ -1,0 +1,515 @@
+"""`evaluate WEIGHTS`: everything that the tables, the model cards and notebooks 10 and 11 say about a generator.
+
+One row is one JSON file and a few picture grids. The terms (frontal, back, detection, near-duplicate) are those of
+`completeness.py` and `verification.py`; the real pictures are `references.py`'s, the samples `sampling.py`'s. Distances
+are measured on samples without truncation, everything else at truncation 0.7.
+
+    python -m head3d_core evaluate head3d
+    python -m head3d_core evaluate plane-swap        # the head generator with the teacher's F_xy put in, untrained
+    python -m head3d_core evaluate real              # the real data's own figures
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from head3d_core import checkpoint, files, identity_net, ops, snapshots
+from head3d_core.completeness import SilhouetteSpan
+from head3d_core.config import GeneratorConfig
+from head3d_core.detect import THRESHOLD, wilson
+from head3d_core.errors import Head3DError
+from head3d_core.evaluate_pictures import write_pictures
+from head3d_core.features import feature_network
+from head3d_core.generator import Generator
+from head3d_core.identity_net import Encoder, load_encoder
+from head3d_core.metrics import (
+    KD_SCALE,
+    Estimate,
+    bootstrap_mean,
+    frechet_distance,
+    kernel_distance,
+    same_source_floor,
+)
+from head3d_core.references import STEPS, Networks, Reference, Tensors, Wanted, real_reference
+from head3d_core.sampling import Model, Sampling, draw_samples
+from head3d_core.synth.draws import SAMPLER_VERSION
+from head3d_core.verification import (
+    Verification,
+    diversity,
+    identity_similarity,
+    near_duplicates,
+    nearest_training,
+    paired_verification,
+    view_consistency,
+)
+from head3d_core.worn import KINDS, fit_probe, kept, labels_of, rate_dict
+
+SWAP = "plane-swap"
+REAL = "real"
+OUT = files.DATA / "results" / "evaluation"
+FRECHET_REPLICATES = 2
+GROUPS = {"front": 1, "side": 6, "back": 11}
+"""View of `references.around_camera` whose silhouettes stand for a direction: |yaw| 0 to 15, 75 to 90, 150 to 165°."""
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Measures a generator and writes one JSON and its picture grids."""
+
+    weights: str
+    """A bundled name, a path, a training run's folder, "plane-swap", or "real" for the real data's own figures."""
+    row: str | None = None
+    """Name of the row, and of the files; default: what the weights say, else their name."""
+    teacher: str = "face"
+    """The face generator that same-z samples are compared with."""
+    head: str = "head"
+    """The fine-tuned head generator, for plane-swap and the side-by-side grid; without it there is neither."""
+    wanted: Wanted = dataclasses.field(default_factory=Wanted)
+    """The real pictures."""
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    """The samples."""
+    replicates: int = 200
+    """Of the bootstrap."""
+    batch: int = 32
+    """Pictures at a time; changes nothing but speed and memory."""
+    device: str = "auto"
+    """cuda, cpu, or auto."""
+    encoder: str = "auto"
+    """"auto", "ours", "facenet", or "none": identity is then not measured."""
+    encoder_file: Path = identity_net.WEIGHTS
+    """Weights of our own encoder."""
+    cache: Path | None = Path("out/evaluation")
+    """Folder that keeps what was rendered and measured on real pictures and on the teacher."""
+    out: Path = OUT
+    """Folder for the results."""
+    minutes: float | None = None
+    """GPU minutes that training took, where the weights do not say."""
+
+
+def small_args(weights: str, **changes: Any) -> EvaluateArgs:
+    """A few of everything at the size of preset `tiny`: a check that it runs, in a minute or two on a CPU."""
+    wanted = Wanted("synth:faces:24", "synth:heads:24", 24, 40, 6, 2, resolution=64, workers=1)
+    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12)
+    return EvaluateArgs(
+        weights, **{"wanted": wanted, "sampling": how, "replicates": 50, "batch": 8, **changes}
+    )
+
+
+def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict[str, Any]]:
+    """A generator and what is known about it: of weights, or the averaged one of a training run's folder."""
+    folder = Path(name)
+    finished = folder / "weights"
+    if (finished / "generator.json").is_file():
+        return checkpoint.load_generator(finished, device), checkpoint.read_notes(finished) | _log_facts(
+            folder
+        )
+    if folder.is_dir() and snapshots.latest(folder) is not None:
+        tensors, meta = snapshots.load_latest(folder)
+        G = Generator(GeneratorConfig.from_dict(meta["generator"]))
+        G.load_state_dict(
+            {k.removeprefix("average."): t.float() for k, t in tensors.items() if k.startswith("average.")}
+        )
+        notes = {k: meta[k] for k in ("images", "preset", "recipe", "row", "seed")}
+        return G.to(device).eval(), notes | _log_facts(folder)
+    G = checkpoint.load_generator(name, device)
+    notes = {} if name.endswith((".pkl", ".pickle")) else checkpoint.read_notes(name)
+    return G, notes | (_log_facts(folder) if folder.is_dir() else {})
+
+
+def _log_facts(folder: Path) -> dict[str, Any]:
+    """Minutes and device of a run, from its log.jsonl (a resumed run has several starts); nothing without one."""
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return {}
+    seconds, last, facts = 0.0, 0.0, {}
+    for line in path.read_text(encoding="utf8").splitlines():
+        event = json.loads(line)
+        if event["event"] == "start":
+            seconds, last, facts = seconds + last, 0.0, {"trained_on": event.get("device")}
+        last = float(event.get("seconds", last))
+    return facts | {"minutes": round((seconds + last) / 60, 2)}
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
+    """The fixed networks and, by name, why something cannot be measured."""
+    missing = {}
+    encoder: Encoder | None = None
+    if args.encoder == "none":
+        missing["identity"] = "not asked for"
+    else:
+        try:
+            encoder = load_encoder(args.encoder, _device(args.device), args.encoder_file)  # type: ignore[arg-type]
+        except Head3DError as error:
+            if args.encoder != "auto":
+                raise
+            missing["identity"] = str(error)
+    device = _device(args.device)
+    return Networks(feature_network("auto", device), encoder, device, args.batch), missing
+
+
+def _distance(
+    real: Tensor, fake: Tensor, networks: Networks, replicates: int, frechet: bool = True
+) -> dict[str, Any]:
+    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set."""
+    net, device = networks.features, networks.device
+    x, y = real.to(device, torch.float64), fake.to(device, torch.float64)
+    count = min(len(y), len(x) // 2)
+    floor = same_source_floor(x, count, lambda a, b: kernel_distance(a, b, replicates))
+    found: dict[str, Any] = {
+        "features": net.name,
+        "real": len(x),
+        "floor_count": count,
+        f"{net.kernel_name} x100": kernel_distance(x, y, replicates).times(KD_SCALE).to_dict(),
+        f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
+    }
+    if frechet:  # its eigenvalues are the CPU's business: not every build of torch has them on a GPU
+        x, y = real.double(), fake.double()
+        found[net.frechet_name] = frechet_distance(x, y, FRECHET_REPLICATES).to_dict()
+        floor = same_source_floor(x, count, lambda a, b: frechet_distance(a, b, FRECHET_REPLICATES))
+        found[f"{net.frechet_name}, same source"] = floor.to_dict()
+    return found
+
+
+def _share(probability: Tensor) -> dict[str, float | int] | None:
+    return (
+        rate_dict(wilson(int((probability > THRESHOLD).sum()), len(probability)))
+        if len(probability)
+        else None
+    )
+
+
+def _real_pairs(reference: Reference, replicates: int) -> Verification | None:
+    """Two frontal views of one real person: what "the same head twice" looks like to the encoder."""
+    if not reference.has("around") or not reference["around.face"].shape[-1]:
+        return None
+    faces = reference["around.face"]
+    return paired_verification(faces[:, 0], faces[:, 1], replicates)
+
+
+def _spans(reference: Reference) -> dict[str, SilhouetteSpan]:
+    if not reference.has("around") or len(reference["around.silhouette"]) < 20:
+        return {}
+    return {name: SilhouetteSpan(reference["around.silhouette"][:, v]) for name, v in GROUPS.items()}
+
+
+def _by_yaw(
+    reference: Reference, samples: Tensors, networks: Networks, replicates: int
+) -> list[dict[str, Any]]:
+    """Distance to real people, detection and agreement with the own front, for every 15° of |yaw|."""
+    features, faces = samples["around.features"], samples.get("around.face", torch.zeros(0, STEPS + 1, 0))
+    views = torch.arange(STEPS).repeat(len(faces))
+    steps = {}
+    if faces.shape[-1] and len(faces) > 1:
+        owners = torch.arange(len(faces)).repeat_interleave(STEPS)
+        yaw = torch.deg2rad(views * 15.0 + 7.5)
+        found = view_consistency(faces[:, 0], faces[:, 1:].flatten(0, 1), owners, yaw, replicates)
+        steps = {round(step.low): step.similarity for step in found}
+    rows = []
+    for step in range(STEPS):
+        row: dict[str, Any] = {"low": 15 * step, "high": 15 * (step + 1)}
+        if len(features) >= 10 and reference["around.features"] is not features:
+            distance = _distance(
+                reference["around.features"][:, step + 1], features[:, step + 1], networks, replicates, False
+            )
+            row["distance"] = distance
+        if len(samples.get("around.found", ())):
+            row["detected"] = _share(samples["around.found"][:, step + 1])
+        if 15 * step in steps:
+            row["consistency"] = steps[15 * step].to_dict()
+        rows.append(row)
+    return rows
+
+
+def _people(
+    faces: Tensor, training: Tensor | None, pairs: Verification | None, replicates: int
+) -> dict[str, Any]:
+    """Diversity, near-duplicates and nearest training pictures of embeddings [N, e]."""
+    found: dict[str, Any] = {"diversity": diversity(faces, replicates).to_dict()}
+    if pairs is not None:
+        found["near_duplicates"] = near_duplicates(faces, pairs.same_median, replicates).to_dict()
+        found["near_duplicate_above"] = pairs.same_median
+    if training is not None:
+        nearest = nearest_training(faces, training, replicates)
+        found["nearest_training"] = {
+            "mean": nearest.mean.to_dict(),
+            "training": len(training),
+            "most_alike": float(nearest.cosine.max()),
+        }
+        if pairs is not None:
+            repeats = wilson(int((nearest.cosine > pairs.same_median).sum()), len(faces))
+            found["nearest_training"]["repeats"] = rate_dict(repeats)
+    return found
+
+
+def _identity(teacher: Tensor, student: Tensor, replicates: int) -> dict[str, Any]:
+    """Same z of teacher and student, [N, e] each, straight from the front."""
+    cosine = identity_similarity(teacher, student, replicates)
+    strangers = identity_similarity(teacher, student.roll(1, 0), replicates)
+    found = paired_verification(teacher, student, replicates)
+    return {
+        "cosine": cosine.to_dict(),
+        "different_z": strangers.to_dict(),
+        **{k: v for k, v in found.to_dict().items() if k != "roc"},
+    }
+
+
+def _worn(reference: Reference, teacher: Tensors, student: Tensors) -> dict[str, Any]:
+    """E7, per accessory; the reason where the probe cannot be fitted. "shown": the teacher's surest wearers."""
+    found: dict[str, Any] = {"shown": []}
+    for kind in KINDS:
+        labels = [labels_of("faces", reference["faces.index"].tolist(), kind)]
+        labels.append(labels_of("held_out_faces", reference["front.index"].tolist(), kind))
+        try:
+            probe = fit_probe(reference["faces.features"], labels[0], reference["front.features"], labels[1])
+        except Head3DError as error:
+            found[kind] = {"missing": str(error)}
+            continue
+        found[kind] = {
+            "probe": {
+                "recall": rate_dict(probe.recall),
+                "false": rate_dict(probe.false),
+                "auc": probe.auc,
+                "worn_by_real": float(labels[1].double().mean()),
+            },
+            **kept(probe, teacher["front.features"], teacher["again.features"], student["front.features"]),
+        }
+        surest = (probe.score(teacher["front.features"]) - probe.limit).topk(4)
+        found["shown"] += [
+            int(k) for k, above in zip(surest.indices, surest.values, strict=True) if above > 0
+        ]
+    return found
+
+
+def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
+    """What a record was made with."""
+    commit = ""
+    try:
+        asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "not a git checkout"
+    used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache")}
+    return {
+        "command": f"python -m head3d_core evaluate {args.weights}",
+        "arguments": json.loads(json.dumps(used, default=str)),
+        "date": date.today().isoformat(),
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name() if networks.device.startswith("cuda") else "cpu",
+        "native": ops.available(),
+        "encoder": None if networks.encoder is None else networks.encoder.name,
+        "sampler_version": SAMPLER_VERSION,
+        "terms": "frontal |yaw| <= 20°, |pitch| <= 15°; back |yaw| >= 135°; detection: MTCNN above 0.9 at 256²; "
+        "distances: truncation 1; all else: truncation 0.7; intervals: bootstrap, rates Wilson, 95 %",
+    }
+
+
+def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
+    """The figures of real pictures, under the same names as a model's: what "as good as real" would be.
+
+    Distances are those of *training* pictures to held-out ones, which a generator that repeats its data would reach.
+    """
+    start = time.perf_counter()
+    networks, missing = open_networks(args)
+    reference = real_reference(args.wanted, networks, args.cache)
+    record: dict[str, Any] = {"row": REAL, "provenance": provenance(args, networks), "missing": missing}
+    distance = {}
+    for name, theirs in (("front", "faces"), ("back", "heads_back")):
+        if reference.has(theirs):
+            distance[name] = _distance(
+                reference[f"{name}.features"], reference[f"{theirs}.features"], networks, args.replicates
+            )
+    record["distance"] = distance
+    record["detector"] = {k: _share(reference[f"{k}.found"]) for k in ("front", "back")}
+    if networks.encoder is not None:
+        pairs = _real_pairs(reference, args.replicates)
+        training = reference["faces.face"] if reference.has("faces") else None
+        held_out = reference["front.face"][: args.sampling.detector]
+        record["people"] = _people(held_out, training, pairs, args.replicates)
+        if pairs is not None:
+            record["identity"] = pairs.to_dict()
+    if reference.has("around"):
+        own = {k: reference[k] for k in ("around.features", "around.face", "around.found")}
+        record["by_yaw"] = _by_yaw(reference, own, networks, args.replicates)
+    record["silhouettes"] = {"limit": {name: span.limit for name, span in _spans(reference).items()}}
+    return _written(record, args, start)
+
+
+def _model_of(args: EvaluateArgs, device: str) -> tuple[Model, dict[str, Any]]:
+    if args.weights == SWAP:
+        G, notes = open_weights(args.head, device)
+        T, _ = open_weights(args.teacher, device)
+        return Model(G, T), {"row": SWAP, "images": 0, "starts_from": notes.get("images"), "minutes": 0.0}
+    G, notes = open_weights(args.weights, device)
+    return Model(G), notes
+
+
+def _optional(name: str, device: str, like: Model) -> Model | None:
+    """Another generator of the same architecture, or None where there is none of that name."""
+    try:
+        G, _ = open_weights(name, device)
+    except Head3DError:
+        return None
+    return Model(G) if G.config.image_resolution == like.resolution else None
+
+
+def evaluate_weights(
+    args: EvaluateArgs, say: Callable[[str], None] = lambda text: print(text, flush=True)
+) -> dict[str, Any]:
+    """Measures a generator; writes `<row>.json` and grids into `args.out` and returns the record.
+
+    Raises:
+        Head3DError: no such weights, another resolution than the real pictures', pictures that are not finite, or
+            too few of something.
+    """
+    if args.weights == REAL:
+        return evaluate_real(args)
+    start = time.perf_counter()
+    networks, missing = open_networks(args)
+    model, notes = _model_of(args, networks.device)
+    row = args.row or notes.get("row") or Path(args.weights).name
+    reference = real_reference(args.wanted, networks, args.cache)
+    say(f"{row}: real pictures described, {time.perf_counter() - start:.0f} s")
+    samples = draw_samples(model, reference, networks, args.sampling, args.cache)
+    teacher = _optional(args.teacher, networks.device, model)
+    is_teacher = teacher is not None and teacher.digest() == model.digest()
+    theirs: Tensors | None = None
+    if teacher is not None and not is_teacher:
+        theirs = draw_samples(teacher, reference, networks, args.sampling, args.cache)
+    elif teacher is None:
+        missing["same z"] = f"no teacher called {args.teacher!r} here"
+    say(f"{row}: samples drawn and described, {time.perf_counter() - start:.0f} s")
+    record: dict[str, Any] = {
+        "row": row,
+        "weights": {
+            "digest": model.digest(),
+            "parameters": sum(p.numel() for p in model.generator.parameters()),
+            **{
+                k: notes[k]
+                for k in ("stage", "images", "preset", "seed", "row", "trained_on")
+                if notes.get(k)
+            },
+            "minutes": notes.get("minutes", args.minutes),
+        },
+        "provenance": provenance(args, networks),
+        "missing": missing,
+        **_measures(args, reference, networks, samples, theirs, is_teacher),
+    }
+    say(f"{row}: measured, {time.perf_counter() - start:.0f} s")
+    others = {
+        "teacher": None if is_teacher else teacher,
+        "head": _optional(args.head, networks.device, model),
+    }
+    shown = record.get("worn", {}).get("shown")
+    record["pictures"] = write_pictures(
+        args.out, row, model, others, reference, samples, args.sampling, is_teacher, shown
+    )
+    return _written(record, args, start)
+
+
+def _measures(
+    args: EvaluateArgs,
+    reference: Reference,
+    networks: Networks,
+    samples: Tensors,
+    theirs: Tensors | None,
+    is_teacher: bool,
+) -> dict[str, Any]:
+    n = args.replicates
+    found: dict[str, Any] = {
+        "distance": {
+            name: _distance(reference[f"{name}.features"], samples[f"{name}.features"], networks, n)
+            for name in ("front", "back")
+        },
+        "detector": {
+            "front": _share(samples["near.found"]),
+            "back": _share(samples["near_back.found"]),
+        },
+        "throughput": {
+            "pictures_per_second": round(float(samples["speed"][0]), 1),
+            "pictures": int(samples["speed"][1]),
+            "batch": args.batch,
+        },
+    }
+    found["distance"]["front, truncated"] = _distance(
+        reference["front.features"], samples["near.features"], networks, n, False
+    )
+    if len(samples.get("closed", ())) > 1:
+        found["closed"] = bootstrap_mean(samples["closed"]).to_dict()
+    if "around.silhouette" in samples:
+        spans = _spans(reference)
+        found["silhouettes"] = {
+            name: rate_dict(span.outside(samples["around.silhouette"][:, GROUPS[name]]))
+            for name, span in spans.items()
+        }
+        found["by_yaw"] = _by_yaw(reference, samples, networks, n)
+    if networks.encoder is not None:
+        group = "faces" if is_teacher else "heads"
+        training = reference[f"{group}.face"] if reference.has(group) else None
+        found["people"] = _people(samples["straight.face"], training, _real_pairs(reference, n), n)
+        if theirs is not None:
+            found["identity"] = _identity(theirs["straight.face"], samples["straight.face"], n)
+    if theirs is not None and reference.has("faces"):
+        found["worn"] = _worn(reference, theirs, samples)
+    return found
+
+
+def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:
+    record["seconds"] = round(time.perf_counter() - start, 1)
+    record = _rounded(record)
+    with files.atomic(args.out / f"{record['row']}.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    return record
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six significant digits: more would only differ between machines."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A few lines for the terminal."""
+    lines = [f"{record['row']}: {record['seconds']:.0f} s"]
+    for name, distance in record["distance"].items():
+        shown = ", ".join(f"{k} {Estimate(**v)}" for k, v in distance.items() if isinstance(v, dict))
+        lines.append(f"  {name}: {shown}")
+    for name, rate in record["detector"].items():
+        if rate:
+            lines.append(f"  face found, {name}: {rate['rate']:.1%} of {rate['count']}")
+    if "cosine" in record.get("identity", {}):
+        same = record["identity"]
+        lines.append(
+            f"  same z as the teacher: cosine {same['cosine']['value']:.3f} (other z "
+            f"{same['different_z']['value']:.3f}), AUC {same['auc']['value']:.3f}, "
+            f"TAR at FAR 1 % {same['tar_at_far_0.01']['value']:.1%}"
+        )
+    if "closed" in record:
+        lines.append(f"  closed: {record['closed']['value']:.2%} of directions")
+    lines += [f"  {name}: not measured, {why}" for name, why in record["missing"].items()]
+    return "\n".join(lines)
+
+
+def run(args: EvaluateArgs) -> None:
+    """The command `evaluate`."""
+    print(summary(evaluate_weights(args)))
