@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core import augment, dataset, losses
-from head3d_core.cameras import frontal, orbit
+from head3d_core.cameras import frontal, orbit, yaw_pitch
 from head3d_core.config import preset
 from head3d_core.discriminator import Discriminator
 from head3d_core.engine import Engine
@@ -209,19 +209,45 @@ def draw(net: Generator, count: int, seed: int = 0, psi: float = 0.7) -> tuple[T
         return net.planes(ws), ws
 
 
-def front_back_likeness(front: Tensor, back: Tensor, side: int = 24) -> float:
-    """Correlation of the grey values of front views with those of the back views of the same heads, mirrored.
+def front_back_likeness(front: Tensor, back: Tensor, side: int = 64) -> float:
+    """How much the back views look like the front views, mirrored: mean correlation of grey values in the face's box.
 
-    Near 1 where the back looks like the front (a second face, or none at all), lower where it is hair. The mean over
-    all heads is taken off first, so that the common silhouette does not count.
+    Near 1 where a second face is behind, about 0 for real heads. Only the middle of the picture counts (clothes and
+    outline are the same from both sides), and its own mean grey is taken off first.
 
     Args:
-        front, back: [N, 3, H, W] in [-1, 1]; the N >= 2 heads in the same order.
+        front, back: [N, 3, H, W] in [-1, 1]; the same heads in the same order.
+        side: pixels that the pictures are shrunk to.
+
+    Raises Head3DError for pictures that do not go in pairs.
     """
-    if len(front) < 2 or front.shape != back.shape:
+    if len(front) < 1 or front.shape != back.shape:
         raise Head3DError(
-            f"front and back must show the same two or more heads, got {list(front.shape)} and {list(back.shape)}"
+            f"front and back must show the same heads, got {list(front.shape)} and {list(back.shape)}"
         )
-    a, b = (F.adaptive_avg_pool2d(x.clamp(-1, 1).mean(1, keepdim=True), side) for x in (front, back.flip(-1)))
-    a, b = (x - x.mean(0, keepdim=True) for x in (a, b))
-    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
+    rows, columns = slice(3 * side // 10, 65 * side // 100), slice(side // 3, side - side // 3)
+
+    def box(pictures: Tensor) -> Tensor:
+        grey = F.adaptive_avg_pool2d(pictures.clamp(-1, 1).mean(1), side)[:, rows, columns]
+        return grey - grey.mean([1, 2], keepdim=True)
+
+    a, b = box(front), box(back.flip(-1))
+    energy = a.square().sum([1, 2]) * b.square().sum([1, 2])
+    return float(((a * b).sum([1, 2]) / (energy + 1e-12).sqrt()).mean())
+
+
+def ends_of_heads(images: Tensor, camera: Tensor, who: Tensor) -> tuple[Tensor, Tensor]:
+    """The most frontal and the most backward picture of everybody, [people, 3, H, W] in [-1, 1] each.
+
+    Args:
+        images: [N, 3, H, W] uint8.
+        camera: [N, 25].
+        who: [N], one number a person.
+    """
+    yaw = yaw_pitch(camera)[0].abs()
+    fronts, backs = [], []
+    for person in who.unique():
+        index = (who == person).nonzero()[:, 0]
+        fronts.append(images[index[yaw[index].argmin()]])
+        backs.append(images[index[yaw[index].argmax()]])
+    return torch.stack(fronts).float() / 127.5 - 1, torch.stack(backs).float() / 127.5 - 1

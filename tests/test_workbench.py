@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from head3d_core import workbench
+from head3d_core import dataset, workbench
 from head3d_core.config import preset
 from head3d_core.errors import Head3DError
+from head3d_core.files import DATA
 from head3d_core.generator import Generator
 
 
@@ -66,9 +67,18 @@ def test_samples_of_one_seed_share_z_across_generators() -> None:
 
 
 def test_likeness_of_front_and_back() -> None:
-    front = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    front = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert workbench.front_back_likeness(front, front.flip(-1)) > 0.999, "the back mirrors the front"
-    other = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    other = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     assert abs(workbench.front_back_likeness(front, other)) < 0.2
-    with pytest.raises(Head3DError, match="two or more"):
-        workbench.front_back_likeness(front[:1], front[:1])
+    with pytest.raises(Head3DError, match="the same heads"):
+        workbench.front_back_likeness(front, front[:1])
+
+
+def test_backs_of_real_heads_do_not_look_like_faces() -> None:
+    folder = DATA / "samples" / "heads"
+    images, camera = dataset.load_arrays(folder)
+    front, back = workbench.ends_of_heads(images, camera, dataset.load_identities(folder))
+    assert len(front) == len(back) == 8
+    assert abs(workbench.front_back_likeness(front, back)) < 0.25
+    assert workbench.front_back_likeness(front, front.flip(-1)) > 0.99
