@@ -72,6 +72,15 @@ COMMANDS = {
         "TurntableArgs",
         "run_turntable",
     ),
+    "geometry": Command("closed heads, and surfaces against known ones", "geometry", "GeometryArgs", "run"),
+    "walk": Command("straight paths in w, and what truncation costs", "walks", "WalkArgs", "run"),
+    "invert": Command("held-out heads found again from one picture each", "one_view", "InvertArgs", "run"),
+    "parametric": Command(
+        "an explicit and an implicit parametric head model on the 50 heads, measured and drawn",
+        "parametric",
+        "ParametricArgs",
+        "run",
+    ),
     "train": Command(
         "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
     ),
@@ -79,7 +88,10 @@ COMMANDS = {
         "measure a generator: one row of the tables", "evaluate", "EvaluateArgs", "run", ("weights",)
     ),
     "identity-train": Command(
-        "train the identity encoder on the head factory's people", "identity_train", "TrainIdentityArgs", "run"
+        "train the identity encoder on the head factory's people",
+        "identity_train",
+        "TrainIdentityArgs",
+        "run",
     ),
 }
 

@@ -17,7 +17,9 @@ LAYERS = {
     1: "cameras convolution conventions facepose labels planes raster rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "engine engine_parts stages train distill analysis metrics mesh texture export prepare detect detector_rates turntables "
+    4: "surfaces geometry latent walks inversion one_view records texture export "
+    "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
+    "head_scans mesh_drawing morphable implicit_heads parametric parametric_pictures "
     "features verification completeness cross_check identity_data identity_train generate convert "
     "references sampling worn evaluate evaluate_pictures swap_study swap_lab curves workbench model_cards",
     5: "__main__ cli doctor widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks checks_data checks_fast checks_training plots_training",
