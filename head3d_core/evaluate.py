@@ -59,7 +59,7 @@ from head3d_core.worn import KINDS, fit_probe, kept, labels_of, rate_dict
 SWAP = "plane-swap"
 REAL = "real"
 OUT = files.DATA / "results" / "evaluation"
-FRECHET_REPLICATES = 2
+FRECHET_REPLICATES = 10
 GROUPS = {"front": 1, "side": 6, "back": 11}
 """View of `references.around_camera` whose silhouettes stand for a direction: |yaw| 0 to 15, 75 to 90, 150 to 165°."""
 
@@ -178,8 +178,7 @@ def _distance(
         f"{net.kernel_name} x100": kernel_distance(x, y, replicates).times(KD_SCALE).to_dict(),
         f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
     }
-    if frechet:  # its eigenvalues are the CPU's business: not every build of torch has them on a GPU
-        x, y = real.double(), fake.double()
+    if frechet:
         found[net.frechet_name] = frechet_distance(x, y, FRECHET_REPLICATES).to_dict()
         floor = same_source_floor(x, count, lambda a, b: frechet_distance(a, b, FRECHET_REPLICATES))
         found[f"{net.frechet_name}, same source"] = floor.to_dict()
@@ -196,7 +195,11 @@ def _share(probability: Tensor) -> dict[str, float | int] | None:
 
 def _real_pairs(reference: Reference, replicates: int) -> Verification | None:
     """Two frontal views of one real person: what "the same head twice" looks like to the encoder."""
-    if not reference.has("around") or not reference["around.face"].shape[-1]:
+    if (
+        not reference.has("around")
+        or not reference["around.face"].shape[-1]
+        or len(reference["around.face"]) < 11
+    ):
         return None
     faces = reference["around.face"]
     return paired_verification(faces[:, 0], faces[:, 1], replicates)

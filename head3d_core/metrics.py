@@ -175,10 +175,21 @@ class _Given(nn.Module):
 def _frechet(real: Tensor, fake: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).to(real.device).set_dtype(torch.float64)
-    metric.update(real, real=True)
-    metric.update(fake, real=False)
+    # On the CPU: not every build of torch has eigenvalues of unsymmetric matrices on a GPU.
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
+    metric.update(real.cpu(), real=True)
+    metric.update(fake.cpu(), real=False)
     return float(metric.compute())
+
+
+def _frechet_symmetric(real: Tensor, fake: Tensor) -> float:
+    """The same number, several times faster: Tr (Σ_r Σ_f)^½ is the sum of the roots of Σ_r^½ Σ_f Σ_r^½'s eigenvalues."""
+    means, spreads = [x.mean(0) for x in (real, fake)], [torch.cov(x.T) for x in (real, fake)]
+    values, vectors = torch.linalg.eigh(spreads[0])
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ spreads[1] @ root).clamp_min(0).sqrt().sum()
+    traces = spreads[0].trace() + spreads[1].trace()
+    return float((means[0] - means[1]).square().sum() + traces - 2 * cross)
 
 
 def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int = 0) -> Estimate:
@@ -192,7 +203,7 @@ def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int
 
     Args:
         real, fake: [N, d], [M, d] features.
-        replicates: at least 2; each costs a full distance, seconds at d = 2048.
+        replicates: at least 2; each costs a full distance, about a second at d = 2048.
     """
     real, fake = _pair(real, fake)
     if replicates < 2:
@@ -202,7 +213,7 @@ def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int
     others = []
     for _ in range(replicates):
         drawn = [x[torch.randint(len(x), (len(x),), generator=generator).to(x.device)] for x in (real, fake)]
-        others.append(_frechet(*drawn))
+        others.append(_frechet_symmetric(*drawn))
     half = _Z * float(np.std(others, ddof=1))
     return Estimate(value, max(0.0, value - half), value + half, min(len(real), len(fake)))
 

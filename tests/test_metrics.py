@@ -153,3 +153,15 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         metrics.set_distances(pictures(19, 0), pictures(20, 1), _Means())
     with pytest.raises(Head3DError, match="at least 2 finite values"):
         metrics.bootstrap_mean(np.array([1.0]))
+
+
+def test_the_faster_frechet_arithmetic_is_the_librarys() -> None:
+    generator = torch.Generator().manual_seed(5)
+    x, y = (
+        torch.randn(60, 12, generator=generator).double(),
+        torch.randn(40, 12, generator=generator).double(),
+    )
+    y = y * 1.7 + 0.3
+    assert metrics._frechet_symmetric(x, y) == pytest.approx(metrics._frechet(x, y), rel=1e-9)
+    short = x[:10]  # fewer pictures than features: singular covariance
+    assert metrics._frechet_symmetric(short, y) == pytest.approx(metrics._frechet(short, y), rel=1e-5)
