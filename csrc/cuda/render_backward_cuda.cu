@@ -270,7 +270,8 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         decode_backward(memory.forward, memory.backward, tile, decoded.logits, grad_sigma0, grad_sigma1, lane, grad0, grad1);
         point_at(ray[0], depth0, point0);
         point_at(ray[1], depth1, point1);
-        if (grads.planes != nullptr) {
+        // A row that waits for the next tile, or lies beyond the end of its ray, has nothing to add: one row in seven.
+        if (grads.planes != nullptr && (share0 != 0.f || share1 != 0.f || grad_sigma0 != 0.f || grad_sigma1 != 0.f)) {
           scatter_pair<P>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1, args.axes, scale, t,
                           grad0, grad1);
         }
