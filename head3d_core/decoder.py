@@ -1,4 +1,4 @@
-"""The tri-plane decoder: a small MLP from a point's feature to density and colour features (Eq. 3)."""
+"""The tri-plane decoder: a small MLP from a point's feature to density and colour features (section 3.1)."""
 
 from __future__ import annotations
 

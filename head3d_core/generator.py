@@ -173,7 +173,7 @@ class Generator(nn.Module):
         backend: Backend = "auto",
         seeds: Tensor | None = None,
     ) -> RawOutput:
-        """Volume rendering alone (Eq. 4), without super-resolution.
+        """Volume rendering alone (Eq. 3), without super-resolution.
 
         Args:
             planes: [N, 3, C, H, W].

@@ -115,7 +115,7 @@ def sample_planes(
 
 
 def decode(features: Tensor, weights: DecoderWeights) -> tuple[Tensor, Tensor]:
-    """The decoder MLP (Eq. 3): point features -> raw sigma and colour features.
+    """The decoder MLP (section 3.1): point features -> raw sigma and colour features.
 
     h = softplus(W0 x + b0); (sigma, t) = W1 h + b1; colour = 1.002 sigmoid(t) - 0.001.
     The slight widening lets colours reach 0 and 1 exactly.

@@ -22,11 +22,21 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""
 
 
+SMALLEST_PT = 10.0
+"""The smallest text in a figure, points: at 100 dpi as high as the prose around it, legible when projected."""
+
+
 def show(figure: Any, alt: str) -> None:
-    """Displays a matplotlib figure as PNG with alternative text, then closes it."""
+    """Displays a matplotlib figure as PNG with alternative text, then closes it.
+
+    Text smaller than `SMALLEST_PT` is enlarged to it.
+    """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
     plt.close(figure)
@@ -165,6 +175,7 @@ def _world_scene(title: str) -> Any:
         width=720,
         height=520,
         margin=dict(l=0, r=0, t=40, b=0),
+        font=dict(size=14),
         scene=dict(
             xaxis=hidden,
             yaxis=hidden,
@@ -280,15 +291,16 @@ def axes_view(yaw: float, pitch: float, size: int = 192) -> np.ndarray:
     Args:
         yaw, pitch: radians.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     camera = cameras.orbit(yaw, pitch)
     cam2world, matrix = cameras.unpack(camera)
-    tips = torch.cat([torch.zeros(1, 3), 0.24 * torch.eye(3)])
+    tips = torch.cat([torch.zeros(1, 3), 0.22 * torch.eye(3)])
     local = (tips - cam2world[0, :3, 3]) @ cam2world[0, :3, :3]
     pixel = (local[:, :2] / local[:, 2:] * matrix[0, 0, 0] + 0.5) * size
     picture = Image.new("RGB", (size, size), "white")
     pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=size / 10)
     middle = tuple(pixel[0].tolist())
     order = sorted(range(1, 4), key=lambda k: -float(local[k, 2]))
     for k in order:
@@ -296,5 +308,8 @@ def axes_view(yaw: float, pitch: float, size: int = 192) -> np.ndarray:
         colour = ("#D55E00", "#009E73", "#0072B2")[k - 1]
         pen.line([middle, tip], fill=colour, width=5)
         pen.ellipse([tip[0] - 6, tip[1] - 6, tip[0] + 6, tip[1] + 6], fill=colour)
-        pen.text((tip[0] + 8, tip[1] - 6), f"+{'xyz'[k - 1]}", fill="black")
+    for k in order:  # names last and beyond the tips, so that no line crosses them
+        outwards = pixel[k] - pixel[0]
+        place = pixel[k] + 0.09 * size * outwards / outwards.norm().clamp_min(0.05 * size)
+        pen.text(tuple(place.tolist()), f"+{'xyz'[k - 1]}", fill="black", font=font, anchor="mm")
     return np.array(picture)

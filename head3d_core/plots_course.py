@@ -32,7 +32,7 @@ def _arrow(
             text,
             ha="center",
             va="bottom",
-            fontsize=9,
+            fontsize=10,
             color=colour,
         )
 
@@ -88,7 +88,7 @@ def method_diagram() -> Any:
     _box(axis, 12.2, 0.7, "D_back\n(50 heads)", violet, width=1.5)
     _arrow(axis, (10.9, 1.6), (11.4, 2.3), colour=violet)
     _arrow(axis, (10.9, 1.2), (11.4, 0.9), colour=violet)
-    axis.text(11.0, 0.25, "alternating", ha="right", va="center", fontsize=9, color=violet)
+    axis.text(11.0, 0.25, "alternating", ha="right", va="center", fontsize=10, color=violet)
     return figure
 
 
@@ -127,8 +127,8 @@ def course_map(available: set[str]) -> Any:
             )
         )  # fmt: skip
         axis.text(x, y + 0.32, number, ha="center", va="center", fontsize=12, fontweight="bold")
-        axis.text(x, y - 0.2, title, ha="center", va="center", fontsize=9)
+        axis.text(x, y - 0.2, title, ha="center", va="center", fontsize=10)
         if column < 6 and k + 1 < len(COURSE):
             _arrow(axis, (x + 0.86, y), (x + 1.2, y))
-    axis.text(0.1, 0.05, "solid: in this release     dashed: to come", fontsize=9.5, color="#333333")
+    axis.text(0.1, 0.05, "solid: in this release     dashed: to come", fontsize=10, color="#333333")
     return figure

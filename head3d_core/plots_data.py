@@ -78,6 +78,7 @@ def camera_sphere(faces: Tensor, heads: Tensor) -> Any:
     axis = dict(showbackground=False, range=[-3, 3])
     figure.update_layout(
         title="Where the cameras stand (drag to turn)", width=640, height=520, margin=dict(l=0, r=0, t=40, b=0),
+        font=dict(size=14),
         scene=dict(
             xaxis=dict(title="x (subject's left)", **axis), yaxis=dict(title="y (up)", **axis),
             zaxis=dict(title="z (front)", **axis), aspectmode="cube",
@@ -92,9 +93,18 @@ def angle_map(faces: Tensor, heads: Tensor) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(8.5, 3.2))
-    for name, camera, colour, marker in (("heads", heads, HEADS, "D"), ("faces", faces, FACES, "o")):
+    for name, camera, colour, marker in (("heads", heads, HEADS, "^"), ("faces", faces, FACES, "o")):
         yaw, pitch = degrees(camera)
-        axis.scatter(yaw, pitch, s=7, c=colour, marker=marker, alpha=0.7, label=name, linewidths=0)
+        axis.scatter(
+            yaw,
+            pitch,
+            s=22 if marker == "^" else 12,
+            c=colour,
+            marker=marker,
+            alpha=0.7,
+            label=name,
+            linewidths=0,
+        )
     axis.axvspan(-180, -BACK, color="#dddddd", zorder=0)
     axis.axvspan(BACK, 180, color="#dddddd", zorder=0)
     axis.set(xlim=(-180, 180), xlabel="yaw (degrees; grey: back views)", ylabel="pitch (degrees)")
@@ -207,10 +217,10 @@ def light_map(faces: Sequence[Light], heads: Sequence[Light]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-    for name, lights, colour, marker in (("faces", faces, FACES, "o"), ("heads", heads, HEADS, "D")):
+    for name, lights, colour, marker in (("faces", faces, FACES, "o"), ("heads", heads, HEADS, "^")):
         azimuth, elevation, strength = key_angles(lights)
         axes[0].scatter(
-            azimuth, elevation, s=10, c=colour, marker=marker, label=name, alpha=0.7, linewidths=0
+            azimuth, elevation, s=22, c=colour, marker=marker, label=name, alpha=0.7, linewidths=0
         )
         hatch = "//" if name == "heads" else ""
         share = np.full(len(strength), 1 / len(strength))

@@ -1,6 +1,6 @@
 """Volume rendering, slow and annotated: the truth that the fused kernels are tested against.
 
-One equation a function, in the order in which `render_rays` uses them (Eq. 4 of the paper; EG3D's two-pass
+One equation a function, in the order in which `render_rays` uses them (Eq. 3 of the paper; EG3D's two-pass
 importance renderer with mid-point marching).
 """
 
@@ -61,7 +61,7 @@ def stratified_depths(
 
 
 def march(features: Tensor, sigma: Tensor, depths: Tensor, white_back: bool = False) -> March:
-    """Mid-point ray marching (Eq. 4).
+    """Mid-point ray marching (Eq. 3).
 
     With delta_i = t_{i+1} - t_i and colour, sigma and depth averaged to the mid-point of each interval:
     density_i = softplus(sigma_i - 1); alpha_i = 1 - exp(-density_i delta_i);

@@ -65,6 +65,8 @@ def execute(path: Path, timeout: int, in_place: bool) -> str | None:
     write(OUT / path.name, text if text.endswith("\n") else text + "\n")
     write(OUT / path.with_suffix(".html").name, HTMLExporter().from_notebook_node(notebook)[0])
     if in_place and error is None:
+        notebook.metadata.pop("widgets", None)  # states of one run; a static twin follows each widget
+        text = nbformat.writes(notebook)
         write(path, text if text.endswith("\n") else text + "\n")
     return error
 
