@@ -141,13 +141,20 @@ def look(
 
 
 @torch.no_grad()
-def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto") -> Tensor:
-    """The finished pictures [B, 3, image, image] of planes and codes, in about [-1, 1]."""
+def raw_and_picture(
+    G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Raw pictures [B, 3, R, R] of planes and finished ones [B, 3, image, image], in about [-1, 1]."""
     size = G.config.neural_resolution
     origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
     result = quick_rays(mixed, G.decoder.weights(), origins, directions, G.config.render, backend)
     features = result.features.transpose(1, 2).unflatten(-1, (size, size))
-    return G.superresolution(features, features[:, :3], ws)
+    return features[:, :3], G.superresolution(features, features[:, :3], ws)
+
+
+def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto") -> Tensor:
+    """The finished pictures [B, 3, image, image] of planes and codes."""
+    return raw_and_picture(G, mixed, ws, camera, backend)[1]
 
 
 def colour_change(a: View, b: View) -> Tensor:

@@ -1,0 +1,182 @@
+"""The plane-swap lab without its buttons: pure functions from a state to what is shown.
+
+`widgets` draws nothing that is not computed here, so what the browser shows can be compared with `show(couple, state)`.
+While the hand moves, the raw picture is shown (64²); when it lets go, the finished one and the similarities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core import analysis, cameras
+from head3d_core.analysis import Heads, View
+from head3d_core.config import PLANE_NAMES, Backend
+from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
+from head3d_core.identity_net import Encoder
+
+MAX_PITCH = 60.0
+"""Degrees."""
+
+
+@dataclass(frozen=True)
+class LabState:
+    """Everything a reader can choose."""
+
+    generator_a: str = "face"
+    """Generator of head A; it decodes and finishes the mixture."""
+    seed_a: int = 0
+    generator_b: str = "face"
+    seed_b: int = 1
+    shares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Share of B in each plane: 0 is A's plane, 1 is B's, between them a blend."""
+    yaw: float = 0.0
+    """Degrees, in [-180, 180]."""
+    pitch: float = 0.0
+    """Degrees, in [-60, 60]."""
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> LabState:
+        """The state of a dictionary that came from a browser.
+
+        Raises:
+            Head3DError: values that are not numbers in their ranges.
+        """
+        try:
+            shares = tuple(float(s) for s in given["shares"])
+            state = cls(
+                str(given["generator_a"]),
+                int(given["seed_a"]),
+                str(given["generator_b"]),
+                int(given["seed_b"]),
+                shares,  # type: ignore[arg-type]
+                float(given["yaw"]),
+                float(given["pitch"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Head3DError(f"the lab's state cannot be read ({error}): reload the widget") from error
+        if len(shares) != 3 or not all(0 <= s <= 1 for s in shares):
+            raise Head3DError(f"each of the three shares must be between 0 and 1, got {list(shares)}")
+        if not (0 <= state.seed_a < 2**32 and 0 <= state.seed_b < 2**32):
+            raise Head3DError(f"seeds must be between 0 and 2^32 - 1, got {state.seed_a} and {state.seed_b}")
+        if not (abs(state.yaw) <= 180 and abs(state.pitch) <= MAX_PITCH):
+            raise Head3DError(
+                f"yaw must be within 180° and pitch within {MAX_PITCH:g}°, got {state.yaw:g} and {state.pitch:g}"
+            )
+        return state
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, as `from_dict` reads it."""
+        return {**vars(self), "shares": list(self.shares)}
+
+    def camera(self) -> Tensor:
+        """[1, 25]"""
+        return cameras.orbit(math.radians(self.yaw), math.radians(self.pitch))
+
+
+@dataclass(frozen=True)
+class Couple:
+    """Heads A and B, ready to be mixed."""
+
+    G: Generator
+    """A's generator."""
+    first: Heads
+    second: Heads
+    encoder: Encoder | None
+    faces: Tensor | None
+    """[2, d] embeddings of A's and B's raw frontal pictures, each by its own generator; None without an encoder."""
+    names: tuple[str, str, str]
+    """Of the planes."""
+
+
+def couple(
+    generators: Mapping[str, Generator],
+    state: LabState,
+    encoder: Encoder | None = None,
+    truncation_psi: float = analysis.PSI,
+) -> Couple:
+    """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
+
+    Raises:
+        Head3DError: an unknown generator, or two that cannot exchange planes.
+    """
+    for name in (state.generator_a, state.generator_b):
+        if name not in generators:
+            raise Head3DError(f"no generator called {name!r} here: choose one of {', '.join(generators)}")
+    one, two = generators[state.generator_a], generators[state.generator_b]
+    analysis.check_exchangeable(one, two)
+    first = analysis.heads_of_seeds(one, [state.seed_a], truncation_psi)
+    second = analysis.heads_of_seeds(two, [state.seed_b], truncation_psi)
+    faces = None
+    if encoder is not None:
+        front = cameras.orbit(0.0)
+        raw = [analysis.look(G, heads.planes, front).rgb for G, heads in ((one, first), (two, second))]
+        faces = torch.cat([encoder(picture, front) for picture in raw])
+    return Couple(one, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is on the screen for a state."""
+
+    picture: NDArray[np.uint8]
+    """[R, R, 3]: raw while the hand moves, finished after it has let go."""
+    heat: NDArray[np.float32]
+    """[R, R]: |difference to A| from the same camera, mean over rgb, in [0, 1]."""
+    similarity: tuple[float, float] | None
+    """Cosine of the mixture's raw frontal face to A's and to B's; None while the hand moves, or without an encoder."""
+    plain: View
+    """A from this camera: give it to the next `show` if the camera stays."""
+
+
+@torch.no_grad()
+def show(
+    pair: Couple,
+    state: LabState,
+    finished: bool = True,
+    plain: View | None = None,
+    backend: Backend = "auto",
+) -> Shown:
+    """What a state looks like.
+
+    Args:
+        pair: of the state's seeds and generators.
+        finished: False: the raw preview, without similarities.
+        plain: A from the state's camera if it is known.
+    """
+    G, camera = pair.G, state.camera()
+    mixed, ws = analysis.mix(pair.first, pair.second, state.shares)
+    if plain is None:
+        plain = analysis.look(G, pair.first.planes, camera, backend=backend)
+    if not finished:
+        rgb = analysis.look(G, mixed, camera, backend=backend).rgb
+        return Shown(_pixels(rgb), _heat(rgb, plain), None, plain)
+    rgb, image = analysis.raw_and_picture(G, mixed, ws, camera, backend)
+    similarity = None
+    if pair.encoder is not None and pair.faces is not None:
+        front = cameras.orbit(0.0)
+        frontal = (
+            rgb if (state.yaw, state.pitch) == (0, 0) else analysis.look(G, mixed, front, backend=backend).rgb
+        )
+        cosine = pair.faces @ pair.encoder(frontal, front)[0]
+        similarity = (float(cosine[0]), float(cosine[1]))
+    return Shown(_pixels(image), _heat(rgb, plain), similarity, plain)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """[1, 3, R, R] in [-1, 1] -> [R, R, 3] uint8."""
+    scaled = (image[0].float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)
+    return np.ascontiguousarray(scaled.byte().cpu().numpy())
+
+
+def _heat(rgb: Tensor, plain: View) -> NDArray[np.float32]:
+    difference: NDArray[np.float32] = ((rgb - plain.rgb).abs().mean(1)[0] / 2).clamp(0, 1).cpu().numpy()
+    return difference

@@ -1,0 +1,141 @@
+"""The plane-swap lab as a widget: two heads, a slider per plane, a picture that is turned by dragging it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from head3d_core import swap_lab
+from head3d_core.analysis import View
+from head3d_core.config import Backend
+from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
+from head3d_core.identity_net import Encoder
+from head3d_core.swap_lab import Couple, LabState, Shown
+from head3d_core.widgets import to_png
+
+HEAT_LIMIT = 0.25
+"""Difference that gets the brightest colour of the heat-map."""
+
+
+@functools.cache
+def _cividis() -> NDArray[np.uint8]:
+    """[256, 3]: dark blue to yellow, told apart under every common colour-vision deficiency."""
+    import matplotlib as mpl
+
+    table: NDArray[np.uint8] = (
+        (mpl.colormaps["cividis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    )
+    return table
+
+
+def heat_picture(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Differences [R, R] in [0, 1] as a picture [R, R, 3] uint8; `HEAT_LIMIT` and more is the brightest."""
+    return _cividis()[(np.clip(heat / HEAT_LIMIT, 0, 1) * 255).round().astype(np.int64)]
+
+
+def message(shown: Shown, state: LabState, names: tuple[str, str, str], finished: bool) -> dict[str, Any]:
+    """What is sent to the browser for a state: two PNGs in base64, the similarities and a sentence."""
+    parts = [
+        f"F_{n} {'of A' if s == 0 else 'of B' if s == 1 else f'{s:.0%} of B'}"
+        for n, s in zip(names, state.shares, strict=True)
+    ]
+    alt = f"a head with {', '.join(parts)}, seen from yaw {state.yaw:g}°, pitch {state.pitch:g}°"
+    return {
+        "picture": base64.b64encode(to_png(shown.picture)).decode(),
+        "heat": base64.b64encode(to_png(heat_picture(shown.heat))).decode(),
+        "similarity": list(shown.similarity) if shown.similarity else None,
+        "alt": alt,
+        "says": "",
+        "finished": finished,
+    }
+
+
+class Session:
+    """What the widget keeps between two states: the couple of heads, and A from the camera of the last picture."""
+
+    def __init__(
+        self,
+        generators: Mapping[str, Generator],
+        encoder: Encoder | None = None,
+        state: LabState | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        self.generators, self.encoder, self.backend = generators, encoder, backend
+        first = next(iter(generators))
+        self.state = state or LabState(first, 0, first, 1)
+        self.pair: Couple = swap_lab.couple(generators, self.state, encoder)
+        self.plain: View | None = None
+
+    def answer(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The message for a state from the browser; a state that cannot be shown gives one sentence instead."""
+        finished = bool(wanted.get("finished", True))
+        try:
+            state = LabState.from_dict(wanted)
+            if _heads(state) != _heads(self.state):
+                self.pair, self.plain = swap_lab.couple(self.generators, state, self.encoder), None
+            if (state.yaw, state.pitch) != (self.state.yaw, self.state.pitch):
+                self.plain = None
+            self.state = state
+            shown = swap_lab.show(self.pair, state, finished, self.plain, self.backend)
+        except Head3DError as error:
+            return {"says": str(error)}
+        self.plain = shown.plain
+        return message(shown, state, self.pair.names, finished)
+
+
+def _heads(state: LabState) -> tuple[str, int, str, int]:
+    return state.generator_a, state.seed_a, state.generator_b, state.seed_b
+
+
+def swap_viewer(
+    generators: Mapping[str, Generator],
+    encoder: Encoder | None = None,
+    state: LabState | None = None,
+    backend: Backend = "auto",
+) -> Any:
+    """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
+
+    Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
+
+    Args:
+        generators: name -> generator; heads A and B choose among them. All must be able to exchange planes.
+        encoder: for the similarity bars; None: no bars.
+        state: to begin with; None: seeds 0 and 1 of the first generator.
+    """
+    import anywidget
+    import traitlets
+
+    first = next(iter(generators))
+    state = state or LabState(first, 0, first, 1)
+    session = Session(generators, encoder, state, backend)
+
+    class SwapViewer(anywidget.AnyWidget):
+        _esm = Path(__file__).with_name("swap_lab.js")
+        options = traitlets.Dict().tag(sync=True)
+        state = traitlets.Dict().tag(sync=True)
+        wanted = traitlets.Dict().tag(sync=True)
+        shown = traitlets.Dict().tag(sync=True)
+
+    viewer = SwapViewer(
+        options={
+            "generators": list(generators),
+            "planes": list(session.pair.names),
+            "max_pitch": swap_lab.MAX_PITCH,
+        },
+        state=state.to_dict(),
+        shown={**session.answer(state.to_dict()), "request": 0},
+    )
+
+    def update(change: Any) -> None:
+        # What an error leaves out stays as it was.
+        viewer.shown = {**viewer.shown, **session.answer(change["new"]), "request": change["new"]["request"]}
+
+    viewer.observe(update, names="wanted")
+    return viewer
