@@ -116,7 +116,7 @@ def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generat
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[mesh.Progress]:
+def bar(what: str) -> Iterator[mesh.Progress]:
     """A progress bar as a callback (done, total)."""
     from tqdm import tqdm
 
@@ -146,7 +146,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         raise Head3DError(f"faces must be at least 4 triangles, got {args.faces}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
-    with _bar("density") as step:
+    with bar("density") as step:
         head = mesh.extract_mesh(
             G,
             ws,
@@ -159,7 +159,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
             progress=step,
         )
     if args.texture is not None:
-        with _bar("texture") as step:
+        with bar("texture") as step:
             head = texture.bake_texture(G, ws, head, args.texture, step)
     return mesh.save(head, args.out), head
 
@@ -207,7 +207,7 @@ def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
     if not -90 < args.pitch < 90:
         raise Head3DError(f"pitch lies between -90 and 90 degrees, got {args.pitch:g}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
-    with _bar("frames") as step:
+    with bar("frames") as step:
         pictures = turntables.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
     path = turntables.write(pictures, args.out, args.rate)
     with files.atomic(contact_path(path)) as temporary:

@@ -1,4 +1,4 @@
-"""A texture instead of vertex colours: the decimated surface is unwrapped (xatlas), its colours baked into a picture."""
+"""A texture instead of vertex colours: the decimated surface is unwrapped (xatlas), its colours baked."""
 
 from __future__ import annotations
 

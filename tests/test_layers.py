@@ -21,7 +21,7 @@ LAYERS = {
     "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
     "head_scans mesh_drawing morphable implicit_heads parametric parametric_pictures "
     "features verification completeness cross_check identity_data identity_train generate convert "
-    "references sampling worn evaluate evaluate_pictures swap_study swap_lab curves workbench model_cards",
+    "references sampling worn evaluate evaluation_figures evaluation_pictures swap_study swap_lab curves workbench model_cards",
     5: "__main__ cli doctor widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks checks_data checks_fast checks_training plots_training",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""

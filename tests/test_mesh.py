@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -12,31 +11,14 @@ import torch
 import trimesh
 
 from head3d_core import mesh, texture, toys
-from head3d_core.config import preset
-from head3d_core.decoder import Decoder
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
-from head3d_core.planes import DecoderWeights
-
-
-class _ToyDecoder(Decoder):
-    def __init__(self, fitted: DecoderWeights) -> None:
-        super().__init__(8, 16, 3)
-        self.fitted = fitted
-
-    def weights(self) -> DecoderWeights:
-        return self.fitted
+from tests.toy_generator import toy_generator
 
 
 @pytest.fixture(scope="module")
 def toy() -> Generator:
-    """A generator whose planes are those of toy head A, whatever ws says."""
-    fit = toys.fit_planes([toys.TOY_A], steps=250)
-    config = dataclasses.replace(preset("tiny").generator, decoder_features=3)
-    G = Generator(config).eval()
-    G.decoder = _ToyDecoder(fit.weights)
-    G.planes = lambda ws, *_: fit.planes.expand(len(ws), -1, -1, -1, -1)  # type: ignore[method-assign]
-    return G
+    return toy_generator()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ def test_rasterise_agrees_with_a_loop() -> None:
     place = rng.uniform(-4, 20, (12, 2))
     triangles = rng.permutation(12).reshape(4, 3)
     covered = raster.rasterise(place, triangles, 16)
-    found = {(int(r), int(c), tuple(sorted(k))) for (r, c), k in zip(covered.pixel, covered.corner.tolist(), strict=True)}  # fmt: skip
+    pairs = zip(covered.pixel.tolist(), covered.corner.tolist(), strict=True)
+    found = {(*pixel, tuple(sorted(corner))) for pixel, corner in pairs}
     expected = set()
     for corners in triangles:
         a, b, c = place[corners]
@@ -38,13 +39,16 @@ def test_nothing_in_the_picture() -> None:
     assert covered.pixel.shape == (0, 2)
 
 
+def _ball(place: tuple[float, float, float], colour: tuple[int, int, int, int]) -> trimesh.Trimesh:
+    ball = trimesh.creation.icosphere(radius=0.1)
+    ball.apply_translation(place)
+    ball.visual = trimesh.visual.ColorVisuals(ball, vertex_colors=np.tile(colour, (len(ball.vertices), 1)))
+    return ball
+
+
 def _two_balls() -> trimesh.Trimesh:
-    near, far = trimesh.creation.icosphere(radius=0.1), trimesh.creation.icosphere(radius=0.1)
-    near.apply_translation([0, 0, 0.2])
-    far.apply_translation([0.15, 0, -0.2])
-    near.visual = trimesh.visual.ColorVisuals(near, vertex_colors=np.tile([255, 0, 0, 255], (len(near.vertices), 1)))  # fmt: skip
-    far.visual = trimesh.visual.ColorVisuals(far, vertex_colors=np.tile([0, 0, 255, 255], (len(far.vertices), 1)))  # fmt: skip
-    return trimesh.util.concatenate([far, near])
+    red, blue = (255, 0, 0, 255), (0, 0, 255, 255)
+    return trimesh.util.concatenate([_ball((0.15, 0, -0.2), blue), _ball((0, 0, 0.2), red)])
 
 
 def test_the_nearer_surface_is_seen_and_left_is_left() -> None:

@@ -1,0 +1,142 @@
+"""The studies `invert`, `geometry` and `walk` at toy size: what they record, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from head3d_core import cameras, checkpoint, cli, geometry, one_view, records, walks
+from head3d_core.config import preset
+from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
+from head3d_core.identity_net import Encoder
+from head3d_core.inversion import ViewError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(3)
+    G = Generator(preset("tiny").generator)
+    with torch.no_grad():  # dense enough to be seen
+        G.decoder.net["2"].bias[0] = 9.0
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return str(checkpoint.save_generator(G, path, notes={"images": 12}))
+
+
+def test_errors_are_grouped_by_side() -> None:
+    errors = [ViewError(0, 0.1), ViewError(45, 0.3), ViewError(90, 0.5), ViewError(180, 0.7)]
+    assert list(one_view.by_side(errors).values()) == [0.2, 0.5, 0.7]
+    assert len(one_view.by_side(errors[:1])) == 1
+
+
+def test_bundled_heads_are_views_of_one_head() -> None:
+    images, camera = one_view.sample_head(2)
+    assert images.shape == (12, 3, 256, 256)
+    assert camera.shape == (12, 25)
+    assert float(images.amax()) <= 1
+    assert bool((images[:, :, 0, 0] > 0.9).all()), "white behind"
+    yaw = cameras.yaw_pitch(camera)[0]
+    assert float(yaw.min()) < -2 < 2 < float(yaw.max()), "from all sides"
+    with pytest.raises(Head3DError, match="8 bundled heads"):
+        one_view.sample_head(8)
+
+
+@pytest.mark.opengl
+def test_invert_records_codes_cameras_and_surfaces(weights: str, tmp_path: Path) -> None:
+    out = tmp_path / "inversion.json"
+    words = f"invert --weights {weights} --heads 1 --steps 3 --layer-steps 3 --out {out}".split()
+    assert cli.main(words) == 0
+    found = json.loads(out.read_text())
+    row = found["models"][weights]["known camera"][0]
+    assert len(row["loss"]) == 6
+    assert len(row["layers"]["views"]) == 25
+    assert set(row["w"]["by side"]) == set(one_view.SIDES)
+    assert row["w"]["surface"]["chamfer"] > 0
+    unknown = found["models"][weights]["unknown camera"][0]
+    assert len(unknown["yaw error"]) == 6
+    assert found["provenance"]["weights"][weights] == {"images": 12}
+    with Image.open(out.with_suffix(".jpg")) as picture:
+        assert picture.size == (5 * 128, 3 * 128)
+
+
+@pytest.mark.opengl
+def test_geometry_records_closedness_and_surfaces(weights: str, tmp_path: Path) -> None:
+    args = geometry.GeometryArgs(
+        weights=(weights,),
+        heads=2,
+        meshes=1,
+        resolution=16,
+        reconstructions=1,
+        steps=2,
+        out=tmp_path / "g.json",
+    )
+    geometry.run(args)
+    row = json.loads(args.out.read_text())["models"][weights]
+    assert 0 <= row["closedness"]["low"] <= row["closedness"]["value"] <= row["closedness"]["high"] <= 1
+    assert len(row["surfaces"]) == 1
+    assert {"mean head", "w", "layers"} <= set(row["reconstructions"][0])
+
+
+def test_geometry_without_ground_truth_needs_no_opengl(weights: str) -> None:
+    args = geometry.GeometryArgs(weights=(weights,), heads=2, meshes=0, reconstructions=0)
+    found = geometry.measure(args)
+    assert found["models"][weights]["reconstructions"] == []
+    assert any("-" in line for line in geometry.lines(found))
+    with pytest.raises(Head3DError, match="at least 2 heads"):
+        geometry.measure(geometry.GeometryArgs(weights=(weights,), heads=1))
+
+
+class _Colours(torch.nn.Module):
+    """Embeds a crop by its mean colours in a grid: no training needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(crops, 4).flatten(1) + 1e-3
+
+
+def test_walk_records_paths_and_truncation(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "load_encoder", lambda device: Encoder(_Colours(), "colours"))
+    monkeypatch.setattr(
+        walks.detect, "face_probability", lambda images, device: torch.linspace(0, 1, len(images))
+    )
+    args = walks.WalkArgs(
+        weights=(weights,), pairs=2, steps=5, psi=(0.0, 1.0), heads=3, out=tmp_path / "l.json"
+    )
+    walks.run(args)
+    found = json.loads(args.out.read_text())
+    row = found["models"][weights]
+    curve = row["path"]["mean curve"]
+    assert len(curve) == 5
+    assert curve[0] == pytest.approx(0, abs=1e-3)
+    assert curve[-1] == pytest.approx(1, abs=1e-3)
+    assert [r["psi"] for r in row["truncation"]] == [0.0, 1.0]
+    assert row["truncation"][0]["diversity"]["value"] < row["truncation"][1]["diversity"]["value"]
+    assert sorted(row["variance share"], reverse=True) == row["variance share"]
+    with pytest.raises(Head3DError, match="at least 2 pairs"):
+        walks.measure(walks.WalkArgs(weights=(weights,), pairs=1))
+
+
+def test_records_are_read_back_and_missing_ones_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records.files, "DATA", tmp_path)
+    records.write(tmp_path / "results" / "some.json", {"a": 1, "b": np.float64(2.0)})
+    assert records.read("some", "run it") == {"a": 1, "b": 2.0}
+    with pytest.raises(Head3DError, match=r"other.json is not recorded yet: run `make it`"):
+        records.read("other", "make it")
+    (tmp_path / "results" / "bad.json").write_text("{")
+    with pytest.raises(Head3DError, match="damaged"):
+        records.read("bad", "make it")
+    about = records.provenance("a command", "cpu")
+    assert about["command"] == "a command"
+    assert about["device"]
