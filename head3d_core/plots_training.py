@@ -50,9 +50,11 @@ def record_line(found: Mapping[str, Any]) -> str:
     """One line on the run behind a record of `curves`: what, how long, on what, when."""
     p = found["provenance"]
     what = p["stage"] + (f", row {p['row']}" if p.get("row") else "")
+    planned = found["recipe"].get("images", p["images"])
+    part = "" if p["images"] >= planned else f" of {planned:,} planned"
     return (
-        f"{what}: preset {p['preset']}, seed {p['seed']}, {p['images']:,} images in {p['seconds'] / 60:.0f} minutes, "
-        f"{p['device']}, {p['date']}, commit {p['commit']}"
+        f"{what}: preset {p['preset']}, seed {p['seed']}, {p['images']:,}{part} images "
+        f"in {p['seconds'] / 60:.0f} minutes, {p['device']}, {p['date']}, commit {p['commit']}"
     )
 
 
@@ -150,26 +152,28 @@ def progress_picture(found: Mapping[str, Any], size: float = 1.15) -> Any:
     return figure
 
 
-def last_picture(found: Mapping[str, Any], size: float = 1.3) -> Any:
-    """The last sample grid of a recorded run, its columns labelled by yaw; None if no grids were kept."""
-    import matplotlib.pyplot as plt
-
+def last_cells(found: Mapping[str, Any]) -> Tensor | None:
+    """The last sample grid of a recorded run as [samples, yaws, 3, side, side] in [-1, 1]; None if none was kept."""
     about = found.get("pictures", {}).get("last")
     path = RESULTS / about["file"] if about else None
     if path is None or not path.is_file():
         return None
     with Image.open(path) as opened:
-        sheet = np.asarray(opened.convert("RGB"))
-    columns = len(about["yaws"])
-    side = sheet.shape[1] // columns
-    figure, axis = plt.subplots(figsize=(size * columns, size * sheet.shape[0] / side))
-    axis.imshow(sheet, interpolation="nearest")
-    axis.set_xticks([side * (k + 0.5) for k in range(columns)], [f"yaw {yaw:.0f}°" for yaw in about["yaws"]])
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.set_yticks([])
-    figure.tight_layout()
-    return figure
+        sheet = torch.from_numpy(np.array(opened.convert("RGB")))
+    side = sheet.shape[1] // len(about["yaws"])
+    cells = sheet.reshape(-1, side, len(about["yaws"]), side, 3).permute(0, 2, 4, 1, 3)
+    return cells.float() / 127.5 - 1
+
+
+def last_picture(found: Mapping[str, Any], size: float = 1.1, samples: int = 3) -> Any:
+    """The last sample grid of a recorded run, a sample a row, a yaw a column; None if none was kept."""
+    cells = last_cells(found)
+    if cells is None:
+        return None
+    cells, yaws = cells[:samples], found["pictures"]["last"]["yaws"]
+    return view_grid(
+        list(cells), [f"sample {k}" for k in range(len(cells))], [f"{y:.0f}°" for y in yaws], size
+    )
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
