@@ -72,7 +72,7 @@ def _ends(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) in place, four times as fast as the library's; 80 and more, which no decoder gives, count as 80."""
+    """log(1 + exp(x)) in place, four times as fast as the library's; beyond 80, which no decoder gives, 80."""
     return x.clamp_(max=80).exp_().add_(1).log_()
 
 

@@ -23,7 +23,7 @@ from head3d_core.analysis import Array, Between, Changes
 from head3d_core.config import PLANE_NAMES
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
-from head3d_core.identity_net import load_encoder
+from head3d_core.identity_net import Encoder, load_encoder
 from head3d_core.metrics import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.verification import as_share
 
@@ -225,6 +225,26 @@ def carried_text(found: dict[str, Any]) -> str:
             cells += f"{share['value']:8.2f} [{share['low']:.2f}, {share['high']:.2f}]"
         lines.append(f"{measure:<{width}}{cells}")
     return "\n".join(lines)
+
+
+def strongest(found: dict[str, Any], measure: str) -> tuple[str, bool]:
+    """The plane with which most of a measure's difference travels, and whether its interval lies above the others'."""
+    shares = {name: row["carried"] for name, row in found["measures"][measure]["planes"].items()}
+    best = max(shares, key=lambda name: shares[name]["value"])
+    clear = all(shares[best]["low"] > s["high"] for name, s in shares.items() if name != best)
+    return best, clear
+
+
+def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> dict[str, Any]:
+    """The same tables for a few identities, at the raw resolution: what a notebook can afford."""
+    heads = analysis.heads_of_seeds(G, range(count))
+    changes = analysis.swap_changes(G, encoder, heads, batch, finished=False)
+    return {
+        "planes": list(changes.names),
+        "identities": count,
+        "table_1": {analysis.RAW: table_rows(changes, analysis.RAW)},
+        "measures": measure_rows(changes),
+    }
 
 
 def run(args: SwapStudyArgs) -> None:
