@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 import time
@@ -23,45 +24,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from head3d_core import checkpoint, files, identity_net, ops, snapshots
-from head3d_core.completeness import SilhouetteSpan
 from head3d_core.config import GeneratorConfig
-from head3d_core.detect import THRESHOLD, wilson
 from head3d_core.errors import Head3DError
-from head3d_core.evaluate_pictures import write_pictures
+from head3d_core.evaluation_figures import (
+    detected_share,
+    figures_by_yaw,
+    people_figures,
+    real_pairs,
+    row_figures,
+    set_distance,
+    silhouette_spans,
+)
+from head3d_core.evaluation_pictures import write_pictures
 from head3d_core.features import feature_network
 from head3d_core.generator import Generator
 from head3d_core.identity_net import Encoder, load_encoder
-from head3d_core.metrics import (
-    KD_SCALE,
-    Estimate,
-    bootstrap_mean,
-    frechet_distance,
-    kernel_distance,
-    same_source_floor,
-)
-from head3d_core.references import STEPS, Networks, Reference, Tensors, Wanted, real_reference
+from head3d_core.metrics import Estimate
+from head3d_core.references import Networks, Tensors, Wanted, real_reference
 from head3d_core.sampling import Model, Sampling, draw_samples
 from head3d_core.synth.draws import SAMPLER_VERSION
-from head3d_core.verification import (
-    Verification,
-    diversity,
-    identity_similarity,
-    near_duplicates,
-    nearest_training,
-    paired_verification,
-    view_consistency,
-)
-from head3d_core.worn import KINDS, fit_probe, kept, labels_of, rate_dict
 
 SWAP = "plane-swap"
 REAL = "real"
 OUT = files.DATA / "results" / "evaluation"
-FRECHET_REPLICATES = 10
-GROUPS = {"front": 1, "side": 6, "back": 11}
-"""View of `references.around_camera` whose silhouettes stand for a direction: |yaw| 0 to 15, 75 to 90, 150 to 165°."""
 
 
 @dataclass(frozen=True)
@@ -163,142 +150,6 @@ def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
     return Networks(feature_network("auto", device), encoder, device, args.batch), missing
 
 
-def _distance(
-    real: Tensor, fake: Tensor, networks: Networks, replicates: int, frechet: bool = True
-) -> dict[str, Any]:
-    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set."""
-    net, device = networks.features, networks.device
-    x, y = real.to(device, torch.float64), fake.to(device, torch.float64)
-    count = min(len(y), len(x) // 2)
-    floor = same_source_floor(x, count, lambda a, b: kernel_distance(a, b, replicates))
-    found: dict[str, Any] = {
-        "features": net.name,
-        "real": len(x),
-        "floor_count": count,
-        f"{net.kernel_name} x100": kernel_distance(x, y, replicates).times(KD_SCALE).to_dict(),
-        f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
-    }
-    if frechet:
-        found[net.frechet_name] = frechet_distance(x, y, FRECHET_REPLICATES).to_dict()
-        floor = same_source_floor(x, count, lambda a, b: frechet_distance(a, b, FRECHET_REPLICATES))
-        found[f"{net.frechet_name}, same source"] = floor.to_dict()
-    return found
-
-
-def _share(probability: Tensor) -> dict[str, float | int] | None:
-    return (
-        rate_dict(wilson(int((probability > THRESHOLD).sum()), len(probability)))
-        if len(probability)
-        else None
-    )
-
-
-def _real_pairs(reference: Reference, replicates: int) -> Verification | None:
-    """Two frontal views of one real person: what "the same head twice" looks like to the encoder."""
-    if (
-        not reference.has("around")
-        or not reference["around.face"].shape[-1]
-        or len(reference["around.face"]) < 11
-    ):
-        return None
-    faces = reference["around.face"]
-    return paired_verification(faces[:, 0], faces[:, 1], replicates)
-
-
-def _spans(reference: Reference) -> dict[str, SilhouetteSpan]:
-    if not reference.has("around") or len(reference["around.silhouette"]) < 20:
-        return {}
-    return {name: SilhouetteSpan(reference["around.silhouette"][:, v]) for name, v in GROUPS.items()}
-
-
-def _by_yaw(
-    reference: Reference, samples: Tensors, networks: Networks, replicates: int
-) -> list[dict[str, Any]]:
-    """Distance to real people, detection and agreement with the own front, for every 15° of |yaw|."""
-    features, faces = samples["around.features"], samples.get("around.face", torch.zeros(0, STEPS + 1, 0))
-    views = torch.arange(STEPS).repeat(len(faces))
-    steps = {}
-    if faces.shape[-1] and len(faces) > 1:
-        owners = torch.arange(len(faces)).repeat_interleave(STEPS)
-        yaw = torch.deg2rad(views * 15.0 + 7.5)
-        found = view_consistency(faces[:, 0], faces[:, 1:].flatten(0, 1), owners, yaw, replicates)
-        steps = {round(step.low): step.similarity for step in found}
-    rows = []
-    for step in range(STEPS):
-        row: dict[str, Any] = {"low": 15 * step, "high": 15 * (step + 1)}
-        if len(features) >= 10 and reference["around.features"] is not features:
-            distance = _distance(
-                reference["around.features"][:, step + 1], features[:, step + 1], networks, replicates, False
-            )
-            row["distance"] = distance
-        if len(samples.get("around.found", ())):
-            row["detected"] = _share(samples["around.found"][:, step + 1])
-        if 15 * step in steps:
-            row["consistency"] = steps[15 * step].to_dict()
-        rows.append(row)
-    return rows
-
-
-def _people(
-    faces: Tensor, training: Tensor | None, pairs: Verification | None, replicates: int
-) -> dict[str, Any]:
-    """Diversity, near-duplicates and nearest training pictures of embeddings [N, e]."""
-    found: dict[str, Any] = {"diversity": diversity(faces, replicates).to_dict()}
-    if pairs is not None:
-        found["near_duplicates"] = near_duplicates(faces, pairs.same_median, replicates).to_dict()
-        found["near_duplicate_above"] = pairs.same_median
-    if training is not None:
-        nearest = nearest_training(faces, training, replicates)
-        found["nearest_training"] = {
-            "mean": nearest.mean.to_dict(),
-            "training": len(training),
-            "most_alike": float(nearest.cosine.max()),
-        }
-        if pairs is not None:
-            repeats = wilson(int((nearest.cosine > pairs.same_median).sum()), len(faces))
-            found["nearest_training"]["repeats"] = rate_dict(repeats)
-    return found
-
-
-def _identity(teacher: Tensor, student: Tensor, replicates: int) -> dict[str, Any]:
-    """Same z of teacher and student, [N, e] each, straight from the front."""
-    cosine = identity_similarity(teacher, student, replicates)
-    strangers = identity_similarity(teacher, student.roll(1, 0), replicates)
-    found = paired_verification(teacher, student, replicates)
-    return {
-        "cosine": cosine.to_dict(),
-        "different_z": strangers.to_dict(),
-        **{k: v for k, v in found.to_dict().items() if k != "roc"},
-    }
-
-
-def _worn(reference: Reference, teacher: Tensors, student: Tensors) -> dict[str, Any]:
-    """E7, per accessory; the reason where the probe cannot be fitted. "shown": the teacher's surest wearers."""
-    found: dict[str, Any] = {"shown": []}
-    for kind in KINDS:
-        labels = [labels_of("faces", reference["faces.index"].tolist(), kind)]
-        labels.append(labels_of("held_out_faces", reference["front.index"].tolist(), kind))
-        try:
-            probe = fit_probe(reference["faces.features"], labels[0], reference["front.features"], labels[1])
-        except Head3DError as error:
-            found[kind] = {"missing": str(error)}
-            continue
-        found[kind] = {
-            "probe": {
-                "recall": rate_dict(probe.recall),
-                "false": rate_dict(probe.false),
-                "auc": probe.auc,
-                "worn_by_real": float(labels[1].double().mean()),
-            },
-            **kept(probe, teacher["front.features"], teacher["again.features"], student["front.features"]),
-        }
-        surest = (probe.score(teacher["front.features"]) - probe.limit).topk(4)
-        found["shown"] += [
-            int(k) for k, above in zip(surest.indices, surest.values, strict=True) if above > 0
-        ]
-    return found
-
-
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     """What a record was made with."""
     commit = ""
@@ -307,7 +158,7 @@ def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
         commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "not a git checkout"
-    used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache")}
+    used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache", "encoder_file")}
     return {
         "command": f"python -m head3d_core evaluate {args.weights}",
         "arguments": json.loads(json.dumps(used, default=str)),
@@ -336,22 +187,24 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     distance = {}
     for name, theirs in (("front", "faces"), ("back", "heads_back")):
         if reference.has(theirs):
-            distance[name] = _distance(
+            distance[name] = set_distance(
                 reference[f"{name}.features"], reference[f"{theirs}.features"], networks, args.replicates
             )
     record["distance"] = distance
-    record["detector"] = {k: _share(reference[f"{k}.found"]) for k in ("front", "back")}
+    record["detector"] = {k: detected_share(reference[f"{k}.found"]) for k in ("front", "back")}
     if networks.encoder is not None:
-        pairs = _real_pairs(reference, args.replicates)
+        pairs = real_pairs(reference, args.replicates)
         training = reference["faces.face"] if reference.has("faces") else None
         held_out = reference["front.face"][: args.sampling.detector]
-        record["people"] = _people(held_out, training, pairs, args.replicates)
+        record["people"] = people_figures(held_out, training, pairs, args.replicates)
         if pairs is not None:
             record["identity"] = pairs.to_dict()
     if reference.has("around"):
         own = {k: reference[k] for k in ("around.features", "around.face", "around.found")}
-        record["by_yaw"] = _by_yaw(reference, own, networks, args.replicates)
-    record["silhouettes"] = {"limit": {name: span.limit for name, span in _spans(reference).items()}}
+        record["by_yaw"] = figures_by_yaw(reference, own, networks, args.replicates)
+    record["silhouettes"] = {
+        "limit": {name: span.limit for name, span in silhouette_spans(reference).items()}
+    }
     return _written(record, args, start)
 
 
@@ -413,9 +266,10 @@ def evaluate_weights(
         },
         "provenance": provenance(args, networks),
         "missing": missing,
-        **_measures(args, reference, networks, samples, theirs, is_teacher),
+        **row_figures(reference, networks, samples, theirs, is_teacher, args.replicates),
     }
     say(f"{row}: measured, {time.perf_counter() - start:.0f} s")
+    _written(record, args, start)  # whatever happens to the pictures
     others = {
         "teacher": None if is_teacher else teacher,
         "head": _optional(args.head, networks.device, model),
@@ -427,53 +281,6 @@ def evaluate_weights(
     return _written(record, args, start)
 
 
-def _measures(
-    args: EvaluateArgs,
-    reference: Reference,
-    networks: Networks,
-    samples: Tensors,
-    theirs: Tensors | None,
-    is_teacher: bool,
-) -> dict[str, Any]:
-    n = args.replicates
-    found: dict[str, Any] = {
-        "distance": {
-            name: _distance(reference[f"{name}.features"], samples[f"{name}.features"], networks, n)
-            for name in ("front", "back")
-        },
-        "detector": {
-            "front": _share(samples["near.found"]),
-            "back": _share(samples["near_back.found"]),
-        },
-        "throughput": {
-            "pictures_per_second": round(float(samples["speed"][0]), 1),
-            "pictures": int(samples["speed"][1]),
-            "batch": args.batch,
-        },
-    }
-    found["distance"]["front, truncated"] = _distance(
-        reference["front.features"], samples["near.features"], networks, n, False
-    )
-    if len(samples.get("closed", ())) > 1:
-        found["closed"] = bootstrap_mean(samples["closed"]).to_dict()
-    if "around.silhouette" in samples:
-        spans = _spans(reference)
-        found["silhouettes"] = {
-            name: rate_dict(span.outside(samples["around.silhouette"][:, GROUPS[name]]))
-            for name, span in spans.items()
-        }
-        found["by_yaw"] = _by_yaw(reference, samples, networks, n)
-    if networks.encoder is not None:
-        group = "faces" if is_teacher else "heads"
-        training = reference[f"{group}.face"] if reference.has(group) else None
-        found["people"] = _people(samples["straight.face"], training, _real_pairs(reference, n), n)
-        if theirs is not None:
-            found["identity"] = _identity(theirs["straight.face"], samples["straight.face"], n)
-    if theirs is not None and reference.has("faces"):
-        found["worn"] = _worn(reference, theirs, samples)
-    return found
-
-
 def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:
     record["seconds"] = round(time.perf_counter() - start, 1)
     record = _rounded(record)
@@ -483,9 +290,9 @@ def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[s
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to six significant digits: more would only differ between machines."""
+    """Floats to six significant digits: more would only differ between machines; null where there is no number."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {k: _rounded(v) for k, v in value.items()}
     return [_rounded(v) for v in value] if isinstance(value, list) else value

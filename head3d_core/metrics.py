@@ -183,7 +183,7 @@ def _frechet(real: Tensor, fake: Tensor) -> float:
 
 
 def _frechet_symmetric(real: Tensor, fake: Tensor) -> float:
-    """The same number, several times faster: Tr (Σ_r Σ_f)^½ is the sum of the roots of Σ_r^½ Σ_f Σ_r^½'s eigenvalues."""
+    """The same, several times faster: Tr (Σ_r Σ_f)^½ is the sum of the roots of Σ_r^½ Σ_f Σ_r^½'s eigenvalues."""
     means, spreads = [x.mean(0) for x in (real, fake)], [torch.cov(x.T) for x in (real, fake)]
     values, vectors = torch.linalg.eigh(spreads[0])
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T

@@ -124,8 +124,10 @@ def _plain(model: Model, reference: Reference, networks: Networks, how: Sampling
             torch.cuda.synchronize()
         if turn:  # the first one also warms up
             seconds, timed = seconds + time.perf_counter() - start, timed + 2 * len(numbers)
-        if numbers.start < how.again:
-            images["again"] = model.view(head, _cycle(reference["front.camera"], numbers, 1))[0]
+        seen = numbers[: max(0, how.again - numbers.start)]
+        if seen:
+            first = (head[0][: len(seen)], head[1][: len(seen)])
+            images["again"] = model.view(first, _cycle(reference["front.camera"], seen, 1))[0]
         for name, pictures in images.items():
             parts[name].append(networks.describe(pictures))
     found = {f"{name}.features": torch.cat(rows) for name, rows in parts.items() if rows}

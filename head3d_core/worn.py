@@ -83,9 +83,9 @@ def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
 
 
 def fit_probe(
-    features: Tensor, worn: Tensor, held_out: Tensor, held_out_worn: Tensor, penalty: float = 0.01
+    features: Tensor, worn: Tensor, held_out: Tensor, held_out_worn: Tensor, penalty: float = 0.1
 ) -> Probe:
-    """Fits on `features` [N, d] with `worn` [N]; even held-out rows set the limit, odd ones measure.
+    """Fits on `features` [N, d] with `worn` [N]; the first half of the held-out rows sets the limit, the rest measures.
 
     Raises:
         Head3DError: fewer than 20 wearers or bare heads to learn from, or 4 to test on.
@@ -100,8 +100,9 @@ def fit_probe(
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
     weight = _logistic((x - mean) / spread, worn, penalty) / spread
     score = (held_out.double() - mean) @ weight
-    limit = float(torch.quantile(score[0::2][~held_out_worn[0::2]], 1 - FALSE_RATE))
-    test, answer = score[1::2], held_out_worn[1::2]
+    half = len(score) // 2
+    limit = float(torch.quantile(score[:half][~held_out_worn[:half]], 1 - FALSE_RATE))
+    test, answer = score[half:], held_out_worn[half:]
     passed = test > limit
     ranks = test.argsort().argsort().double() + 1
     wearers, bare = int(answer.sum()), int((~answer).sum())

@@ -17,12 +17,13 @@ LAYERS = {
     1: "cameras convolution conventions facepose labels planes raster rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "surfaces geometry latent walks inversion one_view records texture export "
-    "engine engine_parts stages train distill analysis metrics mesh prepare detect detector_rates turntables "
+    4: "surfaces geometry latent walks inversion one_view records texture export fits "
+    "engine engine_parts stages metric_snapshots train distill analysis metrics mesh prepare detect detector_rates turntables "
     "head_scans mesh_drawing morphable implicit_heads parametric parametric_pictures "
     "features verification completeness cross_check identity_data identity_train generate convert "
     "references sampling worn evaluate evaluation_figures evaluation_pictures swap_study swap_lab curves workbench model_cards",
-    5: "__main__ cli doctor widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks checks_data checks_fast checks_training plots_training",
+    5: "plots_geometry widgets_geometry checks_geometry checks_latent "
+    "__main__ cli doctor widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks checks_data checks_fast checks_training plots_training",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
 

@@ -1,0 +1,136 @@
+"""A row is measured and written; a model that is the teacher looks like it, another does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_references import Stub, stub
+from test_sampling import HOW, model, reference
+
+from head3d_core import checkpoint, evaluate, snapshots
+from head3d_core.errors import Head3DError
+from head3d_core.evaluate import EvaluateArgs, evaluate_weights
+from head3d_core.identity_net import Encoder
+from head3d_core.references import Reference
+
+
+class Thumb(torch.nn.Module):
+    """Crops to their 8 x 8 thumbnail: two different pictures differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(crops, 8).flatten(1)
+        return (small - small.mean(1, keepdim=True)) * self.scale
+
+
+def with_faces() -> Reference:
+    """The reference with embeddings: two frontal views of a person are nearly one vector."""
+    real = reference()
+    generator = torch.Generator().manual_seed(9)
+    person = torch.randn(24, 1, 192, generator=generator)
+    real.tensors["around.face"] = person + 0.1 * torch.randn(24, 13, 192, generator=generator)
+    real.tensors["front.face"] = torch.randn(30, 192, generator=generator)
+    return real
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three sets of weights (head3d is the teacher's twin), and stand-ins for networks and real pictures."""
+    for name, seed in (("face", 0), ("head", 1), ("head3d", 0)):
+        net = model(seed).generator
+        if name == "head3d":
+            with torch.no_grad():
+                net.backbone.synthesis.get_parameter("b4.const").mul_(1.0001)
+        checkpoint.save_generator(net, tmp_path / name, notes={"images": 7, "preset": "tiny"})
+    networks = Stub(stub().features, Encoder(Thumb(), "thumb"), "cpu", 4)
+    monkeypatch.setattr(evaluate, "open_networks", lambda args: (networks, {}))
+    monkeypatch.setattr(evaluate, "real_reference", lambda *_: with_faces())
+    return tmp_path
+
+
+def arguments(place: Path, weights: str, **changes: Any) -> EvaluateArgs:
+    args = EvaluateArgs(
+        weights, sampling=HOW, replicates=20, device="cpu", cache=place / "cache", out=place / "out"
+    )
+    names = {n: str(place / n) for n in ("teacher", "head")} | {"teacher": str(place / "face")}
+    return dataclasses.replace(args, **(names | changes))
+
+
+def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "head3d")), say=lambda _: None)
+    assert record["row"] == "head3d"
+    assert record["weights"]["images"] == 7
+    assert record["identity"]["cosine"]["value"] > 0.999
+    assert record["identity"]["auc"]["value"] > 0.99
+    assert set(record["silhouettes"]) == {"front", "side", "back"}
+    assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
+    assert "consistency" in record["by_yaw"][0]
+    assert record["people"]["near_duplicates"]["count"] == 12
+    stored = json.loads((place / "out" / "head3d.json").read_text())
+    assert stored == json.loads(json.dumps(record))
+    for name in record["pictures"]:
+        with Image.open(place / "out" / name) as picture:
+            assert picture.width >= 8 * 64
+    assert str(place) not in json.dumps(stored["provenance"]["arguments"].get("out", ""))
+
+
+def test_another_model_does_not(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "head")), say=lambda _: None)
+    assert record["identity"]["auc"]["value"] < 0.9
+    assert record["identity"]["cosine"]["value"] < 0.9
+
+
+def test_the_teacher_is_not_compared_with_itself(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "face"), row="teacher"), say=lambda _: None)
+    assert "identity" not in record
+    assert "worn" not in record
+    assert (place / "out" / "teacher_views.jpg").is_file()
+
+
+def test_the_untrained_row(place: Path) -> None:
+    record = evaluate_weights(arguments(place, "plane-swap"), say=lambda _: None)
+    assert record["row"] == "plane-swap"
+    assert record["weights"]["minutes"] == 0
+    assert -1 < record["identity"]["cosine"]["value"] < 0.999
+
+
+def test_a_missing_teacher_is_said(place: Path) -> None:
+    args = arguments(place, str(place / "head3d"), teacher=str(place / "nobody"))
+    record = evaluate_weights(args, say=lambda _: None)
+    assert "nobody" in record["missing"]["same z"]
+    assert "identity" not in record
+    assert "not measured" in evaluate.summary(record)
+
+
+def test_a_runs_folder(tmp_path: Path) -> None:
+    net = model(3).generator
+    meta = {
+        "generator": net.config.to_dict(),
+        **{"images": 40, "preset": "tiny", "recipe": {}, "row": "no-kd", "seed": 5},
+    }
+    snapshots.save(tmp_path, 40, {f"average.{k}": t for k, t in net.state_dict().items()}, meta)
+    lines = [
+        {"event": "start", "device": "some GPU"},
+        {"event": "progress", "seconds": 60.0},
+        {"event": "start", "device": "some GPU"},
+        {"event": "end", "seconds": 30.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found, notes = evaluate.open_weights(str(tmp_path), "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
+    assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
+    with pytest.raises(Head3DError, match="no weights called"):
+        evaluate.open_weights("nobody", "cpu")
+
+
+def test_no_number_is_null() -> None:
+    assert evaluate._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
