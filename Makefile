@@ -4,6 +4,7 @@
 #   make notebooks  run all notebooks in order, headless; copies and HTML in out/notebooks/
 #   make test       pytest, doctests and the notebooks' stored outputs (nbval)
 #   make lint       ruff and mypy
+#   make pages      write the recall version and the tables of the pages beside the notebooks
 #   make venv       the environment alone
 #
 # Options: CPU=1 (torch without its CUDA libraries), PYTHON=python3.12, EXTRAS=browser,offline-check,
@@ -22,9 +23,9 @@ REQUIREMENTS := $(VENV)/.requirements-$(call sum,cat requirements.txt; echo "$(C
 PACKAGE := $(VENV)/.package-$(call sum,cat pyproject.toml setup.py requirements.txt; find csrc -type f | LC_ALL=C sort | xargs cat; \
 	command -v c++ g++ clang++ nvcc; echo "$(EXTRAS) $(CPU) $$CXX $$HEAD3D_WITH_EXT $$HEAD3D_WITH_CUDA")
 
-.PHONY: help venv lab notebooks test lint format clean
+.PHONY: help venv lab notebooks pages test lint format clean
 help:
-	@sed -n '3,10p' Makefile | cut -c3-
+	@sed -n '3,11p' Makefile | cut -c3-
 
 venv: $(PACKAGE)
 
@@ -51,6 +52,9 @@ lab: venv
 
 notebooks: venv
 	$(BIN)/python tests/run_notebooks.py
+
+pages: venv
+	$(BIN)/python tests/course_pages.py
 
 test: venv
 	$(BIN)/python -m pytest tests head3d_core notebooks --doctest-modules \

@@ -1,0 +1,257 @@
+"""The pages beside the notebooks, kept in step with what they speak of.
+
+    python tests/course_pages.py           # rewrite what is out of step
+    python tests/course_pages.py --check   # only say what is; exit status 1 if anything is
+
+- `notebooks/recall.md` is written whole: headings, code and closing questions of all notebooks, nothing else.
+- In `training_guide.md` the tables between `<!-- begin NAME -->` and `<!-- end NAME -->` come from `data/results/` and
+  from the recipes.
+- In `paper_map.md` the status of a row that names a record says whether that record is there.
+- Tables and headings of all pages link to the notebooks that exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+RESULTS = ROOT / "data" / "results"
+NOT_RECORDED = "ready, not recorded yet"
+REPRODUCED = "reproduced at classroom scale"
+MEASURED = "measured"
+
+PLACE = r"\[?(\d\d)((?: §\d+)?)(?:\]\([^)]*\))?"
+"""A notebook and perhaps a section, linked or not: 02, 02 §4, [02 §4](02_….ipynb)."""
+
+
+def notebooks() -> list[Path]:
+    """The numbered notebooks that exist, in reading order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+# -- recall --------------------------------------------------------------------------------------------------------
+
+
+def recall() -> str:
+    """All notebooks as headings, code and closing questions."""
+    parts = [
+        "# Recall\n\nThe course without its prose: what was each cell for? Written by `make pages` from the notebooks; "
+        "edit those.\n"
+    ]
+    for path in notebooks():
+        cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+        parts.append("".join(_recalled(path, cell) for cell in cells))
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _recalled(path: Path, cell: dict[str, Any]) -> str:
+    source = "".join(cell["source"]).strip()
+    if cell["cell_type"] == "code":
+        return f"```python\n{source}\n```\n\n" if source else ""
+    kept = []
+    for line in source.splitlines():
+        if heading := re.match(r"(#+) (.*)", line):
+            title = f"[{path.name[:2]}]({path.name}) {heading[2]}" if heading[1] == "#" else heading[2]
+            kept.append(f"#{heading[1]} {title}\n\n")
+        elif line.startswith("**What breaks if**"):
+            kept.append(f"> {line.split('?')[0]}?\n\n")
+    return "".join(text for text in kept if not text.startswith("### Summary"))
+
+
+# -- tables of the training guide ----------------------------------------------------------------------------------
+
+
+def _record(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def throughput() -> str:
+    """Speed and memory of full training steps."""
+    found = _record("bench_train_h100")
+    rows = [
+        [
+            f"{row['setting']}²" if row["setting"].isdigit() else f"`{row['setting']}`",
+            str(row["batch"]),
+            " / ".join(f"{m:.1f} M" for m in row["parameters_m"]),
+            f"{row['step_ms']:.0f} ms",
+            f"{row['images_per_s']:.0f}",
+            f"{row['memory_gib']:.1f} / {row['reserved_gib']:.1f} GiB",
+        ]
+        for row in found["rows"]
+    ]
+    about = found["provenance"]
+    return (
+        table(["setting", "batch", "G / D", "step", "images/s", "memory in use / reserved"], rows)
+        + f"\n\n`data/results/bench_train_h100.json`: {about['device']}, torch {about['torch']}, {about['date']}, "
+        + f"`{about['command']}`. One step is {found['what'].removeprefix('full GAN steps: ')}."
+    )
+
+
+def memory_estimates() -> str:
+    """What the estimate that is printed before training says, per preset and batch."""
+    from head3d_core import stages
+    from head3d_core.config import PRESETS
+
+    batches = (4, 8, 16, 32)
+    rows = [
+        [f"`{name}`", *(f"{stages.memory_estimate(scale, batch):.0f} GiB" for batch in batches)]
+        for name, scale in PRESETS.items()
+    ]
+    measured = _record("bench_train_h100")["rows"]
+    shares = [row["estimate_gib"] / row["reserved_gib"] for row in measured]
+    return (
+        table(["preset", *(f"batch {b}" for b in batches)], rows)
+        + f"\n\nFor the {len(measured)} settings above, the estimate is {min(shares):.2f} to {max(shares):.2f} times what "
+        + "was reserved."
+    )
+
+
+def runs() -> str:
+    """Every recorded training run."""
+    rows = []
+    for path in sorted(RESULTS.glob("curves_*.json")):
+        about = json.loads(path.read_text(encoding="utf8"))["provenance"]
+        rows.append(
+            [
+                about["stage"] + (f", row {about['row']}" if about.get("row") else ""),
+                f"`{about['preset']}`",
+                f"{about['images']:,}",
+                f"{about['seconds'] / 60:.0f} min",
+                f"{about['images'] / max(about['seconds'], 1):.0f}",
+                str(about["device"]),
+                f"`{path.name}`",
+            ]
+        )
+    if not rows:
+        return (
+            "No run is recorded yet: `python -m head3d_core.curves RUN --out data/results/curves_STAGE.json`."
+        )
+    return table(["stage", "preset", "images", "time", "images/s, all in", "device", "record"], rows)
+
+
+def recipes() -> str:
+    """γ, batch, rates and length of every stage."""
+    from head3d_core.recipes import STAGES, recipe
+
+    rows = []
+    for preset in ("classroom", "paper"):
+        for stage in STAGES:
+            how = recipe(stage, preset)
+            gammas = ", ".join(f"{d.name} {d.gamma:g}" for d in how.domains)
+            augmented = f"towards {how.ada_target:g}" if how.ada_target else "–"
+            rates = f"{how.lr_g:g} / {how.lr_d:g}"
+            rows.append([f"`{preset}`", stage, gammas, str(how.batch), rates, f"{how.images:,}", augmented])
+    return table(["preset", "stage", "γ of each D", "batch", "rate G / D", "images", "augmentation"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "throughput": throughput,
+    "memory": memory_estimates,
+    "runs": runs,
+    "recipes": recipes,
+}
+
+
+def with_tables(text: str) -> str:
+    """The text with every generated table made anew."""
+
+    def fresh(match: re.Match[str]) -> str:
+        return f"<!-- begin {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end {match[1]} -->"
+
+    return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end \1 -->", fresh, text, flags=re.DOTALL)
+
+
+# -- status and links ----------------------------------------------------------------------------------------------
+
+
+def records_in(cell: str) -> list[str]:
+    """Names of record files in a cell of the paper map."""
+    return re.findall(r"`([\w/-]+\.json)`", cell)
+
+
+def with_status(text: str) -> str:
+    """The paper map with the status of every row that names records."""
+    lines = []
+    for line in text.splitlines():
+        cells = line.split(" | ")
+        if line.startswith("| ") and len(cells) == 6 and (names := records_in(cells[4])):
+            there = all((RESULTS / name).is_file() for name in names)
+            done = MEASURED if cells[0] == "| –" else REPRODUCED
+            line = " | ".join([*cells[:5], f"{done if there else NOT_RECORDED} |"])
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def linked(text: str) -> str:
+    """Notebooks in tables and headings as links where they exist, as plain numbers where they don't."""
+    files = {path.name[:2]: path.name for path in notebooks()}
+
+    def link(match: re.Match[str]) -> str:
+        label = match[1] + match[2]
+        return f"[{label}]({files[match[1]]})" if match[1] in files else label
+
+    def cell(text: str) -> str:
+        alone = re.fullmatch(rf"{PLACE}(, {PLACE})*", text.strip())
+        return text.replace(text.strip(), re.sub(PLACE, link, text.strip())) if alone else text
+
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("|"):
+            line = "|".join(cell(part) for part in line.split("|"))
+        elif heading := re.match(rf"## ({PLACE}) (.*)", line):
+            line = f"## {re.sub(PLACE, link, heading[1])} {line[heading.end(1) + 1 :]}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+PAGES = ("glossary.md", "paper_map.md", "instructor.md", "training_guide.md")
+
+
+def fresh_pages() -> dict[Path, str]:
+    """Every page as it should be."""
+    pages = {NOTEBOOKS / "recall.md": recall()}
+    for name in PAGES:
+        path = NOTEBOOKS / name
+        text = linked(with_tables(path.read_text(encoding="utf8")))
+        pages[path] = with_status(text) if name == "paper_map.md" else text
+    return pages
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; say what is out of step")
+    args = parser.parse_args()
+    stale = [
+        (path, text)
+        for path, text in fresh_pages().items()
+        if not path.is_file() or path.read_text(encoding="utf8") != text
+    ]
+    for path, text in stale:
+        print(f"{path.relative_to(ROOT)}: {'out of step' if args.check else 'written'}")
+        if not args.check:
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(text, encoding="utf8")
+            os.replace(partial, path)
+    if not stale:
+        print("All pages are in step.")
+    return 1 if stale and args.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
