@@ -113,11 +113,8 @@ def memory_estimates() -> str:
     ]
     measured = _record("bench_train_h100")["rows"]
     shares = [row["estimate_gib"] / row["reserved_gib"] for row in measured]
-    return (
-        table(["preset", *(f"batch {b}" for b in batches)], rows)
-        + f"\n\nFor the {len(measured)} settings above, the estimate is {min(shares):.2f} to {max(shares):.2f} times what "
-        + "was reserved."
-    )
+    about = f"For the {len(measured)} settings above, the estimate is {min(shares):.2f} to {max(shares):.2f}"
+    return table(["preset", *(f"batch {b}" for b in batches)], rows) + f"\n\n{about} times what was reserved."
 
 
 def runs() -> str:
