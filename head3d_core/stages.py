@@ -81,6 +81,10 @@ class TrainArgs:
     """Between two sample grids."""
     snapshot_minutes: float = 4.0
     """Between two snapshots."""
+    metric_minutes: float = 10.0
+    """Between two kernel distances to the training pictures, front and back (a trend, no result); 0: never."""
+    metric_images: int = 512
+    """Pictures of each view in them."""
     keep: int = 2
     """Snapshots that stay."""
     keep_grids: int | None = None

@@ -21,6 +21,7 @@ from head3d_core.discriminator import Discriminator
 from head3d_core.engine import Engine
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
+from head3d_core.metric_snapshots import MetricSnapshots
 from head3d_core.recipes import ROWS, Recipe, recipe
 from head3d_core.stages import Arriving, TrainArgs, World, build_engine, join_world, memory_estimate
 
@@ -36,10 +37,11 @@ class Run:
     def __init__(self, args: TrainArgs, scale: Preset, how: Recipe, world: World, engine: Engine) -> None:
         self.args, self.scale, self.how, self.world, self.engine = args, scale, how, world, engine
         self.out = Path(args.out)
-        self.started = self.reported = self.drawn = self.saved = time.monotonic()
+        self.started = self.reported = self.drawn = self.saved = self.measured = time.monotonic()
         self.reported_images = engine.images_seen
         self.stop_reason: str | None = None
         self.arriving: Arriving | None = None
+        self.metrics: MetricSnapshots | None = None
         self.board: Any = None
         if args.tensorboard and world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -174,8 +176,25 @@ class Run:
                     old.unlink()
         self.drawn = time.monotonic()
 
+    def measure(self) -> None:
+        """Kernel distances of the averaged generator to the training pictures; says once if they cannot be had."""
+        if self.world.rank == 0 and self.args.metric_minutes:
+            try:
+                if self.metrics is None:
+                    pools = list({id(p): p for p in self.engine.pools}.values())
+                    self.metrics = MetricSnapshots(pools, self.args.metric_images, self.args.seed)
+                values = self.metrics.measure(self.engine.average)
+                self.log("metrics", count=self.args.metric_images, **values)
+                if values:
+                    print("  ".join(f"{k}={v:.2f}" for k, v in values.items()), flush=True)
+            except Head3DError as error:
+                self.log("no_metrics", reason=str(error))
+                print(f"note: no metric snapshots: {error}", flush=True)
+                self.args = dataclasses.replace(self.args, metric_minutes=0.0)
+        self.measured = time.monotonic()
+
     def _due(self) -> list[bool]:
-        """[stop, report, grid, save] as process 0 sees it."""
+        """[stop, report, grid, save, measure] as process 0 sees it."""
         now = time.monotonic()
         if self.args.max_minutes is not None and now - self.started > self.args.max_minutes * 60:
             self.stop_reason = self.stop_reason or "time limit"
@@ -185,6 +204,7 @@ class Run:
             now - self.reported > a.report_seconds,
             now - self.drawn > a.grid_minutes * 60,
             now - self.saved > a.snapshot_minutes * 60,
+            bool(a.metric_minutes) and now - self.measured > a.metric_minutes * 60,
         ]
 
     def loop(self) -> str:
@@ -198,13 +218,15 @@ class Run:
                 flags = torch.tensor(due, dtype=torch.int32, device=self.world.device)
                 dist.broadcast(flags, 0)
                 due = [bool(f) for f in flags.tolist()]
-            stop, report, grid, save = due
+            stop, report, grid, save, measure = due
             if report:
                 self.report()
             if grid:
                 self.grid()
             if save:
                 self.save()
+            if measure:
+                self.measure()
             if stop:
                 return self.stop_reason or "stopped by process 0"
         return "done"
@@ -284,6 +306,7 @@ def train(args: TrainArgs) -> Path:
                 run.report()
             run.save()
             run.grid()
+            run.measure()
         run.log("end", reason=reason, seconds=round(time.monotonic() - began, 1))
         if reason == "done" and world.rank == 0:
             notes = {

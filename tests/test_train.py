@@ -14,7 +14,7 @@ import pytest
 import torch
 import training_toys as toys
 
-from head3d_core import recipes, snapshots, stages, train
+from head3d_core import metric_snapshots, recipes, snapshots, stages, train
 from head3d_core.checkpoint import load_generator
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import Draws, EngineOptions, Phase, Purpose, blur
@@ -43,6 +43,7 @@ def run(stage: str, out: Path, **changes: Any) -> Path:
         "device": "cpu",
         "images": 8,
         "report_seconds": 0.0,
+        "metric_minutes": 0.0,
         **changes,
     }
     return train.train(TrainArgs(stage, values.pop("data", "faces"), out, **values))
@@ -303,6 +304,32 @@ def test_collapse_is_noticed(
     run("teacher", tmp_path, images=4)
     assert "samples look all alike" in capsys.readouterr().out
     assert '"collapse"' in (tmp_path / "log.jsonl").read_text()
+
+
+def test_metric_snapshots_show_the_trend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        stages, "load_images", lambda source, *_: toys.heads(96) if "heads" in source else toys.faces()
+    )
+    teacher = run("teacher", tmp_path / "t", images=4)
+    run("head", tmp_path / "h", heads="heads", teacher=teacher, metric_minutes=60.0, metric_images=16)
+    found = [json.loads(line) for line in (tmp_path / "h" / "log.jsonl").read_text().splitlines()]
+    (line,) = [line for line in found if line["event"] == "metrics"]
+    assert line["KD-EffLite0_x100_back"] > 5, "noise is far from discs"
+    assert "KD-EffLite0_x100_back=" in capsys.readouterr().out
+
+
+def test_training_goes_on_without_the_feature_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str, device: object) -> None:
+        raise Head3DError("the offline features need two packages")
+
+    monkeypatch.setattr(metric_snapshots, "feature_network", missing)
+    out = run("teacher", tmp_path, metric_minutes=60.0)
+    assert "note: no metric snapshots: the offline features need two packages" in capsys.readouterr().out
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["reason"] == "done"
 
 
 def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
