@@ -2,6 +2,7 @@
 #
 #   make lab        open JupyterLab on the first notebook
 #   make notebooks  run all notebooks in order, headless; copies and HTML in out/notebooks/
+#   make tables     tables of the recorded results (data/results/tables.md, README)
 #   make test       pytest, doctests and the notebooks' stored outputs (nbval)
 #   make lint       ruff and mypy
 #   make pages      write the recall version and the tables of the pages beside the notebooks
@@ -25,7 +26,7 @@ PACKAGE := $(VENV)/.package-$(call sum,cat pyproject.toml setup.py requirements.
 
 .PHONY: help venv lab notebooks pages test lint format clean
 help:
-	@sed -n '3,11p' Makefile | cut -c3-
+	@sed -n '3,12p' Makefile | cut -c3-
 
 venv: $(PACKAGE)
 
@@ -55,6 +56,9 @@ notebooks: venv
 
 pages: venv
 	$(BIN)/python tests/course_pages.py
+
+tables: venv
+	$(BIN)/python -m head3d_core.results_page
 
 test: venv
 	$(BIN)/python -m pytest tests head3d_core notebooks --doctest-modules \

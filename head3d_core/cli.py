@@ -73,6 +73,7 @@ COMMANDS = {
         "run_turntable",
     ),
     "geometry": Command("closed heads, and surfaces against known ones", "geometry", "GeometryArgs", "run"),
+    "fit": Command("planes fitted to pictures of one head of the factory", "fits", "FitArgs", "run"),
     "walk": Command("straight paths in w, and what truncation costs", "walks", "WalkArgs", "run"),
     "invert": Command("held-out heads found again from one picture each", "one_view", "InvertArgs", "run"),
     "parametric": Command(
@@ -81,11 +82,23 @@ COMMANDS = {
         "ParametricArgs",
         "run",
     ),
+    "cross-check": Command(
+        "the identity encoder against dlib's, on near-frontal pictures",
+        "cross_check",
+        "CrossCheckArgs",
+        "run",
+    ),
+    "identity-uses": Command(
+        "what else the identity encoder is good for", "identity_uses", "IdentityUsesArgs", "run"
+    ),
     "train": Command(
         "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
     ),
     "evaluate": Command(
         "measure a generator: one row of the tables", "evaluate", "EvaluateArgs", "run", ("weights",)
+    ),
+    "live-check": Command(
+        "compare 200 samples with the record of the same number", "live_check", "LiveCheckArgs", "run"
     ),
     "identity-train": Command(
         "train the identity encoder on the head factory's people",

@@ -192,6 +192,11 @@ def _fitting(name: str, count: int, views: int, front: bool) -> list[int]:
     return list(islice(good, count))
 
 
+def frontal_pictures(name: str, count: int) -> list[int]:
+    """The first `count` near-frontal pictures of a face set."""
+    return _fitting(name, count, 1, True)
+
+
 def source_count(source: str, name: str) -> int | None:
     """N of `synth:NAME:N`; None for a path. Raises Head3DError for another set or no number."""
     if not source.startswith("synth:"):
@@ -261,7 +266,7 @@ class _Maker:
             self.stored("front", w.faces, True)
         else:
             self.synthetic(
-                "front", "held_out_faces", _fitting("held_out_faces", faces, 1, True), 1, w.detector
+                "front", "held_out_faces", frontal_pictures("held_out_faces", faces), 1, w.detector
             )
         if heads is None:
             self.stored("back", w.heads, False)
@@ -273,7 +278,7 @@ class _Maker:
             self.synthetic("heads_back", "heads", train, views, 0)
         if w.training:
             if faces is not None:
-                self.synthetic("faces", "faces", _fitting("faces", w.training, 1, True), 1, 0)
+                self.synthetic("faces", "faces", frontal_pictures("faces", w.training), 1, 0)
             if heads is not None:
                 frontal = _fitting("heads", 10**9, sets.HEAD_VIEWS, True)
                 self.synthetic("heads", "heads", _spread(frontal, min(w.training, 200)), sets.HEAD_VIEWS, 0)

@@ -1,0 +1,87 @@
+"""All recorded tables on one page, and those that other pages show: `make tables`.
+
+Writes `data/results/tables.md`, and what stands between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on,
+for every name in `PARTS`) in the README. The notebooks call the same functions, so their stored outputs are compared
+with the records whenever they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from head3d_core import files
+from head3d_core.expectations import expectations_table
+from head3d_core.tables import (
+    NAMES,
+    RESULTS,
+    Records,
+    command_of,
+    figure_5,
+    figure_8,
+    load_records,
+    table_2,
+    table_3,
+)
+
+PAGE = RESULTS / "tables.md"
+README = files.DATA.parent / "README.md"
+PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
+    "table 2": ("Table 2: generators", table_2),
+    "table 3": ("Table 3: losses", table_3),
+    "figure 8": ("Fig. 8: planes and discriminators", figure_8),
+    "figure 5": ("Fig. 5: hats and glasses", figure_5),
+    "expectations": ("What the weights must show", expectations_table),
+}
+"""Name of a part -> its heading, and what makes it."""
+
+
+def tables_page(records: Records | None = None) -> str:
+    """The text of `data/results/tables.md`."""
+    records = load_records() if records is None else records
+    parts = [
+        "# Recorded tables",
+        "Made by `make tables` from the JSON files beside this page; edits are overwritten. Notebook 10 explains the "
+        "columns. Brackets hold 95 % intervals.",
+    ]
+    for heading, make in PARTS.values():
+        parts += [f"## {heading}", make(records)]
+    missing = [row for row in NAMES if row not in records]
+    if missing:
+        parts += ["## Not recorded yet", "\n".join(f"- {row}: `{command_of(row)}`" for row in missing)]
+    return "\n\n".join(parts) + "\n"
+
+
+def refreshed(text: str, records: Records) -> str:
+    """A Markdown text whose marked parts are made anew; without marks it is returned as it is.
+
+    >>> "| row |" in refreshed("<!-- table 2 -->old<!-- end of table 2 -->", {})
+    True
+    """
+    for name, (_, make) in PARTS.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, opened, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if opened and closed:
+            text = f"{before}{start}\n{make(records)}\n{end}{after}"
+    return text
+
+
+def write_tables(page: Path = PAGE, readme: Path = README) -> list[Path]:
+    """Writes the page, and the README if it shows any of the tables; returns what was written."""
+    records = load_records()
+    wanted = {page: tables_page(records)}
+    if readme.is_file():
+        wanted[readme] = refreshed(readme.read_text(encoding="utf8"), records)
+    written = []
+    for path, text in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf8") != text:
+            with files.atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf8")
+            written.append(path)
+    return written
+
+
+if __name__ == "__main__":
+    changed = [str(p.relative_to(files.DATA.parent)) for p in write_tables()]
+    print(f"wrote {', '.join(changed)}" if changed else "every table is up to date")

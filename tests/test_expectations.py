@@ -1,0 +1,38 @@
+"""Expectations are met, not met, or not recorded."""
+
+from __future__ import annotations
+
+from test_tables import rate, record
+
+from head3d_core.expectations import EXPECTATIONS, expectations_table
+
+
+def test_nothing_recorded() -> None:
+    assert expectations_table({}).count("not recorded yet") == len(EXPECTATIONS)
+
+
+def test_good_weights_meet_all() -> None:
+    rows = {"face": record(1.0), "head": record(2.0, back=1.0), "head3d": record(1.5, back=1.2)}
+    text = expectations_table(rows)
+    assert text.count("| met |") == len(EXPECTATIONS)
+
+
+def test_each_can_fail() -> None:
+    rows = {"face": record(0.5), "head": record(2.0, back=0.5), "head3d": record(1.5, back=1.2)}
+    for row, side, found in (("face", "front", 900), ("head3d", "front", 900), ("head3d", "back", 100)):
+        rows[row]["detector"][side] = rate(found)
+    rows["face"]["people"]["near_duplicates"]["value"] = 0.01
+    rows["head3d"]["closed"]["value"] = 0.9
+    rows["head3d"]["silhouettes"]["back"] = rate(100)
+    rows["head3d"]["identity"]["auc"]["value"] = 0.9
+    rows["head3d"]["identity"]["tar_at_far_0.01"]["value"] = 0.5
+    verdicts = [e.verdict(rows) for e in EXPECTATIONS]
+    assert verdicts == ["**not met**"] * len(EXPECTATIONS)
+
+
+def test_a_figure_that_was_not_measured_is_not_recorded() -> None:
+    rows = {"face": record(1.0), "head": record(2.0), "head3d": record(1.5)}
+    del rows["head3d"]["identity"], rows["head3d"]["silhouettes"]
+    rows["face"]["detector"]["front"] = None
+    open_ones = [e.what for e in EXPECTATIONS if e.verdict(rows) == "not recorded yet"]
+    assert len(open_ones) == 4

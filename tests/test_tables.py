@@ -1,0 +1,133 @@
+"""Tables say what the records say, and what is not recorded."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from head3d_core import tables
+from head3d_core.errors import Head3DError
+
+
+def estimate(value: float, spread: float = 0.01, count: int = 1000) -> dict[str, float]:
+    return {"value": value, "low": value - spread, "high": value + spread, "count": count}
+
+
+def rate(found: int, count: int = 1000) -> dict[str, float]:
+    return {
+        "rate": found / count,
+        "found": found,
+        "count": count,
+        "low": found / count - 0.01,
+        "high": found / count + 0.01,
+    }
+
+
+def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]:
+    """What evaluate writes, with a few numbers of choice."""
+    sides = {
+        side: {
+            "KD-EffLite0 x100": estimate(value, spread),
+            "KD-EffLite0 x100, same source": estimate(0.0),
+            "FD-EffLite0": estimate(60.0, 1.0),
+            "FD-EffLite0, same source": estimate(20.0, 1.0),
+        }
+        for side, value in (("front", kd), ("back", back))
+    }
+    return {
+        "distance": sides,
+        "detector": {"front": rate(980), "back": rate(10)},
+        "identity": {
+            "cosine": estimate(0.7),
+            "auc": estimate(0.97),
+            "tar_at_far_0.01": estimate(0.85),
+        },
+        "people": {"near_duplicates": estimate(0.0)},
+        "closed": estimate(0.995),
+        "silhouettes": {"front": rate(10), "back": rate(15)},
+        "weights": {"images": 200_000, "minutes": 12.3},
+    }
+
+
+def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:
+    from head3d_core.recipes import ROWS
+
+    assert set(ROWS) <= set(tables.NAMES)
+    shown = {*tables.TABLE_2, *tables.TABLE_3, *tables.FIGURE_8}
+    assert shown == set(tables.NAMES)
+    for row in tables.NAMES:
+        assert "python -m head3d_core" in tables.command_of(row)
+    assert "--row no-kd" in tables.command_of("no-kd")
+    with pytest.raises(Head3DError, match="no row called"):
+        tables.command_of("best")
+
+
+def test_the_papers_numbers() -> None:
+    paper = tables.load_paper()
+    assert paper["table 2"]["head3d"]["FID"] == 11.34
+    assert paper["table 3"]["no-kd"]["ID"] == 0.10
+    assert set(paper["table 2"]) <= set(tables.TABLE_2)
+    assert set(paper["table 3"]) == set(tables.TABLE_3)
+    assert paper["table 1"]["rows"][0][3:] == [0.535, 0.968]
+
+
+def test_an_empty_table_says_so() -> None:
+    text = tables.table_2({})
+    assert text.count(tables.NOT_YET) == len(tables.TABLE_2)
+    assert "11.34" in text
+    assert tables.NOT_YET in tables.figure_5({})
+
+
+def test_a_recorded_row_shows_its_numbers() -> None:
+    text = tables.table_2({"head3d": record(1.234)})
+    line = next(x for x in text.splitlines() if "Head3D" in x)
+    for part in (
+        "0.61",
+        "1.234 [1.224, 1.244]",
+        "98.0 % [97.0, 99.0]",
+        "99.5 %",
+        "200,000 / 12 min",
+        "floor 20.0",
+    ):
+        assert part in line, part
+    lost = copy.deepcopy(record(1.0))
+    del lost["identity"], lost["closed"]
+    assert "–" in tables.table_3({"no-kd": lost})
+    widths = {len(x.split("|")) for x in text.splitlines()}
+    assert len(widths) == 1, "every line has as many cells"
+
+
+def test_hats_and_glasses() -> None:
+    one = {
+        "probe": {"recall": rate(950), "false": rate(12)},
+        **{k: rate(v) for k, v in (("teacher", 130), ("again", 940), ("student", 610), ("chance", 80))},
+    }
+    text = tables.figure_5({"head3d": {"worn": {"hat": one, "glasses": {"missing": "too few"}}}})
+    assert "61.0 %" in text
+    assert "too few" in text
+
+
+def test_order_against_the_papers() -> None:
+    paper = tables.load_paper()["table 3"]
+    values = {"no-kd": 3.0, "no-gan-front": 2.5, "no-rgb-lpips": 1.3, "head3d": 0.6}
+    rows = {name: record(v) for name, v in values.items()}
+    assert tables.disagreements(tables.TABLE_3, rows, paper) == []
+    rows["no-kd"] = record(1.0)
+    found = tables.disagreements(tables.TABLE_3, rows, paper)
+    assert any("no-kd is better than no-gan-front" in x for x in found)
+    rows["no-rgb-lpips"] = record(0.7, spread=0.5)
+    assert any("undecided" in x for x in tables.disagreements(tables.TABLE_3, rows, paper))
+    assert tables.disagreements(tables.TABLE_3, {}, paper) == []
+
+
+def test_records_are_read_by_name(tmp_path: Path) -> None:
+    assert tables.load_records(tmp_path / "none") == {}
+    (tmp_path / "head3d.json").write_text(json.dumps(record(1.0)))
+    assert list(tables.load_records(tmp_path)) == ["head3d"]
+    (tmp_path / "dft.json").write_text("{")
+    with pytest.raises(Head3DError, match="not a record"):
+        tables.load_records(tmp_path)
