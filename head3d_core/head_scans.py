@@ -81,8 +81,8 @@ class Views:
         return self.cameras[:, :16].reshape(-1, 4, 4)[:, :3, 3].astype(np.float64)
 
     def project(self, points: NDArray[np.floating]) -> tuple[Array, Array]:
-        """Where points [M, 3] appear: image coordinates (column, row) [N, M, 2] in [0, 1] within the picture, and
-        distances from the camera centres [N, M]."""
+        """Where points [M, 3] appear: image coordinates (column, row) [N, M, 2], in [0, 1] within the picture and -1
+        behind the camera, and distances from the camera centres [N, M]."""
         pose = self.cameras[:, :16].reshape(-1, 4, 4).astype(np.float64)
         lens = self.cameras[:, 16:].reshape(-1, 3, 3).astype(np.float64)
         turn = pose[:, :3, :3] @ lens.transpose(0, 2, 1)  # world directions (rows) to the picture
@@ -91,7 +91,8 @@ class Views:
         distance = np.sqrt(
             np.square(np.asarray(points, np.float32) - self.eyes[:, None].astype(np.float32)).sum(-1)
         )
-        return at[..., :2] / at[..., 2:], distance
+        ahead = at[..., 2:] > 1e-6
+        return np.where(ahead, at[..., :2] / np.where(ahead, at[..., 2:], 1), -1), distance
 
     def pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.int32], NDArray[np.bool_], Array]:
         """The pixel that sees each point: flat index [N, M], whether it is in the picture, distance [N, M]."""

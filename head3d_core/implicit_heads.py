@@ -174,11 +174,15 @@ class ImplicitHeads(nn.Module):
         mean = self.codes.detach().mean(0)
         return mean, (self.codes.detach() - mean) / math.sqrt(len(self.codes) - 1)
 
-    def sample_codes(self, count: int, seed: int) -> Tensor:
-        """Codes [count, code] drawn from the Gaussian fitted to the training codes."""
+    def sample_codes(self, count: int, seed: int, spread: float = 1.0) -> Tensor:
+        """Codes [count, code] drawn from the Gaussian fitted to the training codes.
+
+        Args:
+            spread: factor on the deviation from the mean; below 1 heads stay nearer to it.
+        """
         mean, root = self.gaussian()
         noise = torch.randn(count, len(root), generator=torch.Generator().manual_seed(seed))
-        return mean + noise @ root
+        return mean + spread * noise @ root
 
 
 class _Batches:
@@ -254,7 +258,7 @@ def train_implicit(
         optimiser.step()
         schedule.step()
         if step % 100 == 0:
-            value = float(loss)
+            value = float(loss.detach())
             if not math.isfinite(value):
                 raise Head3DError(f"the implicit model's loss is {value} at step {step}: lower its rate")
             if progress:
@@ -262,7 +266,7 @@ def train_implicit(
     return model.cpu().eval().requires_grad_(False)
 
 
-def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 300, rate: float = 0.02) -> Tensor:
+def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 200, rate: float = 0.02) -> Tensor:
     """Code [code] of a head that the model has not seen: descent on its points from the mean code, networks frozen.
 
     The code is searched within the training codes' span and paid for by its length under their Gaussian, as a new head
@@ -301,7 +305,9 @@ def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) 
     from skimage.measure import label, marching_cubes
 
     step = 2 * BOX / resolution
-    axes = [np.arange(low, high, step, dtype=np.float32) for low, high in ((-BOX, BOX), (LOW, HIGH), (-BOX, BOX))]
+    axes = [
+        np.arange(low, high, step, dtype=np.float32) for low, high in ((-BOX, BOX), (LOW, HIGH), (-BOX, BOX))
+    ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     rough = _distances(model, torch.from_numpy(grid[::4, ::4, ::4].reshape(-1, 3)), code).numpy()
     rough = rough.reshape(grid[::4, ::4, ::4].shape[:3])
@@ -316,7 +322,7 @@ def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) 
     pieces = label(field < 0)
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
     field = np.where((field < 0) & (pieces != largest), step, field)
-    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=(step,) * 3, gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=(step,) * 3, gradient_direction="descent")
     vertices = (vertices + [a[0] for a in axes]).astype(np.float32)
     with torch.no_grad():
         colours = torch.cat(

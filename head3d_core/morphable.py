@@ -212,9 +212,13 @@ class MorphableModel:
         projected = a @ ((x - self.mean) * scale).ravel()
         return np.asarray(projected / (lengths**2 + (noise * lengths[-1]) ** 2))
 
-    def sample(self, count: int, seed: int) -> list[Surface]:
-        """Heads of codes drawn from the unit Gaussian, which is the Gaussian fitted to the training heads."""
-        codes = np.random.default_rng(seed).standard_normal((count, self.code_size))
+    def sample(self, count: int, seed: int, spread: float = 1.0) -> list[Surface]:
+        """Heads of codes drawn from the Gaussian fitted to the training heads, which is the unit Gaussian.
+
+        Args:
+            spread: factor on the codes; below 1 heads stay nearer to the mean.
+        """
+        codes = spread * np.random.default_rng(seed).standard_normal((count, self.code_size))
         return [self.surface(code) for code in codes]
 
 
