@@ -24,10 +24,10 @@ GROUPS = ("skin tone", "age", "gender")
 
 
 RESPONSIBLE_USE = (
-    "Made for teaching and for research on 3D-aware generators. Nobody in the data or in the samples exists. Do not use "
-    "it to imitate a real person, to get past a check of identity, or to judge people; rates by group above are those "
-    "of a detector on drawn people and say nothing about people. Say that pictures are generated where you show them. "
-    "If you train on photographs instead, you need the right to use them, and these statements no longer hold."
+    "Made for teaching and for research on 3D-aware generators. Nobody in the data or in the samples exists. "
+    "Do not use it to imitate a real person, to get past a check of identity, or to judge people; the rates by group "
+    "are those of a detector on drawn people and say nothing about people. Say that pictures are generated where you "
+    "show them. If you train on photographs instead, you need the right to use them, and this no longer holds."
 )
 
 
@@ -59,7 +59,7 @@ STAGES: dict[str, StageText] = {
         ("**No back of the head**, as in every face generator.",),
     ),
     "head": StageText(
-        "A generator of whole heads, fine-tuned from the face generator on fifty people (section 3.3); Head3D starts here.",
+        "A generator of whole heads, fine-tuned from the face generator on fifty people (section 3.3).",
         "heads: 50 computer-drawn identities, 96 views each from all around, no glasses, no hats, on white",
         (
             "**Fifty identities.** Samples repeat the training people or mix them; glasses, hats and most faces of the "
