@@ -19,8 +19,24 @@ from head3d_core.plots import PALETTE, _cube_lines, _lines, _world_scene, frustu
 from head3d_core.swap_lab import Shown
 from head3d_core.swap_widgets import HEAT_LIMIT
 
-TEXELS = 48
+TEXELS = 40
 """Side to which planes are averaged for a figure, so that it stays small."""
+
+
+def show_pictures(figure: Any, alt: str) -> None:
+    """`plots.show` for figures full of photographs: 256 colours, a third of the size: notebooks stay small."""
+    import io
+
+    import matplotlib.pyplot as plt
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    picture = Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE)
+    picture.save(small, format="png", optimize=True)
+    display(Image(data=small.getvalue(), alt=alt))
 
 
 def exchanged(first: Generator, one: Heads, two: Heads, views: Tensor, finished: bool = True) -> list[Tensor]:
@@ -55,7 +71,7 @@ def identity_grid(G: Generator, heads: Heads, pairs: Sequence[tuple[int, int]], 
         images += [row[0] for row in exchanged(G, one, two, front, finished)]
     names = PLANE_NAMES[G.config.render.axes]
     titles = ["ID 1", "ID 2", *(f"ID 1 with\nF_{n} of ID 2" for n in names)]
-    return image_grid(images, titles, columns=5, size=1.9)
+    return image_grid(images, titles, columns=5, size=1.6)
 
 
 def generator_grid(
@@ -75,14 +91,14 @@ def generator_grid(
     ] + exchanged(G_first, one, two, views, finished)
     planes = PLANE_NAMES[G_first.config.render.axes]
     titles = [*names, *(f"{names[0]} with\nF_{n} of {names[1]}" for n in planes)]
-    return image_grid([c[k] for k in range(len(views)) for c in columns], titles, columns=5, size=1.9)
+    return image_grid([c[k] for k in range(len(views)) for c in columns], titles, columns=5, size=1.6)
 
 
 def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
     """Static twin of the widget: pictures of some states above their difference to head A."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(shown), figsize=(2.1 * len(shown) + 0.6, 4.7), layout="constrained")
+    figure, axes = plt.subplots(2, len(shown), figsize=(1.9 * len(shown) + 0.6, 4.3), layout="constrained")
     for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
         likeness = ""
         if one.similarity is not None:
@@ -169,7 +185,7 @@ def _wall(axes_pair: tuple[int, int], half: float, texels: int) -> list[NDArray[
     return [p.round(3) for p in place]
 
 
-def planes_in_space(G: Generator, head: Heads, faces: int = 4000, grid: int = 72) -> Any:
+def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72) -> Any:
     """Plotly figure: the three planes as textured walls of their cube, and the head's surface between them.
 
     A point of the head reads each plane where its own shadow falls on that wall. Under EG3D's axes the third plane is
@@ -243,7 +259,7 @@ def planes_flat(G: Generator, head: Heads) -> Any:
 
 @torch.no_grad()
 def dense_points(
-    G: Generator, planes: Tensor, count: int = 4000, least: float = 0.5, seed: int = 0
+    G: Generator, planes: Tensor, count: int = 3000, least: float = 0.5, seed: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Random points of the cube where something stands: positions [M, 3] and densities [M], M <= count.
 
@@ -288,7 +304,7 @@ def density_maps(points: NDArray[np.float32], density: NDArray[np.float32]) -> A
     """Static twin of `density_points`: the same points from the front, from the side and from above."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.1), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.8), layout="constrained")
     high = float(np.quantile(density, 0.95))
     for axis, (a, b, title) in zip(
         axes, ((0, 1, "from the front"), (2, 1, "from the side"), (0, 2, "from above")), strict=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_analysis import visible
 from test_swap_study import made_up
 
-from head3d_core import analysis, cameras, files, plots_swap, swap_lab, swap_study
+from head3d_core import analysis, cameras, files, plots, plots_swap, swap_lab, swap_study
 from head3d_core.generator import Generator
 from head3d_core.planes import PROJECTION
 
@@ -53,6 +55,20 @@ def test_figures_are_drawn(G: Generator, heads: analysis.Heads) -> None:
         plots_swap.density_maps(points, density),
     ):
         assert drawn(figure).std() > 5, "the figure is blank"
+
+
+def test_pictures_are_shown_small_and_with_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda thing, **_: shown.append(thing))
+    smooth = torch.rand(1, 3, 6, 6) * 2 - 1
+    pictures = torch.nn.functional.interpolate(smooth, size=(200, 200), mode="bicubic")
+    plots_swap.show_pictures(plots.image_grid([pictures[0]] * 4, ["a"]), alt="four times the same picture")
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "four times the same picture"
+    picture = Image.open(io.BytesIO(shown[0].data))
+    assert picture.mode == "P"
+    assert np.asarray(picture.convert("RGB")).std() > 5
+    assert data["image/png"]
 
 
 def test_exchanged_pictures_are_the_mixtures(G: Generator, heads: analysis.Heads) -> None:
