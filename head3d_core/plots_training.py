@@ -61,8 +61,8 @@ def record_line(found: Mapping[str, Any]) -> str:
 def how_to_record(stage: str, row: str | None = None) -> str:
     """What to say where a curve has not been recorded yet: the two commands that make it."""
     name = row or stage
-    more = " --heads synth:heads:4800 --teacher data/weights/face" if stage != "teacher" else ""
-    more += " --head data/weights/head" if stage == "distill" else ""
+    more = " --heads synth:heads:4800 --teacher runs/teacher" if stage != "teacher" else ""
+    more += " --head runs/head" if stage == "distill" else ""
     more += f" --row {row}" if row else ""
     return (
         "not recorded yet: run\n"
