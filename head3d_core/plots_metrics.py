@@ -1,0 +1,216 @@
+"""Toy distributions and figures of notebooks 10 and 11."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.metrics import KD_SCALE, Estimate, frechet_distance, kernel_distance
+from head3d_core.plots import PALETTE
+from head3d_core.tables import EVALUATION, NAMES, NOT_YET, RESULTS, Records, kernel_name
+
+MARKERS = "osD^vPX"
+
+
+def toy_sample(count: int, seed: int, width: int = 2, damage: str = "none") -> Tensor:
+    """Points [count, width] around two centres, or of a source that is damaged in one way.
+
+    Args:
+        damage: "none", "shifted" (everything moves), "shrunk" (less variety around each centre), "one mode" (the
+            second centre is never drawn), "copies" (only six different points).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    side = (torch.rand(count, 1, generator=generator) < 0.5).double() * 2 - 1
+    noise = 0.5 * torch.randn(count, width, generator=generator, dtype=torch.float64)
+    if damage == "one mode":
+        side = torch.ones_like(side)
+    if damage == "shrunk":
+        noise = 0.3 * noise
+    points = noise + side * 1.5 * F.one_hot(torch.tensor(0), width)
+    if damage == "shifted":
+        points = points + 0.6
+    return points[torch.arange(count) % 6] if damage == "copies" else points
+
+
+def damaged_pictures(images: Tensor, damage: str) -> Tensor:
+    """Pictures uint8 [N, 3, R, R] made worse: "blurred", "noisy", "six people" (repeated) or "mirrored" (no damage)."""
+    if damage == "mirrored":
+        return images.flip(-1)
+    if damage == "six people":
+        return images[torch.arange(len(images)) % 6]
+    x = images.float()
+    if damage == "blurred":
+        small = F.interpolate(x, scale_factor=0.25, mode="area")
+        x = F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    elif damage == "noisy":
+        x = x + 20 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def distances_of_equal(counts: Sequence[int], width: int = 32) -> list[tuple[Estimate, Estimate]]:
+    """Kernel and Fréchet distance of two samples of one toy source, for every N of `counts`."""
+    found = []
+    for count in counts:
+        a, b = (toy_sample(count, seed, width) for seed in (1, 2))
+        found.append((kernel_distance(a, b, 50), frechet_distance(a, b, 2)))
+    return found
+
+
+def floor_figure(counts: Sequence[int], found: Sequence[tuple[Estimate, Estimate]]) -> Any:
+    """Both distances of equal sources against N."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3), layout="constrained")
+    for k, (axis, name) in enumerate(zip(axes, ("kernel distance", "Fréchet distance"), strict=True)):
+        values = [pair[k] for pair in found]
+        axis.axhline(0, color="0.6", linewidth=1)
+        axis.plot(counts, [e.value for e in values], color=PALETTE[k], marker=MARKERS[k])
+        if k == 0:
+            low, high = ([getattr(e, end) for e in values] for end in ("low", "high"))
+            axis.fill_between(counts, low, high, color=PALETTE[k], alpha=0.2)
+        axis.set(xscale="log", xlabel="points in each sample, N", title=f"{name} of equal sources")
+        axis.set_xticks(counts, [str(c) for c in counts])
+        axis.minorticks_off()
+    return figure
+
+
+def toy_figure(samples: Mapping[str, Tensor]) -> Any:
+    """Scatter plots of toy samples [N, 2], by name."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(samples), figsize=(2.1 * len(samples), 2.4), sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, (name, points) in zip(axes, samples.items(), strict=True):
+        axis.scatter(points[:, 0], points[:, 1], s=5, color=PALETTE[0])
+        axis.set_title(name)
+        axis.set_aspect("equal")
+    return figure
+
+
+def bar_figure(values: Mapping[str, Estimate], label: str) -> Any:
+    """Estimates as dots with their intervals, one a line."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(values) + 0.9), layout="constrained")
+    for k, (name, e) in enumerate(values.items()):
+        axis.plot([e.low, e.high], [k, k], color=PALETTE[0], linewidth=2)
+        axis.plot(e.value, k, MARKERS[0], color=PALETTE[1])
+        axis.text(e.high, k, f"  {name}", va="center")
+    axis.axvline(0, color="0.6", linewidth=1)
+    axis.set(xlabel=label, yticks=[], ylim=(len(values) - 0.5, -0.5))
+    axis.margins(x=0.25)
+    return figure
+
+
+def roc_figure(curves: Mapping[str, Mapping[str, Any]]) -> Any:
+    """ROC curves by name, as `verification.Verification.to_dict` writes them; the false rate is logarithmic."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for k, (name, found) in enumerate(curves.items()):
+        roc = found["roc"]
+        false = np.maximum(roc["false_accept"], 1e-4)
+        axis.plot(false, roc["true_accept"], color=PALETTE[k], linestyle=("-", "--", ":")[k % 3], label=name)
+    axis.axvline(0.01, color="0.6", linewidth=1)
+    axis.text(0.011, 0.05, "FAR 1 %")
+    axis.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.03))
+    axis.legend(loc="lower right")
+    return figure
+
+
+def score_figure(same: Tensor, different: Tensor, limit: float) -> Any:
+    """Histograms of the cosines of same and different pairs, and the limit between them."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
+    bins = np.linspace(-1, 1, 41).tolist()
+    axis.hist(different.numpy(), bins, density=True, color=PALETTE[4], label="different people")
+    axis.hist(
+        same.numpy(),
+        bins,
+        density=True,
+        histtype="step",
+        linewidth=2,
+        color=PALETTE[1],
+        label="the same person",
+    )
+    axis.axvline(limit, color="black", linestyle="--", linewidth=1)
+    axis.set(xlabel="cosine", ylabel="density")
+    axis.legend()
+    return figure
+
+
+def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
+    """Kernel distance, detections and agreement with the own front against |yaw|, of the rows that have them."""
+    import matplotlib.pyplot as plt
+
+    there = [row for row in rows if row in records and records[row].get("by_yaw")]
+    if not there:
+        return None
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
+    for k, row in enumerate(there):
+        steps, name = records[row]["by_yaw"], kernel_name(records[row])
+        at = [(s["low"] + s["high"]) / 2 for s in steps]
+        curves = (
+            [s["distance"][name]["value"] if "distance" in s else None for s in steps],
+            [s["detected"]["rate"] if s.get("detected") else None for s in steps],
+            [s["consistency"]["value"] if "consistency" in s else None for s in steps],
+        )
+        for axis, values in zip(axes, curves, strict=True):
+            kept = [(x, y) for x, y in zip(at, values, strict=True) if y is not None]
+            if kept:
+                axis.plot(
+                    *zip(*kept, strict=True), color=PALETTE[k], marker=MARKERS[k], label=NAMES[row].strip("*")
+                )
+    titles = ("KD × 100 to real people", "a face is found", "cosine to the own front")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title, xlabel="|yaw|, degrees", xticks=range(0, 181, 45))
+    axes[-1].legend()
+    return figure
+
+
+def kernel_figure(records: Records, rows: Sequence[str], side: str = "front") -> Any | None:
+    """Kernel distances of the recorded rows with their intervals; None if none is recorded."""
+    values = {
+        NAMES[row].strip("*"): Estimate(**records[row]["distance"][side][kernel_name(records[row])])
+        for row in rows
+        if row in records and side in records[row].get("distance", {})
+    }
+    return bar_figure(values, f"{side} kernel distance × {KD_SCALE:g}") if values else None
+
+
+def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
+    """A recorded grid [3, H, W] in [-1, 1], or None if it is not there."""
+    from PIL import Image
+
+    path = next((p for p in (folder / name, RESULTS / name) if p.is_file()), None)
+    if path is None:
+        return None
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    return torch.from_numpy(pixels.copy()).movedim(-1, 0).float() / 127.5 - 1
+
+
+def show_recorded(name: str, alt: str, width: float = 7.0, folder: Path = EVALUATION) -> None:
+    """Shows a recorded grid, or says that it is not recorded yet; prints its file's name and size."""
+    import matplotlib.pyplot as plt
+
+    from head3d_core import plots
+
+    picture = recorded_picture(name, folder)
+    if picture is None:
+        print(f"{name}: {NOT_YET}")
+        return
+    height = width * picture.shape[1] / picture.shape[2]
+    figure, axis = plt.subplots(figsize=(width, height))
+    axis.imshow(plots.to_pixels(picture))
+    axis.axis("off")
+    plots.show(figure, alt)
+    print(f"{name}: {picture.shape[2]} x {picture.shape[1]} pixels")

@@ -1,0 +1,75 @@
+"""What the figures of notebooks 10 and 11 are drawn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_tables import estimate, rate, record
+
+from head3d_core import plots_metrics
+from head3d_core.metrics import Estimate, kernel_distance
+
+
+def test_damage_is_seen_by_the_kernel_distance() -> None:
+    real = plots_metrics.toy_sample(400, 0)
+    clean = kernel_distance(real, plots_metrics.toy_sample(400, 1), 20)
+    assert abs(clean.value) < 0.2
+    for damage in ("shifted", "one mode", "copies"):
+        worse = kernel_distance(real, plots_metrics.toy_sample(400, 1, damage=damage), 20)
+        assert worse.value > 3 * abs(clean.value), damage
+    assert len(plots_metrics.toy_sample(30, 1, damage="copies").unique(dim=0)) == 6
+
+
+def test_frechet_has_a_floor_and_the_kernel_distance_none() -> None:
+    small, large = plots_metrics.distances_of_equal([40, 640], width=16)
+    assert small[1].value > 5 * large[1].value > 0
+    assert small[0].low < 0 < small[0].high
+
+
+def test_pictures_get_worse_as_named() -> None:
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    blurred = plots_metrics.damaged_pictures(images, "blurred").float()
+    assert blurred.std() < 0.7 * images.float().std()
+    assert not torch.equal(plots_metrics.damaged_pictures(images, "noisy"), images)
+    assert torch.equal(plots_metrics.damaged_pictures(images, "mirrored").flip(-1), images)
+    assert torch.equal(plots_metrics.damaged_pictures(images, "six people")[6:], images[:2])
+
+
+def test_figures_are_drawn_or_left_out() -> None:
+    steps = [
+        {
+            "low": 15 * k,
+            "high": 15 * k + 15,
+            "distance": {"KD-EffLite0 x100": estimate(1.0 + k)},
+            "detected": rate(10),
+            "consistency": estimate(0.9),
+        }
+        for k in range(12)
+    ]
+    rows = {"head3d": record(1.0) | {"by_yaw": steps}, "real": record(0.0)}
+    assert plots_metrics.yaw_figure({}, ("head3d",)) is None
+    figure = plots_metrics.yaw_figure(rows, ("real", "head3d"))
+    assert figure is not None
+    assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1]
+    assert plots_metrics.kernel_figure({}, ("head3d",)) is None
+    assert plots_metrics.kernel_figure(rows, ("real", "head3d"), "back") is not None
+    plots_metrics.bar_figure({"a": Estimate(1, 0.5, 1.5, 10)}, "x")
+    counts = [20, 40]
+    plots_metrics.floor_figure(counts, plots_metrics.distances_of_equal(counts, 4))
+    plots_metrics.toy_figure({"a": torch.randn(4, 2), "b": torch.randn(4, 2)})
+    plots_metrics.score_figure(torch.rand(5), torch.rand(5), 0.5)
+    plots_metrics.roc_figure({"x": {"roc": {"false_accept": [0, 1], "true_accept": [0, 1]}}})
+
+
+def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plots_metrics.recorded_picture("nothing.jpg", tmp_path) is None
+    plots_metrics.show_recorded("nothing.jpg", "a picture", folder=tmp_path)
+    assert "not recorded yet" in capsys.readouterr().out
+    Image.new("RGB", (8, 4), (255, 0, 0)).save(tmp_path / "red.png")
+    picture = plots_metrics.recorded_picture("red.png", tmp_path)
+    assert picture is not None
+    assert picture.shape == (3, 4, 8)
+    assert picture[:, 0, 0].tolist() == [1, -1, -1]
