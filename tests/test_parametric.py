@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -56,7 +57,7 @@ def icosphere(radius: float, colour: tuple[float, float, float]) -> Surface:
     ball = trimesh.creation.icosphere(4, radius)
     vertices = np.asarray(ball.vertices, np.float32)
     return Surface(
-        vertices, np.asarray(ball.faces, np.int32), np.tile(np.float32(colour), (len(vertices), 1))
+        vertices, np.asarray(ball.faces, np.int32), np.tile(np.array(colour, np.float32), (len(vertices), 1))
     )
 
 
@@ -69,7 +70,9 @@ def ball_points(radius: float, colour: tuple[float, float, float], count: int = 
     )
     points = direction * (radius + distance)[:, None]
     return HeadPoints(
-        points.astype(np.float32), distance.astype(np.float32), np.tile(np.float32(colour), (count, 1))
+        points.astype(np.float32),
+        distance.astype(np.float32),
+        np.tile(np.array(colour, np.float32), (count, 1)),
     )
 
 
@@ -174,12 +177,8 @@ def test_implicit_model_learns_its_heads(balls: ImplicitHeads) -> None:
     length = np.linalg.norm(surface.vertices, axis=1)
     assert length.mean() == pytest.approx(0.212, abs=0.01)
     assert surface.colours[:, 0].mean() == pytest.approx(0.424, abs=0.06)
-    area = np.cross(
-        *(
-            surface.vertices[surface.triangles[:, k]] - surface.vertices[surface.triangles[:, 0]]
-            for k in (1, 2)
-        )
-    )
+    first, second, third = surface.vertices[surface.triangles].swapaxes(0, 1)
+    area = np.cross(second - first, third - first)
     middle = surface.vertices[surface.triangles].mean(1)
     assert ((area * middle).sum(1) > 0).mean() > 0.98  # triangles face outwards
 
@@ -344,10 +343,11 @@ def test_figure7_shows_head3d_beside_the_recorded_models(tmp_path: Path) -> None
         parametric_pictures.figure7(None, 0, tmp_path)
 
 
-def test_the_command_refuses_impossible_counts(tmp_path: Path) -> None:
-    for wrong in ({"heads": 2}, {"heads": 51}, {"held_out": 1}, {"samples": 3}):
-        with pytest.raises(Head3DError, match="heads"):
-            parametric.record(parametric.ParametricArgs(work=tmp_path, out=tmp_path, **wrong))
+@pytest.mark.parametrize("wrong", [{"heads": 2}, {"heads": 51}, {"held_out": 1}, {"samples": 3}])
+def test_the_command_refuses_impossible_counts(wrong: dict[str, int], tmp_path: Path) -> None:
+    args = dataclasses.replace(parametric.ParametricArgs(work=tmp_path, out=tmp_path), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(Head3DError, match="heads"):
+        parametric.record(args)
 
 
 def test_what_is_recorded_says_where_it_is_from() -> None:
