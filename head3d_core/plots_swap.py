@@ -198,14 +198,16 @@ def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72
     """
     import plotly.graph_objects as go
 
-    figure = _world_scene("Three planes and the head that they make (drag to turn)")
     half = G.config.render.box_warp / 2
+    figure = _near_scene("Three planes and the head that they make (drag to turn)", 1.15 * half)
     axes = G.config.render.axes
     for k, name in enumerate(PLANE_NAMES[axes]):
         texture = plane_texture(head.planes[0, k])
         x, y, z = _wall(PROJECTION[axes][k], half, len(texture))
         if name == "zx":
             y = -y
+        edge = {"xy": (0, 1.08, -1), "xz": (1.1, -1, 0), "yz": (-1, 1.08, 0), "zx": (0, 1.08, 0)}[name]
+        _label(figure, [half * at for at in edge], f"<b>F_{name}</b>")
         figure.add_trace(
             go.Surface(
                 x=x.astype(np.float32), y=y.astype(np.float32), z=z.astype(np.float32),
@@ -227,14 +229,26 @@ def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72
             lighting=dict(ambient=0.75, diffuse=0.4, specular=0),
         )
     )  # fmt: skip
-    figure.update_layout(scene=dict(**_near(half)))
     return figure
 
 
-def _near(half: float) -> dict[str, Any]:
-    """Axis ranges that fill the figure with the cube."""
-    axis = dict(visible=False, range=[-1.15 * half, 1.15 * half])
-    return dict(xaxis=axis, yaxis=axis, zaxis=axis)
+def _near_scene(title: str, reach: float) -> Any:
+    """An empty scene that shows [-reach, reach] in each direction, y up; what lies beyond is cut off."""
+    figure = _world_scene(title)
+    figure.data = []  # the axes' tips would lie outside
+    axis = dict(visible=False, range=[-reach, reach])
+    eye = dict(x=1.2, y=0.6, z=0.75)
+    figure.update_layout(scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, camera=dict(eye=eye)))
+    return figure
+
+
+def _label(figure: Any, at: Sequence[float], text: str) -> None:
+    import plotly.graph_objects as go
+
+    x, y, z = ([round(float(value), 3)] for value in at)
+    figure.add_trace(
+        go.Scatter3d(x=x, y=y, z=z, mode="text", text=[text], showlegend=False, hoverinfo="skip")
+    )
 
 
 def planes_flat(G: Generator, head: Heads) -> Any:
@@ -278,10 +292,11 @@ def dense_points(
 def density_points(
     points: NDArray[np.float32], density: NDArray[np.float32], camera: Tensor, labels: Sequence[str]
 ) -> Any:
-    """Plotly figure: points coloured by density, and the cameras [N, 25] that look at them."""
+    """Plotly figure: points coloured by density, and the frusta of the cameras [N, 25] that look at them, cut off where
+    they leave the neighbourhood of the cube."""
     import plotly.graph_objects as go
 
-    figure = _world_scene("Where the volume is dense, and who looks at it (drag to turn)")
+    figure = _near_scene("Where the volume is dense, and who looks at it (drag to turn)", 0.95)
     figure.add_trace(
         go.Scatter3d(
             x=points[:, 0], y=points[:, 1], z=points[:, 2], mode="markers", name="density",
@@ -294,8 +309,9 @@ def density_points(
     )  # fmt: skip
     figure.add_trace(_lines(_cube_lines(1.0), "the cube", "#444444", "dot"))
     for k, label in enumerate(labels):
-        dash = ("solid", "dash", "dot")[k % 3]
-        figure.add_trace(_lines(frustum_lines(camera[k], 2.4), label, PALETTE[k % 6], dash))
+        figure.add_trace(_lines(frustum_lines(camera[k], 2.4), label, PALETTE[k % 6], "solid"))
+        eye = camera[k, [3, 7, 11]]
+        _label(figure, (eye / eye.norm() * 0.9).tolist(), label)
     figure.update_layout(legend=dict(x=0, y=1))
     return figure
 

@@ -115,7 +115,7 @@ def test_plotly_figures_are_small(G: Generator, heads: analysis.Heads) -> None:
     views = cameras.orbit(torch.tensor([0.0, 1.5]))
     cloud = plots_swap.density_points(points, density, views, ["front", "side"])
     assert len(cloud.to_json()) < LIMIT
-    assert len(json.loads(cloud.to_json())["data"]) == 3 + 1 + 1 + 2
+    assert len(json.loads(cloud.to_json())["data"]) == 1 + 1 + 2 * 2
 
 
 def test_dense_points_are_dense(G: Generator, heads: analysis.Heads) -> None:
