@@ -147,7 +147,9 @@ function render({ model, el }) {
   }
   model.on("change:shown", arrived);
   paint();
-  el.append(node("style", { textContent: STYLE }), node("div", { className: "swap-lab" }, [pictures, controls]));
+  const lab = node("div", { className: "swap-lab" }, [pictures, controls]);
+  lab.addEventListener("keydown", (event) => event.stopPropagation()); // or JupyterLab moves between cells by arrow keys
+  el.append(node("style", { textContent: STYLE }), lab);
   return () => model.off("change:shown", arrived);
 }
 

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -146,11 +147,12 @@ def browser() -> Iterator[Any]:
 
 
 class Notebook:
-    """One notebook, open in JupyterLab."""
+    """One notebook, open in JupyterLab: a copy of notebooks/NAME, or one that lies in the server's folder already."""
 
     def __init__(self, page: Any, address: str, folder: Path, name: str) -> None:
         self.page, self.name = page, name
-        without_outputs(ROOT / "notebooks" / name, folder / name)
+        source = ROOT / "notebooks" / name
+        without_outputs(source if source.is_file() else folder / name, folder / name)
         page.goto(f"{address}/lab/tree/{name}?token={TOKEN}&reset")
         page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=START_SECONDS * 1000)
         page.wait_for_selector(
@@ -167,6 +169,9 @@ class Notebook:
         errors = self.panel.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
 
         def begun() -> bool:
+            for dialog in self.page.locator("dialog.jp-Dialog").all():  # a slow start makes JupyterLab ask
+                print("JupyterLab asks:", dialog.inner_text())
+                dialog.locator("button.jp-mod-accept").click()
             self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
             self.page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
             self.page.wait_for_timeout(5000)
@@ -176,12 +181,8 @@ class Notebook:
             assert errors.count() == 0, errors.first.inner_text()
             return all(text.strip("[]: \n").isdigit() for text in prompts.all_inner_texts())
 
-        try:
-            until(begun, 60, f"{self.name} begins to run")  # a click before the kernel is there does nothing
-            until(done, RUN_SECONDS, f"{self.name} has run")
-        except AssertionError:
-            self.screenshot("failed")
-            raise
+        until(begun, 60, f"{self.name} begins to run")  # a click before the kernel is there does nothing
+        until(done, RUN_SECONDS, f"{self.name} has run")
 
     def output_of(self, words: str) -> Any:
         """The output area of the code cell whose source contains `words`."""
@@ -190,11 +191,16 @@ class Notebook:
         return cell.locator(".jp-OutputArea")
 
     def screenshot(self, name: str) -> Path:
-        """Keep what is in the window now as an artefact."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        path = SCREENSHOTS / f"{Path(self.name).stem[:2]}_{name}.png"
-        self.page.screenshot(path=path)
-        return path
+        """Keep what is in the window now as an artefact, under the notebook's number."""
+        return keep(self.page, f"{Path(self.name).stem[:2]}_{name}")
+
+
+def keep(page: Any, name: str) -> Path:
+    """A screenshot in out/browser/."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    path = SCREENSHOTS / f"{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}.png"
+    page.screenshot(path=path)
+    return path
 
 
 def drawn(image: Any) -> np.ndarray | None:
@@ -224,6 +230,17 @@ def drag(page: Any, one: Any, share: float) -> None:
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(track["x"] + share * track["width"], y, steps=12)
+    page.mouse.up()
+
+
+def drag_by(page: Any, thing: Any, right: int, down: int) -> None:
+    """Take something in its middle and pull it by so many pixels."""
+    thing.scroll_into_view_if_needed()
+    box = thing.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right, y + down, steps=12)
     page.mouse.up()
 
 

@@ -1,14 +1,16 @@
-"""Notebooks as a reader meets them: JupyterLab in a real browser, a slider under the mouse, a figure that is turned.
+"""Notebooks as a reader meets them: JupyterLab in a real browser, sliders under the mouse, figures that are turned.
 
     make test EXTRAS=browser PYTEST_ARGS="-m browser"
 
-Screenshots of every step are kept in out/browser/. A widget is tested by one more entry in `VIEWERS`: the picture shown
-must equal what the pure function behind it makes of the sliders' values.
+Screenshots of every step are kept in out/browser/. What is shown must equal what the pure function behind it makes of
+the state that the browser shows. A new widget or figure is one more entry in `FIGURES`, `VIEWERS` or `LABS`; a notebook
+that is not written yet is skipped by name.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +18,99 @@ from pathlib import Path
 from typing import Any
 
 import lab
+import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from test_analysis import visible
 
-from head3d_core import dataset, files, plots, plots_data, widgets
+from head3d_core import checkpoint, dataset, files, plots, plots_data, swap_lab, swap_widgets, widgets
+from head3d_core.generator import Generator
+from head3d_core.identity_net import Encoder, IdentityNet, load_encoder
+from head3d_core.swap_lab import LabState
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+Jupyter = tuple[Any, str, Path]
+Open = Callable[[str], lab.Notebook]
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """(page, address, folder): one server and one browser for all tests."""
+    folder = tmp_path_factory.mktemp("lab")
+    with lab.server(folder) as address, lab.browser() as page:
+        yield page, address, folder
+
+
+@pytest.fixture(autouse=True)
+def _picture_of_a_failure(request: pytest.FixtureRequest, jupyter: Jupyter) -> Iterator[None]:
+    """Whatever was in the window when a test failed is kept as well."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        lab.keep(jupyter[0], f"failed_{request.node.name}")
+
+
+@pytest.fixture(scope="module")
+def opened(jupyter: Jupyter) -> Open:
+    """Opens and runs a notebook; the one that is open already is used again."""
+    current: list[lab.Notebook] = []
+
+    def open_notebook(name: str) -> lab.Notebook:
+        if not (lab.ROOT / "notebooks" / name).is_file() and not (jupyter[2] / name).is_file():
+            pytest.skip(f"{name} is not written yet")
+        if not current or current[0].name != name:
+            current[:] = [lab.Notebook(*jupyter, name)]
+            current[0].run_all()
+            current[0].screenshot("run")
+        return current[0]
+
+    return open_notebook
+
+
+# -- Plotly --------------------------------------------------------------------------------------------------------
+
+FIGURES = (
+    ("01_cameras_and_rays.ipynb", "plots.frustums"),
+    ("04_faces_and_heads.ipynb", "camera_sphere"),
+    ("06_plane_swap_lab.ipynb", "planes_in_space"),
+)
+"""(notebook, words of the cell that shows it)"""
+
+EYE = "plot => { const e = plot._fullLayout.scene._scene.getCamera().eye; return [e.x, e.y, e.z]; }"
+
+
+@pytest.mark.parametrize(("name", "words"), FIGURES, ids=lambda v: v[:2] if v[:2].isdigit() else v)
+def test_a_plotly_figure_is_drawn_and_turned(opened: Open, name: str, words: str) -> None:
+    notebook = opened(name)
+    plot = notebook.output_of(words).locator(".js-plotly-plot").first
+    plot.wait_for(timeout=30_000)
+    plot.scroll_into_view_if_needed()
+    canvas = plot.locator(".gl-container canvas").first
+    canvas.wait_for(timeout=30_000)
+
+    def picture() -> np.ndarray:
+        return np.array(Image.open(io.BytesIO(plot.screenshot())).convert("RGB")).astype(int)
+
+    def coloured() -> bool:
+        spread = np.ptp(picture(), axis=-1)
+        return bool((spread > 60).sum() > 300)  # lines, points or surfaces in colour on white
+
+    lab.until(coloured, 30, "the figure is drawn")
+    eye, before = plot.evaluate(EYE), picture()
+    notebook.screenshot(f"{words.split('.')[-1]}")
+    lab.drag_by(notebook.page, canvas, 160, 40)
+    lab.until(lambda: math.dist(plot.evaluate(EYE), eye) > 0.2, 20, "the camera of the figure moved")
+    lab.until(
+        lambda: (np.abs(picture() - before).max(-1) > 30).mean() > 0.005, 20, "the figure looks different"
+    )
+    assert coloured()
+    notebook.screenshot(f"{words.split('.')[-1]}_turned")
+
+
+# -- a picture with two sliders ------------------------------------------------------------------------------------
 
 
 def stored_views() -> widgets.Draw:
@@ -38,79 +126,23 @@ class Viewer:
     """An `orbit_viewer` in a notebook."""
 
     notebook: str
-    cell: str
-    """Words of the cell that shows it."""
+    words: str
+    """Of the cell that shows it."""
     draw: Callable[[], widgets.Draw]
     """Makes the pure function behind it."""
     size: int = 256
 
 
 VIEWERS = (
-    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(plots.axes_view)", lambda: plots.axes_view),
     Viewer("04_faces_and_heads.ipynb", "orbit_viewer(turn", stored_views),
+    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(plots.axes_view)", lambda: plots.axes_view),
 )
 
 
-@pytest.fixture(scope="module")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
-    """(page, address, folder): one server and one browser for all tests."""
-    folder = tmp_path_factory.mktemp("lab")
-    with lab.server(folder) as address, lab.browser() as page:
-        yield page, address, folder
-
-
-@pytest.fixture(scope="module")
-def opened(jupyter: tuple[Any, str, Path]) -> Callable[[str], lab.Notebook]:
-    """Opens and runs a notebook; the one that is open already is used again."""
-    current: list[lab.Notebook] = []
-
-    def open_notebook(name: str) -> lab.Notebook:
-        if not current or current[0].name != name:
-            current[:] = [lab.Notebook(*jupyter, name)]
-            current[0].run_all()
-            current[0].screenshot("run")
-        return current[0]
-
-    return open_notebook
-
-
-def test_a_plotly_figure_is_drawn_and_turned(opened: Callable[[str], lab.Notebook]) -> None:
-    notebook = opened("01_cameras_and_rays.ipynb")
-    page, plot = notebook.page, notebook.output_of("show_plotly").locator(".js-plotly-plot").first
-    plot.wait_for(timeout=30_000)
-    plot.scroll_into_view_if_needed()
-    scene = "plot => { const e = plot._fullLayout.scene._scene.getCamera().eye; return [e.x, e.y, e.z]; }"
-    canvas = plot.locator(".gl-container canvas").first
-    canvas.wait_for(timeout=30_000)
-
-    def picture() -> np.ndarray:
-        return np.array(Image.open(io.BytesIO(plot.screenshot())).convert("RGB")).astype(int)
-
-    def coloured() -> bool:
-        spread = np.ptp(picture(), axis=-1)
-        return bool((spread > 60).sum() > 300)  # lines in the palette's colours on white
-
-    lab.until(coloured, 30, "the figure is drawn")
-    eye, before = plot.evaluate(scene), picture()
-    notebook.screenshot("plotly")
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + 160, y + 40, steps=12)
-    page.mouse.up()
-    lab.until(lambda: math.dist(plot.evaluate(scene), eye) > 0.2, 20, "the camera of the figure moved")
-    lab.until(
-        lambda: (np.abs(picture() - before).max(-1) > 30).mean() > 0.005, 20, "the figure looks different"
-    )
-    assert coloured()
-    notebook.screenshot("plotly_turned")
-
-
 @pytest.mark.parametrize("viewer", VIEWERS, ids=lambda v: v.notebook[:2])
-def test_the_picture_follows_the_sliders(opened: Callable[[str], lab.Notebook], viewer: Viewer) -> None:
+def test_the_picture_follows_the_sliders(opened: Open, viewer: Viewer) -> None:
     notebook = opened(viewer.notebook)
-    area = notebook.output_of(viewer.cell)
+    area = notebook.output_of(viewer.words)
     yaw, pitch, image = lab.slider(area, "yaw"), lab.slider(area, "pitch"), area.locator("img").first
     draw = viewer.draw()
 
@@ -137,3 +169,137 @@ def test_the_picture_follows_the_sliders(opened: Callable[[str], lab.Notebook], 
     lab.press(notebook.page, yaw, "ArrowLeft", 3)
     assert lab.value(yaw) == before - 15
     lab.until(shows_the_state, 20, "the picture after the arrow keys")
+
+
+# -- the plane-swap lab --------------------------------------------------------------------------------------------
+
+STAND_IN = "swap_lab_of_untrained_heads.ipynb"
+STAND_IN_CELL = """
+import torch
+import head3d_core as h3d
+from head3d_core import swap_widgets
+from head3d_core.identity_net import Encoder, IdentityNet
+
+generators = {name: h3d.load_generator(name + "_weights") for name in ("face", "head")}
+torch.manual_seed(1)
+encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+swap_widgets.swap_viewer(generators, encoder)
+"""
+
+Heads = tuple[dict[str, Generator], Encoder]
+
+
+def stand_in(folder: Path) -> Heads:
+    """Two tiny untrained generators whose heads differ, and a notebook with the lab on them."""
+    generators = {}
+    for name, seed in (("face", 0), ("head", 5)):
+        checkpoint.save_generator(visible(seed), folder / f"{name}_weights", half=False)
+        generators[name] = checkpoint.load_generator(folder / f"{name}_weights")
+    torch.manual_seed(1)
+    encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAND_IN_CELL.strip())])
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(notebook, folder / STAND_IN)
+    return generators, encoder
+
+
+def bundled(folder: Path) -> Heads:
+    """What notebook 06 shows."""
+    return {name: checkpoint.load_generator(name) for name in ("face", "head")}, load_encoder()
+
+
+LABS = ((STAND_IN, stand_in), ("06_plane_swap_lab.ipynb", bundled))
+
+
+class SwapLab:
+    """The widget in the page, and what it should show."""
+
+    def __init__(self, notebook: lab.Notebook, heads: Heads) -> None:
+        self.page, self.heads = notebook.page, heads
+        self.area = notebook.output_of("swap_viewer(").locator(".swap-lab")
+        self.area.wait_for(timeout=30_000)
+        self.picture = self.area.locator("img.turn")
+
+    def control(self, key: str) -> Any:
+        return self.area.locator(f"[data-key={key}]")
+
+    def state(self) -> LabState:
+        """The state that the controls show."""
+        shares = [self.control(f"share_{name}").input_value() for name in ("xy", "xz", "yz")]
+        names = ("generator_a", "seed_a", "generator_b", "seed_b", "yaw", "pitch")
+        return LabState.from_dict(
+            {name: self.control(name).input_value() for name in names} | {"shares": shares}
+        )
+
+    def wait(self, what: str) -> np.ndarray:
+        """Waits until the finished picture, the heat-map and the bars are those of the state; returns the picture."""
+        state = self.state()
+        pair = swap_lab.couple(self.heads[0], state, self.heads[1])
+        wanted = swap_lab.show(pair, state)
+        heat = swap_widgets.heat_picture(wanted.heat)
+        bars = self.area.locator(".bar + span")
+
+        def equal() -> bool:
+            if self.picture.get_attribute("data-finished") != "true":
+                return False
+            found = [lab.drawn(image) for image in (self.picture, self.area.locator("img").nth(1))]
+            # Two levels: the notebook's process may add up in another order than this one.
+            return all(
+                image is not None
+                and image.shape == want.shape
+                and np.abs(image.astype(int) - want).max() <= 2
+                for image, want in zip(found, (wanted.picture, heat), strict=True)
+            )
+
+        lab.until(equal, 60, what)
+        assert wanted.similarity is not None
+        for text, cosine in zip(bars.all_inner_texts(), wanted.similarity, strict=True):
+            assert float(text) == pytest.approx(cosine, abs=0.0101), what
+        return wanted.picture.astype(int)
+
+
+@pytest.mark.parametrize(("name", "make"), LABS, ids=["untrained", "06"])
+def test_the_swap_lab_shows_what_its_controls_say(
+    jupyter: Jupyter, opened: Open, name: str, make: Callable[[Path], Heads]
+) -> None:
+    if name != STAND_IN and not (lab.ROOT / "notebooks" / name).is_file():
+        pytest.skip(f"{name} is not written yet")
+    heads = make(jupyter[2])
+    notebook = opened(name)
+    page, widget = notebook.page, SwapLab(notebook, heads)
+    seen = [widget.wait("the first picture")]
+
+    slider = widget.control("share_xy")  # a plane, pulled over to B with the mouse
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + 6, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2, steps=15)
+    page.mouse.up()
+    assert widget.state().shares == (1.0, 0.0, 0.0)
+    seen.append(widget.wait("F_xy of B"))
+    notebook.screenshot("swapped")
+
+    widget.control("share_yz").focus()  # half of another one, with the keyboard
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert widget.state().shares == (1.0, 0.0, 0.5)
+    seen.append(widget.wait("half of F_yz by keyboard"))
+
+    lab.drag_by(page, widget.picture, -80, 0)  # the picture itself
+    assert widget.state().yaw == 40
+    seen.append(widget.wait("dragged to yaw 40°"))
+    widget.picture.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    assert widget.state().pitch == 10
+    seen.append(widget.wait("tilted with the arrow keys"))
+
+    widget.control("seed_b").fill("7")
+    widget.control("seed_b").press("Enter")
+    seen.append(widget.wait("another head B"))
+    widget.control("generator_b").select_option("head")
+    seen.append(widget.wait("a head of the other generator"))
+    notebook.screenshot("turned")
+    for before, after in itertools.pairwise(seen):
+        assert np.abs(after - before).max() > 8, "two states look the same: this tests nothing"
