@@ -98,15 +98,16 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
     )
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
+    few = max(found["images"], default=0) < 5000
     for axis, (title, names) in zip(axes.flat, panels, strict=False):
         for k, (name, label) in enumerate(names):
             x, y = values(found, name)
             axis.plot(
-                x / 1000, y, STYLES[k % 4], marker=_MARKERS[k % 4], markersize=3, markevery=0.12,
+                x if few else x / 1000, y, STYLES[k % 4], marker=_MARKERS[k % 4], markersize=3, markevery=0.12,
                 color=PALETTE[k], label=label, linewidth=1.6,
             )  # fmt: skip
         axis.set_title(title, fontsize=11)
-        axis.set_xlabel("real images shown (thousands)")
+        axis.set_xlabel("real images shown" + ("" if few else " (thousands)"))
         axis.grid(alpha=0.3)
         if names and any(len(values(found, n)[0]) for n, _ in names):
             axis.legend(fontsize=9)

@@ -75,7 +75,11 @@ def test_curves_have_labels_and_styles_of_their_own(recorded: dict[str, Any]) ->
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["generator", "discriminator"]
     assert len({line.get_linestyle() for line in lines}) == 2, "not by colour alone"
-    assert lines[0].get_xdata().tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert lines[0].get_xdata().tolist() == [1000.0, 2000.0, 3000.0, 4000.0]
+    recorded["images"] = [10_000, 20_000, 30_000, 40_000]
+    in_thousands = figures.training_curves(recorded, figures.panels_for("front")).axes[0]
+    assert in_thousands.get_lines()[0].get_xdata().tolist() == [10.0, 20.0, 30.0, 40.0]
+    assert "thousands" in in_thousands.get_xlabel()
     live = figures.live_record({"images": [4.0, 8.0], "kd": [2.0, 1.0]})
     assert figures.values(live, "kd")[1].tolist() == [2.0, 1.0]
 
