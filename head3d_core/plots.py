@@ -190,6 +190,7 @@ def _world_scene(title: str) -> Any:
             go.Scatter3d(
                 x=[0, tip[0]], y=[0, tip[1]], z=[0, tip[2]], mode="lines+text", text=["", name], showlegend=False,
                 line=dict(color="#444444", width=3), hoverinfo="skip",
+                textposition=("middle right", "top center", "bottom center")[k],
             )
         )  # fmt: skip
     return figure

@@ -78,7 +78,7 @@ def camera_sphere(faces: Tensor, heads: Tensor) -> Any:
     axis = dict(showbackground=False, range=[-3, 3])
     figure.update_layout(
         title="Where the cameras stand (drag to turn)", width=640, height=520, margin=dict(l=0, r=0, t=40, b=0),
-        font=dict(size=14),
+        font=dict(size=14), legend=dict(itemsizing="constant"),
         scene=dict(
             xaxis=dict(title="x (subject's left)", **axis), yaxis=dict(title="y (up)", **axis),
             zaxis=dict(title="z (front)", **axis), aspectmode="cube",
