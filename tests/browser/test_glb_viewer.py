@@ -1,0 +1,127 @@
+"""A GLB of ours in somebody else's viewer: Google's <model-viewer> (three.js) in headless Chromium, WebGL in software.
+
+The viewer comes from the npm registry into a temporary folder; nothing of it is kept. Skipped where that cannot be had.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import shutil
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from head3d_core import mesh, texture
+from tests.browser import lab
+from tests.toy_generator import toy_generator
+
+VIEWER = "@google/model-viewer@4.1.0"
+PAGE = """<!doctype html><meta charset="utf-8"><script type="module" src="viewer.js"></script>
+<body style="margin:0"><model-viewer id="it" src="NAME" camera-orbit="0deg 90deg 1.6m" field-of-view="24deg"
+ interaction-prompt="none" shadow-intensity="0" tone-mapping="neutral"
+ style="width:512px;height:512px;background:white"></model-viewer>"""
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The viewer's one JavaScript file."""
+    folder = tmp_path_factory.mktemp("npm")
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed: the viewer comes from its registry")
+    try:
+        done = subprocess.run(
+            ["npm", "pack", VIEWER, "--silent"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("the npm registry did not answer within two minutes")
+    if done.returncode:
+        pytest.skip(f"the npm registry has no {VIEWER} for us: {done.stderr.strip()[-200:]}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        file = archive.extractfile("package/dist/model-viewer.min.js")
+        assert file is not None
+        return file.read()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    extensions_map: ClassVar[dict[str, str]] = {
+        ".html": "text/html",
+        ".js": "text/javascript",
+        ".glb": "model/gltf-binary",
+    }
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on stderr."""
+
+
+@pytest.fixture(scope="module")
+def site(viewer: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the address under which it is served."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "viewer.js").write_bytes(viewer)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def _shown(page: Any, name: str, angle: int) -> np.ndarray:
+    """What the viewer draws from `angle` degrees around +y, 0 looking at +z: [512, 512, 3] in [0, 1]."""
+    page.evaluate(
+        "angle => { const it = document.getElementById('it'); it.cameraOrbit = `${angle}deg 90deg 1.6m`;"
+        " it.jumpCameraToGoal(); }",
+        angle,
+    )
+    page.wait_for_timeout(1500)
+    lab.SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    data = page.locator("#it").screenshot(path=lab.SCREENSHOTS / f"{name}_{angle}.png")
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float64) / 255
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["colours", "texture"])
+def test_a_web_viewer_shows_the_head_upright_and_from_the_front(site: tuple[Path, str], kind: str) -> None:
+    folder, address = site
+    toy = toy_generator()
+    head: trimesh.Trimesh = mesh.extract_mesh(toy, _codes(toy), resolution=64, level=0.0)
+    if kind == "texture":
+        head = texture.bake_texture(toy, _codes(toy), mesh.simplify(head, 2000), size=256)
+    mesh.save(head, folder / f"{kind}.glb")
+    (folder / f"{kind}.html").write_text(PAGE.replace("NAME", f"{kind}.glb"))
+    with lab.browser() as page:
+        page.goto(f"{address}/{kind}.html")
+        page.wait_for_function("() => document.getElementById('it')?.loaded", timeout=120_000)
+        size = page.evaluate(
+            "() => { const d = document.getElementById('it').getDimensions(); return [d.x, d.y, d.z]; }"
+        )
+        front, back = _shown(page, f"glb_{kind}", 0), _shown(page, f"glb_{kind}", 180)
+    assert size == pytest.approx(list(head.extents), abs=0.02), "world units survive"
+    assert front.std() > 0.05, "something is drawn"
+    middle = (slice(200, 330), slice(200, 312))
+    assert front[middle].mean() > back[middle].mean() + 0.1, "a light face in front, dark hair behind"
+    seen = front.min(-1) < 0.95
+    rows = np.flatnonzero(seen.any(1))
+    top, chin = (front[r : r + 12][seen[r : r + 12]] for r in (rows[0] + 8, rows[-1] - 20))
+    assert top.mean() + 0.1 < chin.mean(), "hair above, skin below"
+
+
+def _codes(toy: Any) -> Any:
+    import torch
+
+    return torch.zeros(1, toy.num_ws, toy.config.w_dim)
