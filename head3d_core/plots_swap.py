@@ -34,8 +34,9 @@ def show_pictures(figure: Any, alt: str) -> None:
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight", facecolor="white")
     plt.close(figure)
-    picture = Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
+    picture = Picture.open(drawn).convert("RGB")
+    fewer = picture.quantize(palette=picture.quantize(256), dither=Picture.Dither.FLOYDSTEINBERG)
+    fewer.save(small, format="png", optimize=True)
     display(Image(data=small.getvalue(), alt=alt))
 
 
