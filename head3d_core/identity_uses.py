@@ -180,19 +180,22 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
     rows = found["share_of_stranger_distance"]
     distorted = {name: rows[name]["ours"]["value"] for name in CHANGES}
     seen = [name for name, value in distorted.items() if value >= PERCEPTUAL]
+    listed = " and ".join(f"({name})" for name in seen)
     largest = max(distorted, key=lambda name: distorted[name])
     perceptual = (
         f"**Not as a perceptual term.** The most that a spoiled picture ({largest}) moves an embedding is "
         f"{distorted[largest]:.0%} of the distance between two strangers: what L_lpips has to punish is hardly seen."
         if not seen
-        else f"**Hardly as a perceptual term.** {', '.join(seen)} move an embedding by {PERCEPTUAL:.0%} or more of the "
+        else f"**Hardly as a perceptual term.** Only {listed} move an embedding by {PERCEPTUAL:.0%} or more of the "
         f"distance between two strangers, the other {len(distorted) - len(seen)} of {len(distorted)} ways to spoil a "
         "picture by less."
     )
     shape, tone = (found["spearman"][k] for k in ("face shape", "skin tone"))
-    kept = "follows" if shape["low"] > 0.2 else "hardly follows"
+    follows = shape["low"] > 0.2
+    title = "As a distance between people, with care" if follows else "Not as a scale of resemblance"
+    kept = "follows" if follows else "hardly follows"
     distance = (
-        f"**As a distance between people, with care.** The distance between two people {kept} how much their faces "
+        f"**{title}.** The distance between two people {kept} how much their faces "
         f"differ in shape (Spearman {shape['value']:.2f} [{shape['low']:.2f}, {shape['high']:.2f}]) and in skin tone "
         f"({tone['value']:.2f} [{tone['low']:.2f}, {tone['high']:.2f}]). It was trained to tell people apart, not to "
         "say how alike two strangers are: use it for same or different, for near-duplicates and for diversity, not for "
@@ -201,8 +204,29 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
     return {"perceptual": perceptual, "distance": distance}
 
 
-def card(found: dict[str, Any], roc: dict[str, Any]) -> str:
-    """The encoder's page, written from the two records and nothing else."""
+def second_opinion(check: dict[str, Any] | None) -> str:
+    """What the recorded cross-check with dlib's encoder says, in a sentence or two."""
+    if check is None:
+        return "Not recorded yet: run `python -m head3d_core cross-check`."
+    found, mirrored = check["detected"], check["mirrored"]
+    text = (
+        f"dlib's encoder, which shares neither data nor code with ours, finds a face in {found['found']} of "
+        f"{found['count']} near-frontal pictures and takes {mirrored['found']} of {mirrored['count']} for the same "
+        "person as their mirror image"
+    )
+    if "spearman" not in check:
+        return f"{text}: it does not apply to these pictures, so there is no agreement to report."
+    rank = check["spearman"]
+    return (
+        f"{text}, so it applies. It tells people apart with AUC {check['dlib']['value']:.3f} where ours has "
+        f"{check['ours']['value']:.3f}. Over all pairs the two rank likeness with a Spearman correlation of "
+        f"{rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]: nearly all pairs are strangers, on whose order "
+        f"encoders {'agree' if rank['low'] > 0.5 else 'need not agree'}."
+    )
+
+
+def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | None) -> str:
+    """The encoder's page, written from the records (`cross_check.json` may be missing) and nothing else."""
     notes = roc["provenance"]
     rates = "\n".join(
         f"| {name} | {roc[key]['tar_at_far_0.01']['value']:.1%} [{roc[key]['tar_at_far_0.01']['low']:.1%}, "
@@ -242,12 +266,15 @@ embedding, as a share of the mean distance between two strangers. Beside it the 
 - {said["perceptual"]}
 - {said["distance"]}
 
+## A second opinion
+
+{second_opinion(check)}
+
 ## Limits
 
 - It knows the head factory's people, not photographs: do not use it on real ones, for any purpose.
 - It finds the face by the camera label, so pictures need one; from behind it sees hair and guesses.
-- The head factory's people differ in more ways that meet the eye (skin tone, brows, beard) than they share, which
-  makes telling them apart easier than it is with photographs.
+- Rates near 100 % are facts about drawn people, who differ in skin tone, brows and beard: photographs are harder.
 """
 
 
@@ -275,7 +302,9 @@ def run(args: IdentityUsesArgs) -> None:
         "provenance": records.provenance(f"{COMMAND} --people {args.people}"),
     }
     records.write(args.out, found)
+    path = files.DATA / "results" / "cross_check.json"
+    check = json.loads(path.read_text(encoding="utf8")) if path.is_file() else None
     with files.atomic(args.card) as temporary:
-        temporary.write_text(card(json.loads(json.dumps(found)), roc), encoding="utf8")
+        temporary.write_text(card(found, roc, check), encoding="utf8")
     for sentence in verdicts(found).values():
         print(sentence)

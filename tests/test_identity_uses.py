@@ -89,18 +89,18 @@ def test_measure_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
         rows[name]["ours"]["value"] = 0.01
     assert identity_uses.verdicts(found)["perceptual"].startswith("**Not as")
     rows["noise, 5 % of white"]["ours"]["value"] = 0.4
-    assert "noise, 5 % of white move" in identity_uses.verdicts(found)["perceptual"]
+    assert "Only (noise, 5 % of white) move" in identity_uses.verdicts(found)["perceptual"]
 
 
 def test_the_page_says_what_was_recorded() -> None:
     results = files.DATA / "results"
     if not (results / "identity_uses.json").is_file():
         pytest.skip("not recorded")
-    found, roc = (
+    found, roc, check = (
         json.loads((results / f"{n}.json").read_text(encoding="utf8"))
-        for n in ("identity_uses", "identity_roc")
+        for n in ("identity_uses", "identity_roc", "cross_check")
     )
-    assert identity_uses.card(found, roc) == identity_uses.CARD.read_text(encoding="utf8")
+    assert identity_uses.card(found, roc, check) == identity_uses.CARD.read_text(encoding="utf8")
     rows = found["share_of_stranger_distance"]
     assert (
         rows["another look, light and camera"]["ours"]["value"] < 0.5
@@ -121,3 +121,14 @@ def test_frontal_people_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-d
     assert torch.equal(made.images, again.images)
     assert torch.equal(made.camera, again.camera)
     assert made.seeds == [10_000_000, 10_000_001]
+
+
+def test_second_opinion_in_words() -> None:
+    assert "cross-check" in identity_uses.second_opinion(None)
+    rate = {"found": 9, "count": 10}
+    assert "does not apply" in identity_uses.second_opinion({"detected": rate, "mirrored": rate})
+    auc = {"value": 0.98}
+    full = {"detected": rate, "mirrored": rate, "ours": auc, "dlib": auc}
+    for low, words in ((0.6, "encoders agree"), (0.1, "need not agree")):
+        rank = {"value": 0.7, "low": low, "high": 0.8}
+        assert words in identity_uses.second_opinion({**full, "spearman": rank})
