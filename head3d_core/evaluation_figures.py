@@ -27,7 +27,7 @@ from head3d_core.verification import (
     paired_verification,
     view_consistency,
 )
-from head3d_core.worn import KINDS, fit_probe, kept, labels_of, rate_dict
+from head3d_core.worn import KINDS, fit_probe, kept, rate_dict
 
 FRECHET_REPLICATES = 10
 GROUPS = {"front": 1, "side": 6, "back": 11}
@@ -146,11 +146,10 @@ def same_z_figures(teacher: Tensor, student: Tensor, replicates: int) -> dict[st
 def worn_figures(reference: Reference, teacher: Tensors, student: Tensors) -> dict[str, Any]:
     """E7, per accessory; the reason where the probe cannot be fitted. "shown": the teacher's surest wearers."""
     found: dict[str, Any] = {"shown": []}
-    for kind in KINDS:
-        labels = [labels_of("faces", reference["faces.index"].tolist(), kind)]
-        labels.append(labels_of("held_out_faces", reference["front.index"].tolist(), kind))
+    for column, kind in enumerate(KINDS):
+        learned, tested = (reference[f"{group}.worn"][:, column] for group in ("faces", "front"))
         try:
-            probe = fit_probe(reference["faces.features"], labels[0], reference["front.features"], labels[1])
+            probe = fit_probe(reference["faces.features"], learned, reference["front.features"], tested)
         except Head3DError as error:
             found[kind] = {"missing": str(error)}
             continue
@@ -159,7 +158,7 @@ def worn_figures(reference: Reference, teacher: Tensors, student: Tensors) -> di
                 "recall": rate_dict(probe.recall),
                 "false": rate_dict(probe.false),
                 "auc": probe.auc,
-                "worn_by_real": float(labels[1].double().mean()),
+                "worn_by_real": float(tested.double().mean()),
             },
             **kept(probe, teacher["front.features"], teacher["again.features"], student["front.features"]),
         }

@@ -41,6 +41,7 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.make_data import render, render_stream
 from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
 from head3d_core.synth.renderer import Renderer
+from head3d_core.worn import labels_of
 
 STEPS = 12
 """Steps of 15° of |yaw| from front to back; a person around has one view in each, and one more from the front."""
@@ -48,6 +49,8 @@ MASK_SIDE = 64
 """Side of the silhouettes, pixels: what the classroom generator renders volumes at."""
 BACK_VIEWS = 192
 """Views per held-out head of which the back ones are taken (a quarter)."""
+VERSION = 2
+"""Of what is kept in a cache folder."""
 Tensors = dict[str, Tensor]
 
 
@@ -103,9 +106,9 @@ class Reference:
     """Everything measured on real pictures, by name.
 
     `tensors` holds, each group's under its name and a dot: `features` [N, d], `camera` [N, 25], `found` [n],
-    `face` [N, e] and `index` [N] (of the picture in its set). "around" has [P, 13, ...] (view 0 and 1 frontal) and
-    `silhouette` uint8 [P, 13, 64, 64]. Groups: front, back, around, faces (training), heads (training, frontal),
-    heads_back (training).
+    `face` [N, e], `index` [N] (of the picture in its set) and, for rendered faces, `worn` bool [N, 2] (hat, glasses).
+    "around" has [P, 13, ...] (views 0 and 1 frontal) and `silhouette` uint8 [P, 13, 64, 64]. Groups: front, back,
+    around, faces (training), heads (training, frontal), heads_back (training).
     """
 
     def __init__(self, tensors: Tensors, wanted: Wanted) -> None:
@@ -228,6 +231,8 @@ class _Maker:
         show = Progress(group, sys.stderr, 15.0)
         drawn = render(name, indices, self.wanted.resolution, self.wanted.workers, views, progress=show)
         self.add(group, torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels), indices, detector)
+        if sets.spec(name).kind == "faces":
+            self.tensors[f"{group}.worn"] = labels_of(name, indices)
 
     def stored(self, group: str, path: str, front: bool) -> None:
         images, camera = load_arrays(path, self.wanted.resolution)
@@ -310,7 +315,7 @@ def real_reference(wanted: Wanted, networks: Networks, cache: Path | None = None
         Head3DError: no OpenGL, no such data set, or too few pictures with such views.
     """
     settings = {k: v for k, v in dataclasses.asdict(wanted).items() if k != "workers"}
-    text = json.dumps([settings, SAMPLER_VERSION, fingerprint(networks)], sort_keys=True)
+    text = json.dumps([settings, VERSION, SAMPLER_VERSION, fingerprint(networks)], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = None if cache is None else Path(cache) / f"real-{key}.safetensors"
     if path is not None and path.is_file():

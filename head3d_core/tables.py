@@ -141,10 +141,16 @@ IDENTITY: tuple[Column, ...] = (
 CLOSED: Column = ("closed", lambda r: "–" if "closed" not in r else f"{100 * r['closed']['value']:.1f} %")
 
 
+def repetitions(row: str, records: Records) -> list[str]:
+    """Names of the recorded repetitions of a row."""
+    return sorted(name for name in records if name.startswith(f"{row}-seed"))
+
+
 def table(rows: Sequence[str], records: Records, columns: Sequence[Column], paper: Mapping[str, Any]) -> str:
     """Markdown table of rows; `paper` adds its numbers of these rows, in columns of their own.
 
-    A row without a record keeps the paper's numbers and says "not recorded yet".
+    A row without a record keeps the paper's numbers and says "not recorded yet". Repetitions with another seed,
+    recorded as `<row>-seed1` and so on, stand below their row.
     """
     printed = list(dict.fromkeys(k for row in paper.values() for k in row if k != "name"))
     heads = [
@@ -153,7 +159,7 @@ def table(rows: Sequence[str], records: Records, columns: Sequence[Column], pape
         *(name for name, _ in columns),
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
+    for row in itertools.chain.from_iterable((r, *repetitions(r, records)) for r in rows):
         theirs = [number(paper.get(row, {}).get(k)) for k in printed]
         ours = [show(records[row]) for _, show in columns] if row in records else [NOT_YET]
         ours += [""] * (len(columns) - len(ours))

@@ -29,12 +29,12 @@ FEWEST = 20
 """Labelled heads of each answer below which no probe is fitted."""
 
 
-def labels_of(name: str, indices: Sequence[int], kind: str) -> Tensor:
-    """Whether the people on pictures of a face set wear a "hat" or "glasses": bool [N]."""
-    if kind not in KINDS:
-        raise Head3DError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+def labels_of(name: str, indices: Sequence[int]) -> Tensor:
+    """What the people on pictures of a face set wear: bool [N, 2], a column for each of `KINDS`."""
     people = (identity(sets.example(name, int(i)).seed, "faces") for i in indices)
-    return torch.tensor([getattr(p, kind) is not None for p in people])
+    return torch.tensor([[getattr(p, kind) is not None for kind in KINDS] for p in people]).reshape(
+        -1, len(KINDS)
+    )
 
 
 @dataclass(frozen=True)

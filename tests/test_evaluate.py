@@ -13,7 +13,7 @@ from PIL import Image
 from test_references import Stub, stub
 from test_sampling import HOW, model, reference
 
-from head3d_core import checkpoint, evaluate, snapshots
+from head3d_core import checkpoint, evaluate, evaluation_pictures, snapshots
 from head3d_core.errors import Head3DError
 from head3d_core.evaluate import EvaluateArgs, evaluate_weights
 from head3d_core.identity_net import Encoder
@@ -39,6 +39,17 @@ def with_faces() -> Reference:
     person = torch.randn(24, 1, 192, generator=generator)
     real.tensors["around.face"] = person + 0.1 * torch.randn(24, 13, 192, generator=generator)
     real.tensors["front.face"] = torch.randn(30, 192, generator=generator)
+    wears = torch.arange(80) % 2 == 0  # what they wear shows in the first two features
+    features = torch.rand(80, 24, generator=generator)
+    features[:, :2] += wears[:, None].float()
+    real.tensors |= {
+        "faces.features": features[:50],
+        "faces.worn": wears[:50, None].expand(50, 2),
+        "faces.face": torch.randn(50, 192, generator=generator),
+        "faces.index": torch.arange(50),
+        "front.features": features[50:],
+        "front.worn": wears[50:, None].expand(30, 2),
+    }
     return real
 
 
@@ -54,6 +65,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     networks = Stub(stub().features, Encoder(Thumb(), "thumb"), "cpu", 4)
     monkeypatch.setattr(evaluate, "open_networks", lambda args: (networks, {}))
     monkeypatch.setattr(evaluate, "real_reference", lambda *_: with_faces())
+    monkeypatch.setattr(evaluation_pictures, "_neighbours", lambda *_: None)  # needs OpenGL
     return tmp_path
 
 
@@ -75,11 +87,13 @@ def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
     assert "consistency" in record["by_yaw"][0]
     assert record["people"]["near_duplicates"]["count"] == 12
+    assert record["worn"]["hat"]["probe"]["recall"]["rate"] > 0.5
+    assert record["worn"]["hat"]["teacher"]["count"] == 14
     stored = json.loads((place / "out" / "head3d.json").read_text())
     assert stored == json.loads(json.dumps(record))
     for name in record["pictures"]:
         with Image.open(place / "out" / name) as picture:
-            assert picture.width >= 8 * 64
+            assert picture.width >= 5 * 64
     assert str(place) not in json.dumps(stored["provenance"]["arguments"].get("out", ""))
 
 

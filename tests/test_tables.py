@@ -101,6 +101,12 @@ def test_a_recorded_row_shows_its_numbers() -> None:
     assert len(widths) == 1, "every line has as many cells"
 
 
+def test_a_second_seed_stands_below_its_row() -> None:
+    rows = {"head3d": record(1.0), "head3d-seed1": record(1.1), "dft": record(3.0)}
+    lines = tables.table_2(rows).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[-2:]] == ["**Head3D**", "head3d-seed1"]
+
+
 def test_hats_and_glasses() -> None:
     one = {
         "probe": {"recall": rate(950), "false": rate(12)},
