@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from head3d_core import cameras, files, grids
+from head3d_core import cameras, files, grids, surfaces
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
 from head3d_core.decoder import Decoder
 from head3d_core.errors import Head3DError
@@ -195,7 +195,7 @@ def fit(
         ).square().mean()
         rough = head.fitted.diff(dim=-1).square().mean() + head.fitted.diff(dim=-2).square().mean()
         optimiser.zero_grad()
-        (loss + 0.01 * rough).backward()
+        (loss + 0.003 * rough).backward()
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
@@ -204,14 +204,46 @@ def fit(
     return head.eval().requires_grad_(False), losses
 
 
-def save(head: FittedHead, path: Path | str, notes: dict[str, Any]) -> Path:
-    """Writes a fit as float16 safetensors, atomically."""
+def save(head: FittedHead, path: Path | str, about: dict[str, Any]) -> Path:
+    """Writes a fit as float16 safetensors with what is known of it, atomically."""
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in head.state_dict().items()}
     with files.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "head3d-fit", "notes": json.dumps(notes)})
+        save_file(tensors, temporary, metadata={"format": "head3d-fit", "notes": json.dumps(about)})
     return Path(path)
+
+
+def surface_by_side(head: FittedHead, seed: int) -> dict[str, dict[str, float]]:
+    """Chamfer distance (world units) and normal error (degrees) from the true head `seed`, in front and behind.
+
+    Each half is what cameras within 60 degrees of yaw, or beyond 120, see of both. Needs OpenGL.
+    """
+    out = {}
+    for side, middle in (("front", 0.0), ("behind", math.pi)):
+        turn = middle + torch.deg2rad(torch.tensor([-60.0, -30.0, 0.0, 30.0, 60.0]))
+        views = torch.cat([cameras.orbit(turn, pitch) for pitch in (-0.2, 0.3)])
+        model = surfaces.model_cloud(head, head.planes(head.codes), views.to(head.device))
+        found = surfaces.surface_error(model, surfaces.true_cloud(seed, views))
+        out[side] = {"chamfer": round(found.chamfer, 5), "normal_degrees": round(found.normal_degrees, 2)}
+    return out
+
+
+def _path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = FOLDER / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise Head3DError(f"no fit at {path}: make one with python -m head3d_core fit --out {path}")
+    return path
+
+
+def notes(name_or_path: str | Path) -> dict[str, Any]:
+    """What was recorded with a fit: seed, views, steps, loss, and its distance from the true surface."""
+    from safetensors import safe_open
+
+    with safe_open(_path(name_or_path), "pt") as file:
+        return dict(json.loads((file.metadata() or {}).get("notes", "{}")))
 
 
 def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> FittedHead:
@@ -222,11 +254,7 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Fitted
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(name_or_path)
-    if not path.suffix:
-        path = FOLDER / f"{name_or_path}.safetensors"
-    if not path.is_file():
-        raise Head3DError(f"no fit at {path}: make one with python -m head3d_core fit --out {path}")
+    path = _path(name_or_path)
     files.check_listed(path)
     head = empty_head()
     try:
@@ -251,19 +279,21 @@ def run(args: FitArgs) -> None:
     pictures = draw_views(args)
     with bar("iterations") as step:
         head, losses = fit(pictures, args.steps, args.rays, args.device, step)
-    notes = {
+    about = {
         "seed": args.seed,
         "views": args.views,
         "count": args.count,
         "steps": args.steps,
         "loss": round(float(np.mean(losses[-50:])), 6),
+        "rays": args.rays,
+        "surface": surface_by_side(head, args.seed),
         "licence": "CC0-1.0",
     }
-    save(head, args.out, notes)
+    save(head, args.out, about)
     shown = pictures.camera[:8].to(head.device)
     with torch.no_grad():
         planes = head.planes(head.codes)
         rows = [head.render(planes, head.codes, c).image[0].cpu() for c in shown.split(1)]
     white = pictures.images[:8]
     picture = grids.save_grid(torch.cat([white, torch.stack(rows)]), 8, args.out.with_suffix(".jpg"))
-    print(f"{args.out}: loss {losses[0]:.3f} to {notes['loss']:.5f}; {picture.name} shows it")
+    print(f"{args.out}: loss {losses[0]:.3f} to {about['loss']:.5f}; {picture.name} shows it")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -281,8 +281,35 @@ def extract_mesh(
     return mesh
 
 
+def linear_light(srgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """sRGB values in [0, 1] as linear light (IEC 61966-2-1).
+
+    >>> float(linear_light(np.array(0.5)).round(3))
+    0.214
+    """
+    x = np.asarray(srgb, np.float64)
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def _with_linear_colours(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """A copy whose vertex colours are linear, as glTF has them (its textures are sRGB); a textured mesh as it is."""
+    import trimesh
+
+    visual: Any = mesh.visual
+    if visual.kind != "vertex":
+        return mesh
+    rgba = np.asarray(visual.vertex_colors).copy()
+    rgba[:, :3] = (linear_light(rgba[:, :3] / 255) * 255).round()
+    changed = mesh.copy()
+    changed.vertex_normals = np.asarray(mesh.vertex_normals)  # type: ignore[method-assign]
+    changed.visual = trimesh.visual.ColorVisuals(changed, vertex_colors=rgba)
+    return changed
+
+
 def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
     """Writes GLB, OBJ (with MTL and texture beside it) or binary PLY, whole or not at all.
+
+    Colours are sRGB here and in OBJ and PLY; a GLB's vertex colours are linear, as glTF asks, so that viewers agree.
 
     Raises:
         Head3DError: for an unknown ending or a place that cannot be written to.
@@ -298,6 +325,7 @@ def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
         text, extra = export_obj(mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl")
         data = text.encode()
     else:
+        mesh = _with_linear_colours(mesh) if ending == ".glb" else mesh
         exported = mesh.export(file_type=ending[1:])
         data = exported if isinstance(exported, bytes) else str(exported).encode()
     for name, content in [*extra.items(), (path.name, data)]:

@@ -36,6 +36,7 @@ def test_a_ball_is_learned_stored_and_meshed(tmp_path: Path) -> None:
     assert float((seen.opacity[0, 0] - pictures.opacity[2]).abs().mean()) < 0.1
     assert float((seen.image[0] - pictures.images[2]).abs().mean()) < 0.25
     again = fits.load(fits.save(head, tmp_path / "ball.safetensors", {"seed": 1}))
+    assert fits.notes(tmp_path / "ball.safetensors") == {"seed": 1}
     assert torch.allclose(again.fitted, head.fitted, atol=1e-2)
     frames = turntables.frames(again, again.codes, 3)
     assert frames.shape == (3, 128, 128, 3)
@@ -65,3 +66,13 @@ def test_views_fill_their_range() -> None:
     assert float(yaw.abs().max()) <= fits.FRONT_YAW
     assert float(pitch.abs().max()) <= 25.1
     assert 0.1 < float(front.opacity.mean()) < 0.9
+
+
+@pytest.mark.opengl
+def test_distance_from_the_true_head_by_side() -> None:
+    wrong = fits.empty_head()
+    with torch.no_grad():
+        wrong.decoder.net["2"].bias[0] = 30.0  # a solid cube
+    found = fits.surface_by_side(wrong, 1006)
+    assert set(found) == {"front", "behind"}
+    assert found["front"]["chamfer"] > 0.05
