@@ -26,7 +26,7 @@ from head3d_core.train import GRID_YAWS
 
 POINTS = 120
 """Spans of images that a record keeps."""
-_NOT_SERIES = ("event", "images", "seconds")
+_NOT_SERIES = ("event", "images", "seconds", "count")
 
 
 def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
@@ -54,21 +54,21 @@ def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
     return events, broken
 
 
-def surviving(events: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], float]:
-    """Progress that the final weights went through, and the seconds of all sessions together.
+def surviving(events: list[dict[str, Any]], kind: str = "progress") -> tuple[list[dict[str, Any]], float]:
+    """Events of one kind that the final weights went through, and the seconds of all sessions together.
 
     A resumed session starts from a snapshot: what an interrupted one did beyond it is gone, though its time was spent.
     """
-    progress: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     seconds = session = 0.0
     for event in events:
         if event["event"] == "start":
-            progress = [p for p in progress if p["images"] <= event["images"]]
+            kept = [e for e in kept if e["images"] <= event["images"]]
             seconds, session = seconds + session, 0.0
         session = max(session, float(event.get("seconds", 0.0)))
-        if event["event"] == "progress":
-            progress.append(event)
-    return progress, seconds + session
+        if event["event"] == kind:
+            kept.append(event)
+    return kept, seconds + session
 
 
 def thin(
@@ -115,6 +115,7 @@ def condense(
     written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
     ends = [e["reason"] for e in events if e["event"] == "end"]
     images, series = thin(progress, points)
+    measured, _ = surviving(events, "metrics")
     provenance = {
         "stage": args.get("stage"),
         "row": args.get("row"),
@@ -143,6 +144,7 @@ def condense(
         "half_written_lines": broken,
         "images": images,
         "series": series,
+        "metrics": dict(zip(("images", "series"), thin(measured, points), strict=True)) if measured else None,
     }
 
 

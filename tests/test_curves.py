@@ -35,6 +35,8 @@ def run(tmp_path: Path) -> Path:
     lines = [
         start(0),
         *(progress(n, n / 10, kd=float(n), rate=10.0) for n in (100, 200, 300)),
+        {"event": "metrics", "images": 150, "count": 50, "KD x100 front": 9.0},
+        {"event": "metrics", "images": 300, "count": 50, "KD x100 front": 8.0},
         start(200),
         *(progress(n, (n - 200) / 10, kd=-1.0, rate=20.0) for n in (300, 400)),
         {"event": "end", "images": 400, "reason": "done", "seconds": 25.0},
@@ -54,6 +56,7 @@ def test_a_resume_replaces_what_the_interrupted_session_did(run: Path) -> None:
     assert (about["stage"], about["preset"], about["seed"], about["commit"]) == ("head", "tiny", 3, "abc")
     assert about["date"] == "2026-01-02"
     assert about["ended"] == "done"
+    assert found["metrics"] == {"images": [150], "series": {"KD x100 front": [9.0]}}
 
 
 def test_half_written_lines_are_counted(run: Path) -> None:

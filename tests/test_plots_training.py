@@ -84,6 +84,15 @@ def test_curves_have_labels_and_styles_of_their_own(recorded: dict[str, Any]) ->
     assert figures.values(live, "kd")[1].tolist() == [2.0, 1.0]
 
 
+def test_distances_are_drawn_where_they_were_measured(recorded: dict[str, Any]) -> None:
+    assert figures.measured(recorded) is None
+    recorded["metrics"] = {"images": [6000, 9000], "series": {"KD_x100_front": [9.0, 3.0]}}
+    found = figures.measured(recorded)
+    assert found is not None
+    axis = figures.training_curves(*found).axes[0]
+    assert [line.get_label() for line in axis.get_lines()] == ["KD x100 front"]
+
+
 def test_pictures_of_a_record(recorded: dict[str, Any]) -> None:
     assert len(figures.progress_picture(recorded).axes) == 4
     cells = figures.last_cells(recorded)
