@@ -32,6 +32,12 @@ HIGH = 0.36
 """Its ceiling, world units: above the highest hair."""
 TRUNCATION = 0.05
 """Distances beyond this are not learned, world units."""
+FACE = ((-0.11, -0.16, 0.04), (0.11, 0.16, 0.3))
+"""Box around every face: its low and high corner, world units."""
+FACE_SHARE = 0.5
+"""Share of the points of a finishing step that lie in it: eyes and mouth are small, but looked at."""
+FINISHING_COLOUR = 4.0
+"""How much more colours count then."""
 COLOURED = 0.015
 """Colour is learned within this distance of the surface, world units."""
 
@@ -51,7 +57,9 @@ class ImplicitConfig:
     octaves: int = 7
     """Frequencies pi 2^k / BOX, k < octaves, of the reference head's input."""
     steps: int = 4000
-    """Of gradient descent."""
+    """Of gradient descent with points drawn evenly."""
+    finishing_steps: int = 1200
+    """Further steps in which `FACE_SHARE` of the points lie on the face and colours count more."""
     heads_per_step: int = 10
     points_per_head: int = 768
     rate: float = 2e-3
@@ -199,18 +207,26 @@ class _Batches:
             for h, o in zip(heads, order, strict=True)
         ]
         self.rows = torch.from_numpy(np.stack(rows))
+        low, high = torch.tensor(FACE)
+        on_face = ((self.rows[..., :3] > low) & (self.rows[..., :3] < high)).all(-1)
+        on_face &= self.rows[..., 3].abs() < COLOURED
+        self.face = [found.nonzero()[:, 0] for found in on_face]
 
-    def draw(self, heads: int, points: int) -> tuple[Tensor, Tensor]:
-        """Which heads [heads], and their rows [heads, points, 7]."""
+    def draw(self, heads: int, points: int, face_share: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Which heads [heads], and their rows [heads, points, 7], of which `face_share` lie on the face."""
         who = torch.from_numpy(self.rng.choice(len(self.rows), min(heads, len(self.rows)), replace=False))
         start = int(self.rng.integers(self.count))
-        index = (
-            torch.arange(points) * 7919 + start
-        ) % self.count  # a prime stride: rows are shuffled already
-        return who, self.rows[who][:, index]
+        # Rows are shuffled already: a stride by a prime draws them evenly.
+        index = ((torch.arange(points) * 7919 + start) % self.count).expand(len(who), points).clone()
+        faces = round(face_share * points)
+        for k, head in enumerate(who.tolist()):
+            if faces and len(self.face[head]):
+                chosen = self.rng.integers(len(self.face[head]), size=faces)
+                index[k, :faces] = self.face[head][torch.from_numpy(chosen)]
+        return who, self.rows[who[:, None], index]
 
 
-def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor) -> Tensor:
+def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor, colour_weight: float = 1.0) -> Tensor:
     """Distance error (truncated) and colour error near the surface; [] tensor."""
     points, true, colours = rows.split((3, 1, 3), -1)
     distance, colour = model(points, code)
@@ -219,7 +235,7 @@ def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor) -> Tensor:
     weight = 1 + 3 * (true.abs() < COLOURED)  # the surface matters more than its surroundings
     near = (true.abs() < COLOURED).float()
     painted = ((colour - colours).abs().sum(-1) * near).sum() / near.sum().clamp_min(1)
-    return 20 * (error.abs() * weight).mean() + 0.5 * painted
+    return 20 * (error.abs() * weight).mean() + 0.5 * colour_weight * painted
 
 
 def train_implicit(
@@ -241,18 +257,31 @@ def train_implicit(
     torch.manual_seed(config.seed)
     model = ImplicitHeads(config, len(heads)).to(device)
     batches = _Batches(heads, config.seed)
-    batches.rows = batches.rows.to(device)
+    _descend(model, batches, False, progress)
+    _descend(model, batches, True, progress)
+    return model.cpu().eval().requires_grad_(False)
+
+
+def _descend(
+    model: ImplicitHeads, batches: _Batches, finishing: bool, progress: Callable[[int, float], None] | None
+) -> None:
+    """Adam with a cosine schedule, on networks and codes; finishing starts again from half the learning rate."""
+    config, device = model.config, model.codes.device
+    steps = config.finishing_steps if finishing else config.steps
+    rate = config.rate / 2 if finishing else config.rate
+    share, weight = (FACE_SHARE, FINISHING_COLOUR) if finishing else (0.0, 1.0)
     nets = [p for name, p in model.named_parameters() if name != "codes"]
     optimiser = torch.optim.Adam(
-        [{"params": nets, "lr": config.rate}, {"params": [model.codes], "lr": config.rate / 2}], fused=True
+        [{"params": nets, "lr": rate}, {"params": [model.codes], "lr": rate / 2}], fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda k: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * k / config.steps))
+        optimiser, lambda k: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * k / steps))
     )
-    for step in range(1, config.steps + 1):
-        who, rows = batches.draw(config.heads_per_step, config.points_per_head)
+    for step in range(1, steps + 1):
+        who, rows = batches.draw(config.heads_per_step, config.points_per_head, share)
         code = model.codes[who.to(device)]
-        loss = _loss(model, rows, code) + config.code_penalty * code.square().sum(1).mean()
+        loss = _loss(model, rows.to(device), code, weight)
+        loss = loss + config.code_penalty * code.square().sum(1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -263,7 +292,6 @@ def train_implicit(
                 raise Head3DError(f"the implicit model's loss is {value} at step {step}: lower its rate")
             if progress:
                 progress(step, value)
-    return model.cpu().eval().requires_grad_(False)
 
 
 def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 200, rate: float = 0.02) -> Tensor:

@@ -51,9 +51,9 @@ class ParametricArgs:
 
     heads: int = 50
     """Training heads, the first of the head set."""
-    held_out: int = 8
+    held_out: int = 10
     """Heads that the models have not seen, on which errors are measured."""
-    samples: int = 12
+    samples: int = 16
     """Random heads of each model in which faces are looked for."""
     steps: int = ImplicitConfig.steps
     """Training steps of the implicit model."""
@@ -142,7 +142,7 @@ def _train(args: ParametricArgs, seeds: Sequence[int]) -> Fitted:
     watch = _Watch()
 
     def progress(step: int, loss: float) -> None:
-        print(f"implicit model: step {step} / {args.steps}, loss {loss:.4f}", file=sys.stderr, flush=True)
+        print(f"implicit model: step {step}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
     implicit = train_implicit(points, config, args.device, progress)
     seconds["implicit"] = watch.read()
@@ -303,7 +303,11 @@ def record(args: ParametricArgs) -> dict[str, Any]:
         "training_heads": seen,
         "faces_found": _faces_found(samples),
         "views": list(parametric_pictures.VIEWS),
-        "provenance": records.provenance(f"{parametric_pictures.COMMAND} --steps {args.steps}", args.device)
+        "provenance": records.provenance(
+            f"{parametric_pictures.COMMAND} --heads {args.heads} --held-out {args.held_out} --samples {args.samples} "
+            f"--steps {args.steps}",
+            args.device,
+        )
         | {"sampler_version": SAMPLER_VERSION, "samples_seed": 1, "spread": args.spread},
     }
     records.write(args.out / "parametric.json", table)
