@@ -27,7 +27,7 @@ from head3d_core.identity_net import Encoder, load_encoder
 from head3d_core.metrics import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.verification import as_share
 
-PAPER_TABLE_1 = (
+PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
     (("ID 2", "ID 1", "ID 1"), 0.535, 0.968),
     (("ID 1", "ID 2", "ID 1"), 0.977, 0.534),
     (("ID 1", "ID 1", "ID 2"), 0.988, 0.532),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ def visible(seed: int = 0) -> Generator:
     ws = G.mapping(torch.randn(1, G.z_dim), cameras.frontal())
     sigma, _ = G.query(G.planes(ws), points)
     # Scaled so that about half of the cube is solid (raw sigma 10 and more) and half of it empty.
-    last = G.decoder.net["2"]
+    last: Any = G.decoder.net["2"]
     scale = 20 / float(sigma.std())
     last.bias[0] = scale * float(last.bias[0] - sigma.median()) + 5
     last.weight[0] *= scale

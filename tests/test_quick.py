@@ -66,9 +66,9 @@ def test_three_colours_are_the_first_features() -> None:
 
 @pytest.mark.native
 def test_native_is_taken_where_it_is_built() -> None:
-    planes, weights, origins, directions = (
-        x.float() if isinstance(x, torch.Tensor) else DecoderWeights(*(w.float() for w in x)) for x in scene()
-    )
+    planes, exact, origins, directions = scene()
+    planes, origins, directions = planes.float(), origins.float(), directions.float()
+    weights = DecoderWeights(*(w.float() for w in exact))
     truth = render_rays(planes, weights, origins, directions, OPTIONS, backend="native")
     found = quick.quick_rays(planes, weights, origins, directions, OPTIONS)
     assert torch.equal(found.features, truth.features)

@@ -133,7 +133,7 @@ def test_the_widget_shows_what_the_function_computes(
     assert viewer.state == start.to_dict()
     assert viewer.shown["similarity"][0] == pytest.approx(1, abs=1e-5)
     # The hand drags the camera and a plane, lets go, takes another seed, another generator.
-    changes = (
+    changes: tuple[dict[str, Any], ...] = (
         {"yaw": 30.0, "finished": False},
         {"shares": [1.0, 0.0, 0.0], "finished": False},
         {"finished": True},
