@@ -18,8 +18,8 @@ from head3d_core.raster import mesh_picture, vertex_colours
 if TYPE_CHECKING:
     import trimesh
 
-FACES = 6_000
-"""Triangles of a surface in a stored figure: about 150 kB."""
+FACES = 4_000
+"""Triangles of a surface in a stored figure: about 80 kB."""
 _LIGHT = dict(ambient=0.6, diffuse=0.6, specular=0.1, roughness=0.8)
 
 
@@ -168,28 +168,28 @@ def still_life(
     names: Sequence[str],
     yaws: Sequence[float],
     coloured: bool = True,
-    size: int = 180,
+    size: int = 120,
 ) -> Any:
-    """Static twin of all of the above: each mesh (rows) from each yaw in degrees (columns)."""
+    """Static twin of all of the above: each mesh (rows) from each yaw in degrees (columns); one yaw: all in a row."""
     images, titles = [], []
     for mesh, name in zip(meshes, names, strict=True):
         for yaw in yaws:
             camera = cameras.orbit(math.radians(yaw), 0.15)
             images.append(mesh_picture(mesh, camera, size, coloured))
             titles.append(f"{name}, {yaw:g}°")
-    return plots.image_grid(images, titles, columns=len(yaws), size=1.9)
+    return plots.image_grid(images, titles, columns=len(yaws) if len(yaws) > 1 else len(meshes), size=1.5)
 
 
 def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> Any:
     """Three slices through a density grid [R, R, R] (indexed x, y, z), with the line where the level is crossed."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.8), layout="constrained")
     h, middle = box_warp / 2, len(grid) // 2
     inside = np.maximum(grid, 2 * float(np.median(grid)) - 60)
     slices = {
         "z = 0, from the front": (inside[:, :, middle].T, "x", "y"),
-        "x = 0, from the side": (inside[middle].T[::1], "y", "z"),
+        "x = 0, from the side": (inside[middle], "z", "y"),
         "y = 0, from above": (inside[:, middle].T, "x", "z"),
     }
     for axis, (title, (values, a, b)) in zip(axes, slices.items(), strict=True):
@@ -204,13 +204,13 @@ def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> 
     return figure
 
 
-def cloud_views(points: Tensor, colours: Tensor, most: int = 6000) -> Any:
+def cloud_views(points: Tensor, colours: Tensor, most: int = 2500) -> Any:
     """A cloud of points [M, 3] with colours [M, 3] in [0, 1], from the front and from the side."""
     import matplotlib.pyplot as plt
 
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most]
     p, c = points[chosen].cpu().numpy(), colours[chosen].cpu().numpy()
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.9), layout="constrained")
     for axis, (a, sign, name) in zip(axes, ((0, 1, "x"), (2, -1, "z")), strict=True):
         near = np.argsort(p[:, 2] if a == 0 else p[:, 0])
         axis.scatter(sign * p[near, a], p[near, 1], c=c[near], s=2)

@@ -99,7 +99,9 @@ def mesh_picture(mesh: trimesh.Trimesh, camera: Tensor, size: int = 256, coloure
     order = np.argsort(-covered.interpolate(local[:, 2:])[:, 0], kind="stable")
     normal = covered.interpolate(np.asarray(mesh.vertex_normals))[order]
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    light = 0.25 + 0.75 * np.abs(normal @ pose[:3, 2])
+    facing = np.abs(normal @ pose[:3, 2])
+    # Shape needs contrast, colours need light.
+    light = 0.5 + 0.5 * facing if coloured else 0.25 + 0.75 * facing
     rgb = np.full((len(order), 3), 0.8)
     if coloured:
         rgb = covered.interpolate(vertex_colours(mesh))[order]

@@ -1,0 +1,38 @@
+"""Pictures and curves of walks through the latent space."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from head3d_core import cameras, latent, one_view, plots_latent
+from head3d_core.config import preset
+from head3d_core.generator import Generator
+
+mpl.use("Agg")
+
+
+def test_views_are_pictures_of_each_head() -> None:
+    G = Generator(preset("tiny").generator).eval()
+    ws = latent.ws_of_seeds(G, [0, 1])
+    seen = plots_latent.views(G, ws, 30.0, 32)
+    assert [tuple(s.shape) for s in seen] == [(3, 32, 32)] * 2
+    assert not torch.equal(seen[0], seen[1])
+    with torch.no_grad():
+        planes = G.planes(ws[:1])
+    same = plots_latent.rendered(G, planes, ws[:1], size=32, camera=cameras.orbit(np.pi / 6, 0.1))
+    assert torch.allclose(same, seen[0], atol=1e-5)
+
+
+def test_curves_of_records_are_drawn() -> None:
+    sides = dict.fromkeys(one_view.SIDES, 0.1)
+    row = {"other sides": [{"iteration": k, **sides} for k in (0, 20)], "yaw error": [3.0, -1.0]}
+    figures = [
+        plots_latent.path_curves({"models": {"face": {"path": {"mean curve": [0, 0.6, 1]}}}}),
+        plots_latent.inversion_curves({"models": {"face": {"known camera": [row], "unknown camera": [row]}}}),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        assert np.asarray(figure.canvas.buffer_rgba())[..., :3].std() > 5, "the figure is blank"
+        mpl.pyplot.close(figure)
