@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_rows_are_the_papers() -> None:
 
 
 def test_carried_and_strongest() -> None:
-    found = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
+    found: dict[str, Any] = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
     carried = [found["measures"][RAW]["planes"][n]["carried"]["value"] for n in ("xy", "xz", "yz")]
     assert carried == pytest.approx([0.9, 0.2, 0.1])
     assert swap_study.strongest(found, RAW) == ("xy", True)
