@@ -191,7 +191,7 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
         ("real images shown", f"{images:,}" if images is not None else "not recorded"),
         ("batch", str(recipe.get("batch", "not recorded"))),
         ("preset, seed", f"{notes.get('preset', known('preset'))}, {notes.get('seed', known('seed'))}"),
-        ("time", f"{seconds / 60:.0f} minutes, data included" if seconds else "not recorded"),
+        ("time", f"{seconds / 60:.1f} minutes, data included" if seconds else "not recorded"),
         ("device", known("device")),
         ("date, commit", f"{known('date')}, {known('commit')}"),
         ("perceptual term", known("perceptual")),

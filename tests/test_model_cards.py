@@ -80,7 +80,7 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
         "not measured yet",
         "97.0% (92.0% to 99.0%), N = 100",
     ]
-    assert row_of(text, "time")[1] == "10 minutes, data included"
+    assert row_of(text, "time")[1] == "10.0 minutes, data included"
     assert row_of(text, "device")[1] == "one GPU"
     assert "2026-01-02 on a GPU, commit abc" in text
 
