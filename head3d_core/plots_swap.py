@@ -35,7 +35,9 @@ def show_pictures(figure: Any, alt: str) -> None:
     figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight", facecolor="white")
     plt.close(figure)
     picture = Picture.open(drawn).convert("RGB")
-    fewer = picture.quantize(palette=picture.quantize(256), dither=Picture.Dither.FLOYDSTEINBERG)
+    few = picture.quantize(255)
+    few.putpalette([*(few.getpalette() or [])[: 3 * 255], 255, 255, 255])  # the background stays white
+    fewer = picture.quantize(palette=few, dither=Picture.Dither.FLOYDSTEINBERG)
     fewer.save(small, format="png", optimize=True)
     display(Image(data=small.getvalue(), alt=alt))
 

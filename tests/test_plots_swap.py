@@ -68,6 +68,7 @@ def test_pictures_are_shown_small_and_with_alt_text(monkeypatch: pytest.MonkeyPa
     picture = Image.open(io.BytesIO(shown[0].data))
     assert picture.mode == "P"
     assert np.asarray(picture.convert("RGB")).std() > 5
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert data["image/png"]
 
 
