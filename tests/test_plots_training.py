@@ -75,6 +75,7 @@ def test_curves_have_labels_and_styles_of_their_own(recorded: dict[str, Any]) ->
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["generator", "discriminator"]
     assert len({line.get_linestyle() for line in lines}) == 2, "not by colour alone"
+    assert lines[0].get_markevery() == 1, "single points are seen"
     assert lines[0].get_xdata().tolist() == [1000.0, 2000.0, 3000.0, 4000.0]
     recorded["images"] = [10_000, 20_000, 30_000, 40_000]
     in_thousands = figures.training_curves(recorded, figures.panels_for("front")).axes[0]
