@@ -57,6 +57,8 @@ class ParametricArgs:
     """Random heads of each model in which faces are looked for."""
     steps: int = ImplicitConfig.steps
     """Training steps of the implicit model."""
+    finishing_steps: int = ImplicitConfig.finishing_steps
+    """Its last steps, which look at faces; with a GPU both can be ten times as many."""
     spread: float = 0.7
     """Random codes are this many standard deviations from the mean, as Head3D's samples are truncated to 0.7."""
     resolution: int = 144
@@ -131,7 +133,7 @@ def _train(args: ParametricArgs, seeds: Sequence[int]) -> Fitted:
     explicit = fit_morphable(meshes)
     seconds = {"explicit": watch.read()}
     save_morphable(explicit, args.work / "explicit.npz")
-    config = ImplicitConfig(steps=args.steps)
+    config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
     key = {**asdict(config), "seeds": list(seeds), "sampler_version": SAMPLER_VERSION}
     path, notes = args.work / "implicit.safetensors", args.work / "implicit.json"
     if path.is_file() and notes.is_file():
@@ -274,7 +276,7 @@ def record(args: ParametricArgs) -> dict[str, Any]:
             f"Expected 3 to {len(HEADS)} heads, 2 to {len(HELD_OUT_HEADS)} held-out ones and 4 samples or more, got "
             f"{args.heads}, {args.held_out} and {args.samples}."
         )
-    detect.load(args.device)  # before OpenGL, see there
+    detect.load()  # before OpenGL, see there
     seeds, held_out = HEADS[: args.heads], HELD_OUT_HEADS[: args.held_out]
     scan_heads([*seeds, *held_out], args.work / "scans", Progress("scans", sys.stderr))
     models = _train(args, seeds)
@@ -305,7 +307,7 @@ def record(args: ParametricArgs) -> dict[str, Any]:
         "views": list(parametric_pictures.VIEWS),
         "provenance": records.provenance(
             f"{parametric_pictures.COMMAND} --heads {args.heads} --held-out {args.held_out} --samples {args.samples} "
-            f"--steps {args.steps}",
+            f"--steps {args.steps} --finishing-steps {args.finishing_steps} --device {args.device}",
             args.device,
         )
         | {"sampler_version": SAMPLER_VERSION, "samples_seed": 1, "spread": args.spread},

@@ -165,6 +165,7 @@ def balls() -> ImplicitHeads:
         moving_width=16,
         octaves=2,
         steps=500,
+        finishing_steps=50,
         heads_per_step=6,
         points_per_head=256,
         rate=5e-3,
