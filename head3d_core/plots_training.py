@@ -103,8 +103,8 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
         for k, (name, label) in enumerate(names):
             x, y = values(found, name)
             axis.plot(
-                x if few else x / 1000, y, STYLES[k % 4], marker=_MARKERS[k % 4], markersize=3, markevery=max(1, len(x) // 8),
-                color=PALETTE[k], label=label, linewidth=1.6,
+                x if few else x / 1000, y, STYLES[k % 4], marker=_MARKERS[k % 4], markersize=3,
+                markevery=max(1, len(x) // 8), color=PALETTE[k], label=label, linewidth=1.6,
             )  # fmt: skip
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("real images shown" + ("" if few else " (thousands)"))
