@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,12 @@ def bar_figure(values: Mapping[str, Estimate], label: str) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(values) + 0.9), layout="constrained")
-    for k, (name, e) in enumerate(values.items()):
+    for k, e in enumerate(values.values()):
         axis.plot([e.low, e.high], [k, k], color=PALETTE[0], linewidth=2)
         axis.plot(e.value, k, MARKERS[0], color=PALETTE[1])
-        axis.text(e.high, k, f"  {name}", va="center")
     axis.axvline(0, color="0.6", linewidth=1)
-    axis.set(xlabel=label, yticks=[], ylim=(len(values) - 0.5, -0.5))
-    axis.margins(x=0.25)
+    axis.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
+    axis.set_yticks(range(len(values)), list(values))
     return figure
 
 
@@ -198,9 +198,14 @@ def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
     return torch.from_numpy(pixels.copy()).movedim(-1, 0).float() / 127.5 - 1
 
 
-def show_recorded(name: str, alt: str, width: float = 7.0, folder: Path = EVALUATION) -> None:
-    """Shows a recorded grid, or says that it is not recorded yet; prints its file's name and size."""
-    import matplotlib.pyplot as plt
+def show_recorded(name: str, alt: str, width: int = 640, folder: Path = EVALUATION) -> None:
+    """Shows a recorded grid at most `width` pixels wide, or says that it is not recorded yet; prints its name and size.
+
+    As JPEG: a notebook with many grids stays small.
+    """
+    from IPython.display import Image as Shown
+    from IPython.display import display
+    from PIL import Image
 
     from head3d_core import plots
 
@@ -208,9 +213,9 @@ def show_recorded(name: str, alt: str, width: float = 7.0, folder: Path = EVALUA
     if picture is None:
         print(f"{name}: {NOT_YET}")
         return
-    height = width * picture.shape[1] / picture.shape[2]
-    figure, axis = plt.subplots(figsize=(width, height))
-    axis.imshow(plots.to_pixels(picture))
-    axis.axis("off")
-    plots.show(figure, alt)
+    image = Image.fromarray(plots.to_pixels(picture))
+    image.thumbnail((width, 4 * width))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    display(Shown(data=buffer.getvalue(), format="jpeg", alt=alt))
     print(f"{name}: {picture.shape[2]} x {picture.shape[1]} pixels")
