@@ -72,7 +72,11 @@ def _save(image: NDArray[np.uint8], path: Path) -> None:
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    # 256 dithered colours: a third of the size, and no eye tells.
+    few = Image.fromarray(image).quantize(
+        256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
+    )
+    few.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
 
 
