@@ -63,7 +63,8 @@ def _neighbours(
 
     found = nearest_training(faces[:ROWS], reference[f"{group}.face"], 10).index
     chosen = [int(reference[f"{group}.index"][int(k)]) for k in found]
-    drawn = render(group, chosen, reference.wanted.resolution, 1, sets.HEAD_VIEWS)
+    workers = 1 if reference.wanted.workers == 1 else 2  # others than this process, whose GPU is busy
+    drawn = render(group, chosen, reference.wanted.resolution, workers, sets.HEAD_VIEWS)
     real = shrink(torch.from_numpy(drawn.images))
     return torch.cat([ahead(model, list(range(ROWS)), how, how.truncation), real])
 
