@@ -1,6 +1,6 @@
 """A run's log, condensed into a small file that notebooks and model cards read.
 
-    python -m head3d_core.curves RUN --out data/results/curves_teacher.json --commit 46716eb
+    python -m head3d_core.curves RUN --out data/results/curves_teacher.json
 
 `log.jsonl` has a line every few seconds and one session for every resume. The record keeps means over some hundred
 equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small pictures.
@@ -95,15 +95,15 @@ def _mean(values: list[float]) -> float | None:
 
 
 def condense(
-    run: Path, points: int = POINTS, commit: str = "not recorded", date: str | None = None
+    run: Path, points: int = POINTS, commit: str | None = None, date: str | None = None
 ) -> dict[str, Any]:
     """The record of a run: provenance, recipe, and its curves.
 
     Args:
         run: the run's folder or its log.jsonl.
         points: spans kept.
-        commit: of the code that trained; the log does not know it.
-        date: ISO; None: when the log was last written.
+        commit: of the code that trained; None: as the log says.
+        date: ISO; None: as the log says, else when it was last written.
 
     Raises Head3DError for a run without a log.
     """
@@ -134,8 +134,8 @@ def condense(
         "torch": start.get("torch"),
         "precision": start.get("options", {}).get("precision"),
         "perceptual": start.get("perceptual"),
-        "date": date or written,
-        "commit": commit,
+        "date": date or start.get("date") or written,
+        "commit": commit or start.get("commit") or "not recorded",
     }
     return {
         "what": "curves of one training run: means over equal spans of real images shown",
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, required=True, help="JSON file to write, e.g. data/results/curves_head.json"
     )
     parser.add_argument("--points", type=int, default=POINTS, help="spans of images to keep")
-    parser.add_argument("--commit", default="not recorded", help="commit of the code that trained")
+    parser.add_argument("--commit", help="commit of the code that trained, if the log does not say")
     parser.add_argument("--date", help="day of the run (default: when the log was last written)")
     args = parser.parse_args(arguments)
     try:

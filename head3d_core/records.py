@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -27,20 +28,24 @@ def device_name(device: torch.device | str) -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def code_commit() -> str | None:
+    """Short hash of the code that runs: of its git checkout, else what HEAD3D_COMMIT says (for a copy without git)."""
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(git, cwd=files.DATA.parent, capture_output=True, text=True, check=False)
+    except OSError:  # a machine without git
+        return os.environ.get("HEAD3D_COMMIT")
+    return found.stdout.strip() or os.environ.get("HEAD3D_COMMIT")
+
+
 def provenance(
     command: str, device: torch.device | str = "cpu", weights: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Where numbers come from: command, date, commit, device, torch, and the notes of the weights used."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(git, cwd=files.DATA.parent, capture_output=True, text=True, check=False)
-        commit = found.stdout.strip() or None
-    except OSError:  # a machine without git
-        commit = None
     return {
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": commit,
+        "commit": code_commit(),
         "device": device_name(device),
         "torch": str(torch.__version__),
         "weights": {name: checkpoint.read_notes(name) for name in weights},

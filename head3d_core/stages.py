@@ -371,7 +371,7 @@ def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> t
 def memory_estimate(scale: Preset, batch: int) -> float:
     """About how many GiB a step needs: parameters with optimiser and averages, and activations in bfloat16.
 
-    Within a quarter of what PyTorch reserved on an H100 with CUDA graphs: 16.7 GiB at 512² (batch 8; 10.1 in use at a
+    Within 30 % of what PyTorch reserved on an H100 with CUDA graphs: 16.7 GiB at 512² (batch 8; 10.1 in use at a
     time), 9.1 at 256² (16), 6.6 at 128² (32), 7.4 for classroom (32).
     """
     g, d = Generator, Discriminator

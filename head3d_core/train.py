@@ -368,9 +368,11 @@ def _guarded(run: Run) -> str:
 
 def provenance(engine: Engine, how: Recipe) -> dict[str, Any]:
     """What a result was made with: versions, device, recipe, perceptual distance."""
-    from head3d_core import ops
+    from head3d_core import ops, records
 
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": records.code_commit(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if engine.cuda else "cpu",
         "native": ops.available(),

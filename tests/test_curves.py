@@ -56,6 +56,7 @@ def test_a_resume_replaces_what_the_interrupted_session_did(run: Path) -> None:
     assert (about["stage"], about["preset"], about["seed"], about["commit"]) == ("head", "tiny", 3, "abc")
     assert about["date"] == "2026-01-02"
     assert about["ended"] == "done"
+    assert curves.condense(run)["provenance"]["commit"] == "not recorded", "an old log"
     assert found["metrics"] == {"images": [150], "series": {"KD x100 front": [9.0]}}
 
 

@@ -241,6 +241,7 @@ def test_every_stage_runs_and_feeds_the_next(tmp_path: Path) -> None:
     names = {k for line in lines for k in line}
     assert {"kd", "map", "rgb", "lpips", "g_gan_front", "g_gan_back", "d_loss_front", "d_loss_back"} <= names
     assert lines[0]["perceptual"] == "lpips_randvgg16(seed=0)"
+    assert {"date", "commit"} <= lines[0].keys()
 
 
 def assert_same_state(a: Path, b: Path) -> None:
