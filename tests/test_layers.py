@@ -17,13 +17,15 @@ LAYERS = {
     1: "cameras convolution conventions facepose labels planes quick raster rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "surfaces geometry latent walks inversion one_view records texture export fits "
-    "engine engine_parts stages metric_snapshots train distill analysis metrics mesh prepare detect detector_rates turntables "
-    "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric parametric_pictures "
-    "features verification completeness cross_check identity_data identity_train generate convert "
-    "references sampling worn evaluate evaluation_figures evaluation_pictures tables expectations results_page live_check swap_study swap_lab curves workbench model_cards",
-    5: "plots_geometry plots_latent widgets_geometry checks_geometry checks_latent "
-    "__main__ cli doctor widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks checks_metrics plots_metrics checks_data checks_fast checks_training plots_training",
+    4: "surfaces geometry latent walks inversion one_view records texture export fits engine engine_parts "
+    "stages metric_snapshots train distill analysis metrics mesh prepare detect detector_rates turntables "
+    "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric "
+    "parametric_pictures features verification completeness cross_check identity_data identity_train "
+    "generate convert references sampling worn evaluate evaluation_figures evaluation_pictures tables "
+    "expectations results_page live_check swap_study swap_lab curves workbench model_cards",
+    5: "plots_geometry plots_latent widgets_geometry checks_geometry checks_latent __main__ cli doctor "
+    "widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks "
+    "checks_metrics plots_metrics checks_data checks_fast checks_training plots_training",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
 
