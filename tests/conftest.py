@@ -75,3 +75,10 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (libraries under test may use it)
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """nbval compares what is printed below a Plotly figure, not its numbers: surfaces differ in their last digits
+    between machines, and decimation makes other triangles of that."""
+    for notebook in {id(i.parent): i.parent for i in items if hasattr(i.parent, "skip_compare")}.values():
+        notebook.skip_compare = (*notebook.skip_compare, "application/vnd.plotly.v1+json")  # type: ignore[union-attr]
