@@ -29,7 +29,8 @@ VIEWER = "@google/model-viewer@4.1.0"
 PAGE = """<!doctype html><meta charset="utf-8"><script type="module" src="viewer.js"></script>
 <body style="margin:0"><model-viewer id="it" src="NAME" camera-orbit="0deg 90deg 1.6m" field-of-view="24deg"
  interaction-prompt="none" shadow-intensity="0" tone-mapping="neutral"
- style="width:512px;height:512px;background:white"></model-viewer>"""
+ style="width:512px;height:512px;background:white"><div slot="progress-bar"></div></model-viewer>"""
+"""The empty slot takes the place of the viewer's progress bar, which would fade out over the head's picture."""
 
 
 @pytest.fixture(scope="module")
