@@ -15,7 +15,6 @@ import dataclasses
 import json
 import math
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 
 import torch
 
-from head3d_core import checkpoint, files, identity_net, ops, snapshots
+from head3d_core import checkpoint, files, identity_net, ops, records, snapshots
 from head3d_core.config import GeneratorConfig
 from head3d_core.errors import Head3DError
 from head3d_core.evaluation_figures import (
@@ -152,18 +151,12 @@ def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
 
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     """What a record was made with."""
-    commit = ""
-    try:
-        asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "not a git checkout"
     used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache", "encoder_file")}
     return {
         "command": f"python -m head3d_core evaluate {args.weights}",
         "arguments": json.loads(json.dumps(used, default=str)),
         "date": date.today().isoformat(),
-        "commit": commit,
+        "commit": records.code_commit() or "not a git checkout",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name() if networks.device.startswith("cuda") else "cpu",
