@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from head3d_core import cameras, files, grids, surfaces
+from head3d_core import cameras, files, grids, seeding, surfaces
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
 from head3d_core.decoder import Decoder
 from head3d_core.errors import Head3DError
@@ -87,6 +87,8 @@ class FittedHead(Generator):
         seeds: Tensor | None = None,
     ) -> RenderOutput:
         """The volume rendering at the image resolution."""
+        if generator is not None and seeds is None:
+            seeds = seeding.draw_seeds(generator, len(planes), planes.device)
         size = resolution or self.config.image_resolution
         raw: RawOutput = self.render_raw(planes, camera, size, backend, seeds)
         return RenderOutput(raw.features, raw.depth, raw.opacity, raw.raw)
