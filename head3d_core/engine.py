@@ -276,8 +276,7 @@ class Engine:
             self.meters.add(f"g_gan_{spec.name}", gan)
             total = total + spec.weight * gan
         if self.teacher is not None:
-            weights = self.recipe.losses
-            pictures = camera if weights.rgb or weights.lpips else None
+            pictures = camera if self.recipe.compares_pictures(domain) else None
             with torch.no_grad():
                 teacher = self._sample(self.teacher, z, mapping, pictures, seeds)
             with self._autocast():

@@ -155,6 +155,11 @@ class Recipe:
         """Whether the multi-view head set is among its data."""
         return any(source != "faces" for domain in self.domains for source in domain.sources)
 
+    def compares_pictures(self, domain: int) -> bool:
+        """Whether L_rgb and L_lpips can act on views of `domain`: never on back views that all lie outside τ."""
+        only_back = set(self.domains[domain].sources) == {"heads_back"} and self.split_angle >= self.tau
+        return bool(self.losses.rgb or self.losses.lpips) and not only_back
+
     def domain_at(self, step: int) -> int:
         """Which domain trains at `step`: the second one in `back_share` of all steps, as evenly as possible."""
         if len(self.domains) == 1:

@@ -13,7 +13,7 @@ from head3d_core import distill
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import Phase
 from head3d_core.errors import Head3DError
-from head3d_core.recipes import LossWeights
+from head3d_core.recipes import LossWeights, Recipe
 
 
 def names(engine: Engine, phases: tuple[Phase, ...] = (Phase.G_MAIN,), domain: int = 0) -> dict[str, float]:
@@ -28,9 +28,34 @@ def test_all_terms_act_in_front_and_none_in_pictures_from_behind() -> None:
     assert set(front) == {"g_gan_front", "kd", "map", "rgb", "lpips"}
     assert min(front.values()) > 0
     back = names(engine, domain=1)
-    assert set(back) == {"g_gan_back", "kd", "map", "rgb", "lpips"}
-    assert back["rgb"] == back["lpips"] == 0, "back views lie outside tau"
+    assert set(back) == {"g_gan_back", "kd", "map"}, "back views lie outside tau: no pictures to compare"
     assert back["kd"] > 0
+
+
+def test_leaving_out_pictures_from_behind_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        engine = toys.engine(toys.toy_recipe("distill"))
+        monkeypatch.setattr(engine.g, "update", lambda bad: None)
+        engine.run_phase(Phase.G_MAIN, 1)
+        found = {n: p.grad for n, p in engine.generator.named_parameters() if p.grad is not None}
+        return engine.read_metrics(), found
+
+    short = gradients()[1]
+    monkeypatch.setattr(Recipe, "compares_pictures", lambda self, domain: True)
+    metrics, full = gradients()
+    assert metrics["rgb"] == metrics["lpips"] == 0
+    assert short.keys() == full.keys() and len(short) > 10
+    for name, value in short.items():
+        torch.testing.assert_close(value, full[name], rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_views_from_the_side_are_compared() -> None:
+    how = toys.toy_recipe("distill")
+    assert [how.compares_pictures(k) for k in (0, 1)] == [True, False]
+    side = dataclasses.replace(how.domains[1], sources=("heads_side",))
+    assert dataclasses.replace(how, domains=(how.domains[0], side)).compares_pictures(1)
+    assert dataclasses.replace(how, tau=2.0).compares_pictures(1)
+    assert not dataclasses.replace(how, losses=LossWeights(kd=1.0)).compares_pictures(0)
 
 
 def test_the_teacher_stays_as_it_was_and_gets_no_gradient() -> None:
