@@ -301,18 +301,18 @@ def main() -> None:
         "filters": lambda: bench_filters(args.repeats),
         "r1": lambda: bench_r1(5),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for part, run in parts.items():
         if args.only and part not in args.only:
             continue
         for row in run():
             show(row)
             rows.append(row)
-    if args.json:
-        text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(text + "\n", encoding="utf8")
-        os.replace(partial, args.json)
+        if args.json:  # after each part, so that an interrupted run keeps what it has
+            text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
+            partial = args.json.with_suffix(".partial")
+            partial.write_text(text + "\n", encoding="utf8")
+            os.replace(partial, args.json)
 
 
 if __name__ == "__main__":
