@@ -57,6 +57,8 @@ class TrainArgs:
     """Real images to show in all; default: the recipe's."""
     batch: int | None = None
     """Global batch; default: the recipe's."""
+    gan_back: float | None = None
+    """λ_gan_back of Eq. 10 (stage distill); default: the paper's 10."""
     width: float = 1.0
     """Generator channels, as a multiple of the preset's (the check of width; weights of other widths don't mix)."""
     axes: str | None = None

@@ -106,6 +106,16 @@ def test_schedules_at_their_ends() -> None:
     assert engine.ema_beta() == pytest.approx(0.5 ** (4 / 16))
 
 
+def test_the_weight_of_backs_can_be_tuned() -> None:
+    def weights(**changed: object) -> list[float]:
+        args = TrainArgs("distill", "synth:faces:8", Path("run"), **changed)  # type: ignore[arg-type]
+        return [d.weight for d in train.resolve(args)[1].domains]
+
+    assert (weights(), weights(gan_back=2.0), weights(gan_back=0.0)) == ([1, 10], [1, 2], [1, 0])
+    with pytest.raises(Head3DError, match="gan_back needs a discriminator of backs, and single-d has none"):
+        weights(gan_back=2.0, row="single-d")
+
+
 def test_two_domains_alternate_and_keep_their_share() -> None:
     how = recipes.recipe("distill", "tiny")
     assert [how.domain_at(k) for k in range(6)] == [0, 1, 0, 1, 0, 1]
