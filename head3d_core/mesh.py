@@ -35,6 +35,8 @@ ENDINGS = (".glb", ".obj", ".ply")
 """Files that `save` writes."""
 GRIDS = 6
 """Memory of a surface in grids' worth (float32): the grid, what marching cubes copies of it, and its triangles."""
+CLEARANCE = 1e-4
+"""Least distance of a grid point's density from the level, as a share of the densities' range."""
 _BLOCK = 2**18
 Progress = Callable[[int, int], None]
 
@@ -125,6 +127,9 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     spacing = box_warp / (len(grid) - 1)
     # Interpolating towards the border's arbitrary value would bend the surface: the level is crossed half a cell out.
     clipped = np.maximum(grid, 2 * level - high)
+    # A grid point on the level would lay several vertices into one place, where programs that weld them tear a hole.
+    least = CLEARANCE * (high - low)
+    clipped[np.abs(clipped - level) < least] = level + least
     vertices, faces, _, _ = marching_cubes(
         clipped, level, spacing=(spacing,) * 3, gradient_direction="descent"
     )

@@ -41,6 +41,16 @@ def test_sphere_has_the_right_radius_and_faces_outwards() -> None:
     assert np.linalg.norm(ball.vertices, axis=1) == pytest.approx(0.3, abs=2e-3)
 
 
+def test_grid_points_on_the_level_leave_no_holes_after_welding() -> None:
+    axis = np.abs(np.arange(-8, 9))
+    steps = axis[:, None, None] + axis[None, :, None] + axis[None, None, :]
+    diamond = mesh.surface((6 - steps).astype(np.float32), box_warp=1.0, level=2.0)
+    count = len(diamond.vertices)
+    diamond.merge_vertices(merge_tex=True, merge_norm=True)
+    assert diamond.is_watertight
+    assert len(diamond.vertices) == count
+
+
 def test_level_outside_the_densities_is_refused() -> None:
     grid = np.zeros((16, 16, 16), np.float32)
     grid[8, 8, 8] = 5
