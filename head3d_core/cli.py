@@ -72,6 +72,9 @@ COMMANDS = {
         "TurntableArgs",
         "run_turntable",
     ),
+    "turns": Command(
+        "seeds from all around by several generators, as one JPEG", "export", "TurnsArgs", "run_turns"
+    ),
     "geometry": Command("closed heads, and surfaces against known ones", "geometry", "GeometryArgs", "run"),
     "fit": Command("planes fitted to pictures of one head of the factory", "fits", "FitArgs", "run"),
     "walk": Command("straight paths in w, and what truncation costs", "walks", "WalkArgs", "run"),

@@ -2,6 +2,7 @@
 
 python -m head3d_core mesh --seed 5 --out head.glb
 python -m head3d_core turntable --seed 5 --out head.mp4
+python -m head3d_core turns --seeds 1 --weights face head3d --out turns.jpg
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from head3d_core import cameras, checkpoint, files, mesh, texture, turntables
+from head3d_core import cameras, checkpoint, files, grids, mesh, texture, turntables
 from head3d_core.errors import Head3DError
 from head3d_core.generate import z_of_seeds
 from head3d_core.generator import Generator
+from head3d_core.inversion import shrink
 
 if TYPE_CHECKING:
     import trimesh
@@ -72,6 +74,28 @@ class TurntableArgs:
     rate: int = 30
     """Frames per second."""
     pitch: float = 6.0
+    """Degrees, from above is positive."""
+    truncation_psi: float = 0.7
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True)
+class TurnsArgs:
+    """The same seeds from all around by several generators, one row each, as one small JPEG."""
+
+    weights: tuple[str, ...] = ("face", "head3d")
+    """Generators, top to bottom: bundled names, or paths of ours or of an EG3D .pkl."""
+    seeds: tuple[int, ...] = (1,)
+    """Heads; every generator has one row for each."""
+    out: Path = Path("out/turns.jpg")
+    """File to write."""
+    views: int = 8
+    """Evenly spaced yaws of one full turn, from the front."""
+    side: int = 128
+    """Pixels of one picture's side, at most the generators'."""
+    pitch: float = 0.0
     """Degrees, from above is positive."""
     truncation_psi: float = 0.7
     """1: everything the generator knows; 0: the average head."""
@@ -221,3 +245,32 @@ def run_turntable(args: TurntableArgs) -> None:
     print(
         f"{path} and {contact_path(path).name}: largest change between frames {flicker:.2f} times the median"
     )
+
+
+def turns(args: TurnsArgs) -> Path:
+    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels each.
+
+    Raises:
+        Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
+            cannot be written, or anything `load_head` refuses. Nothing is written then.
+    """
+    check_place(args.out, (".jpg",), "sheet of turns")
+    if not (args.weights and args.seeds and args.views > 0 and args.side > 0 and -90 < args.pitch < 90):
+        raise Head3DError(
+            "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
+            f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
+        )
+    rows = []
+    for seed in args.seeds:
+        for name in args.weights:
+            G, ws = load_head(name, seed, args.truncation_psi, args.device)
+            turn = turntables.frames(G, ws, args.views, pitch=math.radians(args.pitch))
+            images = torch.from_numpy(turn).permute(0, 3, 1, 2).float() / 127.5 - 1
+            rows.append(shrink(images, args.side))
+    return grids.save_grid(torch.cat(rows), args.views, args.out)
+
+
+def run_turns(args: TurnsArgs) -> None:
+    """The command `turns`: writes the sheet and says how large it is."""
+    path = turns(args)
+    print(f"{path}: {len(args.seeds) * len(args.weights)} rows of {args.views}, {path.stat().st_size} bytes")

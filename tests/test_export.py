@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,29 @@ def test_bad_turntable_input(weights: str, tmp_path: Path, change: dict[str, flo
     args = export.TurntableArgs(out=tmp_path / "a.mp4", weights=weights)
     with pytest.raises(Head3DError):
         export.export_turntable(dataclasses.replace(args, **change))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_turns_command_writes_a_row_for_each_generator(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "turns.jpg"
+    words = f"turns --weights {weights} {weights} --seeds 1 2 --views 4 --side 32 --out {out}".split()
+    assert cli.main(words) == 0
+    assert "4 rows of 4" in capsys.readouterr().out
+    with Image.open(out) as sheet:
+        assert sheet.size == (4 * 32, 4 * 32)
+        values = np.asarray(sheet).astype(int)
+    same, other = (np.abs(values[:32] - rows).mean() for rows in (values[32:64], values[64:96]))
+    assert other > 5 * same, "the same generator twice, but another seed is another head"
+
+
+@pytest.mark.parametrize("change", [{"views": 0}, {"seeds": ()}, {"side": 100_000}, {"out": "turns.png"}])
+def test_bad_turns_input(weights: str, tmp_path: Path, change: dict[str, Any]) -> None:
+    change = {**change, "out": tmp_path / change.get("out", "turns.jpg")}
+    args = dataclasses.replace(export.TurnsArgs(weights=(weights,)), **change)
+    with pytest.raises(Head3DError):
+        export.turns(args)
     assert list(tmp_path.iterdir()) == []
 
 
