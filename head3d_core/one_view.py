@@ -111,7 +111,6 @@ def _judged(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[s
     with torch.no_grad():
         cloud = surfaces.model_cloud(G, G.planes(ws), surfaces.look_around().to(G.device))
     row: dict[str, Any] = {
-        "views": [{"angle": round(e.angle, 2), "error": round(e.error, 5)} for e in errors],
         "by side": by_side(errors),
         "surface": None,
     }
