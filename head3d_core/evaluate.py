@@ -168,6 +168,14 @@ def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _left_out(wanted: Wanted) -> dict[str, str]:
+    """What is not measured because no pictures for it were asked for, and why."""
+    if wanted.training:
+        return {}
+    why = "no training pictures were asked for (Wanted.training = 0)"
+    return {"nearest training people": why, "hats and glasses": why}
+
+
 def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     """The figures of real pictures, under the same names as a model's: what "as good as real" would be.
 
@@ -175,6 +183,7 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     """
     start = time.perf_counter()
     networks, missing = open_networks(args)
+    missing |= _left_out(args.wanted)
     reference = real_reference(args.wanted, networks, args.cache)
     record: dict[str, Any] = {"row": REAL, "provenance": provenance(args, networks), "missing": missing}
     distance = {}
@@ -232,6 +241,7 @@ def evaluate_weights(
         return evaluate_real(args)
     start = time.perf_counter()
     networks, missing = open_networks(args)
+    missing |= _left_out(args.wanted)
     model, notes = _model_of(args, networks.device)
     row = args.row or notes.get("row") or Path(args.weights).name
     reference = real_reference(args.wanted, networks, args.cache)

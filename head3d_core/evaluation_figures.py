@@ -49,7 +49,12 @@ def set_distance(
         f"{net.kernel_name} x100": kernel_distance(x, y, replicates).times(KD_SCALE).to_dict(),
         f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
     }
-    if frechet:
+    if frechet and min(len(x), len(y)) <= x.shape[1]:
+        found["Fréchet distance left out"] = (
+            f"needs more pictures of each than features ({x.shape[1]}), got {len(x)} and {len(y)}: below that the "
+            "covariances are singular"
+        )
+    elif frechet:
         found[net.frechet_name] = frechet_distance(x, y, FRECHET_REPLICATES).to_dict()
         floor = same_source_floor(x, count, lambda a, b: frechet_distance(a, b, FRECHET_REPLICATES))
         found[f"{net.frechet_name}, same source"] = floor.to_dict()

@@ -8,7 +8,8 @@ from typing import Any
 
 from head3d_core.tables import Records, kernel, load_records
 
-Value = float | None
+Figure = Mapping[str, Any]
+"""value, low, high (None for a ratio: its interval is not measured) and count."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Expectation:
     """Rows that must be recorded."""
     limit: float
     at_least: bool
-    value: Callable[[Records], Value]
+    figure: Callable[[Records], Figure | None]
     percent: bool = False
 
     def verdict(self, records: Records) -> str:
@@ -28,52 +29,73 @@ class Expectation:
         found = self._found(records)
         if found is None:
             return "not recorded yet"
-        return "met" if (found >= self.limit if self.at_least else found <= self.limit) else "**not met**"
+        value = found["value"]
+        return "met" if (value >= self.limit if self.at_least else value <= self.limit) else "**not met**"
 
-    def _found(self, records: Records) -> Value:
-        return self.value(records) if all(row in records for row in self.needs) else None
+    def _found(self, records: Records) -> Figure | None:
+        return self.figure(records) if all(row in records for row in self.needs) else None
 
     def line(self, records: Records) -> str:
         """A row of the table."""
         found = self._found(records)
-        sign = "≥" if self.at_least else "≤"
-        return f"| {self.what} | {sign} {self._shown(self.limit)} | {self._shown(found)} | {self.verdict(records)} |"
+        limit = f"{'≥' if self.at_least else '≤'} {self._shown(self.limit)}"
+        cells = (self.what, limit, self._interval(found), "–" if found is None else f"{found['count']:,}")
+        verdict = self.verdict(records)
+        if verdict == "met" and found is not None and self._open(found):
+            verdict = "met, but the interval spans the limit"
+        return f"| {' | '.join(cells)} | {verdict} |"
 
-    def _shown(self, value: Value) -> str:
-        if value is None:
+    def _open(self, found: Figure) -> bool:
+        end = found["low" if self.at_least else "high"]
+        return end is not None and (end < self.limit if self.at_least else end > self.limit)
+
+    def _interval(self, found: Figure | None) -> str:
+        if found is None:
             return "–"
-        return f"{100 * value:.4g} %" if self.percent else f"{value:.3g}"
+        text = self._shown(found["value"])
+        ends = [found[k] for k in ("low", "high") if found[k] is not None]
+        return f"{text} [{self._shown(ends[0])}, {self._shown(ends[1])}]" if len(ends) == 2 else text
+
+    def _shown(self, value: float) -> str:
+        return f"{100 * value:.3g} %" if self.percent else f"{value:.3g}"
 
 
-def _rate(row: str, side: str) -> Callable[[Records], Value]:
-    def read(records: Records) -> Value:
+def _of_rate(rate: Mapping[str, Any]) -> Figure:
+    return {"value": rate["rate"], **{k: rate[k] for k in ("low", "high", "count")}}
+
+
+def _rate(row: str, side: str) -> Callable[[Records], Figure | None]:
+    def read(records: Records) -> Figure | None:
         found = records[row]["detector"][side]
-        return None if found is None else float(found["rate"])
+        return None if found is None else _of_rate(found)
 
     return read
 
 
-def _ratio(row: str, other: str, side: str) -> Callable[[Records], Value]:
-    def read(records: Records) -> Value:
+def _ratio(row: str, other: str, side: str) -> Callable[[Records], Figure | None]:
+    def read(records: Records) -> Figure | None:
         a, b = kernel(records[row], side), kernel(records[other], side)
-        return None if a is None or b is None or b["value"] <= 0 else float(a["value"] / b["value"])
+        if a is None or b is None or b["value"] <= 0:
+            return None
+        count = min(a["count"], b["count"])
+        return {"value": a["value"] / b["value"], "low": None, "high": None, "count": count}
 
     return read
 
 
-def _path(row: str, *keys: str) -> Callable[[Records], Value]:
-    def read(records: Records) -> Value:
+def _path(row: str, *keys: str) -> Callable[[Records], Figure | None]:
+    def read(records: Records) -> Figure | None:
         found: Any = records[row]
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
-        return None if found is None else float(found)
+        return found
 
     return read
 
 
-def _worst_silhouette(records: Records) -> Value:
+def _worst_silhouette(records: Records) -> Figure | None:
     found = records["head3d"].get("silhouettes")
-    return max(float(r["rate"]) for r in found.values()) if found else None
+    return _of_rate(max(found.values(), key=lambda r: float(r["rate"]))) if found else None
 
 
 EXPECTATIONS = (
@@ -83,7 +105,7 @@ EXPECTATIONS = (
         ("face",),
         0.001,
         False,
-        _path("face", "people", "near_duplicates", "value"),
+        _path("face", "people", "near_duplicates"),
         True,
     ),
     Expectation("Head3D: a face in frontal samples", ("head3d",), 0.94, True, _rate("head3d", "front"), True),
@@ -107,7 +129,7 @@ EXPECTATIONS = (
         ("head3d",),
         0.99,
         True,
-        _path("head3d", "closed", "value"),
+        _path("head3d", "closed"),
         True,
     ),
     Expectation(
@@ -118,14 +140,14 @@ EXPECTATIONS = (
         ("head3d",),
         0.95,
         True,
-        _path("head3d", "identity", "auc", "value"),
+        _path("head3d", "identity", "auc"),
     ),
     Expectation(
         "same z, teacher and Head3D: TAR at FAR 1 %",
         ("head3d",),
         0.80,
         True,
-        _path("head3d", "identity", "tar_at_far_0.01", "value"),
+        _path("head3d", "identity", "tar_at_far_0.01"),
         True,
     ),
 )
@@ -133,7 +155,10 @@ EXPECTATIONS = (
 
 
 def expectations_table(records: Records | None = None) -> str:
-    """Markdown: what, limit, found, verdict."""
+    """Markdown: what, limit, found with its 95 % interval, of how many samples, verdict.
+
+    Where the interval spans the limit, more samples may turn the verdict over; the line says so.
+    """
     records = load_records() if records is None else records
-    lines = ["| what | limit | found | |", "|---|---|---|---|"]
+    lines = ["| what | limit | found | N | |", "|---" * 5 + "|"]
     return "\n".join([*lines, *(e.line(records) for e in EXPECTATIONS)])

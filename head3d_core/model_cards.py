@@ -204,6 +204,31 @@ def stage_of(notes: dict[str, Any]) -> str | None:
     return stage if stage in STAGES else None
 
 
+def remarks_of(folder: Path, images: int | None) -> list[str]:
+    """What was written about these weights; none for weights of another number of images.
+
+    Raises Head3DError if `remarks.json` is not {"images": number, "remarks": [sentence, ...]}.
+    """
+    path = folder / "remarks.json"
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf8"))
+    remarks = found.get("remarks") if isinstance(found, dict) else None
+    if not isinstance(remarks, list) or not all(isinstance(x, str) for x in remarks):
+        raise Head3DError(f'{path} must be {{"images": number, "remarks": [sentence, ...]}}')
+    return remarks if found.get("images") == images else []
+
+
+def _remarks(folder: Path, notes: dict[str, Any]) -> list[str]:
+    """The section "About these weights": whether the run reached its plan, and the remarks."""
+    images, plan = notes.get("images"), notes.get("recipe", {}).get("images")
+    lines = []
+    if images is not None and plan and images < plan:
+        lines = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."]
+    lines += remarks_of(folder, images)
+    return ["## About these weights", "", *(f"* {x}" for x in lines), ""] if lines else []
+
+
 def _measured(name: str, evaluation: dict[str, Any]) -> str:
     if not evaluation:
         return f"Nothing was measured on these weights yet: run `python -m head3d_core evaluate {name}`."
@@ -252,6 +277,7 @@ def card(name: str, sources: Sources) -> str:
         "    import head3d_core as h3d",
         f'    G = h3d.load_generator("{name}")',
         "",
+        *_remarks(folder, notes),
         "## Training",
         "",
         *_table(("", ""), facts),

@@ -20,12 +20,15 @@ from head3d_core.tables import (
     figure_5,
     figure_8,
     load_records,
+    sample_counts,
     table_2,
     table_3,
 )
 
 PAGE = RESULTS / "tables.md"
 README = files.DATA.parent / "README.md"
+ENOUGH = 1000
+"""A row of fewer samples is called a trial row."""
 PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
     "table 2": ("Table 2: generators", table_2),
     "table 3": ("Table 3: losses", table_3),
@@ -44,6 +47,13 @@ def tables_page(records: Records | None = None) -> str:
         "Made by `make tables` from the JSON files beside this page; edits are overwritten. Notebook 10 explains the "
         "columns. Brackets hold 95 % intervals.",
     ]
+    trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
+    if trials:
+        parts.append(
+            f"**Trial rows**, measured on fewer than {ENOUGH:,} samples, to be measured again on weights that trained "
+            f"for longer: {', '.join(trials)}. Column N says how many samples a row has, `images` how many real "
+            "images its training saw. What they lack and why is under `missing` in each JSON file."
+        )
     for heading, make in PARTS.values():
         parts += [f"## {heading}", make(records)]
     missing = [row for row in NAMES if row not in records]

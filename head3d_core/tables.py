@@ -100,7 +100,8 @@ def share(found: Mapping[str, Any] | None) -> str:
 
 def kernel_name(record: Record) -> str:
     """ "KD-EffLite0 x100", or "KID x100": whatever the record was measured with."""
-    return next(k for k in record["distance"]["front"] if k.endswith(" x100"))
+    sides = record["distance"].values()
+    return next(k for found in sides for k in found if k.endswith(" x100"))
 
 
 def kernel(record: Record, side: str = "front") -> Mapping[str, Any] | None:
@@ -141,6 +142,20 @@ IDENTITY: tuple[Column, ...] = (
 CLOSED: Column = ("closed", lambda r: "–" if "closed" not in r else f"{100 * r['closed']['value']:.1f} %")
 
 
+def sample_counts(record: Record) -> tuple[int, int]:
+    """How many samples (or real pictures, if fewer) are behind the distances, and behind the detector's rates."""
+    sides = record["distance"].values()
+    front = record["detector"]["front"]
+    return max(found[kernel_name(record)]["count"] for found in sides), front["count"] if front else 0
+
+
+def _samples(record: Record) -> str:
+    return " / ".join(f"{n:,}" for n in sample_counts(record))
+
+
+SAMPLES: Column = ("N: KD / detector", _samples)
+
+
 def repetitions(row: str, records: Records) -> list[str]:
     """Names of the recorded repetitions of a row."""
     return sorted(name for name in records if name.startswith(f"{row}-seed"))
@@ -170,27 +185,35 @@ def table(rows: Sequence[str], records: Records, columns: Sequence[Column], pape
 def table_2(records: Records | None = None) -> str:
     """Table 2: the teacher, the baselines and Head3D, with what the paper does not print."""
     records = load_records() if records is None else records
-    columns = (*DISTANCES, ("FD front", _frechet), *DETECTOR, CLOSED, ("images / GPU", _training))
+    columns = (*DISTANCES, ("FD front", _frechet), *DETECTOR, CLOSED, ("images / GPU", _training), SAMPLES)
     return table(TABLE_2, records, columns, load_paper()["table 2"])
 
 
 def table_3(records: Records | None = None) -> str:
     """Table 3: what each loss buys."""
     records = load_records() if records is None else records
-    columns = (*DISTANCES, *IDENTITY, DETECTOR[1], ("images / GPU", _training))
+    columns = (*DISTANCES, *IDENTITY, DETECTOR[1], ("images / GPU", _training), SAMPLES)
     return table(TABLE_3, records, columns, load_paper()["table 3"])
 
 
 def figure_8(records: Records | None = None) -> str:
     """Fig. 8 in numbers: planes and discriminators."""
     records = load_records() if records is None else records
-    return table(FIGURE_8, records, (*DISTANCES, *DETECTOR, *IDENTITY, CLOSED), {})
+    return table(
+        FIGURE_8,
+        records,
+        (*DISTANCES, *DETECTOR, *IDENTITY, CLOSED, ("images / GPU", _training), SAMPLES),
+        {},
+    )
 
 
 def figure_5(records: Records | None = None) -> str:
     """E7 in numbers: hats and glasses of the teacher that the same z keeps."""
     records = load_records() if records is None else records
     found = records.get("head3d", {}).get("worn")
+    left_out = records.get("head3d", {}).get("missing", {}).get("hats and glasses")
+    if left_out:
+        return f"Hats and glasses: left out of this record, {left_out}."
     if not found:
         return f"Hats and glasses: {NOT_YET} (`{command_of('head3d')}`)."
     lines = [

@@ -14,7 +14,16 @@ def test_nothing_recorded() -> None:
 def test_good_weights_meet_all() -> None:
     rows = {"face": record(1.0), "head": record(2.0, back=1.0), "head3d": record(1.5, back=1.2)}
     text = expectations_table(rows)
-    assert text.count("| met |") == len(EXPECTATIONS)
+    assert text.count("| met") == len(EXPECTATIONS)
+
+
+def test_a_verdict_shows_its_interval_and_how_many_samples() -> None:
+    rows = {"face": record(1.0)}
+    rows["face"]["detector"]["front"] = rate(64, 64) | {"low": 0.943, "high": 1.0}
+    assert (
+        "| ≥ 97 % | 100 % [94.3 %, 100 %] | 64 | met, but the interval spans the limit |"
+        in expectations_table(rows)
+    )
 
 
 def test_each_can_fail() -> None:

@@ -114,6 +114,25 @@ def test_weights_that_do_not_say_what_they_are(
     assert "error:" in capsys.readouterr().out
 
 
+def test_remarks_belong_to_their_weights(sources: model_cards.Sources) -> None:
+    path = sources.weights / "head3d" / "remarks.json"
+    assert "About these weights" not in model_cards.card("head3d", sources)
+    path.write_text(json.dumps({"images": 1234, "remarks": ["Noses are long."]}))
+    assert "## About these weights\n\n* Noses are long.\n" in model_cards.card("head3d", sources)
+    path.write_text(json.dumps({"images": 99, "remarks": ["Noses are long."]}))
+    assert "Noses" not in model_cards.card("head3d", sources), "remarks on other weights"
+    path.write_text(json.dumps(["Noses are long."]))
+    with pytest.raises(Head3DError, match=r"remarks.json must be"):
+        model_cards.card("head3d", sources)
+
+
+def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
+    notes = {"images": 50, "recipe": {"stage": "teacher", "images": 100}}
+    checkpoint.save_generator(Generator(preset("tiny").generator), tmp_path / "face", half=True, notes=notes)
+    text = model_cards.card("face", model_cards.Sources(tmp_path, tmp_path))
+    assert "**Trial weights**: 50 of the 100 images" in text
+
+
 def test_bundled_cards_are_in_step_with_the_records() -> None:
     for header in model_cards.Sources.weights.glob("*/generator.json"):
         path = header.parent / "README.md"

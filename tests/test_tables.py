@@ -101,6 +101,19 @@ def test_a_recorded_row_shows_its_numbers() -> None:
     assert len(widths) == 1, "every line has as many cells"
 
 
+def test_every_row_says_how_many_samples_it_has() -> None:
+    few = record(1.0)
+    few["detector"]["front"] = rate(60, 64)
+    for text in (tables.table_2({"head3d": few}), tables.figure_8({"head3d": few})):
+        line = next(x for x in text.splitlines() if "Head3D" in x)
+        assert line.endswith("| 200,000 / 12 min | 1,000 / 64 |")
+    real = record(1.0)
+    del real["distance"]["front"]
+    assert "| real pictures | – | – | – | 1.000 [" in tables.table_2({"real": real})
+    lost = record(1.0) | {"missing": {"hats and glasses": "no training pictures"}}
+    assert "no training pictures" in tables.figure_5({"head3d": lost})
+
+
 def test_a_second_seed_stands_below_its_row() -> None:
     rows = {"head3d": record(1.0), "head3d-seed1": record(1.1), "dft": record(3.0)}
     lines = tables.table_2(rows).splitlines()
