@@ -16,6 +16,7 @@ from test_sampling import HOW, model, reference
 from head3d_core import checkpoint, evaluate, evaluation_pictures, snapshots
 from head3d_core.errors import Head3DError
 from head3d_core.evaluate import EvaluateArgs, evaluate_weights
+from head3d_core.evaluation_figures import set_distance
 from head3d_core.identity_net import Encoder
 from head3d_core.references import Reference
 
@@ -123,6 +124,22 @@ def test_a_missing_teacher_is_said(place: Path) -> None:
     assert "nobody" in record["missing"]["same z"]
     assert "identity" not in record
     assert "not measured" in evaluate.summary(record)
+
+
+def test_no_frechet_distance_of_fewer_pictures_than_features() -> None:
+    generator = torch.Generator().manual_seed(1)
+    many, few = (torch.rand(n, 6, generator=generator) for n in (40, 12))
+    assert any(k.startswith("FD") for k in set_distance(many, many, stub(), 20))
+    narrow = set_distance(many.repeat(1, 3), few.repeat(1, 3), stub(), 20)
+    assert not any(k.startswith("FD") for k in narrow)
+    assert "more pictures of each than features (18), got 40 and 12" in narrow["Fréchet distance left out"]
+
+
+def test_what_needs_training_pictures_says_why_it_is_missing(place: Path) -> None:
+    args = arguments(place, str(place / "head3d"))
+    args = dataclasses.replace(args, wanted=dataclasses.replace(args.wanted, training=0))
+    record = evaluate_weights(args, say=lambda _: None)
+    assert set(record["missing"]) >= {"nearest training people", "hats and glasses"}
 
 
 def test_a_runs_folder(tmp_path: Path) -> None:
