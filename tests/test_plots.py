@@ -93,3 +93,25 @@ def test_orbit_viewer_shows_what_its_function_draws() -> None:
     assert box.picture.value == widgets.to_png(draw(math.pi / 2, 0), 16)
     box.pitch.value = -30
     assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
+
+
+def test_heavy_pictures_are_stored_in_256_colours_and_light_ones_as_they_are() -> None:
+    import io
+
+    from PIL import Image
+
+    def png(side: int) -> bytes:
+        noise = np.random.default_rng(0).normal(0, 12, (side, side, 3))
+        ramp = np.linspace(0, 255, side)[:, None, None] + noise
+        buffer = io.BytesIO()
+        Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    light, heavy = png(64), png(256)
+    assert plots.lighter(light) is light
+    small = plots.lighter(heavy)
+    assert len(small) < 0.5 * len(heavy)
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (heavy, small)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 12
