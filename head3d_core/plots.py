@@ -44,7 +44,7 @@ def show(figure: Any, alt: str) -> None:
 
 
 def lighter(png: bytes, limit: int = 60_000) -> bytes:
-    """A PNG of more than `limit` bytes in the 256 colours that suit it best: a third of the size, and no visible loss."""
+    """A PNG of more than `limit` bytes in the 256 colours that suit it best, at a third of the size."""
     if len(png) <= limit:
         return png
     from PIL import Image
