@@ -154,7 +154,7 @@ def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
     there = [row for row in rows if row in records and records[row].get("by_yaw")]
     if not there:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
     for k, row in enumerate(there):
         steps, name = records[row]["by_yaw"], kernel_name(records[row])
         at = [(s["low"] + s["high"]) / 2 for s in steps]
@@ -172,7 +172,7 @@ def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
     titles = ("KD × 100 to real people", "a face is found", "cosine to the own front")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="|yaw|, degrees", xticks=range(0, 181, 45))
-    axes[-1].legend()
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
