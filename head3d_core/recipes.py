@@ -30,7 +30,7 @@ class Domain:
     """"front", "back" or "all"; the metrics in the log carry it."""
     sources: tuple[Source, ...]
     """Real images it sees. "heads_back": those with |yaw| above the split angle; "heads_side" adds the views
-    between the face set's widest yaw and the split."""
+    from the side, which neither the face set (beyond its widest yaw) nor L_rgb and L_lpips (beyond τ) reach."""
     start: Start
     """Whose discriminator it starts from (4.1: D_front from the face D, D_back from the fine-tuned head D)."""
     gamma: float
@@ -157,7 +157,8 @@ class Recipe:
 
     def compares_pictures(self, domain: int) -> bool:
         """Whether L_rgb and L_lpips can act on views of `domain`: never on back views that all lie outside τ."""
-        only_back = set(self.domains[domain].sources) == {"heads_back"} and self.split_angle >= self.tau
+        sources = set(self.domains[domain].sources)
+        only_back = sources <= {"heads_back", "heads_side"} and self.split_angle >= self.tau
         return bool(self.losses.rgb or self.losses.lpips) and not only_back
 
     def domain_at(self, step: int) -> int:

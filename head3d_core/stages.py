@@ -59,6 +59,8 @@ class TrainArgs:
     """Global batch; default: the recipe's."""
     gan_back: float | None = None
     """λ_gan_back of Eq. 10 (stage distill); default: the paper's 10."""
+    side_views: bool = False
+    """D_back also judges side views of the head set, which no one sees otherwise (stage distill)."""
     width: float = 1.0
     """Generator channels, as a multiple of the preset's (the check of width; weights of other widths don't mix)."""
     axes: str | None = None
@@ -248,9 +250,8 @@ def make_pools(
             return heads
         yaw = yaw_pitch(heads[1].cpu())[0].abs()
         widest = float(yaw_pitch(faces[1].cpu())[0].abs().max())
-        chosen = (yaw > (how.split_angle if source == "heads_back" else min(widest, how.split_angle))).to(
-            heads[0].device
-        )
+        side = min(max(widest, how.tau), how.split_angle)
+        chosen = (yaw > (how.split_angle if source == "heads_back" else side)).to(heads[0].device)
         if not bool(chosen.any()):
             raise Head3DError(
                 f"the head set has no view beyond {math.degrees(how.split_angle):.0f}° of yaw: render it all around"

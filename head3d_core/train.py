@@ -268,13 +268,15 @@ def resolve(args: TrainArgs) -> tuple[Preset, Recipe]:
             f"row {args.row!r} is not trained: evaluate the head generator with the teacher's F_xy put in"
         )
     changes: dict[str, Any] = {k: v for k in ("images", "batch") if (v := getattr(args, k)) is not None}
-    if args.gan_back is not None:
+    of_back: dict[str, Any] = {} if args.gan_back is None else {"weight": args.gan_back}
+    if args.side_views:
+        of_back["sources"] = ("heads_side",)
+    if of_back:
         if all(d.name != "back" for d in how.domains):
-            raise Head3DError(
-                f"gan_back needs a discriminator of backs, and {args.row or args.stage} has none"
-            )
+            name = "side_views" if args.side_views else "gan_back"
+            raise Head3DError(f"{name} needs a discriminator of backs, and {args.row or args.stage} has none")
         changes["domains"] = tuple(
-            dataclasses.replace(d, weight=args.gan_back) if d.name == "back" else d for d in how.domains
+            dataclasses.replace(d, **of_back) if d.name == "back" else d for d in how.domains
         )
     return scale, dataclasses.replace(how, **changes)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import training_toys as toys
 
-from head3d_core import distill
+from head3d_core import cameras, distill
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import Phase
 from head3d_core.errors import Head3DError
@@ -50,11 +50,15 @@ def test_leaving_out_pictures_from_behind_changes_no_gradient(monkeypatch: pytes
         torch.testing.assert_close(value, full[name], rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_views_from_the_side_are_compared() -> None:
+def test_only_views_within_tau_are_compared() -> None:
     how = toys.toy_recipe("distill")
     assert [how.compares_pictures(k) for k in (0, 1)] == [True, False]
     side = dataclasses.replace(how.domains[1], sources=("heads_side",))
-    assert dataclasses.replace(how, domains=(how.domains[0], side)).compares_pictures(1)
+    wide = dataclasses.replace(how, domains=(how.domains[0], side))
+    assert not wide.compares_pictures(1)
+    yaw = cameras.yaw_pitch(toys.engine(wide).pools[1].cameras)[0].abs()
+    assert yaw.min() > how.tau
+    assert yaw.min() < how.split_angle
     assert dataclasses.replace(how, tau=2.0).compares_pictures(1)
     assert not dataclasses.replace(how, losses=LossWeights(kd=1.0)).compares_pictures(0)
 

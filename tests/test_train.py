@@ -112,6 +112,11 @@ def test_the_weight_of_backs_can_be_tuned() -> None:
         return [d.weight for d in train.resolve(args)[1].domains]
 
     assert (weights(), weights(gan_back=2.0), weights(gan_back=0.0)) == ([1, 10], [1, 2], [1, 0])
+    args = TrainArgs("distill", "synth:faces:8", Path("run"), side_views=True, gan_back=1.0)
+    back = train.resolve(args)[1].domains[1]
+    assert (back.sources, back.weight) == (("heads_side",), 1)
+    with pytest.raises(Head3DError, match="side_views needs a discriminator of backs"):
+        weights(row="single-d", side_views=True)
     with pytest.raises(Head3DError, match="gan_back needs a discriminator of backs, and single-d has none"):
         weights(gan_back=2.0, row="single-d")
 
