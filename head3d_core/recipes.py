@@ -249,9 +249,14 @@ CLASSROOM: dict[Stage, Recipe] = {
     ),
     "distill": dataclasses.replace(
         DISTILL,
-        domains=(DISTILL.domains[0], dataclasses.replace(DISTILL.domains[1], gamma=5.0)),
+        domains=(DISTILL.domains[0], dataclasses.replace(DISTILL.domains[1], gamma=5.0, weight=1.0)),
         images=200_000,
-        notes=(_SHORT, _QUARTER + "; γ = 1 for D_front as the teacher's own"),
+        notes=(
+            _SHORT,
+            _QUARTER + "; γ = 1 for D_front as the teacher's own",
+            "λ_gan_back = 1 for the paper's 10: here the back's gradient is about as large as all others together "
+            "before its weight (data/results/LOG.md); `--gan-back 10` gives the paper's",
+        ),
     ),
 }
 """256², one GPU, minutes."""

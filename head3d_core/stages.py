@@ -58,7 +58,7 @@ class TrainArgs:
     batch: int | None = None
     """Global batch; default: the recipe's."""
     gan_back: float | None = None
-    """λ_gan_back of Eq. 10 (stage distill); default: the paper's 10."""
+    """λ_gan_back of Eq. 10 (stage distill); default: the recipe's (the paper's 10; 1 at `classroom`)."""
     side_views: bool = False
     """D_back also judges side views of the head set, which no one sees otherwise (stage distill)."""
     width: float = 1.0

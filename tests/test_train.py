@@ -111,7 +111,8 @@ def test_the_weight_of_backs_can_be_tuned() -> None:
         args = TrainArgs("distill", "synth:faces:8", Path("run"), **changed)  # type: ignore[arg-type]
         return [d.weight for d in train.resolve(args)[1].domains]
 
-    assert (weights(), weights(gan_back=2.0), weights(gan_back=0.0)) == ([1, 10], [1, 2], [1, 0])
+    assert (weights(preset="paper"), weights(preset="classroom")) == ([1, 10], [1, 1])
+    assert (weights(gan_back=2.0), weights(gan_back=0.0)) == ([1, 2], [1, 0])
     args = TrainArgs("distill", "synth:faces:8", Path("run"), side_views=True, gan_back=1.0)
     back = train.resolve(args)[1].domains[1]
     assert (back.sources, back.weight) == (("heads_side",), 1)
