@@ -20,6 +20,7 @@ from head3d_core.config import RenderOptions
 from head3d_core.errors import Head3DError
 from head3d_core.files import atomic
 from head3d_core.generator import Generator
+from head3d_core.manifold import part_sheets
 from head3d_core.volume import render_rays
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """Quadric decimation to at most `faces` triangles (fast-simplification)."""
+    """Quadric decimation to at most `faces` triangles (fast-simplification); sheets that it makes touch are parted."""
     import fast_simplification
     import trimesh
 
@@ -176,7 +177,7 @@ def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     vertices, triangles = fast_simplification.simplify(
         np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32), target_count=faces
     )
-    return trimesh.Trimesh(vertices, triangles, process=True)
+    return part_sheets(trimesh.Trimesh(vertices, triangles, process=True))
 
 
 def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 2e-3) -> Tensor:

@@ -18,7 +18,7 @@ LAYERS = {
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
     4: "surfaces geometry latent walks inversion one_view records texture export fits engine engine_parts "
-    "stages metric_snapshots train distill analysis metrics mesh prepare detect detector_rates turntables "
+    "stages metric_snapshots train distill analysis metrics manifold mesh prepare detect detector_rates turntables "
     "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric "
     "parametric_pictures features verification completeness cross_check identity_data identity_train "
     "generate convert references sampling worn evaluate evaluation_figures evaluation_pictures tables "
