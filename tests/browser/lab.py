@@ -47,7 +47,7 @@ SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 TOKEN = "browser-test"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 RUN_SECONDS = 240.0
 
 DRAWN_PIXELS = """image => {
@@ -151,9 +151,11 @@ class Notebook:
 
     def __init__(self, page: Any, address: str, folder: Path, name: str) -> None:
         self.page, self.name = page, name
-        source = ROOT / "notebooks" / name
-        without_outputs(source if source.is_file() else folder / name, folder / name)
-        page.goto(f"{address}/lab/tree/{name}?token={TOKEN}&reset")
+        source, copy = ROOT / "notebooks" / name, folder / name
+        while source.is_file() and copy.exists():  # the session of an earlier copy still knows what was in it
+            copy = copy.with_stem(f"{copy.stem}_again")
+        without_outputs(source if source.is_file() else copy, copy)
+        page.goto(f"{address}/lab/tree/{copy.name}?token={TOKEN}&reset")
         page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=START_SECONDS * 1000)
         page.wait_for_selector(
             ".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=START_SECONDS * 1000
@@ -165,15 +167,23 @@ class Notebook:
 
     def run_all(self) -> None:
         """Run > Run All Cells, from the menu; returns when every code cell carries its number."""
+        from playwright.sync_api import Error as PlaywrightError
+
         prompts = self.panel.locator(".jp-CodeCell .jp-InputPrompt")
         errors = self.panel.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
 
         def begun() -> bool:
-            for dialog in self.page.locator("dialog.jp-Dialog").all():  # a slow start makes JupyterLab ask
+            # A slow start makes JupyterLab ask for a kernel; meanwhile clicks on the menu are lost.
+            asking = self.page.locator("dialog.jp-Dialog").all()
+            for dialog in asking:
                 print("JupyterLab asks:", dialog.inner_text())
                 dialog.locator("button.jp-mod-accept").click()
-            self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-            self.page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+            if not asking:
+                for words, kind in (("Run", "MenuBar"), ("Run All Cells", "Menu")):
+                    try:
+                        self.page.locator(f".lm-{kind}-itemLabel", has_text=words).first.click(timeout=5000)
+                    except PlaywrightError as error:  # the question came up just now and lies over the menu
+                        print("not clicked:", words, str(error)[:200])
             self.page.wait_for_timeout(5000)
             return any(text.strip("[]: \n") for text in prompts.all_inner_texts())
 
@@ -181,7 +191,9 @@ class Notebook:
             assert errors.count() == 0, errors.first.inner_text()
             return all(text.strip("[]: \n").isdigit() for text in prompts.all_inner_texts())
 
-        until(begun, 60, f"{self.name} begins to run")  # a click before the kernel is there does nothing
+        until(
+            begun, START_SECONDS, f"{self.name} begins to run"
+        )  # a click before the kernel is there does nothing
         until(done, RUN_SECONDS, f"{self.name} has run")
 
     def output_of(self, words: str) -> Any:
