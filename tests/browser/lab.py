@@ -173,7 +173,7 @@ class Notebook:
         errors = self.panel.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
 
         def begun() -> bool:
-            # A slow start makes JupyterLab ask for a kernel; meanwhile clicks on the menu are lost.
+            # A click before the kernel is there does nothing; after a slow start JupyterLab asks, over the menu.
             asking = self.page.locator("dialog.jp-Dialog").all()
             for dialog in asking:
                 print("JupyterLab asks:", dialog.inner_text())
@@ -191,9 +191,7 @@ class Notebook:
             assert errors.count() == 0, errors.first.inner_text()
             return all(text.strip("[]: \n").isdigit() for text in prompts.all_inner_texts())
 
-        until(
-            begun, START_SECONDS, f"{self.name} begins to run"
-        )  # a click before the kernel is there does nothing
+        until(begun, START_SECONDS, f"{self.name} begins to run")
         until(done, RUN_SECONDS, f"{self.name} has run")
 
     def output_of(self, words: str) -> Any:
