@@ -257,7 +257,16 @@ class Replay:
             return
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with CAPTURE, torch.cuda.graph(self.graph, pool=self.memory, stream=torch.cuda.current_stream()):
+            # thread_local: with several processes NCCL's watchdog asks for events from its own thread meanwhile.
+            with (
+                CAPTURE,
+                torch.cuda.graph(
+                    self.graph,
+                    pool=self.memory,
+                    stream=torch.cuda.current_stream(),
+                    capture_error_mode="thread_local",
+                ),
+            ):
                 self.function()
         self.graph.replay()
 
