@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -375,6 +376,13 @@ class Engine:
         self._events.append(self._stream.record_event())
         if len(self._events) > 8:
             self._events.popleft().synchronize()
+
+    def release_graphs(self) -> None:
+        """Frees the captured phases: NCCL does not shut down while graphs hold its collectives."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.replays.clear()
+        gc.collect()
 
     def _phases(self, domain: int) -> Iterator[Phase]:
         yield Phase.G_MAIN

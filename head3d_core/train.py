@@ -337,6 +337,7 @@ def train(args: TrainArgs) -> Path:
         for number, handler in previous.items():
             signal.signal(number, handler)
         if world.size > 1:
+            engine.release_graphs()
             dist.destroy_process_group()
     return args.out
 
