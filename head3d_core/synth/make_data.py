@@ -10,9 +10,7 @@ every picture they find are not misled); `provenance.json` says how it was made.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from head3d_core import files
 from head3d_core.errors import Head3DError
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -70,15 +69,8 @@ def picture_name(index: int, extension: str) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def render_stream(
