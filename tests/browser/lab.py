@@ -49,6 +49,11 @@ SETTINGS = {
 TOKEN = "browser-test"
 START_SECONDS = 180.0
 RUN_SECONDS = 240.0
+FIRST_IMPORTS = (
+    "import ipykernel.debugger, ipykernel.kernelapp, ipywidgets, jupyterlab.labapp, matplotlib.pyplot, "
+    "matplotlib_inline.backend_inline, plotly.figure_factory, head3d_core.checks, head3d_core.plots"
+)
+"""What the server, a kernel and the first notebook import."""
 
 DRAWN_PIXELS = """image => {
     const canvas = document.createElement('canvas');
@@ -88,6 +93,9 @@ def _answers(url: str) -> bool:
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """A JupyterLab server of this Python on `folder`; yields its address. Its settings are its own, not the user's."""
+    # From a cold disk, as after an installation, these imports take minutes. They are done once before any clock runs:
+    # the clocks of the tests are for the browser, not for the disk. Before the port is chosen, so that it stays free.
+    subprocess.run([sys.executable, "-c", FIRST_IMPORTS], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -140,7 +148,9 @@ def browser() -> Iterator[Any]:
 
     found = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        chromium = playwright.chromium.launch(
+            executable_path=found, args=list(FLAGS), timeout=START_SECONDS * 1000
+        )
         page = chromium.new_page(viewport={"width": 1400, "height": 1000})
         yield page
         chromium.close()
@@ -155,7 +165,7 @@ class Notebook:
         while source.is_file() and copy.exists():  # the session of an earlier copy still knows what was in it
             copy = copy.with_stem(f"{copy.stem}_again")
         without_outputs(source if source.is_file() else copy, copy)
-        page.goto(f"{address}/lab/tree/{copy.name}?token={TOKEN}&reset")
+        page.goto(f"{address}/lab/tree/{copy.name}?token={TOKEN}&reset", timeout=START_SECONDS * 1000)
         page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=START_SECONDS * 1000)
         page.wait_for_selector(
             ".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=START_SECONDS * 1000

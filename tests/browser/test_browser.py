@@ -62,9 +62,11 @@ def opened(jupyter: Jupyter) -> Open:
         if not (lab.ROOT / "notebooks" / name).is_file() and not (jupyter[2] / name).is_file():
             pytest.skip(f"{name} is not written yet")
         if not current or current[0].name != name:
-            current[:] = [lab.Notebook(*jupyter, name)]
-            current[0].run_all()
-            current[0].screenshot("run")
+            current.clear()  # one that fails to run is not there for the next test
+            notebook = lab.Notebook(*jupyter, name)
+            notebook.run_all()
+            notebook.screenshot("run")
+            current.append(notebook)
         return current[0]
 
     return open_notebook
