@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import torch.distributed as dist
 
-from head3d_core import ops
+from head3d_core import ops, records
 from head3d_core.cameras import orbit
 from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions
 from head3d_core.discriminator import Discriminator
@@ -146,15 +145,12 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
         result["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         result["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
         result["estimate_gib"] = round(memory_estimate(setting.preset, setting.batch), 2)
+    engine.release_graphs()
     return result
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """What the figures were measured with."""
-    here = Path(__file__).resolve().parents[2]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
     return {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -163,7 +159,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "native": ops.available(),
         "native_cuda": ops.has_cuda(),
-        "commit": commit.stdout.strip() or None,
+        "commit": records.code_commit(),
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "command": " ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]),
     }
