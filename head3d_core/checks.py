@@ -6,6 +6,7 @@ Each exercise lists its typical wrong answers as code; the same list is what the
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Exercise:
     cases: list[tuple[Any, ...]]
     mistakes: list[Mistake] = field(default_factory=list)
     tolerance: float = 1e-4
+    keeps_inputs: bool = False
+    """The exercise asks to leave its inputs as they are."""
 
     def __call__(self, answer: Answer) -> None:
         """Prints the verdict on `answer`; never raises."""
@@ -44,8 +47,9 @@ class Exercise:
     def verdict(self, answer: Answer) -> str:
         """The line that calling the exercise prints."""
         for number, case in enumerate(self.cases, 1):
+            given = [_copy(a) for a in case]
             try:
-                result = answer(*[_copy(a) for a in case])
+                result = answer(*given)
             except NotImplementedError:
                 return "○ not attempted"
             except Exception as error:  # whatever the reader's code raises becomes the verdict
@@ -55,6 +59,8 @@ class Exercise:
             problem = self._difference(result, self.truth(*case))
             if problem:
                 return f"✗ {self._recognise(answer) or f'case {number}: {problem}'}"
+            if self.keeps_inputs and not all(map(_same, given, case)):
+                return f"✗ case {number}: the result is right, but the input was changed: work on a copy"
         return f"✓ correct on {len(self.cases)} cases"
 
     def _difference(self, result: Any, truth: Any) -> str:
@@ -73,13 +79,35 @@ class Exercise:
 
     def _recognise(self, answer: Answer) -> str:
         for mistake in self.mistakes:
-            if all(not self._difference(answer(*c), mistake.answer(*c)) for c in self.cases):
+            try:
+                alike = all(
+                    not self._difference(_call(answer, c), _call(mistake.answer, c)) for c in self.cases
+                )
+            except Exception:  # the reader's code fails on a later case: then it is no mistake that we know
+                continue
+            if alike:
                 return mistake.hint
         return ""
 
 
 def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copy, value))
+    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
+
+
+def _same(value: Any, before: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) == len(before) and all(map(_same, value, before))
+    if isinstance(value, Tensor):
+        return value.shape == before.shape and bool(((value == before) | (value != value)).all())
+    return True
+
+
+def _call(answer: Answer, case: tuple[Any, ...]) -> Any:
+    return answer(
+        *[_copy(a) for a in case]
+    )  # copies: whatever it does to them, the next call sees the case as it was
 
 
 def _vector(*values: float) -> Tensor:

@@ -46,6 +46,7 @@ exchange_plane = Exercise(
             lambda a, b, k: (_exchange(a, b, k) + a) / 2, "half of plane k is still that of ID 1: replace it"
         ),
     ],
+    keeps_inputs=True,
 )
 
 

@@ -176,6 +176,7 @@ swap_plane = Exercise(
         ),
         Mistake(lambda h, f, k: h, "nothing was exchanged"),
     ],
+    keeps_inputs=True,
 )
 
 

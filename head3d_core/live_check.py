@@ -31,6 +31,10 @@ from head3d_core.sampling import Model
 COUNT = 200
 RECORD = files.DATA / "results" / "live_check.json"
 REAL = files.DATA / "results" / "live_check_real.npz"
+FEW = 50
+"""Samples that are enough to find wrong weights out."""
+RECORD_OF_FEW = RECORD.with_name(f"live_check_{FEW}.json")
+"""`live-check --write --count 50 --record data/results/live_check_50.json`."""
 RELATIVE, ABSOLUTE = 0.02, 0.02
 """A distance (times 100) may differ by this share of itself plus this much: GPU and CPU round differently."""
 MEANS = 32
@@ -161,7 +165,7 @@ def write_record(G: Generator, args: LiveCheckArgs, real: tuple[Tensor, Tensor] 
         "features": "EffLite0",
         "device": str(G.device.type),
         "date": date.today().isoformat(),
-        "command": f"python -m head3d_core live-check --weights {args.weights} --write",
+        "command": f"python -m head3d_core live-check --weights {args.weights} --count {args.count} --write",
     }
     with files.atomic(args.record) as temporary:
         temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf8")

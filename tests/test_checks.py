@@ -71,3 +71,38 @@ def test_the_readers_inputs_are_copies() -> None:
 
     assert exercise.verdict(careless).startswith("✓")
     assert torch.equal(exercise.cases[0][0], torch.zeros(2))
+
+
+def test_cases_survive_answers_that_change_them() -> None:
+    """A wrong answer that writes into its input must not change what the next answer is compared with."""
+    exercise = EXERCISES["checks_swap.exchange_plane"]
+    right = exercise.verdict(exercise.truth)
+
+    def overwrites(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
+        a[:] = b
+        return a
+
+    assert exercise.verdict(overwrites).startswith("✗")
+    assert exercise.verdict(lambda a, *_: a).startswith("✗")
+    assert exercise.verdict(exercise.truth) == right
+
+
+def test_a_right_result_that_changes_its_input_is_told() -> None:
+    exercise = EXERCISES["checks_swap.exchange_plane"]
+
+    def in_place(a: torch.Tensor, *rest: Any) -> torch.Tensor:
+        a.copy_(exercise.truth(a.clone(), *rest))
+        return a
+
+    assert "the input was changed" in exercise.verdict(in_place)
+
+
+def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
+    wrong = camera_position.mistakes[0].answer
+
+    def fails_later(yaw: float, pitch: float, radius: float) -> Any:
+        if pitch:
+            raise KeyError(1)
+        return wrong(yaw, pitch, radius)
+
+    assert camera_position.verdict(fails_later).startswith("✗ case")
