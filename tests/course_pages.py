@@ -4,6 +4,7 @@
     python tests/course_pages.py --check   # only say what is; exit status 1 if anything is
 
 - `notebooks/recall.md` is written whole: headings, code and closing questions of all notebooks, nothing else.
+- The run times in the syllabus (`notebooks/README.md`) come from `data/results/notebook_seconds.json`.
 - In `training_guide.md` the tables between `<!-- begin NAME -->` and `<!-- end NAME -->` come from `data/results/` and
   from the recipes.
 - In `paper_map.md` the status of a row that names a record says whether that record is there.
@@ -155,11 +156,53 @@ def recipes() -> str:
     return table(["preset", "stage", "γ of each D", "batch", "rate G / D", "images", "augmentation"], rows)
 
 
+LIVE = {
+    "00": ("checks of the machine", "–"),
+    "01": ("everything", "–"),
+    "02": ("everything, on two toy heads", "–"),
+    "03": ("both paths at small sizes", "times and memory, CPU and GPU"),
+    "04": ("shipped pictures, cameras and light", "–"),
+    "05": ("layers by hand; a `tiny` generator trained for some steps", "the teacher's run"),
+    "06": ("swaps between a few identities; the widget", "Table 1 over more pairs"),
+    "07": ("samples of both generators; a plane exchanged", "the head generator's run"),
+    "08": ("each loss; all three stages at `tiny`", "Head3D's run"),
+    "09": ("losses and schedule; backs of Head3D", "curves of two judges and of one; weights of D_back"),
+    "10": ("metrics on toys and pictures; 200 samples of Head3D", "the tables; parametric heads"),
+    "11": ("–", "Table 3"),
+    "12": ("density grid, surface, export", "error to true heads; closedness"),
+    "13": ("walks, mixing, directions; one inversion", "bend over more pairs; inversions"),
+}
+"""What happens live in each notebook, and what it reads from a record."""
+
+
+def times() -> str:
+    """Run times of the notebooks with and without the extension, and what is live in each."""
+    found = _record("notebook_seconds")
+
+    rows = [
+        [
+            name[:2],
+            *(f"{found[kind]['seconds'][name]:.0f} s" for kind in ("extension", "without")),
+            *LIVE[name[:2]],
+        ]
+        for name in sorted(found["extension"]["seconds"])
+    ]
+    totals = [sum(kept["seconds"].values()) / 60 for kept in (found["extension"], found["without"])]
+    rows.append(["all", *(f"{minutes:.0f} min" for minutes in totals), "", ""])
+    about = found["extension"]["provenance"]
+    return (
+        table(["", "with the extension", "without", "live", "from a record"], rows)
+        + f"\n\nMeasured by `{about['command']}` on {about['cores']} cores of an {about['device']}, "
+        + f"{about['date'][:10]}, torch {about['torch'].split('+')[0]}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "memory": memory_estimates,
     "runs": runs,
     "recipes": recipes,
+    "times": times,
 }
 
 
@@ -221,6 +264,8 @@ PAGES = ("glossary.md", "paper_map.md", "instructor.md", "training_guide.md")
 def fresh_pages() -> dict[Path, str]:
     """Every page as it should be."""
     pages = {NOTEBOOKS / "recall.md": recall()}
+    syllabus = NOTEBOOKS / "README.md"
+    pages[syllabus] = with_tables(syllabus.read_text(encoding="utf8"))
     for name in PAGES:
         path = NOTEBOOKS / name
         text = linked(with_tables(path.read_text(encoding="utf8")))

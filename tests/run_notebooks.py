@@ -3,6 +3,7 @@
     python tests/run_notebooks.py              # all of them
     python tests/run_notebooks.py 02 06        # those whose names start so
     python tests/run_notebooks.py --in-place   # store the outputs in notebooks/ (what gets committed)
+    python tests/run_notebooks.py --record     # keep the run times for the syllabus (then make pages)
 
 The exit status is 1 if any cell failed; the others still run.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out" / "notebooks"
+SECONDS = ROOT / "data" / "results" / "notebook_seconds.json"
 
 
 def chosen(prefixes: list[str]) -> list[Path]:
@@ -79,12 +81,26 @@ def write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def record(seconds: dict[str, float]) -> None:
+    """Keep run times and what they were measured on: with the extension, or without where it is missing or off."""
+    from head3d_core import ops, records
+
+    kept = json.loads(SECONDS.read_text(encoding="utf8")) if SECONDS.is_file() else {}
+    entry = kept.setdefault("extension" if ops.available() else "without", {})
+    hidden = "" if ops.available() else "HEAD3D_DISABLE_NATIVE=1 "
+    entry["provenance"] = records.provenance(f"{hidden}python tests/run_notebooks.py --record")
+    entry["provenance"]["cores"] = len(os.sched_getaffinity(0))
+    entry["seconds"] = dict(sorted({**entry.get("seconds", {}), **seconds}.items()))
+    write(SECONDS, json.dumps(kept, indent=1) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("prefixes", nargs="*", metavar="NN", help="run those only")
     parser.add_argument("--in-place", action="store_true", help="also store the outputs in notebooks/")
+    parser.add_argument("--record", action="store_true", help="keep the run times in data/results/")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one cell (default 900)")
     args = parser.parse_args()
 
@@ -103,6 +119,8 @@ def main() -> int:
             failures += 1
             print("    " + "\n    ".join(error.splitlines()[-12:]), flush=True)
     write(OUT / "seconds.json", json.dumps(seconds, indent=2) + "\n")
+    if args.record and not failures:
+        record(seconds)
     print(f"{len(paths) - failures} of {len(paths)} notebooks ran; copies in {OUT.relative_to(ROOT)}.")
     return 1 if failures else 0
 

@@ -92,6 +92,15 @@ def test_syllabus_links_every_page() -> None:
         assert f"]({name})" in read("README.md"), f"{name} is not linked from notebooks/README.md"
 
 
+def test_syllabus_has_the_time_of_every_notebook() -> None:
+    """Measured, with and without the extension, and within the three minutes that the syllabus promises."""
+    kept = json.loads((ROOT / "data" / "results" / "notebook_seconds.json").read_text(encoding="utf8"))
+    for kind in ("extension", "without"):
+        seconds = kept[kind]["seconds"]
+        assert set(seconds) == {p.stem for p in pages.notebooks()}, "run tests/run_notebooks.py --record"
+        assert max(seconds.values()) <= 180
+
+
 @pytest.mark.parametrize("name", ["glossary.md", "paper_map.md"])
 def test_places_exist(name: str) -> None:
     """ "02 §4" means that notebook 02 has a section 4; notebooks that are planned are named without a section."""

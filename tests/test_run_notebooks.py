@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
     monkeypatch.setattr(run_notebooks, "ROOT", tmp_path)
     monkeypatch.setattr(run_notebooks, "OUT", tmp_path / "out" / "notebooks")
+    monkeypatch.setattr(run_notebooks, "SECONDS", tmp_path / "data" / "notebook_seconds.json")
     return tmp_path
 
 
@@ -50,3 +52,18 @@ def test_in_place_stores_outputs_and_counts(root: Path, monkeypatch: pytest.Monk
 def test_unknown_prefix_is_one_sentence(root: Path) -> None:
     with pytest.raises(SystemExit, match="no notebook starts with 77; there are 00_works, 01_fails"):
         run_notebooks.chosen(["77"])
+
+
+def test_times_are_kept_beside_earlier_ones(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("head3d_core.ops.available", lambda: True)
+    run_notebooks.record({"00_works": 3.0, "01_fails": 4.0})
+    monkeypatch.setattr(sys, "argv", ["run_notebooks.py", "00", "--record"])
+    assert run_notebooks.main() == 0
+    kept = json.loads(run_notebooks.SECONDS.read_text(encoding="utf8"))["extension"]
+    assert kept["seconds"]["01_fails"] == 4.0
+    assert 0 < kept["seconds"]["00_works"] != 3.0
+    assert kept["provenance"]["cores"] >= 1
+    monkeypatch.setattr(sys, "argv", ["run_notebooks.py", "--record"])
+    before = run_notebooks.SECONDS.read_bytes()
+    assert run_notebooks.main() == 1  # one fails: no times are kept
+    assert run_notebooks.SECONDS.read_bytes() == before
