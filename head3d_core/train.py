@@ -286,6 +286,10 @@ def train(args: TrainArgs) -> Path:
     scale, how = resolve(args)
     if args.precision not in ("bf16", "fp16", "fp32"):
         raise Head3DError(f"precision must be bf16, fp16 or fp32, got {args.precision!r}")
+    if args.keep < 1:
+        raise Head3DError(
+            f"keep counts the snapshots that stay on disk, so it is at least 1, got {args.keep}"
+        )
     world = join_world(args.device)
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -358,6 +358,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
         ("pass --teacher RUN", {"stage": "head", "heads": "heads"}),
         ("needs the head set: pass --heads", {"stage": "head", "teacher": tmp_path / "t"}),
         ("precision must be", {"precision": "int8"}),
+        ("keep counts the snapshots", {"keep": 0}),
     ]
     run("teacher", tmp_path / "t", images=4)
     for match, changes in cases:
