@@ -33,8 +33,10 @@ def check_match(teacher: Generator, student: Generator) -> None:
     """Raises Head3DError, naming the fields, if the two architectures differ."""
     a, b = teacher.config.to_dict(), student.config.to_dict()
     differing = sorted(name for name in a if name != "render" and a[name] != b[name])
-    if a["render"]["axes"] != b["render"]["axes"]:
-        differing.append("render.axes")
+    # Planes in another frame or of another extent are no targets for one another.
+    for name in ("axes", "box_warp"):
+        if a["render"][name] != b["render"][name]:
+            differing.append(f"render.{name}")
     if differing:
         first = differing[0]
         raise Head3DError(

@@ -7,6 +7,7 @@ is where the raw density output (sigma) crosses a level; EG3D's customary level 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,6 +313,27 @@ def _with_linear_colours(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return changed
 
 
+def _with_own_material(mesh: trimesh.Trimesh, stem: str) -> trimesh.Trimesh:
+    """A copy whose texture file is called after `stem`, shown at full brightness; an untextured mesh as it is.
+
+    Two meshes in one folder would otherwise write the same `material_0.png`, and a viewer that honours Kd would
+    darken the texture by trimesh's default of 0.4.
+    """
+    import trimesh
+
+    visual: Any = mesh.visual
+    if visual.kind != "texture":
+        return mesh
+    changed = mesh.copy()
+    changed.vertex_normals = np.asarray(mesh.vertex_normals)  # type: ignore[method-assign]
+    white = [255, 255, 255, 255]
+    material = trimesh.visual.material.SimpleMaterial(
+        image=visual.material.to_simple().image, diffuse=white, name=re.sub(r"\W+", "_", stem)
+    )
+    changed.visual = trimesh.visual.TextureVisuals(uv=visual.uv, material=material)
+    return changed
+
+
 def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
     """Writes GLB, OBJ (with MTL and texture beside it) or binary PLY, whole or not at all.
 
@@ -328,6 +350,7 @@ def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
     if ending == ".obj":
         from trimesh.exchange.obj import export_obj
 
+        mesh = _with_own_material(mesh, path.stem)
         text, extra = export_obj(mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl")
         data = text.encode()
     else:

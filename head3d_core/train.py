@@ -93,13 +93,28 @@ class Run:
                 raise Head3DError(
                     f"{self.out} was trained with another {name} ({meta['preset']}): use its own, or another --out"
                 )
-        if meta["recipe"]["batch"] != self.how.batch or meta["recipe"]["stage"] != self.how.stage:
+        differing = self._changed_since(meta)
+        if differing:
+            name = next(iter(differing))
+            was, now = differing[name]
             raise Head3DError(
-                f"{self.out} holds stage {meta['recipe']['stage']} at batch {meta['recipe']['batch']}, "
-                f"this is {self.how.stage} at {self.how.batch}: use another --out"
+                f"{self.out} was trained with another {', '.join(differing)} ({name} was {was}, is {now}): "
+                "use its own, or another --out"
             )
         self.engine.restore(tensors, meta)
         self.reported_images = self.engine.images_seen
+
+    def _changed_since(self, meta: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Fields in which this run differs from the snapshot's, (then, now).
+
+        The number of images and the rates and R1 weights (the cure for divergence) may change in mid-run.
+        """
+        mine = json.loads(json.dumps({**self.how.to_dict(), "row": self.args.row, "seed": self.args.seed}))
+        then = {**meta["recipe"], "row": meta["row"], "seed": meta["seed"]}
+        for one in (mine, then):
+            one["domains"] = [{k: v for k, v in d.items() if k != "gamma"} for d in one["domains"]]
+        fixed = [k for k in mine if k not in ("images", "lr_g", "lr_d", "warmup_steps", "notes")]
+        return {k: (then[k], mine[k]) for k in sorted(fixed) if k in then and then[k] != mine[k]}
 
     def report(self) -> None:
         """One line of progress with rate and remaining time; checks for divergence."""

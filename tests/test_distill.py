@@ -190,6 +190,10 @@ def test_architectures_must_match() -> None:
     student.config = dataclasses.replace(teacher.config, render=render)
     with pytest.raises(Head3DError, match=r"render\.axes differ"):
         distill.check_match(teacher, student)
+    render = dataclasses.replace(teacher.config.render, box_warp=2 * teacher.config.render.box_warp)
+    student.config = dataclasses.replace(teacher.config, render=render)
+    with pytest.raises(Head3DError, match=r"render\.box_warp differ"):
+        distill.check_match(teacher, student)
     how = toys.toy_recipe("distill")
     engine = toys.engine(toys.toy_recipe("distill", "dft"))
     with pytest.raises(Head3DError, match="needs a teacher"):

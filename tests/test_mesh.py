@@ -107,6 +107,11 @@ def test_texture_agrees_with_vertex_colours(
     assert again.visual.material.baseColorTexture.size == (128, 128)
     files = {mesh.save(textured, tmp_path / "t.obj").suffix} | {p.suffix for p in tmp_path.glob("*")}
     assert {".obj", ".mtl", ".png"} <= files
+    mesh.save(textured, tmp_path / "second one.obj")
+    assert {p.name for p in tmp_path.glob("*.png")} == {"t.png", "second_one.png"}
+    assert "Kd 1.00000000 1.00000000 1.00000000" in (tmp_path / "t.mtl").read_text().splitlines()
+    again = trimesh.load(tmp_path / "second one.obj", force="mesh")
+    assert np.abs(again.visual.to_color().vertex_colors[:, :3] / 255 - shown).mean() < 0.01
 
 
 def test_closed_head_and_open_shell(toy: Generator, ws: torch.Tensor) -> None:

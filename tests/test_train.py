@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -273,6 +274,35 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
     run("teacher", tmp_path / "parts", images=12)
     run("teacher", tmp_path / "parts", images=24, resume=True)
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 5}, "another seed (seed was 0, is 5)"),
+        ({"batch": 8}, "another batch (batch was 4, is 8)"),
+    ],
+)
+def test_resume_refuses_another_run(tmp_path: Path, changes: dict[str, int], named: str) -> None:
+    run("teacher", tmp_path, images=4)
+    before = snapshots.latest(tmp_path)
+    with pytest.raises(Head3DError, match=re.escape(named)):
+        run("teacher", tmp_path, images=16, resume=True, **changes)
+    assert snapshots.latest(tmp_path) == before
+
+
+def test_resume_compares_the_whole_recipe(tmp_path: Path) -> None:
+    run("teacher", tmp_path, images=4)
+    meta = snapshots.load_latest(tmp_path)[1]
+    args = TrainArgs("teacher", "faces", tmp_path, preset="tiny", device="cpu", images=8)
+    how = train.resolve(args)[1]
+    domains = tuple(dataclasses.replace(d, gamma=2 * d.gamma) for d in how.domains)
+    cure = dataclasses.replace(how, lr_g=how.lr_g / 2, domains=domains)
+    other = dataclasses.replace(how, tau=0.1, mirror=not how.mirror)
+    for recipe, expected in ((how, []), (cure, []), (other, ["mirror", "tau"])):
+        same = train.Run.__new__(train.Run)
+        same.args, same.how = args, recipe
+        assert list(same._changed_since(meta)) == expected
 
 
 def test_a_carried_run_goes_on(tmp_path: Path) -> None:
