@@ -7,6 +7,7 @@ sentence on stderr with exit status 2 (the command line) or 1 (what it asked for
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -187,6 +188,18 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
     return parsed, getattr(module, command.function)
 
 
+_REFUSALS = {
+    errno.ENOSPC: "free some space and try again",
+    errno.EDQUOT: "free some space and try again",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENOTDIR: "give a folder where a file stands now",
+    errno.EISDIR: "give the name of a file, not of a folder",
+}
+"""What the system may refuse at any moment, and what the reader can do; anything else is our mistake and shows."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -215,6 +228,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (stays open: Python flushes it at exit)
         return 0
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{place}: {_REFUSALS[error.errno]}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130

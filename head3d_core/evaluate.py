@@ -26,6 +26,7 @@ import torch
 
 from head3d_core import checkpoint, files, identity_net, ops, records, snapshots
 from head3d_core.config import GeneratorConfig
+from head3d_core.devices import usable_device
 from head3d_core.errors import Head3DError
 from head3d_core.evaluation_figures import (
     detected_share,
@@ -129,7 +130,7 @@ def _log_facts(folder: Path) -> dict[str, Any]:
 
 
 def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return str(usable_device(name))
 
 
 def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
@@ -237,6 +238,7 @@ def evaluate_weights(
         Head3DError: no such weights, another resolution than the real pictures', pictures that are not finite, or
             too few of something.
     """
+    _check(args)
     if args.weights == REAL:
         return evaluate_real(args)
     start = time.perf_counter()
@@ -282,6 +284,16 @@ def evaluate_weights(
         args.out, row, model, others, reference, samples, args.sampling, is_teacher, shown
     )
     return _written(record, args, start)
+
+
+def _check(args: EvaluateArgs) -> None:
+    """What would otherwise show only after the work is done."""
+    for name in ("replicates", "batch"):
+        if getattr(args, name) < 1:
+            raise Head3DError(f"{name} must be at least 1, got {getattr(args, name)}")
+    with files.atomic(args.out / ".writable"):
+        pass
+    (args.out / ".writable").unlink()
 
 
 def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from head3d_core import cameras, checkpoint, files, grids, mesh, texture, turntables
+from head3d_core.devices import usable_device
 from head3d_core.errors import Head3DError
 from head3d_core.generate import z_of_seeds
 from head3d_core.generator import Generator
@@ -127,12 +128,7 @@ def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generat
     """
     if not 0 <= seed < 2**32:
         raise Head3DError(f"a seed is a whole number from 0 to {2**32 - 1}, got {seed}")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Head3DError(f"device {device!r} cannot be used ({reason}): give cpu, cuda or cuda:1") from error
+    place = usable_device(device)
     G = checkpoint.load_generator(weights, device=place)
     with torch.no_grad():
         z = z_of_seeds([seed], G.z_dim).to(place)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from head3d_core import cameras, checkpoint, files
 from head3d_core.config import Backend
+from head3d_core.devices import usable_device
 from head3d_core.errors import Head3DError
 
 MOST_SEEDS = 100_000
@@ -97,7 +98,7 @@ def generate(args: GenerateArgs) -> list[Path]:
     seeds = parse_seeds(args.seeds)
     if not args.yaw:
         raise Head3DError("no views: give at least one --yaw, degrees")
-    device = _device(args.device)
+    device = usable_device(args.device)
     G = checkpoint.load_generator(args.weights, device=device)
     views = cameras.orbit(torch.deg2rad(torch.tensor(args.yaw)), math.radians(args.pitch)).to(device)
     written = []
@@ -116,13 +117,3 @@ def run(args: GenerateArgs) -> None:
     """The command: `generate`, and one line on where the pictures are."""
     written = generate(args)
     print(f"{len(written)} pictures in {args.out}")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Head3DError(f"device {name!r} cannot be used ({reason}): give cpu, cuda or cuda:1") from error
-    return device

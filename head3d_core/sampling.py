@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +46,16 @@ class Sampling:
     """Seen a second time from another frontal camera, not truncated."""
     truncation: float = 0.7
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("count", "detector", "around", "turned", "closed", "again"):
+            least = 1 if name in ("count", "detector") else 0
+            if getattr(self, name) < least:
+                raise Head3DError(
+                    f"{name} counts samples, so it is at least {least}, got {getattr(self, name)}"
+                )
+        if not math.isfinite(self.truncation):
+            raise Head3DError(f"truncation must be a number, e.g. 0.7, got {self.truncation}")
 
 
 def z_of(seed: int, numbers: range, z_dim: int, device: torch.device | str = "cpu") -> Tensor:

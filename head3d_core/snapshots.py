@@ -7,6 +7,7 @@ killed at any moment leaves the previous snapshot untouched and no half-written 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -65,7 +66,8 @@ def save(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         _refuse(run, error)
-    for old in all_snapshots(run)[keep:]:
+    # Never the one just written, even beside newer ones (of a run that went back to an older snapshot).
+    for old in [p for p in all_snapshots(run) if p != target][keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -167,19 +169,38 @@ def load(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Head3DError(f"{folder} is not a complete snapshot ({error}): use an older one") from error
 
 
-def load_latest(run: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The newest snapshot of a run that can be read in full.
+
+    Args:
+        run: the run's folder.
+        set_aside: rename damaged ones that are newer to `<name>.damaged`, so that a run that goes on from the older
+            one can neither take them for its newest nor lose a good one to make room for them.
 
     Raises Head3DError if there is none.
     """
     reasons = []
+    damaged: list[Path] = []
     for folder in all_snapshots(run):
         try:
-            return load(folder)
+            found = load(folder)
         except Head3DError as error:
             reasons.append(str(error))
+            damaged.append(folder)
+            continue
+        for bad in damaged if set_aside else ():
+            _set_aside(bad)
+        return found
     why = f" ({reasons[0]})" if reasons else ""
     raise Head3DError(f"{run} holds no readable snapshot{why}: give the --out folder of a training run")
+
+
+def _set_aside(folder: Path) -> None:
+    target = folder.with_name(f"{folder.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    # Another process of the same run may have been quicker.
+    with contextlib.suppress(OSError):
+        folder.rename(target)
 
 
 def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from head3d_core import checkpoint, dataset, snapshots
 from head3d_core.cameras import yaw_pitch
 from head3d_core.config import Preset
+from head3d_core.devices import usable_device
 from head3d_core.discriminator import Discriminator
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import EngineOptions, Pool
@@ -124,6 +125,8 @@ def join_world(device: str) -> World:
         local = int(os.environ.get("LOCAL_RANK", 0)) if size > 1 else torch.device(device).index or 0
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
+    else:
+        device = str(usable_device(device))
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return World(rank, size, torch.device(device))

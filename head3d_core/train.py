@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -87,7 +88,7 @@ class Run:
         """Continues from the newest snapshot in the run's folder, if there is one."""
         if snapshots.latest(self.out) is None:
             return
-        tensors, meta = snapshots.load_latest(self.out)
+        tensors, meta = snapshots.load_latest(self.out, set_aside=self.world.rank == 0)
         for name, mine in (("generator", self.scale.generator.to_dict()), ("preset", self.scale.name)):
             if meta[name] != json.loads(json.dumps(mine)):
                 raise Head3DError(
@@ -307,12 +308,22 @@ def train(args: TrainArgs) -> Path:
         )
     world = join_world(args.device)
     began = time.monotonic()
-    args.out.mkdir(parents=True, exist_ok=True)
+    is_new = not args.out.exists()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Head3DError(f"cannot write to {args.out} ({error.strerror}): choose another --out") from error
     if not args.resume and snapshots.latest(args.out):
         raise Head3DError(
             f"{args.out} already holds a run: add --resume to continue it, or choose another --out"
         )
-    engine, arriving = build_engine(args, scale, how, world)
+    try:
+        engine, arriving = build_engine(args, scale, how, world)
+    except BaseException:
+        if is_new:  # nothing was begun, so nothing is left behind
+            with contextlib.suppress(OSError):
+                args.out.rmdir()
+        raise
     run = Run(args, scale, how, world, engine)
     run.arriving = arriving
     if arriving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import subprocess
 import sys
@@ -31,6 +32,10 @@ class ProbeArgs:
 
 
 def probe(args: ProbeArgs) -> int | None:
+    if args.kind == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "big.bin")
+    if args.kind == "mistake":
+        raise FileNotFoundError(errno.ENOENT, "ours", "x")
     if args.kind == "bad":
         raise Head3DError("count must be 1, got 2; give --count 1")
     return args.count
@@ -98,6 +103,11 @@ def test_status_and_errors_of_the_command(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["probe", "--count", "3"]) == 3
     assert cli.main(["probe", "--count", "3", "--kind", "bad"]) == 1
     assert capsys.readouterr().err == "error: count must be 1, got 2; give --count 1\n"
+    assert cli.main(["probe", "--count", "3", "--kind", "full"]) == 1
+    full = "error: No space left on device (big.bin): free some space and try again.\n"
+    assert capsys.readouterr().err == full
+    with pytest.raises(FileNotFoundError):  # our mistake, not the reader's
+        cli.main(["probe", "--count", "3", "--kind", "mistake"])
 
 
 @pytest.fixture(scope="module")

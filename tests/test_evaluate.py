@@ -126,6 +126,17 @@ def test_a_missing_teacher_is_said(place: Path) -> None:
     assert "not measured" in evaluate.summary(record)
 
 
+def test_what_cannot_work_is_said_before_the_work(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for changes, says in (
+        ({"out": tmp_path / "file" / "results"}, "cannot write to"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"replicates": 0}, "replicates must be at least 1, got 0"),
+    ):
+        with pytest.raises(Head3DError, match=says):
+            evaluate_weights(dataclasses.replace(arguments(place, "real"), **changes), say=lambda _: None)
+
+
 def test_no_frechet_distance_of_fewer_pictures_than_features() -> None:
     generator = torch.Generator().manual_seed(1)
     many, few = (torch.rand(n, 6, generator=generator) for n in (40, 12))

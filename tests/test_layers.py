@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
 LAYERS = {
-    0: "config recipes ops ops_layers seeding files snapshots errors",
+    0: "config recipes ops ops_layers seeding files snapshots errors devices",
     1: "cameras convolution conventions facepose labels planes quick raster rays volume",
     2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
     3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",

@@ -70,6 +70,22 @@ def test_damage_is_named_and_the_older_one_taken(tmp_path: Path) -> None:
         snapshots.load_latest(tmp_path)
 
 
+def test_a_damaged_newest_one_costs_no_good_one(tmp_path: Path) -> None:
+    for images in (1, 5):
+        snapshots.save(tmp_path, images, tensors(images), {"images": images})
+    part = tmp_path / "state-0000000005" / "part-000.bin"
+    part.write_bytes(bytes(part.stat().st_size))
+    snapshots.save(tmp_path, 2, tensors(2), {"images": 2}, keep=1)
+    assert snapshots.load(tmp_path / "state-0000000002")[1]["images"] == 2  # not the one that made room
+    snapshots.save(tmp_path, 5, tensors(5), {"images": 5}, keep=2)
+    part.write_bytes(bytes(part.stat().st_size))
+    assert snapshots.load_latest(tmp_path, set_aside=True)[1]["images"] == 2
+    assert snapshots.latest(tmp_path) == tmp_path / "state-0000000002"
+    assert (tmp_path / "state-0000000005.damaged").is_dir()
+    snapshots.save(tmp_path, 5, tensors(7), {"images": 5}, keep=2)
+    assert torch.equal(snapshots.load_latest(tmp_path)[0]["a.weight"], tensors(7)["a.weight"])
+
+
 def test_newer_formats_are_refused(tmp_path: Path) -> None:
     folder = snapshots.save(tmp_path, 1, tensors(), {})
     manifest = json.loads((folder / "state.json").read_text())

@@ -344,6 +344,25 @@ def test_divergence_is_named_and_the_last_good_snapshot_kept(
     assert snapshots.latest(tmp_path) == good
 
 
+def test_an_unwritable_place_and_an_unknown_device_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Head3DError, match="choose another --out"):
+        run("teacher", tmp_path / "file" / "run")
+    with pytest.raises(Head3DError, match="device 'foo' cannot be used"):
+        run("teacher", tmp_path / "run", device="foo")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_start_leaves_no_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(Head3DError):
+        run("head", tmp_path / "run", teacher=tmp_path / "nothing")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(Head3DError):
+        run("head", tmp_path / "kept", teacher=tmp_path / "nothing")
+    assert (tmp_path / "kept").is_dir()
+
+
 def test_collapse_is_noticed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
