@@ -38,6 +38,14 @@ PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
 }
 """Name of a part -> its heading, and what makes it."""
 
+STARTING_POINTS = (
+    "Rows start from training runs of the teacher and of the head generator, whose discriminators the bundled weights "
+    "leave out: first `python -m head3d_core train teacher --data synth:faces:20000 --out runs/teacher`, then "
+    "`python -m head3d_core train head --heads synth:heads:4800 --data synth:faces:20000 --teacher runs/teacher "
+    "--out runs/head`."
+)
+"""How to make what `command_of` starts from."""
+
 
 def tables_page(records: Records | None = None) -> str:
     """The text of `data/results/tables.md`."""
@@ -58,7 +66,11 @@ def tables_page(records: Records | None = None) -> str:
         parts += [f"## {heading}", make(records)]
     missing = [row for row in NAMES if row not in records]
     if missing:
-        parts += ["## Not recorded yet", "\n".join(f"- {row}: `{command_of(row)}`" for row in missing)]
+        parts += [
+            "## Not recorded yet",
+            STARTING_POINTS,
+            "\n".join(f"- {row}: `{command_of(row)}`" for row in missing),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -65,7 +65,7 @@ def command_of(row: str) -> str:
         return f"python -m head3d_core evaluate {row}"
     if row not in ROWS:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
-    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher face --head head --out runs/{row}"
+    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head runs/head --out runs/{row}"
     return f"python -m head3d_core train {ROWS[row].stage} --row {row} {run}, then evaluate runs/{row}"
 
 

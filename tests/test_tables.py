@@ -62,6 +62,8 @@ def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:
     for row in tables.NAMES:
         assert "python -m head3d_core" in tables.command_of(row)
     assert "--row no-kd" in tables.command_of("no-kd")
+    # Bundled weights hold no discriminator, so no row can start from `face` and `head`.
+    assert "--teacher runs/teacher --head runs/head" in tables.command_of("no-kd")
     with pytest.raises(Head3DError, match="no row called"):
         tables.command_of("best")
 
