@@ -164,6 +164,8 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         raise Head3DError("a texture holds colours: leave out --texture, or allow colours")
     if args.faces is not None and args.faces < 4:
         raise Head3DError(f"faces must be at least 4 triangles, got {args.faces}")
+    if args.smooth < 0:
+        raise Head3DError(f"smooth counts rounds, so it is at least 0, got {args.smooth}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
     with bar("density") as step:

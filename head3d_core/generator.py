@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +125,8 @@ class Generator(nn.Module):
             condition = torch.zeros_like(condition)
         w = self.backbone.mapping(z, condition)
         ws = w[:, None].expand(-1, self.num_ws, -1)
+        if not math.isfinite(truncation_psi):
+            raise Head3DError(f"truncation_psi must be a number, e.g. 0.7, got {truncation_psi}")
         if truncation_psi == 1:
             return ws
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff

@@ -84,6 +84,7 @@ def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
         ({"weights": "nobody"}, "nobody"),
         ({"texture": 9, "resolution": 16}, "16 to 8192 pixels"),
         ({"faces": 0}, "at least 4 triangles"),
+        ({"smooth": -1}, "smooth counts rounds"),
         ({"texture": 64, "colours": False}, "a texture holds colours"),
     ],
 )

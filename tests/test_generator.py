@@ -216,6 +216,7 @@ def test_bad_input(G: Generator) -> None:
         (lambda: G.mapping(z[:, :5], camera), r"z must be \[N, 32\], got \[2, 5\]"),
         (lambda: G.mapping(z, camera[:1]), "z and camera must have one batch size, got 2 and 1"),
         (lambda: G.mapping(z, camera * torch.nan), "not finite"),
+        (lambda: G.mapping(z, camera, float("nan")), "truncation_psi must be a number"),
         (lambda: G.mapping(z, camera, 0.5, truncation_cutoff=-1), "truncation_cutoff must be 0 or more"),
         (lambda: G.planes(ws[:, :3]), r"ws must be \[N, 8, 32\], got \[2, 3, 32\]"),
         (lambda: G.planes(ws, "loud"), 'noise must be "const", "random" or "none"'),  # type: ignore[arg-type]
