@@ -15,6 +15,7 @@ import dataclasses
 import json
 import math
 import platform
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,9 +39,9 @@ from head3d_core.evaluation_figures import (
     silhouette_spans,
 )
 from head3d_core.evaluation_pictures import write_pictures
-from head3d_core.features import feature_network
+from head3d_core.features import INCEPTION_FILE, EffLite0, feature_network, inception_path
 from head3d_core.generator import Generator
-from head3d_core.identity_net import Encoder, load_encoder
+from head3d_core.identity_net import FACENET_FILE, Encoder, facenet_path, load_encoder
 from head3d_core.metrics import Estimate
 from head3d_core.references import Networks, Tensors, Wanted, real_reference
 from head3d_core.sampling import Model, Sampling, draw_samples
@@ -147,14 +148,43 @@ def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
                 raise
             missing["identity"] = str(error)
     device = _device(args.device)
-    return Networks(feature_network("auto", device), encoder, device, args.batch), missing
+    features = feature_network("auto", device)
+    # Named without the folder: a record does not tell where its maker's home is; `run` says it.
+    if features.name == EffLite0.name:
+        missing["FID, KID"] = f"{INCEPTION_FILE} is not there; measured with {features.name} instead"
+    if encoder is not None and not encoder.name.startswith("facenet"):
+        missing["identity by facenet"] = f"{FACENET_FILE} is not there; measured with {encoder.name} instead"
+    return Networks(features, encoder, device, args.batch), missing
+
+
+def command_of(args: EvaluateArgs) -> str:
+    """The command line that measures the same: every option that is not the default, but for places on this machine.
+
+    >>> command_of(EvaluateArgs("face", sampling=Sampling(count=200)))
+    'python -m head3d_core evaluate face --sampling.count 200'
+    """
+
+    def options(one: Any, plain: Any, prefix: str) -> list[str]:
+        found = []
+        for field in dataclasses.fields(one):
+            value, default = getattr(one, field.name), getattr(plain, field.name)
+            name = f"{prefix}{field.name}"
+            if dataclasses.is_dataclass(value):
+                found += options(value, default, f"{name}.")
+            elif value != default and name not in ("out", "cache", "encoder_file"):
+                found += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+        return found
+
+    return shlex.join(["python", "-m", "head3d_core", "evaluate", args.weights]) + "".join(
+        f" {x}" for x in options(args, EvaluateArgs(args.weights), "")
+    )
 
 
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     """What a record was made with."""
     used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache", "encoder_file")}
     return {
-        "command": f"python -m head3d_core evaluate {args.weights}",
+        "command": command_of(args),
         "arguments": json.loads(json.dumps(used, default=str)),
         "date": date.today().isoformat(),
         "commit": records.code_commit() or "not a git checkout",
@@ -338,3 +368,6 @@ def summary(record: dict[str, Any]) -> str:
 def run(args: EvaluateArgs) -> None:
     """The command `evaluate`."""
     print(summary(evaluate_weights(args)))
+    absent = [str(path) for path in (inception_path(), facenet_path()) if not path.is_file()]
+    if absent:
+        print(f"  optional weights go here: {', '.join(absent)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from PIL import Image
 from test_references import Stub, stub
 from test_sampling import HOW, model, reference
 
-from head3d_core import checkpoint, evaluate, evaluation_pictures, snapshots
+from head3d_core import checkpoint, cli, evaluate, evaluation_pictures, snapshots
 from head3d_core.errors import Head3DError
-from head3d_core.evaluate import EvaluateArgs, evaluate_weights
+from head3d_core.evaluate import EvaluateArgs, command_of, evaluate_weights
 from head3d_core.evaluation_figures import set_distance
 from head3d_core.identity_net import Encoder
 from head3d_core.references import Reference
+from head3d_core.sampling import Sampling
 
 
 class Thumb(torch.nn.Module):
@@ -176,3 +178,11 @@ def test_a_runs_folder(tmp_path: Path) -> None:
 
 def test_no_number_is_null() -> None:
     assert evaluate._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
+
+
+def test_the_recorded_command_gives_the_same_arguments() -> None:
+    how = Sampling(count=200, truncation=0.5)
+    args = EvaluateArgs("head3d", row="second seed", teacher="runs/a b", sampling=how, replicates=50)
+    again, _ = cli.parse("evaluate", shlex.split(command_of(args))[4:])
+    assert again == args
+    assert command_of(EvaluateArgs("face")) == "python -m head3d_core evaluate face"
