@@ -43,6 +43,17 @@ class LabState:
     pitch: float = 0.0
     """Degrees, in [-60, 60]."""
 
+    def __post_init__(self) -> None:
+        shares = list(self.shares)
+        if len(shares) != 3 or not all(0 <= s <= 1 for s in shares):
+            raise Head3DError(f"each of the three shares must be between 0 and 1, got {shares}")
+        if not (0 <= self.seed_a < 2**32 and 0 <= self.seed_b < 2**32):
+            raise Head3DError(f"seeds must be between 0 and 2^32 - 1, got {self.seed_a} and {self.seed_b}")
+        if not (abs(self.yaw) <= 180 and abs(self.pitch) <= MAX_PITCH):
+            raise Head3DError(
+                f"yaw must be within 180° and pitch within {MAX_PITCH:g}°, got {self.yaw:g} and {self.pitch:g}"
+            )
+
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> LabState:
         """The state of a dictionary that came from a browser.
@@ -51,8 +62,10 @@ class LabState:
             Head3DError: values that are not numbers in their ranges.
         """
         try:
+            if isinstance(given["shares"], str):
+                raise TypeError("shares are three numbers, not a text")
             shares = tuple(float(s) for s in given["shares"])
-            state = cls(
+            return cls(
                 str(given["generator_a"]),
                 int(given["seed_a"]),
                 str(given["generator_b"]),
@@ -61,17 +74,10 @@ class LabState:
                 float(given["yaw"]),
                 float(given["pitch"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except Head3DError:  # a value out of its range, already in words
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Head3DError(f"the lab's state cannot be read ({error}): reload the widget") from error
-        if len(shares) != 3 or not all(0 <= s <= 1 for s in shares):
-            raise Head3DError(f"each of the three shares must be between 0 and 1, got {list(shares)}")
-        if not (0 <= state.seed_a < 2**32 and 0 <= state.seed_b < 2**32):
-            raise Head3DError(f"seeds must be between 0 and 2^32 - 1, got {state.seed_a} and {state.seed_b}")
-        if not (abs(state.yaw) <= 180 and abs(state.pitch) <= MAX_PITCH):
-            raise Head3DError(
-                f"yaw must be within 180° and pitch within {MAX_PITCH:g}°, got {state.yaw:g} and {state.pitch:g}"
-            )
-        return state
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, as `from_dict` reads it."""

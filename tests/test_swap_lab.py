@@ -59,12 +59,22 @@ def test_state_survives_the_browser() -> None:
         ({"seed_a": -1}, "seeds must be"),
         ({"yaw": 200}, "yaw must be"),
         ({"pitch": "up"}, "cannot be read"),
+        ({"pitch": 90}, "pitch within 60"),
+        ({"shares": "111"}, "cannot be read"),
+        ({"seed_a": float("inf")}, "cannot be read"),
         ({"seed_b": None}, "cannot be read"),
     ],
 )
 def test_states_out_of_range_are_refused(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(Head3DError, match=says):
         LabState.from_dict({**LabState().to_dict(), **changed})
+
+
+def test_a_state_made_in_python_is_checked_as_well() -> None:
+    with pytest.raises(Head3DError, match="three shares"):
+        LabState(shares=(5.0, 0.0, 0.0))
+    with pytest.raises(Head3DError, match="yaw must be"):
+        LabState(pitch=90.0)
 
 
 def test_shown_is_the_generators_picture(generators: dict[str, Generator], encoder: Encoder) -> None:
