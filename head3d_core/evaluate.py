@@ -221,7 +221,11 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     for name, theirs in (("front", "faces"), ("back", "heads_back")):
         if reference.has(theirs):
             distance[name] = set_distance(
-                reference[f"{name}.features"], reference[f"{theirs}.features"], networks, args.replicates
+                reference[f"{name}.features"],
+                reference[f"{theirs}.features"],
+                networks,
+                args.replicates,
+                groups=(reference.heads(name), reference.heads(theirs)),
             )
     record["distance"] = distance
     record["detector"] = {k: detected_share(reference[f"{k}.found"]) for k in ("front", "back")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,29 +36,43 @@ GROUPS = {"front": 1, "side": 6, "back": 11}
 
 
 def set_distance(
-    real: Tensor, fake: Tensor, networks: Networks, replicates: int, frechet: bool = True
+    real: Tensor,
+    fake: Tensor,
+    networks: Networks,
+    replicates: int,
+    frechet: bool = True,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> dict[str, Any]:
-    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set."""
+    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set.
+
+    Args:
+        groups: which head each picture of either set shows, as in `metrics.kernel_distance`.
+    """
     net, device = networks.features, networks.device
     x, y = real.to(device, torch.float64), fake.to(device, torch.float64)
     count = min(len(y), len(x) // 2)
-    floor = same_source_floor(x, count, lambda a, b: kernel_distance(a, b, replicates))
+    kernel = partial(kernel_distance, replicates=replicates)
+    floor = same_source_floor(x, count, kernel, groups=groups[0])
     found: dict[str, Any] = {
         "features": net.name,
         "real": len(x),
         "floor_count": count,
-        f"{net.kernel_name} x100": kernel_distance(x, y, replicates).times(KD_SCALE).to_dict(),
+        f"{net.kernel_name} x100": kernel(x, y, groups=groups).times(KD_SCALE).to_dict(),
         f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
     }
+    if groups[0] is not None:
+        found["real_heads"] = len(groups[0].unique())
     if frechet and min(len(x), len(y)) <= x.shape[1]:
         found["Fréchet distance left out"] = (
             f"needs more pictures of each than features ({x.shape[1]}), got {len(x)} and {len(y)}: below that the "
             "covariances are singular"
         )
     elif frechet:
-        found[net.frechet_name] = frechet_distance(x, y, FRECHET_REPLICATES).to_dict()
-        floor = same_source_floor(x, count, lambda a, b: frechet_distance(a, b, FRECHET_REPLICATES))
-        found[f"{net.frechet_name}, same source"] = floor.to_dict()
+        measure = partial(frechet_distance, replicates=FRECHET_REPLICATES)
+        found[net.frechet_name] = measure(x, y, groups=groups).to_dict()
+        found[f"{net.frechet_name}, same source"] = same_source_floor(
+            x, count, measure, groups=groups[0]
+        ).to_dict()
     return found
 
 
@@ -121,7 +136,7 @@ def people_figures(
     """Diversity, near-duplicates and nearest training pictures of embeddings [N, e]."""
     found: dict[str, Any] = {"diversity": diversity(faces, replicates).to_dict()}
     if pairs is not None:
-        found["near_duplicates"] = near_duplicates(faces, pairs.same_median, replicates).to_dict()
+        found["near_duplicates"] = near_duplicates(faces, pairs.same_median).to_dict()
         found["near_duplicate_above"] = pairs.same_median
     if training is not None:
         nearest = nearest_training(faces, training, replicates)
@@ -191,7 +206,13 @@ def row_figures(
     n = replicates
     found: dict[str, Any] = {
         "distance": {
-            name: set_distance(reference[f"{name}.features"], samples[f"{name}.features"], networks, n)
+            name: set_distance(
+                reference[f"{name}.features"],
+                samples[f"{name}.features"],
+                networks,
+                n,
+                groups=(reference.heads(name), None),
+            )
             for name in ("front", "back")
         },
         "detector": {

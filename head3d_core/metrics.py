@@ -10,9 +10,8 @@ What concerns single heads stands in `verification.py` (identity) and `completen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from head3d_core.errors import Head3DError
-from head3d_core.features import FeatureNetwork, extract, feature_network
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -112,7 +110,26 @@ def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return real, fake.to(real.device)
 
 
-def kernel_distance(real: Tensor, fake: Tensor, replicates: int = 200, seed: int = 0) -> Estimate:
+def _groups(groups: Tensor | None, count: int, name: str) -> tuple[NDArray[np.intp], int]:
+    """Row of each picture's group [N] and how many groups there are; every picture its own where None."""
+    if groups is None:
+        return np.arange(count), count
+    found, rows = np.unique(groups.cpu().numpy(), return_inverse=True)
+    if len(groups) != count or len(found) < 2:
+        raise Head3DError(
+            f"groups of the {name} set must name one of at least 2 groups for each of {count} pictures, "
+            f"got {len(groups)} of {len(found)}"
+        )
+    return rows, len(found)
+
+
+def kernel_distance(
+    real: Tensor,
+    fake: Tensor,
+    replicates: int = 200,
+    seed: int = 0,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Estimate:
     r"""Squared maximum mean discrepancy under the cubic kernel, unbiased: KID's arithmetic (Bińkowski et al. 2018).
 
     MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x_i, y_j),  k(a, b) = (aᵀb / d + 1)³.
@@ -123,42 +140,65 @@ def kernel_distance(real: Tensor, fake: Tensor, replicates: int = 200, seed: int
 
     Args:
         real, fake: [N, d], [M, d] features.
+        groups: which head each picture of either set shows, int [N] and [M]; None where every picture is its own.
+            Pictures of one head are not independent: the bootstrap then redraws heads with all their pictures, and
+            pairs within a head move with the estimate instead of being redrawn.
 
     Returns:
-        MMD², not scaled; tables print it times `KD_SCALE`.
+        MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
     """
     real, fake = _pair(real, fake)
+    rows, counts = zip(
+        *(_groups(g, len(x), n) for g, x, n in zip(groups, (real, fake), ("real", "generated"), strict=True)),
+        strict=True,
+    )
     weights = [
         torch.from_numpy(
-            np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates, seed + k)])
+            np.concatenate([np.ones((1, len(x))), bootstrap_weights(count, replicates, seed + k)[:, row]])
         ).to(x)
-        for k, x in enumerate((real, fake))
+        for k, (x, row, count) in enumerate(zip((real, fake), rows, counts, strict=True))
     ]
     values = (
-        _mean_kernel(real, real, weights[0], weights[0])
-        + _mean_kernel(fake, fake, weights[1], weights[1])
-        - 2 * _mean_kernel(real, fake, weights[0], weights[1])
+        _mean_within(real, weights[0], rows[0], counts[0])
+        + _mean_within(fake, weights[1], rows[1], counts[1])
+        - 2 * _mean_across(real, fake, *weights)
     ).cpu()
-    return percentiles(float(values[0]), values[1:].numpy(), min(len(real), len(fake)))
+    return percentiles(float(values[0]), values[1:].numpy(), min(counts))
 
 
-def _mean_kernel(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
-    """Weighted mean of k over pairs, [replicates]; for a set with itself (a is b) without the pairs i = i."""
+def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
+    """Weighted mean of k over all pairs of two sets, [replicates]."""
     from torchmetrics.image.kid import poly_kernel
 
     total = torch.zeros(len(wa), dtype=a.dtype, device=a.device)
+    for part, weight in zip(a.split(_ROWS), wa.split(_ROWS, 1), strict=True):
+        total += ((poly_kernel(part, b) @ wb.T) * weight.T).sum(0)
+    # Drawn heads have more or fewer pictures than the set: the mean is over those drawn.
+    return total / (wa.sum(1) * wb.sum(1))
+
+
+def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Tensor:
+    """Mean of k over pairs i ≠ j of one set: over all of them first, then one mean per replicate."""
+    from torchmetrics.image.kid import poly_kernel
+
+    group = torch.from_numpy(rows).to(a.device)
+    whole = torch.zeros((), dtype=a.dtype, device=a.device)
+    total, pairs = (torch.zeros(len(w), dtype=a.dtype, device=a.device) for _ in range(2))
     for start in range(0, len(a), _ROWS):
-        rows = slice(start, start + _ROWS)
-        kernel = poly_kernel(a[rows], b)
-        if a is b:
-            own = torch.arange(len(kernel), device=a.device)
-            kernel[own, own + start] = 0
-        total += ((kernel @ wb.T) * wa[:, rows].T).sum(0)
-    # The expected product of two different counts of a multinomial is 1 - 1/N, of counts of two draws 1.
-    pairs = len(a) * (len(a) - 1.0) if a is b else float(len(a) * len(b))
-    scale = torch.full_like(total, 1 - 1 / len(a) if a is b else 1.0)
-    scale[0] = 1.0  # the first row is the estimate itself, not a replicate
-    return total / (pairs * scale)
+        part = slice(start, start + _ROWS)
+        kernel = poly_kernel(a[part], a)
+        own = torch.arange(len(kernel), device=a.device)
+        kernel[own, own + start] = 0
+        whole += kernel.sum()
+        kernel.masked_fill_(group[part, None] == group[None], 0)
+        total += ((kernel @ w.T) * w[:, part].T).sum(0)
+    # Σ w_i w_j over pairs of different groups: all pairs, less those within a group.
+    sums = torch.zeros(len(w), count, dtype=a.dtype, device=a.device).index_add_(1, group, w)
+    pairs = w.sum(1) ** 2 - (sums**2).sum(1)
+    between = total / pairs.clamp_min(1e-12)
+    mean = whole / (len(a) * (len(a) - 1.0))
+    # A group against itself is in the estimate but, drawn twice, would count as alike: it only shifts the replicates.
+    return between + (mean - between[0])
 
 
 class _Given(nn.Module):
@@ -192,7 +232,13 @@ def _frechet_symmetric(real: Tensor, fake: Tensor) -> float:
     return float((means[0] - means[1]).square().sum() + traces - 2 * cross)
 
 
-def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int = 0) -> Estimate:
+def frechet_distance(
+    real: Tensor,
+    fake: Tensor,
+    replicates: int = 10,
+    seed: int = 0,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Estimate:
     """Fréchet distance between the Gaussians fitted to two sets of features: FID's arithmetic (Heusel et al. 2017).
 
     FD = ‖μ_r − μ_f‖² + Tr(Σ_r + Σ_f − 2 (Σ_r Σ_f)^½), by torchmetrics.
@@ -204,27 +250,52 @@ def frechet_distance(real: Tensor, fake: Tensor, replicates: int = 10, seed: int
     Args:
         real, fake: [N, d], [M, d] features.
         replicates: at least 2; each costs a full distance, about a second at d = 2048.
+        groups: as in `kernel_distance`: heads are redrawn with all their pictures.
     """
     real, fake = _pair(real, fake)
     if replicates < 2:
         raise Head3DError(f"an interval needs at least 2 replicates, got {replicates}")
     value = _frechet(real, fake)
-    generator = torch.Generator().manual_seed(seed)
+    random = np.random.default_rng(seed)
+    sides = [
+        (x, *_groups(g, len(x), n))
+        for x, g, n in zip((real, fake), groups, ("real", "generated"), strict=True)
+    ]
     others = []
     for _ in range(replicates):
-        drawn = [x[torch.randint(len(x), (len(x),), generator=generator).to(x.device)] for x in (real, fake)]
+        drawn = [x[torch.from_numpy(_redrawn(row, count, random)).to(x.device)] for x, row, count in sides]
         others.append(_frechet_symmetric(*drawn))
     half = _Z * float(np.std(others, ddof=1))
-    return Estimate(value, max(0.0, value - half), value + half, min(len(real), len(fake)))
+    return Estimate(value, max(0.0, value - half), value + half, min(side[2] for side in sides))
+
+
+def _redrawn(rows: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Pictures of `count` groups drawn with replacement."""
+    times = np.bincount(random.integers(count, size=count), minlength=count)
+    return np.repeat(np.arange(len(rows)), times[rows])
+
+
+class Measure(Protocol):
+    """`kernel_distance` or `frechet_distance` with its number of replicates."""
+
+    def __call__(
+        self, real: Tensor, fake: Tensor, *, groups: tuple[Tensor | None, Tensor | None]
+    ) -> Estimate: ...
 
 
 def same_source_floor(
     real: Tensor,
     count: int,
-    distance: Callable[[Tensor, Tensor], Estimate] = frechet_distance,
+    distance: Measure = frechet_distance,
     seed: int = 0,
+    groups: Tensor | None = None,
 ) -> Estimate:
-    """The distance between two disjoint random samples of one set, `count` pictures each: what "equal" looks like.
+    """The distance between two disjoint random samples of one set, at most `count` pictures each: what "equal" is.
+
+    Args:
+        real: [N, d] features.
+        groups: which head each picture shows, int [N]: each sample then takes half of the heads, as pictures of one
+            head on both sides would look more alike than two sources do. Samples may then have a few pictures less.
 
     Raises:
         Head3DError: the set has fewer than 2 `count` pictures.
@@ -233,84 +304,16 @@ def same_source_floor(
         raise Head3DError(
             f"the floor at N = {count} needs {2 * count} real pictures, got {len(real)}: give more, or lower N"
         )
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed)).to(real.device)
-    return distance(real[order[:count]], real[order[count : 2 * count]])
-
-
-@dataclass(frozen=True)
-class Distances:
-    """Both distances of one generated set to one real set."""
-
-    features: str
-    """Name of the network."""
-    kernel: Estimate
-    """Times KD_SCALE."""
-    kernel_floor: Estimate
-    """Between two samples of the real set, times KD_SCALE."""
-    frechet: Estimate
-    frechet_floor: Estimate
-    """Between two samples of the real set, `floor_count` pictures each."""
-    floor_count: int
-    kernel_name: str
-    frechet_name: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, under the distances' names."""
-        return {
-            "features": self.features,
-            "floor_count": self.floor_count,
-            f"{self.kernel_name} x100": self.kernel.to_dict(),
-            f"{self.kernel_name} x100, same source": self.kernel_floor.to_dict(),
-            self.frechet_name: self.frechet.to_dict(),
-            f"{self.frechet_name}, same source": self.frechet_floor.to_dict(),
-        }
-
-    def __str__(self) -> str:
-        return (
-            f"{self.kernel_name} ×100 {self.kernel} (same source {self.kernel_floor}); "
-            f"{self.frechet_name} {self.frechet} (same source {self.frechet_floor})"
-        )
-
-
-def set_distances(
-    real: Tensor,
-    fake: Tensor,
-    network: FeatureNetwork | None = None,
-    batch: int = 32,
-    replicates: int = 200,
-    seed: int = 0,
-) -> Distances:
-    """Kernel and Fréchet distance between two sets of pictures, with the floors of the real set.
-
-    Args:
-        real, fake: uint8 [N, 3, H, W] and [M, 3, H, W]: one resolution, the same views of both (all frontal, all back).
-        network: None takes `features.feature_network()`: Inception where its file is, EfficientNet-Lite0 elsewhere.
-        replicates: of the kernel distance's bootstrap; the Fréchet distance takes a twentieth.
-
-    Raises:
-        Head3DError: two resolutions, fewer than 10 pictures (real: 20), or pictures that are not uint8.
-    """
-    if real.shape[1:] != fake.shape[1:]:
-        raise Head3DError(
-            f"both sets must have one resolution, got {list(real.shape[1:])} and {list(fake.shape[1:])}: "
-            "resize the larger one first"
-        )
-    if len(real) < 2 * FEWEST:
-        raise Head3DError(
-            f"the real set is also compared with itself and needs {2 * FEWEST} pictures, got {len(real)}"
-        )
-    network = network or feature_network()
-    x, y = extract(network, real, batch), extract(network, fake, batch)
-    count = min(len(y), len(x) // 2)
-    few = max(2, replicates // 20)
-    kernel_floor = same_source_floor(x, count, lambda a, b: kernel_distance(a, b, replicates, seed), seed)
-    return Distances(
-        features=network.name,
-        kernel=kernel_distance(x, y, replicates, seed).times(KD_SCALE),
-        kernel_floor=kernel_floor.times(KD_SCALE),
-        frechet=frechet_distance(x, y, few, seed),
-        frechet_floor=same_source_floor(x, count, lambda a, b: frechet_distance(a, b, few, seed), seed),
-        floor_count=count,
-        kernel_name=network.kernel_name,
-        frechet_name=network.frechet_name,
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(real), generator=generator)
+    if groups is None:
+        halves = (order[:count], order[count : 2 * count])
+        return distance(*(real[half.to(real.device)] for half in halves), groups=(None, None))
+    rows, heads = _groups(groups, len(real), "real")
+    first = torch.randperm(heads, generator=generator)[: heads // 2]
+    inside = torch.isin(torch.from_numpy(rows), first)[order]
+    sides = [order[mask][:count] for mask in (inside, ~inside)]
+    return distance(
+        *(real[side.to(real.device)] for side in sides),
+        groups=(groups.cpu()[sides[0]], groups.cpu()[sides[1]]),
     )

@@ -121,6 +121,16 @@ class Reference:
         """Whether anything of that group is there."""
         return f"{group}.features" in self.tensors
 
+    def heads(self, group: str) -> Tensor | None:
+        """Which head each back view shows, int [N]; None for groups whose pictures each show another person.
+
+        A data set of your own does not say which of its views belong together: None too.
+        """
+        count = source_count(self.wanted.heads, "heads")
+        if group not in ("back", "heads_back") or count is None:
+            return None
+        return self[f"{group}.index"] // back_views(count)
+
 
 def around_camera(person: int) -> NDArray[np.float32]:
     """Cameras [13, 25] of one person: a frontal one, then one in every 15° of |yaw| (sides alternate at random)."""
@@ -210,6 +220,11 @@ def source_count(source: str, name: str) -> int | None:
     return int(parts[2])
 
 
+def back_views(heads: int) -> int:
+    """Views per head of which `heads` back views of 50 heads are taken."""
+    return max(BACK_VIEWS, 4 * math.ceil(heads / 50) + 8)
+
+
 class _Maker:
     """Renders and describes group by group."""
 
@@ -276,7 +291,7 @@ class _Maker:
         if heads is None:
             self.stored("back", w.heads, False)
         else:
-            views = max(BACK_VIEWS, 4 * math.ceil(heads / 50) + 8)
+            views = back_views(heads)
             chosen = _spread(_fitting("held_out_heads", 10**9, views, False), heads)
             self.synthetic("back", "held_out_heads", chosen, views, w.detector)
             train = _spread(_fitting("heads", 10**9, views, False), heads)

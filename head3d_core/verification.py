@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from head3d_core.detect import wilson
 from head3d_core.errors import Head3DError
 from head3d_core.metrics import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 
@@ -223,8 +224,11 @@ def paired_verification(
     return _roc(np.einsum("nd,nd->n", x[a], y[b]), a == b, a, b, count, replicates, seed)
 
 
-def near_duplicates(embeddings: Tensor, threshold: float, replicates: int = 1000, seed: int = 0) -> Estimate:
-    """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`)."""
+def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
+    """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`).
+
+    Wilson's interval: redrawing samples would call a share of none certain.
+    """
     x = check_embeddings(embeddings)
     best = np.empty(len(x))
     for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
@@ -232,7 +236,8 @@ def near_duplicates(embeddings: Tensor, threshold: float, replicates: int = 1000
         own = np.arange(len(cosines))
         cosines[own, own + start] = -1.0
         best[start : start + 1024] = cosines.max(1)
-    return bootstrap_mean((best > threshold).astype(np.float64), replicates, seed)
+    rate = wilson(int((best > threshold).sum()), len(x))
+    return Estimate(rate.rate, rate.low, rate.high, len(x))
 
 
 def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
@@ -334,7 +339,7 @@ def encoder_agreement(
     """Do two encoders rank pairs alike? Spearman's correlation of their cosines, and each one's verification.
 
     The cosine of unit vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap
-    redraws pictures.
+    redraws people with all their pictures.
 
     Args:
         first, second: [N, d1], [N, d2] of the same pictures.
@@ -355,10 +360,15 @@ def encoder_agreement(
         spread = math.sqrt(float((weight * centred[0] ** 2).sum() * (weight * centred[1] ** 2).sum()))
         return float((weight * centred[0] * centred[1]).sum()) / spread if spread else math.nan
 
-    drawn = bootstrap_weights(len(x), replicates, seed)
-    replicated = np.array([correlation(w[i] * w[j]) for w in drawn if (w[i] * w[j]).sum() > 0])
+    people, rows = np.unique(np.asarray(identities), return_inverse=True)
+    replicated = []
+    for drawn in bootstrap_weights(len(people), replicates, seed):
+        # Two pictures of one person drawn twice are still one pair each time, not a pair of strangers.
+        weight = np.where(rows[i] == rows[j], drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
+        if weight.sum() > 0:
+            replicated.append(correlation(weight))
     return Agreement(
-        percentiles(correlation(np.ones(len(i))), replicated, len(x)),
+        percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people)),
         verification(torch.from_numpy(x), identities, replicates, seed=seed),
         verification(torch.from_numpy(y), identities, replicates, seed=seed),
     )

@@ -90,6 +90,8 @@ def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
     assert "consistency" in record["by_yaw"][0]
     assert record["people"]["near_duplicates"]["count"] == 12
+    assert record["distance"]["back"]["real_heads"] == 15  # its interval redraws heads, not views
+    assert "real_heads" not in record["distance"]["front"]
     assert record["worn"]["hat"]["probe"]["recall"]["rate"] > 0.5
     assert record["worn"]["hat"]["teacher"]["count"] == 14
     stored = json.loads((place / "out" / "head3d.json").read_text())

@@ -9,26 +9,11 @@ from torch import Tensor
 
 from head3d_core import metrics
 from head3d_core.errors import Head3DError
-from head3d_core.features import FeatureNetwork
 
 
 def gaussian(count: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return shift + scale * torch.randn(count, width, generator=generator, dtype=torch.float64)
-
-
-class _Means(FeatureNetwork):
-    """Features that tests can compute: mean colour of each quarter of the picture."""
-
-    name, kernel_name, frechet_name, num_features = "Means", "KD-Means", "FD-Means", 12
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
-
-
-def pictures(count: int, seed: int, low: int = 0, high: int = 256) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(low, high, (count, 3, 8, 8), generator=generator).to(torch.uint8)
 
 
 def test_kernel_distance_is_torchmetrics_on_all_pairs() -> None:
@@ -118,19 +103,54 @@ def test_estimates_scale_and_print() -> None:
     assert e.to_dict() == {"value": 2.0, "low": 1.0, "high": 3.0, "count": 7}
 
 
-def test_set_distances_name_their_features_and_rank_sets() -> None:
-    network = _Means()
-    real = pictures(80, 0)
-    same = metrics.set_distances(real, pictures(40, 1), network, replicates=40)
-    dark = metrics.set_distances(real, pictures(40, 2, 0, 128), network, replicates=40)
-    assert same.kernel.low <= 0 <= same.kernel.high
-    assert dark.kernel.low > same.kernel.high
-    assert dark.frechet.value > 10 * same.frechet.value
-    assert same.floor_count == 40
-    assert same.frechet.value < 4 * same.frechet_floor.value
-    assert {"KD-Means x100", "FD-Means", "FD-Means, same source"} <= set(dark.to_dict())
-    assert "FID" not in str(dark)
-    assert "KID" not in str(dark)
+def heads(count: int, views: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Features of some views of each head, alike within one, and which head each shows."""
+    own = gaussian(count, width, seed).repeat_interleave(views, 0)
+    return own + 0.2 * gaussian(count * views, width, seed + 1000), torch.arange(count).repeat_interleave(
+        views
+    )
+
+
+def test_intervals_redraw_heads_with_all_their_views() -> None:
+    """48 views of 20 heads say about as much as 20 pictures, and their interval must admit it."""
+    real, who = heads(20, 48, 4, 0)
+    fake = gaussian(300, 4, 7)
+    plain = metrics.kernel_distance(real, fake, 200)
+    grouped = metrics.kernel_distance(real, fake, 200, groups=(who, None))
+    assert grouped.value == plain.value
+    assert grouped.count == 20
+    assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
+    alone = metrics.kernel_distance(real, fake, 200, groups=(torch.arange(len(real)), None))
+    assert (alone.low, alone.high) == (plain.low, plain.high)
+
+
+def test_intervals_over_heads_cover() -> None:
+    """The distance to all heads there are lies in about 95 of 100 intervals measured on some of them."""
+    fake = gaussian(400, 3, 5, shift=0.7)
+    everyone, _ = heads(1500, 1, 3, 90_000)
+    truth = metrics.kernel_distance(everyone, fake, 2).value
+    inside = {"pictures": 0, "heads": 0}
+    for k in range(40):
+        real, who = heads(25, 12, 3, 2 * k)
+        for name, groups in (("pictures", None), ("heads", who)):
+            found = metrics.kernel_distance(real, fake, 60, groups=(groups, None))
+            inside[name] += found.low <= truth <= found.high
+    assert inside["heads"] >= 32
+    assert inside["pictures"] < inside["heads"] - 8
+
+
+def test_floor_of_views_takes_other_heads() -> None:
+    real, who = heads(16, 30, 4, 1)
+    mixed = metrics.same_source_floor(real, 200, metrics.kernel_distance)
+    apart = metrics.same_source_floor(real, 200, metrics.kernel_distance, groups=who)
+    assert (
+        apart.value > mixed.value + 0.01
+    )  # the same heads on both sides hide how far eight heads are from eight
+    assert apart.count == 8
+    frechet = metrics.frechet_distance(real, gaussian(200, 4, 3), 6, groups=(who, None))
+    assert frechet.count == 16
+    with pytest.raises(Head3DError, match="one of at least 2 groups for each of 480 pictures, got 480 of 1"):
+        metrics.kernel_distance(real, real, groups=(torch.zeros(480), None))
 
 
 def test_bad_input_is_refused_in_a_sentence() -> None:
@@ -147,10 +167,6 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         metrics.frechet_distance(good, good, replicates=1)
     with pytest.raises(Head3DError, match="N = 11 needs 22 real pictures, got 20"):
         metrics.same_source_floor(good, 11)
-    with pytest.raises(Head3DError, match="one resolution"):
-        metrics.set_distances(pictures(20, 0), pictures(20, 1)[..., :4], _Means())
-    with pytest.raises(Head3DError, match="compared with itself and needs 20"):
-        metrics.set_distances(pictures(19, 0), pictures(20, 1), _Means())
     with pytest.raises(Head3DError, match="at least 2 finite values"):
         metrics.bootstrap_mean(np.array([1.0]))
 

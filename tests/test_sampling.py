@@ -54,6 +54,7 @@ def reference(people: int = 24) -> Reference:
         "back.features": features(30),
         "back.camera": orbit(torch.linspace(2.6, 3.6, 30)),
         "back.found": torch.zeros(30),
+        "back.index": torch.arange(30) * 100,  # two views of each of 15 heads
         "around.features": features(people, STEPS + 1),
         "around.camera": orbit(yaw).expand(people, STEPS + 1, 25),
         "around.found": torch.ones(4, STEPS + 1),
