@@ -109,7 +109,8 @@ def condense(
     """
     events, broken = read_log(run)
     progress, seconds = surviving(events)
-    start = [e for e in events if e["event"] == "start"][-1]
+    starts = [e for e in events if e["event"] == "start"]
+    start = starts[-1]
     args = start.get("args", {})
     path = run / "log.jsonl" if run.is_dir() else run
     written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
@@ -130,12 +131,14 @@ def condense(
         "sessions": sum(e["event"] == "start" for e in events),
         "ended": ends[-1] if ends else "no end in the log",
         "device": start.get("device"),
-        "processes": start.get("world"),
+        "processes": sorted({int(e["world"]) for e in starts if e.get("world")}),
         "torch": start.get("torch"),
         "precision": start.get("options", {}).get("precision"),
         "perceptual": start.get("perceptual"),
         "date": date or start.get("date") or written,
-        "commit": commit or start.get("commit") or "not recorded",
+        "commit": commit
+        or ", ".join(dict.fromkeys(e["commit"] for e in starts if e.get("commit")))
+        or "not recorded",
     }
     return {
         "what": "curves of one training run: means over equal spans of real images shown",

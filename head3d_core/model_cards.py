@@ -192,10 +192,17 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
         ("batch", str(recipe.get("batch", "not recorded"))),
         ("preset, seed", f"{notes.get('preset', known('preset'))}, {notes.get('seed', known('seed'))}"),
         ("time", f"{seconds / 60:.1f} minutes, data included" if seconds else "not recorded"),
-        ("device", known("device")),
+        ("device", known("device") + _together(about.get("processes"))),
         ("date, commit", f"{known('date')}, {known('commit')}"),
         ("perceptual term", known("perceptual")),
     ]
+
+
+def _together(processes: list[int] | None) -> str:
+    """How many GPUs worked at once: one process each."""
+    if not processes or processes == [1]:
+        return ""
+    return f"; {' and '.join(map(str, processes))} at once" + (", in turn" if len(processes) > 1 else "")
 
 
 def stage_of(notes: dict[str, Any]) -> str | None:

@@ -25,7 +25,9 @@ from head3d_core.generator import Generator
 from head3d_core.inversion import Inversion, InversionOptions, invert, shrink, view_errors, w_statistics
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
-"""Groups of views by their angle from the fitted one, degrees; the lower end excluded, but for 0."""
+"""Groups of views by their angle from the fitted one, degrees; the lower end excluded, so the fitted one is in none."""
+FITTED = 0.1
+"""Degrees within which a view is the fitted one: arcsines of rounded directions are not quite 0."""
 _TURN = 24
 
 
@@ -96,10 +98,10 @@ def sample_head(index: int) -> tuple[Tensor, Tensor]:
 
 
 def by_side(errors: Sequence[Any]) -> dict[str, float]:
-    """Mean view error of each group of `SIDES` that has a view."""
+    """Mean view error of each group of `SIDES` that has a view; the fitted one says nothing of the others."""
     out = {}
     for name, (low, high) in SIDES.items():
-        values = [e.error for e in errors if low < e.angle <= high or e.angle == low == 0]
+        values = [e.error for e in errors if max(low, FITTED) < e.angle <= high]
         if values:
             out[name] = round(float(np.mean(values)), 5)
     return out

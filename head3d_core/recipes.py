@@ -250,7 +250,7 @@ CLASSROOM: dict[Stage, Recipe] = {
     "distill": dataclasses.replace(
         DISTILL,
         domains=(DISTILL.domains[0], dataclasses.replace(DISTILL.domains[1], gamma=5.0, weight=1.0)),
-        images=200_000,
+        images=150_000,
         notes=(
             _SHORT,
             _QUARTER + "; γ = 1 for D_front as the teacher's own",

@@ -57,7 +57,22 @@ def test_a_resume_replaces_what_the_interrupted_session_did(run: Path) -> None:
     assert about["date"] == "2026-01-02"
     assert about["ended"] == "done"
     assert curves.condense(run)["provenance"]["commit"] == "not recorded", "an old log"
+    assert about["processes"] == []
     assert found["metrics"] == {"images": [150], "series": {"KD x100 front": [9.0]}}
+
+
+def test_every_session_names_its_commit_and_how_many_worked_together(run: Path) -> None:
+    """Two sessions on other code and another number of GPUs: the last one's alone would be wrong for most images."""
+    path = run / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line, commit, world in zip(
+        [e for e in lines if e["event"] == "start"], ("abc", "def"), (2, 1), strict=True
+    ):
+        line |= {"commit": commit, "world": world}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    about = curves.condense(run)["provenance"]
+    assert about["commit"] == "abc, def"
+    assert about["processes"] == [1, 2]
 
 
 def test_half_written_lines_are_counted(run: Path) -> None:

@@ -30,8 +30,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_errors_are_grouped_by_side() -> None:
     errors = [ViewError(0, 0.1), ViewError(45, 0.3), ViewError(90, 0.5), ViewError(180, 0.7)]
-    assert list(one_view.by_side(errors).values()) == [0.2, 0.5, 0.7]
-    assert len(one_view.by_side(errors[:1])) == 1
+    assert list(one_view.by_side(errors).values()) == [0.3, 0.5, 0.7], (
+        "the fitted view is not one of the others"
+    )
+    assert one_view.by_side([ViewError(0.01, 0.1)]) == {}
 
 
 def test_bundled_heads_are_views_of_one_head() -> None:
