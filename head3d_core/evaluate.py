@@ -99,7 +99,7 @@ def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict
     """A generator and what is known about it: of weights, or the averaged one of a training run's folder."""
     folder = Path(name)
     finished = folder / "weights"
-    if (finished / "generator.json").is_file():
+    if (finished / "generator.json").is_file() and not _went_on(folder, finished):
         return checkpoint.load_generator(finished, device), checkpoint.read_notes(finished) | _log_facts(
             folder
         )
@@ -114,6 +114,14 @@ def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict
     G = checkpoint.load_generator(name, device)
     notes = {} if name.endswith((".pkl", ".pickle")) else checkpoint.read_notes(name)
     return G, notes | (_log_facts(folder) if folder.is_dir() else {})
+
+
+def _went_on(folder: Path, finished: Path) -> bool:
+    """Whether a run was resumed after it had exported its weights: its newest snapshot has seen more images."""
+    newest = snapshots.latest(folder)
+    return newest is not None and int(newest.name.rpartition("-")[2]) > checkpoint.read_notes(finished).get(
+        "images", 0
+    )
 
 
 def _log_facts(folder: Path) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def tables_page(records: Records | None = None) -> str:
     trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
     if trials:
         parts.append(
-            f"**Trial rows**, measured on fewer than {ENOUGH:,} samples, to be measured again on weights that trained "
-            f"for longer: {', '.join(trials)}. Column N says how many samples a row has, `images` how many real "
-            "images its training saw. What they lack and why is under `missing` in each JSON file."
+            f"**Trial rows**, measured on fewer than {ENOUGH:,} samples, to be measured again on as many: "
+            f"{', '.join(trials)}. Column N says how many samples a row has, `images` how many real images its "
+            "training saw. What they lack and why is under `missing` in each JSON file."
         )
     for heading, make in PARTS.values():
         parts += [f"## {heading}", make(records)]

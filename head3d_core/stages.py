@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from head3d_core import checkpoint, dataset, snapshots
+from head3d_core import checkpoint, dataset, files, snapshots
 from head3d_core.cameras import yaw_pitch
 from head3d_core.config import Preset
 from head3d_core.devices import usable_device
@@ -146,9 +146,26 @@ def _rendered(source: str) -> tuple[str, int]:
 
 
 def _stem(source: str, resolution: int, cache: Path | None) -> Path | None:
-    """Where `cache` keeps a rendered set."""
+    """Where `cache` keeps a rendered set; another version of the sampler draws other people."""
+    from head3d_core.synth.draws import SAMPLER_VERSION
+
     name, count = _rendered(source)
-    return cache / f"{name}-{count}-{resolution}" if cache else None
+    return cache / f"{name}-{count}-{resolution}-v{SAMPLER_VERSION}" if cache else None
+
+
+def _load_kept(stem: Path, count: int, resolution: int) -> tuple[Tensor, Tensor]:
+    """A rendered set that `load_images` kept. Raises Head3DError for files that are not what their name says."""
+    paths = [stem.with_suffix(end) for end in (".images.npy", ".labels.npy")]
+    try:
+        images, labels = (np.load(path) for path in paths)
+    except (OSError, ValueError, EOFError) as error:
+        raise Head3DError(f"{paths[0]} or {paths[1].name} cannot be read ({error}): delete both") from None
+    if images.shape != (count, 3, resolution, resolution) or labels.shape != (count, 25):
+        raise Head3DError(
+            f"{paths[0]} and {paths[1].name} hold {list(images.shape)} and {list(labels.shape)}, not {count} pictures "
+            f"of {resolution}²: delete both"
+        )
+    return torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def load_images(source: str, resolution: int, cache: Path | None = None) -> tuple[Tensor, Tensor]:
@@ -161,8 +178,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     name, count = _rendered(source)
     stem = _stem(source, resolution, cache)
     if stem and stem.with_suffix(".labels.npy").is_file():
-        images, labels = np.load(stem.with_suffix(".images.npy")), np.load(stem.with_suffix(".labels.npy"))
-        return torch.from_numpy(images), torch.from_numpy(labels)
+        return _load_kept(stem, count, resolution)
     from head3d_core.synth.make_data import render_set
 
     start = time.monotonic()
@@ -170,8 +186,10 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     print(f"rendered {count} pictures of {name} in {time.monotonic() - start:.0f} s", flush=True)
     if stem:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        np.save(stem.with_suffix(".images.npy"), images)
-        np.save(stem.with_suffix(".labels.npy"), labels)  # last: its presence says that both are whole
+        # Labels last: their presence says that both are whole.
+        for end, array in ((".images.npy", images), (".labels.npy", labels)):
+            with files.atomic(stem.with_suffix(end)) as temporary, temporary.open("wb") as file:
+                np.save(file, array)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 

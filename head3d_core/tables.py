@@ -143,8 +143,8 @@ CLOSED: Column = ("closed", lambda r: "–" if "closed" not in r else f"{100 * r
 
 
 def sample_counts(record: Record) -> tuple[int, int]:
-    """How many samples (or real pictures, if fewer) are behind the distances, and behind the detector's rates."""
-    sides = record["distance"].values()
+    """How many samples (or real pictures or heads, if fewer) the distances, and the detector's rates, stand on."""
+    sides = [found for name, found in record["distance"].items() if name in ("front", "back")]
     front = record["detector"]["front"]
     return max(found[kernel_name(record)]["count"] for found in sides), front["count"] if front else 0
 

@@ -174,6 +174,12 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     found, notes = evaluate.open_weights(str(tmp_path), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
     assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
+    other = model(4).generator
+    for images, expected in ((39, net), (40, other)):  # exported before the run went on, and at its end
+        checkpoint.save_generator(other, tmp_path / "weights", notes={"images": images})
+        found, notes = evaluate.open_weights(str(tmp_path), "cpu")
+        assert notes["images"] == 40
+        assert torch.equal(next(found.parameters()), next(expected.parameters())), images
     with pytest.raises(Head3DError, match="no weights called"):
         evaluate.open_weights("nobody", "cpu")
 

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import training_toys as toys
@@ -420,6 +421,38 @@ def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
         run("whiten", tmp_path / "y", teacher=tmp_path / "t", axes="eg3d")
     with pytest.raises(Head3DError, match="synth:NAME:COUNT"):
         LOAD_IMAGES("synth:faces", 64)
+
+
+def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def render(name: str, which: range, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(name)
+        return np.full((len(which), 3, resolution, resolution), 7, np.uint8), np.ones(
+            (len(which), 25), np.float32
+        )
+
+    monkeypatch.setattr("head3d_core.synth.make_data.render_set", render)
+    for _ in range(2):
+        images, labels = LOAD_IMAGES("synth:faces:20", 8, tmp_path)
+        assert images.shape == (20, 3, 8, 8)
+        assert labels.shape == (20, 25)
+    assert len(calls) == 1
+    monkeypatch.setattr("head3d_core.synth.draws.SAMPLER_VERSION", 10**6)
+    LOAD_IMAGES("synth:faces:20", 8, tmp_path)
+    assert len(calls) == 2, "another sampler draws other people"
+    kept = next(tmp_path.glob("*-v1000000.images.npy"))
+    np.save(kept, np.zeros((19, 3, 8, 8), np.uint8))
+    with pytest.raises(
+        Head3DError, match=r"hold \[19, 3, 8, 8\] and \[20, 25\], not 20 pictures of 8²: delete both"
+    ):
+        LOAD_IMAGES("synth:faces:20", 8, tmp_path)
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(Head3DError, match=r"cannot be read .* delete both"):
+        LOAD_IMAGES("synth:faces:20", 8, tmp_path)
+    assert not list(tmp_path.glob(".*")), "no temporary file stays"
 
 
 def test_wrong_sizes_and_batches_are_refused() -> None:
