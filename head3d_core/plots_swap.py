@@ -161,6 +161,28 @@ def table_beside_paper(found: dict[str, Any], measure: str = analysis.RAW) -> st
 # --- planes in space --------------------------------------------------------------------------------------------------
 
 
+def between_table(found: dict[str, Any] | None = None, measure: str = "identity") -> str:
+    """How near one plane of a second generator brings the first one's head to the second's.
+
+    Args:
+        found: of `swap_study.run` with two generators; None takes `data/results/swap_generators.json`.
+
+    Raises:
+        Head3DError: it is not recorded; the message says how to.
+    """
+    found = found or records.read(
+        "swap_generators", "python -m head3d_core swap-study --weights head --second face"
+    )
+    distance, second = found["measures"][measure], found["second"]
+
+    def line(what: str, value: dict[str, float]) -> str:
+        return f"{what:24s} {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+    planes = [line(f"F_{name} from {second}", row["to second"]) for name, row in distance["planes"].items()]
+    head = f"{measure}: distance to the head that {second} makes of the same z, {found['identities']} seeds"
+    return "\n".join([head, line("no plane exchanged", distance["apart"]), *planes])
+
+
 def plane_texture(plane: Tensor, texels: int = TEXELS) -> NDArray[np.float64]:
     """What a plane [C, H, W] looks like in one number a texel: its first principal component over channels.
 

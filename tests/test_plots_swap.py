@@ -143,3 +143,22 @@ def test_recorded_study_says_when_there_is_none(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "swap_study_eg3d.json").write_text('{"axes": "eg3d"}')
     assert plots_swap.recorded_study("eg3d") == {"axes": "eg3d"}
+
+
+def test_the_table_between_generators_names_every_plane() -> None:
+    def estimate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "count": 9}
+
+    planes = {name: {"to second": estimate(0.1 * (k + 3))} for k, name in enumerate(("xy", "xz", "yz"))}
+    found = {
+        "identities": 9,
+        "second": "face",
+        "measures": {"identity": {"apart": estimate(0.9), "planes": planes}},
+    }
+    lines = plots_swap.between_table(found).splitlines()
+    assert "9 seeds" in lines[0]
+    assert lines[1].split()[-3:] == ["0.90", "[0.80,", "1.00]"]
+    assert lines[2].startswith("F_xy from face")
+    assert lines[2].split()[-3] == "0.30"
+    assert len(lines) == 5
+    assert len(plots_swap.between_table().splitlines()) == 5, "the record in the box"
