@@ -223,15 +223,41 @@ def records_in(cell: str) -> list[str]:
     return re.findall(r"`([\w/-]+\.json)`", cell)
 
 
+NEEDS = {"worn.kept": "worn"}
+"""Function in a row -> what its record must hold: other figures of the same record may be there without it."""
+FULL_STUDY, FULL_ROW = 100, 1000
+"""People of the paper's Table 1; samples from which on a row of Tables 2 and 3 is more than a trial."""
+
+
+def extent_of(record: dict[str, Any]) -> str:
+    """What a record is short of, in brackets; nothing where it is whole."""
+    if record.get("identities", FULL_STUDY) < FULL_STUDY:
+        return f" (trial: {record['identities']} people)"
+    front = record.get("distance", {}).get("front", {})
+    counts = [v["count"] for k, v in front.items() if k.endswith("x100")]
+    return f" (trial: {counts[0]} samples)" if counts and counts[0] < FULL_ROW else ""
+
+
+def status_of(cells: list[str]) -> str:
+    """Of a row of the paper map that names records: from what they hold, not only whether they are there."""
+    paths = [RESULTS / name for name in records_in(cells[4])]
+    if not all(path.is_file() for path in paths):
+        return NOT_RECORDED
+    found = [json.loads(path.read_text(encoding="utf8")) for path in paths]
+    keys = [key for function, key in NEEDS.items() if f"`{function}`" in cells[2]]
+    if not all(key in record for key in keys for record in found):
+        return NOT_RECORDED
+    done = MEASURED if cells[0] == "| –" else REPRODUCED
+    return done + next(filter(None, map(extent_of, found)), "")
+
+
 def with_status(text: str) -> str:
     """The paper map with the status of every row that names records."""
     lines = []
     for line in text.splitlines():
         cells = line.split(" | ")
-        if line.startswith("| ") and len(cells) == 6 and (names := records_in(cells[4])):
-            there = all((RESULTS / name).is_file() for name in names)
-            done = MEASURED if cells[0] == "| –" else REPRODUCED
-            line = " | ".join([*cells[:5], f"{done if there else NOT_RECORDED} |"])
+        if line.startswith("| ") and len(cells) == 6 and records_in(cells[4]):
+            line = " | ".join([*cells[:5], f"{status_of(cells)} |"])
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -74,6 +74,14 @@ def test_tools_notice_what_is_out_of_step() -> None:
     row = "| Eq. 1 | what | `f` | 02 | `no-such-file.json` | reproduced at classroom scale |\n"
     assert pages.with_status(row).endswith(f"| {pages.NOT_RECORDED} |\n")
     assert pages.with_status(row.replace("no-such-file", "fused_cpu")).endswith(f"| {pages.REPRODUCED} |\n")
+    hats = row.replace("no-such-file", "evaluation/real").replace("`f`", "`worn.kept`")
+    assert pages.with_status(hats).endswith(f"| {pages.NOT_RECORDED} |\n"), (
+        "a record without hats and glasses"
+    )
+    assert pages.extent_of({"identities": 16}) == " (trial: 16 people)"
+    assert pages.extent_of({"identities": 100}) == ""
+    assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 120}}}}) == " (trial: 120 samples)"
+    assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 10_000}}}}) == ""
     name = next(p.name for p in pages.notebooks() if p.name.startswith("02"))
     assert pages.linked("| a | 02 §4, 99 | 0.5 |\n") == f"| a | [02 §4]({name}), 99 | 0.5 |\n"
     assert pages.linked("| a | [98 §4](gone.ipynb) |\n") == "| a | 98 §4 |\n"
@@ -141,6 +149,13 @@ def test_paper_map_is_whole() -> None:
         if cells[0] != "Paper":
             assert len(cells) == 6, cells
             assert cells[5].startswith(allowed), cells[5]
+
+
+def test_paper_map_names_sections() -> None:
+    """A notebook alone is a long way to scroll; only notebooks that are not written yet may stand without a section."""
+    for cells in rows(read("paper_map.md")):
+        for place in re.findall(r"\[([^]]*)\]\(\d\d_[^)]*\)", cells[3]):
+            assert "§" in place, f"{cells[0]}, {cells[1]}: which section of {place}?"
 
 
 def test_glossary_keeps_the_vocabulary() -> None:
