@@ -50,8 +50,16 @@ class Heads:
         return len(self.seeds)
 
     def take(self, rows: Sequence[int] | Tensor) -> Heads:
-        """The heads in these rows, repeated ones included."""
+        """The heads in these rows, repeated ones included.
+
+        Raises:
+            Head3DError: rows that are no list of whole numbers below the number of heads.
+        """
         index = torch.as_tensor(rows, device=self.ws.device)
+        if index.ndim != 1 or index.is_floating_point() or len(index) < 1:
+            raise Head3DError(f"rows must be a list of whole numbers, as in [0, 2], got {rows!r}")
+        if int(index.min()) < 0 or int(index.max()) >= len(self.seeds):
+            raise Head3DError(f"there are heads 0 to {len(self.seeds) - 1}, got rows {index.tolist()}")
         channels_last = self.planes.permute(0, 1, 3, 4, 2)
         return Heads(
             tuple(self.seeds[k] for k in index.tolist()),
@@ -65,10 +73,8 @@ def heads_of_seeds(G: Generator, seeds: Sequence[int], truncation_psi: float = P
     """Codes and planes of seeds, for the frontal mapping camera.
 
     Raises:
-        Head3DError: no seeds.
+        Head3DError: no seeds, or one that is no whole number from 0 to 2**32 - 1.
     """
-    if not seeds:
-        raise Head3DError("there must be at least one seed, got none")
     ws, made = [], []
     for part in z_of_seeds(seeds, G.z_dim).to(G.device).split(batch):
         ws.append(G.mapping(part, cameras.frontal(len(part), G.device), truncation_psi))

@@ -71,12 +71,20 @@ def orbit(
     Returns:
         camera [N, 25].
 
+    Raises:
+        Head3DError: a yaw beyond two turns: degrees, most likely. Tensors on a GPU are not looked at (it would wait).
+
     >>> orbit(0.0, 0.0)[0, [3, 7, 11]]
     tensor([0.0000, 0.0000, 2.7000])
     """
     turn, rise = torch.broadcast_tensors(
         torch.as_tensor(yaw, dtype=torch.float32), torch.as_tensor(pitch, dtype=torch.float32)
     )
+    if turn.device.type == "cpu" and turn.numel() and float(turn.detach().abs().max()) > 4 * math.pi:
+        raise Head3DError(
+            f"yaw is in radians and at most two turns (12.57), got {float(turn.detach().abs().max()):.4g}: "
+            "math.radians and torch.deg2rad make radians of degrees"
+        )
     turn, rise = turn.reshape(-1), rise.reshape(-1).clamp(-math.pi / 2 + _POLE, math.pi / 2 - _POLE)
     level = rise.cos()
     position = radius * torch.stack([turn.sin() * level, rise.sin(), turn.cos() * level], -1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,27 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     return seeds
 
 
+def _checked_seeds(seeds: object) -> list[int]:
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise Head3DError(f"seeds must be a list of whole numbers, as in [3, 7], got {seeds!r}")
+    found = list(seeds)
+    if not found:
+        raise Head3DError("there must be at least one seed, got none")
+    for seed in found:
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+            raise Head3DError(f"a seed is a whole number from 0 to 4,294,967,295, got {seed!r}")
+    return [int(seed) for seed in found]
+
+
 def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
     """z [len(seeds), z_dim] float32, one independent draw per seed.
 
     Drawn from NumPy's legacy generator, as EG3D's tools do, so that a seed means the same head here and there.
+
+    Raises:
+        Head3DError: no seeds, or one that is no whole number from 0 to 2**32 - 1.
     """
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in _checked_seeds(seeds)]
     return torch.from_numpy(np.stack(rows)).to(torch.float32)
 
 

@@ -55,6 +55,9 @@ def test_heads_do_not_depend_on_the_batch(G: Generator, heads: Heads) -> None:
     assert taken.seeds == (2, 0, 2)
     assert torch.equal(taken.planes[0], heads.planes[2])
     assert taken.planes.stride(2) == 1
+    for rows in (5, [], [0.5], [4], [-1]):
+        with pytest.raises(Head3DError, match=r"rows must be a list|there are heads 0 to 3"):
+            heads.take(rows)  # type: ignore[arg-type]
     with pytest.raises(Head3DError, match="at least one seed"):
         analysis.heads_of_seeds(G, [])
 

@@ -138,3 +138,11 @@ def test_good_cameras_pass() -> None:
     camera = cameras.orbit(0.1, 0.1)
     assert cameras.check_camera(camera) is camera
     assert cameras.check_camera(torch.zeros(0, 25)).shape == (0, 25)
+
+
+def test_degrees_taken_for_radians_are_noticed() -> None:
+    with pytest.raises(Head3DError, match=r"radians and at most two turns \(12.57\), got 90"):
+        cameras.orbit(90)
+    with pytest.raises(Head3DError, match=r"torch\.deg2rad"):
+        cameras.orbit(torch.tensor([0.0, -30.0]))
+    assert cameras.orbit(2 * math.pi).shape == (1, 25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +68,13 @@ def test_bad_arguments(weights: Path, tmp_path: Path) -> None:
         with pytest.raises(Head3DError, match=says):
             generate.generate(args)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [3, "7", ["7"], [1.5], [-1], [2**32], [True], []])
+def test_seeds_that_are_none_are_refused_in_a_sentence(wrong: Any) -> None:
+    with pytest.raises(Head3DError, match="seed"):
+        generate.z_of_seeds(wrong, 8)
+
+
+def test_seeds_may_be_numpys() -> None:
+    assert torch.equal(generate.z_of_seeds(np.arange(2), 8), generate.z_of_seeds(range(2), 8))
