@@ -277,18 +277,20 @@ def _label(figure: Any, at: Sequence[float], text: str) -> None:
 
 
 def planes_flat(G: Generator, head: Heads) -> Any:
-    """Static twin of `planes_in_space`: the same three textures side by side, rows growing upwards."""
+    """Static twin of `planes_in_space`: the same three textures side by side, y upwards where a plane sees it."""
     import matplotlib.pyplot as plt
 
     names = PLANE_NAMES[G.config.render.axes]
     half = G.config.render.box_warp / 2
     figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9), layout="constrained")
     for k, name in enumerate(names):
+        texture, across, up = plane_texture(head.planes[0, k]), name[0], name[1]
+        if across == "y":  # or the head would lie on its side
+            texture, across, up = texture.T, up, across
         axes[k].imshow(
-            plane_texture(head.planes[0, k]), origin="lower", cmap="cividis", vmin=-1, vmax=1,
-            extent=(-half, half, -half, half),
-        )  # fmt: skip
-        axes[k].set(title=f"F_{name}", xlabel=name[0], ylabel=name[1])
+            texture, origin="lower", cmap="cividis", vmin=-1, vmax=1, extent=(-half, half, -half, half)
+        )
+        axes[k].set(title=f"F_{name}", xlabel=across, ylabel=up)
     raw = analysis.look(G, head.planes, cameras.orbit(0.5, 0.2)).rgb[0]
     axes[3].imshow(to_pixels(raw))
     axes[3].set_title("the head")

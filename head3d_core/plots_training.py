@@ -87,8 +87,15 @@ def panels_for(domain: str, panels: Sequence[Panel] = GAN_PANELS) -> tuple[Panel
     )
 
 
+LOG_FROM = 30.0
+"""Largest over smallest value of a panel from which its axis is logarithmic."""
+
+
 def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: int = 3) -> Any:
-    """Recorded curves against real images shown, one panel each; every curve has its own line style and label."""
+    """Recorded curves against real images shown, one panel each; every curve has its own line style and label.
+
+    Panels whose positive curves span more than a factor of `LOG_FROM` get a logarithmic axis: small terms stay visible.
+    """
     import matplotlib.pyplot as plt
 
     columns = min(columns, len(panels))
@@ -106,6 +113,9 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
                 x if few else x / 1000, y, STYLES[k % 4], marker=_MARKERS[k % 4], markersize=3,
                 markevery=max(1, len(x) // 8), color=PALETTE[k], label=label, linewidth=1.6,
             )  # fmt: skip
+        drawn = np.concatenate([values(found, name)[1] for name, _ in names] or [np.zeros(0)])
+        if len(drawn) and drawn.min() > 0 and drawn.max() > LOG_FROM * drawn.min():
+            axis.set_yscale("log")
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("real images shown" + ("" if few else " (thousands)"))
         axis.grid(alpha=0.3)
@@ -326,7 +336,7 @@ def _plane_stack(axis: Any, x: float, y: float, highlighted: bool, colour: str) 
     from matplotlib.patches import Rectangle
 
     for k, name in enumerate(("F_yz", "F_xz", "F_xy")):
-        left, low = x - 0.45 + 0.24 * (2 - k), y - 0.42 - 0.2 * (k - 1)
+        left, low = x - 0.45 + 0.24 * (2 - k), y - 0.4 - 0.27 * (k - 1)
         front = name == "F_xy"
         axis.add_patch(
             Rectangle(
@@ -335,7 +345,9 @@ def _plane_stack(axis: Any, x: float, y: float, highlighted: bool, colour: str) 
                 linewidth=2.2 if front else 1.2, zorder=3 + k,
             )
         )  # fmt: skip
-        axis.text(left + 0.92, low + 0.46, name, fontsize=8, zorder=3.5 + k, color="#111111", ha="right")
+        axis.text(
+            left + 0.9, low + 0.47, name, fontsize=8, zorder=3.5 + k, color="#111111", ha="right", va="center"
+        )
 
 
 def distillation_diagram() -> Any:
