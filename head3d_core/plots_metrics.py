@@ -147,31 +147,44 @@ def score_figure(same: Tensor, different: Tensor, limit: float) -> Any:
     return figure
 
 
+def _present(at: Sequence[float], values: Sequence[Any]) -> list[tuple[float, Any]]:
+    return [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
+
+
 def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
-    """Kernel distance, detections and agreement with the own front against |yaw|, of the rows that have them."""
+    """Kernel distance, detections and agreement with the own front against |yaw|, with 95 % intervals as bands.
+
+    None if no row has them.
+    """
     import matplotlib.pyplot as plt
 
     there = [row for row in rows if row in records and records[row].get("by_yaw")]
     if not there:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
+    counts: tuple[set[int], ...] = (set(), set(), set())
     for k, row in enumerate(there):
         steps, name = records[row]["by_yaw"], kernel_name(records[row])
         at = [(s["low"] + s["high"]) / 2 for s in steps]
         curves = (
-            [s["distance"][name]["value"] if "distance" in s else None for s in steps],
-            [s["detected"]["rate"] if s.get("detected") else None for s in steps],
-            [s["consistency"]["value"] if "consistency" in s else None for s in steps],
+            [(s["distance"][name], "value") if "distance" in s else None for s in steps],
+            [(s["detected"], "rate") if s.get("detected") else None for s in steps],
+            [(s["consistency"], "value") if "consistency" in s else None for s in steps],
         )
-        for axis, values in zip(axes, curves, strict=True):
-            kept = [(x, y) for x, y in zip(at, values, strict=True) if y is not None]
-            if kept:
-                axis.plot(
-                    *zip(*kept, strict=True), color=PALETTE[k], marker=MARKERS[k], label=NAMES[row].strip("*")
-                )
+        for panel, (axis, values) in enumerate(zip(axes, curves, strict=True)):
+            kept = [(x, found[key], found) for x, (found, key) in _present(at, values)]
+            if not kept:
+                continue
+            x, y, found = zip(*kept, strict=True)
+            axis.plot(x, y, color=PALETTE[k], marker=MARKERS[k], markersize=5, label=NAMES[row].strip("*"))
+            low, high = ([f[end] for f in found] for end in ("low", "high"))
+            axis.fill_between(x, low, high, color=PALETTE[k], alpha=0.13, linewidth=0)
+            counts[panel].update(f["count"] for f in found)
     titles = ("KD × 100 to real people", "a face is found", "cosine to the own front")
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="|yaw|, degrees", xticks=range(0, 181, 45))
+    for axis, title, seen in zip(axes, titles, counts, strict=True):
+        people = " to ".join(map(str, sorted({min(seen), max(seen)}))) if seen else "0"
+        axis.set(title=f"{title} (N = {people})", xlabel="|yaw|, degrees", xticks=range(0, 181, 45))
+        axis.title.set_fontsize(10.5)
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
