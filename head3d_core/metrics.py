@@ -183,7 +183,7 @@ def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Te
 
     group = torch.from_numpy(rows).to(a.device)
     whole = torch.zeros((), dtype=a.dtype, device=a.device)
-    total, pairs = (torch.zeros(len(w), dtype=a.dtype, device=a.device) for _ in range(2))
+    total = torch.zeros(len(w), dtype=a.dtype, device=a.device)
     for start in range(0, len(a), _ROWS):
         part = slice(start, start + _ROWS)
         kernel = poly_kernel(a[part], a)

@@ -139,3 +139,14 @@ def test_shipped_records_are_whole(path: Path) -> None:
     assert all(len(v) == len(found["images"]) for v in found["series"].values())
     for picture in found.get("pictures", {}).values():
         assert (path.parent / picture["file"]).is_file()
+
+
+def test_only_panels_that_span_decades_are_logarithmic() -> None:
+    """A small term beside a large one would be a flat line; signs and distances that cross 0 must stay linear."""
+    found = {
+        "images": [1, 2, 3],
+        "series": {"kd": [60.0, 5.0, 0.7], "sign": [-1.0, 0.5, 60.0], "rgb": [0.4, 0.3, 0.2]},
+    }
+    panels = [("a", (("kd", "kd"),)), ("b", (("sign", "sign"),)), ("c", (("rgb", "rgb"),))]
+    axes = figures.training_curves(found, panels).axes
+    assert [axis.get_yscale() for axis in axes[:3]] == ["log", "linear", "linear"]
