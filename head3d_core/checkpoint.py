@@ -136,6 +136,12 @@ def load_discriminator(name_or_path: Path | str, device: torch.device | str = "c
     return cast(Discriminator, _load(path, "discriminator").to(device))
 
 
+def holds_discriminator(name_or_path: Path | str) -> bool:
+    """Whether there is a discriminator beside the generator; the bundled weights and single files have none."""
+    path = _find(name_or_path)
+    return is_pickle(path) or (path / "discriminator.json").is_file()
+
+
 def read_notes(name_or_path: Path | str, kind: Kind = "generator") -> dict[str, Any]:
     """The `notes` that were saved with the weights."""
     return _header(_index(_find(name_or_path), kind)).notes

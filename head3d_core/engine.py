@@ -385,9 +385,10 @@ class Engine:
         gc.collect()
 
     def _phases(self, domain: int) -> Iterator[Phase]:
-        yield Phase.G_MAIN
-        if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
-            yield Phase.G_REG
+        if not self.recipe.only_discriminator:
+            yield Phase.G_MAIN
+            if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
+                yield Phase.G_REG
         if not self.recipe.domains[domain].weight:
             return  # the generator does not listen to this discriminator
         yield Phase.D_MAIN

@@ -131,6 +131,8 @@ class Recipe:
     """Initial probability."""
     perceptual_scale: float = 10.0
     """Extra factor on the offline substitute of LPIPS, whose values are about ten times smaller; 1 for real LPIPS."""
+    only_discriminator: bool = False
+    """The generator stands still and only its discriminators learn: for weights that come without one."""
     warmup_steps: int = 200
     """Learning rates rise linearly over so many steps whenever Adam starts without its second moments."""
     notes: tuple[str, ...] = ()

@@ -60,6 +60,9 @@ class TrainArgs:
     """Global batch; default: the recipe's."""
     gan_back: float | None = None
     """λ_gan_back of Eq. 10 (stage distill); default: the recipe's (the paper's 10; 1 at `classroom`)."""
+    only_discriminator: bool = False
+    """Hold the generator still and fit only its discriminator, for weights that come without one, as the bundled
+    ones do: stage whiten with --teacher WEIGHTS, stage head with --head WEIGHTS and --teacher RUN."""
     side_views: bool = False
     """D_back also judges side views of the head set, which no one sees otherwise (stage distill)."""
     width: float = 1.0
@@ -300,11 +303,12 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
     return flat | {f"render.{k}": render[k] for k in ("axes", "box_warp") if k in render}
 
 
-def _check_same(path: Path, scale: Preset, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
-    pairs = {
-        "generator": (scale.generator.to_dict(), generator),
-        "discriminator": (scale.discriminator.to_dict(), discriminator),
-    }
+def _check_same(
+    path: Path, scale: Preset, generator: dict[str, Any], discriminator: dict[str, Any] | None
+) -> None:
+    pairs = {"generator": (scale.generator.to_dict(), generator)}
+    if discriminator is not None:
+        pairs["discriminator"] = (scale.discriminator.to_dict(), discriminator)
     for kind, configs in pairs.items():
         mine, theirs = map(_architecture, configs)
         differing = sorted(k for k, v in mine.items() if theirs.get(k) != v)
@@ -316,15 +320,16 @@ def _check_same(path: Path, scale: Preset, generator: dict[str, Any], discrimina
             )
 
 
-def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator]:
-    """Averaged generator and first discriminator of a run, or of weights that hold both.
+def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator | None]:
+    """Averaged generator and first discriminator of a run, or of weights; None where weights hold no discriminator.
 
     Raises Head3DError if there is nothing to read or the architecture is another.
     """
     if snapshots.latest(path) is None:
-        generator, discriminator = checkpoint.load_generator(path), checkpoint.load_discriminator(path)
-        _check_same(path, scale, generator.config.to_dict(), discriminator.config.to_dict())
-        return generator, discriminator
+        generator = checkpoint.load_generator(path)
+        own = checkpoint.load_discriminator(path) if checkpoint.holds_discriminator(path) else None
+        _check_same(path, scale, generator.config.to_dict(), own.config.to_dict() if own else None)
+        return generator, own
     tensors, meta = snapshots.load_latest(path)
     _check_same(path, scale, meta["generator"], meta["discriminator"])
     generator, discriminator = Generator(scale.generator), Discriminator(scale.discriminator)
@@ -357,10 +362,27 @@ def _load_pools(
     return pools, face_pool, Arriving(face_pool, args.data, side) if capacity else None
 
 
+def _judge(
+    how: Recipe, found: Discriminator | None, start: Start, scale: Preset, args: TrainArgs
+) -> Discriminator:
+    """A discriminator of its own for one domain, from the one `found` at its starting point."""
+    if found is None and not how.only_discriminator:
+        raise Head3DError(
+            f"{getattr(args, start)} holds no discriminator to start from: fit one first "
+            f"(train {'whiten' if start == 'teacher' else 'head'} --only-discriminator --{start} "
+            f"{getattr(args, start)} ...) and pass that run"
+        )
+    torch.manual_seed(args.seed)
+    discriminator = Discriminator(scale.discriminator)
+    if found is not None:
+        discriminator.load_state_dict(found.state_dict())
+    return discriminator
+
+
 def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> tuple[Engine, Arriving | None]:
     """Loads data and starting networks and puts everything on the device; also what still has to arrive."""
     side = scale.generator.image_resolution
-    points: dict[Start, tuple[Generator, Discriminator]] = {}
+    points: dict[Start, tuple[Generator, Discriminator | None]] = {}
     wanted: set[Start] = {how.start, *(d.start for d in how.domains)}
     if how.losses.any:
         wanted.add("teacher")
@@ -373,16 +395,12 @@ def build_engine(args: TrainArgs, scale: Preset, how: Recipe, world: World) -> t
             raise Head3DError(f"stage {how.stage} starts from a {start} run: pass --{start} RUN")
         else:
             points[start] = starting_point(path, scale)
+    judges = [_judge(how, points[d.start][1], d.start, scale, args) for d in how.domains]
     pools, face_pool, arriving = _load_pools(args, side, how, world)
     generator = Generator(scale.generator)
     generator.load_state_dict(points[how.start][0].state_dict())
-    discriminators = []
-    for domain in how.domains:
-        discriminator = Discriminator(scale.discriminator)
-        discriminator.load_state_dict(points[domain.start][1].state_dict())
-        discriminators.append(discriminator)
     engine = Engine(
-        scale, how, pools, generator, discriminators,
+        scale, how, pools, generator, judges,
         faces=face_pool,
         teacher=points["teacher"][0] if how.losses.any else None,
         perceptual=perceptual_distance() if how.losses.lpips else None,

@@ -284,6 +284,14 @@ def resolve(args: TrainArgs) -> tuple[Preset, Recipe]:
             f"row {args.row!r} is not trained: evaluate the head generator with the teacher's F_xy put in"
         )
     changes: dict[str, Any] = {k: v for k in ("images", "batch") if (v := getattr(args, k)) is not None}
+    if args.only_discriminator:
+        if args.stage not in ("whiten", "head"):
+            raise Head3DError(
+                "only_discriminator goes with stage whiten (the face generator's) or head (the head generator's), "
+                f"not {args.stage}"
+            )
+        changes["only_discriminator"] = True
+        changes["start"] = "teacher" if args.stage == "whiten" else "head"
     of_back: dict[str, Any] = {} if args.gan_back is None else {"weight": args.gan_back}
     if args.side_views:
         of_back["sources"] = ("heads_side",)

@@ -523,6 +523,35 @@ def test_exported_weights_start_the_next_stage(tmp_path: Path) -> None:
         run("whiten", tmp_path / "x", teacher=tmp_path / "t", width=2.0)
 
 
+def test_weights_without_a_discriminator_get_one_fitted(tmp_path: Path) -> None:
+    run("teacher", tmp_path / "t", images=4)
+    run("head", tmp_path / "h", heads="heads", teacher=tmp_path / "t", images=4)
+    face, head = tmp_path / "t" / "weights", tmp_path / "h" / "weights"
+    sets: dict[str, Any] = {"heads": "heads", "images": 8, "batch": 4}
+    with pytest.raises(
+        Head3DError, match=r"holds no discriminator.*train whiten --only-discriminator --teacher"
+    ):
+        run("distill", tmp_path / "x", teacher=face, head=head, **sets)
+    with pytest.raises(Head3DError, match="goes with stage whiten"):
+        run("distill", tmp_path / "x", teacher=face, head=head, only_discriminator=True, **sets)
+
+    run("whiten", tmp_path / "df", teacher=face, only_discriminator=True, images=8)
+    run("head", tmp_path / "dh", teacher=tmp_path / "df", head=head, only_discriminator=True, **sets)
+    for out, source, other in ((tmp_path / "df", face, None), (tmp_path / "dh", head, tmp_path / "df")):
+        given = load_generator(source)
+        tensors, _ = snapshots.load_latest(out)
+        for prefix in ("generator.", "average."):  # neither moved, nor did the averages of w
+            for name, value in given.state_dict().items():
+                torch.testing.assert_close(tensors[prefix + name], value, rtol=0, atol=0)
+        start = snapshots.load_latest(other)[0] if other else None
+        assert any(
+            not torch.equal(v, start[k]) if start else bool(v.abs().sum() > 0)
+            for k, v in tensors.items()
+            if k.startswith("d0.") and k.endswith("bias")
+        ), "its discriminator has learnt"
+    run("distill", tmp_path / "s", teacher=tmp_path / "df", head=tmp_path / "dh", **sets)
+
+
 # -- on a GPU --------------------------------------------------------------------------------------------------
 
 
