@@ -514,6 +514,7 @@ def test_exported_weights_start_the_next_stage(tmp_path: Path) -> None:
     run("teacher", tmp_path / "t", images=4)
     train.export(tmp_path / "t", tmp_path / "w")
     generator, discriminator = stages.starting_point(tmp_path / "w", toys.smaller())
+    assert discriminator is not None
     tensors, _ = snapshots.load_latest(tmp_path / "t")
     for net, prefix in ((generator, "average."), (discriminator, "d0.")):
         for name, value in net.state_dict().items():
