@@ -102,6 +102,35 @@ def throughput() -> str:
     )
 
 
+def paper_setting() -> str:
+    """The paper's own setting, 200 steps of every stage, and scaling to two GPUs."""
+    found = _record("paper_setting_h100")
+    about, scaling = found["provenance"], found["scaling"]
+    rows = [
+        [
+            s["stage"],
+            str(s["batch"]),
+            f"{s['images_per_s']:.0f}",
+            f"{s['memory_gib']:.1f} GiB",
+            f"{found['hours_of_our_recipe'][s['stage']]:.1f} h",
+        ]
+        for s in found["stages"]
+    ]
+    both = sum(found["hours_of_our_recipe"][stage] for stage in ("head", "distill"))
+    one = " and ".join(f"{r:.1f}" for r in scaling["one_gpu_images_per_s"])
+    steps, gpus = found["stages"][0]["steps"], found["stages"][0]["processes"]
+    header = ["stage", "batch", "images/s", "memory in use, a GPU", "our recipe's length at this rate"]
+    return (
+        table(header, rows)
+        + f"\n\n`data/results/paper_setting_h100.json`: {gpus} × {about['device']}, torch {about['torch']}, "
+        + f"{about['date']}, commit {about['commit']}; {steps} steps each, none trained to its end. `teacher` is timed "
+        + "at the start of its schedule (64² rendering, blur). `head` and `distill` together: "
+        + f"{both:.1f} h for our numbers of images (the paper: about 4 h on two A100, for an unknown number). "
+        + f"Scaling at 512², batch {scaling['batch_per_gpu']} a GPU: {one} images/s alone, "
+        + f"{scaling['images_per_s']:.1f} on {scaling['gpus']}: {scaling['efficiency']:.0%}. More GPUs are untested."
+    )
+
+
 def memory_estimates() -> str:
     """What the estimate that is printed before training says, per preset and batch."""
     from head3d_core import stages
@@ -199,6 +228,7 @@ def times() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
+    "paper_setting": paper_setting,
     "memory": memory_estimates,
     "runs": runs,
     "recipes": recipes,
