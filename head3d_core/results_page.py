@@ -38,11 +38,19 @@ PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
 }
 """Name of a part -> its heading, and what makes it."""
 
+FITTED = ("head3d-seed0-fitted", "no-kd", "dft", "fh")
+"""Rows that start from the bundled generators with discriminators fitted to them."""
+FITTED_NOTE = (
+    f"**Two starting points.** {', '.join(FITTED)} start from the bundled generators with discriminators fitted to "
+    "them (96,000 images of faces, 48,000 of heads, generator held still): compare these with each other. head3d and "
+    "single-d start from the discriminators that the teacher and the head generator had trained with, which are "
+    "stronger and no longer exist: compare those two. `LOG.md` has the figures."
+)
 STARTING_POINTS = (
-    "Rows start from training runs of the teacher and of the head generator, whose discriminators the bundled weights "
-    "leave out: first `python -m head3d_core train teacher --data synth:faces:20000 --out runs/teacher`, then "
-    "`python -m head3d_core train head --heads synth:heads:4800 --data synth:faces:20000 --teacher runs/teacher "
-    "--out runs/head`."
+    "Rows start from the bundled generators, which come without discriminators; these are fitted first: `python -m "
+    "head3d_core train whiten --only-discriminator --data synth:faces:20000 --teacher data/weights/face --images 96000 "
+    "--out runs/teacher`, then `python -m head3d_core train head --only-discriminator --data synth:faces:20000 --heads "
+    "synth:heads:4800 --head data/weights/head --teacher runs/teacher --images 48000 --out runs/head`."
 )
 """How to make what `command_of` starts from."""
 
@@ -62,6 +70,8 @@ def tables_page(records: Records | None = None) -> str:
             f"{', '.join(trials)}. Column N says how many samples a row has, `images` how many real images its "
             "training saw. What they lack and why is under `missing` in each JSON file."
         )
+    if set(FITTED) & set(records):
+        parts.append(FITTED_NOTE)
     for heading, make in PARTS.values():
         parts += [f"## {heading}", make(records)]
     missing = [row for row in NAMES if row not in records]
