@@ -159,3 +159,96 @@ rows_differ = Exercise(
         ),
     ],
 )
+
+
+def _kendall(ours: Tensor, theirs: Tensor, neighbours: bool = False) -> Tensor:
+    a, b = (x[:, None] - x[None, :] for x in (ours, theirs))
+    agree = torch.sign(a) * torch.sign(b)
+    if neighbours:
+        return agree.diagonal(1).mean()
+    first, second = torch.triu_indices(len(ours), len(ours), 1)
+    return agree[first, second].mean()
+
+
+def _positions(x: Tensor) -> Tensor:
+    return x.argsort().argsort()
+
+
+def _concordant(ours: Tensor, theirs: Tensor) -> Tensor:
+    return (_kendall(ours, theirs) + 1) / 2
+
+
+def _numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+rank_agreement = Exercise(
+    truth=_kendall,
+    cases=[
+        (_numbers(3.1, 2.4, 1.9, 0.6), _numbers(44.8, 29.8, 19.5, 11.3)),
+        (_numbers(0.2, 2.4, 1.9, 9.6), _numbers(44.8, 29.8, 19.5, 11.3)),
+        (_numbers(2.0, 1.0, 4.0, 3.0, 5.0), _numbers(10.0, 20.0, 30.0, 40.0, 90.0)),
+        (_numbers(1.0, 5.0, 2.0), _numbers(0.3, 0.1, 0.2)),
+    ],
+    mistakes=[
+        Mistake(
+            _concordant,
+            "this is the share of pairs in the same order, ½ for unrelated rows: subtract the pairs in the other order",
+        ),
+        Mistake(
+            lambda a, b: (_positions(a) == _positions(b)).double().mean(),
+            "two orders can agree though every row has moved by one place: compare pairs, not places",
+        ),
+        Mistake(
+            lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1],
+            "this compares sizes, and the two scales have nothing to do with each other: use the order alone",
+        ),
+        Mistake(
+            lambda a, b: _kendall(a, b, neighbours=True),
+            "only neighbours are compared: take every pair of rows",
+        ),
+        Mistake(lambda a, b: -_kendall(a, b), "the sign: a pair in the same order counts +1"),
+    ],
+)
+
+
+def _half_width(a: Tensor, b: Tensor) -> Tensor:
+    return 1.96 * (a - b).std() / math.sqrt(len(a))
+
+
+def _twins(seed: int, count: int, common: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shared, one, other = torch.randn(3, count, generator=generator, dtype=torch.float64)
+    return 0.5 + 0.1 * (common * shared + one), 0.3 + 0.1 * (common * shared + other)
+
+
+paired_half_width = Exercise(
+    truth=_half_width,
+    cases=[_twins(0, 12, 2.0), _twins(1, 30, 1.0), _twins(2, 5, 0.0)],
+    tolerance=1e-5,
+    mistakes=[
+        Mistake(
+            lambda a, b: 1.96 * ((a.var() + b.var()) / len(a)).sqrt(),
+            "this forgets the pairs: take the difference for each z first, then its spread",
+        ),
+        Mistake(
+            lambda a, b: 1.96 * (a.std() + b.std()) / math.sqrt(len(a)),
+            "adding the two half-widths is too wide even for strangers: take the spread of the differences",
+        ),
+        Mistake(
+            lambda a, b: 1.96 * (a - b).std(),
+            "this is the spread of single heads; the mean of n of them is √n times surer",
+        ),
+        Mistake(
+            lambda a, b: 1.96 * (a - b).std(correction=0) / math.sqrt(len(a)),
+            "the spread of n values around their own mean is divided by n − 1",
+        ),
+        Mistake(
+            lambda a, b: 2 * _half_width(a, b),
+            "this is the whole width: half of it lies on either side of the mean",
+        ),
+        Mistake(
+            lambda a, b: _half_width(a, b) / 1.96, "this is the standard error: 95 % lie within 1.96 of it"
+        ),
+    ],
+)

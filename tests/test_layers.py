@@ -22,10 +22,10 @@ LAYERS = {
     "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric "
     "parametric_pictures features verification completeness cross_check identity_data identity_train "
     "generate convert references sampling worn evaluate evaluation_figures evaluation_pictures tables "
-    "expectations results_page live_check swap_study swap_lab curves workbench model_cards",
+    "expectations results_page ablations live_check swap_study swap_lab curves workbench model_cards",
     5: "plots_geometry plots_latent widgets_geometry checks_geometry checks_latent __main__ cli doctor "
     "widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks "
-    "checks_metrics plots_metrics checks_data checks_fast checks_training plots_training",
+    "checks_metrics plots_metrics plots_ablations checks_data checks_fast checks_training plots_training",
 }
 """Layer -> its modules. A new module belongs into one of them before anything may import it."""
 
