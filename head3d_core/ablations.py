@@ -24,7 +24,9 @@ from head3d_core.generator import Generator
 from head3d_core.metrics import Estimate
 from head3d_core.recipes import ROWS, Recipe, recipe
 from head3d_core.results_page import FITTED
+from head3d_core.sampling import Model
 from head3d_core.tables import NAMES, NOT_YET, Record, Records, kernel
+from head3d_core.workbench import pictures
 
 FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
@@ -172,6 +174,13 @@ def speakers(row: str, nets: Speakers) -> dict[str, list[str]]:
             terms = [name for name, pull in pulls.items() if float(pull[which].max()) > 0]
             found[f"{side}: {planes}"] = [t if t.startswith("D_") else f"L_{t}" for t in terms]
     return found
+
+
+def seen_from(model: Model, codes: Sequence[int], yaws: Sequence[float], psi: float = 0.7) -> Tensor:
+    """Samples of a model by number, the same z in every model: [codes, V, 3, H, W] from `yaws`, degrees."""
+    heads = [model.heads(range(k, k + 1), 0, psi) for k in codes]
+    ws, planes = (torch.cat(parts) for parts in zip(*heads, strict=True))
+    return pictures(model.generator, planes, ws, tuple(yaws))
 
 
 # -- recorded numbers ----------------------------------------------------------------------------------------------

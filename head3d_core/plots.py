@@ -26,10 +26,11 @@ SMALLEST_PT = 10.0
 """The smallest text in a figure, points: at 100 dpi as high as the prose around it, legible when projected."""
 
 
-def show(figure: Any, alt: str) -> None:
+def show(figure: Any, alt: str, jpeg: bool = False) -> None:
     """Displays a matplotlib figure as PNG with alternative text, then closes it.
 
-    Text smaller than `SMALLEST_PT` is enlarged to it. Pictures that would weigh much are stored in 256 colours.
+    Text smaller than `SMALLEST_PT` is enlarged to it. Pictures that would weigh much are stored in 256 colours, or
+    (`jpeg`, for grids of many photographs) as JPEG, which is smaller still.
     """
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
@@ -37,13 +38,14 @@ def show(figure: Any, alt: str) -> None:
 
     for text in figure.findobj(Text):
         text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    buffer, form = io.BytesIO(), "jpeg" if jpeg else "png"
+    options = {"pil_kwargs": {"quality": 80}} if jpeg else {}
+    figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", facecolor="white", **options)
     plt.close(figure)
-    display(Image(data=lighter(buffer.getvalue()), alt=alt))
+    display(Image(data=buffer.getvalue() if jpeg else lighter(buffer.getvalue()), format=form, alt=alt))
 
 
-def lighter(png: bytes, limit: int = 60_000) -> bytes:
+def lighter(png: bytes, limit: int = 30_000) -> bytes:
     """A PNG of more than `limit` bytes in the 256 colours that suit it best, at a third of the size."""
     if len(png) <= limit:
         return png

@@ -164,6 +164,7 @@ def rows_figure(
         _lines(axis, found, rows)
         arrow = "lower is better" if measure.better == "low" else "higher is better"
         axis.set(title=f"{measure.name}\n({arrow})")
+        axis.locator_params(axis="x", nbins=4)
         theirs = ablations.printed(rows, measure, paper)
         if theirs:
             ours = ablations.ranks({row: e.value for row, e in found.items()}, measure.better)
@@ -235,7 +236,7 @@ def row_curves(runs: Mapping[str, Mapping[str, Any]], series: Sequence[tuple[str
 
 
 def pairs_figure(values: Mapping[str, Tensor], label: str) -> Any:
-    """Two measurements of the same codes [n], left and right, joined by a line each; rising lines solid, others dashed."""
+    """Two measurements of the same codes [n], left and right, a line a code: solid where it rises, else dashed."""
     import matplotlib.pyplot as plt
 
     (left, a), (right, b) = values.items()

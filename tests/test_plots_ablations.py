@@ -1,0 +1,100 @@
+"""What the figures of notebook 11 are drawn from, and that missing rows don't stop them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import torch
+from PIL import Image
+from test_ablations import PAPER, row
+
+from head3d_core import ablations, plots, plots_ablations
+from head3d_core.ablations import FULL, FULL_FITTED
+
+mpl.use("Agg")
+ROWS = ["no-kd", "no-gan-front", FULL_FITTED]
+
+
+def words(figure: object) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))  # type: ignore[attr-defined]
+
+
+def sheet(path: Path, columns: int, side: int = 6) -> None:
+    """A grid whose pixel value says row and column: 10 * row + column."""
+    cells = torch.tensor([[10 * r + c for c in range(columns)] for r in range(8)], dtype=torch.uint8)
+    pixels = cells.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    Image.fromarray(pixels.numpy()).convert("RGB").save(path)
+
+
+def test_recorded_views_are_cut_where_they_belong(tmp_path: Path) -> None:
+    sheet(tmp_path / "a_views.png", 8)
+    sheet(tmp_path / "f_views.png", 5)
+    for name in ("a", "f"):
+        (tmp_path / f"{name}_views.png").rename(tmp_path / f"{name}_views.jpg")
+    views = plots_ablations.recorded_views("a", (0.0, 180.0), tmp_path)
+    assert views is not None
+    assert views.shape == (8, 2, 3, 6, 6)
+    number = ((views[:, :, 0, 0, 0] + 1) * 127.5).round().int()
+    assert number[:, 0].tolist() == [10 * r for r in range(8)]
+    assert number[:, 1].tolist() == [10 * r + 4 for r in range(8)]
+    face = plots_ablations.recorded_views("f", (0.0,), tmp_path)
+    assert face is not None
+    assert round(float((face[3, 0, 0, 0, 0] + 1) * 127.5)) == 32
+    assert plots_ablations.recorded_views("b", (0.0,), tmp_path) is None
+    assert plots_ablations.same_codes(["b"], (0, 1), tmp_path) is None
+    assert plots_ablations.all_around(["b"], (0,), (0.0,), tmp_path) is None
+    assert "without L_kd" in words(_named(tmp_path))
+
+
+def _named(folder: Path) -> object:
+    (folder / "a_views.jpg").rename(folder / "no-kd_views.jpg")
+    figure = plots_ablations.same_codes(["no-kd", "no-gan-front"], (0, 5), folder)
+    assert figure is not None
+    assert len(figure.axes) == 2
+    return figure
+
+
+def test_numbers_with_a_row_missing() -> None:
+    records = {FULL: row(2.1), FULL_FITTED: row(2.0), "no-kd": row(3.0, 0.6)}
+    figure = plots_ablations.rows_figure(ROWS, ablations.MEASURES[:3], records, PAPER, FULL_FITTED)
+    text = words(figure)
+    assert text.count("not recorded yet") == 3
+    figure.canvas.draw()
+    assert "2 | 2" in words(figure)
+    figure = plots_ablations.costs_figure(ROWS[:2], ablations.MEASURES, records)
+    assert len(figure.axes) == 4
+    assert words(figure).count("not recorded yet") == 4
+    plots_ablations.costs_figure(ROWS[:2], ablations.MEASURES, {})
+    mpl.pyplot.close("all")
+
+
+def test_what_is_gone_and_what_is_new() -> None:
+    place = {"front: F_xy": ["L_kd", "D_front"]}
+    figure = plots_ablations.speakers_figure({FULL: place, "no-kd": {"front: F_xy": ["D_all"]}})
+    text = words(figure)
+    assert "−L_kd  −D_front  +D_all" in text
+    mpl.pyplot.close("all")
+
+
+def test_curves_and_pairs() -> None:
+    run = {"images": [1000, 2000], "series": {"kd": [2.0, 1.0]}}
+    figure = plots_ablations.row_curves({"no-kd": {"images": [], "series": {}}, FULL: run}, [("kd", "L_kd")])
+    assert len(figure.axes[0].lines) == 1
+    low, high = torch.tensor([0.1, 0.5]), torch.tensor([0.3, 0.4])
+    lines = plots_ablations.pairs_figure({"a": low, "b": high}, "cosine").axes[0].lines
+    assert [line.get_linestyle() for line in lines[:2]] == ["-", "--"]
+    mpl.pyplot.close("all")
+
+
+def test_photographs_can_be_shown_as_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    figure = plots.image_grid([torch.zeros(3, 8, 8)])
+    plots.show(figure, alt="a grey square", jpeg=True)
+    data, metadata = shown[0]._repr_jpeg_()
+    assert metadata["alt"] == "a grey square"
+    assert len(data) > 100
