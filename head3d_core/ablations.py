@@ -28,7 +28,7 @@ from head3d_core.sampling import Model
 from head3d_core.tables import NAMES, NOT_YET, Record, Records, kernel
 from head3d_core.workbench import pictures
 
-FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
+FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
 PLANES = ("xy", "xz", "yz")
 
@@ -51,7 +51,7 @@ def label(row: str) -> str:
     >>> label("head3d-seed0-fitted")
     'Head3D (fitted D)'
     """
-    name = NAMES.get(base_of(row), row).strip("*")
+    name = "teacher" if row == "face" else NAMES.get(base_of(row), row).strip("*")
     return f"{name} (fitted D)" if row in (FULL_FITTED, "single-d-seed0-fitted") else name
 
 
@@ -65,9 +65,14 @@ def reference_of(row: str) -> str:
 
 
 def alike(rows: Sequence[str], records: Records) -> list[str]:
-    """The rows, each replaced by its repetition from fitted discriminators where that is recorded."""
+    """The rows, each replaced by its repetition from fitted discriminators where that is recorded.
+
+    Full methods that recorded rows are to be compared with, and that are not among them, follow at the end.
+    """
     fitted = {row: f"{row}-seed0-fitted" for row in rows}
-    return [fitted[row] if fitted[row] in records else row for row in rows]
+    found = [fitted[row] if fitted[row] in records else row for row in rows]
+    full = dict.fromkeys(reference_of(row) for row in found if row in records and row not in FULLS)
+    return [*found, *(row for row in full if row not in found)]
 
 
 def _in_words(how: Recipe) -> dict[str, str]:

@@ -228,7 +228,10 @@ def row_curves(runs: Mapping[str, Mapping[str, Any]], series: Sequence[tuple[str
                     x / 1000, y, plots_training.STYLES[k % 4], marker=MARKERS[k], markersize=5,
                     markevery=max(1, len(x) // 6), color=PALETTE[k], linewidth=1.8, label=label(row),
                 )  # fmt: skip
+        drawn = [y for line in axis.lines for y in line.get_ydata()]
         axis.set(title=title, xlabel="real images shown (thousands)")
+        if drawn and min(drawn) > 0:
+            axis.set_yscale("log")
         axis.grid(alpha=0.3)
     handles = {text: h for axis in axes[0] for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)

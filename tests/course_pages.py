@@ -197,7 +197,10 @@ LIVE = {
     "08": ("each loss; all three stages at `tiny`", "Head3D's run"),
     "09": ("losses and schedule; backs of Head3D", "curves of two judges and of one; weights of D_back"),
     "10": ("metrics on toys and pictures; 200 samples of Head3D", "the tables; parametric heads"),
-    "11": ("–", "Table 3"),
+    "11": (
+        "who speaks in each row; Fig. 8 (a); pairs over 16 codes",
+        "Table 3, Fig. 8 and 9, curves of the rows",
+    ),
     "12": ("density grid, surface, export", "error to true heads; closedness"),
     "13": ("walks, mixing, directions; one inversion", "bend over more pairs; inversions"),
 }

@@ -42,10 +42,10 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.reference_of("single-d") == FULL
     assert ablations.reference_of("single-d-seed0-fitted") == FULL_FITTED
     assert ablations.reference_of("plane-swap") == FULL_FITTED
-    assert ablations.alike(["single-d", "head3d"], {"single-d": {}, FULL_FITTED: {}}) == [
-        "single-d",
-        FULL_FITTED,
-    ]
+    fitted, both = {FULL_FITTED: {}, "single-d-seed0-fitted": {}}, {FULL_FITTED: {}, "single-d": {}}
+    assert ablations.alike(["single-d", "head3d"], fitted) == ["single-d-seed0-fitted", FULL_FITTED]
+    assert ablations.alike(["single-d", "head3d"], both) == ["single-d", FULL_FITTED, FULL]
+    assert ablations.alike(["single-d", "head3d"], {}) == ["single-d", "head3d"]
     assert ablations.label("single-d-seed0-fitted") == "one discriminator (fitted D)"
 
 
