@@ -24,7 +24,8 @@ SHOWN_SIDE = 112
 
 def short(row: str, width: int = 19) -> str:
     """A row's name in lines of at most `width` letters."""
-    return "\n".join(textwrap.wrap(label(row), width, break_long_words=False))
+    whole = label(row).replace("(fitted D)", "(fitted\u00a0D)")
+    return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
 
 
 # -- who speaks ----------------------------------------------------------------------------------------------------
@@ -216,6 +217,7 @@ def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Reco
 def row_curves(runs: Mapping[str, Mapping[str, Any]], series: Sequence[tuple[str, str]]) -> Any:
     """Recorded curves of several rows, one panel a term: (name in the record, title)."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure, axes = plt.subplots(
         1, len(series), figsize=(3.9 * len(series), 3.9), squeeze=False, layout="constrained"
@@ -232,6 +234,9 @@ def row_curves(runs: Mapping[str, Mapping[str, Any]], series: Sequence[tuple[str
         axis.set(title=title, xlabel="real images shown (thousands)")
         if drawn and min(drawn) > 0:
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     handles = {text: h for axis in axes[0] for h, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
