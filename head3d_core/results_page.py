@@ -38,7 +38,15 @@ PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
 }
 """Name of a part -> its heading, and what makes it."""
 
-FITTED = ("head3d-seed0-fitted", "no-kd", "dft", "fh")
+FITTED = (
+    "head3d-seed0-fitted",
+    "single-d-seed0-fitted",
+    "no-kd",
+    "no-gan-front",
+    "all-planes",
+    "dft",
+    "fh",
+)
 """Rows that start from the bundled generators with discriminators fitted to them."""
 FITTED_NOTE = (
     f"**Two starting points.** {', '.join(FITTED)} start from the bundled generators with discriminators fitted to "
