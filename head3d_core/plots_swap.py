@@ -111,7 +111,7 @@ def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
         drawn = axes[1, column].imshow(one.heat, cmap="cividis", vmin=0, vmax=HEAT_LIMIT)
     for axis in axes.flat:
         axis.axis("off")
-    figure.colorbar(drawn, ax=axes[1], shrink=0.8, label="difference to A")
+    figure.colorbar(drawn, ax=axes[1], shrink=0.8, extend="max", label="difference to A")
     return figure
 
 
