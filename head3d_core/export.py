@@ -8,7 +8,6 @@ python -m head3d_core turns --seeds 1 --weights face head3d --out turns.jpg
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,9 +40,9 @@ class MeshArgs:
     weights: str = "head3d"
     """A bundled name, or a path of ours or of an EG3D .pkl."""
     resolution: int = 256
-    """Points of the density grid per side."""
+    """Points of the grid of sigma per side."""
     level: float = mesh.LEVEL
-    """Raw density output (sigma) on the surface: lower is further out."""
+    """The decoder's raw output (sigma) on the surface: lower is further out."""
     faces: int | None = None
     """Decimate to at most so many triangles; by default all are kept, or 30,000 with a texture."""
     texture: int | None = None
@@ -108,16 +107,7 @@ def check_place(path: Path, endings: Sequence[str], what: str) -> None:
     """Before any work: raises Head3DError if `path` has none of the `endings` or cannot be written."""
     if path.suffix.lower() not in endings:
         raise Head3DError(f"cannot write {path.name}: a {what} ends in {', '.join(endings)}")
-    if path.is_dir():
-        raise Head3DError(f"cannot write {path}: it is a folder; give the name of a file")
-    folder = next(p for p in path.absolute().parents if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise Head3DError(
-            f"cannot write to {path.parent} ({error.strerror}): choose another place"
-        ) from error
+    files.check_writable(path)
 
 
 def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generator, Tensor]:
@@ -168,7 +158,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         raise Head3DError(f"smooth counts rounds, so it is at least 0, got {args.smooth}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
-    with bar("density") as step:
+    with bar("sigma") as step:
         head = mesh.extract_mesh(
             G,
             ws,
