@@ -124,7 +124,7 @@ def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp:
 
 
 def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], faces: int = 3000) -> Any:
-    """Plotly figure with a slider: the surface at each level of the density."""
+    """Plotly figure with a slider: the surface at each level of sigma."""
     import plotly.graph_objects as go
 
     figure = go.Figure(
@@ -138,7 +138,7 @@ def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], fac
         for k, v in enumerate(levels)
     ]
     figure.update_layout(
-        title="The surface at a level of the density (move the slider)",
+        title="The surface at a level of sigma (move the slider)",
         width=620,
         height=560,
         margin=dict(l=0, r=0, t=40, b=0),
@@ -185,7 +185,7 @@ def still_life(
 
 
 def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> Any:
-    """Three slices through a density grid [R, R, R] (indexed x, y, z), with the line where the level is crossed."""
+    """Three slices through a grid of raw sigma [R, R, R] (indexed x, y, z), with the line of the level."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.4), layout="constrained")

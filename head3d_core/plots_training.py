@@ -228,7 +228,7 @@ def view_grid(
 
 
 def alike_figure(
-    crowd: Mapping[str, Tensor], faces: Mapping[str, Tensor], count: int = 3, size: float = 1.35
+    crowd: Mapping[str, Tensor], faces: Mapping[str, Tensor], count: int = 3, size: float = 1.6
 ) -> Any:
     """The pairs of samples that an identity encoder takes most for one person; a row of pairs for each generator.
 
@@ -243,10 +243,8 @@ def alike_figure(
         3 * count - 1,  # a pair, a gap, a pair, ...
         figsize=((2 * count + 0.2 * (count - 1)) * size, (size + 0.35) * len(crowd)),
         squeeze=False,
-        gridspec_kw={"width_ratios": ([1, 1, 0.2] * count)[:-1]},
-        layout="constrained",
+        gridspec_kw={"width_ratios": ([1, 1, 0.2] * count)[:-1], "wspace": 0.02, "hspace": 0.35},
     )
-    figure.get_layout_engine().set(w_pad=0.0, wspace=0.0)
     for axis in axes.flat:
         axis.axis("off")
     for row, (name, pictures) in zip(axes, crowd.items(), strict=True):
@@ -255,7 +253,7 @@ def alike_figure(
                 axis.imshow(to_pixels(_at_most(pictures[sample], 112)), interpolation="nearest")
                 axis.set_title(f"{name} {sample + 1}", fontsize=10)
             row[3 * k].text(
-                1.17, -0.02, f"cosine {cosine:.2f}", transform=row[3 * k].transAxes, ha="center", va="top"
+                1.01, -0.02, f"cosine {cosine:.2f}", transform=row[3 * k].transAxes, ha="center", va="top"
             )
     return figure
 

@@ -147,7 +147,7 @@ def swap_viewer(
         state = traitlets.Dict().tag(sync=True)
         wanted = traitlets.Dict().tag(sync=True)
         shown = traitlets.Dict().tag(sync=True)
-        portraits = traitlets.List().tag(sync=True)
+        portraits: Any = traitlets.List().tag(sync=True)
 
     viewer = SwapViewer(
         options={

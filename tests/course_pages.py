@@ -198,7 +198,7 @@ LIVE = {
     "09": ("losses and schedule; backs of Head3D", "curves of two judges and of one; weights of D_back"),
     "10": ("metrics on toys and pictures; 200 samples of Head3D", "the tables; parametric heads"),
     "11": ("–", "Table 3"),
-    "12": ("density grid, surface, export", "error to true heads; closedness"),
+    "12": ("grid of sigma, surface, export", "error to true heads; closedness"),
     "13": ("walks, mixing, directions; one inversion", "bend over more pairs; inversions"),
 }
 """What happens live in each notebook, and what it reads from a record."""

@@ -75,8 +75,8 @@ def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"level": 1e6}, r"no surface at level 1e\+06: densities run from"),
-        ({"resolution": 30_000}, r"a 30000³ density grid needs about .* GiB .* lower the resolution to \d+"),
+        ({"level": 1e6}, r"no surface at level 1e\+06: sigma runs from"),
+        ({"resolution": 30_000}, r"a 30000³ grid of sigma needs about .* GiB .* lower the resolution to \d+"),
         ({"resolution": 4}, "at least 8"),
         ({"out": Path("head.stl")}, r"a mesh file ends in \.glb, \.obj, \.ply"),
         ({"seed": -1}, "a seed is a whole number"),
