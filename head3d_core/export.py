@@ -236,7 +236,7 @@ def run_turntable(args: TurntableArgs) -> None:
 
 
 def turns(args: TurnsArgs) -> Path:
-    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels each.
+    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels, with names.
 
     Raises:
         Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
@@ -248,14 +248,17 @@ def turns(args: TurnsArgs) -> Path:
             "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
             f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
         )
-    rows = []
+    rows, names = [], []
     for seed in args.seeds:
         for name in args.weights:
             G, ws = load_head(name, seed, args.truncation_psi, args.device)
             turn = turntables.frames(G, ws, args.views, pitch=math.radians(args.pitch))
             images = torch.from_numpy(turn).permute(0, 3, 1, 2).float() / 127.5 - 1
             rows.append(shrink(images, args.side))
-    return grids.save_grid(torch.cat(rows), args.views, args.out)
+            names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
+    sheet = grids.montage(torch.cat(rows), args.views)
+    yaws = [f"{360 * k / args.views:.0f}°" for k in range(args.views)]
+    return grids.save_sheet(grids.with_names(sheet, names, yaws), args.out)
 
 
 def run_turns(args: TurnsArgs) -> None:

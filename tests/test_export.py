@@ -140,8 +140,11 @@ def test_turns_command_writes_a_row_for_each_generator(
     assert cli.main(words) == 0
     assert "4 rows of 4" in capsys.readouterr().out
     with Image.open(out) as sheet:
-        assert sheet.size == (4 * 32, 4 * 32)
-        values = np.asarray(sheet).astype(int)
+        left, top = sheet.width - 4 * 32, sheet.height - 4 * 32  # the names of rows and columns
+        assert left > 20
+        assert top > 20
+        assert np.asarray(sheet)[:, :left].min() < 50, "row names in black"
+        values = np.asarray(sheet)[top:, left:].astype(int)
     same, other = (np.abs(values[:32] - rows).mean() for rows in (values[32:64], values[64:96]))
     assert other > 5 * same, "the same generator twice, but another seed is another head"
 
