@@ -220,13 +220,8 @@ def _write_shard(tensors: dict[str, Tensor], folder: Path, kind: str) -> dict[st
 
 
 def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        with files.atomic(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise Head3DError(
-            f"cannot write {path} ({error}): is the disk full or the folder read-only?"
-        ) from error
+    with files.atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -49,7 +49,7 @@ outward_normal = Exercise(
     mistakes=[
         Mistake(
             lambda p, m: F.normalize(p - m, dim=0),
-            "that points inwards, where the density rises: the normal points to where it falls",
+            "that points inwards, where sigma rises: the normal points to where it falls",
         ),
         Mistake(lambda p, m: m - p, "a normal has length 1"),
         Mistake(

@@ -7,7 +7,6 @@ sentence on stderr with exit status 2 (the command line) or 1 (what it asked for
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from head3d_core.errors import Head3DError
+from head3d_core.files import REFUSALS
 
 PROG = "python -m head3d_core"
 
@@ -188,18 +188,6 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
     return parsed, getattr(module, command.function)
 
 
-_REFUSALS = {
-    errno.ENOSPC: "free some space and try again",
-    errno.EDQUOT: "free some space and try again",
-    errno.EACCES: "choose another place, or change its permissions",
-    errno.EPERM: "choose another place, or change its permissions",
-    errno.EROFS: "choose another place",
-    errno.ENOTDIR: "give a folder where a file stands now",
-    errno.EISDIR: "give the name of a file, not of a folder",
-}
-"""What the system may refuse at any moment, and what the reader can do; anything else is our mistake and shows."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -229,10 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (stays open: Python flushes it at exit)
         return 0
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in REFUSALS:  # our mistake: it shows
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{place}: {_REFUSALS[error.errno]}.", file=sys.stderr)
+        print(f"error: {error.strerror}{place}: {REFUSALS[error.errno]}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)

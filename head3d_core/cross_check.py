@@ -104,6 +104,7 @@ class CrossCheckArgs:
 
 def run(args: CrossCheckArgs) -> None:
     """The command `cross-check`: writes the record and prints what it says."""
+    files.check_writable(args.out)
     shown = frontal_people(args.people, args.work, Progress("people", sys.stderr))
     encoder = load_encoder(args.encoder)
     found = dlib_cross_check(shown.images, encoder.embed(shown.images, shown.camera), shown.person)

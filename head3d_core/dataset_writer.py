@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from head3d_core import files
 from head3d_core.errors import Head3DError
 from head3d_core.labels import LABELS, check_labels, size_problem
 
@@ -117,24 +118,25 @@ def write_dataset(
     target = Path(path)
     if target.exists():
         raise Head3DError(f"{target} exists already: remove it or choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        if target.suffix == ".zip":
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                _write(archive.writestr, images, cameras, identities, geometry or {}, about, level)
-        else:
-            partial.mkdir()
-            _write(
-                lambda n, data: _put(partial / n, data),
-                images,
-                cameras,
-                identities,
-                geometry or {},
-                about,
-                level,
-            )
-        partial.replace(target)
+        with files.writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix == ".zip":
+                with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                    _write(archive.writestr, images, cameras, identities, geometry or {}, about, level)
+            else:
+                partial.mkdir()
+                _write(
+                    lambda n, data: _put(partial / n, data),
+                    images,
+                    cameras,
+                    identities,
+                    geometry or {},
+                    about,
+                    level,
+                )
+            partial.replace(target)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

@@ -1,4 +1,5 @@
-"""The tri-plane decoder: a small MLP from a point's feature to density and colour features (section 3.1)."""
+"""The tri-plane decoder: a small MLP from a point's feature to sigma (density before its
+softplus) and colour features (section 3.1)."""
 
 from __future__ import annotations
 

@@ -333,9 +333,7 @@ def _check(args: EvaluateArgs) -> None:
     for name in ("replicates", "batch"):
         if getattr(args, name) < 1:
             raise Head3DError(f"{name} must be at least 1, got {getattr(args, name)}")
-    with files.atomic(args.out / ".writable"):
-        pass
-    (args.out / ".writable").unlink()
+    files.check_writable(args.out / "record.json")
 
 
 def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:

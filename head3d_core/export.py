@@ -8,7 +8,6 @@ python -m head3d_core turns --seeds 1 --weights face head3d --out turns.jpg
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,9 +40,9 @@ class MeshArgs:
     weights: str = "head3d"
     """A bundled name, or a path of ours or of an EG3D .pkl."""
     resolution: int = 256
-    """Points of the density grid per side."""
+    """Points of the grid of sigma per side."""
     level: float = mesh.LEVEL
-    """Raw density output (sigma) on the surface: lower is further out."""
+    """The decoder's raw output (sigma) on the surface: lower is further out."""
     faces: int | None = None
     """Decimate to at most so many triangles; by default all are kept, or 30,000 with a texture."""
     texture: int | None = None
@@ -108,16 +107,7 @@ def check_place(path: Path, endings: Sequence[str], what: str) -> None:
     """Before any work: raises Head3DError if `path` has none of the `endings` or cannot be written."""
     if path.suffix.lower() not in endings:
         raise Head3DError(f"cannot write {path.name}: a {what} ends in {', '.join(endings)}")
-    if path.is_dir():
-        raise Head3DError(f"cannot write {path}: it is a folder; give the name of a file")
-    folder = next(p for p in path.absolute().parents if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise Head3DError(
-            f"cannot write to {path.parent} ({error.strerror}): choose another place"
-        ) from error
+    files.check_writable(path)
 
 
 def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generator, Tensor]:
@@ -168,7 +158,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         raise Head3DError(f"smooth counts rounds, so it is at least 0, got {args.smooth}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
-    with bar("density") as step:
+    with bar("sigma") as step:
         head = mesh.extract_mesh(
             G,
             ws,
@@ -246,7 +236,7 @@ def run_turntable(args: TurntableArgs) -> None:
 
 
 def turns(args: TurnsArgs) -> Path:
-    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels each.
+    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels, with names.
 
     Raises:
         Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
@@ -258,14 +248,17 @@ def turns(args: TurnsArgs) -> Path:
             "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
             f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
         )
-    rows = []
+    rows, names = [], []
     for seed in args.seeds:
         for name in args.weights:
             G, ws = load_head(name, seed, args.truncation_psi, args.device)
             turn = turntables.frames(G, ws, args.views, pitch=math.radians(args.pitch))
             images = torch.from_numpy(turn).permute(0, 3, 1, 2).float() / 127.5 - 1
             rows.append(shrink(images, args.side))
-    return grids.save_grid(torch.cat(rows), args.views, args.out)
+            names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
+    sheet = grids.montage(torch.cat(rows), args.views)
+    yaws = [f"{360 * k / args.views:.0f}°" for k in range(args.views)]
+    return grids.save_sheet(grids.with_names(sheet, names, yaws), args.out)
 
 
 def run_turns(args: TurnsArgs) -> None:

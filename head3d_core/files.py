@@ -8,6 +8,7 @@ with `--refresh` it renews hashes and sizes of the files that it names.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from head3d_core.errors import Head3DError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -24,12 +27,61 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 MANIFEST_VERSION = 1
 _NOT_LISTED = {"manifest.json", "LICENSE", "README.md"}
 
+REFUSALS = {
+    errno.ENOSPC: "free some space and try again",
+    errno.EDQUOT: "free some space and try again",
+    errno.EFBIG: "choose a place where files may be larger",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENOTDIR: "give a folder where a file stands now",
+    errno.EISDIR: "give the name of a file, not of a folder",
+}
+"""What the system may refuse at any moment, and what the reader can do."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the system refuses while `path` is written (a full disk, ...) becomes one sentence that names it.
+
+    Errors that name a file elsewhere, one that is read meanwhile, pass unchanged.
+
+    Raises:
+        Head3DError: instead of OSError and safetensors' own error.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        named = getattr(error, "filename", None)
+        if isinstance(named, str | os.PathLike) and not Path(named).is_relative_to(path.parent):
+            raise
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        # safetensors tells the system's number in its text alone.
+        number = getattr(error, "errno", None) or next((n for n in REFUSALS if f"os error {n})" in why), None)
+        advice = REFUSALS.get(number or 0, "look after the disk, or choose another place")
+        raise Head3DError(f"{path} was not written ({why}): {advice}") from error
+
+
+def check_writable(path: Path | str) -> None:
+    """Before long work: raises Head3DError if a file at `path` could not be written afterwards. Leaves no trace."""
+    path = Path(path)
+    if path.is_dir():
+        raise Head3DError(f"cannot write {path}: it is a folder; give the name of a file")
+    folder = next(p for p in path.absolute().parents if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = REFUSALS.get(error.errno or 0, "choose another place")
+        raise Head3DError(f"cannot write to {path.parent} ({error.strerror}): {advice}") from error
+
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.
 
-    If the block raises, the temporary file is removed and whatever stood at `path` before is untouched.
+    If the block raises, the temporary file is removed and whatever stood at `path` before is untouched. What the
+    system refuses is said in one sentence, see `writing`.
 
     >>> with tempfile.TemporaryDirectory() as folder, atomic(Path(folder) / "notes.txt") as temporary:
     ...     _ = temporary.write_text("whole")
@@ -45,12 +97,13 @@ def atomic(path: Path | str) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        if os.name == "posix":  # mkstemp makes files that only their owner reads
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+            if os.name == "posix":  # mkstemp makes files that only their owner reads
+                mask = os.umask(0)
+                os.umask(mask)
+                temporary.chmod(0o666 & ~mask)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

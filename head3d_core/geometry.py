@@ -37,7 +37,7 @@ class GeometryArgs:
     meshes: int = 4
     """Of these, heads whose surface is extracted: pieces, watertightness, smoothness of a turn."""
     resolution: int = 128
-    """Points of the density grid per side for those."""
+    """Points of the grid of sigma per side for those."""
     reconstructions: int = 4
     """Held-out heads that are found again from one picture and compared with the truth (needs OpenGL); 0: none."""
     steps: int = 100
@@ -142,6 +142,7 @@ def run(args: GeometryArgs) -> None:
     """The command `geometry`: measures, writes the file, prints the table."""
     from head3d_core.export import bar
 
+    files.check_writable(args.out)
     with bar("models and heads") as step:
         found = measure(args, step)
     records.write(args.out, found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from head3d_core import files
@@ -29,9 +30,30 @@ def montage(images: Tensor, columns: int) -> NDArray[np.uint8]:
     return sheet.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)
 
 
+def with_names(sheet: NDArray[np.uint8], rows: Sequence[str], columns: Sequence[str]) -> NDArray[np.uint8]:
+    """A sheet [H, W, 3] of equal cells with a name beside each row and above each column, in black on white."""
+    high, wide, _ = sheet.shape
+    font = ImageFont.load_default(size=20)
+    left = 16 + round(max(font.getlength(name) for name in rows))
+    top = 30
+    drawn = Image.new("RGB", (left + wide, top + high), "white")
+    drawn.paste(Image.fromarray(sheet), (left, top))
+    pen = ImageDraw.Draw(drawn)
+    for k, name in enumerate(rows):
+        pen.text((left - 8, top + (k + 0.5) * high / len(rows)), name, "black", font, anchor="rm")
+    for k, name in enumerate(columns):
+        pen.text((left + (k + 0.5) * wide / len(columns), top / 2), name, "black", font, anchor="mm")
+    return np.array(drawn)
+
+
 def save_grid(images: Tensor, columns: int, path: Path | str) -> Path:
     """Writes the montage of [N, 3, H, W] as PNG (JPEG for .jpg); returns the path."""
+    return save_sheet(montage(images, columns), path)
+
+
+def save_sheet(sheet: NDArray[np.uint8], path: Path | str) -> Path:
+    """Writes a sheet [H, W, 3] as PNG (JPEG for .jpg); returns the path."""
     with files.atomic(path) as temporary:
         kind = "JPEG" if Path(path).suffix.lower() in (".jpg", ".jpeg") else "PNG"
-        Image.fromarray(montage(images, columns)).save(temporary, kind)
+        Image.fromarray(sheet).save(temporary, kind)
     return Path(path)

@@ -294,6 +294,7 @@ class IdentityUsesArgs:
 
 def run(args: IdentityUsesArgs) -> None:
     """The command `identity-uses`."""
+    files.check_writable(args.out)
     roc = records.read("identity_roc", "python -m head3d_core.identity_train")
     shown = frontal_people(args.people, args.work, Progress("people", sys.stderr))
     found = {

@@ -1,7 +1,7 @@
-"""From planes to a surface that other tools open: density grid, marching cubes, colours, files.
+"""From planes to a surface that other tools open: grid of sigma, marching cubes, colours, files.
 
 World units and EG3D's frame throughout: y up, the face looks along +z, which is also glTF's "right way up". A surface
-is where the raw density output (sigma) crosses a level; EG3D's customary level is 10.
+is where the decoder's raw output `sigma` crosses a level; EG3D's customary level is 10.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENDINGS = (".glb", ".obj", ".ply")
 GRIDS = 6
 """Memory of a surface in grids' worth (float32): the grid, what marching cubes copies of it, and its triangles."""
 CLEARANCE = 1e-4
-"""Least distance of a grid point's density from the level, as a share of the densities' range."""
+"""Least distance of a grid point's sigma from the level, as a share of sigma's range."""
 _BLOCK = 2**18
 Progress = Callable[[int, int], None]
 
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 def density_grid(
     G: Generator, planes: Tensor, resolution: int = 256, progress: Progress | None = None
 ) -> NDArray[np.float32]:
-    """Raw sigma on a regular grid over the cube of the planes.
+    """Raw sigma (density = softplus(sigma - 1)) on a regular grid over the cube of the planes.
 
     Grid point (i, j, k) stands at x, y, z = -side/2 + side (i, j, k) / (resolution - 1). The outermost `BORDER` of
     the cube is set to `OUTSIDE`.
@@ -65,7 +65,7 @@ def density_grid(
     if len(planes) != 1:
         raise Head3DError(f"density_grid takes the planes of one head, got {len(planes)}: pass planes[k:k+1]")
     if resolution < 8:
-        raise Head3DError(f"a density grid needs at least 8 points per side, got {resolution}")
+        raise Head3DError(f"a grid of sigma needs at least 8 points per side, got {resolution}")
     check_memory(resolution)
     half = G.config.render.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=planes.device)
@@ -108,16 +108,16 @@ def check_memory(resolution: int) -> None:
     if free is not None and needed > free:
         fitting = int((free / (4 * GRIDS)) ** (1 / 3)) // 32 * 32
         raise Head3DError(
-            f"a {resolution}³ density grid needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: "
+            f"a {resolution}³ grid of sigma needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: "
             f"lower the resolution to {fitting}"
         )
 
 
 def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) -> trimesh.Trimesh:
-    """Marching cubes of a density grid: triangles in world units, facing outwards.
+    """Marching cubes of a grid of sigma: triangles in world units, facing outwards.
 
     Raises:
-        Head3DError: if the level lies outside the grid's densities.
+        Head3DError: if the level lies outside the grid's values.
     """
     import trimesh
     from skimage.measure import marching_cubes
@@ -125,7 +125,7 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     inner = grid[grid > OUTSIDE]
     low, high = (float(inner.min()), float(inner.max())) if inner.size else (0.0, 0.0)
     if not low < level < high:
-        raise Head3DError(f"no surface at level {level:g}: densities run from {low:.3g} to {high:.3g}")
+        raise Head3DError(f"no surface at level {level:g}: sigma runs from {low:.3g} to {high:.3g}")
     spacing = box_warp / (len(grid) - 1)
     # Interpolating towards the border's arbitrary value would bend the surface: the level is crossed half a cell out.
     clipped = np.maximum(grid, 2 * level - high)
@@ -182,7 +182,7 @@ def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
 
 
 def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 2e-3) -> Tensor:
-    """Unit normals [M, 3] from the density's gradient (central differences): they point where it falls.
+    """Unit normals [M, 3] from sigma's gradient (central differences): they point where it falls, as density does.
 
     Args:
         points: [M, 3], world units.

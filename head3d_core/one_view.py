@@ -241,6 +241,8 @@ def run(args: InvertArgs) -> None:
     """The command `invert`: measures, writes the record and its picture, prints a summary."""
     from head3d_core.export import bar
 
+    files.check_writable(args.out)
+    files.check_writable(args.out.with_suffix(".jpg"))
     with bar("heads") as step:
         found, pictures = measure(args, step)
     records.write(args.out, found)

@@ -124,7 +124,7 @@ def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp:
 
 
 def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], faces: int = 3000) -> Any:
-    """Plotly figure with a slider: the surface at each level of the density."""
+    """Plotly figure with a slider: the surface at each level of sigma."""
     import plotly.graph_objects as go
 
     figure = go.Figure(
@@ -138,7 +138,7 @@ def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], fac
         for k, v in enumerate(levels)
     ]
     figure.update_layout(
-        title="The surface at a level of the density (move the slider)",
+        title="The surface at a level of sigma (move the slider)",
         width=620,
         height=560,
         margin=dict(l=0, r=0, t=40, b=0),
@@ -168,23 +168,27 @@ def still_life(
     names: Sequence[str],
     yaws: Sequence[float],
     coloured: bool = True,
-    size: int = 120,
+    size: int = 200,
 ) -> Any:
-    """Static twin of all of the above: each mesh (rows) from each yaw in degrees (columns); one yaw: all in a row."""
+    """Static twin of all of the above: each mesh (rows) from each yaw in degrees (columns); one yaw: all in a row.
+
+    Args:
+        size: pixels per side of a picture.
+    """
     images, titles = [], []
     for mesh, name in zip(meshes, names, strict=True):
         for yaw in yaws:
             camera = cameras.orbit(math.radians(yaw), 0.15)
             images.append(mesh_picture(mesh, camera, size, coloured))
             titles.append(f"{name}, {yaw:g}°")
-    return plots.image_grid(images, titles, columns=len(yaws) if len(yaws) > 1 else len(meshes), size=1.5)
+    return plots.image_grid(images, titles, columns=len(yaws) if len(yaws) > 1 else len(meshes), size=2.2)
 
 
 def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> Any:
-    """Three slices through a density grid [R, R, R] (indexed x, y, z), with the line where the level is crossed."""
+    """Three slices through a grid of raw sigma [R, R, R] (indexed x, y, z), with the line of the level."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.4), layout="constrained")
     h, middle = box_warp / 2, len(grid) // 2
     inside = np.maximum(grid, 2 * float(np.median(grid)) - 60)
     slices = {
@@ -210,10 +214,10 @@ def cloud_views(points: Tensor, colours: Tensor, most: int = 2500) -> Any:
 
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most]
     p, c = points[chosen].cpu().numpy(), colours[chosen].cpu().numpy()
-    figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.9), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.2), layout="constrained")
     for axis, (a, sign, name) in zip(axes, ((0, 1, "x"), (2, -1, "z")), strict=True):
         near = np.argsort(p[:, 2] if a == 0 else p[:, 0])
-        axis.scatter(sign * p[near, a], p[near, 1], c=c[near], s=2)
+        axis.scatter(sign * p[near, a], p[near, 1], c=c[near], s=4)
         axis.set(xlabel=f"{'-' if sign < 0 else ''}{name} (world units)", ylabel="y (world units)")
         axis.set_aspect("equal")
     axes[0].set_title("from the front")

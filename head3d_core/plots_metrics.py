@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from head3d_core.evaluation_pictures import FACE_YAWS, TURN
 from head3d_core.metrics import KD_SCALE, Estimate, frechet_distance, kernel_distance
 from head3d_core.plots import PALETTE
 from head3d_core.tables import EVALUATION, NAMES, NOT_YET, RESULTS, Records, kernel_name
@@ -211,24 +212,71 @@ def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
     return torch.from_numpy(pixels.copy()).movedim(-1, 0).float() / 127.5 - 1
 
 
-def show_recorded(name: str, alt: str, width: int = 640, folder: Path = EVALUATION) -> None:
-    """Shows a recorded grid at most `width` pixels wide, or says that it is not recorded yet; prints its name and size.
+def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]] | None:
+    """Names of the rows and columns of a recorded grid of `width` x `height` pixels; None for an unknown kind.
 
-    As JPEG: a notebook with many grids stays small.
+    >>> grid_names("parametric_explicit.jpg", 768, 512)
+    (['head 1', 'head 2'], ['front', 'side', 'behind'])
     """
-    from IPython.display import Image as Shown
-    from IPython.display import display
-    from PIL import Image
+    stem = name.rsplit(".", 1)[0]
+    sides = ["front", "side", "behind"]
+    if stem.endswith("_same_z"):
+        own = stem.removesuffix("_same_z")
+        rows = ["teacher", "head", own, f"{own},\nbehind"]
+        return rows, [f"z {k + 1}" for k in range(len(rows) * width // height)]
+    if stem.endswith("_worn"):
+        rows = ["teacher", *(f"{stem.removesuffix('_worn')},\n{side}" for side in sides)]
+        return rows, [f"z {k + 1}" for k in range(len(rows) * width // height)]
+    if stem.endswith("_views"):
+        columns = [f"{yaw}°" for yaw in (FACE_YAWS if stem == "face_views" else TURN)]
+    elif stem == "parametric_reconstructions":
+        columns = [f"{who}\n{side}" for who in ("real", "explicit", "implicit") for side in sides]
+    elif stem.startswith("parametric_"):
+        columns = sides
+    else:
+        return None
+    return [f"head {k + 1}" for k in range(len(columns) * height // width)], columns
+
+
+def grid_figure(picture: Tensor, rows: Sequence[str], columns: Sequence[str], width: int) -> Any:
+    """A recorded grid [3, H, W] in [-1, 1], `width` pixels wide, with a name beside each row and above each column."""
+    import matplotlib.pyplot as plt
 
     from head3d_core import plots
+
+    _, high, wide = picture.shape
+    figure, axis = plt.subplots(figsize=(width / 100, width / 100 * high / wide))
+    axis.imshow(plots.to_pixels(picture), interpolation="bilinear", aspect="equal")
+    axis.set_xticks([(k + 0.5) * wide / len(columns) for k in range(len(columns))], columns)
+    axis.set_yticks([(k + 0.5) * high / len(rows) for k in range(len(rows))], rows)
+    axis.tick_params(length=0, labelsize=11, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_position((0, 0, 1, 1))
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATION) -> None:
+    """Shows a recorded grid with named rows and columns, or says that it is not recorded yet; prints its name and size.
+
+    As JPEG: a notebook with many grids stays small.
+
+    Args:
+        width: of the grid, pixels, without the names of its rows.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import Image as Shown
+    from IPython.display import display
 
     picture = recorded_picture(name, folder)
     if picture is None:
         print(f"{name}: {NOT_YET}")
         return
-    image = Image.fromarray(plots.to_pixels(picture))
-    image.thumbnail((width, 4 * width))
+    rows, columns = grid_names(name, picture.shape[2], picture.shape[1]) or ([], [])
+    figure = grid_figure(picture, rows, columns, width)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
+    options = {"quality": 80, "optimize": True}
+    figure.savefig(buffer, format="jpeg", dpi=100, bbox_inches="tight", facecolor="white", pil_kwargs=options)
+    plt.close(figure)
     display(Shown(data=buffer.getvalue(), format="jpeg", alt=alt))
     print(f"{name}: {picture.shape[2]} x {picture.shape[1]} pixels")

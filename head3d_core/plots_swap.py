@@ -111,7 +111,7 @@ def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
         drawn = axes[1, column].imshow(one.heat, cmap="cividis", vmin=0, vmax=HEAT_LIMIT)
     for axis in axes.flat:
         axis.axis("off")
-    figure.colorbar(drawn, ax=axes[1], shrink=0.8, label="difference to A")
+    figure.colorbar(drawn, ax=axes[1], shrink=0.8, extend="max", label="difference to A")
     return figure
 
 
@@ -323,13 +323,15 @@ def density_points(
     they leave the neighbourhood of the cube."""
     import plotly.graph_objects as go
 
+    # Whole numbers: a machine's last digits do not show, and stored outputs can be compared.
+    colour, high = np.round(density), float(np.ceil(np.quantile(density, 0.95)))
     figure = _near_scene("Where the volume is dense, and who looks at it (drag to turn)", 0.95)
     figure.add_trace(
         go.Scatter3d(
             x=points[:, 0], y=points[:, 1], z=points[:, 2], mode="markers", name="density",
-            hovertemplate="density %{marker.color:.1f}<extra></extra>", showlegend=False,
+            hovertemplate="density %{marker.color:.0f}<extra></extra>", showlegend=False,
             marker=dict(
-                size=2, color=density, colorscale="Cividis", cmin=0, cmax=float(np.quantile(density, 0.95)),
+                size=2, color=colour, colorscale="Cividis", cmin=0, cmax=high,
                 colorbar=dict(title="density (1/length)", len=0.6),
             ),
         )

@@ -16,6 +16,7 @@ from head3d_core.files import DATA
 from head3d_core.plots import PALETTE, to_pixels
 from head3d_core.plots_course import _arrow, _box, _canvas
 from head3d_core.recipes import LossWeights, Recipe, recipe
+from head3d_core.verification import most_alike
 
 RESULTS = DATA / "results"
 STYLES = ("-", "--", "-.", ":")
@@ -223,6 +224,37 @@ def view_grid(
             if r == 0:
                 axis.set_title(column_names[c], fontsize=10)
         axes[r, 0].set_ylabel(row_names[r], fontsize=10)
+    return figure
+
+
+def alike_figure(
+    crowd: Mapping[str, Tensor], faces: Mapping[str, Tensor], count: int = 3, size: float = 1.6
+) -> Any:
+    """The pairs of samples that an identity encoder takes most for one person; a row of pairs for each generator.
+
+    Args:
+        crowd: generator -> pictures [N, 3, H, W] in [-1, 1].
+        faces: generator -> their embeddings [N, d].
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(crowd),
+        3 * count - 1,  # a pair, a gap, a pair, ...
+        figsize=((2 * count + 0.2 * (count - 1)) * size, (size + 0.35) * len(crowd)),
+        squeeze=False,
+        gridspec_kw={"width_ratios": ([1, 1, 0.2] * count)[:-1], "wspace": 0.02, "hspace": 0.35},
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, (name, pictures) in zip(axes, crowd.items(), strict=True):
+        for k, (i, j, cosine) in enumerate(most_alike(faces[name], count)):
+            for axis, sample in zip(row[3 * k :], (i, j), strict=False):
+                axis.imshow(to_pixels(_at_most(pictures[sample], 112)), interpolation="nearest")
+                axis.set_title(f"{name} {sample + 1}", fontsize=10)
+            row[3 * k].text(
+                1.01, -0.02, f"cosine {cosine:.2f}", transform=row[3 * k].transAxes, ha="center", va="top"
+            )
     return figure
 
 

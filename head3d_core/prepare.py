@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from head3d_core import detect, facepose
+from head3d_core import detect, facepose, files
 from head3d_core.dataset import IMAGE_SUFFIXES, image_name, write_dataset
 from head3d_core.errors import Head3DError
 
@@ -321,7 +321,8 @@ def _write(args: PrepareDataArgs, kept: Sequence[Prepared], report: Report) -> N
     )
     document = {"accepted": report.accepted, "rejected": report.rejected, "background": report.matting}
     beside = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
-    beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with files.atomic(beside) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def run(args: PrepareDataArgs) -> None:

@@ -3,7 +3,7 @@
 The same formulas as `volume.py`, without random sampling and without gradients. Two things make it several times
 faster on a CPU. Planes are read as rows of a table: a texel's channels are neighbours in memory, and one call of
 `embedding_bag` fetches the 12 texels of a point, weighs them and adds them up. And what is not seen is not decoded:
-first the densities of all samples, then the colours of those that light reaches (of these three only, for a preview).
+first sigma of all samples, then the colours of those that light reaches (of these three only, for a preview).
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def depth_to_points(depth: Tensor, camera: Tensor) -> Tensor:
 def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor) -> Tensor:
     """World normals of what a picture shows, as a picture: (x, y, z) become (red, green, blue).
 
-    The normal is the density's gradient at the rendered depth; pixels that see nothing are white (1, 1, 1).
+    The normal is the falling direction of sigma at the rendered depth; pixels that see nothing are white (1, 1, 1).
 
     Args:
         planes: [1, 3, C, H, W]; raw: `G.render_raw` of them seen from camera [1, 25].

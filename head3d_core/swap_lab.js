@@ -1,4 +1,4 @@
-// The plane-swap lab in the browser: controls, two pictures, two bars. Everything shown is computed by Python
+// The plane-swap lab in the browser: controls, the heads A and B, the mixture and its difference to A, two bars. Everything shown is computed by Python
 // (swap_lab.py); this file sends the state and shows what comes back. One request is under way at a time and only the
 // newest state waits behind it, so the picture follows the hand however slow the machine is.
 
@@ -7,6 +7,11 @@ const STYLE = `
 .swap-lab .pictures { display: flex; flex-wrap: wrap; gap: 8px; }
 .swap-lab figure { margin: 0; width: 288px; }
 .swap-lab img { width: 288px; height: 288px; border: 1px solid #777; image-rendering: pixelated; background: white; }
+.swap-lab .thumbs { display: flex; flex-direction: column; gap: 8px; }
+.swap-lab .thumbs figure { width: 128px; }
+.swap-lab .thumbs img { width: 128px; height: 128px; image-rendering: auto; }
+.swap-lab .legend { display: flex; flex-wrap: wrap; justify-content: space-between; margin: 4px 0; }
+.swap-lab .legend img { height: 12px; image-rendering: auto; }
 .swap-lab img.turn { cursor: grab; touch-action: none; user-select: none; }
 .swap-lab img:focus-visible { outline: 3px solid #0072B2; }
 .swap-lab .controls { display: grid; grid-template-columns: max-content 180px max-content; gap: 4px 10px;
@@ -40,10 +45,16 @@ function render({ model, el }) {
 
   // --- pictures
   const picture = node("img", { className: "turn", tabIndex: 0, draggable: false });
-  const heat = node("img");
-  const caption = node("figcaption"), heatCaption = node("figcaption", { textContent: "difference to A: dark is none, yellow is most" });
+  const heat = node("img", { className: "heat" });
+  const caption = node("figcaption"), heatCaption = node("figcaption");
+  const percent = `${Math.round(100 * options.heat_limit)} %`;
+  const legend = node("div", { className: "legend" }, [
+    node("img", { src: `data:image/png;base64,${options.legend}`, alt: `colours from dark, no difference, to yellow, ${percent} and more` }),
+    node("span", { textContent: "dark: 0 %" }), node("span", { textContent: `yellow: ${percent} and more` })]);
+  const thumbs = ["A", "B"].map(() => ({ image: node("img"), name: node("figcaption") }));
   const pictures = node("div", { className: "pictures" }, [
-    node("figure", {}, [picture, caption]), node("figure", {}, [heat, heatCaption])]);
+    node("div", { className: "thumbs" }, thumbs.map((t) => node("figure", {}, [t.image, t.name]))),
+    node("figure", {}, [picture, caption]), node("figure", {}, [heat, legend, heatCaption])]);
 
   // --- controls
   const controls = node("div", { className: "controls" });
@@ -129,7 +140,8 @@ function render({ model, el }) {
     picture.dataset.request = shown.request;
     picture.dataset.finished = shown.finished;
     heat.src = `data:image/png;base64,${shown.heat}`;
-    heat.alt = "where the mixture differs from head A";
+    heat.alt = `where the mixture differs from head A; ${shown.heat_says}`;
+    heatCaption.textContent = shown.heat_says;
     caption.textContent = shown.finished ? "the mixture (drag to turn, or arrow keys)" : "the mixture, raw, while it changes";
     says.textContent = shown.says;
     if (shown.similarity) {
@@ -139,6 +151,13 @@ function render({ model, el }) {
       });
     }
   }
+  function paintThumbs() {
+    model.get("portraits").forEach(({ picture, name }, k) => {
+      thumbs[k].image.src = `data:image/png;base64,${picture}`;
+      thumbs[k].image.alt = `${name}, from the front, no plane exchanged`;
+      thumbs[k].name.textContent = name;
+    });
+  }
   function arrived() {
     paint();
     if (model.get("shown").request !== request) return;
@@ -146,11 +165,13 @@ function render({ model, el }) {
     if (waiting) { const { finished } = waiting; waiting = null; send(finished); }
   }
   model.on("change:shown", arrived);
+  model.on("change:portraits", paintThumbs);
   paint();
+  paintThumbs();
   const lab = node("div", { className: "swap-lab" }, [pictures, controls]);
   lab.addEventListener("keydown", (event) => event.stopPropagation()); // or JupyterLab moves between cells by arrow keys
   el.append(node("style", { textContent: STYLE }), lab);
-  return () => model.off("change:shown", arrived);
+  return () => { model.off("change:shown", arrived); model.off("change:portraits", paintThumbs); };
 }
 
 export default { render };

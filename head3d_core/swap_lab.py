@@ -99,17 +99,20 @@ class Couple:
     encoder: Encoder | None
     faces: Tensor | None
     """[2, d] embeddings of A's and B's raw frontal pictures, each by its own generator; None without an encoder."""
+    portraits: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    """Finished frontal pictures [R, R, 3] of A and B, each by its own generator."""
     names: tuple[str, str, str]
     """Of the planes."""
 
 
+@torch.no_grad()
 def couple(
     generators: Mapping[str, Generator],
     state: LabState,
     encoder: Encoder | None = None,
     truncation_psi: float = analysis.PSI,
 ) -> Couple:
-    """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
+    """Planes, pictures and embeddings of the state's two heads: what must be computed anew when a seed changes.
 
     Raises:
         Head3DError: an unknown generator, or two that cannot exchange planes.
@@ -121,12 +124,11 @@ def couple(
     analysis.check_exchangeable(one, two)
     first = analysis.heads_of_seeds(one, [state.seed_a], truncation_psi)
     second = analysis.heads_of_seeds(two, [state.seed_b], truncation_psi)
-    faces = None
-    if encoder is not None:
-        front = cameras.orbit(0.0)
-        raw = [analysis.look(G, heads.planes, front).rgb for G, heads in ((one, first), (two, second))]
-        faces = torch.cat([encoder(picture, front) for picture in raw])
-    return Couple(one, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
+    front = cameras.orbit(0.0)
+    a, b = (analysis.raw_and_picture(G, h.planes, h.ws, front) for G, h in ((one, first), (two, second)))
+    faces = None if encoder is None else torch.cat([encoder(raw, front) for raw, _ in (a, b)])
+    portraits = (_pixels(a[1]), _pixels(b[1]))
+    return Couple(one, first, second, encoder, faces, portraits, PLANE_NAMES[one.config.render.axes])
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,7 @@ def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> di
 
 def run(args: SwapStudyArgs) -> None:
     """The command `swap-study`: measures, writes the file, prints the tables."""
+    files.check_writable(args.out)
     found = study(args)
     records.write(args.out, found)
     if "table_1" in found:

@@ -21,7 +21,7 @@ from head3d_core.swap_lab import Couple, LabState, Shown
 from head3d_core.widgets import to_png
 
 HEAT_LIMIT = 0.25
-"""Difference that gets the brightest colour of the heat-map."""
+"""Difference that gets the brightest colour of the heat-map, as a share of the way from black to white."""
 
 
 @functools.cache
@@ -40,16 +40,31 @@ def heat_picture(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     return _cividis()[(np.clip(heat / HEAT_LIMIT, 0, 1) * 255).round().astype(np.int64)]
 
 
+def legend_picture() -> NDArray[np.uint8]:
+    """[1, 256, 3] uint8: the colours of the heat-map, from no difference to `HEAT_LIMIT`."""
+    return heat_picture(np.linspace(0, HEAT_LIMIT, 256, dtype=np.float32)[None])
+
+
+def heat_words(heat: NDArray[np.float32]) -> str:
+    """The heat-map in numbers, for its caption and its alt text; 100 % would be black against white."""
+    return f"differs from A by {100 * heat.mean():.1f} %, at most {100 * heat.max():.0f} %"
+
+
+def _base64(pixels: NDArray[np.uint8]) -> str:
+    return base64.b64encode(to_png(pixels)).decode()
+
+
 def message(shown: Shown, state: LabState, names: tuple[str, str, str], finished: bool) -> dict[str, Any]:
-    """What is sent to the browser for a state: two PNGs in base64, the similarities and a sentence."""
+    """What is sent to the browser for a state: two PNGs in base64, what they show in words, and the similarities."""
     parts = [
         f"F_{n} {'of A' if s == 0 else 'of B' if s == 1 else f'{s:.0%} of B'}"
         for n, s in zip(names, state.shares, strict=True)
     ]
     alt = f"a head with {', '.join(parts)}, seen from yaw {state.yaw:g}°, pitch {state.pitch:g}°"
     return {
-        "picture": base64.b64encode(to_png(shown.picture)).decode(),
-        "heat": base64.b64encode(to_png(heat_picture(shown.heat))).decode(),
+        "picture": _base64(shown.picture),
+        "heat": _base64(heat_picture(shown.heat)),
+        "heat_says": heat_words(shown.heat),
         "similarity": list(shown.similarity) if shown.similarity else None,
         "alt": alt,
         "says": "",
@@ -72,6 +87,15 @@ class Session:
         self.state = state or LabState(first, 0, first, 1)
         self.pair: Couple = swap_lab.couple(generators, self.state, encoder)
         self.plain: View | None = None
+
+    def portraits(self) -> list[dict[str, str]]:
+        """Heads A and B as they are without exchange: sent only when one of them is chosen anew."""
+        state = self.state
+        names = (f"{state.generator_a}, seed {state.seed_a}", f"{state.generator_b}, seed {state.seed_b}")
+        return [
+            {"picture": _base64(pixels), "name": f"head {side}: {name}"}
+            for side, name, pixels in zip("AB", names, self.pair.portraits, strict=True)
+        ]
 
     def answer(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The message for a state from the browser; a state that cannot be shown gives one sentence instead."""
@@ -102,6 +126,7 @@ def swap_viewer(
 ) -> Any:
     """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
 
+    Beside the mixture stand A and B as they are, and where the mixture differs from A, with a scale in numbers.
     Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
 
     Args:
@@ -122,20 +147,27 @@ def swap_viewer(
         state = traitlets.Dict().tag(sync=True)
         wanted = traitlets.Dict().tag(sync=True)
         shown = traitlets.Dict().tag(sync=True)
+        portraits: Any = traitlets.List().tag(sync=True)
 
     viewer = SwapViewer(
         options={
             "generators": list(generators),
             "planes": list(session.pair.names),
             "max_pitch": swap_lab.MAX_PITCH,
+            "legend": _base64(legend_picture()),
+            "heat_limit": HEAT_LIMIT,
         },
         state=state.to_dict(),
         shown={**session.answer(state.to_dict()), "request": 0},
+        portraits=session.portraits(),
     )
 
     def update(change: Any) -> None:
+        before, answer = session.pair, session.answer(change["new"])
+        if session.pair is not before:
+            viewer.portraits = session.portraits()
         # What an error leaves out stays as it was.
-        viewer.shown = {**viewer.shown, **session.answer(change["new"]), "request": change["new"]["request"]}
+        viewer.shown = {**viewer.shown, **answer, "request": change["new"]["request"]}
 
     viewer.observe(update, names="wanted")
     return viewer

@@ -110,6 +110,9 @@ def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30) -> Path
             for picture in pictures:
                 writer.send(np.ascontiguousarray(picture))
             writer.close()
+            # ffmpeg writes the film's index last, and a full disk ends it without an error here.
+            if _frame_count(temporary) < len(pictures):
+                raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
         else:
             from PIL import Image
 
@@ -119,6 +122,16 @@ def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30) -> Path
                 duration=round(1000 / rate), loop=0,
             )  # fmt: skip
     return path
+
+
+def _frame_count(film: Path) -> int:
+    """Frames of a film; 0 if it cannot be read."""
+    import imageio_ffmpeg
+
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(film))[0])
+    except RuntimeError:
+        return 0
 
 
 def turntable(

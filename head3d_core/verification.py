@@ -240,6 +240,18 @@ def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
     return Estimate(rate.rate, rate.low, rate.high, len(x))
 
 
+def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float]]:
+    """The `count` pairs of samples [N, d] of largest cosine: (i, j, cosine), i < j; each sample in one pair only."""
+    x = check_embeddings(embeddings)
+    cosines = np.tril(np.full((len(x), len(x)), -np.inf)) + x @ x.T
+    pairs: list[tuple[int, int, float]] = []
+    for _ in range(min(count, len(x) // 2)):
+        i, j = divmod(int(cosines.argmax()), len(x))
+        pairs.append((i, j, float(cosines[i, j])))
+        cosines[[i, j]], cosines[:, [i, j]] = -np.inf, -np.inf
+    return pairs
+
+
 def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
     """Mean pairwise identity distance, mean_{i≠j} (1 − cos(x_i, x_j)), of samples [N, d]: 0 for a collapsed set.
 

@@ -135,6 +135,7 @@ def run(args: WalkArgs) -> None:
     """The command `walk`: measures, writes the file, prints a summary."""
     from head3d_core.export import bar
 
+    files.check_writable(args.out)
     with bar("models") as step:
         found = measure(args, step)
     records.write(args.out, found)

@@ -82,23 +82,30 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def throughput() -> str:
     """Speed and memory of full training steps."""
-    found = _record("bench_train_h100")
+    gpu, cpu = _record("bench_train_h100"), _record("bench_train_cpu")
     rows = [
         [
             f"{row['setting']}²" if row["setting"].isdigit() else f"`{row['setting']}`",
+            device,
             str(row["batch"]),
             " / ".join(f"{m:.1f} M" for m in row["parameters_m"]),
             f"{row['step_ms']:.0f} ms",
             f"{row['images_per_s']:.0f}",
-            f"{row['memory_gib']:.1f} / {row['reserved_gib']:.1f} GiB",
+            f"{row['memory_gib']:.1f} / {row['reserved_gib']:.1f} GiB"
+            if "reserved_gib" in row
+            else f"{row['memory_gib']:.1f} GiB",
         ]
+        for device, found in (("GPU", gpu), ("CPU", cpu))
         for row in found["rows"]
     ]
-    about = found["provenance"]
+    about, small = gpu["provenance"], cpu["provenance"]
+    header = ["setting", "on", "batch", "G / D", "step", "images/s", "memory in use / reserved"]
     return (
-        table(["setting", "batch", "G / D", "step", "images/s", "memory in use / reserved"], rows)
-        + f"\n\n`data/results/bench_train_h100.json`: {about['device']}, torch {about['torch']}, {about['date']}, "
-        + f"`{about['command']}`. One step is {found['what'].removeprefix('full GAN steps: ')}."
+        table(header, rows)
+        + f"\n\nGPU: `data/results/bench_train_h100.json`, {about['device']}, torch {about['torch']}, {about['date']}, "
+        + f"`{about['command']}`. One step is {gpu['what'].removeprefix('full GAN steps: ')}. CPU: "
+        + f"`data/results/bench_train_cpu.json`, {small['cores']} cores, torch {small['torch']}, {small['date']}, "
+        + f"`{small['command']}`; the same step in fp32; memory is the whole process, PyTorch's own 0.5 GiB included."
     )
 
 
@@ -143,7 +150,9 @@ def memory_estimates() -> str:
     ]
     measured = _record("bench_train_h100")["rows"]
     shares = [row["estimate_gib"] / row["reserved_gib"] for row in measured]
-    about = f"For the {len(measured)} settings above, the estimate is {min(shares):.2f} to {max(shares):.2f}"
+    about = (
+        f"For the {len(measured)} GPU settings above, the estimate is {min(shares):.2f} to {max(shares):.2f}"
+    )
     return table(["preset", *(f"batch {b}" for b in batches)], rows) + f"\n\n{about} times what was reserved."
 
 
@@ -201,7 +210,7 @@ LIVE = {
         "who speaks in each row; Fig. 8 (a); pairs over 16 codes",
         "Table 3, Fig. 8 and 9, curves of the rows",
     ),
-    "12": ("density grid, surface, export", "error to true heads; closedness"),
+    "12": ("grid of sigma, surface, export", "error to true heads; closedness"),
     "13": ("walks, mixing, directions; one inversion", "bend over more pairs; inversions"),
 }
 """What happens live in each notebook, and what it reads from a record."""

@@ -75,8 +75,8 @@ def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"level": 1e6}, r"no surface at level 1e\+06: densities run from"),
-        ({"resolution": 30_000}, r"a 30000³ density grid needs about .* GiB .* lower the resolution to \d+"),
+        ({"level": 1e6}, r"no surface at level 1e\+06: sigma runs from"),
+        ({"resolution": 30_000}, r"a 30000³ grid of sigma needs about .* GiB .* lower the resolution to \d+"),
         ({"resolution": 4}, "at least 8"),
         ({"out": Path("head.stl")}, r"a mesh file ends in \.glb, \.obj, \.ply"),
         ({"seed": -1}, "a seed is a whole number"),
@@ -140,8 +140,11 @@ def test_turns_command_writes_a_row_for_each_generator(
     assert cli.main(words) == 0
     assert "4 rows of 4" in capsys.readouterr().out
     with Image.open(out) as sheet:
-        assert sheet.size == (4 * 32, 4 * 32)
-        values = np.asarray(sheet).astype(int)
+        left, top = sheet.width - 4 * 32, sheet.height - 4 * 32  # the names of rows and columns
+        assert left > 20
+        assert top > 20
+        assert np.asarray(sheet)[:, :left].min() < 50, "row names in black"
+        values = np.asarray(sheet)[top:, left:].astype(int)
     same, other = (np.abs(values[:32] - rows).mean() for rows in (values[32:64], values[64:96]))
     assert other > 5 * same, "the same generator twice, but another seed is another head"
 

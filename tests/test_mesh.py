@@ -54,7 +54,7 @@ def test_grid_points_on_the_level_leave_no_holes_after_welding() -> None:
 def test_level_outside_the_densities_is_refused() -> None:
     grid = np.zeros((16, 16, 16), np.float32)
     grid[8, 8, 8] = 5
-    with pytest.raises(Head3DError, match="no surface at level 10: densities run from 0 to 5"):
+    with pytest.raises(Head3DError, match="no surface at level 10: sigma runs from 0 to 5"):
         mesh.surface(grid, 1.0, level=10)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +143,23 @@ def test_records_are_read_back_and_missing_ones_named(
     about = records.provenance("a command", "cpu")
     assert about["command"] == "a command"
     assert about["device"]
+
+
+@pytest.mark.parametrize(
+    ("module", "args"),
+    [
+        (walks, walks.WalkArgs),
+        (one_view, one_view.InvertArgs),
+        (geometry, geometry.GeometryArgs),
+    ],
+)
+def test_a_place_that_cannot_be_written_shows_before_the_work(
+    module: Any, args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: Any) -> None:
+        raise AssertionError("the work had begun")
+
+    monkeypatch.setattr(module, "measure", measure)
+    (tmp_path / "file").touch()
+    with pytest.raises(Head3DError, match="cannot write to"):
+        module.run(args(out=tmp_path / "file" / "record.json"))

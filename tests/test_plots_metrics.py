@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +75,34 @@ def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.Capture
     assert picture is not None
     assert picture.shape == (3, 4, 8)
     assert picture[:, 0, 0].tolist() == [1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("head3d_same_z.jpg", ["teacher", "head", "head3d", "head3d,\nbehind"], ["z 1", "z 2", "z 3"]),
+        ("face_views.jpg", ["head 1", "head 2"], ["-40°", "-20°", "0°", "20°", "40°"]),
+        ("head_worn.jpg", ["teacher", "head,\nfront", "head,\nside", "head,\nbehind"], ["z 1", "z 2"]),
+        ("parametric_implicit.jpg", ["head 1"], ["front", "side", "behind"]),
+    ],
+)
+def test_a_recorded_grid_has_names(
+    name: str, rows: list[str], columns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (16 * len(columns), 16 * len(rows))
+    assert plots_metrics.grid_names(name, *size) == (rows, columns)
+    Image.new("RGB", size, (255, 0, 0)).save(tmp_path / name)
+    picture = plots_metrics.recorded_picture(name, tmp_path)
+    assert picture is not None
+    figure = plots_metrics.grid_figure(picture, rows, columns, 200)
+    (axis,) = figure.axes
+    assert [t.get_text() for t in axis.get_xticklabels()] == columns
+    assert [t.get_text() for t in axis.get_yticklabels()] == rows
+    assert axis.get_yticks()[0] == 8  # the middle of the first row
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    plots_metrics.show_recorded(name, "a red grid", 200, tmp_path)
+    with Image.open(io.BytesIO(shown[0].data)) as drawn:
+        assert drawn.format == "JPEG"
+        assert drawn.width > 200
+    assert plots_metrics.grid_names("something.jpg", 8, 8) is None

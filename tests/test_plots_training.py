@@ -14,6 +14,7 @@ from PIL import Image
 
 from head3d_core import plots_training as figures
 from head3d_core.files import DATA
+from head3d_core.verification import most_alike
 
 matplotlib.use("Agg")
 
@@ -121,6 +122,22 @@ def test_other_figures_draw(recorded: dict[str, Any]) -> None:
     words = " ".join(t.get_text() for t in figures.distillation_diagram().axes[0].texts)
     for part in ("G_t", "G_s", "L_kd", "L_map", "L_rgb", "L_lpips", "L_gan", "D_front", "D_back", "F_xy"):
         assert part in words
+
+
+def test_alike_pairs_carry_their_cosines() -> None:
+    random = torch.Generator().manual_seed(0)
+    crowd = {
+        "face": torch.rand(6, 3, 16, 16, generator=random),
+        "head": torch.rand(6, 3, 16, 16, generator=random),
+    }
+    faces = {name: torch.randn(6, 4, generator=random) for name in crowd}
+    figure = figures.alike_figure(crowd, faces, count=2)
+    pairs = [pair for name in crowd for pair in most_alike(faces[name], 2)]
+    words = [t.get_text() for axis in figure.axes for t in axis.texts]
+    assert words == [f"cosine {cosine:.2f}" for *_, cosine in pairs]
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles[:2] == [f"face {k + 1}" for k in pairs[0][:2]]
+    assert len(titles) == 8
 
 
 def test_the_table_of_recipes_is_section_4_1() -> None:

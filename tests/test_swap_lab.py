@@ -159,8 +159,34 @@ def test_the_widget_shows_what_the_function_computes(
         assert viewer.shown["request"] == number
         assert np.array_equal(decoded(viewer.shown["picture"]), expected.picture)
         assert np.array_equal(decoded(viewer.shown["heat"]), swap_widgets.heat_picture(expected.heat))
+        assert viewer.shown["heat_says"] == swap_widgets.heat_words(expected.heat)
         assert viewer.shown["similarity"] == (expected.similarity and list(expected.similarity))
         assert f"yaw {state.yaw:g}°" in viewer.shown["alt"]
+
+
+def test_untouched_heads_change_with_the_seed_alone(generators: dict[str, Generator]) -> None:
+    viewer = swap_widgets.swap_viewer(generators)
+    first = viewer.portraits
+    assert [p["name"] for p in first] == ["head A: face, seed 0", "head B: face, seed 1"]
+    with torch.no_grad():
+        G, heads = generators["face"], analysis.heads_of_seeds(generators["face"], [1])
+        alone = G.render(heads.planes, heads.ws, cameras.orbit(0.0)).image
+    assert np.abs(decoded(first[1]["picture"]).astype(int) - pixels(alone).astype(int)).max() <= 1
+    viewer.wanted = {**viewer.state, "shares": [1, 1, 1], "yaw": 40, "request": 1}
+    assert viewer.portraits is first
+    viewer.wanted = {**viewer.wanted, "seed_b": 9, "request": 2}
+    assert viewer.portraits[0] == first[0]
+    assert viewer.portraits[1]["name"] == "head B: face, seed 9"
+    assert viewer.portraits[1]["picture"] != first[1]["picture"]
+
+
+def test_the_scale_of_the_heat_map() -> None:
+    legend = swap_widgets.legend_picture()
+    for share, column in ((0.0, 0), (1.0, -1)):
+        flat = np.full((1, 1), share * swap_widgets.HEAT_LIMIT, dtype=np.float32)
+        assert np.array_equal(swap_widgets.heat_picture(flat)[0, 0], legend[0, column])
+    heat = np.array([[0.0, 0.5]], dtype=np.float32)
+    assert swap_widgets.heat_words(heat) == "differs from A by 25.0 %, at most 50 %"
 
 
 def test_a_bad_state_is_a_sentence_and_leaves_the_picture(generators: dict[str, Generator]) -> None:

@@ -71,3 +71,15 @@ def test_bad_input(pictures: np.ndarray, tmp_path: Path) -> None:
         turntables.frames(G, torch.zeros(2, G.num_ws, G.config.w_dim))
     with pytest.raises(Head3DError, match="three frames"):
         turntables.flicker(pictures[:2])
+
+
+def test_a_film_cut_short_is_refused(
+    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert turntables._frame_count(turntables.write(pictures, tmp_path / "whole.mp4")) == len(pictures)
+    (tmp_path / "half.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:500])
+    assert turntables._frame_count(tmp_path / "half.mp4") == 0
+    monkeypatch.setattr(turntables, "_frame_count", lambda _: len(pictures) - 1)
+    with pytest.raises(Head3DError, match="came out short"):
+        turntables.write(pictures, tmp_path / "short.mp4")
+    assert not (tmp_path / "short.mp4").exists()

@@ -85,6 +85,17 @@ def test_diversity_of_collapsed_and_orthogonal_sets() -> None:
     assert two.low <= two.value <= two.high
 
 
+def test_the_most_alike_pairs_use_nobody_twice() -> None:
+    x = torch.eye(8)[:5].clone()
+    x[3] = x[1] + 0.1 * x[0]  # nearest to 1
+    x[4] = x[1] + 0.3 * x[2]  # next to 1, but 1 is taken
+    pairs = v.most_alike(x, 3)
+    assert [(i, j) for i, j, _ in pairs] == [(1, 3), (2, 4)]
+    assert pairs[0][2] == pytest.approx(1 / 1.01**0.5, abs=1e-6)
+    assert pairs[1][2] == pytest.approx(0.3 / 1.09**0.5, abs=1e-6)
+    assert len(v.most_alike(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)), 3)) == 3
+
+
 def test_near_duplicates() -> None:
     x, _ = people(10, 1, 0.0)
     none = v.near_duplicates(x, 0.9)

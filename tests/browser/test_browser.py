@@ -245,7 +245,7 @@ class SwapLab:
         def equal() -> bool:
             if self.picture.get_attribute("data-finished") != "true":
                 return False
-            found = [lab.drawn(image) for image in (self.picture, self.area.locator("img").nth(1))]
+            found = [lab.drawn(image) for image in (self.picture, self.area.locator("img.heat"))]
             # Two levels: the notebook's process may add up in another order than this one.
             return all(
                 image is not None

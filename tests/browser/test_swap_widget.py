@@ -31,8 +31,11 @@ const model = {
   get: (name) => data[name],
   set: (name, value) => { data[name] = value; },
   save_changes: async () => {
-    data.shown = JSON.parse(await window.kernel(JSON.stringify(data.wanted)));
-    (listeners["change:shown"] ?? []).forEach((listener) => listener());
+    const answer = JSON.parse(await window.kernel(JSON.stringify(data.wanted)));
+    for (const name of ["portraits", "shown"]) {
+      data[name] = answer[name];
+      (listeners[`change:${name}`] ?? []).forEach((listener) => listener());
+    }
   },
   on: (name, listener) => { (listeners[name] ??= []).push(listener); },
   off: () => {},
@@ -53,7 +56,9 @@ class Opened:
         self.viewer = swap_widgets.swap_viewer(self.generators, self.encoder)
         self.page, self.asked = page, 0
         code = Path(head3d_core.__file__).with_name("swap_lab.js").read_text(encoding="utf8")
-        data = {name: getattr(self.viewer, name) for name in ("options", "state", "wanted", "shown")}
+        data = {
+            name: getattr(self.viewer, name) for name in ("options", "state", "wanted", "shown", "portraits")
+        }
         page.expose_function("kernel", self.answer)
         page.set_content(PAGE.replace("DATA", json.dumps(data)).replace("CODE", json.dumps(code)))
         page.wait_for_function("window.ready")
@@ -61,7 +66,7 @@ class Opened:
     def answer(self, wanted: str) -> str:
         self.asked += 1
         self.viewer.wanted = json.loads(wanted)
-        return json.dumps(self.viewer.shown)
+        return json.dumps({"shown": self.viewer.shown, "portraits": self.viewer.portraits})
 
     def control(self, key: str) -> Any:
         return self.page.locator(f"[data-key={key}]")
@@ -132,8 +137,26 @@ def test_seeds_and_generators(opened: Opened) -> None:
     opened.control("generator_b").select_option("head")
     opened.shows(LabState("face", 0, "head", 7, (0.8, 0.0, 0.0), -25, 5))
     assert "yaw -25°" in opened.picture.get_attribute("alt")
-    heat = opened.page.locator("img:not(.turn)")
-    assert np.asarray(lab.drawn(heat)).std() > 1
+    assert np.asarray(lab.drawn(opened.page.locator("img.heat"))).std() > 1
+
+
+def test_heads_and_scale_stand_beside_the_mixture(opened: Opened) -> None:
+    state = LabState("face", 0, "head", 7, (0.8, 0.0, 0.0), -25, 5)
+    opened.shows(state)
+    pair = swap_lab.couple(opened.generators, state, opened.encoder)
+    thumbs = opened.page.locator(".thumbs img")
+    for k, portrait in enumerate(pair.portraits):
+        assert np.array_equal(np.asarray(lab.drawn(thumbs.nth(k))), portrait)
+    assert [f.inner_text() for f in opened.page.locator(".thumbs figcaption").all()] == [
+        "head A: face, seed 0",
+        "head B: head, seed 7",
+    ]
+    colours = np.asarray(lab.drawn(opened.page.locator(".legend img")))
+    assert np.array_equal(colours, swap_widgets.legend_picture())
+    words = opened.page.locator(".pictures").inner_text()
+    assert "dark: 0 %" in words
+    assert f"yellow: {swap_widgets.HEAT_LIMIT:.0%} and more".replace("%", " %") in words
+    assert swap_widgets.heat_words(swap_lab.show(pair, state).heat) in words
 
 
 def test_every_control_has_a_name(opened: Opened) -> None:
