@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from head3d_core.tables import Records, kernel, load_records
 
 Figure = Mapping[str, Any]
-"""value, low, high (None for a ratio: its interval is not measured) and count."""
+"""value, low, high (None where there is no interval) and count."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ def _ratio(row: str, other: str, side: str) -> Callable[[Records], Figure | None
         if a is None or b is None or b["value"] <= 0:
             return None
         count = min(a["count"], b["count"])
-        return {"value": a["value"] / b["value"], "low": None, "high": None, "count": count}
+        # Of the ends of two 95 % intervals: wider than the ratio's own, which nobody measured.
+        low = a["low"] / b["high"]
+        high = a["high"] / b["low"] if b["low"] > 0 else math.inf
+        return {"value": a["value"] / b["value"], "low": low, "high": high, "count": count}
 
     return read
 
@@ -157,6 +161,7 @@ EXPECTATIONS = (
 def expectations_table(records: Records | None = None) -> str:
     """Markdown: what, limit, found with its 95 % interval, of how many samples, verdict.
 
+    A ratio's interval reaches from one low end over the other high end to the opposite: 95 % or more.
     Where the interval spans the limit, more samples may turn the verdict over; the line says so.
     """
     records = load_records() if records is None else records

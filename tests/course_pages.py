@@ -282,9 +282,13 @@ def extent_of(record: dict[str, Any]) -> str:
 
 def status_of(cells: list[str]) -> str:
     """Of a row of the paper map that names records: from what they hold, not only whether they are there."""
-    paths = [RESULTS / name for name in records_in(cells[4])]
-    if not all(path.is_file() for path in paths):
+    names = records_in(cells[4])
+    paths = [RESULTS / name for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
+    if len(missing) == len(names):
         return NOT_RECORDED
+    if missing:
+        return f"in part: {', '.join(f'`{name}`' for name in missing)} not recorded yet"
     found = [json.loads(path.read_text(encoding="utf8")) for path in paths]
     keys = [key for function, key in NEEDS.items() if f"`{function}`" in cells[2]]
     if not all(key in record for key in keys for record in found):

@@ -45,3 +45,10 @@ def test_a_figure_that_was_not_measured_is_not_recorded() -> None:
     rows["face"]["detector"]["front"] = None
     open_ones = [e.what for e in EXPECTATIONS if e.verdict(rows) == "not recorded yet"]
     assert len(open_ones) == 4
+
+
+def test_a_ratio_is_as_uncertain_as_both_its_distances() -> None:
+    rows = {"face": record(1.0), "head": record(2.0, back=1.0, spread=0.3), "head3d": record(1.5, back=1.4)}
+    line = next(s for s in expectations_table(rows).splitlines() if "back distance" in s)
+    assert "| 1.4 [1.07, 2.01] |" in line
+    assert "spans the limit" in line
