@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +327,8 @@ def train(args: TrainArgs) -> Path:
             f"{args.out} already holds a run: add --resume to continue it, or choose another --out"
         )
     try:
-        engine, arriving = build_engine(args, scale, how, world)
+        with _memory_named(scale, how, world):
+            engine, arriving = build_engine(args, scale, how, world)
     except BaseException:
         if is_new:  # nothing was begun, so nothing is left behind
             with contextlib.suppress(OSError):
@@ -348,8 +350,8 @@ def train(args: TrainArgs) -> Path:
             args=json.loads(json.dumps(dataclasses.asdict(args), default=str)),
             **provenance(engine, how),
         )
-        with engine.on_stream():
-            reason = _guarded(run)
+        with _memory_named(scale, how, world), engine.on_stream():
+            reason = run.loop()
             if run.reported_images != engine.images_seen:
                 run.report()
             run.save()
@@ -400,18 +402,19 @@ def _request_stop(run: Run, number: int) -> None:
     run.stop_reason = signal.Signals(number).name
 
 
-def _guarded(run: Run) -> str:
+@contextlib.contextmanager
+def _memory_named(scale: Preset, how: Recipe, world: World) -> Iterator[None]:
+    """Turns a GPU that is too small, wherever it shows, into a sentence with the estimate and what to lower."""
     try:
-        return run.loop()
+        yield
     except torch.OutOfMemoryError as error:
-        need, total = (
-            memory_estimate(run.scale, run.how.batch // run.world.size),
-            torch.cuda.mem_get_info()[1] / 2**30,
-        )
+        need = memory_estimate(scale, how.batch // world.size)
+        total = torch.cuda.mem_get_info()[1] / 2**30
+        pictures = 10_000 * 3 * scale.generator.image_resolution**2 / 2**30
         raise Head3DError(
-            f"the GPU ({total:.0f} GiB) ran out of memory: preset {run.scale.name} at batch {run.how.batch} over "
-            f"{run.world.size} process(es) needs about {need:.0f} GiB each; "
-            "lower --batch, spread it over more GPUs, or take a smaller preset"
+            f"the GPU ({total:.0f} GiB) ran out of memory: preset {scale.name} at batch {how.batch} over "
+            f"{world.size} process(es) needs about {need:.0f} GiB each, and {pictures:.1f} GiB for every 10,000 "
+            "pictures; lower --batch, spread it over more GPUs, or take fewer pictures or a smaller preset"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Two gloo processes give the gradients, weights and statistics of one process at the same global batch."""
+"""Two gloo processes give the gradients and running mean of w of one process at the same global batch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,15 @@ GROUP = 4
 
 
 def record(engine: Engine) -> dict[str, Any]:
-    """Gradients of each phase before any update, then the state after two steps."""
+    """Gradients of each phase with every discriminator, all before any update, and the running mean of w."""
     gradients: dict[str, torch.Tensor] = {}
-    trainables = {
-        Phase.G_MAIN: engine.g,
-        Phase.G_REG: engine.g,
-        Phase.D_MAIN: engine.d[0],
-        Phase.D_REG: engine.d[0],
-    }
-    for trainable in (engine.g, engine.d[0]):
+    for trainable in (engine.g, *engine.d):
         trainable.adam.step = lambda *a, **k: None  # type: ignore[method-assign, assignment]
-    for phase, trainable in trainables.items():
-        engine.run_phase(phase, 0)
-        gradients[phase.name] = trainable.flat.clone()
+    for domain, judge in enumerate(engine.d):
+        for phase in Phase:
+            engine.run_phase(phase, domain)
+            trained = engine.g if phase in (Phase.G_MAIN, Phase.G_REG) else judge
+            gradients[f"{phase.name} {domain}"] = trained.flat.clone()
     return {"gradients": gradients, "w_avg": engine.generator.w_avg.clone()}
 
 
@@ -74,7 +70,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     mp.start_processes(work, (free_port(), str(out)), nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
     both = torch.load(out, weights_only=True)
     for stage, changes in CASES.items():
-        one, two = record(toys.engine(toys.toy_recipe(stage, **changes))), both[stage]
+        how = toys.toy_recipe(stage, **changes)
+        one, two = record(toys.engine(how)), both[stage]
+        assert len(one["gradients"]) == 4 * len(how.domains)
         for phase, expected in one["gradients"].items():
             assert expected.abs().max() > 0, phase
             # float32 sums in another order; measured 2e-6 of the largest gradient.
@@ -89,8 +87,8 @@ def test_a_wrong_split_would_be_seen() -> None:
     right, wrong = toys.engine(how), toys.engine(how)
     wrong.draws.indices = torch.tensor([0, 2, 1, 3, 4, 6, 5, 7])
     a, b = record(right), record(wrong)
-    gap = (a["gradients"]["D_MAIN"] - b["gradients"]["D_MAIN"]).abs().max()
-    assert gap > 1e-3 * a["gradients"]["D_MAIN"].abs().max()
+    gap = (a["gradients"]["D_MAIN 0"] - b["gradients"]["D_MAIN 0"]).abs().max()
+    assert gap > 1e-3 * a["gradients"]["D_MAIN 0"].abs().max()
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:

@@ -21,6 +21,7 @@ from head3d_core.checkpoint import load_generator
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import Draws, EngineOptions, Phase, Purpose, blur
 from head3d_core.errors import Head3DError
+from head3d_core.generator import Generator
 from head3d_core.train import TrainArgs
 
 LOAD_IMAGES = stages.load_images
@@ -364,13 +365,17 @@ def test_a_refused_start_leaves_no_empty_folder(tmp_path: Path) -> None:
     assert (tmp_path / "kept").is_dir()
 
 
+@pytest.mark.parametrize("collapsed", [False, True])
 def test_collapse_is_noticed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    collapsed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "_ALIKE", 10.0)
+    """A generator that gives every z the same w is named; one that merely is untrained is not."""
+    if collapsed:
+        mapping = Generator.mapping
+        monkeypatch.setattr(Generator, "mapping", lambda *a, **k: mapping(*a, **k) * 0)
     run("teacher", tmp_path, images=4)
-    assert "samples look all alike" in capsys.readouterr().out
-    assert '"collapse"' in (tmp_path / "log.jsonl").read_text()
+    assert ("samples look all alike" in capsys.readouterr().out) == collapsed
+    assert ('"collapse"' in (tmp_path / "log.jsonl").read_text()) == collapsed
 
 
 def test_metric_snapshots_show_the_trend(
@@ -467,16 +472,30 @@ def test_wrong_sizes_and_batches_are_refused() -> None:
         )
 
 
-def test_too_little_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(engine: Engine) -> None:
+@pytest.mark.parametrize("where", ["pool", "step", "grid"])
+def test_too_little_memory_says_what_to_lower(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that don't fit, a step that doesn't, and the sample grid after the last step."""
+
+    def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Engine, "step", full)
+    place, name = {
+        "pool": (stages.Pool, "__init__"),
+        "step": (Engine, "step"),
+        "grid": (train, "sample_views"),
+    }[where]
+    monkeypatch.setattr(place, name, full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 8 * 2**30))
-    with pytest.raises(
-        Head3DError, match=r"the GPU \(8 GiB\) ran out of memory.*needs about \d+ GiB each; lower --batch"
-    ):
-        run("teacher", tmp_path)
+    message = (
+        r"the GPU \(8 GiB\) ran out of memory.*needs about \d+ GiB each, and 0.1 GiB for every.*lower --batch"
+    )
+    with pytest.raises(Head3DError, match=message):
+        run("teacher", tmp_path / "run")
+    assert (tmp_path / "run").exists() == (where != "pool")
+    # After the last step the state is saved before anything is drawn.
+    assert (snapshots.latest(tmp_path / "run") is not None) == (where == "grid")
 
 
 def test_memory_estimate_grows_with_batch_and_scale() -> None:
