@@ -126,6 +126,20 @@ class View:
         return View(*(x.expand(count, *x.shape[1:]) for x in (self.rgb, self.depth, self.opacity)))
 
 
+def _march(
+    G: Generator, mixed: Tensor, camera: Tensor, size: int, backend: Backend, colours_only: bool
+) -> tuple[Tensor, View]:
+    """Features [B, C or 3, size, size] of planes, and the same as a picture with its geometry."""
+    origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
+    weights = G.decoder.weights()
+    if colours_only:
+        weights = three_colours(weights)
+    result = quick_rays(mixed, weights, origins, directions, G.config.render, backend)
+    features = result.features.transpose(1, 2).unflatten(-1, (size, size))
+    depth, opacity = (x.unflatten(-1, (size, size)) for x in (result.depth, result.opacity))
+    return features, View(features[:, :3], depth, opacity)
+
+
 @torch.no_grad()
 def look(
     G: Generator, mixed: Tensor, camera: Tensor, resolution: int | None = None, backend: Backend = "auto"
@@ -137,25 +151,16 @@ def look(
         camera: [B, 25], or [1, 25] for all.
         resolution: None: the generator's.
     """
-    size = resolution or G.config.neural_resolution
-    origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
-    result = quick_rays(
-        mixed, three_colours(G.decoder.weights()), origins, directions, G.config.render, backend
-    )
-    rgb = result.features.transpose(1, 2).unflatten(-1, (size, size))
-    return View(rgb, result.depth.unflatten(-1, (size, size)), result.opacity.unflatten(-1, (size, size)))
+    return _march(G, mixed, camera, resolution or G.config.neural_resolution, backend, colours_only=True)[1]
 
 
 @torch.no_grad()
 def raw_and_picture(
     G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto"
-) -> tuple[Tensor, Tensor]:
-    """Raw pictures [B, 3, R, R] of planes and finished ones [B, 3, image, image], in about [-1, 1]."""
-    size = G.config.neural_resolution
-    origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
-    result = quick_rays(mixed, G.decoder.weights(), origins, directions, G.config.render, backend)
-    features = result.features.transpose(1, 2).unflatten(-1, (size, size))
-    return features[:, :3], G.superresolution(features, features[:, :3], ws)
+) -> tuple[View, Tensor]:
+    """Raw views of planes and finished pictures [B, 3, image, image], in about [-1, 1]; rays are marched once."""
+    features, raw = _march(G, mixed, camera, G.config.neural_resolution, backend, colours_only=False)
+    return raw, G.superresolution(features, raw.rgb, ws)
 
 
 def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto") -> Tensor:
@@ -260,10 +265,12 @@ def _see(
     G: Generator, encoder: Encoder, mixed: Tensor, ws: Tensor, finished: bool, backend: Backend
 ) -> _Seen:
     front_camera, side_camera = cameras.orbit(torch.tensor([0.0, SIDE_VIEW])).to(mixed.device).split(1)
-    front = look(G, mixed, front_camera, backend=backend)
-    shown = {RAW: front.rgb}
     if finished:
-        shown[FINISHED] = picture(G, mixed, ws, front_camera, backend)
+        front, image = raw_and_picture(G, mixed, ws, front_camera, backend)
+        shown = {RAW: front.rgb, FINISHED: image}
+    else:
+        front = look(G, mixed, front_camera, backend=backend)
+        shown = {RAW: front.rgb}
     embeddings = {name: encoder(x, front_camera.expand(len(mixed), -1)) for name, x in shown.items()}
     return _Seen(front, look(G, mixed, side_camera, backend=backend), embeddings)
 

@@ -126,7 +126,7 @@ def couple(
     second = analysis.heads_of_seeds(two, [state.seed_b], truncation_psi)
     front = cameras.orbit(0.0)
     a, b = (analysis.raw_and_picture(G, h.planes, h.ws, front) for G, h in ((one, first), (two, second)))
-    faces = None if encoder is None else torch.cat([encoder(raw, front) for raw, _ in (a, b)])
+    faces = None if encoder is None else torch.cat([encoder(raw.rgb, front) for raw, _ in (a, b)])
     portraits = (_pixels(a[1]), _pixels(b[1]))
     return Couple(one, first, second, encoder, faces, portraits, PLANE_NAMES[one.config.render.axes])
 
@@ -167,7 +167,8 @@ def show(
     if not finished:
         rgb = analysis.look(G, mixed, camera, backend=backend).rgb
         return Shown(_pixels(rgb), _heat(rgb, plain), None, plain)
-    rgb, image = analysis.raw_and_picture(G, mixed, ws, camera, backend)
+    raw, image = analysis.raw_and_picture(G, mixed, ws, camera, backend)
+    rgb = raw.rgb
     similarity = None
     if pair.encoder is not None and pair.faces is not None:
         front = cameras.orbit(0.0)
