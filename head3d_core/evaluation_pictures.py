@@ -21,8 +21,8 @@ FACE_YAWS = (-40, -20, 0, 20, 40)
 TURN = (0, 45, 90, 135, 180, 225, 270, 315)
 """Views of a head, degrees: a full turn."""
 ROWS = 8
-CELL = 64
-"""Largest side of a picture in a grid, pixels: a grid of 8 x 8 is then about 35 kB, and there are many rows."""
+CELL = 128
+"""Largest side of a picture in a grid, pixels: eyes and strands can be judged, and a grid of 8 x 8 is about 130 kB."""
 
 
 def shrink(images: Tensor, side: int = CELL) -> Tensor:

@@ -259,10 +259,10 @@ def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
             lines = frustum_lines(camera[k])
             axis.plot(lines[:, a], lines[:, b], color=PALETTE[k % 6], linestyle=("-", "--", "-.", ":")[k % 4])
             eye = camera[k, [3, 7, 11]].numpy()
-            axis.annotate(label, (eye[a], eye[b]), textcoords="offset points", xytext=(6, 6), fontsize=10)
+            _label_outwards(axis, label, float(eye[a]), float(eye[b]))
         axis.set(
-            xlim=(-3.3, 4.9),
-            ylim=(-3.3, 3.3),
+            xlim=(-4.1, 5.3),
+            ylim=(-3.7, 3.7),
             xlabel=f"{name_a} (world units)",
             ylabel=f"{name_b} (world units)",
         )
@@ -272,13 +272,28 @@ def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
     return figure
 
 
+def _label_outwards(axis: Any, text: str, x: float, y: float) -> None:
+    """A name beside a point, on the side away from the origin; below what stands on the origin itself."""
+    away = (x**2 + y**2) ** 0.5
+    right, up = (x / away, y / away) if away > 0.5 else (0.0, -3.4)
+    axis.annotate(
+        text,
+        (x, y),
+        textcoords="offset points",
+        xytext=(8 * right, 8 * up),
+        fontsize=10,
+        ha="left" if right > 0.5 else "right" if right < -0.5 else "center",
+        va="bottom" if up > 0.5 else "top" if up < -0.5 else "center",
+    )
+
+
 def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
     """The middle row of each camera's rays, drawn in the (x, z) plane with the cube."""
     import matplotlib.pyplot as plt
 
     from head3d_core.rays import camera_rays
 
-    figure, axis = plt.subplots(figsize=(5.2, 5))
+    figure, axis = plt.subplots(figsize=(6.2, 5))
     axis.add_patch(
         plt.Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", linewidth=1.5, color="#444444")
     )
@@ -293,7 +308,7 @@ def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) 
         axis.annotate(
             label, (float(start[0, 0]), float(start[0, 2])), xytext=(6, 0), textcoords="offset points"
         )
-    axis.set(xlim=(-2, 3.2), ylim=(-1.6, 3.2), xlabel="x (world units)", ylabel="z (world units)")
+    axis.set(xlim=(-2, 4), ylim=(-1.6, 3.2), xlabel="x (world units)", ylabel="z (world units)")
     axis.set_aspect("equal")
     figure.tight_layout()
     return figure

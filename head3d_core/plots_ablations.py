@@ -20,6 +20,8 @@ from head3d_core.tables import EVALUATION, Records
 
 SHOWN_SIDE = 112
 """Pixels to which recorded cells are enlarged."""
+COMPARED_SIDE = 64
+"""Pixels to which recorded cells are shrunk where rows are compared: older grids have no more."""
 
 
 def short(row: str, width: int = 19) -> str:
@@ -77,10 +79,15 @@ def larger(images: Tensor, side: int = SHOWN_SIDE) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def recorded_views(row: str, yaws: Sequence[float], folder: Path = EVALUATION) -> Tensor | None:
+def recorded_views(
+    row: str, yaws: Sequence[float], folder: Path = EVALUATION, largest: int = COMPARED_SIDE
+) -> Tensor | None:
     """Recorded samples of a row: [8, V, 3, s, s] from `yaws` (degrees), or None if they are not there.
 
     The same number is the same z in every row.
+
+    Args:
+        largest: s at most, pixels; larger pictures are averaged down.
     """
     sheet = recorded_picture(f"{row}_views.jpg", folder)
     if sheet is None:
@@ -88,12 +95,16 @@ def recorded_views(row: str, yaws: Sequence[float], folder: Path = EVALUATION) -
     side = sheet.shape[1] // ROWS
     there: tuple[int, ...] = TURN if sheet.shape[2] // side == len(TURN) else FACE_YAWS
     cells = sheet.reshape(3, ROWS, side, -1, side).permute(1, 3, 0, 2, 4)
-    return cells[:, [there.index(round(yaw)) for yaw in yaws]]
+    found = cells[:, [there.index(round(yaw)) for yaw in yaws]]
+    if side <= largest:
+        return found
+    small = F.interpolate(found.flatten(0, 1), size=(largest, largest), mode="area")
+    return small.unflatten(0, found.shape[:2])
 
 
 def same_codes(rows: Sequence[str], codes: Sequence[int], folder: Path = EVALUATION) -> Any | None:
     """Fig. 9: frontal views, one row of the comparison a line, one z a column. None if nothing is recorded."""
-    found = {row: recorded_views(row, (0.0,), folder) for row in rows}
+    found = {row: recorded_views(row, (0.0,), folder, SHOWN_SIDE) for row in rows}
     lines = {row: larger(views[list(codes), 0]) for row, views in found.items() if views is not None}
     if not lines:
         return None
@@ -105,7 +116,7 @@ def all_around(
     rows: Sequence[str], codes: Sequence[int], yaws: Sequence[float], folder: Path = EVALUATION
 ) -> Any | None:
     """Fig. 8: a few codes from some sides, one row of the comparison a line. None if nothing is recorded."""
-    found = {row: recorded_views(row, yaws, folder) for row in rows}
+    found = {row: recorded_views(row, yaws, folder, SHOWN_SIDE) for row in rows}
     lines = {
         row: larger(views[list(codes)].flatten(0, 1)) for row, views in found.items() if views is not None
     }

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from head3d_core.analysis import heads_of_seeds, picture
+from head3d_core.cameras import orbit
+from head3d_core.generator import Generator
 from head3d_core.plots import PALETTE
 
 
@@ -44,6 +51,17 @@ def _canvas(width: float, height: float, size: tuple[float, float]) -> tuple[Any
     axis.set(xlim=(0, width), ylim=(0, height))
     axis.axis("off")
     return figure, axis
+
+
+@torch.no_grad()
+def turned(nets: Mapping[str, Generator], seed: int, yaws: Sequence[float]) -> dict[str, Tensor]:
+    """One random code in several generators: by name, pictures [len(yaws), 3, R, R] from these yaws (degrees)."""
+    cameras = orbit(torch.deg2rad(torch.tensor(yaws, dtype=torch.float32)))
+    found = {}
+    for name, net in nets.items():
+        head = heads_of_seeds(net, [seed])
+        found[name] = torch.cat([picture(net, head.planes, head.ws, camera[None]) for camera in cameras])
+    return found
 
 
 def method_diagram() -> Any:
@@ -130,5 +148,8 @@ def course_map(available: set[str]) -> Any:
         axis.text(x, y - 0.2, title, ha="center", va="center", fontsize=10)
         if column < 6 and k + 1 < len(COURSE):
             _arrow(axis, (x + 0.86, y), (x + 1.2, y))
-    axis.text(0.1, 0.05, "solid: in this release     dashed: to come", fontsize=10, color="#333333")
+    axis.plot([13.4, 13.4, 1.1, 1.1], [2.54, 2.16, 2.16, 2.0], color="#333333", linewidth=1.5)
+    _arrow(axis, (1.1, 2.1), (1.1, 1.75))
+    if not available >= {number for number, _ in COURSE}:
+        axis.text(0.1, 0.05, "solid: in this release     dashed: to come", fontsize=10, color="#333333")
     return figure

@@ -109,9 +109,14 @@ def angle_map(faces: Tensor, heads: Tensor) -> Any:
     axis.axvspan(BACK, 180, color="#dddddd", zorder=0)
     axis.set(xlim=(-180, 180), xlabel="yaw (degrees; grey: back views)", ylabel="pitch (degrees)")
     axis.set_xticks(range(-180, 181, 45))
-    axis.legend(loc="upper right")
+    _legend_above(axis)
     figure.tight_layout()
     return figure
+
+
+def _legend_above(axis: Any) -> None:
+    """A legend over the panel, where it hides nothing."""
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
 def views_by_yaw(camera: Tensor, step: int = 15) -> NDArray[np.int64]:
@@ -229,7 +234,7 @@ def light_map(faces: Sequence[Light], heads: Sequence[Light]) -> Any:
     axes[0].set(xlabel="azimuth of the key light (degrees)", ylabel="elevation (degrees)")
     axes[1].set(xlabel="strength of the key light", ylabel="share of the set")
     for axis in axes:
-        axis.legend()
+        _legend_above(axis)
     figure.tight_layout()
     return figure
 
@@ -260,7 +265,6 @@ def people_bars(faces: Sequence[Identity], heads: Sequence[Identity]) -> Any:
             share = np.histogram(fact[key], edges)[0] / len(fact[key])
             axis.stairs(share, edges, color=colour, linewidth=2, linestyle=style, label=name)
         axis.set(xlabel={"years": "age (years)", "melanin": "skin tone (0 lightest)"}[key], ylim=(0, None))
-        axis.legend()
     axes[0].set_ylabel("share of the set")
     styles = sorted(set(facts["faces"]["styles"]) | set(facts["heads"]["styles"]))
     for k, (name, fact) in enumerate(facts.items()):
@@ -271,7 +275,9 @@ def people_bars(faces: Sequence[Identity], heads: Sequence[Identity]) -> Any:
     axes[2].set_xticks(
         np.arange(len(styles)) + 0.2, [s.replace("_", " ") for s in styles], rotation=60, ha="right"
     )
-    axes[2].legend()
+    axes[2].set_xlabel("hairstyle")
+    for axis in axes:
+        _legend_above(axis)
     return figure
 
 

@@ -119,4 +119,6 @@ def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
             f"{row['op']:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x"
             f"{row['eg3d_ms'] / row['ms']:8.1f}x"
         )
+    released = {r["op"]: r["eg3d_ms"] for r in rows if "eg3d_ms" in r}
+    lines.append("EG3D's released code: " + ", ".join(f"{op} {ms:.1f} ms" for op, ms in released.items()))
     return lines

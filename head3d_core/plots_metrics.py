@@ -55,6 +55,16 @@ def damaged_pictures(images: Tensor, damage: str) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
+def damage_example(images: Tensor, damage: str) -> Tensor:
+    """What a damage looks like, [3, R, R] in [-1, 1]: one picture, or sixteen of them where the *set* is damaged."""
+    damaged = damaged_pictures(images, damage).float() / 127.5 - 1
+    if damage != "six people":
+        return damaged[5]
+    side = images.shape[-1]
+    small = F.interpolate(damaged[:16], size=(side // 4, side // 4), mode="area")
+    return small.unflatten(0, (4, 4)).permute(2, 0, 3, 1, 4).reshape(3, side // 4 * 4, side // 4 * 4)
+
+
 def distances_of_equal(counts: Sequence[int], width: int = 32) -> list[tuple[Estimate, Estimate]]:
     """Kernel and Fréchet distance of two samples of one toy source, for every N of `counts`."""
     found = []
@@ -87,10 +97,11 @@ def toy_figure(samples: Mapping[str, Tensor]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(samples), figsize=(2.1 * len(samples), 2.4), sharex=True, sharey=True, layout="constrained"
+        1, len(samples), figsize=(2.2 * len(samples), 2.4), sharex=True, sharey=True, layout="constrained"
     )
     for axis, (name, points) in zip(axes, samples.items(), strict=True):
-        axis.scatter(points[:, 0], points[:, 1], s=5, color=PALETTE[0])
+        few = len(points.unique(dim=0)) < 20
+        axis.scatter(points[:, 0], points[:, 1], s=60 if few else 8, color=PALETTE[0])
         axis.set_title(name)
         axis.set_aspect("equal")
     return figure
@@ -114,14 +125,20 @@ def roc_figure(curves: Mapping[str, Mapping[str, Any]]) -> Any:
     """ROC curves by name, as `verification.Verification.to_dict` writes them; the false rate is logarithmic."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.2, 3.6), layout="constrained")
+    least = 1.0
     for k, (name, found) in enumerate(curves.items()):
-        roc = found["roc"]
-        false = np.maximum(roc["false_accept"], 1e-4)
-        axis.plot(false, roc["true_accept"], color=PALETTE[k], linestyle=("-", "--", ":")[k % 3], label=name)
+        false, true = (np.array(found["roc"][which]) for which in ("false_accept", "true_accept"))
+        there = false >= 1e-4
+        (line,) = axis.plot(false[there], true[there], color=PALETTE[k], linewidth=2, label=name)
+        line.set_linestyle(("-", "--", ":")[k % 3])
+        least = min(least, *true[there].tolist())
+    start = float(np.clip(np.floor(10 * least) / 10, 0, 0.9))  # good curves are looked at closely
     axis.axvline(0.01, color="0.6", linewidth=1)
-    axis.text(0.011, 0.05, "FAR 1 %")
-    axis.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.03))
+    axis.text(0.011, start + 0.05 * (1 - start), "FAR 1 %")
+    from_where = f" (axis begins at {start:.1f})" if start else ""
+    axis.set(xscale="log", xlabel="false accept rate", ylim=(start, 1 + 0.03 * (1 - start)))
+    axis.set_ylabel(f"true accept rate{from_where}")
     axis.legend(loc="lower right")
     return figure
 

@@ -96,6 +96,7 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
     """Recorded curves against real images shown, one panel each; every curve has its own line style and label.
 
     Panels whose positive curves span more than a factor of `LOG_FROM` get a logarithmic axis: small terms stay visible.
+    A probability keeps its linear one.
     """
     import matplotlib.pyplot as plt
 
@@ -115,12 +116,15 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
                 markevery=max(1, len(x) // 8), color=PALETTE[k], label=label, linewidth=1.6,
             )  # fmt: skip
         drawn = np.concatenate([values(found, name)[1] for name, _ in names] or [np.zeros(0)])
-        if len(drawn) and drawn.min() > 0 and drawn.max() > LOG_FROM * drawn.min():
+        chance = all(name.startswith("ada_p") for name, _ in names)
+        if len(drawn) and drawn.min() > 0 and drawn.max() > LOG_FROM * drawn.min() and not chance:
             axis.set_yscale("log")
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("real images shown" + ("" if few else " (thousands)"))
         axis.grid(alpha=0.3)
-        if names and any(len(values(found, n)[0]) for n, _ in names):
+        if len(names) == 1:  # one curve needs no legend
+            axis.set_ylabel("" if names[0][1] == title else names[0][1])
+        elif any(len(values(found, n)[0]) for n, _ in names):
             axis.legend(fontsize=9)
     return figure
 
@@ -186,7 +190,7 @@ def last_cells(found: Mapping[str, Any]) -> Tensor | None:
     return cells.float() / 127.5 - 1
 
 
-def last_picture(found: Mapping[str, Any], size: float = 1.1, samples: int = 3) -> Any:
+def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) -> Any:
     """The last sample grid of a recorded run, a sample a row, a yaw a column; None if none was kept."""
     cells = last_cells(found)
     if cells is None:
@@ -203,10 +207,14 @@ def last_picture(found: Mapping[str, Any], size: float = 1.1, samples: int = 3) 
 def view_grid(
     rows: Sequence[Tensor], row_names: Sequence[str], column_names: Sequence[str], size: float = 1.3
 ) -> Any:
-    """Pictures with a name beside each row and above each column; rows are [V, 3, H, W] in [-1, 1]."""
+    """Pictures with a name beside each row and above each column; rows are [V, 3, H, W] in [-1, 1].
+
+    Args:
+        size: of a picture, inches; it is stored with 100 pixels an inch, and with 112 at least.
+    """
     import matplotlib.pyplot as plt
 
-    columns = len(column_names)
+    columns, side = len(column_names), max(112, round(100 * size))
     figure, axes = plt.subplots(
         len(rows),
         columns,
@@ -220,7 +228,7 @@ def view_grid(
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():
                 spine.set_visible(False)
-            axis.imshow(to_pixels(_at_most(pictures[c], 112)), interpolation="nearest")
+            axis.imshow(to_pixels(_at_most(pictures[c], side)), interpolation="nearest")
             if r == 0:
                 axis.set_title(column_names[c], fontsize=10)
         axes[r, 0].set_ylabel(row_names[r], fontsize=10)
@@ -282,7 +290,7 @@ def loss_shapes() -> Any:
     for axis, title in zip(axes, ("loss of G", "slope: what G learns from"), strict=True):
         axis.set(xlabel="logit D(I) of a generated picture  (low: D is sure it is false)", title=title)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
+    axes[0].legend(fontsize=9)  # in the right panel it would lie over the curves
     return figure
 
 
@@ -378,7 +386,7 @@ def _plane_stack(axis: Any, x: float, y: float, highlighted: bool, colour: str) 
             )
         )  # fmt: skip
         axis.text(
-            left + 0.9, low + 0.47, name, fontsize=8, zorder=3.5 + k, color="#111111", ha="right", va="center"
+            left + 0.08, low + 0.47, name, fontsize=8, zorder=3.5 + k, color="#111111", ha="left", va="center"
         )
 
 

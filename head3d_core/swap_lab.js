@@ -1,24 +1,38 @@
-// The plane-swap lab in the browser: controls, the heads A and B, the mixture and its difference to A, two bars. Everything shown is computed by Python
-// (swap_lab.py); this file sends the state and shows what comes back. One request is under way at a time and only the
-// newest state waits behind it, so the picture follows the hand however slow the machine is.
+// The plane-swap lab in the browser: the mixture between its heads A and B, its difference to A, and the controls.
+// Everything shown is computed by Python (swap_lab.py); this file sends the state and shows what comes back. One
+// request is under way at a time and only the newest state waits behind it, so the picture follows the hand however
+// slow the machine is. A is always solid and blue, B striped and orange, at the left and at the right.
 
 const STYLE = `
-.swap-lab { display: flex; flex-wrap: wrap; gap: 16px; font: 14px sans-serif; align-items: flex-start; }
-.swap-lab .pictures { display: flex; flex-wrap: wrap; gap: 8px; }
-.swap-lab figure { margin: 0; width: 288px; }
-.swap-lab img { width: 288px; height: 288px; border: 1px solid #777; image-rendering: pixelated; background: white; }
-.swap-lab .thumbs { display: flex; flex-direction: column; gap: 8px; }
-.swap-lab .thumbs figure { width: 128px; }
-.swap-lab .thumbs img { width: 128px; height: 128px; image-rendering: auto; }
-.swap-lab .legend { display: flex; flex-wrap: wrap; justify-content: space-between; margin: 4px 0; }
-.swap-lab .legend img { height: 12px; image-rendering: auto; }
+.swap-lab { display: grid; grid-template-columns: 19fr 32fr 19fr 26fr; gap: 14px 16px; max-width: 1280px;
+  font: 15px/1.35 sans-serif; align-items: start; width: 100%; }
+.swap-lab figure { margin: 0; min-width: 0; }
+.swap-lab img { display: block; width: 100%; aspect-ratio: 1; box-sizing: border-box; background: white;
+  border: 1px solid #777; }
+.swap-lab figcaption { margin-top: 4px; }
+.swap-lab h4 { margin: 0 0 4px; font: bold 16px sans-serif; text-align: center; }
+.swap-lab .end.a img { border: 4px solid #0072B2; }
+.swap-lab .end.b img { border: 4px dashed #D55E00; }
+.swap-lab .end { padding-top: 12%; }
+.swap-lab .legend img { aspect-ratio: auto; height: 12px; }
+.swap-lab .legend { margin-top: 6px; }
+.swap-lab .legend div { display: flex; justify-content: space-between; }
 .swap-lab img.turn { cursor: grab; touch-action: none; user-select: none; }
-.swap-lab img:focus-visible { outline: 3px solid #0072B2; }
-.swap-lab .controls { display: grid; grid-template-columns: max-content 180px max-content; gap: 4px 10px;
-  align-items: center; }
-.swap-lab .heads { grid-column: 1 / -1; display: flex; gap: 8px; align-items: center; }
-.swap-lab input[type=number] { width: 5em; }
-.swap-lab .bar { position: relative; height: 14px; border: 1px solid #555; background: white; }
+.swap-lab img.turn:active { cursor: grabbing; }
+.swap-lab :focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
+.swap-lab .choose { display: grid; grid-template-columns: max-content 1fr; gap: 4px 6px; margin-top: 6px; align-items: center; }
+.swap-lab .choose input, .swap-lab .choose select { width: 100%; min-width: 0; box-sizing: border-box; font: inherit; }
+.swap-lab .rows { display: grid; gap: 6px 8px; align-items: center; }
+.swap-lab .planes { grid-column: 1 / 4; grid-template-columns: max-content max-content 1fr max-content 4.5em; }
+.swap-lab .view { grid-template-columns: max-content 1fr 3em; }
+.swap-lab .likeness { grid-template-columns: max-content 1fr 2.6em; margin-top: 8px; }
+.swap-lab input[type=range] { width: 100%; min-width: 0; margin: 0; }
+.swap-lab button { font: inherit; padding: 2px 10px; border-radius: 4px; background: white; color: black; cursor: pointer; }
+.swap-lab button.a { border: 2px solid #0072B2; }
+.swap-lab button.b { border: 2px dashed #D55E00; }
+.swap-lab button[aria-pressed=true] { font-weight: bold; background: #cfe3f3; }
+.swap-lab button.b[aria-pressed=true] { background: #fbe0cd; }
+.swap-lab .bar { position: relative; height: 16px; border: 1px solid #555; background: white; }
 .swap-lab .bar div { position: absolute; top: 0; bottom: 0; left: 0; }
 .swap-lab .bar .a { background: #0072B2; }
 .swap-lab .bar .b { background: repeating-linear-gradient(45deg, #D55E00, #D55E00 5px, #fff 5px, #fff 8px); }
@@ -29,6 +43,8 @@ function node(tag, options = {}, children = []) {
   made.append(...children);
   return made;
 }
+
+const png = (base64) => `data:image/png;base64,${base64}`;
 
 function render({ model, el }) {
   const options = model.get("options");
@@ -43,63 +59,90 @@ function render({ model, el }) {
     model.save_changes();
   }
 
-  // --- pictures
+  // --- pictures: A, the mixture, B, the difference
+  const ends = {};
+  function end(side, key) {
+    const image = node("img"), name = node("figcaption");
+    const choose = node("select", {}, options.generators.map((each) => node("option", { value: each, textContent: each })));
+    choose.value = state[`generator_${key}`];
+    choose.dataset.key = `generator_${key}`;
+    choose.setAttribute("aria-label", `generator of head ${side}`);
+    choose.addEventListener("change", () => { state[`generator_${key}`] = choose.value; send(true); });
+    const seed = node("input", { type: "number", min: 0, max: 4294967295, step: 1, value: state[`seed_${key}`] });
+    seed.dataset.key = `seed_${key}`;
+    seed.setAttribute("aria-label", `seed of head ${side}`);
+    seed.addEventListener("change", () => { state[`seed_${key}`] = Math.max(0, Math.floor(Number(seed.value) || 0)); send(true); });
+    ends[key] = { image, name };
+    return node("figure", { className: `end ${key}` }, [
+      node("h4", { textContent: `head ${side}` }), image, name,
+      node("div", { className: "choose" }, ["generator", choose, "seed", seed])]);
+  }
   const picture = node("img", { className: "turn", tabIndex: 0, draggable: false });
   const heat = node("img", { className: "heat" });
   const caption = node("figcaption"), heatCaption = node("figcaption");
   const percent = `${Math.round(100 * options.heat_limit)} %`;
   const legend = node("div", { className: "legend" }, [
-    node("img", { src: `data:image/png;base64,${options.legend}`, alt: `colours from dark, no difference, to yellow, ${percent} and more` }),
-    node("span", { textContent: "dark: 0 %" }), node("span", { textContent: `yellow: ${percent} and more` })]);
-  const thumbs = ["A", "B"].map(() => ({ image: node("img"), name: node("figcaption") }));
-  const pictures = node("div", { className: "pictures" }, [
-    node("div", { className: "thumbs" }, thumbs.map((t) => node("figure", {}, [t.image, t.name]))),
-    node("figure", {}, [picture, caption]), node("figure", {}, [heat, legend, heatCaption])]);
-
-  // --- controls
-  const controls = node("div", { className: "controls" });
-  const sliders = {};
-  function slider(key, label, low, high, step, read, write, text) {
-    const id = `swap-${key}-${Math.random().toString(36).slice(2)}`;
-    const input = node("input", { type: "range", id, min: low, max: high, step, value: read() });
-    input.dataset.key = key;
-    const value = node("span");
-    const paint = () => { input.value = read(); value.textContent = text(read()); };
-    input.addEventListener("input", () => { write(Number(input.value)); paint(); send(false); });
-    input.addEventListener("change", () => { write(Number(input.value)); paint(); send(true); });
-    controls.append(node("label", { htmlFor: id, textContent: label }), input, value);
-    sliders[key] = paint;
-    paint();
-  }
-  function head(side) {
-    const choose = node("select", {}, options.generators.map((name) => node("option", { value: name, textContent: name })));
-    choose.value = state[`generator_${side}`];
-    choose.dataset.key = `generator_${side}`;
-    choose.setAttribute("aria-label", `generator of head ${side.toUpperCase()}`);
-    choose.addEventListener("change", () => { state[`generator_${side}`] = choose.value; send(true); });
-    const seed = node("input", { type: "number", min: 0, max: 4294967295, step: 1, value: state[`seed_${side}`] });
-    seed.dataset.key = `seed_${side}`;
-    seed.setAttribute("aria-label", `seed of head ${side.toUpperCase()}`);
-    seed.addEventListener("change", () => { state[`seed_${side}`] = Math.max(0, Math.floor(Number(seed.value) || 0)); send(true); });
-    controls.append(node("div", { className: "heads" }, [`head ${side.toUpperCase()}:`, choose, "seed", seed]));
-  }
-  head("a");
-  head("b");
-  options.planes.forEach((name, k) => slider(`share_${name}`, `F_${name} from B`, 0, 1, 0.05,
-    () => state.shares[k], (v) => { state.shares[k] = v; },
-    (v) => (v === 0 ? "A" : v === 1 ? "B" : `${Math.round(100 * v)} % B`)));
-  const degrees = (v) => `${v}°`;
-  slider("yaw", "yaw", -180, 180, 5, () => state.yaw, (v) => { state.yaw = v; }, degrees);
-  slider("pitch", "pitch", -options.max_pitch, options.max_pitch, 5, () => state.pitch, (v) => { state.pitch = v; }, degrees);
+    node("img", { src: png(options.legend), alt: `colours from dark, no difference, to yellow, ${percent} and more` }),
+    node("div", {}, [node("span", { textContent: "dark: 0 %" }), node("span", { textContent: `yellow: ${percent} and more` })])]);
+  const likeness = node("div", { className: "rows likeness" });
   const bars = {};
   for (const side of ["a", "b"]) {
     const fill = node("div", { className: side }), value = node("span");
-    controls.append(node("span", { textContent: `identity: cosine to ${side.toUpperCase()}` }), node("div", { className: "bar" }, [fill]), value);
+    likeness.append(node("span", { textContent: `cosine to ${side.toUpperCase()}` }), node("div", { className: "bar" }, [fill]), value);
     bars[side] = { fill, value };
   }
+
+  // --- controls
+  const sliders = {};
+  function slider(key, label, low, high, step, read, write, text, described = label) {
+    const id = `swap-${key}-${Math.random().toString(36).slice(2)}`;
+    const input = node("input", { type: "range", id, min: low, max: high, step, value: read() });
+    input.dataset.key = key;
+    input.setAttribute("aria-label", described);
+    const value = node("span");
+    const paint = () => { input.value = read(); value.textContent = text(read()); input.setAttribute("aria-valuetext", text(read())); };
+    input.addEventListener("input", () => { write(Number(input.value)); paint(); send(false); });
+    input.addEventListener("change", () => { write(Number(input.value)); paint(); send(true); });
+    sliders[key] = paint;
+    return { label: node("label", { htmlFor: id, textContent: label }), input, value, paint };
+  }
+  const planes = node("div", { className: "rows planes controls" });
+  const pressed = [];
+  const pressAll = () => pressed.forEach((paint) => paint());
+  function ownerButton(side, key, described, indices) {
+    const share = side === "A" ? 0 : 1;
+    const button = node("button", { type: "button", className: side.toLowerCase(), textContent: side });
+    button.dataset.key = `${key}_${side.toLowerCase()}`;
+    button.setAttribute("aria-label", `${described} from ${side}`);
+    pressed.push(() => button.setAttribute("aria-pressed", indices.every((k) => state.shares[k] === share)));
+    button.addEventListener("click", () => {
+      indices.forEach((k) => { state.shares[k] = share; });
+      options.planes.forEach((name) => sliders[`share_${name}`]());
+      send(true);
+    });
+    return button;
+  }
+  options.planes.forEach((name, k) => {
+    const row = slider(`share_${name}`, `F_${name}`, 0, 1, 0.05, () => state.shares[k], (v) => { state.shares[k] = v; },
+      (v) => (v === 0 ? "A" : v === 1 ? "B" : `${Math.round(100 * v)} % B`), `share of B in F_${name}`);
+    const plain = sliders[`share_${name}`];
+    sliders[`share_${name}`] = () => { plain(); pressAll(); };
+    row.input.addEventListener("input", pressAll);
+    planes.append(row.label, ownerButton("A", `share_${name}`, `F_${name}`, [k]), row.input,
+      ownerButton("B", `share_${name}`, `F_${name}`, [k]), row.value);
+  });
+  const every = options.planes.map((_, k) => k);
+  planes.append(node("span", { textContent: "all" }), ownerButton("A", "all", "all planes", every), node("span"),
+    ownerButton("B", "all", "all planes", every), node("span"));
+  const view = node("div", { className: "rows view controls" });
+  const degrees = (v) => `${v}°`;
+  for (const row of [
+    slider("yaw", "yaw", -180, 180, 5, () => state.yaw, (v) => { state.yaw = v; }, degrees),
+    slider("pitch", "pitch", -options.max_pitch, options.max_pitch, 5, () => state.pitch, (v) => { state.pitch = v; }, degrees),
+  ]) view.append(row.label, row.input, row.value);
+  for (const key of [...options.planes.map((name) => `share_${name}`), "yaw", "pitch"]) sliders[key]();
   const says = node("div", { className: "says" });
   says.setAttribute("aria-live", "polite");
-  controls.append(says);
 
   // --- the picture is turned by dragging it, or by the arrow keys
   const wrap = (yaw) => ((yaw + 540) % 360) - 180;
@@ -134,16 +177,20 @@ function render({ model, el }) {
 
   function paint() {
     const shown = model.get("shown");
-    picture.src = `data:image/png;base64,${shown.picture}`;
+    picture.src = png(shown.picture);
     picture.style.imageRendering = shown.finished ? "auto" : "pixelated";
     picture.alt = shown.alt;
     picture.dataset.request = shown.request;
     picture.dataset.finished = shown.finished;
-    heat.src = `data:image/png;base64,${shown.heat}`;
+    heat.src = png(shown.heat);
+    heat.style.imageRendering = "pixelated";
     heat.alt = `where the mixture differs from head A; ${shown.heat_says}`;
     heatCaption.textContent = shown.heat_says;
-    caption.textContent = shown.finished ? "the mixture (drag to turn, or arrow keys)" : "the mixture, raw, while it changes";
+    caption.textContent = shown.finished ? "drag to turn, or arrow keys" : "raw while it changes";
     says.textContent = shown.says;
+    if (shown.ends) { // A and B turn with the mixture; they get sharp when their portraits arrive
+      ["a", "b"].forEach((side, k) => { ends[side].image.src = png(shown.ends[k]); });
+    }
     if (shown.similarity) {
       ["a", "b"].forEach((side, k) => {
         bars[side].fill.style.width = `${100 * Math.max(0, shown.similarity[k])}%`;
@@ -151,11 +198,12 @@ function render({ model, el }) {
       });
     }
   }
-  function paintThumbs() {
-    model.get("portraits").forEach(({ picture, name }, k) => {
-      thumbs[k].image.src = `data:image/png;base64,${picture}`;
-      thumbs[k].image.alt = `${name}, from the front, no plane exchanged`;
-      thumbs[k].name.textContent = name;
+  function paintEnds() {
+    model.get("portraits").forEach(({ picture, name, alt }, k) => {
+      const { image, name: words } = ends["ab"[k]];
+      image.src = png(picture);
+      image.alt = alt;
+      words.textContent = name;
     });
   }
   function arrived() {
@@ -165,13 +213,18 @@ function render({ model, el }) {
     if (waiting) { const { finished } = waiting; waiting = null; send(finished); }
   }
   model.on("change:shown", arrived);
-  model.on("change:portraits", paintThumbs);
+  model.on("change:portraits", paintEnds);
+  const lab = node("div", { className: "swap-lab" }, [
+    end("A", "a"),
+    node("figure", { className: "mixture" }, [node("h4", { textContent: "the mixture" }), picture, caption, likeness]),
+    end("B", "b"),
+    node("figure", {}, [node("h4", { textContent: "difference to A" }), heat, legend, heatCaption]),
+    planes, view, says]);
   paint();
-  paintThumbs();
-  const lab = node("div", { className: "swap-lab" }, [pictures, controls]);
+  paintEnds();
   lab.addEventListener("keydown", (event) => event.stopPropagation()); // or JupyterLab moves between cells by arrow keys
   el.append(node("style", { textContent: STYLE }), lab);
-  return () => { model.off("change:shown", arrived); model.off("change:portraits", paintThumbs); };
+  return () => { model.off("change:shown", arrived); model.off("change:portraits", paintEnds); };
 }
 
 export default { render };

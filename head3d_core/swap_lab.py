@@ -94,13 +94,13 @@ class Couple:
 
     G: Generator
     """A's generator."""
+    G_second: Generator
+    """B's generator."""
     first: Heads
     second: Heads
     encoder: Encoder | None
     faces: Tensor | None
     """[2, d] embeddings of A's and B's raw frontal pictures, each by its own generator; None without an encoder."""
-    portraits: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    """Finished frontal pictures [R, R, 3] of A and B, each by its own generator."""
     names: tuple[str, str, str]
     """Of the planes."""
 
@@ -112,7 +112,7 @@ def couple(
     encoder: Encoder | None = None,
     truncation_psi: float = analysis.PSI,
 ) -> Couple:
-    """Planes, pictures and embeddings of the state's two heads: what must be computed anew when a seed changes.
+    """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
 
     Raises:
         Head3DError: an unknown generator, or two that cannot exchange planes.
@@ -124,11 +124,43 @@ def couple(
     analysis.check_exchangeable(one, two)
     first = analysis.heads_of_seeds(one, [state.seed_a], truncation_psi)
     second = analysis.heads_of_seeds(two, [state.seed_b], truncation_psi)
-    front = cameras.orbit(0.0)
-    a, b = (analysis.raw_and_picture(G, h.planes, h.ws, front) for G, h in ((one, first), (two, second)))
-    faces = None if encoder is None else torch.cat([encoder(raw.rgb, front) for raw, _ in (a, b)])
-    portraits = (_pixels(a[1]), _pixels(b[1]))
-    return Couple(one, first, second, encoder, faces, portraits, PLANE_NAMES[one.config.render.axes])
+    faces = None
+    if encoder is not None:
+        front = cameras.orbit(0.0)
+        raw = [analysis.look(G, h.planes, front).rgb for G, h in ((one, first), (two, second))]
+        faces = torch.cat([encoder(rgb, front) for rgb in raw])
+    return Couple(one, two, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Heads A and B as they are, without exchange, from one camera; each by its own generator."""
+
+    first: View
+    second: View
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Raw pictures [R, R, 3] of A and of B."""
+        return _pixels(self.first.rgb), _pixels(self.second.rgb)
+
+
+def ends(pair: Couple, camera: Tensor, backend: Backend = "auto") -> Ends:
+    """A and B from a camera [1, 25]: what must be rendered anew when the camera moves."""
+    return Ends(
+        analysis.look(pair.G, pair.first.planes, camera, backend=backend),
+        analysis.look(pair.G_second, pair.second.planes, camera, backend=backend),
+    )
+
+
+def portraits(
+    pair: Couple, state: LabState, backend: Backend = "auto"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Finished pictures [R, R, 3] of A and B from the state's camera, each by its own generator."""
+    a, b = (
+        analysis.picture(G, head.planes, head.ws, state.camera(), backend)
+        for G, head in ((pair.G, pair.first), (pair.G_second, pair.second))
+    )
+    return _pixels(a), _pixels(b)
 
 
 @dataclass(frozen=True)
@@ -141,8 +173,8 @@ class Shown:
     """[R, R]: |difference to A| from the same camera, mean over rgb, in [0, 1]."""
     similarity: tuple[float, float] | None
     """Cosine of the mixture's raw frontal face to A's and to B's; None while the hand moves, or without an encoder."""
-    plain: View
-    """A from this camera: give it to the next `show` if the camera stays."""
+    ends: Ends
+    """A and B from this camera: give them to the next `show` if the camera stays."""
 
 
 @torch.no_grad()
@@ -150,7 +182,7 @@ def show(
     pair: Couple,
     state: LabState,
     finished: bool = True,
-    plain: View | None = None,
+    beside: Ends | None = None,
     backend: Backend = "auto",
 ) -> Shown:
     """What a state looks like.
@@ -158,15 +190,14 @@ def show(
     Args:
         pair: of the state's seeds and generators.
         finished: False: the raw preview, without similarities.
-        plain: A from the state's camera if it is known.
+        beside: A and B from the state's camera if they are known.
     """
     G, camera = pair.G, state.camera()
     mixed, ws = analysis.mix(pair.first, pair.second, state.shares)
-    if plain is None:
-        plain = analysis.look(G, pair.first.planes, camera, backend=backend)
+    beside = beside or ends(pair, camera, backend)
     if not finished:
         rgb = analysis.look(G, mixed, camera, backend=backend).rgb
-        return Shown(_pixels(rgb), _heat(rgb, plain), None, plain)
+        return Shown(_pixels(rgb), _heat(rgb, beside.first), None, beside)
     raw, image = analysis.raw_and_picture(G, mixed, ws, camera, backend)
     rgb = raw.rgb
     similarity = None
@@ -177,7 +208,7 @@ def show(
         )
         cosine = pair.faces @ pair.encoder(frontal, front)[0]
         similarity = (float(cosine[0]), float(cosine[1]))
-    return Shown(_pixels(image), _heat(rgb, plain), similarity, plain)
+    return Shown(_pixels(image), _heat(rgb, beside.first), similarity, beside)
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from head3d_core import swap_lab
-from head3d_core.analysis import View
 from head3d_core.config import Backend
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
 from head3d_core.identity_net import Encoder
-from head3d_core.swap_lab import Couple, LabState, Shown
+from head3d_core.swap_lab import Couple, Ends, LabState, Shown
 from head3d_core.widgets import to_png
 
 HEAT_LIMIT = 0.25
@@ -60,20 +59,24 @@ def message(shown: Shown, state: LabState, names: tuple[str, str, str], finished
         f"F_{n} {'of A' if s == 0 else 'of B' if s == 1 else f'{s:.0%} of B'}"
         for n, s in zip(names, state.shares, strict=True)
     ]
-    alt = f"a head with {', '.join(parts)}, seen from yaw {state.yaw:g}°, pitch {state.pitch:g}°"
     return {
         "picture": _base64(shown.picture),
         "heat": _base64(heat_picture(shown.heat)),
         "heat_says": heat_words(shown.heat),
         "similarity": list(shown.similarity) if shown.similarity else None,
-        "alt": alt,
+        "alt": f"a head with {', '.join(parts)}, {_seen_from(state)}",
         "says": "",
         "finished": finished,
+        "ends": None,
     }
 
 
+def _seen_from(state: LabState) -> str:
+    return f"seen from yaw {state.yaw:g}°, pitch {state.pitch:g}°"
+
+
 class Session:
-    """What the widget keeps between two states: the couple of heads, and A from the camera of the last picture."""
+    """What the widget keeps between two states: the couple of heads, and both from the camera of the last picture."""
 
     def __init__(
         self,
@@ -86,36 +89,54 @@ class Session:
         first = next(iter(generators))
         self.state = state or LabState(first, 0, first, 1)
         self.pair: Couple = swap_lab.couple(generators, self.state, encoder)
-        self.plain: View | None = None
+        self.ends: Ends | None = None
+        self.portrayed: LabState | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether the finished pictures of A and B, if there are any, are not those of this state."""
+        return self.portrayed is None or _view(self.portrayed) != _view(self.state)
 
     def portraits(self) -> list[dict[str, str]]:
-        """Heads A and B as they are without exchange: sent only when one of them is chosen anew."""
-        state = self.state
+        """Heads A and B as they are without exchange, finished, from the state's camera."""
+        state = self.portrayed = self.state
         names = (f"{state.generator_a}, seed {state.seed_a}", f"{state.generator_b}, seed {state.seed_b}")
+        pictures = swap_lab.portraits(self.pair, state, self.backend)
         return [
-            {"picture": _base64(pixels), "name": f"head {side}: {name}"}
-            for side, name, pixels in zip("AB", names, self.pair.portraits, strict=True)
+            {"picture": _base64(pixels), "name": name, "alt": f"head {side}: {name}, {_seen_from(state)}"}
+            for side, name, pixels in zip("AB", names, pictures, strict=True)
         ]
 
     def answer(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The message for a state from the browser; a state that cannot be shown gives one sentence instead."""
+        """The message for a state from the browser; a state that cannot be shown gives one sentence instead.
+
+        While the hand turns the heads, "ends" holds raw pictures of A and B, so that all three turn together.
+        """
         finished = bool(wanted.get("finished", True))
         try:
             state = LabState.from_dict(wanted)
             if _heads(state) != _heads(self.state):
-                self.pair, self.plain = swap_lab.couple(self.generators, state, self.encoder), None
-            if (state.yaw, state.pitch) != (self.state.yaw, self.state.pitch):
-                self.plain = None
+                self.pair, self.ends = swap_lab.couple(self.generators, state, self.encoder), None
+            if _view(state) != _view(self.state):
+                self.ends = None
             self.state = state
-            shown = swap_lab.show(self.pair, state, finished, self.plain, self.backend)
+            shown = swap_lab.show(self.pair, state, finished, self.ends, self.backend)
         except Head3DError as error:
             return {"says": str(error)}
-        self.plain = shown.plain
-        return message(shown, state, self.pair.names, finished)
+        self.ends = shown.ends
+        answer = message(shown, state, self.pair.names, finished)
+        if self.turned:
+            answer["ends"] = [_base64(pixels) for pixels in shown.ends.pictures()]
+        return answer
 
 
 def _heads(state: LabState) -> tuple[str, int, str, int]:
     return state.generator_a, state.seed_a, state.generator_b, state.seed_b
+
+
+def _view(state: LabState) -> tuple[object, ...]:
+    """What pictures of A and B depend on: the heads and the camera, not the shares."""
+    return *_heads(state), state.yaw, state.pitch
 
 
 def swap_viewer(
@@ -126,8 +147,8 @@ def swap_viewer(
 ) -> Any:
     """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
 
-    Beside the mixture stand A and B as they are, and where the mixture differs from A, with a scale in numbers.
-    Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
+    The mixture stands between A and B, which turn with it; beside them is where it differs from A, with a scale in
+    numbers. Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
 
     Args:
         generators: name -> generator; heads A and B choose among them. All must be able to exchange planes.
@@ -163,11 +184,12 @@ def swap_viewer(
     )
 
     def update(change: Any) -> None:
-        before, answer = session.pair, session.answer(change["new"])
-        if session.pair is not before:
-            viewer.portraits = session.portraits()
+        answer = session.answer(change["new"])
         # What an error leaves out stays as it was.
         viewer.shown = {**viewer.shown, **answer, "request": change["new"]["request"]}
+        # The hand has let go: the mixture is on the screen, now A and B become sharp as well.
+        if answer.get("finished") and session.turned:
+            viewer.portraits = session.portraits()
 
     viewer.observe(update, names="wanted")
     return viewer

@@ -267,17 +267,30 @@ def records_in(cell: str) -> list[str]:
 
 NEEDS = {"worn.kept": "worn"}
 """Function in a row -> what its record must hold: other figures of the same record may be there without it."""
-FULL_STUDY, FULL_ROW = 100, 1000
-"""People of the paper's Table 1; samples from which on a row of Tables 2 and 3 is more than a trial."""
+FULL_STUDY, FULL_ROW, PLANNED_ROW = 100, 1000, 5000
+"""People of the paper's Table 1; frontal samples from which on a row of Tables 2 and 3 is more than a trial, and those
+that every row is to have."""
 
 
 def extent_of(record: dict[str, Any]) -> str:
     """What a record is short of, in brackets; nothing where it is whole."""
     if record.get("identities", FULL_STUDY) < FULL_STUDY:
         return f" (trial: {record['identities']} people)"
+    count = frontal_samples(record)
+    return f" (trial: {count} samples)" if count is not None and count < FULL_ROW else ""
+
+
+def frontal_samples(record: dict[str, Any]) -> int | None:
+    """Samples behind the frontal distance of a row of Tables 2 and 3; None for other records."""
     front = record.get("distance", {}).get("front", {})
-    counts = [v["count"] for k, v in front.items() if k.endswith("x100")]
-    return f" (trial: {counts[0]} samples)" if counts and counts[0] < FULL_ROW else ""
+    return next((v["count"] for k, v in front.items() if k.endswith("x100")), None)
+
+
+def smaller_rows(names: list[str], found: list[dict[str, Any]]) -> str:
+    """Which rows were measured on fewer samples than planned, in brackets; nothing where none was."""
+    counts = {name: frontal_samples(record) for name, record in zip(names, found, strict=True)}
+    few = [f"{count:,} in `{name}`" for name, count in counts.items() if count and count < PLANNED_ROW]
+    return f" (frontal samples: {', '.join(few)}; {PLANNED_ROW:,} planned)" if few else ""
 
 
 def status_of(cells: list[str]) -> str:
@@ -294,7 +307,7 @@ def status_of(cells: list[str]) -> str:
     if not all(key in record for key in keys for record in found):
         return NOT_RECORDED
     done = MEASURED if cells[0] == "| –" else REPRODUCED
-    return done + next(filter(None, map(extent_of, found)), "")
+    return done + (next(filter(None, map(extent_of, found)), "") or smaller_rows(names, found))
 
 
 def with_status(text: str) -> str:

@@ -83,7 +83,10 @@ def test_tools_notice_what_is_out_of_step() -> None:
     assert pages.extent_of({"identities": 16}) == " (trial: 16 people)"
     assert pages.extent_of({"identities": 100}) == ""
     assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 120}}}}) == " (trial: 120 samples)"
-    assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 10_000}}}}) == ""
+    rows = [{"distance": {"front": {"KD x100": {"count": n}}}} for n in (1000, 5000)]
+    assert [pages.extent_of(row) for row in rows] == ["", ""]
+    assert pages.smaller_rows(["a", "b"], rows) == " (frontal samples: 1,000 in `a`; 5,000 planned)"
+    assert pages.smaller_rows(["b", "c"], [rows[1], {}]) == ""
     name = next(p.name for p in pages.notebooks() if p.name.startswith("02"))
     assert pages.linked("| a | 02 §4, 99 | 0.5 |\n") == f"| a | [02 §4]({name}), 99 | 0.5 |\n"
     assert pages.linked("| a | [98 §4](gone.ipynb) |\n") == "| a | 98 §4 |\n"
@@ -158,6 +161,59 @@ def test_paper_map_names_sections() -> None:
     for cells in rows(read("paper_map.md")):
         for place in re.findall(r"\[([^]]*)\]\(\d\d_[^)]*\)", cells[3]):
             assert "§" in place, f"{cells[0]}, {cells[1]}: which section of {place}?"
+
+
+FIRST_USED = {
+    "box_warp": "box_warp",
+    "truncation_psi": "truncation",
+    "swap": r"[Ss]wapping",
+    "decoder": "decoder",
+    "super-resolution": "Super-resolution",
+    "domain gap": "domain gap",
+    "Janus rate": "Janus",
+    "carried": r"[Cc]arried\b",
+    "bootstrap interval": "The intervals here redraw",
+    "diversity": "diversity",
+    "ROC, AUC": r"\bAUC\b",
+    "TAR at FAR": r"\bTAR\b",
+    "kernel distance": r"\bKD\b x",
+    "identity similarity": "the cosine",
+    "ablation, row": r"\*\*ablation",
+    "Kendall's τ": "Kendall",
+    "chamfer distance": "[Cc]hamfer",
+    "closedness": "closed(?:ness)?_heads|closedness",
+    "logit": "logit",
+    "demodulation": "demodulat",
+    "dual discrimination": "dual discrimination",
+    "gate, threshold": "from the front only",
+}
+"""Word of the glossary -> what to look for in the notebooks; for words that mean one thing wherever they stand."""
+
+
+def test_first_used_is_where_a_word_is_first_used() -> None:
+    """Text, code and printed output of every section, in reading order; the title cell of a notebook doesn't count."""
+    sections: dict[str, str] = {}
+    for path in pages.notebooks():
+        place = ""
+        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
+            text = "".join(cell["source"])
+            for part in re.split(r"^(?=## )", text, flags=re.MULTILINE):
+                if heading := re.match(r"## (\d+)\.", part):
+                    place = f"{path.name[:2]} §{heading[1]}"
+                elif part.startswith("## "):
+                    place = ""
+                if place:
+                    sections[place] = sections.get(place, "") + part
+            printed = ["".join(o["text"]) for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+            if place:
+                sections[place] += "\n".join(printed)
+    said = {cells[0].strip("`"): cells[-1] for cells in rows(read("glossary.md"))}
+    wrong = {}
+    for word, pattern in FIRST_USED.items():
+        first = next((place for place, text in sections.items() if re.search(pattern, text)), None)
+        if first is None or f"[{first}]" not in said[word]:
+            wrong[word] = (said[word], first)
+    assert not wrong
 
 
 def test_glossary_keeps_the_vocabulary() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 TOTAL_MEGABYTES = 8
+PICTURES = ("image/png", "image/jpeg")
 IGNORED = {
     "00_start_here.ipynb": "the doctor's list differs between machines",
     "06_plane_swap_lab.ipynb": "as many identities as the machine renders in time",
@@ -73,16 +75,29 @@ def test_headings(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
 def test_figures_have_alt_text_and_a_printed_fact(path: Path) -> None:
     for cell in _cells(path, "code"):
-        pictures = [o for o in cell["outputs"] if "image/png" in o.get("data", {})]
+        pictures = [o for o in cell["outputs"] if set(o.get("data", {})) & set(PICTURES)]
         drawings = [o for o in cell["outputs"] if "application/vnd.plotly.v1+json" in o.get("data", {})]
         for picture in pictures:
-            alt = picture["metadata"].get("image/png", {}).get("alt", "")
+            kind = next(kind for kind in PICTURES if kind in picture["data"])
+            alt = picture["metadata"].get(kind, {}).get("alt", "")
             assert len(alt) > 30, f"no alternative text: {''.join(cell['source'])}"
         if pictures or drawings:
             printed = [o for o in cell["outputs"] if o.get("name") == "stdout"]
             assert printed, f"a figure needs a printed fact: {''.join(cell['source'])}"
-        for drawing in drawings:
-            assert len(json.dumps(drawing["data"])) < 0.5e6
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_stored_figures_are_small(path: Path) -> None:
+    sizes = []
+    for cell in _cells(path, "code"):
+        for kind, stored in [item for o in cell["outputs"] for item in o.get("data", {}).items()]:
+            if kind in PICTURES:
+                sizes.append(len(base64.b64decode("".join(stored))))
+            elif kind == "application/vnd.plotly.v1+json":
+                sizes.append(len(json.dumps(stored)))
+    assert sizes
+    assert max(sizes) <= 0.5e6
+    assert sum(sizes) <= 1e6
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from head3d_core import cameras, plots, plots_course, volume, widgets
+from head3d_core import analysis, cameras, plots, plots_course, volume, widgets
+from head3d_core.config import preset
+from head3d_core.generator import Generator
 
 mpl.use("Agg")
 
@@ -115,3 +117,31 @@ def test_heavy_pictures_are_stored_in_256_colours_and_light_ones_as_they_are() -
         np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (heavy, small)
     ]
     assert np.abs(pictures[0] - pictures[1]).mean() < 12
+
+
+def test_one_code_is_turned_in_several_generators() -> None:
+    torch.manual_seed(0)
+    nets = {name: Generator(preset("tiny").generator).eval() for name in ("one", "two")}
+    around = plots_course.turned(nets, seed=3, yaws=(0, 90))
+    assert list(around) == ["one", "two"]
+    net = nets["two"]
+    head = analysis.heads_of_seeds(net, [3])
+    with torch.no_grad():
+        side = net.render(head.planes, head.ws, cameras.orbit(math.pi / 2)).image[0]
+    assert around["two"].shape == (2, *side.shape)
+    assert torch.allclose(around["two"][1], side, atol=0.02)
+
+
+def test_names_of_cameras_stand_outside_and_do_not_cover_the_cube() -> None:
+    camera = cameras.orbit(torch.tensor([0.0, math.pi / 2, math.pi]))
+    figure = plots.camera_map(camera, ["front", "left side", "back"])
+    figure.canvas.draw()
+    for axis in figure.axes:
+        cube = axis.patches[0].get_window_extent()
+        frame = axis.get_window_extent()
+        for text in axis.texts:
+            box = text.get_window_extent()
+            assert not box.overlaps(cube), text.get_text()
+            assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
+            assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
+    mpl.pyplot.close(figure)

@@ -43,6 +43,10 @@ def test_recorded_views_are_cut_where_they_belong(tmp_path: Path) -> None:
     assert face is not None
     assert round(float((face[3, 0, 0, 0, 0] + 1) * 127.5)) == 32
     assert plots_ablations.recorded_views("b", (0.0,), tmp_path) is None
+    halved = plots_ablations.recorded_views("a", (0.0, 180.0), tmp_path, largest=3)
+    assert halved is not None
+    assert halved.shape == (8, 2, 3, 3, 3), "rows of two sizes can be compared"
+    assert torch.allclose(halved[..., 1, 1], views[..., 2, 2], atol=0.01)
     assert plots_ablations.same_codes(["b"], (0, 1), tmp_path) is None
     assert plots_ablations.all_around(["b"], (0,), (0.0,), tmp_path) is None
     assert "without L_kd" in words(_named(tmp_path))

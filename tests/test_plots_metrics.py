@@ -106,3 +106,22 @@ def test_a_recorded_grid_has_names(
         assert drawn.format == "JPEG"
         assert drawn.width > 200
     assert plots_metrics.grid_names("something.jpg", 8, 8) is None
+
+
+def test_a_damaged_set_is_shown_as_a_set() -> None:
+    images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 16, 16) * 20
+    sheet = plots_metrics.damage_example(torch.cat([images, images]), "six people")
+    assert sheet.shape == (3, 16, 16)
+    shown = ((sheet[0, ::4, ::4] + 1) * 127.5).flatten().round().tolist()
+    assert shown == [20.0 * (k % 6) for k in range(16)]
+    alone = plots_metrics.damage_example(images, "mirrored")
+    assert torch.equal(alone, images[5].float() / 127.5 - 1)
+
+
+def test_good_roc_curves_are_looked_at_closely() -> None:
+    good = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 0.96, 1.0]}}
+    axis = plots_metrics.roc_figure({"x": good}).axes[0]
+    assert axis.get_ylim()[0] == pytest.approx(0.9)
+    assert "begins at 0.9" in axis.get_ylabel()
+    guess = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 1e-3, 1.0]}}
+    assert plots_metrics.roc_figure({"x": guess}).axes[0].get_ylim()[0] == 0

@@ -118,7 +118,9 @@ def test_other_figures_draw(recorded: dict[str, Any]) -> None:
     heights = [patch.get_height() for patch in bars.axes[0].patches]
     assert heights == pytest.approx([1, 0.25, 0, 0.25, 0, 0.5])
     grid = figures.view_grid([torch.zeros(2, 3, 256, 256)], ["row"], ["a", "b"])
-    assert grid.axes[0].get_images()[0].get_array().shape == (112, 112, 3)
+    assert grid.axes[0].get_images()[0].get_array().shape == (130, 130, 3)
+    small = figures.view_grid([torch.zeros(2, 3, 256, 256)], ["row"], ["a", "b"], size=0.5)
+    assert small.axes[0].get_images()[0].get_array().shape == (112, 112, 3)
     words = " ".join(t.get_text() for t in figures.distillation_diagram().axes[0].texts)
     for part in ("G_t", "G_s", "L_kd", "L_map", "L_rgb", "L_lpips", "L_gan", "D_front", "D_back", "F_xy"):
         assert part in words
@@ -162,8 +164,16 @@ def test_only_panels_that_span_decades_are_logarithmic() -> None:
     """A small term beside a large one would be a flat line; signs and distances that cross 0 must stay linear."""
     found = {
         "images": [1, 2, 3],
-        "series": {"kd": [60.0, 5.0, 0.7], "sign": [-1.0, 0.5, 60.0], "rgb": [0.4, 0.3, 0.2]},
+        "series": {
+            "kd": [60.0, 5.0, 0.7],
+            "sign": [-1.0, 0.5, 60.0],
+            "rgb": [0.4, 0.3, 0.2],
+            "ada_p_all": [0.001, 0.1, 0.2],
+        },
     }
-    panels = [("a", (("kd", "kd"),)), ("b", (("sign", "sign"),)), ("c", (("rgb", "rgb"),))]
-    axes = figures.training_curves(found, panels).axes
-    assert [axis.get_yscale() for axis in axes[:3]] == ["log", "linear", "linear"]
+    panels = [(name, ((name, f"of {name}"),)) for name in found["series"]]
+    axes = figures.training_curves(found, panels, columns=4).axes
+    assert [axis.get_yscale() for axis in axes] == ["log", "linear", "linear", "linear"]
+    assert [axis.get_ylabel() for axis in axes] == [f"of {name}" for name in found["series"]], (
+        "instead of a legend"
+    )

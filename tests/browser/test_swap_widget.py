@@ -32,7 +32,7 @@ const model = {
   set: (name, value) => { data[name] = value; },
   save_changes: async () => {
     const answer = JSON.parse(await window.kernel(JSON.stringify(data.wanted)));
-    for (const name of ["portraits", "shown"]) {
+    for (const name of ["shown", "portraits"]) {
       data[name] = answer[name];
       (listeners[`change:${name}`] ?? []).forEach((listener) => listener());
     }
@@ -71,6 +71,9 @@ class Opened:
     def control(self, key: str) -> Any:
         return self.page.locator(f"[data-key={key}]")
 
+    def words(self) -> str:
+        return str(self.page.locator(".swap-lab").inner_text())
+
     @property
     def picture(self) -> Any:
         return self.page.locator("img.turn")
@@ -105,7 +108,7 @@ def test_planes_change_with_the_keyboard(opened: Opened) -> None:
     for _ in range(4):
         opened.page.keyboard.press("ArrowLeft")
     opened.shows(LabState(shares=(0.8, 0.0, 0.0)))
-    assert "80 % B" in opened.page.locator(".controls").inner_text()
+    assert "80 % B" in opened.words()
 
 
 def test_the_picture_is_turned_by_dragging_it(opened: Opened) -> None:
@@ -120,7 +123,7 @@ def test_the_picture_is_turned_by_dragging_it(opened: Opened) -> None:
     opened.shows(turned)
     likeness = swap_lab.show(swap_lab.couple(opened.generators, turned, opened.encoder), turned).similarity
     assert likeness is not None
-    words = opened.page.locator(".controls").inner_text()
+    words = opened.words()
     assert all(f"{cosine:.2f}" in words for cosine in likeness), words
     opened.picture.focus()
     opened.page.keyboard.press("ArrowRight")
@@ -144,24 +147,31 @@ def test_heads_and_scale_stand_beside_the_mixture(opened: Opened) -> None:
     state = LabState("face", 0, "head", 7, (0.8, 0.0, 0.0), -25, 5)
     opened.shows(state)
     pair = swap_lab.couple(opened.generators, state, opened.encoder)
-    thumbs = opened.page.locator(".thumbs img")
-    for k, portrait in enumerate(pair.portraits):
-        assert np.array_equal(np.asarray(lab.drawn(thumbs.nth(k))), portrait)
-    assert [f.inner_text() for f in opened.page.locator(".thumbs figcaption").all()] == [
-        "head A: face, seed 0",
-        "head B: head, seed 7",
-    ]
+    for key, portrait in zip("ab", swap_lab.portraits(pair, state), strict=True):
+        assert np.array_equal(np.asarray(lab.drawn(opened.page.locator(f".end.{key} img"))), portrait)
+    said = [f.inner_text() for f in opened.page.locator(".end figcaption").all()]
+    assert said == ["face, seed 0", "head, seed 7"]
     colours = np.asarray(lab.drawn(opened.page.locator(".legend img")))
     assert np.array_equal(colours, swap_widgets.legend_picture())
-    words = opened.page.locator(".pictures").inner_text()
+    words = opened.words()
     assert "dark: 0 %" in words
     assert f"yellow: {swap_widgets.HEAT_LIMIT:.0%} and more".replace("%", " %") in words
     assert swap_widgets.heat_words(swap_lab.show(pair, state).heat) in words
 
 
+def test_one_button_gives_a_plane_or_all_of_them(opened: Opened) -> None:
+    opened.control("all_b").click()
+    opened.shows(LabState("face", 0, "head", 7, (1.0, 1.0, 1.0), -25, 5))
+    opened.control("share_yz_a").focus()
+    opened.page.keyboard.press("Enter")
+    opened.shows(LabState("face", 0, "head", 7, (1.0, 1.0, 0.0), -25, 5))
+    assert opened.control("share_yz_a").get_attribute("aria-pressed") == "true"
+    assert opened.control("all_b").get_attribute("aria-pressed") == "false"
+
+
 def test_every_control_has_a_name(opened: Opened) -> None:
     nameless = opened.page.evaluate(
-        """() => [...document.querySelectorAll("input, select")]
+        """() => [...document.querySelectorAll("input, select, button")]
             .filter((e) => !e.labels?.length && !e.getAttribute("aria-label")).length"""
     )
     assert nameless == 0
