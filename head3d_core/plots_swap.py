@@ -12,7 +12,7 @@ from torch import Tensor
 
 from head3d_core import analysis, cameras, files, mesh, records, swap_study
 from head3d_core.analysis import Heads
-from head3d_core.config import PLANE_NAMES, Axes
+from head3d_core.config import PLANE_NAMES
 from head3d_core.generator import Generator
 from head3d_core.planes import PROJECTION
 from head3d_core.plots import PALETTE, _cube_lines, _lines, _world_scene, frustum_lines, image_grid, to_pixels
@@ -115,32 +115,46 @@ def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
     return figure
 
 
-def carried_bars(found: dict[str, Any]) -> Any:
-    """Bars with intervals: the share of each measure's difference that travels with each plane (see `swap_study`)."""
+def carried_bars(*studies: dict[str, Any]) -> Any:
+    """Bars with intervals: the share of each measure's difference that travels with each plane (see `swap_study`).
+
+    One panel for each study, titled with its axes where there are several.
+    """
     import matplotlib.pyplot as plt
 
-    measures, names = list(found["measures"]), found["planes"]
-    figure, axis = plt.subplots(figsize=(1.45 * len(measures) + 1.5, 3.4), layout="constrained")
-    for k, name in enumerate(names):
-        shares = [found["measures"][m]["planes"][name]["carried"] for m in measures]
-        x = np.arange(len(measures)) + 0.27 * (k - 1)
-        value = np.array([s["value"] for s in shares])
-        # A percentile interval of a bootstrap may leave the estimate out by a hair.
-        spread = np.clip([value - [s["low"] for s in shares], [s["high"] for s in shares] - value], 0, None)
-        axis.bar(
-            x, value, 0.25, yerr=spread, color=PALETTE[k], hatch=("", "//", "..")[k], edgecolor="white", capsize=3,
-            label=f"F_{name}",
-        )  # fmt: skip
-    axis.axhline(1, color="#444444", linewidth=1, linestyle=":")
-    axis.set_xticks(np.arange(len(measures)), [m.replace(", ", "\n") for m in measures], fontsize=9)
-    axis.set(ylabel="share of the difference carried")
-    axis.legend(ncols=3, fontsize=9)
+    measures = list(studies[0]["measures"])
+    size = (1.45 * len(measures) + 1.5, 2.9 * len(studies) + 0.5)
+    figure, panels = plt.subplots(
+        len(studies), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
+    for axis, found in zip(panels[:, 0], studies, strict=True):
+        for k, name in enumerate(found["planes"]):
+            shares = [found["measures"][m]["planes"][name]["carried"] for m in measures]
+            x = np.arange(len(measures)) + 0.27 * (k - 1)
+            value = np.array([s["value"] for s in shares])
+            # A percentile interval of a bootstrap may leave the estimate out by a hair.
+            spread = np.clip(
+                [value - [s["low"] for s in shares], [s["high"] for s in shares] - value], 0, None
+            )
+            axis.bar(
+                x, value, 0.25, yerr=spread, color=PALETTE[k], hatch=("", "//", "..")[k], edgecolor="white",
+                capsize=3, label=f"F_{name}",
+            )  # fmt: skip
+        axis.axhline(1, color="#444444", linewidth=1, linestyle=":")
+        axis.set_xticks(np.arange(len(measures)), [m.replace(", ", "\n") for m in measures], fontsize=10)
+        axis.set_ylabel("share carried", fontsize=11)
+        if len(studies) > 1:
+            axis.set_title(f"axes {found['axes']}", fontsize=12, loc="left")
+        axis.legend(ncols=3, fontsize=10, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
 
-def recorded_study(axes: Axes) -> dict[str, Any] | None:
-    """The table of 100 identities recorded on a GPU for a generator with these axes, or None if it is not there yet."""
-    name = f"swap_study_{axes}"
+def recorded_study(name: str) -> dict[str, Any] | None:
+    """The recorded study of generators with axes "xyz" or "eg3d", or None if it is not there yet.
+
+    "xyz_531k" and "eg3d_531k" are the two teachers at equal images, on fewer people.
+    """
+    name = f"swap_study_{name}"
     if not (files.DATA / "results" / f"{name}.json").exists():
         return None
     return records.read(name, f"python -m head3d_core swap-study --out data/results/{name}.json")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,19 @@ def carried_text(found: dict[str, Any]) -> str:
             share = row["planes"][name]["carried"]
             cells += f"{share['value']:8.2f} [{share['low']:.2f}, {share['high']:.2f}]"
         lines.append(f"{measure:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def carried_by_axes(studies: Sequence[dict[str, Any]], measure: str = analysis.FINISHED) -> str:
+    """`carried_text` of one measure for several studies: a line each, with axes, images the generator saw, people."""
+    lines = [f"axes  {'images':>9s}  people" + "".join(f"{n:>22s}" for n in ("F_xy", "F_xz", "third plane"))]
+    for found in studies:
+        seen = next(iter(found["provenance"]["weights"].values()))["images"]
+        shares = [found["measures"][measure]["planes"][name]["carried"] for name in found["planes"]]
+        cells = "".join(f"{s['value']:8.2f} [{s['low']:.2f}, {s['high']:.2f}]" for s in shares)
+        lines.append(
+            f"{found['axes']:4s}  {seen:>9,}  {found['identities']:>6}{cells}  F_{found['planes'][2]}"
+        )
     return "\n".join(lines)
 
 

@@ -51,6 +51,7 @@ def test_figures_are_drawn(G: Generator, heads: analysis.Heads) -> None:
         plots_swap.generator_grid(G, visible(5), 0, ("head", "face")),
         plots_swap.shown_states([shown, shown], ["A", "B"]),
         plots_swap.carried_bars(found),
+        plots_swap.carried_bars({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
         plots_swap.planes_flat(G, heads.take([0])),
         plots_swap.density_maps(points, density),
     ):

@@ -68,6 +68,27 @@ def test_carried_and_strongest() -> None:
     assert "0.90 [0.90, 0.90]" in swap_study.carried_text(found)
 
 
+def test_studies_under_both_axes_stand_side_by_side() -> None:
+    def study(axes: str, planes: list[str], carries: tuple[float, float, float]) -> dict[str, Any]:
+        made = {"axes": axes, "planes": planes, "identities": 8}
+        rows = swap_study.measure_rows(made_up(carries=carries))
+        renamed = {
+            m: {**row, "planes": dict(zip(planes, row["planes"].values(), strict=True))}
+            for m, row in rows.items()
+        }
+        return made | {"measures": renamed, "provenance": {"weights": {"face": {"images": 1_000_000}}}}
+
+    both = [
+        study("xyz", ["xy", "xz", "yz"], (0.9, 0.2, 0.1)),
+        study("eg3d", ["xy", "xz", "zx"], (0.4, 0.3, 0.6)),
+    ]
+    _, true, twin = swap_study.carried_by_axes(both, RAW).splitlines()
+    assert true.split()[:4] == ["xyz", "1,000,000", "8", "0.90"]
+    assert true.endswith("0.10 [0.10, 0.10]  F_yz")
+    assert twin.startswith("eg3d")
+    assert twin.endswith("0.60 [0.60, 0.60]  F_zx")
+
+
 def test_command_records_and_prints(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = weights / "swap.json"
     face = str(weights / "face")
