@@ -121,6 +121,7 @@ def condense(
         "stage": args.get("stage"),
         "row": args.get("row"),
         "preset": args.get("preset"),
+        "axes": args.get("axes"),  # None: the preset's
         "seed": args.get("seed"),
         "data": args.get("data"),
         "heads": args.get("heads"),

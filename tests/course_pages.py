@@ -163,7 +163,9 @@ def runs() -> str:
         about = json.loads(path.read_text(encoding="utf8"))["provenance"]
         rows.append(
             [
-                about["stage"] + (f", row {about['row']}" if about.get("row") else ""),
+                about["stage"]
+                + (f", row {about['row']}" if about.get("row") else "")
+                + (f", axes {about['axes']}" if about.get("axes") else ""),
                 f"`{about['preset']}`",
                 f"{about['images']:,}",
                 f"{about['seconds'] / 60:.0f} min",
