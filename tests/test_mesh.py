@@ -90,6 +90,9 @@ def test_no_normal_points_into_the_head(bundled: tuple[Generator, torch.Tensor, 
 
 def test_decimation_leaves_no_crumbs(bundled: tuple[Generator, torch.Tensor, trimesh.Trimesh]) -> None:
     G, codes, head = bundled
+    ball = trimesh.creation.icosphere(subdivisions=4)
+    crumb = trimesh.Trimesh([[0, 0, 2], [0.5, 0, 2], [0, 0.5, 2]], [[0, 1, 2], [0, 2, 1]], process=False)
+    assert np.bincount(mesh.pieces(mesh.simplify(ball + crumb, 2000))).size == 1
     small = mesh.simplify(head, 4000)
     assert np.bincount(mesh.pieces(small)).min() >= 4
     assert np.bincount(mesh.pieces(mesh.extract_mesh(G, codes, 96, faces=4000, colours=False))).size == 1
