@@ -88,15 +88,19 @@ def test_no_normal_points_into_the_head(bundled: tuple[Generator, torch.Tensor, 
     assert np.abs(np.linalg.norm(head.vertex_normals, axis=1) - 1).max() < 1e-4
 
 
-def test_decimation_leaves_no_crumbs(bundled: tuple[Generator, torch.Tensor, trimesh.Trimesh]) -> None:
-    G, codes, head = bundled
-    ball = trimesh.creation.icosphere(subdivisions=4)
+def test_decimation_leaves_no_crumbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What fast_simplification makes of a rough head: here and there two triangles back to back, nothing between them.
+    ball = trimesh.creation.icosphere(subdivisions=3)
     crumb = trimesh.Trimesh([[0, 0, 2], [0.5, 0, 2], [0, 0.5, 2]], [[0, 1, 2], [0, 2, 1]], process=False)
-    assert np.bincount(mesh.pieces(mesh.simplify(ball + crumb, 2000))).size == 1
-    small = mesh.simplify(head, 4000)
-    assert np.bincount(mesh.pieces(small)).min() >= 4
-    assert np.bincount(mesh.pieces(mesh.extract_mesh(G, codes, 96, faces=4000, colours=False))).size == 1
-    assert len(small.faces) > 3900
+    dust = trimesh.Trimesh(
+        [[0, 0, 3], [1, 0, 3], [0, 1, 3], [0, 0, 4]], [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]]
+    )
+    made = trimesh.util.concatenate([ball, crumb, dust])
+    monkeypatch.setattr("fast_simplification.simplify", lambda *_, **__: (made.vertices, made.faces))
+    small = mesh.simplify(trimesh.creation.icosphere(subdivisions=4), 2000)
+    assert np.bincount(mesh.pieces(small)).tolist() == [1280, 4], "a tetrahedron is a piece, a crumb is not"
+    assert small.is_watertight
+    assert len(small.vertices) == len(ball.vertices) + 4
 
 
 def test_head_stands_where_the_toy_is(head: trimesh.Trimesh) -> None:
