@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +103,6 @@ class TurnsArgs:
     """Where to run: cpu, cuda, cuda:1, ..."""
 
 
-def check_place(path: Path, endings: Sequence[str], what: str) -> None:
-    """Before any work: raises Head3DError if `path` has none of the `endings` or cannot be written."""
-    if path.suffix.lower() not in endings:
-        raise Head3DError(f"cannot write {path.name}: a {what} ends in {', '.join(endings)}")
-    files.check_writable(path)
-
-
 def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generator, Tensor]:
     """The generator and ws [1, num_ws, w_dim] of a seed, under the frontal mapping camera.
 
@@ -146,7 +139,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         Head3DError: a level without a surface, a grid that does not fit into memory, an unknown ending, a place that
             cannot be written, or anything `load_head` refuses. Nothing is written then.
     """
-    check_place(args.out, mesh.ENDINGS, "mesh file")
+    files.check_place(args.out, mesh.ENDINGS, "mesh file")
     if args.resolution < 8:
         raise Head3DError(f"resolution must be at least 8 points per side, got {args.resolution}")
     mesh.check_memory(args.resolution)
@@ -196,11 +189,6 @@ def run_mesh(args: MeshArgs) -> None:
     print(f"{path}: {summary(head)}, {time.perf_counter() - start:.1f} s")
 
 
-def contact_path(film: Path) -> Path:
-    """Where the contact sheet of a film goes."""
-    return film.with_name(f"{film.stem}_sheet.png")
-
-
 def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
     """Writes the film and its contact sheet; returns the film's path and `turntables.flicker` of its frames.
 
@@ -208,9 +196,7 @@ def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
         Head3DError: an unknown ending, a place that cannot be written, a length without three frames, or anything
             `load_head` refuses. Nothing is written then.
     """
-    from PIL import Image
-
-    check_place(args.out, turntables.ENDINGS, "turntable")
+    turntables.check_places(args.out)
     count = round(args.seconds * args.rate) if math.isfinite(args.seconds) else 0
     if args.rate < 1 or not 3 <= count <= 10_000:
         raise Head3DError(
@@ -221,9 +207,7 @@ def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     with bar("frames") as step:
         pictures = turntables.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
-    path = turntables.write(pictures, args.out, args.rate)
-    with files.atomic(contact_path(path)) as temporary:
-        Image.fromarray(turntables.contact_sheet(pictures)).save(temporary, format="PNG")
+    path = turntables.write(pictures, args.out, args.rate, sheet=True)
     return path, turntables.flicker(pictures)
 
 
@@ -231,7 +215,7 @@ def run_turntable(args: TurntableArgs) -> None:
     """The command `turntable`: writes both files and says how smooth the turn is."""
     path, flicker = export_turntable(args)
     print(
-        f"{path} and {contact_path(path).name}: largest change between frames {flicker:.2f} times the median"
+        f"{path} and {turntables.contact_path(path).name}: largest change between frames {flicker:.2f} times the median"
     )
 
 
@@ -242,7 +226,7 @@ def turns(args: TurnsArgs) -> Path:
         Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
             cannot be written, or anything `load_head` refuses. Nothing is written then.
     """
-    check_place(args.out, (".jpg",), "sheet of turns")
+    files.check_place(args.out, (".jpg",), "sheet of turns")
     if not (args.weights and args.seeds and args.views > 0 and args.side > 0 and -90 < args.pitch < 90):
         raise Head3DError(
             "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "

@@ -76,6 +76,14 @@ def check_writable(path: Path | str) -> None:
         raise Head3DError(f"cannot write to {path.parent} ({error.strerror}): {advice}") from error
 
 
+def check_place(path: Path | str, endings: Sequence[str], what: str) -> None:
+    """Before any work: raises Head3DError if `path` has none of the `endings` or cannot be written."""
+    path = Path(path)
+    if path.suffix.lower() not in endings:
+        raise Head3DError(f"cannot write {path.name}: a {what} ends in {', '.join(endings)}")
+    check_writable(path)
+
+
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.

@@ -273,9 +273,9 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Fitted
 
 def run(args: FitArgs) -> None:
     """The command `fit`: renders, fits, writes the file and a picture: the truth above, the fit below."""
-    from head3d_core.export import bar, check_place
+    from head3d_core.export import bar
 
-    check_place(args.out, (".safetensors",), "fit")
+    files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
         raise Head3DError(f"a fit needs at least 2 pictures, got {args.count}")
     pictures = draw_views(args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from head3d_core.colours import facing, in_blocks, linear_light, surface_colours
 from head3d_core.config import RenderOptions
 from head3d_core.errors import Head3DError
-from head3d_core.files import atomic
+from head3d_core.files import atomic, check_place
 from head3d_core.generator import Generator
 from head3d_core.manifold import part_sheets
 from head3d_core.volume import render_rays
@@ -39,6 +41,8 @@ GRIDS = 6
 """Memory of a surface in grids' worth (float32): the grid, what marching cubes copies of it, and its triangles."""
 CLEARANCE = 1e-4
 """Least distance of a grid point's sigma from the level, as a share of sigma's range."""
+BOXED = 0.6
+"""Share of the cube's faces above the level from which on the surface would be the cube's, not the head's."""
 _BLOCK = 2**18
 Progress = Callable[[int, int], None]
 
@@ -117,7 +121,7 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     """Marching cubes of a grid of sigma: triangles in world units, facing outwards.
 
     Raises:
-        Head3DError: if the level lies outside the grid's values.
+        Head3DError: if the level lies outside the grid's values, or below those of the empty space around the head.
     """
     import trimesh
     from skimage.measure import marching_cubes
@@ -126,6 +130,13 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     low, high = (float(inner.min()), float(inner.max())) if inner.size else (0.0, 0.0)
     if not low < level < high:
         raise Head3DError(f"no surface at level {level:g}: sigma runs from {low:.3g} to {high:.3g}")
+    rim = _rim(grid)
+    above = float((rim > level).mean())
+    if above > BOXED:
+        raise Head3DError(
+            f"no surface at level {level:g}: sigma is higher on {100 * above:.0f} % of the cube's faces, where nothing "
+            f"should stand, and a box would come out; take a level above {np.quantile(rim, 1 - BOXED):.3g}"
+        )
     spacing = box_warp / (len(grid) - 1)
     # Interpolating towards the border's arbitrary value would bend the surface: the level is crossed half a cell out.
     clipped = np.maximum(grid, 2 * level - high)
@@ -139,6 +150,14 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     if mesh.volume < 0:
         mesh.invert()
     return mesh
+
+
+def _rim(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sigma on the faces of the cube, just inside the border that `density_grid` empties."""
+    filled = np.argwhere(grid > OUTSIDE)
+    low, high = filled.min(0), filled.max(0) + 1
+    inner = grid[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    return np.concatenate([np.take(inner, [0, -1], axis).ravel() for axis in range(3)])
 
 
 def pieces(mesh: trimesh.Trimesh) -> NDArray[np.int64]:
@@ -163,13 +182,14 @@ def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     a, b, c = (np.asarray(mesh.vertices)[mesh.faces[:, k]] for k in range(3))
     # Six times the volume between each triangle and the origin; over a closed piece they sum to its volume.
     volume = np.bincount(piece, np.einsum("nk,nk->n", a, np.cross(b, c)))
-    kept = mesh.submesh([np.flatnonzero(piece == np.abs(volume).argmax())], append=True, repair=False)
-    assert not isinstance(kept, list)  # `append` makes one mesh of the list
-    return kept
+    return _chosen(mesh, np.flatnonzero(piece == np.abs(volume).argmax()))
 
 
 def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """Quadric decimation to at most `faces` triangles (fast-simplification); sheets that it makes touch are parted."""
+    """Quadric decimation to at most `faces` triangles (fast-simplification).
+
+    Sheets that it makes touch are parted, and crumbs of two or three triangles, which enclose nothing, dropped.
+    """
     import fast_simplification
     import trimesh
 
@@ -178,7 +198,17 @@ def simplify(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     vertices, triangles = fast_simplification.simplify(
         np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32), target_count=faces
     )
-    return part_sheets(trimesh.Trimesh(vertices, triangles, process=True))
+    small = part_sheets(trimesh.Trimesh(vertices, triangles, process=True))
+    piece = pieces(small)
+    whole = np.bincount(piece) >= 4  # a tetrahedron's triangles
+    return small if whole.all() else _chosen(small, np.flatnonzero(whole[piece]))
+
+
+def _chosen(mesh: trimesh.Trimesh, faces: NDArray[np.integer[Any]]) -> trimesh.Trimesh:
+    """Some triangles of a mesh and their vertices."""
+    kept = mesh.submesh([faces], append=True, repair=False)
+    assert not isinstance(kept, list)  # `append` makes one mesh of the list
+    return kept
 
 
 def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 2e-3) -> Tensor:
@@ -191,47 +221,26 @@ def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 
     moves = step * torch.eye(3, device=points.device)
     around = torch.cat([points[:, None] + moves, points[:, None] - moves], 1)
     with torch.no_grad():
-        sigma = _in_blocks(around.reshape(-1, 3), lambda p: G.query(planes, p[None])[0][0, :, 0])
+        sigma = in_blocks(around.reshape(-1, 3), lambda p: G.query(planes, p[None])[0][0, :, 0])
     plus, minus = sigma.reshape(-1, 2, 3).unbind(1)
     return torch.nn.functional.normalize(minus - plus, dim=-1)
 
 
-def surface_colours(
-    G: Generator, planes: Tensor, points: Tensor, normals: Tensor, reach: float = 0.03
-) -> Tensor:
-    """What an observer right above the surface sees: rgb [M, 3] in [0, 1].
+def outward_normals(G: Generator, planes: Tensor, mesh: trimesh.Trimesh, step: float) -> NDArray[np.float32]:
+    """Unit normals of a mesh's vertices, [V, 3]: `density_normals`, but never into the surface.
 
-    A short ray is rendered from `reach` outside to `reach` inside along the normal, so that thin layers count as
-    they do in a picture.
+    In a thin sheet or a hollow narrower than `step` the gradient belongs to another side. Where it points against the
+    triangles around the vertex, their mean normal is taken.
 
     Args:
-        points, normals: [M, 3].
-        reach: world units.
+        step: of the differences, world units; what the grid resolves gives the least noise.
     """
-    options = RenderOptions(
-        ray_start=0.0,
-        ray_end=2 * reach,
-        depth_resolution=24,
-        depth_resolution_importance=0,
-        box_warp=G.config.render.box_warp,
-        axes=G.config.render.axes,
-    )
-    weights = G.decoder.weights()
-
-    def look(rays: Tensor) -> Tensor:
-        start, direction = rays[None, :, :3], rays[None, :, 3:]
-        seen = render_rays(planes, weights, start, direction, options)
-        # Undo 2 c - 1 and the part of the light that passed through.
-        rgb = (seen.features[0, :, :3] + 1) / 2
-        return rgb / seen.opacity[0, :, None].clamp_min(1e-3)
-
-    with torch.no_grad():
-        rays = torch.cat([points + reach * normals, -normals], 1)
-        return _in_blocks(rays, look).clamp(0, 1)
-
-
-def _in_blocks(rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.cat([function(block) for block in rows.split(_BLOCK // 4)]) if len(rows) else function(rows)
+    points = torch.as_tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=planes.device)
+    normals = density_normals(G, planes, points, step).cpu().numpy()
+    around = np.asarray(mesh.vertex_normals, np.float32)
+    inwards = np.einsum("nk,nk->n", normals, around) <= 0
+    normals[inwards] = around[inwards]
+    return normals
 
 
 def extract_mesh(
@@ -277,40 +286,50 @@ def extract_mesh(
         trimesh.smoothing.filter_taubin(mesh, iterations=smooth)
     if faces is not None:
         mesh = simplify(mesh, faces)
-    points = torch.as_tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=planes.device)
-    normals = density_normals(G, planes, points)
-    mesh.vertex_normals = normals.cpu().numpy()  # type: ignore[method-assign]
+        if keep_largest:  # decimation may have cut a thin bridge
+            mesh = largest_component(mesh)
+    normals = outward_normals(G, planes, mesh, G.config.render.box_warp / (resolution - 1))
+    mesh.vertex_normals = normals  # type: ignore[method-assign]
     if colours:
-        rgb = surface_colours(G, planes, points, normals).cpu().numpy()
+        points, towards = (
+            torch.as_tensor(x, dtype=torch.float32, device=planes.device)
+            for x in (np.asarray(mesh.vertices), facing(mesh, mesh.vertices))
+        )
+        rgb = surface_colours(G, planes, points, towards).cpu().numpy()
         rgba = np.concatenate([(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1).astype(np.uint8)
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
     mesh.metadata = {"resolution": resolution, "level": level, "pieces": found}
     return mesh
 
 
-def linear_light(srgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """sRGB values in [0, 1] as linear light (IEC 61966-2-1).
+def _as_gltf(mesh: trimesh.Trimesh) -> bytes:
+    """A GLB: matte white material, times linear vertex colours in 32-bit floats or the mesh's sRGB texture.
 
-    >>> float(linear_light(np.array(0.5)).round(3))
-    0.214
+    glTF's material of a mesh without one is a metal, which viewers show nearly black. Vertex colours are linear there;
+    with 8 bits of linear light, dark hair would have a handful of shades. The surface takes a viewer's light
+    (no KHR_materials_unlit), so that its shape is seen; the price is a second shading on top of the painted one.
     """
-    x = np.asarray(srgb, np.float64)
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-
-
-def _with_linear_colours(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """A copy whose vertex colours are linear, as glTF has them (its textures are sRGB); a textured mesh as it is."""
     import trimesh
 
     visual: Any = mesh.visual
-    if visual.kind != "vertex":
-        return mesh
-    rgba = np.asarray(visual.vertex_colors).copy()
-    rgba[:, :3] = (linear_light(rgba[:, :3] / 255) * 255).round()
     changed = mesh.copy()
     changed.vertex_normals = np.asarray(mesh.vertex_normals)  # type: ignore[method-assign]
-    changed.visual = trimesh.visual.ColorVisuals(changed, vertex_colors=rgba)
-    return changed
+    if visual.kind != "texture":
+        matte = trimesh.visual.material.PBRMaterial(
+            baseColorFactor=[1.0, 1.0, 1.0, 1.0], metallicFactor=0.0, roughnessFactor=1.0
+        )
+        changed.visual = trimesh.visual.TextureVisuals(material=matte)
+    if visual.kind == "vertex":
+        rgb = linear_light(np.asarray(visual.vertex_colors)[:, :3] / 255)
+        changed.vertex_attributes["_RGB"] = rgb.astype(np.float32)
+
+    def name_colours(tree: dict[str, Any]) -> None:
+        for part in tree["meshes"]:
+            attributes = part["primitives"][0]["attributes"]
+            if "_RGB" in attributes:  # trimesh's own COLOR_0 has 8 bits
+                attributes["COLOR_0"] = attributes.pop("_RGB")
+
+    return bytes(trimesh.exchange.gltf.export_glb(changed.scene(), True, tree_postprocessor=name_colours))
 
 
 def _with_own_material(mesh: trimesh.Trimesh, stem: str) -> trimesh.Trimesh:
@@ -337,15 +356,14 @@ def _with_own_material(mesh: trimesh.Trimesh, stem: str) -> trimesh.Trimesh:
 def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
     """Writes GLB, OBJ (with MTL and texture beside it) or binary PLY, whole or not at all.
 
-    Colours are sRGB here and in OBJ and PLY; a GLB's vertex colours are linear, as glTF asks, so that viewers agree.
+    Colours are sRGB here and in OBJ and PLY; a GLB's vertex colours are linear, as glTF asks (see `_as_gltf`).
 
     Raises:
         Head3DError: for an unknown ending or a place that cannot be written to.
     """
     path = Path(path)
+    check_place(path, ENDINGS, "mesh file")
     ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise Head3DError(f"cannot write {path.name}: a mesh file ends in {', '.join(ENDINGS)}")
     extra: dict[str, bytes] = {}
     if ending == ".obj":
         from trimesh.exchange.obj import export_obj
@@ -353,13 +371,14 @@ def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
         mesh = _with_own_material(mesh, path.stem)
         text, extra = export_obj(mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl")
         data = text.encode()
+    elif ending == ".glb":
+        data = _as_gltf(mesh)
     else:
-        mesh = _with_linear_colours(mesh) if ending == ".glb" else mesh
         exported = mesh.export(file_type=ending[1:])
         data = exported if isinstance(exported, bytes) else str(exported).encode()
-    for name, content in [*extra.items(), (path.name, data)]:
-        with atomic(path.parent / name) as temporary:
-            temporary.write_bytes(content)
+    with ExitStack() as together:  # all files or none
+        for name, content in [*extra.items(), (path.name, data)]:
+            together.enter_context(atomic(path.parent / name)).write_bytes(content)
     return path
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FACES = 4_000
 """Triangles of a surface in a stored figure: about 80 kB."""
-_LIGHT = dict(ambient=0.6, diffuse=0.6, specular=0.1, roughness=0.8)
+_LIGHT = dict(ambient=0.9, diffuse=0.15, specular=0.0)
+"""Plotly's lamp stands in front of the scene, above its right; a back that it alone lit would be black."""
 
 
 def decimated(mesh: trimesh.Trimesh, faces: int = FACES) -> trimesh.Trimesh:
@@ -37,6 +38,16 @@ def decimated(mesh: trimesh.Trimesh, faces: int = FACES) -> trimesh.Trimesh:
     return small
 
 
+def shade(mesh: trimesh.Trimesh) -> NDArray[np.uint8]:
+    """Grey of each vertex, [V] from 0 (black) to 255: two lamps, in front and behind, both above the subject's left.
+
+    Painted on, so that a surface shows its relief from behind as well as from the front.
+    """
+    x, y, z = np.asarray(mesh.vertex_normals).T
+    lit = 0.45 * x + 0.55 * y + 0.7 * np.abs(z)
+    return ((0.3 + 0.7 * lit.clip(0, 1)) * 255).round().astype(np.uint8)
+
+
 def surface_trace(mesh: trimesh.Trimesh, name: str, coloured: bool = True, faces: int = FACES) -> Any:
     """A mesh as one Plotly trace, decimated to `faces` triangles."""
     import plotly.graph_objects as go
@@ -45,13 +56,20 @@ def surface_trace(mesh: trimesh.Trimesh, name: str, coloured: bool = True, faces
     # 16-bit numbers keep the figure small: a ten-thousandth of a world unit, and up to 65,535 vertices.
     place = np.asarray(small.vertices, np.float32).round(4)
     corner = np.asarray(small.faces, np.uint16 if len(place) < 2**16 else np.uint32)
-    colour: dict[str, Any] = dict(color="#b8b8b8")
+    colour: dict[str, Any] = dict(
+        intensity=shade(small),
+        cmin=0,
+        cmax=255,
+        colorscale="Gray",
+        showscale=False,
+        lighting=dict(ambient=1, diffuse=0),
+    )
     if coloured:
         rgb = (vertex_colours(small) * 255).round().astype(int)
-        colour = dict(vertexcolor=[f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb])
+        colour = dict(vertexcolor=[f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb], lighting=_LIGHT)
     return go.Mesh3d(
         x=place[:, 0], y=place[:, 1], z=place[:, 2], i=corner[:, 0], j=corner[:, 1], k=corner[:, 2],
-        name=name, hoverinfo="name", lighting=_LIGHT, flatshading=False, **colour,
+        name=name, hoverinfo="name", flatshading=False, **colour,
     )  # fmt: skip
 
 
@@ -71,7 +89,7 @@ def _eye(yaw: float, distance: float = 1.6) -> tuple[float, float, float]:
     return distance * math.sin(yaw), 0.25 * distance, distance * math.cos(yaw)
 
 
-def _plane_traces(planes: Tensor, side: float, texels: int = 40) -> list[Any]:
+def _plane_traces(planes: Tensor, side: float, texels: int = 32) -> list[Any]:
     """The three planes as coloured sheets beside the cube: how strong the features are, channels' root mean square."""
     import plotly.graph_objects as go
 
@@ -83,10 +101,11 @@ def _plane_traces(planes: Tensor, side: float, texels: int = 40) -> list[Any]:
     places = {"F_xy": (u, v, away), "F_xz": (u, away, v), "F_yz": (away, u, v)}
     traces = []
     for k, (name, place) in enumerate(places.items()):
-        x, y, z, c = (np.asarray(a, np.float32).round(3) for a in (*place, small[k]))
+        x, y, z = (np.asarray(a, np.float32).round(3) for a in place)
+        grey = (255 * (small[k] - small[k].min()) / max(float(np.ptp(small[k])), 1e-9)).astype(np.uint8)
         traces.append(
             go.Surface(
-                x=x, y=y, z=z, surfacecolor=c, name=name, showscale=False, colorscale="Cividis",
+                x=x, y=y, z=z, surfacecolor=grey, name=name, showscale=False, colorscale="Cividis",
                 hoverinfo="name", lighting=dict(ambient=1, diffuse=0),
             )
         )  # fmt: skip
@@ -118,7 +137,7 @@ def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp:
         height=560,
         margin=dict(l=0, r=0, t=40, b=0),
         showlegend=False,
-        scene=_scene(1.4, _eye(0.6, 1.1)),
+        scene=_scene(1.4, _eye(0.6, 1.0)),
     )
     return figure
 
@@ -128,7 +147,10 @@ def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], fac
     import plotly.graph_objects as go
 
     figure = go.Figure(
-        [surface_trace(m, f"level {v:g}", faces=faces) for m, v in zip(meshes, levels, strict=True)]
+        [
+            surface_trace(m, f"level {v:g}", coloured=False, faces=faces)
+            for m, v in zip(meshes, levels, strict=True)
+        ]
     )
     middle = len(levels) // 2
     for k, trace in enumerate(figure.data):
@@ -140,15 +162,17 @@ def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], fac
     figure.update_layout(
         title="The surface at a level of sigma (move the slider)",
         width=620,
-        height=560,
-        margin=dict(l=0, r=0, t=40, b=0),
-        scene=_scene(0.5, _eye(0.5)),
+        height=600,
+        margin=dict(l=30, r=30, t=40, b=90),  # the slider's labels stand below and beside it
+        scene=_scene(0.5, _eye(0.5, 1.25)),
         sliders=[dict(active=middle, steps=steps, currentvalue=dict(prefix="sigma = "))],
     )
     return figure
 
 
-def side_by_side(meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: float = math.pi) -> Any:
+def side_by_side(
+    meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: float = math.pi, faces: int = 2600
+) -> Any:
     """Plotly figure: two surfaces next to each other, grey, seen from `yaw` (radians; by default from behind)."""
     from plotly.subplots import make_subplots
 
@@ -157,8 +181,8 @@ def side_by_side(meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: f
         rows=1, cols=len(meshes), specs=kinds, subplot_titles=list(names), horizontal_spacing=0.02
     )
     for k, mesh in enumerate(meshes):
-        figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=FACES // 2), row=1, col=k + 1)
-    scenes = {f"scene{'' if k == 0 else k + 1}": _scene(0.5, _eye(yaw)) for k in range(len(meshes))}
+        figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=faces), row=1, col=k + 1)
+    scenes = {f"scene{'' if k == 0 else k + 1}": _scene(0.5, _eye(yaw, 1.15)) for k in range(len(meshes))}
     figure.update_layout(width=420 * len(meshes), height=460, margin=dict(l=0, r=0, t=40, b=0), **scenes)
     return figure
 
@@ -193,12 +217,14 @@ def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> 
     inside = np.maximum(grid, 2 * float(np.median(grid)) - 60)
     slices = {
         "z = 0, from the front": (inside[:, :, middle].T, "x", "y"),
-        "x = 0, from the side": (inside[middle], "z", "y"),
+        "x = 0, from the subject's right": (inside[middle], "z", "y"),
         "y = 0, from above": (inside[:, middle].T, "x", "z"),
     }
     for axis, (title, (values, a, b)) in zip(axes, slices.items(), strict=True):
         shown = values.clip(-20, 40)
         drawn = axis.imshow(shown, origin="lower", extent=(-h, h, -h, h), cmap="cividis", vmin=-20, vmax=40)
+        if b == "z":  # from above the face looks down the page, with x to the right
+            axis.invert_yaxis()
         if values.min() < level < values.max():
             axis.contour(
                 values, [level], origin="lower", extent=(-h, h, -h, h), colors="white", linewidths=1.2

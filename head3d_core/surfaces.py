@@ -72,13 +72,14 @@ def depth_to_points(depth: Tensor, camera: Tensor) -> Tensor:
     return (origins + flat.flatten(1)[..., None] * directions).unflatten(1, flat.shape[1:])
 
 
-def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor) -> Tensor:
+def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor, step: float = 8e-3) -> Tensor:
     """World normals of what a picture shows, as a picture: (x, y, z) become (red, green, blue).
 
     The normal is the falling direction of sigma at the rendered depth; pixels that see nothing are white (1, 1, 1).
 
     Args:
         planes: [1, 3, C, H, W]; raw: `G.render_raw` of them seen from camera [1, 25].
+        step: of sigma's differences, world units; about a pixel, since finer wrinkles of sigma would be noise.
 
     Returns:
         [1, 3, R, R] in [-1, 1].
@@ -86,7 +87,7 @@ def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor) -
     points = depth_to_points(raw.depth, camera)[0]
     seen = raw.opacity[0, 0] >= SEEN
     picture = points.new_ones(points.shape)
-    picture[seen] = density_normals(G, planes, points[seen])
+    picture[seen] = density_normals(G, planes, points[seen], step)
     return picture.permute(2, 0, 1)[None]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from head3d_core.colours import facing, surface_colours
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
-from head3d_core.mesh import Progress, density_normals, surface_colours
+from head3d_core.mesh import Progress
 from head3d_core.raster import rasterise
 
 if TYPE_CHECKING:
@@ -49,16 +50,18 @@ def bake_texture(
     # v points up, rows point down.
     place = np.stack([uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5], 1)
     covered = rasterise(place, triangles.astype(np.int64), size)
-    points = torch.as_tensor(covered.interpolate(vertices), dtype=torch.float32, device=G.device)
+    places = covered.interpolate(vertices)
+    points, towards = (
+        torch.as_tensor(x, dtype=torch.float32, device=G.device) for x in (places, facing(mesh, places))
+    )
     with torch.no_grad():
         planes = G.planes(ws)
     picture = np.zeros((size, size, 3), np.float32)
     filled = np.zeros((size, size), bool)
     for start in range(0, len(points), _BLOCK):
-        some = points[start : start + _BLOCK]
-        row, column = covered.pixel[start : start + _BLOCK].T
-        normals = density_normals(G, planes, some)
-        picture[row, column] = surface_colours(G, planes, some, normals).cpu().numpy()
+        part = slice(start, start + _BLOCK)
+        row, column = covered.pixel[part].T
+        picture[row, column] = surface_colours(G, planes, points[part], towards[part]).cpu().numpy()
         filled[row, column] = True
         if progress:
             progress(min(start + _BLOCK, len(points)), len(points))
@@ -66,7 +69,7 @@ def bake_texture(
     nearest = ndimage.distance_transform_edt(~filled, return_distances=False, return_indices=True)
     image = Image.fromarray((picture[tuple(nearest)] * 255).round().astype(np.uint8))
     material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
+        baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0
     )
     textured = trimesh.Trimesh(vertices, triangles, process=False)
     textured.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)

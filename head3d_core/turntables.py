@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from head3d_core.cameras import orbit
 from head3d_core.config import Backend
 from head3d_core.errors import Head3DError
-from head3d_core.files import atomic
+from head3d_core.files import atomic, check_place, check_writable
 from head3d_core.generator import Generator
 
 ENDINGS = (".mp4", ".gif", ".webp")
@@ -83,45 +84,71 @@ def contact_sheet(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.u
     return grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
 
 
-def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30) -> Path:
+def contact_path(film: Path | str) -> Path:
+    """Where the contact sheet of a film goes: NAME_sheet.png beside it."""
+    film = Path(film)
+    return film.with_name(f"{film.stem}_sheet.png")
+
+
+def check_places(film: Path | str, sheet: bool = True) -> None:
+    """Before any rendering: raises Head3DError if a turntable (and its sheet) could not be written to `film`."""
+    check_place(film, ENDINGS, "turntable")
+    if sheet:
+        check_writable(contact_path(film))
+
+
+def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: bool = False) -> Path:
     """Writes the frames as MP4, GIF or WebP, whole or not at all.
 
     Args:
         pictures: [count, R, R, 3] uint8.
-        rate: frames per second.
+        rate: frames per second, at least 1.
+        sheet: write the contact sheet to `contact_path(path)` as well; both files or neither.
 
     Raises:
-        Head3DError: for an unknown ending or a place that cannot be written to.
+        Head3DError: for an unknown ending, a place that cannot be written to, or a disk that fills up.
     """
+    from PIL import Image
+
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise Head3DError(f"cannot write {path.name}: a turntable ends in {', '.join(ENDINGS)}")
-    with atomic(path) as temporary:
-        if ending == ".mp4":
-            import imageio_ffmpeg
-
-            side = pictures.shape[1]
-            writer = imageio_ffmpeg.write_frames(
-                str(temporary), (side, side), fps=rate, codec="libx264", quality=8, macro_block_size=2,
-                output_params=["-f", "mp4"],  # the temporary file's ending does not say it
-            )  # fmt: skip
-            writer.send(None)
-            for picture in pictures:
-                writer.send(np.ascontiguousarray(picture))
-            writer.close()
-            # ffmpeg writes the film's index last, and a full disk ends it without an error here.
-            if _frame_count(temporary) < len(pictures):
-                raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
+    check_places(path, sheet)
+    if rate < 1:
+        raise Head3DError(f"a film shows at least 1 frame per second, got {rate}")
+    with ExitStack() as together:
+        temporary = together.enter_context(atomic(path))
+        if path.suffix.lower() == ".mp4":
+            _write_film(pictures, temporary, path, rate)
         else:
-            from PIL import Image
-
             images = [Image.fromarray(p) for p in pictures]
             images[0].save(
-                temporary, format=ending[1:].upper(), save_all=True, append_images=images[1:],
+                temporary, format=path.suffix[1:].upper(), save_all=True, append_images=images[1:],
                 duration=round(1000 / rate), loop=0,
             )  # fmt: skip
+        if sheet:
+            paper = together.enter_context(atomic(contact_path(path)))
+            Image.fromarray(contact_sheet(pictures)).save(paper, format="PNG")
     return path
+
+
+def _write_film(pictures: NDArray[np.uint8], temporary: Path, path: Path, rate: int) -> None:
+    import imageio_ffmpeg
+
+    side = pictures.shape[1]
+    writer = imageio_ffmpeg.write_frames(
+        str(temporary), (side, side), fps=rate, codec="libx264", quality=8, macro_block_size=2,
+        output_params=["-f", "mp4"],  # the temporary file's ending does not say it
+    )  # fmt: skip
+    writer.send(None)
+    try:
+        for picture in pictures:
+            writer.send(np.ascontiguousarray(picture))
+        writer.close()
+        count = _frame_count(temporary)
+    except OSError:  # ffmpeg went away; the text of the error is its whole log
+        count = 0
+    # ffmpeg writes the film's index last, and a full disk may end it without an error here.
+    if count < len(pictures):
+        raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
 
 
 def _frame_count(film: Path) -> int:
@@ -141,9 +168,28 @@ def turntable(
     seconds: float = 4.0,
     rate: int = 30,
     pitch: float = 0.1,
+    sheet: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """One full turn of a head as a film; see `frames` and `write`."""
-    if Path(path).suffix.lower() not in ENDINGS:  # before the rendering, not after
-        raise Head3DError(f"cannot write {Path(path).name}: a turntable ends in {', '.join(ENDINGS)}")
-    return write(frames(G, ws, max(1, round(seconds * rate)), pitch=pitch, progress=progress), path, rate)
+    """One full turn of a head as a film, with a contact sheet beside it (`contact_path`); both are written or neither.
+
+    Args:
+        ws: [1, num_ws, w_dim].
+        path: of the film; MP4, GIF or WebP.
+        seconds: length of the film.
+        rate: frames per second.
+        pitch: of every camera, radians.
+        sheet: False leaves the contact sheet out.
+        progress: called with (done, total) frames.
+
+    Raises:
+        Head3DError: before any rendering, for an unknown ending, a place that cannot be written to, or a film without
+            frames; more than one head; a disk that fills up.
+    """
+    check_places(path, sheet)
+    count = round(seconds * rate) if math.isfinite(seconds) else 0
+    if rate < 1 or count < 1:
+        raise Head3DError(
+            f"a turntable needs at least one frame, got {seconds:g} seconds at {rate} per second"
+        )
+    return write(frames(G, ws, count, pitch=pitch, progress=progress), path, rate, sheet)

@@ -20,7 +20,7 @@ LAYERS = {
     4: "surfaces geometry latent walks inversion one_view records texture export fits engine engine_parts "
     "stages metric_snapshots train distill analysis metrics manifold mesh prepare detect detector_rates turntables "
     "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric "
-    "parametric_pictures features verification completeness cross_check identity_data identity_train "
+    "parametric_pictures colours features verification completeness cross_check identity_data identity_train "
     "generate convert references sampling worn evaluate evaluation_figures evaluation_pictures tables "
     "expectations results_page ablations live_check swap_study swap_lab curves workbench model_cards",
     5: "plots_geometry plots_latent widgets_geometry checks_geometry checks_latent __main__ cli doctor "

@@ -10,7 +10,7 @@ import pytest
 import torch
 import trimesh
 
-from head3d_core import mesh, texture, toys
+from head3d_core import export, mesh, texture, toys
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
 from tests.toy_generator import toy_generator
@@ -58,6 +58,51 @@ def test_level_outside_the_densities_is_refused() -> None:
         mesh.surface(grid, 1.0, level=10)
 
 
+def test_a_level_below_the_empty_space_is_refused() -> None:
+    axis = np.linspace(-0.5, 0.5, 41)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    grid = np.maximum(60 * (0.3 - np.sqrt(x**2 + y**2 + z**2)), -4).astype(np.float32)
+    grid[3:6, 3:6, 3:6] = -20
+    for k in range(3):
+        np.moveaxis(grid, k, 0)[[0, -1]] = mesh.OUTSIDE
+    assert mesh.surface(grid, 1.0, level=-3.0).extents.max() < 0.8
+    with pytest.raises(
+        Head3DError, match=r"no surface at level -6: .* box would come out; take a level above -4"
+    ):
+        mesh.surface(grid, 1.0, level=-6.0)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> tuple[Generator, torch.Tensor, trimesh.Trimesh]:
+    """A bundled head with a rough surface: thin sheets, hollows, bridges."""
+    G, codes = export.load_head("head3d", 0, 0.7, "cpu")
+    return G, codes, mesh.extract_mesh(G, codes, 96)
+
+
+def test_no_normal_points_into_the_head(bundled: tuple[Generator, torch.Tensor, trimesh.Trimesh]) -> None:
+    head = bundled[2]
+    around = trimesh.Trimesh(head.vertices, head.faces, process=False).vertex_normals
+    cosine = np.sum(around * head.vertex_normals, 1)
+    assert (cosine <= 0).sum() == 0
+    assert np.median(cosine) > 0.99
+    assert np.abs(np.linalg.norm(head.vertex_normals, axis=1) - 1).max() < 1e-4
+
+
+def test_decimation_leaves_no_crumbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What fast_simplification makes of a rough head: here and there two triangles back to back, nothing between them.
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    crumb = trimesh.Trimesh([[0, 0, 2], [0.5, 0, 2], [0, 0.5, 2]], [[0, 1, 2], [0, 2, 1]], process=False)
+    dust = trimesh.Trimesh(
+        [[0, 0, 3], [1, 0, 3], [0, 1, 3], [0, 0, 4]], [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]]
+    )
+    made = trimesh.util.concatenate([ball, crumb, dust])
+    monkeypatch.setattr("fast_simplification.simplify", lambda *_, **__: (made.vertices, made.faces))
+    small = mesh.simplify(trimesh.creation.icosphere(subdivisions=4), 2000)
+    assert np.bincount(mesh.pieces(small)).tolist() == [1280, 4], "a tetrahedron is a piece, a crumb is not"
+    assert small.is_watertight
+    assert len(small.vertices) == len(ball.vertices) + 4
+
+
 def test_head_stands_where_the_toy_is(head: trimesh.Trimesh) -> None:
     assert head.is_watertight
     low, high = head.bounds
@@ -85,11 +130,33 @@ def test_round_trip(head: trimesh.Trimesh, tmp_path: Path, ending: str) -> None:
     assert len(again.faces) == len(head.faces)
     assert np.allclose(again.bounds, head.bounds, atol=1e-5), "world units and axes survive"
     assert [p for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
-    if ending != ".obj":
-        expected = np.asarray(head.visual.vertex_colors)[:, :3] / 255
-        if ending == ".glb":  # glTF's vertex colours are linear
-            expected = mesh.linear_light(expected)
-        assert np.abs(again.visual.vertex_colors[:, :3].mean(0) / 255 - expected.mean(0)).max() < 0.01
+    expected = np.asarray(head.visual.vertex_colors)[:, :3] / 255
+    if ending == ".ply":
+        assert np.abs(again.visual.vertex_colors[:, :3] / 255 - expected).max() < 1e-6
+
+
+def test_a_glb_is_matte_and_its_colours_linear(head: trimesh.Trimesh, tmp_path: Path) -> None:
+    path = mesh.save(head, tmp_path / "head.glb")
+    (again,) = trimesh.load(path, process=False).geometry.values()
+    material = again.visual.material
+    assert (material.metallicFactor, material.roughnessFactor) == (0, 1), "glTF's own material is a metal"
+    assert np.asarray(material.baseColorFactor).tolist() == [255] * 4
+    linear = again.visual.vertex_attributes["color"]
+    assert linear.dtype == np.float32
+    assert linear.shape == (len(head.vertices), 3)
+    assert np.abs(again.vertex_normals - head.vertex_normals).max() < 1e-5
+    # Back to sRGB: every one of the 256 shades survives, the dark ones too.
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert (srgb * 255).round().astype(int).tolist() == head.visual.vertex_colors[:, :3].tolist()
+    plain = trimesh.load(path, process=False, force="mesh", skip_materials=True).visual.vertex_colors[:, :3]
+    assert np.abs(plain / 255 - linear).max() < 0.51 / 255
+
+
+def test_a_grey_glb_is_matte_too(head: trimesh.Trimesh, tmp_path: Path) -> None:
+    grey = trimesh.Trimesh(head.vertices, head.faces, process=False)
+    (again,) = trimesh.load(mesh.save(grey, tmp_path / "grey.glb"), process=False).geometry.values()
+    assert again.visual.material.metallicFactor == 0
+    assert "color" not in again.visual.vertex_attributes
 
 
 def test_texture_agrees_with_vertex_colours(
@@ -134,6 +201,9 @@ def test_bad_input(toy: Generator, head: trimesh.Trimesh, tmp_path: Path) -> Non
         mesh.density_grid(toy, torch.zeros(2, 3, 8, 8, 8), 16)
     with pytest.raises(Head3DError, match=r"needs about .* GiB .* lower the resolution to \d+"):
         mesh.density_grid(toy, torch.zeros(1, 3, 8, 8, 8), 20000)
+    (tmp_path / "folder.glb").mkdir()
+    with pytest.raises(Head3DError, match="it is a folder"):
+        mesh.save(head, tmp_path / "folder.glb")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(Head3DError, match="cannot write"):

@@ -17,6 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 TOTAL_MEGABYTES = 8
 PICTURES = ("image/png", "image/jpeg")
+MEGABYTES = 1
 IGNORED = {
     "00_start_here.ipynb": "the doctor's list differs between machines",
     "06_plane_swap_lab.ipynb": "as many identities as the machine renders in time",
@@ -41,6 +42,8 @@ def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
     assert SOLUTIONS
     assert sum(p.stat().st_size for p in NOTEBOOKS + SOLUTIONS) < TOTAL_MEGABYTES * 1e6
+    heavy = {p.name: p.stat().st_size for p in NOTEBOOKS + SOLUTIONS if p.stat().st_size > MEGABYTES * 1e6}
+    assert not heavy, heavy
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=_ids(NOTEBOOKS + SOLUTIONS))

@@ -52,8 +52,36 @@ def test_stored_figures_are_light(ball: trimesh.Trimesh) -> None:
     assert [t.type for t in space.data] == ["mesh3d", "surface", "surface", "surface", "scatter3d"]
     assert [t.visible for t in levels.data] == [False, False, True, False, False]
     assert [s.label for s in levels.layout.sliders[0].steps] == ["2", "5", "10", "20", "30"]
+    assert levels.layout.margin.b >= 80, "the slider's labels stand below the picture"
+    assert levels.data[0].vertexcolor is None, "grey, so that shape is seen"
     assert backs.layout.scene.camera.eye.z < 0, "from behind"
     assert backs.layout.scene2.camera.eye.z < 0
+
+
+def test_no_side_of_a_surface_lies_in_the_dark(ball: trimesh.Trimesh) -> None:
+    grey = plots_geometry.surface_trace(ball, "ball", coloured=False)
+    shown = np.asarray(grey.intensity) / 255
+    z = np.asarray(grey.z)
+    front, back = shown[z > 0.1], shown[z < -0.1]
+    assert front.mean() == pytest.approx(back.mean(), abs=0.03)
+    assert back.mean() > 0.5
+    assert back.std() > 0.1, "relief"
+    assert grey.lighting.ambient == 1
+    assert grey.lighting.diffuse == 0
+    coloured = plots_geometry.surface_trace(ball, "ball").lighting
+    assert coloured.ambient >= 0.9, "what the lamp does not reach keeps its colour"
+
+
+def test_from_above_the_face_looks_down_the_page() -> None:
+    grid = np.full((24, 24, 24), -20, np.float32)
+    grid[10:14, 10:14, 10:22] = 20  # a nose: it reaches towards +z
+    figure = plots_geometry.density_slices(grid, 1.0, 0.0)
+    above = figure.axes[2]
+    assert above.get_title() == "y = 0, from above"
+    assert above.get_xlim()[0] < above.get_xlim()[1]
+    (_, tip), (_, nape) = above.transData.transform([(0, 0.4), (0, -0.1)])
+    assert tip < nape
+    mpl.pyplot.close(figure)
 
 
 def test_static_twins_are_drawn(ball: trimesh.Trimesh) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from head3d_core import turntables
+from head3d_core import mesh, turntables
 from head3d_core.config import preset
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
@@ -71,6 +74,75 @@ def test_bad_input(pictures: np.ndarray, tmp_path: Path) -> None:
         turntables.frames(G, torch.zeros(2, G.num_ws, G.config.w_dim))
     with pytest.raises(Head3DError, match="three frames"):
         turntables.flicker(pictures[:2])
+
+
+@pytest.mark.parametrize("ending", turntables.ENDINGS)
+def test_a_turntable_brings_its_contact_sheet(tmp_path: Path, ending: str) -> None:
+    from PIL import Image
+
+    torch.manual_seed(0)
+    G = Generator(preset("tiny").generator).eval()
+    ws = torch.randn(1, G.num_ws, G.config.w_dim)
+    path = turntables.turntable(G, ws, tmp_path / f"a{ending}", seconds=1, rate=4)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"a{ending}", "a_sheet.png"])
+    with Image.open(turntables.contact_path(path)) as sheet:
+        shown = np.asarray(sheet)
+    assert (shown == turntables.contact_sheet(turntables.frames(G, ws, 4))).all()
+    turntables.turntable(G, ws, tmp_path / f"b{ending}", seconds=1, rate=4, sheet=False)
+    assert not (tmp_path / "b_sheet.png").exists()
+
+
+def test_places_are_refused_before_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    G = Generator(preset("tiny").generator).eval()
+    ws = torch.zeros(1, G.num_ws, G.config.w_dim)
+    monkeypatch.setattr(turntables, "frames", lambda *_, **__: pytest.fail("rendered"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "taken_sheet.png").mkdir()
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for name, message in {
+        "head.avi": r"ends in \.mp4, \.gif, \.webp",
+        "file/head.mp4": "cannot write to",
+        "folder.gif": "it is a folder",
+        "taken.mp4": "taken_sheet.png: it is a folder",
+    }.items():
+        with pytest.raises(Head3DError, match=message) as caught:
+            turntables.turntable(G, ws, tmp_path / name)
+        assert "\n" not in str(caught.value)
+    for seconds, rate in ((0.0, 30), (float("nan"), 30), (1.0, 0)):
+        with pytest.raises(Head3DError, match="at least one frame"):
+            turntables.turntable(G, ws, tmp_path / "a.mp4", seconds, rate)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    # A limit on the size of files fails as a full disk does; it must not stay with this process. ffmpeg inherits it.
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np, trimesh
+from head3d_core import mesh, turntables
+from head3d_core.errors import Head3DError
+pictures = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3)).astype(np.uint8)
+ball = trimesh.creation.icosphere(subdivisions=5)
+ball.visual = trimesh.visual.TextureVisuals(uv=np.zeros((len(ball.vertices), 2)), material=
+    trimesh.visual.material.PBRMaterial(baseColorTexture=__import__("PIL.Image").Image.new("RGB", (8, 8))))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))
+for name in {(*turntables.ENDINGS, *mesh.ENDINGS)!r}:
+    path = Path({str(tmp_path)!r}) / f"a{{name}}"
+    try:
+        turntables.write(pictures, path, sheet=True) if name in turntables.ENDINGS else mesh.save(ball, path)
+    except Head3DError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6, lines
+    for line, ending in zip(lines, (*turntables.ENDINGS, *mesh.ENDINGS), strict=True):
+        assert f"a{ending} was not written" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_cut_short_is_refused(

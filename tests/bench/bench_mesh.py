@@ -1,8 +1,8 @@
 """From codes to a GLB on the CPU: seconds and peak memory of every step, each case in a process of its own.
 
-    python tests/bench/bench_mesh.py --json data/results/bench_mesh_cpu.json
+    python tests/bench/bench_mesh.py --weights head3d --json data/results/bench_mesh_cpu.json
 
-The model has the `classroom` preset's shapes. Without `--weights` it shows a ball with random colours, whose
+Without `--weights` the model is a ball with random colours and the `classroom` preset's shapes, whose
 surface has about as many triangles as a head's: time and memory depend on shapes and on the surface's area, not on what
 was learned. "cpu" is processor time summed over threads (wall time on a quiet machine is less).
 Targets on two cores: 256³ grid to GLB with vertex colours 10 s and 1.5 GB, with a UV texture 60 s.
