@@ -191,7 +191,7 @@ def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Pat
 
 def _save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
     with files.atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "JPEG", quality=85)
+        Image.fromarray(pixels).save(temporary, "JPEG", quality=75, optimize=True, progressive=True)
 
 
 def write_record(run: Path, out: Path, **options: Any) -> dict[str, Any]:

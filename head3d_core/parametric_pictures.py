@@ -31,7 +31,7 @@ MODELS = {"explicit": "explicit (PCA mesh, as LYHM)", "implicit": "implicit (aut
 EXTERNAL = files.DATA / "external"
 """Where renders of other people's models are looked for; empty in the repository."""
 COMMAND = "python -m head3d_core parametric"
-_MOST_BYTES = 150_000
+_MOST_BYTES = 64_000
 _NAME = re.compile(rf"(.+)_({'|'.join(VIEWS)})\.png", re.IGNORECASE)
 
 
@@ -52,7 +52,7 @@ def sheet(pictures: Pictures) -> NDArray[np.uint8]:
 
 
 def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
-    """Writes a sheet as JPEG in the best quality that stays within 150 kB.
+    """Writes a sheet as JPEG in the best quality that stays within 64 kB.
 
     Raises:
         Head3DError: even a poor quality is larger.
@@ -61,7 +61,7 @@ def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
 
     for quality in (92, 88, 84, 80, 75, 70, 60, 50):
         with files.atomic(path) as temporary:
-            Image.fromarray(picture).save(temporary, "JPEG", quality=quality, optimize=True)
+            Image.fromarray(picture).save(temporary, "JPEG", quality=quality, optimize=True, progressive=True)
         if path.stat().st_size <= _MOST_BYTES:
             return path
     raise Head3DError(f"{path.name} does not fit into {_MOST_BYTES} bytes: fewer or smaller heads")

@@ -72,7 +72,7 @@ def _save(image: NDArray[np.uint8], path: Path) -> None:
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85, subsampling=0, optimize=True)
+    Image.fromarray(image).save(buffer, "JPEG", quality=78, optimize=True, progressive=True)
     write_atomically(path, buffer.getvalue())
 
 
