@@ -200,7 +200,7 @@ def find_cameras(
 
 
 def measure(args: InvertArgs, progress: Progress | None = None) -> tuple[dict[str, Any], Tensor]:
-    """The record, and pictures of every head [K, 3, S, S] (see `picture_sheet`)."""
+    """The record, and pictures of the first four heads [K, 3, S, S] (see `picture_sheet`)."""
     from head3d_core.synth.sets import SETS
 
     seeds = list(SETS["held_out_heads"].seeds)
@@ -212,7 +212,7 @@ def measure(args: InvertArgs, progress: Progress | None = None) -> tuple[dict[st
     iterations = args.steps + args.layer_steps
     heads = [known_head(seed, torch.cat([around, hidden])) for seed in seeds[: args.heads]]
     rows: dict[str, Any] = {}
-    sheets = [_true_row(head) for head in heads]
+    sheets = [_true_row(head) for head in heads[:_PICTURED]]
     for k, name in enumerate(args.weights):
         G = checkpoint.load_generator(name, device=args.device)
 
@@ -252,6 +252,8 @@ _SHOWN = (0, 2, 3, 6, 9)
 """Views of the turn that the picture shows: 0°, 60°, 90°, 180°, 270°."""
 _CELL = 112
 """Side of its cells, pixels."""
+_PICTURED = 4
+"""Heads on it, at most."""
 
 
 def _true_row(head: KnownHead) -> list[Tensor]:
