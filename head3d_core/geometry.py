@@ -101,10 +101,9 @@ def measure(args: GeometryArgs, progress: Callable[[int, int], None] | None = No
         G = checkpoint.load_generator(name, device=args.device)
         models[name] = {**generated(G, args), "reconstructions": []}
         done += 1
-        for head in known:
-            row, _ = reconstruct(G, head, options, every=10**9)
+        for row in reconstruct(G, known, options)[0] if known else []:
             kept = {stage: row[stage]["surface"] for stage in ("mean head", "w", "layers")}
-            models[name]["reconstructions"].append({"seed": head.seed, **kept})
+            models[name]["reconstructions"].append({"seed": row["seed"], **kept})
             done += 1
             if progress:
                 progress(done, total)

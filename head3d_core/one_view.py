@@ -9,7 +9,7 @@ unknown. Errors are measured on pictures from other sides and on the surface, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,22 @@ from torch import Tensor
 from head3d_core import cameras, checkpoint, files, grids, records, surfaces
 from head3d_core.errors import Head3DError
 from head3d_core.generator import Generator
-from head3d_core.inversion import Inversion, InversionOptions, invert, shrink, view_errors, w_statistics
+from head3d_core.inversion import (
+    Inversion,
+    InversionOptions,
+    Progress,
+    invert,
+    shrink,
+    view_errors,
+    w_statistics,
+)
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
 """Groups of views by their angle from the fitted one, degrees; the lower end excluded, so the fitted one is in none."""
 FITTED = 0.1
 """Degrees within which a view is the fitted one: arcsines of rounded directions are not quite 0."""
-_TURN = 24
+_TURN = 12
+"""Views of the turn around a head, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,14 @@ class InvertArgs:
     """Iterations with one code w."""
     layer_steps: int = 200
     """Iterations with one code per layer afterwards."""
+    candidates: int = 128
+    """Seeds that are looked at for a start."""
     yaw: float = 30.0
     """Of the picture whose camera is to be found, degrees; the one with a known camera is frontal."""
     pitch: float = 10.0
     """Of the picture whose camera is to be found, degrees."""
     out: Path = files.DATA / "results" / "inversion.json"
-    """File to write; a picture of the first head goes beside it (.jpg)."""
+    """File to write; their pictures go beside it (.jpg)."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""
 
@@ -108,7 +119,7 @@ def by_side(errors: Sequence[Any]) -> dict[str, float]:
 
 
 def _judged(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, Any]:
-    """Errors of fitted codes against everything that is known of a head."""
+    """Errors of codes ws [1, num_ws, w_dim] against everything that is known of a head."""
     errors = view_errors(G, ws, head.images, head.camera, fitted)
     with torch.no_grad():
         cloud = surfaces.model_cloud(G, G.planes(ws), surfaces.look_around().to(G.device))
@@ -123,89 +134,110 @@ def _judged(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[s
 
 
 def reconstruct(
-    G: Generator, head: KnownHead, options: InversionOptions, every: int = 20
-) -> tuple[dict[str, Any], Inversion]:
-    """Fits a head's first view (its camera known) and judges the mean head, w and the codes per layer.
+    G: Generator,
+    heads: Sequence[KnownHead],
+    options: InversionOptions,
+    every: int = 0,
+    progress: Progress | None = None,
+) -> tuple[list[dict[str, Any]], Inversion]:
+    """Fits each head's first view (its camera known) and judges the mean head, w and the codes per layer.
 
     Args:
-        every: iterations between two measurements from other sides.
+        every: iterations between two measurements from other sides; 0: none of them.
 
     Returns:
-        A JSON-able row, and what was found.
+        A JSON-able row for each head, and what was found.
     """
-    curve: list[dict[str, Any]] = []
+    curves: list[list[dict[str, Any]]] = [[] for _ in heads]
 
     def watch(iteration: int, ws: Tensor) -> None:
-        if iteration % every == 0:
-            errors = view_errors(G, ws, head.images, head.camera, head.camera[:1])
-            curve.append({"iteration": iteration, **by_side(errors)})
+        if every and iteration % every == 0:
+            for head, one, curve in zip(heads, ws.split(1), curves, strict=True):
+                errors = view_errors(G, one, head.images, head.camera, head.camera[:1])
+                curve.append({"iteration": iteration, **by_side(errors)})
 
-    found = invert(G, head.images[:1], head.camera[:1], options, watch=watch)
+    images, camera = (torch.stack([getattr(h, name)[0] for h in heads]) for name in ("images", "camera"))
+    found = invert(G, images, camera, options, progress, watch)
     mean = w_statistics(G)[0].expand(1, G.num_ws, -1)
-    row = {
-        "seed": head.seed,
-        "loss": [round(s.loss, 6) for s in found.history],
-        "other sides": curve,
-        "mean head": _judged(G, mean, head, head.camera[:1]),
-        "w": _judged(G, found.w, head, head.camera[:1]),
-        "layers": _judged(G, found.ws, head, head.camera[:1]),
-    }
-    return row, found
+    rows = []
+    for k, head in enumerate(heads):
+        judged = {"mean head": mean, "w": found.w[k : k + 1], "layers": found.ws[k : k + 1]}
+        rows.append(
+            {
+                "seed": head.seed,
+                "loss": [round(float(x), 6) for x in found.loss[:, k]],
+                "other sides": curves[k],
+                **{stage: _judged(G, ws, head, head.camera[:1]) for stage, ws in judged.items()},
+            }
+        )
+    return rows, found
 
 
-def find_camera(
-    G: Generator, head: KnownHead, yaw: float, pitch: float, options: InversionOptions
-) -> dict[str, Any]:
-    """Fits codes and camera to the last view of a head, whose angles (degrees) only the judge knows."""
-    found = invert(G, head.images[-1:], None, options)
-    angles = [(math.degrees(s.yaw), math.degrees(s.pitch)) for s in found.history]
-    return {
-        "seed": head.seed,
-        "loss": [round(s.loss, 6) for s in found.history],
-        "yaw error": [round(y - yaw, 3) for y, _ in angles],
-        "pitch error": [round(p - pitch, 3) for _, p in angles],
-        "layers": _judged(G, found.ws, head, found.camera.cpu()),
-    }
+def find_cameras(
+    G: Generator,
+    heads: Sequence[KnownHead],
+    yaw: float,
+    pitch: float,
+    options: InversionOptions,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Fits codes and camera to the last view of each head, whose angles (degrees) only the judge knows."""
+    found = invert(G, torch.stack([h.images[-1] for h in heads]), None, options, progress)
+    errors = torch.rad2deg(found.angles) - torch.tensor([yaw, pitch])
+    rows = []
+    for k, head in enumerate(heads):
+        sides = view_errors(G, found.ws[k : k + 1], head.images, head.camera, found.camera[k : k + 1])
+        rows.append(
+            {
+                "seed": head.seed,
+                "loss": [round(float(x), 6) for x in found.loss[:, k]],
+                "yaw error": [round(float(x), 3) for x in errors[:, k, 0]],
+                "pitch error": [round(float(x), 3) for x in errors[:, k, 1]],
+                "layers": {"by side": by_side(sides)},
+            }
+        )
+    return rows
 
 
-def measure(
-    args: InvertArgs, progress: Callable[[int, int], None] | None = None
-) -> tuple[dict[str, Any], Tensor]:
-    """The record, and pictures of the first head [K, 3, R, R] (see `picture_rows`)."""
+def measure(args: InvertArgs, progress: Progress | None = None) -> tuple[dict[str, Any], Tensor]:
+    """The record, and pictures of the first four heads [K, 3, S, S] (see `picture_sheet`)."""
     from head3d_core.synth.sets import SETS
 
     seeds = list(SETS["held_out_heads"].seeds)
     if not 1 <= args.heads <= len(seeds):
         raise Head3DError(f"there are {len(seeds)} held-out heads, got {args.heads}")
-    models = {name: checkpoint.load_generator(name, device=args.device) for name in args.weights}
     around = cameras.orbit(2 * math.pi * torch.arange(_TURN) / _TURN)
     hidden = cameras.orbit(math.radians(args.yaw), math.radians(args.pitch))
-    options = InversionOptions(steps=args.steps, layer_steps=args.layer_steps)
-    rows: dict[str, Any] = {name: {"known camera": [], "unknown camera": []} for name in models}
-    pictures: list[Tensor] = []
+    options = InversionOptions(args.steps, args.layer_steps, args.candidates)
+    iterations = args.steps + args.layer_steps
     heads = [known_head(seed, torch.cat([around, hidden])) for seed in seeds[: args.heads]]
-    done = 0
-    for head in heads:
-        if head is heads[0]:
-            pictures.extend(_true_row(head))
-        for name, G in models.items():
-            row, found = reconstruct(G, head, options)
-            rows[name]["known camera"].append(row)
-            rows[name]["unknown camera"].append(find_camera(G, head, args.yaw, args.pitch, options))
-            if head is heads[0]:
-                pictures.extend(_found_rows(G, found))
-            done += 1
+    rows: dict[str, Any] = {}
+    sheets = [_true_row(head) for head in heads[:_PICTURED]]
+    for k, name in enumerate(args.weights):
+        G = checkpoint.load_generator(name, device=args.device)
+
+        def step(done: int, total: int, before: int = 2 * k * iterations) -> None:
             if progress:
-                progress(done, len(heads) * len(models))
+                progress(before + done, 2 * len(args.weights) * iterations)
+
+        known, found = reconstruct(G, heads, options, max(iterations // 10, 1), step)
+        unknown = find_cameras(
+            G, heads, args.yaw, args.pitch, options, lambda d, t, step=step: step(iterations + d, t)
+        )
+        rows[name] = {"known camera": known, "unknown camera": unknown}
+        for j, sheet in enumerate(sheets):
+            sheet.extend(_found_rows(G, found.w[j : j + 1]) + _found_rows(G, found.ws[j : j + 1]))
+    pictures = torch.stack([cell for sheet in sheets for cell in sheet])
     command = (
         f"python -m head3d_core invert --weights {' '.join(args.weights)} --heads {args.heads} --steps {args.steps} "
-        f"--layer-steps {args.layer_steps} --device {args.device}"
+        f"--layer-steps {args.layer_steps} --candidates {args.candidates} --device {args.device}"
     )
     about = {
         "yaw": args.yaw,
         "pitch": args.pitch,
         "steps": args.steps,
         "layer_steps": args.layer_steps,
+        "candidates": args.candidates,
         "heads": "held out: not among the fifty trained on",
         "errors": "pictures: mean absolute difference / range; surfaces: world units, degrees",
     }
@@ -213,28 +245,47 @@ def measure(
         "about": about,
         "models": rows,
         "provenance": records.provenance(command, args.device, args.weights),
-    }, torch.stack(pictures)
+    }, pictures
 
 
-_SHOWN = (0, 3, 6, 12, 18)
-"""Views of the turn that the picture shows: 0°, 45°, 90°, 180°, 270°."""
+_SHOWN = (0, 2, 3, 6, 9)
+"""Views of the turn that the picture shows: 0°, 60°, 90°, 180°, 270°."""
+_CELL = 112
+"""Side of its cells, pixels."""
+_PICTURED = 4
+"""Heads on it, at most."""
 
 
 def _true_row(head: KnownHead) -> list[Tensor]:
-    return list(shrink(head.images[list(_SHOWN)], 128))
+    return list(shrink(head.images[list(_SHOWN)], _CELL))
 
 
 @torch.no_grad()
-def _found_rows(G: Generator, found: Inversion) -> list[Tensor]:
-    """Two rows of pictures: w, then codes per layer."""
+def _found_rows(G: Generator, ws: Tensor) -> list[Tensor]:
+    """A row of pictures of ws [1, num_ws, w_dim]."""
+    planes = G.planes(ws)
     out = []
-    for ws in (found.w, found.ws):
-        planes = G.planes(ws)
-        for k in _SHOWN:
-            camera = cameras.orbit(2 * math.pi * k / _TURN).to(ws)
-            image = G.render(planes, ws, camera).image.clamp(-1, 1).cpu()
-            out.append(F.interpolate(image, size=(128, 128), mode="bilinear", antialias=True)[0])
+    for k in _SHOWN:
+        image = G.render(planes, ws, cameras.orbit(2 * math.pi * k / _TURN).to(ws)).image.clamp(-1, 1).cpu()
+        out.append(F.interpolate(image, size=(_CELL, _CELL), mode="bilinear", antialias=True)[0])
     return out
+
+
+def picture_sheet(pictures: Tensor, weights: Sequence[str]) -> Any:
+    """All heads side by side, two in a row of blocks, as [H, W, 3] uint8: in each block the truth, then every
+    generator's w and codes per layer, with names.
+
+    Args:
+        pictures: [heads * (1 + 2 * len(weights)) * 5, 3, S, S], as `measure` returns them.
+    """
+    names = ["true head", *(f"{name}: {stage}" for name in weights for stage in ("w", "layers"))]
+    turns = [f"{360 * k // _TURN}°" for k in _SHOWN]
+    blocks = pictures.split(len(names) * len(_SHOWN))
+    sheets = [grids.with_names(grids.montage(b, len(_SHOWN)), names, turns) for b in blocks]
+    if len(sheets) % 2 and len(sheets) > 1:
+        sheets.append(np.full_like(sheets[0], 255))
+    pairs = [np.concatenate(sheets[k : k + 2], 1) for k in range(0, len(sheets), 2)]
+    return np.concatenate(pairs, 0)
 
 
 def run(args: InvertArgs) -> None:
@@ -243,11 +294,13 @@ def run(args: InvertArgs) -> None:
 
     files.check_writable(args.out)
     files.check_writable(args.out.with_suffix(".jpg"))
-    with bar("heads") as step:
+    with bar("iterations") as step:
         found, pictures = measure(args, step)
     records.write(args.out, found)
-    picture = grids.save_grid(pictures, len(_SHOWN), args.out.with_suffix(".jpg"))
+    picture = grids.save_sheet(picture_sheet(pictures, args.weights), args.out.with_suffix(".jpg"))
     for name, rows in found["models"].items():
+        yaw = [abs(row["yaw error"][-1]) for row in rows["unknown camera"]]
+        print(f"{name:8s}unknown camera: yaw off by {np.mean(yaw):.1f}° on average, {max(yaw):.1f}° at most")
         for stage in ("mean head", "w", "layers"):
             sides = [row[stage]["by side"] for row in rows["known camera"]]
             text = ", ".join(f"{side} {np.mean([s[side] for s in sides]):.3f}" for side in SIDES)

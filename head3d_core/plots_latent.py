@@ -49,21 +49,35 @@ def path_curves(walk: dict[str, Any]) -> Any:
 
 
 def inversion_curves(found: dict[str, Any]) -> Any:
-    """Errors over iterations of an `invert` record: other sides (known camera), and the unknown camera's yaw."""
+    """Errors over iterations of an `invert` record, a panel for each group of views, and the unknown camera's yaw.
+
+    Thick lines are means over heads, thin ones single heads; the dotted upright is where layers begin to part.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+    panels = dict(zip([*SIDES, ""], axes.flat, strict=True))
+    for axis in axes.flat[1:3]:
+        axis.sharey(axes[0, 0])
     for k, (name, model) in enumerate(found["models"].items()):
-        for j, side in enumerate(SIDES):
-            rows = [r["other sides"] for r in model["known camera"]]
-            x = [step["iteration"] for step in rows[0]]
-            y = np.mean([[step[side] for step in r] for r in rows], 0)
-            axes[0].plot(x, y, ("-", "--", ":")[j], color=PALETTE[k % 6], label=f"{name}, {side}")
-        yaw = np.abs([r["yaw error"] for r in model["unknown camera"]]).mean(0)
-        axes[1].plot(yaw, ("-", "--", ":")[k % 3], color=PALETTE[k % 6], label=name)
-    axes[0].set(xlabel="iteration", ylabel="mean difference / range", title="known camera: other sides")
-    axes[1].set(xlabel="iteration", ylabel="|yaw error| (degrees)", title="unknown camera")
-    for axis in axes:
-        axis.legend(fontsize=7)
+        style = {"color": PALETTE[k % 6], "linestyle": ("-", "--", ":")[k % 3]}
+        for side, axis in panels.items():
+            if side:
+                rows = [row["other sides"] for row in model["known camera"]]
+                x = [step["iteration"] for step in rows[0]]
+                lines = np.array([[step[side] for step in row] for row in rows])
+            else:
+                lines = np.abs([row["yaw error"] for row in model["unknown camera"]])
+                x = list(range(lines.shape[1]))
+            for line in lines:
+                axis.plot(x, line, **style, linewidth=0.8, alpha=0.5)
+            axis.plot(x, lines.mean(0), **style, linewidth=2.6, label=name)
+    for side, axis in panels.items():
+        axis.axvline(found["about"]["steps"], color="#444444", linestyle=":", linewidth=1)
+        axis.set(
+            title=f"known camera: {side}" if side else "unknown camera", xlabel="iteration", ylim=(0, None)
+        )
+        axis.set_ylabel("mean difference / range" if side else "|yaw error| (degrees)")
         axis.grid(alpha=0.3)
+    axes[0, 0].legend()
     return figure

@@ -28,11 +28,31 @@ def test_views_are_pictures_of_each_head() -> None:
 def test_curves_of_records_are_drawn() -> None:
     sides = dict.fromkeys(one_view.SIDES, 0.1)
     row = {"other sides": [{"iteration": k, **sides} for k in (0, 20)], "yaw error": [3.0, -1.0]}
+    record = {"about": {"steps": 10}, "models": {"face": {"known camera": [row], "unknown camera": [row]}}}
     figures = [
         plots_latent.path_curves({"models": {"face": {"path": {"mean curve": [0, 0.6, 1]}}}}),
-        plots_latent.inversion_curves({"models": {"face": {"known camera": [row], "unknown camera": [row]}}}),
+        plots_latent.inversion_curves(record),
     ]
     for figure in figures:
         figure.canvas.draw()
         assert np.asarray(figure.canvas.buffer_rgba())[..., :3].std() > 5, "the figure is blank"
         mpl.pyplot.close(figure)
+
+
+def test_inversion_curves_show_every_head_and_the_mean() -> None:
+    def row(error: float) -> dict[str, object]:
+        sides = dict.fromkeys(one_view.SIDES, error)
+        return {
+            "other sides": [{"iteration": k, **sides} for k in (0, 20)],
+            "yaw error": [-10 * error, error],
+        }
+
+    rows = [row(0.1), row(0.3)]
+    record = {"about": {"steps": 10}, "models": {"face": {"known camera": rows, "unknown camera": rows}}}
+    figure = plots_latent.inversion_curves(record)
+    panels = [axis.lines[:3] for axis in figure.axes]
+    assert [[float(line.get_ydata()[0]) for line in lines] for lines in panels[:3]] == [[0.1, 0.3, 0.2]] * 3
+    assert [float(line.get_ydata()[0]) for line in panels[3]] == [1, 3, 2], (
+        "the size of the error, not its sign"
+    )
+    mpl.pyplot.close(figure)
