@@ -36,7 +36,7 @@ def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]
             "FD-EffLite0": estimate(60.0, 1.0),
             "FD-EffLite0, same source": estimate(20.0, 1.0),
         }
-        for side, value in (("front", kd), ("back", back))
+        for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
     }
     return {
         "distance": sides,
