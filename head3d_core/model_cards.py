@@ -207,7 +207,7 @@ def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> lis
         f"* [{name}]({Path(os.path.relpath(sources.grids / name, folder)).as_posix()}): {text}"
         for name, text in there.items()
     ]
-    return ["", "Pictures of it, numbered by z:", "", *links] if links else []
+    return ["", "Recorded pictures:", "", *links] if links else []
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -265,7 +265,7 @@ def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> A
     heads = max(len(pictures) for pictures in shown.values())
     lines = []
     for pictures in shown.values():
-        x = torch.from_numpy(pictures).flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
+        x = torch.tensor(pictures).flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
         white = torch.ones(3 * heads - len(x), *x.shape[1:])  # a reader may have fewer heads
         lines.append(torch.cat([x, white]))
     columns = [f"head {k + 1}\n{view}" for k in range(heads) for view in ("front", "side", "behind")]

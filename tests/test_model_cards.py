@@ -47,7 +47,7 @@ def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sou
     for label in ("a face is found on frontal", "near-duplicates", "same z as the teacher: AUC"):
         assert row_of(text, label)[1:] == ["not measured yet"] * 2
     assert row_of(text, "skin tone")[1:] == ["not measured yet"]
-    assert "Pictures of it" not in text
+    assert "Recorded pictures" not in text
     assert "python -m head3d_core evaluate head3d" in text
     for word in ("Known failures", "Responsible use", "64²", "CC0"):
         assert word in text
