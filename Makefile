@@ -2,7 +2,7 @@
 #
 #   make lab        open JupyterLab on the first notebook
 #   make notebooks  run all notebooks in order, headless; copies and HTML in out/notebooks/
-#   make tables     tables of the recorded results (data/results/tables.md, README)
+#   make tables     tables of the recorded results (data/results/tables.md, README, model cards)
 #   make test       pytest, doctests and the notebooks' stored outputs (nbval)
 #   make lint       ruff and mypy
 #   make pages      write the recall version and the tables of the pages beside the notebooks

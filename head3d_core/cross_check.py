@@ -21,7 +21,7 @@ from head3d_core.errors import Head3DError
 from head3d_core.frontal_people import frontal_people
 from head3d_core.identity_net import dlib_embeddings, load_encoder
 from head3d_core.synth.pool import Progress
-from head3d_core.verification import Agreement, encoder_agreement
+from head3d_core.verification import FAR, Agreement, encoder_agreement
 
 SAME = 0.6
 """dlib's limit on the distance of two pictures of one person."""
@@ -50,6 +50,11 @@ class CrossCheck:
             found["spearman"] = self.agreement.spearman.to_dict()
             found["ours"] = self.agreement.first.auc.to_dict()
             found["dlib"] = self.agreement.second.auc.to_dict()
+            found["decisions"] = {
+                "far": FAR,
+                "same": self.agreement.same.to_dict(),
+                "different": self.agreement.different.to_dict(),
+            }
         return found
 
 
@@ -126,4 +131,6 @@ def run(args: CrossCheckArgs) -> None:
     if found.agreement is None:
         print("dlib's encoder does not apply to these pictures: no agreement to report")
     else:
+        same, different = found.agreement.same, found.agreement.different
+        print(f"equal decisions at FAR {FAR:.0%}: same pairs {same}, different pairs {different}")
         print(f"agreement: Spearman {found.agreement.spearman}; AUC ours {found.agreement.first.auc}")

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core import cameras, detect, files
+from head3d_core import cameras, detect, files, records
 from head3d_core.errors import Head3DError
 from head3d_core.synth import make_data, sets
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -179,6 +179,7 @@ def _provenance(args: DetectorRatesArgs) -> dict[str, Any]:
         "intervals: Wilson, 95 %",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
+        "commit": records.code_commit(),
     }
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from head3d_core import checkpoint, files, identity_net, ops, records, snapshots
+from head3d_core import checkpoint, files, identity_net, metrics, ops, records, snapshots
 from head3d_core.config import GeneratorConfig
 from head3d_core.devices import usable_device
 from head3d_core.errors import Head3DError
@@ -46,6 +46,7 @@ from head3d_core.metrics import Estimate
 from head3d_core.references import Networks, Tensors, Wanted, real_reference
 from head3d_core.sampling import Model, Sampling, draw_samples
 from head3d_core.synth.draws import SAMPLER_VERSION
+from head3d_core.verification import FEWEST_ROWS
 
 SWAP = "plane-swap"
 REAL = "real"
@@ -165,6 +166,20 @@ def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
     return Networks(features, encoder, device, args.batch), missing
 
 
+def other_looks(
+    encoder: Encoder | None, weights: Path, record: Path = files.DATA / "results" / "identity_roc.json"
+) -> float | None:
+    """Median cosine of two frontal pictures of one real person, most pairs in two looks, as recorded of these weights.
+
+    None for another encoder, or for weights that the record is not about.
+    """
+    if encoder is None or encoder.name != identity_net.NAME or not (weights.is_file() and record.is_file()):
+        return None
+    known = json.loads(record.read_text(encoding="utf8"))
+    about_these = known["provenance"]["sha256"] == files.sha256(weights)
+    return float(known["frontal"]["same_median"]) if about_these else None
+
+
 def command_of(args: EvaluateArgs) -> str:
     """The command line that measures the same: every option that is not the default, but for places on this machine.
 
@@ -241,7 +256,8 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
         pairs = real_pairs(reference, args.replicates)
         training = reference["faces.face"] if reference.has("faces") else None
         held_out = reference["front.face"][: args.sampling.detector]
-        record["people"] = people_figures(held_out, training, pairs, args.replicates)
+        looks = other_looks(networks.encoder, args.encoder_file)
+        record["people"] = people_figures(held_out, training, pairs, args.replicates, looks)
         if pairs is not None:
             record["identity"] = pairs.to_dict()
     if reference.has("around"):
@@ -260,6 +276,17 @@ def _model_of(args: EvaluateArgs, device: str) -> tuple[Model, dict[str, Any]]:
         return Model(G, T), {"row": SWAP, "images": 0, "starts_from": notes.get("images"), "minutes": 0.0}
     G, notes = open_weights(args.weights, device)
     return Model(G), notes
+
+
+def about_weights(notes: dict[str, Any]) -> dict[str, Any]:
+    """What the notes of weights say of their training; seed 0 and 0 images are said, too.
+
+    >>> about_weights({"images": 0, "seed": 0, "row": None, "recipe": {"stage": "head"}})
+    {'stage': 'head', 'images': 0, 'seed': 0}
+    """
+    known = {**notes, "stage": notes.get("stage") or notes.get("recipe", {}).get("stage")}
+    names = ("stage", "images", "starts_from", "preset", "seed", "row", "trained_on")
+    return {k: known[k] for k in names if known.get(k) is not None}
 
 
 def _optional(name: str, device: str, like: Model) -> Model | None:
@@ -304,16 +331,20 @@ def evaluate_weights(
         "weights": {
             "digest": model.digest(),
             "parameters": sum(p.numel() for p in model.generator.parameters()),
-            **{
-                k: notes[k]
-                for k in ("stage", "images", "preset", "seed", "row", "trained_on")
-                if notes.get(k)
-            },
+            **about_weights(notes),
             "minutes": notes.get("minutes", args.minutes),
         },
         "provenance": provenance(args, networks),
         "missing": missing,
-        **row_figures(reference, networks, samples, theirs, is_teacher, args.replicates),
+        **row_figures(
+            reference,
+            networks,
+            samples,
+            theirs,
+            is_teacher,
+            args.replicates,
+            other_looks(networks.encoder, args.encoder_file),
+        ),
     }
     say(f"{row}: measured, {time.perf_counter() - start:.0f} s")
     _written(record, args, start)  # whatever happens to the pictures
@@ -333,6 +364,15 @@ def _check(args: EvaluateArgs) -> None:
     for name in ("replicates", "batch"):
         if getattr(args, name) < 1:
             raise Head3DError(f"{name} must be at least 1, got {getattr(args, name)}")
+    for name, fewest, what in (
+        ("count", metrics.FEWEST, "a distance"),
+        ("detector", FEWEST_ROWS, "a distance and a comparison with the teacher"),
+    ):
+        if args.weights != REAL and getattr(args.sampling, name) < fewest:
+            raise Head3DError(
+                f"sampling.{name} is the number of generated samples for {what}, which needs at least {fewest}, "
+                f"got {getattr(args.sampling, name)}"
+            )
     files.check_writable(args.out / "record.json")
 
 

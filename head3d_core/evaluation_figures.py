@@ -24,6 +24,7 @@ from head3d_core.verification import (
     diversity,
     identity_similarity,
     near_duplicates,
+    near_pairs,
     nearest_training,
     paired_verification,
     view_consistency,
@@ -85,7 +86,11 @@ def detected_share(probability: Tensor) -> dict[str, float | int] | None:
 
 
 def real_pairs(reference: Reference, replicates: int) -> Verification | None:
-    """Two frontal views of one real person: what "the same head twice" looks like to the encoder."""
+    """Two frontal views of one real person: what "the same head twice" looks like to the encoder.
+
+    Only the camera differs; look and light are the same. So the median cosine, the limit of near-duplicates, is a
+    strict one: `evaluate.other_looks` is that of people in other looks.
+    """
     if (
         not reference.has("around")
         or not reference["around.face"].shape[-1]
@@ -131,13 +136,29 @@ def figures_by_yaw(
 
 
 def people_figures(
-    faces: Tensor, training: Tensor | None, pairs: Verification | None, replicates: int
+    faces: Tensor,
+    training: Tensor | None,
+    pairs: Verification | None,
+    replicates: int,
+    looks: float | None = None,
 ) -> dict[str, Any]:
-    """Diversity, near-duplicates and nearest training pictures of embeddings [N, e]."""
+    """Diversity, near-duplicates and nearest training pictures of embeddings [N, e].
+
+    Args:
+        pairs: of `real_pairs`: above their median cosine two samples are near-duplicates.
+        looks: a second limit, for people in other looks (`evaluate.other_looks`).
+    """
     found: dict[str, Any] = {"diversity": diversity(faces, replicates).to_dict()}
     if pairs is not None:
         found["near_duplicates"] = near_duplicates(faces, pairs.same_median).to_dict()
         found["near_duplicate_above"] = pairs.same_median
+        found["near_duplicate_pairs"] = near_pairs(faces, pairs.same_median)
+    if looks is not None:
+        found["near_duplicates_other_looks"] = {
+            **near_duplicates(faces, looks).to_dict(),
+            "above": looks,
+            "pairs": near_pairs(faces, looks),
+        }
     if training is not None:
         nearest = nearest_training(faces, training, replicates)
         found["nearest_training"] = {
@@ -196,12 +217,14 @@ def row_figures(
     theirs: Tensors | None,
     is_teacher: bool,
     replicates: int,
+    looks: float | None = None,
 ) -> dict[str, Any]:
     """Everything that is said about a generator.
 
     Args:
         samples: of `sampling.draw_samples`.
         theirs: the teacher's, of the same z; None for the teacher itself, or where there is none.
+        looks: as in `people_figures`.
     """
     n = replicates
     found: dict[str, Any] = {
@@ -240,7 +263,8 @@ def row_figures(
     if networks.encoder is not None:
         group = "faces" if is_teacher else "heads"
         training = reference[f"{group}.face"] if reference.has(group) else None
-        found["people"] = people_figures(samples["straight.face"], training, real_pairs(reference, n), n)
+        pairs = real_pairs(reference, n)
+        found["people"] = people_figures(samples["straight.face"], training, pairs, n, looks)
         if theirs is not None:
             found["identity"] = same_z_figures(theirs["straight.face"], samples["straight.face"], n)
     if theirs is not None and reference.has("faces"):

@@ -37,6 +37,8 @@ SIDE = 128
 """Side of the crops that our encoder sees, pixels."""
 EMBEDDING = 128
 """Length of an embedding."""
+NAME = "head3d-identity"
+"""What records call our own encoder."""
 WEIGHTS = files.DATA / "weights" / "identity" / "encoder.safetensors"
 """Where our encoder's weights lie."""
 FORMAT_VERSION = "1"
@@ -208,7 +210,7 @@ def load_encoder(
     if name == "facenet" or (name == "auto" and facenet_path().is_file()):
         found = Encoder(_facenet(), "facenet-VGGFace2", side=160, extent=0.40)
     else:
-        found = Encoder(load_net(weights), "head3d-identity")
+        found = Encoder(load_net(weights), NAME)
     return found.eval().requires_grad_(False).to(device)
 
 

@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from head3d_core import files
+from head3d_core import files, records
 from head3d_core.errors import Head3DError
 from head3d_core.identity_data import FIRST_HELD_OUT, FIRST_PERSON, MARGIN_SIDE, People, cached_people
 from head3d_core.identity_net import EMBEDDING, SIDE, EncoderConfig, IdentityNet, save_net
@@ -311,6 +312,8 @@ def train_encoder(
         "options": dataclasses.asdict(options),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU",
         "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "commit": records.code_commit(),
         **(provenance or {}),
     }
     path = save_net(trainer.net, out / "encoder.safetensors", notes)
@@ -363,8 +366,12 @@ def run(args: TrainIdentityArgs) -> dict[str, Any]:
     )
     left = args.render_minutes and max(0.1, args.render_minutes - (time.monotonic() - start) / 60)
     people = cached_people(args.cache, FIRST_PERSON, args.people, args.looks, args.views, left, args.workers)
-    rendering = {"rendering_seconds": round(time.monotonic() - start, 1)}
-    return train_encoder(people, held_out, args.options, args.out, device, args.resume, rendering)
+    about = {
+        "rendering_seconds": round(time.monotonic() - start, 1),
+        "command": f"python -m head3d_core.identity_train --people {args.people} --held-out {args.held_out} "
+        f"--looks {args.looks} --views {args.views} --render-minutes {args.render_minutes:g}, and `options`",
+    }
+    return train_encoder(people, held_out, args.options, args.out, device, args.resume, about)
 
 
 def main() -> None:

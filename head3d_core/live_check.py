@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from head3d_core import checkpoint, files
+from head3d_core import checkpoint, files, records
 from head3d_core.errors import Head3DError
 from head3d_core.features import extract, feature_network
 from head3d_core.generator import Generator
@@ -165,6 +165,8 @@ def write_record(G: Generator, args: LiveCheckArgs, real: tuple[Tensor, Tensor] 
         "features": "EffLite0",
         "device": str(G.device.type),
         "date": date.today().isoformat(),
+        "commit": records.code_commit(),
+        "torch": str(torch.__version__),
         "command": f"python -m head3d_core live-check --weights {args.weights} --count {args.count} --write",
     }
     with files.atomic(args.record) as temporary:

@@ -1,6 +1,6 @@
 """Model cards: `data/weights/<name>/README.md`, written from what is recorded and from nothing else.
 
-    python -m head3d_core.model_cards
+    python -m head3d_core.model_cards      # make tables does the same
 
 Each card joins the notes in the weights, the run's condensed log (`data/results/curves_<stage>.json`), the evaluation
 (`data/results/evaluation/<name>.json`) and the detector's rates on real pictures. What nobody measured says so.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ class Sources:
     weights: Path = files.DATA / "weights"
     results: Path = files.DATA / "results"
 
+    @property
+    def grids(self) -> Path:
+        """Where the picture grids of the evaluation are."""
+        return self.results / "evaluation"
+
     def table(self, name: str) -> dict[str, Any]:
         """A JSON file below `results`, or an empty one."""
         path = self.results / f"{name}.json"
@@ -143,26 +149,65 @@ def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[
     for where, label in (("front", "frontal"), ("back", "back")):
         name, figure = _distance(evaluation, where)
         rows.append((f"{name}, {label} views", shown(figure), shown(_distance(real, where)[1])))
-    return [
-        *rows,
-        both("directions from outside that hit a surface", "closed", percent=True),
+    label, closed, _ = both("rays to the middle of the head that meet a surface", "closed", percent=True)
+    rows += [
+        (label, closed, "no volume"),
         both("near-duplicates among samples", "people", "near_duplicates", percent=True),
         both("samples that repeat a training person", "people", "nearest_training", "repeats"),
-        both("same z as the teacher: cosine", "identity", "cosine"),
+    ]
+    if is_teacher(evaluation):
+        return rows
+    label, cosine, _ = both("same z as the teacher: cosine", "identity", "cosine")
+    median = find(real, "identity", "same_median")
+    return [
+        *rows,
+        (
+            label,
+            cosine,
+            UNKNOWN if median is None else f"{shown(median)}, median of two pictures of one person",
+        ),
         both("same z as the teacher: AUC", "identity", "auc"),
         both("same z as the teacher: TAR at FAR 1 %", "identity", "tar_at_far_0.01", percent=True),
     ]
 
 
-def group_rows(rates: dict[str, Any], evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(group, this model, real pictures): the detector's rate on frontal pictures."""
+def is_teacher(evaluation: dict[str, Any]) -> bool:
+    """Whether a record is the teacher's own: the same z was not compared, and nothing was missing for it."""
+    missing = evaluation.get("missing", {})
+    return bool(evaluation) and "identity" not in {*evaluation, *missing} and "same z" not in missing
+
+
+def group_rows(rates: dict[str, Any]) -> list[tuple[str, str]]:
+    """(group, real pictures): the detector's rate on frontal pictures."""
     rows = []
     for kind in GROUPS:
-        theirs, mine = find(rates, "frontal", kind) or {}, find(evaluation, "detector", "groups", kind) or {}
-        rows += [(f"{kind}: {g}", shown(mine.get(g)), shown(theirs.get(g))) for g in {**theirs, **mine}]
-        if not theirs and not mine:
-            rows.append((kind, UNKNOWN, UNKNOWN))
+        theirs = find(rates, "frontal", kind) or {}
+        rows += [(f"{kind}: {g}", shown(rate)) for g, rate in theirs.items()] or [(kind, UNKNOWN)]
     return rows
+
+
+def own_groups(evaluation: dict[str, Any]) -> str:
+    """What follows for this model's groups from its rate over all frontal samples: samples carry no labels."""
+    rate = find(evaluation, "detector", "front")
+    text = "Samples of a generator carry no such labels, so nobody knows which of them belong to which group"
+    if not rate:
+        return f"{text}."
+    count, missed = rate["count"], rate["count"] - rate["found"]
+    if not missed:
+        return (
+            f"{text}; but a face is found in all {count:,} frontal samples of this model, so in every group."
+        )
+    return f"{text}: the {missed:,} of {count:,} frontal samples in which no face is found may all be of one."
+
+
+def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> list[str]:
+    """Links to the recorded grids of this model, with what each shows."""
+    there = {n: text for n, text in evaluation.get("pictures", {}).items() if (sources.grids / n).is_file()}
+    links = [
+        f"* [{name}]({Path(os.path.relpath(sources.grids / name, folder)).as_posix()}): {text}"
+        for name, text in there.items()
+    ]
+    return ["", "Recorded pictures:", "", *links] if links else []
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -194,7 +239,10 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
         ("time", f"{seconds / 60:.1f} minutes, data included" if seconds else "not recorded"),
         ("device", known("device") + _together(about.get("processes"))),
         ("date, commit", f"{known('date')}, {known('commit')}"),
-        ("perceptual term", known("perceptual")),
+        (
+            "perceptual term",
+            "none" if "perceptual" in about and not about["perceptual"] else known("perceptual"),
+        ),
     ]
 
 
@@ -294,13 +342,14 @@ def card(name: str, sources: Sources) -> str:
         measured,
         "",
         *_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
+        *_pictures(evaluation, sources, folder),
         "",
         "## How often a face detector finds a face, by group",
         "",
         "Frontal pictures. Real: held-out pictures whose skin tone, age and gender are known from the sampler "
-        "(`data/results/detector_rates.json`). Samples of a generator carry no such labels.",
+        f"(`data/results/detector_rates.json`). {own_groups(evaluation)}",
         "",
-        *_table(("group", "this model", "real pictures"), group_rows(rates, evaluation)),
+        *_table(("group", "real pictures"), group_rows(rates)),
         "",
         "## Known failures",
         "",
@@ -316,17 +365,19 @@ def card(name: str, sources: Sources) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cards(sources: Sources) -> dict[Path, str]:
+    """README.md beside every generator below `sources.weights`, and what it should say."""
+    found = sorted(sources.weights.glob("*/generator.json"))
+    return {header.parent / "README.md": card(header.parent.name, sources) for header in found}
+
+
 def write_cards(sources: Sources | None = None) -> list[Path]:
-    """Writes README.md beside every generator below `sources.weights`; returns the files."""
-    sources = sources or Sources()
-    written = []
-    for header in sorted(sources.weights.glob("*/generator.json")):
-        path = header.parent / "README.md"
-        text = card(header.parent.name, sources)
+    """Writes the cards; returns the files."""
+    written = cards(sources or Sources())
+    for path, text in written.items():
         with files.atomic(path) as temporary:
             temporary.write_text(text, encoding="utf8")
-        written.append(path)
-    return written
+    return list(written)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,13 +113,23 @@ def same_codes(rows: Sequence[str], codes: Sequence[int], folder: Path = EVALUAT
 
 
 def all_around(
-    rows: Sequence[str], codes: Sequence[int], yaws: Sequence[float], folder: Path = EVALUATION
+    rows: Sequence[str],
+    codes: Sequence[int],
+    yaws: Sequence[float],
+    folder: Path = EVALUATION,
+    live: Mapping[str, Tensor] | None = None,
 ) -> Any | None:
-    """Fig. 8: a few codes from some sides, one row of the comparison a line. None if nothing is recorded."""
-    found = {row: recorded_views(row, yaws, folder, SHOWN_SIDE) for row in rows}
-    lines = {
-        row: larger(views[list(codes)].flatten(0, 1)) for row, views in found.items() if views is not None
-    }
+    """Figs. 6 and 8: a few codes from some sides, one row of the comparison a line. None if nothing is recorded.
+
+    Args:
+        live: [codes, V, 3, s, s] of rows that were not recorded from these sides (`ablations.seen_from`).
+    """
+    found = dict(live or {})
+    for row in rows:
+        views = None if row in found else recorded_views(row, yaws, folder, SHOWN_SIDE)
+        if views is not None:
+            found[row] = views[list(codes)]
+    lines = {row: larger(found[row].flatten(0, 1)) for row in rows if row in found}
     if not lines:
         return None
     columns = [f"z {k}, {yaw:.0f}°" for k in codes for yaw in yaws]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.evaluation_pictures import FACE_YAWS, TURN
@@ -244,6 +245,8 @@ def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]
     if stem.endswith("_worn"):
         rows = ["teacher", *(f"{stem.removesuffix('_worn')},\n{side}" for side in sides)]
         return rows, [f"z {k + 1}" for k in range(len(rows) * width // height)]
+    if stem.endswith("_nearest"):
+        return ["sample", "nearest in\ntraining set"], [f"z {k + 1}" for k in range(2 * width // height)]
     if stem.endswith("_views"):
         columns = [f"{yaw}°" for yaw in (FACE_YAWS if stem == "face_views" else TURN)]
     elif stem == "parametric_reconstructions":
@@ -253,6 +256,22 @@ def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]
     else:
         return None
     return [f"head {k + 1}" for k in range(len(columns) * height // width)], columns
+
+
+def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> Any:
+    """Fig. 7: a line a model, its heads [N, 3, R, R, 3] (`parametric_pictures.figure7`) from front, side and back."""
+    from head3d_core.plots_training import view_grid
+
+    heads = max(len(pictures) for pictures in shown.values())
+    lines = []
+    for pictures in shown.values():
+        x = torch.tensor(pictures).flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
+        white = torch.ones(3 * heads - len(x), *x.shape[1:])  # a reader may have fewer heads
+        lines.append(torch.cat([x, white]))
+    columns = [f"head {k + 1}\n{view}" for k in range(heads) for view in ("front", "side", "behind")]
+    return view_grid(
+        lines, [name.replace(" (", "\n(").replace(", as", ",\nas") for name in shown], columns, size
+    )
 
 
 def grid_figure(picture: Tensor, rows: Sequence[str], columns: Sequence[str], width: int) -> Any:

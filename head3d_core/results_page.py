@@ -1,8 +1,8 @@
 """All recorded tables on one page, and those that other pages show: `make tables`.
 
-Writes `data/results/tables.md`, and what stands between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on,
-for every name in `PARTS`) in the README. The notebooks call the same functions, so their stored outputs are compared
-with the records whenever they run.
+Writes `data/results/tables.md`, what stands between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on, for
+every name in `PARTS`) in the README, and the model cards. The notebooks call the same functions, so their stored
+outputs are compared with the records whenever they run.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from head3d_core import files
+from head3d_core import files, model_cards
 from head3d_core.expectations import expectations_table
 from head3d_core.tables import (
     NAMES,
+    NOT_YET,
     RESULTS,
     Records,
     command_of,
@@ -29,7 +30,35 @@ PAGE = RESULTS / "tables.md"
 README = files.DATA.parent / "README.md"
 ENOUGH = 1000
 """A row of fewer samples is called a trial row."""
+
+
+def how_measured(records: Records) -> str:
+    """How many samples the rows have, and what their numbers do not say."""
+    rows: dict[tuple[int, int], list[str]] = {}
+    for row, record in records.items():
+        asked = record.get("provenance", {}).get("arguments", {}).get("sampling")
+        if asked and "weights" in record:
+            rows.setdefault((asked["count"], asked["detector"]), []).append(row)
+    counts = "; ".join(
+        f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in sorted(rows.items(), reverse=True)
+    )
+    notes = (
+        f"Samples a row, for distances / for detector and identity: {counts or NOT_YET}. Column N counts the real "
+        "pictures or heads where they are fewer.",
+        "Distances are those of samples without truncation (at 0.7 they are larger, as samples vary less); all else is "
+        "measured at truncation 0.7.",
+        "*Closed* counts rays that are aimed at the middle of the head. They find holes; but a sheet in front of the "
+        "middle stops them from behind as well, so the face generator has 100 % too: this does not tell a head from a "
+        "face.",
+        "Beside the limits: round brackets hold the number of samples where it is smaller than N; real people's AUC "
+        "and TAR are those of two pictures of one person; *one discriminator* is `single-d`, whose start was "
+        "`head3d`'s.",
+    )
+    return "\n".join(f"- {note}" for note in notes)
+
+
 PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
+    "samples": ("How it was measured", how_measured),
     "table 2": ("Table 2: generators", table_2),
     "table 3": ("Table 3: losses", table_3),
     "figure 8": ("Fig. 8: planes and discriminators", figure_8),
@@ -107,10 +136,12 @@ def refreshed(text: str, records: Records) -> str:
     return text
 
 
-def write_tables(page: Path = PAGE, readme: Path = README) -> list[Path]:
-    """Writes the page, and the README if it shows any of the tables; returns what was written."""
+def write_tables(
+    page: Path = PAGE, readme: Path = README, cards: model_cards.Sources | None = None
+) -> list[Path]:
+    """Writes the page, the README if it shows any of the tables, and model cards; returns what was written."""
     records = load_records()
-    wanted = {page: tables_page(records)}
+    wanted = {page: tables_page(records), **model_cards.cards(cards or model_cards.Sources())}
     if readme.is_file():
         wanted[readme] = refreshed(readme.read_text(encoding="utf8"), records)
     written = []

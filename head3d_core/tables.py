@@ -6,6 +6,7 @@ was not run yet says so, and which command makes it.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -229,6 +230,48 @@ def figure_5(records: Records | None = None) -> str:
         cells += [one[k] for k in ("teacher", "again", "student", "chance")]
         lines.append(f"| {kind} | {' | '.join(map(share, cells))} |")
     return "\n".join(lines)
+
+
+def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
+    """Fig. 7 in numbers: what data each way to a whole head was given."""
+    if not path.is_file():
+        return f"Parametric models: {NOT_YET} (`python -m head3d_core parametric`)."
+    columns = {
+        "heads": "heads",
+        "views_per_head": "views of each",
+        "depth": "with depth",
+        "registered_meshes": "registered meshes",
+        "faces": "faces besides",
+    }
+    lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+    for name, model in _read(path)["models"].items():
+        given = model["data"]
+        cells = (_said(given.get(key, "none")) for key in columns)
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _said(value: Any) -> str:
+    """A recorded fact in words.
+
+    >>> _said(True), _said(0), _said(4800)
+    ('yes', 'none', '4,800')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) and value else str(value or "none")
+
+
+RECORDS = ("evaluation/*", "parametric*", "identity_roc.json", "cross_check.json", "detector_rates.json")
+"""What the evaluation's notebook shows, below `data/results`."""
+
+
+def digest(results: Path = RESULTS) -> str:
+    """Eight letters that change with any record or picture of `RECORDS`: printed, they date a notebook's figures."""
+    whole = hashlib.sha256()
+    for path in sorted({p for pattern in RECORDS for p in results.glob(pattern)}):
+        whole.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return whole.hexdigest()[:8]
 
 
 def disagreements(

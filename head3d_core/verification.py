@@ -22,6 +22,8 @@ from head3d_core.metrics import Estimate, bootstrap_mean, bootstrap_weights, per
 Array = NDArray[np.float64]
 FAR = 0.01
 """False accept rate at which the true accept rate is reported."""
+FEWEST_ROWS = 11
+"""Rows of two sets that are compared: there must be 100 pairs of different ones."""
 BIN = 15.0
 """Width of a step of |yaw|, degrees."""
 
@@ -211,9 +213,9 @@ def paired_verification(
         Head3DError: two shapes, or fewer than 11 rows (there must be 100 different pairs).
     """
     x, y = check_embeddings(first, "the first embeddings"), check_embeddings(second, "the second embeddings")
-    if x.shape != y.shape or len(x) < 11:
+    if x.shape != y.shape or len(x) < FEWEST_ROWS:
         raise Head3DError(
-            f"pairs need 11 rows or more on both sides, got {list(x.shape)} and {list(y.shape)}"
+            f"pairs need {FEWEST_ROWS} rows or more on both sides, got {list(x.shape)} and {list(y.shape)}"
         )
     count = len(x)
     a, b = np.nonzero(~np.eye(count, dtype=bool))
@@ -227,17 +229,32 @@ def paired_verification(
 def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
     """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`).
 
-    Wilson's interval: redrawing samples would call a share of none certain.
+    It depends on which same pairs gave the threshold: pairs that differ in camera only make a stricter one than pairs
+    of one person in two looks. And it grows with N, as every further sample may be the twin of one before: compare at
+    one N, or compare shares of pairs (`near_pairs`). Wilson's interval: redrawing samples would call a share of none
+    certain.
     """
-    x = check_embeddings(embeddings)
-    best = np.empty(len(x))
+    twins = _twins(check_embeddings(embeddings), threshold)
+    rate = wilson(int((twins > 0).sum()), len(twins))
+    return Estimate(rate.rate, rate.low, rate.high, len(twins))
+
+
+def near_pairs(embeddings: Tensor, threshold: float) -> dict[str, float | int]:
+    """Of all pairs of samples [N, d] those whose cosine exceeds `threshold`: rate, found, count."""
+    twins = _twins(check_embeddings(embeddings), threshold)
+    found, count = int(twins.sum()) // 2, len(twins) * (len(twins) - 1) // 2
+    return {"rate": found / count, "found": found, "count": count}
+
+
+def _twins(x: Array, threshold: float) -> NDArray[np.intp]:
+    """How many others of the unit vectors [N, d] each has above the threshold."""
+    twins = np.empty(len(x), np.intp)
     for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
         cosines = x[start : start + 1024] @ x.T
         own = np.arange(len(cosines))
         cosines[own, own + start] = -1.0
-        best[start : start + 1024] = cosines.max(1)
-    rate = wilson(int((best > threshold).sum()), len(x))
-    return Estimate(rate.rate, rate.low, rate.high, len(x))
+        twins[start : start + 1024] = (cosines > threshold).sum(1)
+    return twins
 
 
 def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float]]:
@@ -343,12 +360,15 @@ class Agreement:
     """Rank correlation of their similarities over pairs."""
     first: Verification
     second: Verification
+    same: Estimate
+    different: Estimate
+    """Share of same and of different pairs that both accept or both refuse, each above its own limit (FAR 1 %)."""
 
 
 def encoder_agreement(
     first: Tensor, second: Tensor, identities: Sequence[int] | Tensor, replicates: int = 200, seed: int = 0
 ) -> Agreement:
-    """Do two encoders rank pairs alike? Spearman's correlation of their cosines, and each one's verification.
+    """Do two encoders judge pairs alike? Spearman's correlation of their cosines, and the share of equal decisions.
 
     The cosine of unit vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap
     redraws people with all their pictures.
@@ -365,7 +385,8 @@ def encoder_agreement(
     if len(i) > 200_000:
         chosen = np.random.default_rng(seed).choice(len(i), 200_000, replace=False)
         i, j = i[chosen], j[chosen]
-    ranks = [rankdata(np.einsum("nd,nd->n", e[i], e[j])) for e in (x, y)]
+    cosines = [np.einsum("nd,nd->n", e[i], e[j]) for e in (x, y)]
+    ranks = [rankdata(c) for c in cosines]
 
     def correlation(weight: Array) -> float:
         centred = [r - np.average(r, weights=weight) for r in ranks]
@@ -373,14 +394,23 @@ def encoder_agreement(
         return float((weight * centred[0] * centred[1]).sum()) / spread if spread else math.nan
 
     people, rows = np.unique(np.asarray(identities), return_inverse=True)
-    replicated = []
+    one, other = (verification(torch.from_numpy(e), identities, replicates, seed=seed) for e in (x, y))
+    accepted = [c > v.threshold for c, v in zip(cosines, (one, other), strict=True)]
+    agree, same = accepted[0] == accepted[1], rows[i] == rows[j]
+    kinds = (same, ~same)
+    replicated: list[float] = []
+    shares: list[list[float]] = [[], []]
     for drawn in bootstrap_weights(len(people), replicates, seed):
         # Two pictures of one person drawn twice are still one pair each time, not a pair of strangers.
-        weight = np.where(rows[i] == rows[j], drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
+        weight = np.where(same, drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
         if weight.sum() > 0:
             replicated.append(correlation(weight))
-    return Agreement(
-        percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people)),
-        verification(torch.from_numpy(x), identities, replicates, seed=seed),
-        verification(torch.from_numpy(y), identities, replicates, seed=seed),
-    )
+        for kind, share in zip(kinds, shares, strict=True):
+            if weight[kind].sum() > 0:
+                share.append(float(np.average(agree[kind], weights=weight[kind])))
+    shared = [
+        percentiles(float(agree[kind].mean()), np.array(share), len(people))
+        for kind, share in zip(kinds, shares, strict=True)
+    ]
+    correlated = percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people))
+    return Agreement(correlated, one, other, *shared)

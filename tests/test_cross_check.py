@@ -44,7 +44,9 @@ def test_agreement_on_pictures_that_mean_something(monkeypatch: pytest.MonkeyPat
     assert found.agreement is not None
     assert found.agreement.second.auc.value == pytest.approx(1)
     assert found.agreement.spearman.value > 0.3
-    assert {"detected", "mirrored", "spearman", "ours", "dlib"} == set(found.to_dict())
+    assert {"detected", "mirrored", "spearman", "ours", "dlib", "decisions"} == set(found.to_dict())
+    assert found.agreement.same.value == 1
+    assert 0.97 < found.agreement.different.value < 1  # each accepts 1 % of the strangers, not the same ones
 
 
 def test_no_number_where_mirror_images_are_strangers(monkeypatch: pytest.MonkeyPatch) -> None:

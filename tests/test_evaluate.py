@@ -14,13 +14,14 @@ from PIL import Image
 from test_references import Stub, stub
 from test_sampling import HOW, model, reference
 
-from head3d_core import checkpoint, cli, evaluate, evaluation_pictures, snapshots
+from head3d_core import checkpoint, cli, evaluate, evaluation_pictures, files, identity_net, snapshots
 from head3d_core.errors import Head3DError
 from head3d_core.evaluate import EvaluateArgs, command_of, evaluate_weights
-from head3d_core.evaluation_figures import set_distance
+from head3d_core.evaluation_figures import people_figures, set_distance
 from head3d_core.identity_net import Encoder
 from head3d_core.references import Reference
 from head3d_core.sampling import Sampling
+from head3d_core.verification import paired_verification
 
 
 class Thumb(torch.nn.Module):
@@ -64,7 +65,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name == "head3d":
             with torch.no_grad():
                 net.backbone.synthesis.get_parameter("b4.const").mul_(1.0001)
-        checkpoint.save_generator(net, tmp_path / name, notes={"images": 7, "preset": "tiny"})
+        checkpoint.save_generator(net, tmp_path / name, notes={"images": 7, "preset": "tiny", "seed": 0})
     networks = Stub(stub().features, Encoder(Thumb(), "thumb"), "cpu", 4)
     monkeypatch.setattr(evaluate, "open_networks", lambda args: (networks, {}))
     monkeypatch.setattr(evaluate, "real_reference", lambda *_: with_faces())
@@ -83,13 +84,15 @@ def arguments(place: Path, weights: str, **changes: Any) -> EvaluateArgs:
 def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     record = evaluate_weights(arguments(place, str(place / "head3d")), say=lambda _: None)
     assert record["row"] == "head3d"
-    assert record["weights"]["images"] == 7
+    assert record["weights"] | {"images": 7, "preset": "tiny", "seed": 0} == record["weights"]
     assert record["identity"]["cosine"]["value"] > 0.999
     assert record["identity"]["auc"]["value"] > 0.99
     assert set(record["silhouettes"]) == {"front", "side", "back"}
     assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
     assert "consistency" in record["by_yaw"][0]
     assert record["people"]["near_duplicates"]["count"] == 12
+    assert record["people"]["near_duplicate_pairs"]["count"] == 66
+    assert "near_duplicates_other_looks" not in record["people"]  # no record is about this encoder
     assert record["distance"]["back"]["real_heads"] == 15  # its interval redraws heads, not views
     assert "real_heads" not in record["distance"]["front"]
     assert record["worn"]["hat"]["probe"]["recall"]["rate"] > 0.5
@@ -118,7 +121,8 @@ def test_the_teacher_is_not_compared_with_itself(place: Path) -> None:
 def test_the_untrained_row(place: Path) -> None:
     record = evaluate_weights(arguments(place, "plane-swap"), say=lambda _: None)
     assert record["row"] == "plane-swap"
-    assert record["weights"]["minutes"] == 0
+    assert (record["weights"]["minutes"], record["weights"]["images"]) == (0, 0)
+    assert record["weights"]["starts_from"] == 7
     assert -1 < record["identity"]["cosine"]["value"] < 0.999
 
 
@@ -139,6 +143,41 @@ def test_what_cannot_work_is_said_before_the_work(place: Path, tmp_path: Path) -
     ):
         with pytest.raises(Head3DError, match=says):
             evaluate_weights(dataclasses.replace(arguments(place, "real"), **changes), say=lambda _: None)
+
+
+def test_too_few_samples_are_refused_before_the_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "open_networks", lambda _: pytest.fail("it began to work"))
+    for name, enough in (("count", 10), ("detector", 11)):
+        args = arguments(place, "head3d", sampling=dataclasses.replace(HOW, **{name: enough - 1}))
+        with pytest.raises(
+            Head3DError, match=f"sampling.{name} .* samples .* at least {enough}, got {enough - 1}"
+        ):
+            evaluate_weights(args, say=lambda _: None)
+
+
+def test_the_limit_of_other_looks_is_recorded_of_these_weights(tmp_path: Path) -> None:
+    weights, record = tmp_path / "encoder", tmp_path / "roc.json"
+    weights.write_bytes(b"these")
+    ours = Encoder(Thumb(), identity_net.NAME)
+    assert evaluate.other_looks(ours, weights, record) is None
+    known = {"provenance": {"sha256": files.sha256(weights)}, "frontal": {"same_median": 0.9}}
+    record.write_text(json.dumps(known))
+    assert evaluate.other_looks(ours, weights, record) == 0.9
+    assert evaluate.other_looks(Encoder(Thumb(), "thumb"), weights, record) is None
+    weights.write_bytes(b"others")
+    assert evaluate.other_looks(ours, weights, record) is None
+
+
+def test_near_duplicates_at_both_limits() -> None:
+    x = torch.eye(12)
+    x = torch.cat([x, x[:1], x[1:2] + 0.5 * x[2:3]])
+    pairs = paired_verification(torch.eye(12), torch.eye(12), 20)
+    pairs = dataclasses.replace(pairs, same_median=0.95)
+    people = people_figures(x, None, pairs, 20, looks=0.8)
+    assert people["near_duplicate_pairs"]["found"] == 1
+    assert people["near_duplicates"]["value"] == pytest.approx(2 / 14)
+    wider = people["near_duplicates_other_looks"]
+    assert (wider["above"], wider["value"], wider["pairs"]["found"]) == (0.8, pytest.approx(4 / 14), 2)
 
 
 def test_no_frechet_distance_of_fewer_pictures_than_features() -> None:

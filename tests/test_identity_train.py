@@ -68,6 +68,7 @@ def test_tar_rises(tmp_path: Path) -> None:
     assert found["all"]["auc"]["value"] > 0.95
     stored = json.loads((tmp_path / "identity_roc.json").read_text())
     assert stored["provenance"]["people"] == 30
+    assert {"date", "commit", "torch", "device"} <= set(stored["provenance"])
     assert stored["provenance"]["options"]["margin"] == 0.2
     assert len(stored["all"]["roc"]["true_accept"]) > 20
     assert [s["from"] for s in stored["by_yaw"]]

@@ -30,6 +30,7 @@ def test_planted_wrong_models_fail(tmp_path: Path, real: tuple[torch.Tensor, tor
     args = LiveCheckArgs(str(tmp_path), count=COUNT, record=tmp_path / "live.json")
     live_check.write_record(good, args, real)
     assert live_check.check_live(good, args.record, COUNT, real).same
+    assert {"date", "commit", "command", "torch"} <= set(json.loads(args.record.read_text()))
     noisy = copy.deepcopy(good)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -44,8 +44,10 @@ def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sou
     assert "# Model card: `head3d`" in text
     assert row_of(text, "real images shown")[1] == "1,234"
     assert row_of(text, "time")[1] == "not recorded"
-    for label in ("a face is found on frontal", "near-duplicates", "same z as the teacher: AUC", "skin tone"):
+    for label in ("a face is found on frontal", "near-duplicates", "same z as the teacher: AUC"):
         assert row_of(text, label)[1:] == ["not measured yet"] * 2
+    assert row_of(text, "skin tone")[1:] == ["not measured yet"]
+    assert "Recorded pictures" not in text
     assert "python -m head3d_core evaluate head3d" in text
     for word in ("Known failures", "Responsible use", "64²", "CC0"):
         assert word in text
@@ -74,15 +76,44 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
     assert row_of(text, "a face is found on back")[1].startswith("2.0%")
     assert row_of(text, "KD x100, frontal")[1] == "1.5 (1.25 to 1.75), N = 1000"
     assert row_of(text, "kernel distance x100, back")[1] == "not measured yet"
-    assert row_of(text, "directions from outside")[1].startswith("99.5%")
-    assert row_of(text, "skin tone: dark") == [
-        "skin tone: dark",
-        "not measured yet",
-        "97.0% (92.0% to 99.0%), N = 100",
-    ]
+    assert row_of(text, "rays to the middle")[1].startswith("99.5%")
+    assert row_of(text, "skin tone: dark") == ["skin tone: dark", "97.0% (92.0% to 99.0%), N = 100"]
+    assert "the 3 of 100 frontal samples in which no face is found may all be of one" in text
     assert row_of(text, "time")[1] == "10.0 minutes, data included"
     assert row_of(text, "device")[1] == "one GPU"
     assert "2026-01-02 on a GPU, commit abc" in text
+
+
+def test_the_teacher_is_not_asked_for_its_own_twin(sources: model_cards.Sources) -> None:
+    record(sources, "evaluation/head3d", {"detector": {}, "missing": {}})
+    assert "same z" not in model_cards.card("head3d", sources)
+    record(sources, "evaluation/head3d", {"detector": {}, "missing": {"same z": "no teacher"}})
+    assert (
+        row_of(model_cards.card("head3d", sources), "same z as the teacher: cosine")[1] == "not measured yet"
+    )
+
+
+def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources) -> None:
+    record(sources, "curves_distill", {"provenance": {"images": 1234, "perceptual": None}})
+    assert row_of(model_cards.card("head3d", sources), "perceptual term")[1] == "none"
+
+
+def test_every_group_where_every_face_is_found(sources: model_cards.Sources) -> None:
+    rate = {"found": 100, "count": 100, "rate": 1.0, "low": 0.96, "high": 1.0}
+    record(sources, "evaluation/head3d", {"detector": {"front": rate}})
+    assert "found in all 100 frontal samples of this model, so in every group" in model_cards.card(
+        "head3d", sources
+    )
+
+
+def test_recorded_grids_are_linked(sources: model_cards.Sources) -> None:
+    record(sources, "evaluation/head3d", {"pictures": {"a.jpg": "views", "gone.jpg": "not there"}})
+    (sources.results / "evaluation" / "a.jpg").write_bytes(b"")
+    text = model_cards.card("head3d", sources)
+    link = "../../results/evaluation/a.jpg"
+    assert f"* [a.jpg]({link}): views" in text
+    assert (sources.weights / "head3d" / link).is_file()
+    assert "gone.jpg" not in text
 
 
 def test_a_record_of_another_run_is_not_taken_for_this_one(sources: model_cards.Sources) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from head3d_core.tables import digest
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -132,3 +134,15 @@ def test_exercises_are_not_attempted_and_have_solutions(path: Path) -> None:
     ]
     assert sum("✓" in "".join(v) for v in verdicts) >= len(asked)
     assert not any("✗" in "".join(v) for v in verdicts)
+
+
+def test_figures_are_of_the_records() -> None:
+    """Stored pictures are not compared when notebooks run: a notebook that prints the records' digest dates them."""
+    dated = []
+    for path in NOTEBOOKS:
+        for cell in _cells(path, "code"):
+            if "tables.digest()" in "".join(cell["source"]):
+                dated.append(path.name)
+                printed = "".join("".join(o.get("text", "")) for o in cell["outputs"])
+                assert f"records: {digest()}" in printed, f"{path.name} shows older records: execute it"
+    assert "10_how_good_is_it.ipynb" in dated

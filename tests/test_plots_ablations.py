@@ -49,6 +49,11 @@ def test_recorded_views_are_cut_where_they_belong(tmp_path: Path) -> None:
     assert torch.allclose(halved[..., 1, 1], views[..., 2, 2], atol=0.01)
     assert plots_ablations.same_codes(["b"], (0, 1), tmp_path) is None
     assert plots_ablations.all_around(["b"], (0,), (0.0,), tmp_path) is None
+    seen = {"b": torch.zeros(1, 2, 3, 6, 6)}
+    figure = plots_ablations.all_around(["b", "a", "c"], (3,), (0.0, 180.0), tmp_path, live=seen)
+    assert figure is not None
+    assert len(figure.axes) == 4, "the live row and the recorded one"
+    assert figure.axes[0].get_ylabel() == "b"
     assert "without L_kd" in words(_named(tmp_path))
 
 

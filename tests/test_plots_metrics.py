@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -83,6 +84,7 @@ def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.Capture
         ("head3d_same_z.jpg", ["teacher", "head", "head3d", "head3d,\nbehind"], ["z 1", "z 2", "z 3"]),
         ("face_views.jpg", ["head 1", "head 2"], ["-40°", "-20°", "0°", "20°", "40°"]),
         ("head_worn.jpg", ["teacher", "head,\nfront", "head,\nside", "head,\nbehind"], ["z 1", "z 2"]),
+        ("face_nearest.jpg", ["sample", "nearest in\ntraining set"], ["z 1", "z 2", "z 3"]),
         ("parametric_implicit.jpg", ["head 1"], ["front", "side", "behind"]),
     ],
 )
@@ -125,3 +127,12 @@ def test_good_roc_curves_are_looked_at_closely() -> None:
     assert "begins at 0.9" in axis.get_ylabel()
     guess = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 1e-3, 1.0]}}
     assert plots_metrics.roc_figure({"x": guess}).axes[0].get_ylim()[0] == 0
+
+
+def test_a_model_with_fewer_heads_leaves_white() -> None:
+    shown = {"explicit (PCA mesh, as LYHM)": np.zeros((2, 3, 8, 8, 3), np.uint8)}
+    shown["Head3D"] = np.zeros((1, 3, 8, 8, 3), np.uint8)
+    axes = np.array(plots_metrics.heads_figure(shown).axes).reshape(2, 6)
+    assert [a.get_title() for a in axes[0]][3:] == ["head 2\nfront", "head 2\nside", "head 2\nbehind"]
+    assert axes[1, 0].get_ylabel() == "Head3D"
+    assert [a.images[0].get_array().max() for a in axes[1]] == [0, 0, 0, 255, 255, 255]

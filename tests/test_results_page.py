@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from test_tables import record
 
-from head3d_core import results_page
+from head3d_core import checkpoint, results_page
+from head3d_core.config import preset
+from head3d_core.generator import Generator
 
 
 def test_the_pages_are_in_step_with_the_records() -> None:
@@ -20,6 +23,27 @@ def test_another_record_changes_the_page() -> None:
     assert "Not recorded yet" in results_page.tables_page({})
 
 
+def test_rows_are_listed_by_how_many_samples_they_have() -> None:
+    rows = {name: record(1.0) for name in ("a", "b", "c")}
+    for name, count in (("a", 100), ("b", 10_000), ("c", 100)):
+        rows[name]["provenance"] = {"arguments": {"sampling": {"count": count, "detector": 50}}}
+    rows["real"] = {k: v for k, v in rows["a"].items() if k != "weights"}
+    assert "identity: 10,000 / 50 (b); 100 / 50 (a, c). Column N" in results_page.how_measured(rows)
+
+
+def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    notes = {"recipe": {"stage": "head"}}
+    checkpoint.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
+    sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
+    card = tmp_path / "weights" / "x" / "README.md"
+    assert results_page.write_tables(tmp_path / "tables.md", tmp_path / "none", sources) == [
+        tmp_path / "tables.md",
+        card,
+    ]
+    assert card.read_text(encoding="utf8") == results_page.model_cards.card("x", sources)
+
+
 def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
     text = "before\n<!-- table 3 -->\nold\n<!-- end of table 3 -->\nafter <!-- table 2 -->"
     new = results_page.refreshed(text, {})
@@ -28,5 +52,6 @@ def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
     assert "old" not in new
     page, readme = tmp_path / "tables.md", tmp_path / "README.md"
     readme.write_text(text)
-    assert results_page.write_tables(page, readme) == [page, readme]
-    assert results_page.write_tables(page, readme) == []
+    none = results_page.model_cards.Sources(tmp_path)
+    assert results_page.write_tables(page, readme, none) == [page, readme]
+    assert results_page.write_tables(page, readme, none) == []

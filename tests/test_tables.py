@@ -36,7 +36,7 @@ def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]
             "FD-EffLite0": estimate(60.0, 1.0),
             "FD-EffLite0, same source": estimate(20.0, 1.0),
         }
-        for side, value in (("front", kd), ("back", back))
+        for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
     }
     return {
         "distance": sides,
@@ -152,3 +152,21 @@ def test_records_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "dft.json").write_text("{")
     with pytest.raises(Head3DError, match="not a record"):
         tables.load_records(tmp_path)
+
+
+def test_what_each_whole_head_needed(tmp_path: Path) -> None:
+    text = tables.parametric_data()
+    assert "| explicit | 50 | 24 | yes | 50 | none |" in text
+    assert "| **Head3D** | 50 | 96 | no | none | one picture each, with its camera |" in text
+    assert tables.NOT_YET in tables.parametric_data(tmp_path / "nothing.json")
+
+
+def test_the_digest_changes_with_a_record_or_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    found = {tables.digest(tmp_path)}
+    for name in ("evaluation/a.json", "evaluation/a.jpg", "parametric.json", "bench.json"):
+        (tmp_path / name).write_bytes(b"1\n")
+        found.add(tables.digest(tmp_path))
+    assert len(found) == 4, "bench.json is not shown there"
+    (tmp_path / "evaluation" / "a.json").write_bytes(b"1\r\n")
+    assert tables.digest(tmp_path) in found, "line ends of another system"

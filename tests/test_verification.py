@@ -104,6 +104,8 @@ def test_near_duplicates() -> None:
         0.2775, abs=1e-3
     )  # Wilson's bound at 0 of 10: nothing seen is not nothing there
     assert v.near_duplicates(torch.cat([x, x[:2]]), 0.9).value == pytest.approx(4 / 12)
+    pairs = v.near_pairs(torch.cat([x, x[:2], x[:1]]), 0.9)  # three of one, two of another
+    assert pairs == {"rate": pytest.approx(4 / 78), "found": 4, "count": 78}
     many, _ = people(1500, 1, 0.0, width=64)  # more than one block
     assert v.near_duplicates(torch.cat([many, many[-3:]]), 0.999).value == pytest.approx(6 / 1503)
 
@@ -143,8 +145,12 @@ def test_encoders_that_agree_and_that_do_not() -> None:
     turn = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))[0]
     same = v.encoder_agreement(x, x @ turn, who, 20)
     assert same.spearman.value == pytest.approx(1, abs=1e-3)
+    assert same.same.value == same.different.value == 1
     other, _ = people(15, 3, 5.0, seed=9)
-    assert abs(v.encoder_agreement(x, other, who, 20).spearman.value) < 0.3
+    worse = v.encoder_agreement(x, other, who, 20)
+    assert abs(worse.spearman.value) < 0.3
+    assert worse.same.value < 0.1  # the first accepts them, the second takes everybody for a stranger
+    assert worse.different.value > 0.95
 
 
 def test_bad_embeddings_are_refused() -> None:

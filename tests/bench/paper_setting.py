@@ -17,6 +17,9 @@ from typing import Any
 
 from head3d_core.recipes import PAPER, STAGES
 
+COMMAND = "python tests/bench/paper_setting.py RUNS --one ONE.json --many TWO.json --commit HASH --json FILE"
+"""Of which RUNS are made by the commands above."""
+
 
 def stage_cost(log: Path) -> dict[str, Any]:
     """Median rate of the second half of a run, when graphs are captured and networks warm."""
@@ -66,7 +69,7 @@ def main() -> None:
     found = {
         "what": "preset paper, 512²: 200 steps of every stage, and throughput of one GPU against several",
         "provenance": {k: stages[0][k] for k in ("device", "torch", "date", "seed")}
-        | {"commit": args.commit},
+        | {"commit": args.commit, "command": COMMAND},
         "stages": [
             {k: v for k, v in s.items() if k not in ("device", "torch", "date", "seed")} for s in stages
         ],
