@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,9 +222,8 @@ def measure(args: InvertArgs, progress: Progress | None = None) -> tuple[dict[st
                 progress(before + done, 2 * len(args.weights) * iterations)
 
         known, found = reconstruct(G, heads, options, max(iterations // 10, 1), step)
-        unknown = find_cameras(
-            G, heads, args.yaw, args.pitch, options, lambda d, t, step=step: step(iterations + d, t)
-        )
+        later = partial(step, before=(2 * k + 1) * iterations)
+        unknown = find_cameras(G, heads, args.yaw, args.pitch, options, later)
         rows[name] = {"known camera": known, "unknown camera": unknown}
         for j, sheet in enumerate(sheets):
             sheet.extend(_found_rows(G, found.w[j : j + 1]) + _found_rows(G, found.ws[j : j + 1]))
