@@ -250,7 +250,7 @@ def measure(args: InvertArgs, progress: Progress | None = None) -> tuple[dict[st
 
 _SHOWN = (0, 2, 3, 6, 9)
 """Views of the turn that the picture shows: 0°, 60°, 90°, 180°, 270°."""
-_CELL = 112
+_CELL = 80
 """Side of its cells, pixels."""
 _PICTURED = 4
 """Heads on it, at most."""

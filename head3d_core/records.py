@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -53,9 +54,11 @@ def provenance(
 
 
 def write(path: Path, content: Mapping[str, Any]) -> Path:
-    """Writes a record as JSON, whole or not at all."""
+    """Writes a record as JSON, whole or not at all; lists and dictionaries that hold no others take one line each."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = re.sub(r"[\[{]\n[^\[\]{}]*[\]}]", lambda leaf: re.sub(r"\n *", " ", leaf[0]), text)
     with files.atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+        temporary.write_text(text + "\n", encoding="utf8")
     return path
 
 
