@@ -39,7 +39,7 @@ def show(figure: Any, alt: str, jpeg: bool = False) -> None:
     for text in figure.findobj(Text):
         text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
     buffer, form = io.BytesIO(), "jpeg" if jpeg else "png"
-    options = {"pil_kwargs": {"quality": 80}} if jpeg else {}
+    options = {"pil_kwargs": {"quality": 72, "optimize": True, "progressive": True}} if jpeg else {}
     figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", facecolor="white", **options)
     plt.close(figure)
     display(Image(data=buffer.getvalue() if jpeg else lighter(buffer.getvalue()), format=form, alt=alt))

@@ -311,7 +311,7 @@ def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATI
     rows, columns = grid_names(name, picture.shape[2], picture.shape[1]) or ([], [])
     figure = grid_figure(picture, rows, columns, width)
     buffer = io.BytesIO()
-    options = {"quality": 80, "optimize": True}
+    options = {"quality": 72, "optimize": True, "progressive": True}
     figure.savefig(buffer, format="jpeg", dpi=100, bbox_inches="tight", facecolor="white", pil_kwargs=options)
     plt.close(figure)
     display(Shown(data=buffer.getvalue(), format="jpeg", alt=alt))
