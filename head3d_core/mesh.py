@@ -154,9 +154,11 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
 
 def _rim(grid: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sigma on the faces of the cube, just inside the border that `density_grid` empties."""
-    filled = np.argwhere(grid > OUTSIDE)
-    low, high = filled.min(0), filled.max(0) + 1
-    inner = grid[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    filled, spans = grid > OUTSIDE, []
+    for axis in range(3):  # an axis at a time: the places of all filled points would weigh more than the grid
+        there = np.flatnonzero(filled.any(tuple(k for k in range(3) if k != axis)))
+        spans.append(slice(there[0], there[-1] + 1))
+    inner = grid[tuple(spans)]
     return np.concatenate([np.take(inner, [0, -1], axis).ravel() for axis in range(3)])
 
 

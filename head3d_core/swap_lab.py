@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core import analysis, cameras
+from head3d_core import analysis, cameras, ops
 from head3d_core.analysis import Heads, View
 from head3d_core.config import PLANE_NAMES, Backend
 from head3d_core.errors import Head3DError
@@ -25,6 +25,8 @@ from head3d_core.identity_net import Encoder
 
 MAX_PITCH = 60.0
 """Degrees."""
+FACE_SIDE = 40
+"""Pixels per side of the frontal pictures that similarities are read from: the bars follow the hand's release."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def couple(
     faces = None
     if encoder is not None:
         front = cameras.orbit(0.0)
-        raw = [analysis.look(G, h.planes, front).rgb for G, h in ((one, first), (two, second))]
+        raw = [analysis.look(G, h.planes, front, FACE_SIDE).rgb for G, h in ((one, first), (two, second))]
         faces = torch.cat([encoder(rgb, front) for rgb in raw])
     return Couple(one, two, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
 
@@ -146,9 +148,12 @@ class Ends:
 
 def ends(pair: Couple, camera: Tensor, backend: Backend = "auto") -> Ends:
     """A and B from a camera [1, 25]: what must be rendered anew when the camera moves."""
+    # B stands beside the mixture, nothing is measured on it: without the kernel it is drawn with a quarter of the rays.
+    kernel = ops.use_native(backend, pair.second.planes)
+    side = pair.G_second.config.neural_resolution if kernel else pair.G_second.config.neural_resolution // 2
     return Ends(
         analysis.look(pair.G, pair.first.planes, camera, backend=backend),
-        analysis.look(pair.G_second, pair.second.planes, camera, backend=backend),
+        analysis.look(pair.G_second, pair.second.planes, camera, side, backend),
     )
 
 
@@ -199,16 +204,13 @@ def show(
         rgb = analysis.look(G, mixed, camera, backend=backend).rgb
         return Shown(_pixels(rgb), _heat(rgb, beside.first), None, beside)
     raw, image = analysis.raw_and_picture(G, mixed, ws, camera, backend)
-    rgb = raw.rgb
     similarity = None
     if pair.encoder is not None and pair.faces is not None:
         front = cameras.orbit(0.0)
-        frontal = (
-            rgb if (state.yaw, state.pitch) == (0, 0) else analysis.look(G, mixed, front, backend=backend).rgb
-        )
+        frontal = analysis.look(G, mixed, front, FACE_SIDE, backend).rgb
         cosine = pair.faces @ pair.encoder(frontal, front)[0]
         similarity = (float(cosine[0]), float(cosine[1]))
-    return Shown(_pixels(image), _heat(rgb, beside.first), similarity, beside)
+    return Shown(_pixels(image), _heat(raw.rgb, beside.first), similarity, beside)
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

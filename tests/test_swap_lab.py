@@ -94,8 +94,8 @@ def test_shown_is_the_generators_picture(generators: dict[str, Generator], encod
     assert np.abs(finished.picture.astype(int) - pixels(whole.image)).max() <= 1
     assert np.allclose(finished.heat, heat, atol=1e-3)
     front = cameras.orbit(0.0)
-    face = encoder(analysis.look(G, mixed, front).rgb, front)[0]
-    others = [encoder(analysis.look(G, h.planes, front).rgb, front)[0] for h in (one, two)]
+    small = [analysis.look(G, x, front, swap_lab.FACE_SIDE).rgb for x in (mixed, one.planes, two.planes)]
+    face, *others = (encoder(rgb, front)[0] for rgb in small)
     assert finished.similarity == pytest.approx([float(face @ o) for o in others], abs=1e-4)
 
 
