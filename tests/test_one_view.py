@@ -67,8 +67,8 @@ def test_invert_records_codes_cameras_and_surfaces(weights: str, tmp_path: Path)
     assert found["provenance"]["weights"][weights] == {"images": 12}
     with Image.open(out.with_suffix(".jpg")) as picture:
         shown = np.asarray(picture)
-    assert shown.shape[0] == 30 + 3 * 112, "the truth, w and layers"
-    assert shown.shape[1] > 5 * 112, "five sides, with names beside them"
+    assert shown.shape[0] == 30 + 3 * one_view._CELL, "the truth, w and layers"
+    assert shown.shape[1] > 5 * one_view._CELL, "five sides, with names beside them"
 
 
 @pytest.mark.opengl
