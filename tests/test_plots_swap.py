@@ -15,7 +15,7 @@ from PIL import Image
 from test_analysis import visible
 from test_swap_study import made_up
 
-from head3d_core import analysis, cameras, files, plots, plots_swap, swap_lab, swap_study
+from head3d_core import analysis, cameras, files, mesh, plots, plots_swap, swap_lab, swap_study
 from head3d_core.generator import Generator
 from head3d_core.planes import PROJECTION
 
@@ -104,7 +104,10 @@ def test_texture_is_scaled_and_signed() -> None:
     assert np.abs(picture).max() < 3
 
 
-def test_plotly_figures_are_small(G: Generator, heads: analysis.Heads) -> None:
+def test_plotly_figures_are_small(
+    G: Generator, heads: analysis.Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh, "BOXED", 1.0)  # an untrained volume fills its cube
     figure = plots_swap.planes_in_space(G, heads.take([0]), faces=2000, grid=32)
     kinds = [type(trace).__name__ for trace in figure.data]
     assert kinds.count("Surface") == 3
