@@ -47,8 +47,8 @@ def how_measured(records: Records) -> str:
         "pictures or heads where they are fewer.",
         "Distances are those of samples without truncation (at 0.7 they are larger, as samples vary less); all else is "
         "measured at truncation 0.7.",
-        "*Closed* counts rays from all around that meet a surface before the middle of the head. It finds holes; but the "
-        "face generator's surface is closed as well, around a second face: this does not tell a head from a face.",
+        "*Closed* counts rays from all around that meet a surface before the middle of the head. It finds holes; but "
+        "the face generator's surface is closed as well, around a second face: this does not tell a head from a face.",
         "Beside the limits: round brackets hold the number of samples where it is smaller than N; real people's AUC "
         "and TAR are those of two pictures of one person; *one discriminator* is `single-d`, whose start was "
         "`head3d`'s.",
