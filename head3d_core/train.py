@@ -31,6 +31,8 @@ GRID_YAWS = (-35.0, 0.0, 35.0, 90.0, 180.0)
 """Views of the periodic grids, degrees."""
 _ALIKE = 0.01
 """Mean standard deviation over samples below which pictures count as all the same (range [-1, 1])."""
+_CHANCE, _NEAR, _APART = 2 * math.log(2), 0.01, 0.1
+"""Loss of a discriminator that answers 0 to everything; how near to it, and signs how far apart, look like one."""
 
 
 class Run:
@@ -42,6 +44,7 @@ class Run:
         self.started = self.reported = self.drawn = self.saved = self.measured = time.monotonic()
         self.reported_images = engine.images_seen
         self.stop_reason: str | None = None
+        self.blind: dict[str, int] = {}
         self.arriving: Arriving | None = None
         self.metrics: MetricSnapshots | None = None
         self.board: Any = None
@@ -172,6 +175,28 @@ class Run:
                     f"note: {values['bad_gradients']:.0f} gradient values were not finite and count as 0",
                     flush=True,
                 )
+
+        self._notice_chance(values)
+
+    def _notice_chance(self, values: dict[str, float]) -> None:
+        """Says once which discriminator no longer tells real from generated, when two reports in a row show it.
+
+        G learns nothing from such a one; at a run's beginning every discriminator is.
+        """
+        if self.engine.images_seen <= self.how.images // 10:
+            return
+        for name in (d.name for d in self.how.domains):
+            loss, *signs = (values.get(f"{k}_{name}", math.nan) for k in ("d_loss", "sign_real", "sign_fake"))
+            at_chance = abs(loss - _CHANCE) < _NEAR and abs(signs[0] - signs[1]) < _APART
+            self.blind[name] = self.blind.get(name, 0) + 1 if at_chance else 0
+            if self.blind[name] == 2:
+                self.log("at_chance", discriminator=name)
+                if self.world.rank == 0:
+                    print(
+                        f"warning: D_{name} tells real from generated no better than chance (loss {loss:.3f}, "
+                        'signs alike): see "D is too weak" in notebooks/training_guide.md',
+                        flush=True,
+                    )
 
     def grid(self) -> None:
         """Samples of the averaged generator from several sides; notices when all look the same."""

@@ -18,6 +18,7 @@ import training_toys as toys
 
 from head3d_core import metric_snapshots, recipes, snapshots, stages, train
 from head3d_core.checkpoint import load_generator
+from head3d_core.discriminator import Discriminator
 from head3d_core.engine import Engine
 from head3d_core.engine_parts import Draws, EngineOptions, Phase, Purpose, blur
 from head3d_core.errors import Head3DError
@@ -376,6 +377,19 @@ def test_collapse_is_noticed(
     run("teacher", tmp_path, images=4)
     assert ("samples look all alike" in capsys.readouterr().out) == collapsed
     assert ('"collapse"' in (tmp_path / "log.jsonl").read_text()) == collapsed
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_discriminator_at_chance_is_named(
+    blind: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers 0 to everything is named once, with where to read on; a seeing one is not."""
+    if blind:
+        forward = Discriminator.forward
+        monkeypatch.setattr(Discriminator, "forward", lambda *a, **k: forward(*a, **k) * 0)
+    run("teacher", tmp_path, images=24, report_seconds=0.0)
+    assert capsys.readouterr().out.count("D_front tells real from generated no better than chance") == blind
+    assert (tmp_path / "log.jsonl").read_text().count('"at_chance"') == blind
 
 
 def test_metric_snapshots_show_the_trend(
