@@ -126,7 +126,7 @@ def _went_on(folder: Path, finished: Path) -> bool:
 
 
 def _log_facts(folder: Path) -> dict[str, Any]:
-    """Minutes and device of a run, from its log.jsonl (a resumed run has several starts); nothing without one."""
+    """Minutes, device and preset of a run, from its log.jsonl (a resumed one starts anew); nothing without one."""
     path = folder / "log.jsonl"
     if not path.is_file():
         return {}
@@ -135,6 +135,7 @@ def _log_facts(folder: Path) -> dict[str, Any]:
         event = json.loads(line)
         if event["event"] == "start":
             seconds, last, facts = seconds + last, 0.0, {"trained_on": event.get("device")}
+            facts |= {k: v for k, v in event.get("args", {}).items() if k == "preset"}
         last = float(event.get("seconds", last))
     return facts | {"minutes": round((seconds + last) / 60, 2)}
 
@@ -379,8 +380,7 @@ def _check(args: EvaluateArgs) -> None:
 def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:
     record["seconds"] = round(time.perf_counter() - start, 1)
     record = _rounded(record)
-    with files.atomic(args.out / f"{record['row']}.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    records.write(args.out / f"{record['row']}.json", record)
     return record
 
 

@@ -70,7 +70,7 @@ class TrainArgs:
     axes: str | None = None
     """"xyz" or "eg3d" instead of the preset's."""
     white_back: bool | None = None
-    """Composite over white, or not (a teacher of faces before scenes: --data synth:scenes:20000 --no-white-back)."""
+    """Composite over white, or not (a teacher of faces before scenes: --data synth:scenes:20000 --white-back False)."""
     seed: int = 0
     """Of everything random."""
     device: str = "auto"

@@ -206,7 +206,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     lines = [
         {"event": "start", "device": "some GPU"},
         {"event": "progress", "seconds": 60.0},
-        {"event": "start", "device": "some GPU"},
+        {"event": "start", "device": "some GPU", "args": {"preset": "tiny", "out": "x"}},
         {"event": "end", "seconds": 30.0},
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))

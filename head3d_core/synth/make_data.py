@@ -234,7 +234,7 @@ def encode_picture(frame: Frame, extension: str) -> bytes:
     buffer = BytesIO()
     image = Image.fromarray(np.ascontiguousarray(frame.rgb))
     if extension == "jpg":
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True, progressive=True)
     else:
         image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
