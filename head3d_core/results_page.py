@@ -21,6 +21,7 @@ from head3d_core.tables import (
     figure_5,
     figure_8,
     load_records,
+    repetitions,
     sample_counts,
     table_2,
     table_3,
@@ -71,6 +72,7 @@ FITTED = (
     "single-d-seed0-fitted",
     "no-kd",
     "no-gan-front",
+    "no-rgb-lpips",
     "all-planes",
     "dft",
     "fh",
@@ -89,6 +91,18 @@ STARTING_POINTS = (
     "synth:heads:4800 --head data/weights/head --teacher runs/teacher --images 48000 --out runs/head`."
 )
 """How to make what `command_of` starts from."""
+
+
+def row_commands(records: Records) -> str:
+    """The command that makes each row, and which seeds there are beside 0."""
+    lines = [
+        f"- {row}{'' if row in records else ' (**not recorded yet**)'}: `{command_of(row)}`" for row in NAMES
+    ]
+    seeds = [name for row in NAMES for name in repetitions(row, records) if "-seed0" not in name]
+    shown = ", ".join(seeds) or "not recorded yet"
+    return (
+        "\n".join(lines) + f"\n\nOther seeds (`train --seed 1`, `evaluate --row ROW-seed1-fitted`): {shown}."
+    )
 
 
 def tables_page(records: Records | None = None) -> str:
@@ -110,13 +124,7 @@ def tables_page(records: Records | None = None) -> str:
         parts.append(FITTED_NOTE)
     for heading, make in PARTS.values():
         parts += [f"## {heading}", make(records)]
-    missing = [row for row in NAMES if row not in records]
-    if missing:
-        parts += [
-            "## Not recorded yet",
-            STARTING_POINTS,
-            "\n".join(f"- {row}: `{command_of(row)}`" for row in missing),
-        ]
+    parts += ["## How rows are made", STARTING_POINTS, row_commands(records)]
     return "\n\n".join(parts) + "\n"
 
 
