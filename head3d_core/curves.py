@@ -194,17 +194,22 @@ def _save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(pixels).save(temporary, "JPEG", quality=75, optimize=True, progressive=True)
 
 
-def write_record(run: Path, out: Path, samples: int = 4, side: int = 128, **options: Any) -> dict[str, Any]:
+def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[str, Any]:
     """Writes `condense(run, **options)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
 
     Args:
-        samples: people in these pictures.
         side: of one view in the picture of the last grid, pixels.
+
+    Raises:
+        Head3DError: no log, nothing trained, or `side` below 8.
     """
+    if side < 8:
+        raise Head3DError(f"a view needs at least 8 pixels a side to be seen, got {side}")
     record = condense(run, **options)
     grids = kept_grids(run)
     if grids:
         chosen = evenly(grids, 4)
+        samples = 4
         _save_jpeg(progress_sheet(chosen, samples), out.with_name(f"{out.stem}_progress.jpg"))
         last = _cells(grids[-1][1], side)[:samples]
         sheet = last.swapaxes(1, 2).reshape(len(last) * side, -1, 3)
@@ -231,21 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, required=True, help="JSON file to write, e.g. data/results/curves_head.json"
     )
     parser.add_argument("--points", type=int, default=POINTS, help="spans of images to keep")
-    parser.add_argument("--samples", type=int, default=4, help="people in the pictures")
     parser.add_argument("--side", type=int, default=128, help="of one view of the last grid, pixels")
     parser.add_argument("--commit", help="commit of the code that trained, if the log does not say")
     parser.add_argument("--date", help="day of the run (default: when the log was last written)")
     args = parser.parse_args(arguments)
     try:
-        record = write_record(
-            args.run,
-            args.out,
-            args.samples,
-            args.side,
-            points=args.points,
-            commit=args.commit,
-            date=args.date,
-        )
+        about = {"points": args.points, "commit": args.commit, "date": args.date}
+        record = write_record(args.run, args.out, args.side, **about)
     except Head3DError as error:
         print(f"error: {error}")
         return 1

@@ -175,11 +175,10 @@ class Run:
                     f"note: {values['bad_gradients']:.0f} gradient values were not finite and count as 0",
                     flush=True,
                 )
-
         self._notice_chance(values)
 
     def _notice_chance(self, values: dict[str, float]) -> None:
-        """Says once which discriminator no longer tells real from generated, when two reports in a row show it.
+        """Says which discriminator no longer tells real from generated, at the second report in a row that shows it.
 
         G learns nothing from such a one; at a run's beginning every discriminator is.
         """

@@ -110,6 +110,11 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert abs(pixels[-112:] - 160).max() < 5
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 128, 4 * 128)
+    assert curves.main([str(run), "--out", str(out), "--side", "96"]) == 0
+    with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
+        assert sheet.size == (len(GRID_YAWS) * 96, 4 * 96)
+    assert curves.main([str(run), "--out", str(out), "--side", "0"]) == 1
+    assert "at least 8 pixels" in capsys.readouterr().out
 
 
 def test_a_run_without_a_log_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,6 +213,8 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     found, notes = evaluate.open_weights(str(tmp_path), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
     assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
+    facts = {"trained_on": "some GPU", "preset": "tiny", "minutes": 1.5}
+    assert evaluate._log_facts(tmp_path) == facts
     other = model(4).generator
     for images, expected in ((39, net), (40, other)):  # exported before the run went on, and at its end
         checkpoint.save_generator(other, tmp_path / "weights", notes={"images": images})
