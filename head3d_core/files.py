@@ -237,7 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.paths:
         if not (args.licence and args.origin and args.regenerate):
             parser.error("files are registered with --licence, --origin and --regenerate")
-        register(args.paths, args.licence, args.origin, args.regenerate)
+        try:
+            register(args.paths, args.licence, args.origin, args.regenerate)
+        except Head3DError as error:
+            parser.error(str(error))
     if args.refresh:
         for name, entry in read_manifest().items():
             if (DATA / name).is_file():

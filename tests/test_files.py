@@ -153,6 +153,9 @@ def test_registering_from_the_command_line(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         files.main(["data/assets"])
     assert "--licence, --origin and --regenerate" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        files.main(["README.md", "--licence", "CC0-1.0", "--origin", "x", "--regenerate", "y"])
+    assert "the manifest lists files below" in capsys.readouterr().err
 
 
 def test_the_shipped_data_are_as_listed() -> None:
