@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from head3d_core.metrics import Estimate
 from head3d_core.recipes import ROWS, Recipe, recipe
 from head3d_core.results_page import FITTED
 from head3d_core.sampling import Model
-from head3d_core.tables import NAMES, NOT_YET, Record, Records, kernel
+from head3d_core.tables import FIGURE_8, NAMES, NOT_YET, TABLE_3, Record, Records, kernel, repetitions
 from head3d_core.workbench import pictures
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
@@ -48,20 +49,35 @@ def base_of(row: str) -> str:
 def label(row: str) -> str:
     """What a row is called in a figure.
 
-    >>> label("head3d-seed0-fitted")
-    'Head3D (fitted D)'
+    >>> label("head3d-seed0-fitted"), label("all-planes-seed1-fitted"), label("dft-seed0-first-fitted")
+    ('Head3D (fitted D)', 'all planes distilled (seed 1)', 'DFT (first run)')
     """
-    name = "teacher" if row == "face" else NAMES.get(base_of(row), row).strip("*")
-    return f"{name} (fitted D)" if row in (FULL_FITTED, "single-d-seed0-fitted") else name
+    base = base_of(row)
+    name = "teacher" if row == "face" else NAMES.get(base, row).strip("*")
+    seed = re.search(r"-seed(\d+)", row)
+    marks = ["fitted D"] if base in ("head3d", "single-d") and row.endswith("-fitted") else []
+    marks += [f"seed {seed[1]}"] if seed and seed[1] != "0" else []
+    marks += ["first run"] if "-first" in row else []
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def reference_of(row: str) -> str:
-    """The full method that a row is to be compared with: trained from the same networks.
+    """The full method that a row is to be compared with: trained from the same networks, with the same seed.
 
     A row without training needs no discriminators and stands beside most of the others.
+
+    >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
+    ('head3d-seed0-fitted', 'head3d-seed1-fitted')
     """
     fitted = row in FITTED or row.endswith("-fitted") or (row in ROWS and ROWS[row].untrained)
-    return FULL_FITTED if fitted else FULL
+    seed = re.search(r"-seed\d+", row)
+    return (f"{FULL}{seed[0]}-fitted" if seed else FULL_FITTED) if fitted else FULL
+
+
+def runs_of(row: str, records: Records) -> list[str]:
+    """The recorded runs of a row's recipe from fitted discriminators, the one that tables and figures show first."""
+    again = [name for name in repetitions(row, records) if name.endswith("-fitted")]
+    return [name for name in (row, *again) if name in records and reference_of(name) != FULL]
 
 
 def alike(rows: Sequence[str], records: Records) -> list[str]:
@@ -311,21 +327,57 @@ def as_good_by_chance(rows: int, agreement: float) -> tuple[int, int]:
     return sum(tau >= agreement - 1e-6 for tau in found), len(orders)
 
 
-def bought(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
-    """One sentence: what leaving the part out changed by more than another start of the full method does.
+def repeated(records: Records) -> list[tuple[str, str]]:
+    """Pairs of runs of one recipe of Table 3 or Fig. 8, with another seed and discriminators fitted anew."""
+    runs = (runs_of(row, records) for row in dict.fromkeys((*TABLE_3, *FIGURE_8)))
+    return [pair for names in runs for pair in itertools.combinations(names, 2)]
 
-    A change counts if its interval lies on one side of 0 and it is larger than the distance of the two full methods.
+
+def apart(records: Records, pair: tuple[str, str], measure: Measure) -> float | None:
+    """How far two rows lie apart in a measure; None where one of them lacks it."""
+    one, other = (measure.of(records[row]) if row in records else None for row in pair)
+    return None if one is None or other is None else abs(one.value - other.value)
+
+
+def run_to_run(records: Records, measure: Measure) -> float | None:
+    """The largest distance between two runs of one recipe (`repeated`); None where no recipe was run twice."""
+    found = [d for pair in repeated(records) if (d := apart(records, pair, measure)) is not None]
+    return max(found, default=None)
+
+
+def bought(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
+    """One sentence: what leaving the part out changed by more than another start or another seed does.
+
+    A change counts if its interval lies on one side of 0 and it is larger than the distance of the two full methods
+    and than `run_to_run`.
     """
     costs = {m: cost(records, row, m) for m in measures}
     if all(found is None for found in costs.values()):
         return f"{label(row)}: {NOT_YET}"
     words = []
     for m, found in costs.items():
-        start = cost(records, FULL_FITTED, m, FULL)
-        least = abs(start.value) if start else 0.0
+        least = max(apart(records, FULLS, m) or 0.0, run_to_run(records, m) or 0.0)
         if found and decided(found) and abs(found.value) > least:
             words.append(f"{m.name} {'worse' if found.value > 0 else 'better'} by {abs(found.value):.2f}")
     return f"{label(row)}: {', '.join(words) or 'nothing that these samples can show'}"
+
+
+def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
+    """One sentence: which changes a row shows in each of its runs, each beside the full method of the same seed.
+
+    A change counts if it is decided in every run, always in one direction.
+    """
+    runs = [name for name in runs_of(row, records) if reference_of(name) in records]
+    if len(runs) < 2:
+        return f"{label(row)}: trained once"
+    words = []
+    for m in measures:
+        costs = [found for name in runs if (found := cost(records, name, m)) is not None]
+        same = len({found.value > 0 for found in costs}) == 1
+        if len(costs) == len(runs) and same and all(map(decided, costs)):
+            sizes = " and ".join(f"{abs(found.value):.2f}" for found in costs)
+            words.append(f"{m.name} {'worse' if costs[0].value > 0 else 'better'} by {sizes}")
+    return f"{label(base_of(row))}: {', '.join(words) or 'nothing that holds in every run'}"
 
 
 def not_recorded(rows: Sequence[str], records: Records) -> list[str]:

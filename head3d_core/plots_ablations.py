@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ COMPARED_SIDE = 64
 
 
 def short(row: str, width: int = 19) -> str:
-    """A row's name in lines of at most `width` letters."""
-    whole = label(row).replace("(fitted D)", "(fitted\u00a0D)")
+    """A row's name in lines of at most `width` letters; what stands in brackets is not broken."""
+    whole = re.sub(r"\(.*?\)", lambda brackets: brackets[0].replace(" ", "\u00a0"), label(row))
     return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
 
 
@@ -201,15 +202,19 @@ def rows_figure(
 
 
 def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Records) -> Any:
-    """How much worse each row is than its reference, beside how far two full methods are apart.
+    """How much worse each row is than its reference, beside how far runs lie apart in which no part was left out.
 
-    To the right is worse. The band is the distance of the two full methods, whichever of them is better.
+    To the right is worse. Light band: the distance of the two full methods, whose discriminators differed at the start;
+    dark band: the largest distance between two runs of one recipe (`ablations.run_to_run`). The first lines are the
+    full method from fitted discriminators against the other one, and against its repetition with another seed.
     """
     import matplotlib.pyplot as plt
 
+    again = [name for name in ablations.runs_of(FULL, records) if name != FULL_FITTED]
+    pairs = {FULL_FITTED: (FULL_FITTED, FULL)} | {name: (name, FULL_FITTED) for name in again}
     columns = 2
     lines = -(-len(measures) // columns)
-    names = [FULL_FITTED, *rows]
+    names = [*pairs, *rows]
     figure, axes = plt.subplots(
         lines,
         columns,
@@ -220,15 +225,18 @@ def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Reco
     )
     for axis, measure in zip(axes.flat, measures, strict=False):
         found = {row: ablations.cost(records, row, measure) for row in rows}
-        found[FULL_FITTED] = ablations.cost(records, FULL_FITTED, measure, FULL)
-        start = found[FULL_FITTED]
-        if start is not None:
-            axis.axvspan(-abs(start.value), abs(start.value), color="0.9", zorder=0)
+        found |= {name: ablations.cost(records, pair[0], measure, pair[1]) for name, pair in pairs.items()}
+        for width, grey in (
+            (ablations.apart(records, ablations.FULLS, measure), "0.92"),
+            (ablations.run_to_run(records, measure), "0.8"),
+        ):
+            if width is not None:
+                axis.axvspan(-width, width, color=grey, zorder=0)
         axis.axvline(0, color="0.4", linewidth=1)
         _lines(axis, {row: e for row, e in found.items() if e is not None}, names)
         axis.set(title=measure.name, xlabel="worse than the full method →")
-    labels = ["no part left out,\nother discriminators", *(short(row, 26) for row in rows)]
-    axes[0, 0].set_yticks(range(len(names)), labels)
+    labels = ["no part left out,\nother discriminators", *("no part left out,\nanother seed" for _ in again)]
+    axes[0, 0].set_yticks(range(len(names)), [*labels, *(short(row, 26) for row in rows)])
     return figure
 
 

@@ -47,6 +47,10 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.alike(["single-d", "head3d"], both) == ["single-d", FULL_FITTED, FULL]
     assert ablations.alike(["single-d", "head3d"], {}) == ["single-d", "head3d"]
     assert ablations.label("single-d-seed0-fitted") == "one discriminator (fitted D)"
+    assert ablations.label("head3d-seed1-fitted") == "Head3D (fitted D, seed 1)"
+    assert ablations.reference_of("single-d-seed1-fitted") == "head3d-seed1-fitted"
+    assert ablations.reference_of("head3d-seed1-fitted") == "head3d-seed1-fitted"
+    assert ablations.reference_of("dft-seed0-first-fitted") == FULL_FITTED
 
 
 def test_who_speaks() -> None:
@@ -92,6 +96,43 @@ def test_what_a_part_bought_is_more_than_another_start_changes() -> None:
     assert ablations.bought({**records, FULL: row(2.5, 0.79)}, "no-kd").startswith("without L_kd: KD front")
     assert ablations.bought(records, "all-planes").endswith(tables.NOT_YET)
     assert "nothing" in ablations.bought({**records, "no-kd": row(2.5, 0.79)}, "no-kd")
+
+
+def test_runs_of_one_recipe() -> None:
+    """Runs from other discriminators are none of the recipe's repetitions."""
+    names = ("single-d", "single-d-seed0-fitted", "single-d-seed1-fitted", "all-planes", "no-kd", FULL)
+    records = {name: row(2.0) for name in names}
+    assert ablations.runs_of("single-d", records) == ["single-d-seed0-fitted", "single-d-seed1-fitted"]
+    assert ablations.runs_of("all-planes", records) == ["all-planes"]
+    assert ablations.runs_of(FULL, records) == []
+    assert ablations.repeated(records) == [("single-d-seed0-fitted", "single-d-seed1-fitted")]
+    assert ablations.run_to_run({"no-kd": row(1.0)}, FRONT) is None
+
+
+SECOND = "head3d-seed1-fitted"
+
+
+def test_a_change_smaller_than_another_seeds_is_not_bought() -> None:
+    records = {FULL: row(2.0), FULL_FITTED: row(2.1), "no-kd": row(2.6)}
+    assert ablations.bought(records, "no-kd") == "without L_kd: KD front × 100 worse by 0.50"
+    for kd in (2.8, 1.4):
+        again = {**records, SECOND: row(kd)}
+        assert ablations.run_to_run(again, FRONT) == pytest.approx(0.7)
+        assert "nothing" in ablations.bought(again, "no-kd")
+
+
+def test_what_holds_in_every_run() -> None:
+    """Each run stands beside the full method of its seed, though the two full methods lie far apart."""
+    records = {FULL_FITTED: row(2.0, 0.80), SECOND: row(5.0, 0.60)}
+    both = {"all-planes": row(2.5, 0.70), "all-planes-seed1-fitted": row(5.3, 0.65)}
+    line = ablations.in_every_run(records | both, "all-planes")
+    assert line == "all planes distilled: KD front × 100 worse by 0.50 and 0.30"
+    turned = both | {"all-planes-seed1-fitted": row(4.7, 0.65)}
+    assert "nothing" in ablations.in_every_run(records | turned, "all-planes")
+    unsure = both | {"all-planes-seed1-fitted": row(5.3, 0.65, spread=0.5)}
+    assert "nothing" in ablations.in_every_run(records | unsure, "all-planes")
+    assert ablations.in_every_run(records, "all-planes").endswith("trained once")
+    assert ablations.in_every_run({FULL_FITTED: row(2.0)} | both, "all-planes").endswith("trained once")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,27 @@ def test_numbers_with_a_row_missing() -> None:
     assert len(figure.axes) == 4
     assert words(figure).count("not recorded yet") == 4
     plots_ablations.costs_figure(ROWS[:2], ablations.MEASURES, {})
+    again = records | {"head3d-seed1-fitted": row(2.3, 0.6)}
+    figure = plots_ablations.costs_figure(["no-kd"], ablations.MEASURES[:1], again)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [
+        "no part left out,\nother discriminators",
+        "no part left out,\nanother seed",
+        "without L_kd",
+    ]
+    bands = [p.get_x() for p in figure.axes[0].patches]
+    assert bands == [pytest.approx(-0.1), pytest.approx(-0.3)], "other start, other seed"
+    dots = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+    assert dots == [pytest.approx(-0.1), pytest.approx(0.3), pytest.approx(1.0)]
     mpl.pyplot.close("all")
+
+
+def test_brackets_stay_in_one_line() -> None:
+    assert (
+        plots_ablations.short("single-d-seed1-fitted", 26)
+        == "one discriminator\n(fitted\u00a0D,\u00a0seed\u00a01)"
+    )
+    assert plots_ablations.short("all-planes-seed1-fitted", 17) == "all planes\ndistilled\n(seed\u00a01)"
 
 
 def test_what_is_gone_and_what_is_new() -> None:
