@@ -62,9 +62,10 @@ def label(row: str) -> str:
 
 
 def reference_of(row: str) -> str:
-    """The full method that a row is to be compared with: trained from the same networks, with the same seed.
+    """The full method that a row is to be compared with: from the same generators and with the same seed.
 
-    A row without training needs no discriminators and stands beside most of the others.
+    Its discriminators come from the same commands, yet not always from the same run of them (`LOG.md` says which rows
+    share one). A row without training needs no discriminators and stands beside most of the others.
 
     >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
     ('head3d-seed0-fitted', 'head3d-seed1-fitted')
@@ -328,7 +329,7 @@ def as_good_by_chance(rows: int, agreement: float) -> tuple[int, int]:
 
 
 def repeated(records: Records) -> list[tuple[str, str]]:
-    """Pairs of runs of one recipe of Table 3 or Fig. 8, with another seed and discriminators fitted anew."""
+    """Pairs of runs of one recipe of Table 3 or Fig. 8 from discriminators fitted by the same commands."""
     runs = (runs_of(row, records) for row in dict.fromkeys((*TABLE_3, *FIGURE_8)))
     return [pair for names in runs for pair in itertools.combinations(names, 2)]
 
@@ -340,20 +341,37 @@ def apart(records: Records, pair: tuple[str, str], measure: Measure) -> float | 
 
 
 def run_to_run(records: Records, measure: Measure) -> float | None:
-    """The largest distance between two runs of one recipe (`repeated`); None where no recipe was run twice."""
+    """The largest distance between two runs of one recipe of Table 3 or Fig. 8; None where none was run twice."""
     found = [d for pair in repeated(records) if (d := apart(records, pair, measure)) is not None]
     return max(found, default=None)
 
 
-def bought(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
+def _without_record(records: Records, row: str, reference: str) -> str | None:
+    """Why a row cannot be compared, as a sentence; None if both records are there."""
+    if row not in records:
+        return f"{label(row)}: {NOT_YET}"
+    return (
+        None
+        if reference in records
+        else f"{label(row)}: nothing to compare with, {label(reference)} {NOT_YET}"
+    )
+
+
+def bought(
+    records: Records, row: str, measures: Sequence[Measure] = MEASURES, reference: str | None = None
+) -> str:
     """One sentence: what leaving the part out changed by more than another start or another seed does.
 
     A change counts if its interval lies on one side of 0 and it is larger than the distance of the two full methods
     and than `run_to_run`.
+
+    Args:
+        reference: the full method to compare with; default: `reference_of` the row.
     """
-    costs = {m: cost(records, row, m) for m in measures}
-    if all(found is None for found in costs.values()):
-        return f"{label(row)}: {NOT_YET}"
+    against = reference or reference_of(row)
+    if (reason := _without_record(records, row, against)) is not None:
+        return reason
+    costs = {m: cost(records, row, m, against) for m in measures}
     words = []
     for m, found in costs.items():
         least = max(apart(records, FULLS, m) or 0.0, run_to_run(records, m) or 0.0)
@@ -363,12 +381,18 @@ def bought(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -
 
 
 def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
-    """One sentence: which changes a row shows in each of its runs, each beside the full method of the same seed.
+    """One sentence: which changes a row shows in each of its runs from fitted discriminators.
 
-    A change counts if it is decided in every run, always in one direction.
+    Each run stands beside the full method of the same seed. A change counts if it was measured and is decided in every
+    run, always in one direction.
     """
-    runs = [name for name in runs_of(row, records) if reference_of(name) in records]
-    if len(runs) < 2:
+    runs = runs_of(row, records)
+    if not runs:
+        return f"{label(row)}: {NOT_YET}"
+    for name in runs:
+        if (reason := _without_record(records, name, reference_of(name))) is not None:
+            return reason
+    if len(runs) == 1:
         return f"{label(row)}: trained once"
     words = []
     for m in measures:

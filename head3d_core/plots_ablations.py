@@ -26,7 +26,7 @@ COMPARED_SIDE = 64
 
 
 def short(row: str, width: int = 19) -> str:
-    """A row's name in lines of at most `width` letters; what stands in brackets is not broken."""
+    """A row's name in lines of about `width` letters; what stands in brackets is not broken."""
     whole = re.sub(r"\(.*?\)", lambda brackets: brackets[0].replace(" ", "\u00a0"), label(row))
     return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
 
@@ -205,8 +205,8 @@ def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Reco
     """How much worse each row is than its reference, beside how far runs lie apart in which no part was left out.
 
     To the right is worse. Light band: the distance of the two full methods, whose discriminators differed at the start;
-    dark band: the largest distance between two runs of one recipe (`ablations.run_to_run`). The first lines are the
-    full method from fitted discriminators against the other one, and against its repetition with another seed.
+    dark band: the largest distance between two runs of one recipe of Table 3 or Fig. 8 (`ablations.run_to_run`). The
+    first lines are the full method from fitted discriminators against the other one, and its further runs against it.
     """
     import matplotlib.pyplot as plt
 
@@ -235,7 +235,8 @@ def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Reco
         axis.axvline(0, color="0.4", linewidth=1)
         _lines(axis, {row: e for row, e in found.items() if e is not None}, names)
         axis.set(title=measure.name, xlabel="worse than the full method →")
-    labels = ["no part left out,\nother discriminators", *("no part left out,\nanother seed" for _ in again)]
+    seeds = [name.removeprefix(f"{FULL}-").removesuffix("-fitted").replace("seed", "seed ") for name in again]
+    labels = ["no part left out,\nother discriminators", *(f"no part left out,\n{seed}" for seed in seeds)]
     axes[0, 0].set_yticks(range(len(names)), [*labels, *(short(row, 26) for row in rows)])
     return figure
 

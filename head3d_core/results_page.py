@@ -88,8 +88,8 @@ FITTED_NOTE = (
     "them (96,000 images of faces, 48,000 of heads, generator held still): compare these with each other. head3d and "
     "single-d start from the discriminators that the teacher and the head generator had trained with, which are "
     "stronger and no longer exist: compare those two. Names with `seed1` are second runs with another seed of the "
-    "distillation, names with `first` earlier runs with the same one; each started from discriminators fitted anew by "
-    "the same commands. `LOG.md` has the figures."
+    "distillation, names with `first` earlier runs with the same one. The discriminators were fitted four times by the "
+    "same commands; `LOG.md` says which rows share a fitting (those with `seed1` do), and has the figures."
 )
 STARTING_POINTS = (
     "Rows start from the bundled generators, which come without discriminators; these are fitted first: `python -m "
@@ -123,9 +123,9 @@ def tables_page(records: Records | None = None) -> str:
     trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
     if trials:
         parts.append(
-            f"**Trial rows**, measured on fewer than {ENOUGH:,} samples: {', '.join(trials)}. Their weights were not "
-            "kept. Column N says how many samples a row has, `images` how many real images its training saw. What they "
-            "lack and why is under `missing` in each JSON file."
+            f"**Trial rows**, measured on fewer than {ENOUGH:,} samples: {', '.join(trials)}. Column N says how many "
+            "samples a row has, `images` how many real images its training saw. What they lack and why is under "
+            "`missing` in each JSON file."
         )
     if set(FITTED) & set(records):
         parts.append(FITTED_NOTE)

@@ -131,8 +131,21 @@ def test_what_holds_in_every_run() -> None:
     assert "nothing" in ablations.in_every_run(records | turned, "all-planes")
     unsure = both | {"all-planes-seed1-fitted": row(5.3, 0.65, spread=0.5)}
     assert "nothing" in ablations.in_every_run(records | unsure, "all-planes")
-    assert ablations.in_every_run(records, "all-planes").endswith("trained once")
-    assert ablations.in_every_run({FULL_FITTED: row(2.0)} | both, "all-planes").endswith("trained once")
+    assert ablations.in_every_run(records, "all-planes").endswith(tables.NOT_YET)
+    once = records | {"all-planes": both["all-planes"]}
+    assert ablations.in_every_run(once, "all-planes") == "all planes distilled: trained once"
+    alone = ablations.in_every_run({FULL_FITTED: row(2.0)} | both, "all-planes")
+    assert "nothing to compare with, Head3D (fitted D, seed 1)" in alone
+    blind = both | {"all-planes-seed1-fitted": row(5.3, 0.65) | {"distance": {}}}
+    assert "nothing that holds" in ablations.in_every_run(records | blind, "all-planes"), "measured once"
+
+
+def test_the_seed_of_the_full_method_can_be_chosen() -> None:
+    records = {FULL: row(2.0), FULL_FITTED: row(2.1), SECOND: row(2.2), "no-kd": row(2.6)}
+    assert ablations.bought(records, "no-kd", [FRONT]).endswith("worse by 0.50")
+    assert ablations.bought(records, "no-kd", [FRONT], SECOND).endswith("worse by 0.40")
+    del records[SECOND]
+    assert "nothing to compare with" in ablations.bought(records, "no-kd", [FRONT], SECOND)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_numbers_with_a_row_missing() -> None:
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == [
         "no part left out,\nother discriminators",
-        "no part left out,\nanother seed",
+        "no part left out,\nseed 1",
         "without L_kd",
     ]
     bands = [p.get_x() for p in figure.axes[0].patches]

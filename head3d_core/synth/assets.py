@@ -194,8 +194,14 @@ def asset(path: Path = ASSET_PATH) -> Asset:
             f"The head asset should be at {path}, but is not there: build it with python -m "
             "head3d_core.synth.build_assets (see its docstring)."
         )
-    with np.load(path) as file:
-        data = {name: file[name] for name in file.files}
+    try:
+        with np.load(path) as file:
+            data = {name: file[name] for name in file.files}
+    except RuntimeError as error:  # zipfile's, where Python was built without the lzma module
+        raise Head3DError(
+            f"{path.name} cannot be unpacked ({error}): install Python with lzma (on Debian and Ubuntu liblzma-dev "
+            "before building it)"
+        ) from None
     base = data["base"].astype(np.float64)
     quads, part = data["quads"].astype(np.int64), data["part"]
     ends, index = data["target_ends"], data["target_index"].astype(np.int64)

@@ -215,7 +215,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes a file that `np.load` reads like any npz, whole or not at all.
 
     LZMA instead of np.savez_compressed's deflate: half the size, as offsets and distances vary slowly. Entries carry no
-    date, so the same arrays give the same bytes.
+    date, so the same arrays give the same bytes on one system.
     """
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
