@@ -12,7 +12,7 @@ import argparse
 import datetime
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,17 @@ def condense(
         "series": series,
         "metrics": dict(zip(("images", "series"), thin(measured, points), strict=True)) if measured else None,
     }
+
+
+def devices(provenance: Mapping[str, Any]) -> str:
+    """What a run was made on, with how many at a time where that was ever more than one.
+
+    >>> devices({"device": "GPU", "processes": [1, 2]}), devices({"device": "GPU", "processes": [1]})
+    ('1 and 2 × GPU', 'GPU')
+    """
+    counts = provenance.get("processes") or [1]
+    several = "" if max(counts) == 1 else f"{' and '.join(map(str, sorted(counts)))} × "
+    return f"{several}{provenance['device']}"
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------

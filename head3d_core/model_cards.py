@@ -136,6 +136,14 @@ def _distance(evaluation: dict[str, Any], where: str) -> Any:
     return (names[0], found[names[0]]) if names else ("kernel distance x100", None)
 
 
+def _searched(evaluation: dict[str, Any]) -> str:
+    """What the share of repeated people is called, with how many training pictures were looked at."""
+    count = find(evaluation, "people", "nearest_training", "training")
+    return "samples that repeat " + (
+        "a training person" if count is None else f"someone on one of {count:,} training pictures"
+    )
+
+
 def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(measure, this model, real pictures) of everything that a card reports."""
 
@@ -153,7 +161,7 @@ def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[
     rows += [
         (label, closed, "no volume"),
         both("near-duplicates among samples", "people", "near_duplicates", percent=True),
-        both("samples that repeat a training person", "people", "nearest_training", "repeats"),
+        both(_searched(evaluation), "people", "nearest_training", "repeats"),
     ]
     if is_teacher(evaluation):
         return rows

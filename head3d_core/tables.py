@@ -117,7 +117,8 @@ def _frechet(record: Record) -> str:
     if name is None:
         return "–"
     floor = found[f"{name}, same source"]
-    return f"{found[name]['value']:.1f} (floor {floor['value']:.1f}, N = {found[name]['count']})"
+    values = (f"{one['value']:.1f} at N = {one['count']:,}" for one in (found[name], floor))
+    return "{} (floor {})".format(*values)
 
 
 def _training(record: Record) -> str:

@@ -158,6 +158,8 @@ def memory_estimates() -> str:
 
 def runs() -> str:
     """Every recorded training run."""
+    from head3d_core.curves import devices
+
     rows = []
     for path in sorted(RESULTS.glob("curves_*.json")):
         about = json.loads(path.read_text(encoding="utf8"))["provenance"]
@@ -170,7 +172,7 @@ def runs() -> str:
                 f"{about['images']:,}",
                 f"{about['seconds'] / 60:.0f} min",
                 f"{about['images'] / max(about['seconds'], 1):.0f}",
-                str(about["device"]),
+                devices(about),
                 f"`{path.name}`",
             ]
         )
