@@ -350,11 +350,9 @@ def _without_record(records: Records, row: str, reference: str) -> str | None:
     """Why a row cannot be compared, as a sentence; None if both records are there."""
     if row not in records:
         return f"{label(row)}: {NOT_YET}"
-    return (
-        None
-        if reference in records
-        else f"{label(row)}: nothing to compare with, {label(reference)} {NOT_YET}"
-    )
+    if reference not in records:
+        return f"{label(row)}: nothing to compare with, {label(reference)} {NOT_YET}"
+    return None
 
 
 def bought(

@@ -152,10 +152,10 @@ def condense(
     }
 
 
-def devices(provenance: Mapping[str, Any]) -> str:
+def trained_on(provenance: Mapping[str, Any]) -> str:
     """What a run was made on, with how many at a time where that was ever more than one.
 
-    >>> devices({"device": "GPU", "processes": [1, 2]}), devices({"device": "GPU", "processes": [1]})
+    >>> trained_on({"device": "GPU", "processes": [1, 2]}), trained_on({"device": "GPU", "processes": [1]})
     ('1 and 2 × GPU', 'GPU')
     """
     counts = provenance.get("processes") or [1]

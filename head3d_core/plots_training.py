@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from head3d_core.curves import devices
+from head3d_core.curves import trained_on
 from head3d_core.files import DATA
 from head3d_core.plots import PALETTE, to_pixels
 from head3d_core.plots_course import _arrow, _box, _canvas
@@ -56,7 +56,7 @@ def record_line(found: Mapping[str, Any]) -> str:
     part = "" if p["images"] >= planned else f" of {planned:,} planned"
     return (
         f"{what}: preset {p['preset']}, seed {p['seed']}, {p['images']:,}{part} images "
-        f"in {p['seconds'] / 60:.0f} minutes, {devices(p)}, {p['date']}, commit {p['commit']}"
+        f"in {p['seconds'] / 60:.0f} minutes, {trained_on(p)}, {p['date']}, commit {p['commit']}"
     )
 
 

@@ -117,8 +117,8 @@ def _frechet(record: Record) -> str:
     if name is None:
         return "–"
     floor = found[f"{name}, same source"]
-    values = (f"{one['value']:.1f} at N = {one['count']:,}" for one in (found[name], floor))
-    return "{} (floor {})".format(*values)
+    value, least = (f"{one['value']:.1f} at N = {one['count']:,}" for one in (found[name], floor))
+    return f"{value} (floor {least})"
 
 
 def _training(record: Record) -> str:

@@ -158,7 +158,7 @@ def memory_estimates() -> str:
 
 def runs() -> str:
     """Every recorded training run."""
-    from head3d_core.curves import devices
+    from head3d_core.curves import trained_on
 
     rows = []
     for path in sorted(RESULTS.glob("curves_*.json")):
@@ -172,7 +172,7 @@ def runs() -> str:
                 f"{about['images']:,}",
                 f"{about['seconds'] / 60:.0f} min",
                 f"{about['images'] / max(about['seconds'], 1):.0f}",
-                devices(about),
+                trained_on(about),
                 f"`{path.name}`",
             ]
         )

@@ -53,6 +53,15 @@ def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sou
         assert word in text
 
 
+def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sources) -> None:
+    assert row_of(model_cards.card("head3d", sources), "samples that repeat a training person")
+    share = {"found": 0, "count": 100, "rate": 0.0, "low": 0.0, "high": 0.04}
+    found = {"people": {"nearest_training": {"training": 5000, "repeats": share}}}
+    record(sources, "evaluation/head3d", found)
+    row = row_of(model_cards.card("head3d", sources), "samples that repeat someone on one of 5,000 training")
+    assert row[1].startswith("0.0%")
+
+
 def test_records_are_read(sources: model_cards.Sources) -> None:
     rate = {"found": 97, "count": 100, "rate": 0.97, "low": 0.92, "high": 0.99}
     figure = {"value": 1.5, "low": 1.25, "high": 1.75, "count": 1000}

@@ -50,6 +50,8 @@ def test_a_record_is_read_and_a_missing_one_is_none(recorded: dict[str, Any]) ->
     line = figures.record_line(recorded)
     for part in ("distill, row no-kd", "4,000 of 8,000 planned", "2 minutes", "cpu", "abc"):
         assert part in line
+    recorded["provenance"]["processes"] = [2, 1]
+    assert "2 minutes, 1 and 2 × cpu," in figures.record_line(recorded)
 
 
 @pytest.mark.parametrize(("stage", "row"), [("teacher", None), ("head", None), ("distill", "single-d")])

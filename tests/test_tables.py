@@ -103,6 +103,14 @@ def test_a_recorded_row_shows_its_numbers() -> None:
     assert len(widths) == 1, "every line has as many cells"
 
 
+def test_the_floor_is_shown_with_its_own_n() -> None:
+    """It stands on halves of the real set, so on fewer pictures than the distance beside it."""
+    one = record(1.0)
+    one["distance"]["front"]["FD-EffLite0"]["count"] = 5000
+    one["distance"]["front"]["FD-EffLite0, same source"]["count"] = 2500
+    assert "60.0 at N = 5,000 (floor 20.0 at N = 2,500)" in tables.table_2({"head3d": one})
+
+
 def test_every_row_says_how_many_samples_it_has() -> None:
     few = record(1.0)
     few["detector"]["front"] = rate(60, 64)
