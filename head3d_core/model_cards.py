@@ -18,6 +18,7 @@ from typing import Any
 
 from head3d_core import checkpoint, files
 from head3d_core.config import GeneratorConfig
+from head3d_core.curves import trained_on
 from head3d_core.errors import Head3DError
 
 UNKNOWN = "not measured yet"
@@ -245,20 +246,13 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
         ("batch", str(recipe.get("batch", "not recorded"))),
         ("preset, seed", f"{notes.get('preset', known('preset'))}, {notes.get('seed', known('seed'))}"),
         ("time", f"{seconds / 60:.1f} minutes, data included" if seconds else "not recorded"),
-        ("device", known("device") + _together(about.get("processes"))),
+        ("device", trained_on(about) if "device" in about else "not recorded"),
         ("date, commit", f"{known('date')}, {known('commit')}"),
         (
             "perceptual term",
             "none" if "perceptual" in about and not about["perceptual"] else known("perceptual"),
         ),
     ]
-
-
-def _together(processes: list[int] | None) -> str:
-    """How many GPUs worked at once: one process each."""
-    if not processes or processes == [1]:
-        return ""
-    return f"; {' and '.join(map(str, processes))} at once" + (", in turn" if len(processes) > 1 else "")
 
 
 def stage_of(notes: dict[str, Any]) -> str | None:
