@@ -71,11 +71,6 @@ def _ends(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack([low.clamp(0, size - 1), (low + 1).clamp(0, size - 1)], -1), shares
 
 
-def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) in place, four times as fast as the library's; beyond 80, which no decoder gives, 80."""
-    return x.clamp_(max=80).exp_().add_(1).log_()
-
-
 @torch.no_grad()
 def quick_rays(
     planes: Tensor,
@@ -102,7 +97,7 @@ def quick_rays(
         """sigma [N, R, S, 1] and the hidden layer [N R S, H], from which colours may still be computed."""
         points = ray_origins[..., None, :] + at[..., None] * ray_directions[..., None, :]
         read = sample_rows(planes, points.flatten(1, 2), options.axes, options.box_warp).flatten(0, 1)
-        hidden = _softplus(F.linear(read, weights.w0, weights.b0))
+        hidden = F.softplus(F.linear(read, weights.w0, weights.b0))
         return F.linear(hidden, weights.w1[:1], weights.b1[:1]).reshape(n, count, -1, 1), hidden
 
     depths = stratified_depths(near, far, options.depth_resolution, 0.5, options.disparity)
