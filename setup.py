@@ -1,6 +1,6 @@
 """Build the optional C++/CUDA extension `head3d_core/_C`; everything else about the package is in pyproject.toml.
 
-The library is plain: no Python in it, loaded by `torch.ops.load_library` in `head3d_core/ops.py` and written against
+The library is plain: no Python in it, loaded by `torch.ops.load_library` in `head3d_core/ops` and written against
 LibTorch's stable ABI, so one build serves several torch and Python versions. A failed build is not a failed install:
 the package then runs on its reference path, and `build/extension.txt` (which `doctor` prints) says why.
 

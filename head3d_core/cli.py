@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from head3d_core.errors import Head3DError
-from head3d_core.files import REFUSALS
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import REFUSALS
 
 PROG = "python -m head3d_core"
 
@@ -39,10 +39,10 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs", "run"),
-    "generate": Command("seeds to pictures", "generate", "GenerateArgs", "run"),
+    "generate": Command("seeds to pictures", "geometry.sample", "GenerateArgs", "run"),
     "convert": Command(
         "EG3D weights (.pkl) to ours, running nothing that is in them",
-        "convert",
+        "checkpoints.convert",
         "ConvertArgs",
         "run",
         ("source", "target"),
@@ -53,60 +53,86 @@ COMMANDS = {
     "sheets": Command("contact sheets and samples of the head factory", "synth.sheets", "SheetsArgs", "run"),
     "detector-rates": Command(
         "how often a face detector finds our faces, and the backs of our heads",
-        "detector_rates",
+        "experiments.detector_rates",
         "DetectorRatesArgs",
         "run",
     ),
     "swap-study": Command(
         "exchange planes between heads and tabulate what each plane carries",
-        "swap_study",
+        "experiments.swap_study",
         "SwapStudyArgs",
         "run",
     ),
     "prepare-data": Command(
-        "a folder of portraits to a data set with cameras", "prepare", "PrepareDataArgs", "run", ("source",)
+        "a folder of portraits to a data set with cameras",
+        "datasets.prepare",
+        "PrepareDataArgs",
+        "run",
+        ("source",),
     ),
-    "mesh": Command("the surface of a seed as GLB, OBJ or PLY", "export", "MeshArgs", "run_mesh"),
+    "mesh": Command("the surface of a seed as GLB, OBJ or PLY", "geometry.export", "MeshArgs", "run_mesh"),
     "turntable": Command(
         "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
-        "export",
+        "geometry.export",
         "TurntableArgs",
         "run_turntable",
     ),
     "turns": Command(
-        "seeds from all around by several generators, as one JPEG", "export", "TurnsArgs", "run_turns"
+        "seeds from all around by several generators, as one JPEG",
+        "geometry.export",
+        "TurnsArgs",
+        "run_turns",
     ),
-    "geometry": Command("closed heads, and surfaces against known ones", "geometry", "GeometryArgs", "run"),
-    "fit": Command("planes fitted to pictures of one head of the factory", "fits", "FitArgs", "run"),
-    "walk": Command("straight paths in w, and what truncation costs", "walks", "WalkArgs", "run"),
-    "invert": Command("held-out heads found again from one picture each", "one_view", "InvertArgs", "run"),
+    "geometry": Command(
+        "closed heads, and surfaces against known ones", "experiments.known_heads", "GeometryArgs", "run"
+    ),
+    "fit": Command(
+        "planes fitted to pictures of one head of the factory", "experiments.fit_planes", "FitArgs", "run"
+    ),
+    "walk": Command(
+        "straight paths in w, and what truncation costs", "experiments.latent_paths", "WalkArgs", "run"
+    ),
+    "invert": Command(
+        "held-out heads found again from one picture each", "experiments.one_view", "InvertArgs", "run"
+    ),
     "parametric": Command(
         "an explicit and an implicit parametric head model on the 50 heads, measured and drawn",
-        "parametric",
+        "experiments.parametric",
         "ParametricArgs",
         "run",
     ),
     "cross-check": Command(
         "the identity encoder against dlib's, on near-frontal pictures",
-        "cross_check",
+        "experiments.cross_check",
         "CrossCheckArgs",
         "run",
     ),
     "identity-uses": Command(
-        "what else the identity encoder is good for", "identity_uses", "IdentityUsesArgs", "run"
+        "what else the identity encoder is good for", "experiments.identity_uses", "IdentityUsesArgs", "run"
     ),
     "train": Command(
-        "train one stage: teacher, whiten, head or distill", "train", "TrainArgs", "train", ("stage",)
+        "train one stage: teacher, whiten, head or distill",
+        "training.train",
+        "TrainArgs",
+        "train",
+        ("stage",),
     ),
     "evaluate": Command(
-        "measure a generator: one row of the tables", "evaluate", "EvaluateArgs", "run", ("weights",)
+        "measure a generator: one row of the tables",
+        "evaluation.evaluate",
+        "EvaluateArgs",
+        "run",
+        ("weights",),
     ),
     "live-check": Command(
-        "compare 200 samples with the record of the same number", "live_check", "LiveCheckArgs", "run"
+        "compare 200 samples with the record of the same number",
+        "evaluation.live_check",
+        "LiveCheckArgs",
+        "run",
     ),
     "identity-train": Command(
         "train the identity encoder on the head factory's people",
-        "identity_train",
+        "experiments.identity_train",
         "TrainIdentityArgs",
         "run",
     ),

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from head3d_core.errors import Head3DError
+from head3d_core.utils.errors import Head3DError
 
 Axes = Literal["eg3d", "xyz"]
 Backend = Literal["auto", "reference", "native"]

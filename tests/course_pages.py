@@ -140,8 +140,8 @@ def paper_setting() -> str:
 
 def memory_estimates() -> str:
     """What the estimate that is printed before training says, per preset and batch."""
-    from head3d_core import stages
     from head3d_core.config import PRESETS
+    from head3d_core.training import stages
 
     batches = (4, 8, 16, 32)
     rows = [
@@ -158,7 +158,7 @@ def memory_estimates() -> str:
 
 def runs() -> str:
     """Every recorded training run."""
-    from head3d_core.curves import trained_on
+    from head3d_core.training.curves import trained_on
 
     rows = []
     for path in sorted(RESULTS.glob("curves_*.json")):
@@ -177,15 +177,13 @@ def runs() -> str:
             ]
         )
     if not rows:
-        return (
-            "No run is recorded yet: `python -m head3d_core.curves RUN --out data/results/curves_STAGE.json`."
-        )
+        return "No run is recorded yet: `python -m head3d_core.training.curves RUN --out FILE.json`."
     return table(["stage", "preset", "images", "time", "images/s, all in", "device", "record"], rows)
 
 
 def recipes() -> str:
     """γ, batch, rates and length of every stage."""
-    from head3d_core.recipes import STAGES, recipe
+    from head3d_core.training.recipes import STAGES, recipe
 
     rows = []
     for preset in ("classroom", "paper"):

@@ -228,7 +228,7 @@ def mutants() -> int:
                 "-q",
                 "-p",
                 "no:cacheprovider",
-                "tests/test_ops_cuda.py",
+                "tests/ops/test_ops_cuda.py",
                 "-k",
                 test,
             ]
@@ -256,7 +256,7 @@ def tests() -> int:
         "no:cacheprovider",
         "-n",
         "6",
-        "tests/test_ops_cuda.py",
+        "tests/ops/test_ops_cuda.py",
     ]
     code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
     print("\n".join((OUT / "tests.log").read_text(encoding="utf8").splitlines()[-3:]))
@@ -329,8 +329,8 @@ def small() -> None:
     import torch
     from ops_scene import Scene, options, scene, values_and_gradients
 
-    from head3d_core import filters, planes
-    from head3d_core.planes import DecoderWeights
+    from head3d_core.model import filters, planes
+    from head3d_core.model.planes import DecoderWeights
 
     for shape, dtype in (
         ({}, torch.float32),

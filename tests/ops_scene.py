@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from head3d_core import volume
 from head3d_core.config import RenderOptions
-from head3d_core.planes import PROJECTION, DecoderWeights
-from head3d_core.volume import RayResult
+from head3d_core.model import volume
+from head3d_core.model.planes import PROJECTION, DecoderWeights
+from head3d_core.model.volume import RayResult
 
 
 @dataclass

@@ -83,7 +83,8 @@ def write(path: Path, text: str) -> None:
 
 def record(seconds: dict[str, float]) -> None:
     """Keep run times and what they were measured on: with the extension, or without where it is missing or off."""
-    from head3d_core import ops, records
+    from head3d_core import ops
+    from head3d_core.utils import records
 
     kept = json.loads(SECONDS.read_text(encoding="utf8")) if SECONDS.is_file() else {}
     entry = kept.setdefault("extension" if ops.available() else "without", {})

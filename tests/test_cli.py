@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from head3d_core import checkpoint, cli
+from head3d_core import cli
+from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import preset
-from head3d_core.errors import Head3DError
-from head3d_core.generator import Generator
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from head3d_core import config
 from head3d_core.config import DiscriminatorConfig, GeneratorConfig, RenderOptions
-from head3d_core.errors import Head3DError
+from head3d_core.utils.errors import Head3DError
 
 
 @pytest.mark.parametrize("name", config.PRESETS)

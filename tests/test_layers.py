@@ -1,4 +1,4 @@
-"""Imports go down only: read from the source, so that imports inside functions count as well."""
+"""Imports go from later folders to earlier ones: read from the source, so imports inside functions count too."""
 
 from __future__ import annotations
 
@@ -12,37 +12,29 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
 
-LAYERS = {
-    0: "config recipes ops ops_layers seeding files snapshots errors devices",
-    1: "cameras convolution conventions facepose labels planes quick raster rays volume",
-    2: "stylegan2 decoder superresolution filters augment grids toys dataset dataset_writer synth",
-    3: "generator discriminator losses identity_net checkpoint eg3d_names eg3d_pickle eg3d_format",
-    4: "surfaces geometry latent walks inversion one_view records texture export fits engine engine_parts "
-    "stages metric_snapshots train distill analysis metrics manifold mesh prepare detect detector_rates turntables "
-    "frontal_people identity_uses head_scans mesh_drawing morphable implicit_heads parametric "
-    "parametric_pictures colours features verification completeness cross_check identity_data identity_train "
-    "generate convert references sampling worn evaluate evaluation_figures evaluation_pictures tables "
-    "expectations results_page ablations live_check swap_study swap_lab curves workbench model_cards",
-    5: "plots_geometry plots_latent widgets_geometry checks_geometry checks_latent __main__ cli doctor "
-    "widgets swap_widgets checks_swap plots_swap plots plots_course plots_data plots_fast checks "
-    "checks_metrics plots_metrics plots_ablations checks_data checks_fast checks_training plots_training",
-}
-"""Layer -> its modules. A new module belongs into one of them before anything may import it."""
+ORDER = [
+    "utils",
+    "config",
+    "ops",
+    "model",
+    "checkpoints",
+    "synth",
+    "datasets",
+    "geometry",
+    "metrics",
+    "training",
+    "evaluation",
+    "experiments",
+    "course",
+    "doctor",
+    "cli",
+    "__main__",
+]
+"""Folders and root modules. Each imports from itself and from those before it, without exception."""
 
-LEVEL = {name: level for level, names in LAYERS.items() for name in names.split()}
-SURFACE_ONLY = {"plotly", "ipywidgets", "anywidget", "IPython", "matplotlib"}
-LAZY = {
-    "plotly",
-    "ipywidgets",
-    "anywidget",
-    "IPython",
-    "matplotlib",
-    "tyro",
-    "lpips",
-    "facenet_pytorch",
-    "moderngl",
-    "trimesh",
-}
+DRAWING = {"plotly", "ipywidgets", "anywidget", "IPython", "matplotlib"}
+"""Imported in `course` only, and by `doctor`, which looks whether they are there."""
+LAZY = DRAWING | {"tyro", "lpips", "facenet_pytorch", "moderngl", "trimesh"}
 """Imported inside functions only: absent on some machines, or slow to import."""
 
 
@@ -50,8 +42,8 @@ def sources() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
-def module_of(path: Path) -> str:
-    """`cameras` for head3d_core/cameras.py, `synth` for everything in the sub-package."""
+def place_of(path: Path) -> str:
+    """`model` for head3d_core/model/planes.py, `cli` for head3d_core/cli.py."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -69,56 +61,60 @@ def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, int]]:
                 yield f"{stem}.{alias.name}", node.lineno
 
 
-def internal(name: str) -> str | None:
-    """The module of ours that a dotted name refers to, if any."""
+def file_of(name: str) -> Path | None:
+    """The file of ours that a dotted name is defined in, if it is ours and not `head3d_core/__init__.py`."""
     parts = name.split(".")
-    if parts[0] != "head3d_core" or len(parts) < 2:
+    if parts[0] != "head3d_core":
         return None
-    if parts[1] in LEVEL or (PACKAGE / f"{parts[1]}.py").exists() or (PACKAGE / parts[1]).is_dir():
-        return parts[1]
-    return None  # a name defined in head3d_core/__init__.py
+    for end in range(len(parts), 1, -1):
+        stem = PACKAGE.joinpath(*parts[1:end])
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.exists():
+                return path
+    return None
 
 
-def test_every_module_has_a_layer() -> None:
-    assert len(LEVEL) == sum(len(names.split()) for names in LAYERS.values()), "a module stands in two layers"
-    unknown = {module_of(path) for path in sources()} - set(LEVEL)
-    assert not unknown, f"give {sorted(unknown)} a layer in tests/test_layers.py"
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf8"))
+
+
+def test_every_folder_has_a_place() -> None:
+    assert {place_of(path) for path in sources()} == set(ORDER)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_down(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf8"))
-    mine = module_of(path)
-    for name, line in imports(tree, path):
-        other = internal(name)
-        if other is not None and other != mine:
-            up = f"{path.name}:{line} (layer {LEVEL.get(mine)}) imports {other} (layer {LEVEL.get(other)})"
-            assert LEVEL.get(other, 5) <= LEVEL.get(mine, 5), up
+def test_imports_go_from_later_folders_to_earlier_ones(path: Path) -> None:
+    mine = place_of(path)
+    for name, line in imports(tree_of(path), path):
+        other = file_of(name)
+        if other is not None and place_of(other) != mine:
+            assert ORDER.index(place_of(other)) < ORDER.index(mine), (
+                f"{path.relative_to(PACKAGE)}:{line} imports {name}"
+            )
         top = name.split(".")[0]
-        assert top not in SURFACE_ONLY or LEVEL.get(mine, 5) == 5, (
-            f"{path.name}:{line}: only layer 5 imports {top}"
-        )
+        assert top not in DRAWING or mine in ("course", "doctor"), f"{path}:{line}: only course imports {top}"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_in_functions(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf8"))
     top_level = ast.Module(
-        body=[n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], type_ignores=[]
+        body=[n for n in tree_of(path).body if isinstance(n, ast.Import | ast.ImportFrom)], type_ignores=[]
     )
     eager = {name.split(".")[0] for name, _ in imports(top_level, path)} & LAZY
     assert not eager, f"{path.name} imports {sorted(eager)} at its top"
 
 
-def test_no_import_cycles() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in sources():
-        names = {internal(name) for name, _ in imports(ast.parse(path.read_text(encoding="utf8")), path)}
-        graph.setdefault(module_of(path), set()).update(n for n in names if n and n != module_of(path))
-    done: set[str] = set()
+def test_no_circles_between_files() -> None:
+    graph = {
+        path: {
+            other for name, _ in imports(tree_of(path), path) if (other := file_of(name)) and other != path
+        }
+        for path in sources()
+    }
+    done: set[Path] = set()
 
-    def visit(node: str, trail: tuple[str, ...]) -> None:
-        assert node not in trail, " -> ".join([*trail, node])
+    def visit(node: Path, trail: tuple[Path, ...]) -> None:
+        assert node not in trail, " -> ".join(str(p.relative_to(PACKAGE)) for p in [*trail, node])
         if node not in done:
             for other in graph.get(node, ()):
                 visit(other, (*trail, node))
@@ -139,20 +135,24 @@ def test_importing_the_package_is_light() -> None:
 def test_public_names_resolve() -> None:
     import head3d_core as h3d
 
-    modules = set(h3d._modules())
+    folders = set(h3d._modules())
     for name in h3d._NAMES:
-        assert name not in modules, f"importing head3d_core.{name} would hide the function of that name"
+        assert name not in folders, f"importing head3d_core.{name} would hide the function of that name"
         assert callable(getattr(h3d, name)), name
-    assert h3d.cameras.__name__ == "head3d_core.cameras"
-    assert set(h3d._NAMES) <= set(dir(h3d))
+    for name, module in h3d._MODULES.items():
+        assert getattr(h3d, name).__name__ == f"head3d_core.{module}"
+    assert {*h3d._NAMES, *h3d._MODULES} <= set(dir(h3d))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = h3d.nonsense
 
 
-def test_the_rules_can_fail(tmp_path: Path) -> None:
-    """The reader of imports sees relative, nested and aliased imports."""
+def test_the_rules_can_fail() -> None:
+    """The reader of imports sees relative, nested and aliased imports, and names of functions as their file's."""
     tree = ast.parse(
-        "from . import cli\ndef f():\n    import head3d_core.train as t\n    from ..synth import renderer\n"
+        "from . import cli\ndef f():\n    import head3d_core.training.train as t\n    from ..synth import renderer\n"
     )
-    names = {name for name, _ in imports(tree, PACKAGE / "synth" / "x.py")}
-    assert names == {"head3d_core.synth.cli", "head3d_core.train", "head3d_core.synth.renderer"}
+    names = {name for name, _ in imports(tree, PACKAGE / "model" / "x.py")}
+    assert names == {"head3d_core.model.cli", "head3d_core.training.train", "head3d_core.synth.renderer"}
+    assert file_of("head3d_core.model.planes.project") == PACKAGE / "model" / "planes.py"
+    assert file_of("head3d_core.model") == PACKAGE / "model" / "__init__.py"
+    assert file_of("head3d_core.Head3DError") is None

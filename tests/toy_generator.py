@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from head3d_core import toys
 from head3d_core.config import preset
-from head3d_core.decoder import Decoder
-from head3d_core.generator import Generator
-from head3d_core.planes import DecoderWeights
+from head3d_core.experiments import toys
+from head3d_core.model.decoder import Decoder
+from head3d_core.model.generator import Generator
+from head3d_core.model.planes import DecoderWeights
 
 
 class _ToyDecoder(Decoder):

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.cameras import orbit
 from head3d_core.config import Preset, preset
-from head3d_core.discriminator import Discriminator
-from head3d_core.engine import Engine
-from head3d_core.generator import Generator
-from head3d_core.losses import RandomVGG
-from head3d_core.recipes import Recipe, recipe
-from head3d_core.stages import make_pools
+from head3d_core.model.cameras import orbit
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.generator import Generator
+from head3d_core.training.losses import RandomVGG
+from head3d_core.training.recipes import Recipe, recipe
+from head3d_core.training.stages import make_pools
+from head3d_core.training.trainer import Engine
 
 SIDE = 64
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from head3d_core.errors import Head3DError
+from head3d_core.synth.macro import TEMPLATE, blend, macro_weights
 from head3d_core.synth.masks import crown, spherical
-from head3d_core.synth.shape import TEMPLATE, blend, macro_weights
 from head3d_core.synth.subdivision import (
     Array,
     Index,
@@ -28,6 +27,7 @@ from head3d_core.synth.subdivision import (
     unit,
     vertex_normals,
 )
+from head3d_core.utils.errors import Head3DError
 
 ASSET_PATH = Path(__file__).resolve().parents[2] / "data" / "assets" / "head.npz"
 SKIN_PARTS = (0, 3, 4, 5)

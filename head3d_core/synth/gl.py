@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core.errors import Head3DError
+from head3d_core.utils.errors import Head3DError
 
 SHADERS = Path(__file__).parent / "shaders"
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)

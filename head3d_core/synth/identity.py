@@ -14,11 +14,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from head3d_core.errors import Head3DError
 from head3d_core.synth import wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws
 from head3d_core.synth.features import draw_expression, draw_features
 from head3d_core.synth.wardrobe import Clothes, Glasses, Hat
+from head3d_core.utils.errors import Head3DError
 
 Kind = Literal["faces", "heads"]
 HEADS_BLOCK = 50

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core import files
-from head3d_core.errors import Head3DError
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
 from head3d_core.synth.renderer import Frame, Renderer
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
 
 JPEG_QUALITY = 95
 PER_FOLDER = 1000

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core.errors import Head3DError
+from head3d_core.utils.errors import Head3DError
 
 Task = list[tuple[int, int]]
 """(slot, index) pairs."""

@@ -17,12 +17,12 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core.errors import Head3DError
 from head3d_core.synth import gl
 from head3d_core.synth.bake import LightBake, RibbonIndices
 from head3d_core.synth.light import Light
 from head3d_core.synth.shading import Shading
 from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry, Ints
+from head3d_core.utils.errors import Head3DError
 
 WHITE = (1.0, 1.0, 1.0)
 TAPER = 0.55

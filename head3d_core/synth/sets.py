@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core.errors import Head3DError
 from head3d_core.synth.draws import Draws
 from head3d_core.synth.identity import HEADS, HELD_OUT_FACES, HELD_OUT_HEADS
 from head3d_core.synth.light import Light, sample_light
+from head3d_core.utils.errors import Head3DError
 
 RADIUS = 2.7
 """Camera distance from the head's centre, world units (EG3D)."""
@@ -92,7 +92,7 @@ def orbit_camera(
 ) -> NDArray[np.float32]:
     """[25] label of a camera on a sphere around the origin that looks at it, upright.
 
-    The NumPy twin of `head3d_core.cameras.orbit` (a test compares them), so that rendering needs no torch.
+    The NumPy twin of `head3d_core.model.cameras.orbit` (a test compares them), so that rendering needs no torch.
 
     Args:
         yaw: radians; 0 in front, positive moves the camera to +x (the subject's left).

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from head3d_core.errors import Head3DError
 from head3d_core.synth import sets
 from head3d_core.synth.make_data import MakeDataArgs, make_data, render, write_atomically
 from head3d_core.synth.renderer import Renderer
+from head3d_core.utils.errors import Head3DError
 
 FACES = 64
 HEADS = 8

@@ -29,13 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch import Tensor
 
-from head3d_core import filters, ops, volume
-from head3d_core.cameras import orbit
+from head3d_core import ops
 from head3d_core.config import PRESETS, RenderOptions
-from head3d_core.discriminator import Discriminator
-from head3d_core.losses import r1_penalty
-from head3d_core.planes import DecoderWeights
-from head3d_core.rays import camera_rays
+from head3d_core.model import filters, volume
+from head3d_core.model.cameras import orbit
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.planes import DecoderWeights
+from head3d_core.model.rays import camera_rays
+from head3d_core.training.losses import r1_penalty
 
 OPTIONS = RenderOptions(white_back=True)
 TARGETS = {

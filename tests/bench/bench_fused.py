@@ -29,10 +29,10 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
     """Median seconds and extra peak bytes of one forward pass: 48+48 samples, planes 256² x 32, batch 1."""
     import torch
 
-    from head3d_core import cameras, rays
     from head3d_core.config import RenderOptions
-    from head3d_core.decoder import Decoder
-    from head3d_core.volume import render_rays
+    from head3d_core.model import cameras, rays
+    from head3d_core.model.decoder import Decoder
+    from head3d_core.model.volume import render_rays
 
     torch.manual_seed(0)
     weights = Decoder(32, 64, 32).weights()
@@ -68,7 +68,7 @@ def main() -> None:
     import torch
 
     from head3d_core import ops
-    from head3d_core.plots_fast import agreement
+    from head3d_core.course.figures_03 import agreement
 
     rows: list[dict[str, Any]] = []
     for backend in ("reference", "native"):

@@ -32,7 +32,7 @@ def ball_generator() -> Any:
     import torch
 
     from head3d_core.config import preset
-    from head3d_core.generator import Generator
+    from head3d_core.model.generator import Generator
 
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval()
@@ -55,7 +55,7 @@ def measure(case: str, weights: str | None, seed: int, resolution: int) -> dict[
     """One case in this process: seconds of each step and the process's peak memory."""
     import torch
 
-    from head3d_core import export, mesh, texture
+    from head3d_core.geometry import export, mesh, texture
 
     if weights:
         G, ws = export.load_head(weights, seed, 0.7, "cpu")
@@ -120,7 +120,9 @@ def main() -> int:
             f"{best['bytes'] / 1e9:.2f} GB, {best['triangles']} triangles"
         )
     if args.json:
-        from head3d_core import ops, records
+        from head3d_core import ops
+        from head3d_core.checkpoints.weights import read_notes
+        from head3d_core.utils import records
 
         words = ["python tests/bench/bench_mesh.py", *(["--weights", args.weights] if args.weights else [])]
         table = {
@@ -131,7 +133,9 @@ def main() -> int:
             "instruction_set": ops.instruction_set(),
             "load_average": round(os.getloadavg()[0], 1),
             **records.provenance(
-                " ".join([*words, f"--json {args.json}"]), "cpu", [args.weights] if args.weights else []
+                " ".join([*words, f"--json {args.json}"]),
+                "cpu",
+                {args.weights: read_notes(args.weights)} if args.weights else None,
             ),
         }
         records.write(args.json, table)

@@ -30,9 +30,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 
 import torch  # noqa: E402
 
-from head3d_core import cameras, filters, ops, planes, rays, volume  # noqa: E402
+from head3d_core import ops  # noqa: E402
 from head3d_core.config import Backend, RenderOptions  # noqa: E402
-from head3d_core.planes import DecoderWeights  # noqa: E402
+from head3d_core.model import cameras, filters, planes, rays, volume  # noqa: E402
+from head3d_core.model.planes import DecoderWeights  # noqa: E402
 
 Run = Callable[[Backend], Any]
 

@@ -26,15 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import torch.distributed as dist
 
-from head3d_core import ops, records
-from head3d_core.cameras import orbit
+from head3d_core import ops
 from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions
-from head3d_core.discriminator import Discriminator
-from head3d_core.engine import Engine
-from head3d_core.engine_parts import EngineOptions, Phase, Pool
-from head3d_core.generator import Generator
-from head3d_core.recipes import recipe
-from head3d_core.stages import memory_estimate
+from head3d_core.model.cameras import orbit
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.generator import Generator
+from head3d_core.training.parts import EngineOptions, Phase, Pool
+from head3d_core.training.recipes import recipe
+from head3d_core.training.stages import memory_estimate
+from head3d_core.training.trainer import Engine
+from head3d_core.utils import records
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from head3d_core.recipes import PAPER, STAGES
+from head3d_core.training.recipes import PAPER, STAGES
 
 COMMAND = "python tests/bench/paper_setting.py RUNS --one ONE.json --many TWO.json --commit HASH --json FILE"
 """Of which RUNS are made by the commands above."""

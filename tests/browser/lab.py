@@ -51,7 +51,7 @@ START_SECONDS = 180.0
 RUN_SECONDS = 240.0
 FIRST_IMPORTS = (
     "import ipykernel.debugger, ipykernel.kernelapp, ipywidgets, jupyterlab.labapp, matplotlib.pyplot, "
-    "matplotlib_inline.backend_inline, plotly.figure_factory, head3d_core.checks, head3d_core.plots"
+    "matplotlib_inline.backend_inline, plotly.figure_factory, head3d_core.course.exercises, head3d_core.course.figures"
 )
 """What the server, a kernel and the first notebook import."""
 

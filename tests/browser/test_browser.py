@@ -23,12 +23,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_analysis import visible
+from test_plane_swap import visible
 
-from head3d_core import checkpoint, dataset, files, plots, plots_data, swap_lab, swap_widgets, widgets
-from head3d_core.generator import Generator
-from head3d_core.identity_net import Encoder, IdentityNet, load_encoder
-from head3d_core.swap_lab import LabState
+from head3d_core.checkpoints import weights
+from head3d_core.course import figures, figures_04, swap_lab, swap_widgets, widgets
+from head3d_core.course.swap_lab import LabState
+from head3d_core.datasets import format
+from head3d_core.metrics.identity_encoder import Encoder, IdentityNet, load_encoder
+from head3d_core.model.generator import Generator
+from head3d_core.utils import files
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -119,9 +122,9 @@ def test_a_plotly_figure_is_drawn_and_turned(opened: Open, name: str, words: str
 def stored_views() -> widgets.Draw:
     """What notebook 04 turns: the first head of the sample set."""
     folder = files.DATA / "samples" / "heads"
-    pictures, cameras = dataset.load_arrays(folder)
-    who = dataset.load_identities(folder)
-    return plots_data.nearest_view(pictures[who == who[0]], cameras[who == who[0]])
+    pictures, cameras = format.load_arrays(folder)
+    who = format.load_identities(folder)
+    return figures_04.nearest_view(pictures[who == who[0]], cameras[who == who[0]])
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Viewer:
 
 VIEWERS = (
     Viewer("04_faces_and_heads.ipynb", "orbit_viewer(turn", stored_views),
-    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(plots.axes_view)", lambda: plots.axes_view),
+    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(plots.axes_view)", lambda: figures.axes_view),
 )
 
 
@@ -180,8 +183,8 @@ STAND_IN = "swap_lab_of_untrained_heads.ipynb"
 STAND_IN_CELL = """
 import torch
 import head3d_core as h3d
-from head3d_core import swap_widgets
-from head3d_core.identity_net import Encoder, IdentityNet
+from head3d_core.course import swap_widgets
+from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 generators = {name: h3d.load_generator(name + "_weights") for name in ("face", "head")}
 torch.manual_seed(1)
@@ -196,8 +199,8 @@ def stand_in(folder: Path) -> Heads:
     """Two tiny untrained generators whose heads differ, and a notebook with the lab on them."""
     generators = {}
     for name, seed in (("face", 0), ("head", 5)):
-        checkpoint.save_generator(visible(seed), folder / f"{name}_weights", half=False)
-        generators[name] = checkpoint.load_generator(folder / f"{name}_weights")
+        weights.save_generator(visible(seed), folder / f"{name}_weights", half=False)
+        generators[name] = weights.load_generator(folder / f"{name}_weights")
     torch.manual_seed(1)
     encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAND_IN_CELL.strip())])
@@ -208,7 +211,7 @@ def stand_in(folder: Path) -> Heads:
 
 def bundled(folder: Path) -> Heads:
     """What notebook 06 shows."""
-    return {name: checkpoint.load_generator(name) for name in ("face", "head")}, load_encoder()
+    return {name: weights.load_generator(name) for name in ("face", "head")}, load_encoder()
 
 
 LABS = ((STAND_IN, stand_in), ("06_plane_swap_lab.ipynb", bundled))

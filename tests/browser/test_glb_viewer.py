@@ -21,7 +21,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from head3d_core import mesh, texture, toys
+from head3d_core.experiments import toys
+from head3d_core.geometry import mesh, texture
 from tests.browser import lab
 from tests.toy_generator import toy_generator
 

@@ -16,12 +16,11 @@ import lab
 import numpy as np
 import pytest
 import torch
-from test_analysis import visible
+from test_plane_swap import visible
 
-import head3d_core
-from head3d_core import swap_lab, swap_widgets, widgets
-from head3d_core.identity_net import Encoder, IdentityNet
-from head3d_core.swap_lab import LabState
+from head3d_core.course import swap_lab, swap_widgets, widgets
+from head3d_core.course.swap_lab import LabState
+from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +54,7 @@ class Opened:
         self.encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
         self.viewer = swap_widgets.swap_viewer(self.generators, self.encoder)
         self.page, self.asked = page, 0
-        code = Path(head3d_core.__file__).with_name("swap_lab.js").read_text(encoding="utf8")
+        code = Path(swap_widgets.__file__).with_name("swap_lab.js").read_text(encoding="utf8")
         data = {
             name: getattr(self.viewer, name) for name in ("options", "state", "wanted", "shown", "portraits")
         }

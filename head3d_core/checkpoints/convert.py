@@ -1,0 +1,51 @@
+"""EG3D weights to ours: ``python -m head3d_core convert in.pkl out.safetensors``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from head3d_core.checkpoints import weights
+from head3d_core.utils.files import sha256
+
+
+@dataclass(frozen=True)
+class ConvertArgs:
+    """Read an EG3D pickle without executing anything in it, and write our format."""
+
+    source: Path
+    """The .pkl file (or weights of ours, to store them differently)."""
+    target: Path
+    """A path that ends in .safetensors for one file, anything else for a folder of shards."""
+    network: Literal["generator", "discriminator"] = "generator"
+    """Which network of the pickle: G_ema or D."""
+    axes: Literal["eg3d", "xyz"] | None = None
+    """How the third plane is sampled, for a pickle that does not say; official files are eg3d."""
+    half: bool = False
+    """Store float16: half the size."""
+
+
+def convert(args: ConvertArgs) -> Path:
+    """Converts one network; returns the path written.
+
+    The notes of the new file keep those of the source and, for a pickle, its name and sha256.
+    Raises Head3DError for files that are neither an EG3D pickle nor ours, and for a target that cannot be written.
+    """
+    half = args.half
+    if args.network == "discriminator":
+        D = weights.load_discriminator(args.source)
+        return weights.save_discriminator(D, args.target, half=half, notes=_notes(args))
+    G = weights.load_generator(args.source, axes=args.axes)
+    return weights.save_generator(G, args.target, half=half, notes=_notes(args))
+
+
+def _notes(args: ConvertArgs) -> dict[str, Any]:
+    if weights.is_pickle(args.source):
+        return {"source": args.source.name, "source_sha256": sha256(args.source)}
+    return weights.read_notes(args.source, args.network)
+
+
+def run(args: ConvertArgs) -> None:
+    """The command: `convert`, and one line on what was written."""
+    print(f"wrote {convert(args)}")

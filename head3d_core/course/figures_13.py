@@ -1,0 +1,83 @@
+"""Pictures of walks through the latent space, and curves of recorded ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from head3d_core.course.figures import PALETTE
+from head3d_core.experiments.one_view import SIDES
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.images import shrink
+
+
+@torch.no_grad()
+def rendered(
+    G: Generator, planes: Tensor, ws: Tensor, yaw: float = 0.0, size: int = 128, camera: Tensor | None = None
+) -> Tensor:
+    """One head [3, size, size] in [-1, 1] seen from yaw (degrees), or from a camera [1, 25]."""
+    view = cameras.orbit(math.radians(yaw), 0.1) if camera is None else camera
+    image = G.render(planes, ws, view.to(ws)).image.clamp(-1, 1).cpu()
+    return shrink(image, min(size, image.shape[-1]))[0]
+
+
+@torch.no_grad()
+def views(G: Generator, ws: Tensor, yaw: float = 0.0, size: int = 128) -> list[Tensor]:
+    """Every head of ws [N, num_ws, w_dim] from one yaw (degrees), [3, size, size] each."""
+    return [rendered(G, G.planes(one), one, yaw, size) for one in ws.split(1)]
+
+
+def path_curves(walk: dict[str, Any]) -> Any:
+    """Relative identity distance along straight paths, one line for each model of a `walk` record."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    axis.plot([0, 1], [0, 1], ":", color="#444444", label="in proportion to t")
+    for k, (name, row) in enumerate(walk["models"].items()):
+        curve = row["path"]["mean curve"]
+        t = np.linspace(0, 1, len(curve))
+        axis.plot(t, curve, ("-o", "--s", "-.^")[k % 3], color=PALETTE[k % 6], markersize=4, label=name)
+    axis.set(xlabel="t (place between A and B)", ylabel="identity distance from A, end = 1")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def inversion_curves(found: dict[str, Any]) -> Any:
+    """Errors over iterations of an `invert` record, a panel for each group of views, and the unknown camera's yaw.
+
+    Thick lines are means over heads, thin ones single heads; the dotted upright is where layers begin to part.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+    panels = dict(zip([*SIDES, ""], axes.flat, strict=True))
+    for axis in axes.flat[1:3]:
+        axis.sharey(axes[0, 0])
+    for k, (name, model) in enumerate(found["models"].items()):
+        style = {"color": PALETTE[k % 6], "linestyle": ("-", "--", ":")[k % 3]}
+        for side, axis in panels.items():
+            if side:
+                rows = [row["other sides"] for row in model["known camera"]]
+                x = [step["iteration"] for step in rows[0]]
+                lines = np.array([[step[side] for step in row] for row in rows])
+            else:
+                lines = np.abs([row["yaw error"] for row in model["unknown camera"]])
+                x = list(range(lines.shape[1]))
+            for line in lines:
+                axis.plot(x, line, **style, linewidth=0.8, alpha=0.5)
+            axis.plot(x, lines.mean(0), **style, linewidth=2.6, label=name)
+    for side, axis in panels.items():
+        axis.axvline(found["about"]["steps"], color="#444444", linestyle=":", linewidth=1)
+        axis.set(
+            title=f"known camera: {side}" if side else "unknown camera", xlabel="iteration", ylim=(0, None)
+        )
+        axis.set_ylabel("mean difference / range" if side else "|yaw error| (degrees)")
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend()
+    return figure

@@ -1,0 +1,242 @@
+"""Training by hand, small enough for a notebook: preset `tiny` on the sample pictures that ship, on a CPU.
+
+The very engine of the real runs, with fewer pixels, channels and pictures. Nothing here needs OpenGL or a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.config import preset
+from head3d_core.datasets import format
+from head3d_core.model.cameras import frontal, yaw_pitch
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.filters import resize
+from head3d_core.model.generator import Generator
+from head3d_core.training import augment, losses
+from head3d_core.training.recipes import LossWeights, Recipe, recipe
+from head3d_core.training.stages import make_pools
+from head3d_core.training.trainer import Engine
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import DATA
+
+SIDE = 64
+"""Pixels per side of preset `tiny`."""
+Data = tuple[Tensor, Tensor]
+KD_ONLY = LossWeights(kd=1.0)
+"""L_kd and nothing else: what Eq. 5 does by itself."""
+
+
+def sample_sets(side: int = SIDE) -> tuple[Data, Data]:
+    """The shipped faces and heads: (images uint8 [N, 3, side, side], cameras [N, 25]) of each."""
+    faces, heads = (format.load_arrays(DATA / "samples" / name, side) for name in ("faces", "heads"))
+    return faces, heads
+
+
+def small_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
+    """A stage's recipe for some dozen steps: no fades, an average that follows quickly, no perceptual term.
+
+    The perceptual term alone would cost more than everything else together on a CPU.
+    """
+    base = recipe(stage, "tiny", row)
+    values: dict[str, Any] = {
+        "images": 100_000,
+        "blur_sigma": 0.0,
+        "gpc_images": 0,
+        "neural_resolution": None,
+        "ema_images": 80.0,
+        "warmup_steps": 4,
+        "losses": dataclasses.replace(base.losses, lpips=0.0),
+        **changes,
+    }
+    return dataclasses.replace(base, **values)
+
+
+def small_engine(
+    how: Recipe, *, teacher: Engine | None = None, head: Engine | None = None, seed: int = 0
+) -> Engine:
+    """An engine at preset `tiny` on the sample pictures.
+
+    Args:
+        how: what to train, e.g. of `small_recipe`.
+        teacher, head: engines of earlier stages, which it starts from (and, with distillation terms, learns from).
+        seed: of networks and draws.
+
+    Raises Head3DError if the recipe starts from a stage that was not given.
+    """
+    scale = preset("tiny")
+    engines = {"teacher": teacher, "head": head}
+
+    def start(name: str) -> tuple[Generator, Discriminator]:
+        torch.manual_seed(seed)
+        generator, discriminator = Generator(scale.generator), Discriminator(scale.discriminator)
+        if name != "scratch":
+            earlier = engines[name]
+            if earlier is None:
+                raise Head3DError(
+                    f"stage {how.stage} starts from a {name}: pass {name}=, an engine of that stage"
+                )
+            generator.load_state_dict(earlier.average.state_dict())
+            discriminator.load_state_dict(earlier.discriminators[0].state_dict())
+        return generator, discriminator
+
+    pools, faces = make_pools(how, *sample_sets(), torch.device("cpu"))
+    return Engine(
+        scale, how, pools, start(how.start)[0], [start(d.start)[1] for d in how.domains],
+        faces=faces, teacher=start("teacher")[0] if how.losses.any else None, seed=seed,
+    )  # fmt: skip
+
+
+def run_steps(engine: Engine, steps: int, every: int = 10) -> dict[str, list[float | None]]:
+    """Trains and returns means over each `every` steps by name; "images" says where each span ends."""
+    rows: list[dict[str, float]] = []
+    for step in range(1, steps + 1):
+        engine.step()
+        if step % every == 0 or step == steps:
+            rows.append({"images": float(engine.images_seen), **engine.read_metrics()})
+    return {name: [row.get(name) for row in rows] for name in sorted({k for row in rows for k in row})}
+
+
+def average_picture_gap(engine: Engine, count: int = 32, seed: int = 0) -> float:
+    """Root mean squared difference between the mean of `count` samples and the mean real picture, 32² pixels.
+
+    Both see the cameras of the first domain's data. A crude but steady sign that a generator learns.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pool = engine.pools[0]
+    z = torch.randn(count, engine.generator.z_dim, generator=generator)
+    index = torch.randint(len(pool), (count,), generator=generator)
+    camera = pool.cameras[0, index]
+    with torch.no_grad():
+        ws = engine.average.mapping(z, camera)
+        fake = engine.average.render(engine.average.planes(ws), ws, camera).image
+    real = pool.images[:].float() / 127.5 - 1
+    means = [F.adaptive_avg_pool2d(x.clamp(-1, 1).mean(0, keepdim=True), 32) for x in (fake, real)]
+    return float((means[0] - means[1]).square().mean().sqrt())
+
+
+def memorise(
+    count: int,
+    steps: int = 60,
+    p: float = 0.0,
+    batch: int = 8,
+    every: int = 10,
+    seed: int = 0,
+    report: Callable[[int], None] | None = None,
+) -> dict[str, list[float]]:
+    """A discriminator against a *perfect* generator: its "fakes" are real faces too, so all it learns is by heart.
+
+    The sample faces (and their mirror images) are split: `count` are called real, 16 are held out (also real, never
+    shown), the rest play the fakes.
+
+    Args:
+        count: pictures called real, 1 to 32.
+        steps: of Adam on L_D (Eq. 6) without R1.
+        p: probability of each augmentation, of real and fake pictures alike.
+        batch: of real and of fake pictures each.
+        every: steps between two readings.
+        report: called with the step at each reading.
+
+    Returns:
+        "steps" and the mean logit of "shown", "held out" and "fake" pictures at those steps.
+    """
+    if not 1 <= count <= 32:
+        raise Head3DError(f"count must lie between 1 and 32, got {count}")
+    (pictures, cameras), _ = sample_sets()
+    images = pictures.float() / 127.5 - 1
+    raws = resize(images, 16)
+    shown, held, fakes = torch.arange(count), torch.arange(32, 48), torch.arange(48, len(images))
+    torch.manual_seed(seed)
+    net = Discriminator(preset("tiny").discriminator)
+    adam = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
+    draw = torch.Generator().manual_seed(seed)
+
+    def judge(index: Tensor, chance: float, key: int) -> Tensor:
+        image, raw = images[index], raws[index]
+        if chance > 0:
+            seeds = key * 10_000 + torch.arange(len(index))
+            transform = augment.draw_transforms(seeds, torch.tensor(chance))
+            image, raw = augment.apply(image, *transform), augment.apply(raw, *transform)
+        logits: Tensor = net(image, raw, cameras[index])
+        return logits
+
+    def pick(pool: Tensor) -> Tensor:
+        return pool[torch.randint(len(pool), (batch,), generator=draw)]
+
+    history: dict[str, list[float]] = {"steps": [], "shown": [], "held out": [], "fake": []}
+    for step in range(steps + 1):
+        if step % every == 0:
+            history["steps"].append(float(step))
+            with torch.no_grad():
+                for name, pool in (("shown", shown), ("held out", held), ("fake", fakes)):
+                    whole = pool.repeat(math.ceil(16 / len(pool)))[:16]
+                    history[name].append(float(judge(whole, 0.0, 0).mean()))
+            if report:
+                report(step)
+        real, fake = judge(pick(shown), p, 2 * step + 1), judge(pick(fakes), p, 2 * step + 2)
+        adam.zero_grad()
+        losses.discriminator_loss(real, fake).backward()
+        adam.step()
+    return history
+
+
+def draw(net: Generator, count: int, seed: int = 0, psi: float = 0.7) -> tuple[Tensor, Tensor]:
+    """(planes [N, 3, C, H, W], ws) of `count` samples under the frontal mapping camera.
+
+    The same seed gives the same z, whatever the generator.
+    """
+    z = torch.randn(count, net.z_dim, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        ws = net.mapping(z, frontal(count), psi)
+        return net.planes(ws), ws
+
+
+def front_back_likeness(front: Tensor, back: Tensor, side: int = 64) -> float:
+    """How much the back views look like the front views, mirrored: mean correlation of grey values in the face's box.
+
+    Near 1 where a second face is behind, about 0 for real heads. Only the middle of the picture counts (clothes and
+    outline are the same from both sides), and its own mean grey is taken off first.
+
+    Args:
+        front, back: [N, 3, H, W] in [-1, 1]; the same heads in the same order.
+        side: pixels that the pictures are shrunk to.
+
+    Raises Head3DError for pictures that do not go in pairs.
+    """
+    if len(front) < 1 or front.shape != back.shape:
+        raise Head3DError(
+            f"front and back must show the same heads, got {list(front.shape)} and {list(back.shape)}"
+        )
+    rows, columns = slice(3 * side // 10, 65 * side // 100), slice(side // 3, side - side // 3)
+
+    def box(pictures: Tensor) -> Tensor:
+        grey = F.adaptive_avg_pool2d(pictures.clamp(-1, 1).mean(1), side)[:, rows, columns]
+        return grey - grey.mean([1, 2], keepdim=True)
+
+    a, b = box(front), box(back.flip(-1))
+    energy = a.square().sum([1, 2]) * b.square().sum([1, 2])
+    return float(((a * b).sum([1, 2]) / (energy + 1e-12).sqrt()).mean())
+
+
+def ends_of_heads(images: Tensor, camera: Tensor, who: Tensor) -> tuple[Tensor, Tensor]:
+    """The most frontal and the most backward picture of everybody, [people, 3, H, W] in [-1, 1] each.
+
+    Args:
+        images: [N, 3, H, W] uint8.
+        camera: [N, 25].
+        who: [N], one number a person.
+    """
+    yaw = yaw_pitch(camera)[0].abs()
+    fronts, backs = [], []
+    for person in who.unique():
+        index = (who == person).nonzero()[:, 0]
+        fronts.append(images[index[yaw[index].argmin()]])
+        backs.append(images[index[yaw[index].argmax()]])
+    return torch.stack(fronts).float() / 127.5 - 1, torch.stack(backs).float() / 127.5 - 1

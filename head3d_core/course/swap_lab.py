@@ -1,0 +1,226 @@
+"""The plane-swap lab without its buttons: pure functions from a state to what is shown.
+
+`widgets` draws nothing that is not computed here, so what the browser shows can be compared with `show(couple, state)`.
+While the hand moves, the raw picture is shown (64²); when it lets go, the finished one and the similarities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core import ops
+from head3d_core.config import PLANE_NAMES, Backend
+from head3d_core.experiments import plane_swap
+from head3d_core.experiments.plane_swap import Heads, View
+from head3d_core.metrics.identity_encoder import Encoder
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+
+MAX_PITCH = 60.0
+"""Degrees."""
+FACE_SIDE = 40
+"""Pixels per side of the frontal pictures that similarities are read from: the bars follow the hand's release."""
+
+
+@dataclass(frozen=True)
+class LabState:
+    """Everything a reader can choose."""
+
+    generator_a: str = "face"
+    """Generator of head A; it decodes and finishes the mixture."""
+    seed_a: int = 0
+    generator_b: str = "face"
+    seed_b: int = 1
+    shares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Share of B in each plane: 0 is A's plane, 1 is B's, between them a blend."""
+    yaw: float = 0.0
+    """Degrees, in [-180, 180]."""
+    pitch: float = 0.0
+    """Degrees, in [-60, 60]."""
+
+    def __post_init__(self) -> None:
+        shares = list(self.shares)
+        if len(shares) != 3 or not all(0 <= s <= 1 for s in shares):
+            raise Head3DError(f"each of the three shares must be between 0 and 1, got {shares}")
+        if not (0 <= self.seed_a < 2**32 and 0 <= self.seed_b < 2**32):
+            raise Head3DError(f"seeds must be between 0 and 2^32 - 1, got {self.seed_a} and {self.seed_b}")
+        if not (abs(self.yaw) <= 180 and abs(self.pitch) <= MAX_PITCH):
+            raise Head3DError(
+                f"yaw must be within 180° and pitch within {MAX_PITCH:g}°, got {self.yaw:g} and {self.pitch:g}"
+            )
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> LabState:
+        """The state of a dictionary that came from a browser.
+
+        Raises:
+            Head3DError: values that are not numbers in their ranges.
+        """
+        try:
+            if isinstance(given["shares"], str):
+                raise TypeError("shares are three numbers, not a text")
+            shares = tuple(float(s) for s in given["shares"])
+            return cls(
+                str(given["generator_a"]),
+                int(given["seed_a"]),
+                str(given["generator_b"]),
+                int(given["seed_b"]),
+                shares,  # type: ignore[arg-type]
+                float(given["yaw"]),
+                float(given["pitch"]),
+            )
+        except Head3DError:  # a value out of its range, already in words
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise Head3DError(f"the lab's state cannot be read ({error}): reload the widget") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, as `from_dict` reads it."""
+        return {**vars(self), "shares": list(self.shares)}
+
+    def camera(self) -> Tensor:
+        """[1, 25]"""
+        return cameras.orbit(math.radians(self.yaw), math.radians(self.pitch))
+
+
+@dataclass(frozen=True)
+class Couple:
+    """Heads A and B, ready to be mixed."""
+
+    G: Generator
+    """A's generator."""
+    G_second: Generator
+    """B's generator."""
+    first: Heads
+    second: Heads
+    encoder: Encoder | None
+    faces: Tensor | None
+    """[2, d] embeddings of A's and B's raw frontal pictures, each by its own generator; None without an encoder."""
+    names: tuple[str, str, str]
+    """Of the planes."""
+
+
+@torch.no_grad()
+def couple(
+    generators: Mapping[str, Generator],
+    state: LabState,
+    encoder: Encoder | None = None,
+    truncation_psi: float = plane_swap.PSI,
+) -> Couple:
+    """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
+
+    Raises:
+        Head3DError: an unknown generator, or two that cannot exchange planes.
+    """
+    for name in (state.generator_a, state.generator_b):
+        if name not in generators:
+            raise Head3DError(f"no generator called {name!r} here: choose one of {', '.join(generators)}")
+    one, two = generators[state.generator_a], generators[state.generator_b]
+    plane_swap.check_exchangeable(one, two)
+    first = plane_swap.heads_of_seeds(one, [state.seed_a], truncation_psi)
+    second = plane_swap.heads_of_seeds(two, [state.seed_b], truncation_psi)
+    faces = None
+    if encoder is not None:
+        front = cameras.orbit(0.0)
+        raw = [plane_swap.look(G, h.planes, front, FACE_SIDE).rgb for G, h in ((one, first), (two, second))]
+        faces = torch.cat([encoder(rgb, front) for rgb in raw])
+    return Couple(one, two, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Heads A and B as they are, without exchange, from one camera; each by its own generator."""
+
+    first: View
+    second: View
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Raw pictures [R, R, 3] of A and of B."""
+        return _pixels(self.first.rgb), _pixels(self.second.rgb)
+
+
+def ends(pair: Couple, camera: Tensor, backend: Backend = "auto") -> Ends:
+    """A and B from a camera [1, 25]: what must be rendered anew when the camera moves."""
+    # B stands beside the mixture, nothing is measured on it: without the kernel it is drawn with a quarter of the rays.
+    kernel = ops.use_native(backend, pair.second.planes)
+    side = pair.G_second.config.neural_resolution if kernel else pair.G_second.config.neural_resolution // 2
+    return Ends(
+        plane_swap.look(pair.G, pair.first.planes, camera, backend=backend),
+        plane_swap.look(pair.G_second, pair.second.planes, camera, side, backend),
+    )
+
+
+def portraits(
+    pair: Couple, state: LabState, backend: Backend = "auto"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Finished pictures [R, R, 3] of A and B from the state's camera, each by its own generator."""
+    a, b = (
+        plane_swap.picture(G, head.planes, head.ws, state.camera(), backend)
+        for G, head in ((pair.G, pair.first), (pair.G_second, pair.second))
+    )
+    return _pixels(a), _pixels(b)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is on the screen for a state."""
+
+    picture: NDArray[np.uint8]
+    """[R, R, 3]: raw while the hand moves, finished after it has let go."""
+    heat: NDArray[np.float32]
+    """[R, R]: |difference to A| from the same camera, mean over rgb, in [0, 1]."""
+    similarity: tuple[float, float] | None
+    """Cosine of the mixture's raw frontal face to A's and to B's; None while the hand moves, or without an encoder."""
+    ends: Ends
+    """A and B from this camera: give them to the next `show` if the camera stays."""
+
+
+@torch.no_grad()
+def show(
+    pair: Couple,
+    state: LabState,
+    finished: bool = True,
+    beside: Ends | None = None,
+    backend: Backend = "auto",
+) -> Shown:
+    """What a state looks like.
+
+    Args:
+        pair: of the state's seeds and generators.
+        finished: False: the raw preview, without similarities.
+        beside: A and B from the state's camera if they are known.
+    """
+    G, camera = pair.G, state.camera()
+    mixed, ws = plane_swap.mix(pair.first, pair.second, state.shares)
+    beside = beside or ends(pair, camera, backend)
+    if not finished:
+        rgb = plane_swap.look(G, mixed, camera, backend=backend).rgb
+        return Shown(_pixels(rgb), _heat(rgb, beside.first), None, beside)
+    raw, image = plane_swap.raw_and_picture(G, mixed, ws, camera, backend)
+    similarity = None
+    if pair.encoder is not None and pair.faces is not None:
+        front = cameras.orbit(0.0)
+        frontal = plane_swap.look(G, mixed, front, FACE_SIDE, backend).rgb
+        cosine = pair.faces @ pair.encoder(frontal, front)[0]
+        similarity = (float(cosine[0]), float(cosine[1]))
+    return Shown(_pixels(image), _heat(raw.rgb, beside.first), similarity, beside)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """[1, 3, R, R] in [-1, 1] -> [R, R, 3] uint8."""
+    scaled = (image[0].float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)
+    return np.ascontiguousarray(scaled.byte().cpu().numpy())
+
+
+def _heat(rgb: Tensor, plain: View) -> NDArray[np.float32]:
+    difference: NDArray[np.float32] = ((rgb - plain.rgb).abs().mean(1)[0] / 2).clamp(0, 1).cpu().numpy()
+    return difference

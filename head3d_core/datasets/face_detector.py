@@ -1,0 +1,159 @@
+"""Faces found by a detector: facenet-pytorch's MTCNN, whose weights come with the package.
+
+It is this project's yardstick for "that is a face" (a detection is a probability above 0.9 on the 256² image) and,
+through its five landmarks, the first step of `prepare.py`. The network was trained on photographs of people, by
+others: its own rates differ between groups, so every rate here is a fact about a detector *and* a set of pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.utils.errors import Head3DError
+
+THRESHOLD = 0.9
+"""Probability above which a face counts as detected."""
+SIDE = 256
+"""Side of the images that rates are defined on, pixels."""
+LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
+"""Order of the five points, named from the subject: its right eye is on the image's left in a frontal picture."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face; pixel positions have (0, 0) at the corner of the first pixel."""
+
+    probability: float
+    box: NDArray[np.float64]
+    """[4] left, top, right, bottom."""
+    landmarks: NDArray[np.float64]
+    """[5, 2] x, y in the order of LANDMARKS."""
+
+
+@functools.lru_cache(maxsize=2)
+def _mtcnn(device: str) -> Any:
+    try:
+        from facenet_pytorch import MTCNN
+    except ImportError:
+        raise Head3DError("finding faces needs facenet-pytorch: pip install facenet-pytorch==2.5.3") from None
+    return MTCNN(device=torch.device(device))
+
+
+def load(device: str = "cpu") -> None:
+    """Loads the detector, which `find_faces` otherwise does at its first call.
+
+    Do so before opening an OpenGL context in the same process: torchvision brings in Triton, whose LLVM and that of
+    Mesa's software renderer do not get on if Mesa's comes first (the process ends in a segmentation fault).
+
+    Raises Head3DError if facenet-pytorch is not installed.
+    """
+    _mtcnn(device)
+
+
+def find_faces(
+    images: Tensor | Sequence[NDArray[np.uint8]], device: str = "cpu", batch: int = 16
+) -> list[list[Face]]:
+    """All faces of each image, largest first, by MTCNN with its defaults.
+
+    Args:
+        images: uint8 [N, 3, H, W], or a sequence of uint8 [H, W, 3] arrays of any sizes (then one at a time).
+        device: where the detector runs.
+        batch: images per call.
+
+    Returns:
+        One list per image, empty where nothing was found (MTCNN's own thresholds are 0.6, 0.7, 0.7).
+    """
+    detector = _mtcnn(device)
+    chunks: list[NDArray[np.uint8]]
+    if isinstance(images, Tensor):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise Head3DError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
+        pixels = images.movedim(1, -1).cpu().contiguous().numpy()
+        chunks = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
+    else:
+        chunks = [np.ascontiguousarray(image)[None] for image in images]
+    found: list[list[Face]] = []
+    for chunk in chunks:
+        boxes, probabilities, points = detector.detect(chunk, landmarks=True)
+        for b, p, q in zip(boxes, probabilities, points, strict=True):
+            # The arrays come back with dtype object, and as None where there is no face.
+            rows = [] if b is None else zip(b, p, q, strict=True)
+            found.append(
+                [Face(float(x[1]), np.asarray(x[0], np.float64), np.asarray(x[2], np.float64)) for x in rows]
+            )
+    return found
+
+
+def face_probability(images: Tensor, device: str = "cpu") -> Tensor:
+    """Probability of the most certain face in each image, [N] float32; 0 where there is none.
+
+    Images are uint8 [N, 3, H, W]; other sizes than 256² are resized to it first (antialiased), because the rates of
+    this project are defined there.
+    """
+    if images.ndim == 4 and tuple(images.shape[-2:]) != (SIDE, SIDE) and len(images):
+        resized = torch.nn.functional.interpolate(
+            images.float(), size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+        )
+        images = resized.round().clamp(0, 255).to(torch.uint8)
+    return torch.tensor(
+        [max((f.probability for f in faces), default=0.0) for faces in find_faces(images, device)]
+    )
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its uncertainty."""
+
+    found: int
+    count: int
+    low: float
+    """Wilson's 95 % interval."""
+    high: float
+
+    @property
+    def rate(self) -> float:
+        """found / count; NaN for no images."""
+        return self.found / self.count if self.count else math.nan
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rate:.1%} ({self.found} of {self.count}, 95 % interval {self.low:.1%} to {self.high:.1%})"
+        )
+
+
+def wilson(found: int, count: int, z: float = 1.959964) -> Rate:
+    r"""Wilson's score interval: the p for which |found/count - p| <= z sqrt(p (1 - p) / count).
+
+    Unlike the usual p ± z·sd it stays inside [0, 1] and is right where nothing, or everything, was found.
+
+    >>> str(wilson(98, 100))
+    '98.0% (98 of 100, 95 % interval 93.0% to 99.4%)'
+    """
+    if not 0 <= found <= count:
+        raise Head3DError(f"found must lie in [0, count], got {found} of {count}")
+    if count == 0:
+        return Rate(0, 0, 0.0, 1.0)
+    share, weight = found / count, z * z / count
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
+    # At both ends the bound is exact, which rounding would miss.
+    low = max(0.0, centre - half) if found else 0.0
+    high = min(1.0, centre + half) if found < count else 1.0
+    return Rate(found, count, low, high)
+
+
+def detection_rate(images: Tensor, threshold: float = THRESHOLD, device: str = "cpu") -> Rate:
+    """Share of images uint8 [N, 3, H, W] in which a face is found with probability > `threshold`.
+
+    On back views (|yaw| >= 135 degrees) this is the Janus rate: the share of heads with a second face.
+    """
+    return wilson(int((face_probability(images, device) > threshold).sum()), len(images))

@@ -1,0 +1,1 @@
+"""Rows of the tables: samples, measures, records, and what they say."""

@@ -1,0 +1,298 @@
+"""Tables from what was recorded, beside the paper's numbers: nothing in them is typed by hand.
+
+`evaluate` records a row in `data/results/evaluation/<row>.json`; `paper.json` holds what the paper prints. A row that
+was not run yet says so, and which command makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from head3d_core.training.recipes import ROWS
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+RESULTS = files.DATA / "results"
+EVALUATION = RESULTS / "evaluation"
+NOT_YET = "not recorded yet"
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
+
+NAMES = {
+    "real": "real pictures",
+    "face": "EG3D on white, the teacher (face)",
+    "head": "head generator, fine-tuned (head)",
+    "head3d": "**Head3D**",
+    "dft": "DFT",
+    "fh": "FH",
+    "no-kd": "without L_kd",
+    "no-gan-front": "without L_gan_front",
+    "no-rgb-lpips": "without L_rgb and L_lpips",
+    "single-d": "one discriminator",
+    "all-planes": "all planes distilled",
+    "plane-swap": "teacher's F_xy put in, untrained",
+}
+"""What a row is called in a table."""
+TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
+TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
+FIGURE_8 = ("plane-swap", "all-planes", "single-d", "head3d")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise Head3DError(f"{path} is not a record ({error}): run evaluate again") from error
+
+
+def load_records(folder: Path = EVALUATION) -> dict[str, Record]:
+    """Recorded rows by name; empty where nothing was recorded."""
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
+
+
+def load_paper(path: Path = RESULTS / "paper.json") -> dict[str, Any]:
+    """The paper's numbers: "table 1", "table 2", "table 3", "cost"."""
+    return dict(_read(path))
+
+
+def command_of(row: str) -> str:
+    """What records a row that is not there yet."""
+    if row in ("real", "face", "head", "head3d", "plane-swap"):
+        return f"python -m head3d_core evaluate {row}"
+    if row not in ROWS:
+        raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
+    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head runs/head --out runs/{row}"
+    return f"python -m head3d_core train {ROWS[row].stage} --row {row} {run}, then evaluate runs/{row}"
+
+
+def number(value: float | None, digits: int = 2, interval: Sequence[float | None] = ()) -> str:
+    """A number for a table, with its interval in brackets.
+
+    >>> number(0.6149, 2, (0.55, 0.699))
+    '0.61 [0.55, 0.70]'
+    """
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    ends = [f"{x:.{digits}f}" for x in interval if x is not None]
+    return f"{text} [{ends[0]}, {ends[1]}]" if len(ends) == 2 else text
+
+
+def estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """A recorded estimate (value, low, high)."""
+    return "–" if not found else number(found["value"], digits, (found["low"], found["high"]))
+
+
+def share(found: Mapping[str, Any] | None) -> str:
+    """A recorded rate, in per cent with its interval.
+
+    >>> share({"rate": 0.98, "low": 0.93, "high": 0.994, "count": 100})
+    '98.0 % [93.0, 99.4]'
+    """
+    if not found or not found["count"]:
+        return "–"
+    return f"{100 * found['rate']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def kernel_name(record: Record) -> str:
+    """ "KD-EffLite0 x100", or "KID x100": whatever the record was measured with."""
+    sides = record["distance"].values()
+    return next(k for found in sides for k in found if k.endswith(" x100"))
+
+
+def kernel(record: Record, side: str = "front") -> Mapping[str, Any] | None:
+    """The kernel distance of a side ("front", "back"), or None where it was not measured."""
+    found = record.get("distance", {}).get(side)
+    return None if found is None else found[kernel_name(record)]
+
+
+def _frechet(record: Record) -> str:
+    found = record.get("distance", {}).get("front", {})
+    name = next((k for k in found if k[:2] in ("FD", "FI") and "same" not in k), None)
+    if name is None:
+        return "–"
+    floor = found[f"{name}, same source"]
+    value, least = (f"{one['value']:.1f} at N = {one['count']:,}" for one in (found[name], floor))
+    return f"{value} (floor {least})"
+
+
+def _training(record: Record) -> str:
+    weights = record.get("weights", {})
+    images, minutes = weights.get("images"), weights.get("minutes")
+    shown = "–" if images is None else f"{images:,}"
+    return shown if minutes is None else f"{shown} / {minutes:.0f} min"
+
+
+Column = tuple[str, Callable[[Record], str]]
+DISTANCES: tuple[Column, ...] = (
+    ("KD front × 100", lambda r: estimate(kernel(r), 3)),
+    ("KD back × 100", lambda r: estimate(kernel(r, "back"), 3)),
+)
+DETECTOR: tuple[Column, ...] = (
+    ("face in front", lambda r: share(r["detector"]["front"])),
+    ("face behind (Janus)", lambda r: share(r["detector"]["back"])),
+)
+IDENTITY: tuple[Column, ...] = (
+    ("same z, cosine", lambda r: estimate(r.get("identity", {}).get("cosine"))),
+    ("AUC", lambda r: estimate(r.get("identity", {}).get("auc"), 3)),
+)
+CLOSED: Column = ("closed", lambda r: "–" if "closed" not in r else f"{100 * r['closed']['value']:.1f} %")
+
+
+def sample_counts(record: Record) -> tuple[int, int]:
+    """How many samples (or real pictures or heads, if fewer) the distances, and the detector's rates, stand on."""
+    sides = [found for name, found in record["distance"].items() if name in ("front", "back")]
+    front = record["detector"]["front"]
+    return max(found[kernel_name(record)]["count"] for found in sides), front["count"] if front else 0
+
+
+def _samples(record: Record) -> str:
+    return " / ".join(f"{n:,}" for n in sample_counts(record))
+
+
+SAMPLES: Column = ("N: KD / detector", _samples)
+
+
+def repetitions(row: str, records: Records) -> list[str]:
+    """Names of the recorded repetitions of a row."""
+    return sorted(name for name in records if name.startswith(f"{row}-seed"))
+
+
+def table(rows: Sequence[str], records: Records, columns: Sequence[Column], paper: Mapping[str, Any]) -> str:
+    """Markdown table of rows; `paper` adds its numbers of these rows, in columns of their own.
+
+    A row without a record keeps the paper's numbers and says "not recorded yet". Repetitions with another seed,
+    recorded as `<row>-seed1` and so on, stand below their row.
+    """
+    printed = list(dict.fromkeys(k for row in paper.values() for k in row if k != "name"))
+    heads = [
+        "row",
+        *(f"paper: {k.replace('x100', '× 100')}" for k in printed),
+        *(name for name, _ in columns),
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in itertools.chain.from_iterable((r, *repetitions(r, records)) for r in rows):
+        theirs = [number(paper.get(row, {}).get(k)) for k in printed]
+        ours = [show(records[row]) for _, show in columns] if row in records else [NOT_YET]
+        ours += [""] * (len(columns) - len(ours))
+        lines.append(f"| {' | '.join([NAMES.get(row, row), *theirs, *ours])} |")
+    return "\n".join(lines)
+
+
+def table_2(records: Records | None = None) -> str:
+    """Table 2: the teacher, the baselines and Head3D, with what the paper does not print."""
+    records = load_records() if records is None else records
+    columns = (*DISTANCES, ("FD front", _frechet), *DETECTOR, CLOSED, ("images / GPU", _training), SAMPLES)
+    return table(TABLE_2, records, columns, load_paper()["table 2"])
+
+
+def table_3(records: Records | None = None) -> str:
+    """Table 3: what each loss buys."""
+    records = load_records() if records is None else records
+    columns = (*DISTANCES, *IDENTITY, DETECTOR[1], ("images / GPU", _training), SAMPLES)
+    return table(TABLE_3, records, columns, load_paper()["table 3"])
+
+
+def figure_8(records: Records | None = None) -> str:
+    """Fig. 8 in numbers: planes and discriminators."""
+    records = load_records() if records is None else records
+    return table(
+        FIGURE_8,
+        records,
+        (*DISTANCES, *DETECTOR, *IDENTITY, CLOSED, ("images / GPU", _training), SAMPLES),
+        {},
+    )
+
+
+def figure_5(records: Records | None = None) -> str:
+    """E7 in numbers: hats and glasses of the teacher that the same z keeps."""
+    records = load_records() if records is None else records
+    found = records.get("head3d", {}).get("worn")
+    left_out = records.get("head3d", {}).get("missing", {}).get("hats and glasses")
+    if left_out:
+        return f"Hats and glasses: left out of this record, {left_out}."
+    if not found:
+        return f"Hats and glasses: {NOT_YET} (`{command_of('head3d')}`)."
+    lines = [
+        "| | probe finds | probe is wrong | teacher wears | teacher, again | **Head3D keeps** | by chance |",
+        "|---" * 7 + "|",
+    ]
+    for kind in ("hat", "glasses"):
+        one = found[kind]
+        if "probe" not in one:
+            lines.append(f"| {kind} | {one['missing']} | | | | | |")
+            continue
+        cells = [one["probe"]["recall"], one["probe"]["false"]]
+        cells += [one[k] for k in ("teacher", "again", "student", "chance")]
+        lines.append(f"| {kind} | {' | '.join(map(share, cells))} |")
+    return "\n".join(lines)
+
+
+def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
+    """Fig. 7 in numbers: what data each way to a whole head was given."""
+    if not path.is_file():
+        return f"Parametric models: {NOT_YET} (`python -m head3d_core parametric`)."
+    columns = {
+        "heads": "heads",
+        "views_per_head": "views of each",
+        "depth": "with depth",
+        "registered_meshes": "registered meshes",
+        "faces": "faces besides",
+    }
+    lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+    for name, model in _read(path)["models"].items():
+        given = model["data"]
+        cells = (_said(given.get(key, "none")) for key in columns)
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _said(value: Any) -> str:
+    """A recorded fact in words.
+
+    >>> _said(True), _said(0), _said(4800)
+    ('yes', 'none', '4,800')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) and value else str(value or "none")
+
+
+RECORDS = ("evaluation/*", "parametric*", "identity_roc.json", "cross_check.json", "detector_rates.json")
+"""What the evaluation's notebook shows, below `data/results`."""
+
+
+def digest(results: Path = RESULTS) -> str:
+    """Eight letters that change with any record or picture of `RECORDS`: printed, they date a notebook's figures."""
+    whole = hashlib.sha256()
+    for path in sorted({p for pattern in RECORDS for p in results.glob(pattern)}):
+        whole.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return whole.hexdigest()[:8]
+
+
+def disagreements(
+    rows: Sequence[str], records: Records, paper: Mapping[str, Any], key: str = "KID x100"
+) -> list[str]:
+    """Pairs of rows that our frontal kernel distance orders otherwise than the paper's `key`, one sentence each.
+
+    Pairs whose intervals overlap are called undecided.
+    """
+    there = [row for row in rows if row in records and key in paper.get(row, {})]
+    found = []
+    for a, b in itertools.combinations(there, 2):
+        one, other = kernel(records[a]), kernel(records[b])
+        if one is None or other is None:
+            continue
+        theirs = paper[a][key] < paper[b][key]
+        overlap = one["low"] <= other["high"] and other["low"] <= one["high"]
+        if overlap:
+            found.append(f"{a} and {b}: undecided here, the intervals overlap")
+        elif (one["value"] < other["value"]) != theirs:
+            better, worse = (a, b) if one["value"] < other["value"] else (b, a)
+            found.append(f"{a} and {b}: {better} is better than {worse} here, the paper has it the other way")
+    return found

@@ -1,0 +1,233 @@
+"""How often the detector finds a face in renders of the head factory: the table of the data card.
+
+    python -m head3d_core detector-rates
+
+Frontal faces should be found (a face must look like one), back views not (a head has one face), and the rate should
+not depend on who is shown. Terms: frontal is |yaw| <= 20 and |pitch| <= 15 degrees, a back view |yaw| >= 135 degrees,
+a detection a probability above 0.9 at 256².
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from head3d_core.datasets import face_detector
+from head3d_core.model import cameras
+from head3d_core.synth import make_data, sets
+from head3d_core.synth.draws import SAMPLER_VERSION
+from head3d_core.synth.identity import Identity, identity
+from head3d_core.utils import files, records
+from head3d_core.utils.errors import Head3DError
+
+FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
+CARD_MARKS = ("<!-- detector rates -->", "<!-- end of detector rates -->")
+BIN = 15
+"""Width of a step of |yaw| in the curve, degrees."""
+
+_AGES: tuple[tuple[str, float], ...] = (
+    ("10 to 17", 18),
+    ("18 to 34", 35),
+    ("35 to 54", 55),
+    ("55 and over", math.inf),
+)
+Groups = dict[str, Callable[[Identity], str]]
+GROUPS: Groups = {
+    "skin tone": lambda p: ("light", "medium", "dark")[min(2, int(p.skin.melanin * 3))],
+    "age": lambda p: next(n for n, top in _AGES if p.person.years < top),
+    "gender": lambda p: "male" if p.person.gender > 0.5 else "female",
+    "worn": lambda p: _worn(p),
+}
+"""Name -> which group of it an identity belongs to."""
+
+
+def _worn(person: Identity) -> str:
+    if person.glasses is not None and person.glasses.kind == "sunglasses":
+        return "sunglasses"
+    if person.hat is not None:
+        return "hat"
+    return "glasses" if person.glasses is not None else "nothing"
+
+
+def heavily_occluded(person: Identity) -> bool:
+    """Eyes not to be seen."""
+    return _worn(person) == "sunglasses"
+
+
+@dataclass(frozen=True)
+class DetectorRatesArgs:
+    """Renders frontal faces and heads all around, and measures how often a face is found."""
+
+    frontal: int = 300
+    """Frontal faces, one per identity, of the held-out set."""
+    heads: int = 50
+    """Heads seen once per 15 degrees of |yaw|, and as often again from the back."""
+    out: Path = files.DATA / "results" / "detector_rates.json"
+    """File to write."""
+    card: Path = files.DATA / "DATA_CARD.md"
+    """Page whose table is brought up to date, where it exists."""
+    workers: int = 0
+    """Rendering processes; 0 takes one per core."""
+
+
+def _angles(name: str, index: int) -> tuple[float, float]:
+    """|yaw| and |pitch| of picture `index`, degrees."""
+    camera = torch.from_numpy(sets.example(name, index).camera)[None]
+    yaw, pitch = cameras.yaw_pitch(camera)
+    return abs(math.degrees(float(yaw))), abs(math.degrees(float(pitch)))
+
+
+def frontal_indices(count: int, name: str = "held_out_faces") -> list[int]:
+    """The first `count` pictures of a face set that are frontal."""
+    angles = ((index, *_angles(name, index)) for index in range(sets.size(name)))
+    good = (index for index, yaw, pitch in angles if yaw <= FRONTAL_YAW and pitch <= FRONTAL_PITCH)
+    return list(islice(good, count))
+
+
+def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, int]]:
+    """(index, |yaw| step) of the first view of every head in every step, steps of back views twice."""
+    found: list[tuple[int, int]] = []
+    for head in range(heads):
+        wanted = {step: 2 if step * BIN >= BACK_YAW else 1 for step in range(180 // BIN)}
+        for index in range(head * sets.HEAD_VIEWS, (head + 1) * sets.HEAD_VIEWS):
+            yaw, pitch = _angles(name, index)
+            step = min(int(yaw) // BIN, 180 // BIN - 1)
+            if pitch <= FRONTAL_PITCH and wanted[step]:
+                wanted[step] -= 1
+                found.append((index, step))
+    return found
+
+
+def _row(rate: face_detector.Rate) -> dict[str, float | int]:
+    return {
+        "found": rate.found,
+        "count": rate.count,
+        "rate": round(rate.rate, 4),
+        "low": round(rate.low, 4),
+        "high": round(rate.high, 4),
+    }
+
+
+def _share(probability: Tensor) -> dict[str, float | int]:
+    return _row(face_detector.wilson(int((probability > face_detector.THRESHOLD).sum()), len(probability)))
+
+
+def grouped(probability: Tensor, people: Sequence[Identity], groups: Groups = GROUPS) -> dict[str, Any]:
+    """Rates of every group: {"skin tone": {"light": {...}, ...}, ...}; groups nobody belongs to are left out."""
+    table: dict[str, Any] = {}
+    for name, of in groups.items():
+        labels = [of(person) for person in people]
+        rows = {}
+        for label in sorted(set(labels)):
+            rows[label] = _share(probability[[k for k, other in enumerate(labels) if other == label]])
+        table[name] = rows
+    return table
+
+
+def measure(args: DetectorRatesArgs, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Renders, detects, counts. Needs OpenGL. Returns what is written to the file."""
+    face_detector.load()  # before OpenGL, see there
+    faces = frontal_indices(args.frontal)
+    drawn = make_data.render("held_out_faces", faces, face_detector.SIDE, args.workers, progress=progress)
+    people = [identity(sets.example("held_out_faces", i).seed, "faces") for i in faces]
+    probability = face_detector.face_probability(torch.from_numpy(drawn.images))
+    clear = [k for k, person in enumerate(people) if not heavily_occluded(person)]
+    turn = turn_indices(args.heads)
+    drawn = make_data.render(
+        "held_out_heads", [i for i, _ in turn], face_detector.SIDE, args.workers, progress=progress
+    )
+    around = face_detector.face_probability(torch.from_numpy(drawn.images))
+    steps = torch.tensor([step for _, step in turn])
+    back = steps * BIN >= BACK_YAW
+    heads = [identity(sets.example("held_out_heads", i).seed, "heads") for i, _ in turn]
+    return {
+        "frontal": {
+            "all": _share(probability),
+            "without heavy occlusion": _share(probability[clear]),
+            "missed seeds": [
+                people[k].seed for k in range(len(people)) if probability[k] <= face_detector.THRESHOLD
+            ],
+            **grouped(probability, people),
+        },
+        "back": {
+            "all": _share(around[back]),
+            **grouped(around[back], [p for p, b in zip(heads, back.tolist(), strict=True) if b]),
+        },
+        "by |yaw|": {f"{k * BIN} to {(k + 1) * BIN}": _share(around[steps == k]) for k in range(180 // BIN)},
+        "provenance": _provenance(args),
+    }
+
+
+def _provenance(args: DetectorRatesArgs) -> dict[str, Any]:
+    return {
+        "command": f"python -m head3d_core detector-rates --frontal {args.frontal} --heads {args.heads}",
+        "date": date.today().isoformat(),
+        "detector": f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
+        "images": f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
+        "terms": f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
+        f"|pitch| <= {FRONTAL_PITCH:g}; back: |yaw| >= {BACK_YAW:g} degrees; heavy occlusion: sunglasses; "
+        "intervals: Wilson, 95 %",
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "commit": records.code_commit(),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The measured rates as a Markdown table."""
+    lines = ["| images | group | found | rate | 95 % interval |", "|---|---|---|---|---|"]
+
+    def add(images: str, group: str, row: dict[str, Any]) -> None:
+        interval = f"{row['low']:.1%} to {row['high']:.1%}"
+        lines.append(
+            f"| {images} | {group} | {row['found']} of {row['count']} | {row['rate']:.1%} | {interval} |"
+        )
+
+    for part in ("frontal", "back"):
+        for name, row in found[part].items():
+            if name in ("all", "without heavy occlusion"):
+                add(part, name, row)
+            elif isinstance(row, dict):
+                for group, inner in row.items():
+                    add(part, f"{name}: {group}", inner)
+    for step, row in found["by |yaw|"].items():
+        add("heads", f"yaw {step}°", row)
+    return "\n".join(lines)
+
+
+def refresh_card(found: dict[str, Any], card: Path) -> None:
+    """Puts the table of `found` between the two marks of a Markdown page.
+
+    Raises Head3DError if the page has no such marks.
+    """
+    before, start, rest = card.read_text(encoding="utf-8").partition(CARD_MARKS[0])
+    _, end, after = rest.partition(CARD_MARKS[1])
+    if not start or not end:
+        raise Head3DError(f"{card} needs the lines {CARD_MARKS[0]} and {CARD_MARKS[1]} around its table")
+    with files.atomic(card) as temporary:
+        temporary.write_text(f"{before}{start}\n{table(found)}\n{end}{after}", encoding="utf-8")
+
+
+def run(args: DetectorRatesArgs) -> None:
+    """The command `detector-rates`: measures, writes the file, prints the table."""
+    from head3d_core.synth.pool import Progress
+
+    found = measure(args, Progress("renders", sys.stderr))
+    with files.atomic(args.out) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if args.card.exists():
+        refresh_card(found, args.card)
+    print(table(found))
+    print(f"wrote {args.out}")

@@ -1,0 +1,305 @@
+"""One head of the factory as planes: fitted to pictures from many sides, without any generator.
+
+    python -m head3d_core fit --views front --out data/samples/fits/front.safetensors
+
+What planes and volume rendering can hold is seen best where the truth is known. A head is drawn from all sides, or from
+the front alone as a set of portraits shows it, and planes with a small decoder are fitted until their renderings look
+alike. `FittedHead` gives the result a generator's face, so that everything that takes a generator takes it too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
+from head3d_core.geometry import pointclouds
+from head3d_core.model import cameras
+from head3d_core.model.decoder import Decoder
+from head3d_core.model.generator import Generator, RawOutput, RenderOutput
+from head3d_core.model.rays import camera_rays
+from head3d_core.model.volume import render_rays
+from head3d_core.ops import random
+from head3d_core.utils import files
+from head3d_core.utils import images as grids
+from head3d_core.utils.errors import Head3DError
+
+FOLDER = files.DATA / "samples" / "fits"
+"""Where bundled fits lie."""
+FRONT_YAW = 40.0
+"""Views "front" keep to this yaw, degrees: what portraits show."""
+CHANNELS, SIDE, HIDDEN = 16, 96, 32
+
+
+@dataclass(frozen=True)
+class FitArgs:
+    """Fits planes to pictures of one head of the factory (needs OpenGL)."""
+
+    views: Literal["front", "around"] = "around"
+    """From where it is seen: "front" within 40 degrees of yaw, "around" from everywhere."""
+    seed: int = 1006
+    """Which head; from 1000 on they belong to no training set."""
+    count: int = 96
+    """Pictures."""
+    steps: int = 1500
+    """Iterations."""
+    rays: int = 4096
+    """Rays an iteration."""
+    out: Path = FOLDER / "around.safetensors"
+    """File to write; a picture of the fit goes beside it (.jpg)."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, ..."""
+
+
+class FittedHead(Generator):
+    """Planes of one head where a generator is expected: `planes` returns them whatever the codes say.
+
+    Its picture is the volume rendering itself, at any resolution; there is no super-resolution and no mapping.
+    """
+
+    def __init__(self, config: GeneratorConfig, planes: Tensor, decoder: Decoder) -> None:
+        nn.Module.__init__(self)  # a generator's own parts stay out: there is nothing to generate
+        self.config = config
+        self.decoder = decoder
+        self.fitted = nn.Parameter(planes)
+
+    @property
+    def codes(self) -> Tensor:
+        """Codes [1, num_ws, w_dim] to pass where some are asked for; their values do not matter."""
+        return torch.zeros(1, self.num_ws, self.config.w_dim, device=self.device)
+
+    def planes(self, ws: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
+        """The fitted planes, once per row of ws: [N, 3, C, H, W]."""
+        return self.fitted[None].expand(len(ws), -1, -1, -1, -1)
+
+    def render(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        camera: Tensor,
+        resolution: int | None = None,
+        backend: Backend = "auto",
+        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
+    ) -> RenderOutput:
+        """The volume rendering at the image resolution."""
+        if generator is not None and seeds is None:
+            seeds = random.draw_seeds(generator, len(planes), planes.device)
+        size = resolution or self.config.image_resolution
+        raw: RawOutput = self.render_raw(planes, camera, size, backend, seeds)
+        return RenderOutput(raw.features, raw.depth, raw.opacity, raw.raw)
+
+
+def empty_head(seed: int = 0) -> FittedHead:
+    """A head to fit: random planes, a random decoder, rays that start and end at the cube."""
+    render = RenderOptions(
+        ray_start="auto", ray_end="auto", depth_resolution=24, depth_resolution_importance=24, white_back=True
+    )
+    config = GeneratorConfig(
+        z_dim=8,
+        w_dim=8,
+        image_resolution=128,
+        neural_resolution=64,
+        plane_resolution=128,
+        plane_channels=CHANNELS,
+        decoder_hidden=HIDDEN,
+        decoder_features=3,
+        sr_kind="2x",
+        render=render,
+    )
+    draw = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = Decoder(CHANNELS, HIDDEN, 3)
+    planes = 0.1 * torch.randn(3, CHANNELS, SIDE, SIDE, generator=draw)
+    # Channels innermost in memory: the layout that the compiled renderer reads without repacking.
+    return FittedHead(config, planes.contiguous(memory_format=torch.channels_last), decoder)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is fitted."""
+
+    images: Tensor
+    """[V, 3, R, R] in [-1, 1]; what stands behind the head does not matter."""
+    opacity: Tensor
+    """[V, R, R] coverage in [0, 1]."""
+    camera: Tensor
+    """[V, 25]"""
+
+
+def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
+    """Renders the head from `args.count` cameras that fill the range of views evenly."""
+    from head3d_core.synth.heads import build_head
+    from head3d_core.synth.identity import identity
+    from head3d_core.synth.light import sample_light
+    from head3d_core.synth.renderer import Renderer
+
+    k = torch.arange(args.count) + 0.5
+    reach = math.radians(FRONT_YAW) if args.views == "front" else math.pi
+    # Steps of the golden and the silver ratio fill both ranges evenly.
+    yaw = reach * (2 * (k * (math.sqrt(5) - 1) / 2 % 1) - 1)
+    pitch = math.radians(25) * (2 * (k * (math.sqrt(2) - 1) % 1) - 1)
+    camera = cameras.orbit(yaw, pitch)
+    renderer = Renderer(resolution, 3)
+    try:
+        renderer.load(build_head(identity(args.seed, "heads")), sample_light(args.seed, "heads"))
+        frames = list(renderer.draw_many(list(camera.numpy())))
+    finally:
+        renderer.release()
+    images = torch.from_numpy(np.stack([f.rgb for f in frames])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    opacity = torch.from_numpy(np.stack([f.alpha for f in frames])).float() / 255
+    return Pictures(images, opacity, camera)
+
+
+def fit(
+    pictures: Pictures,
+    steps: int,
+    rays: int = 4096,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[FittedHead, list[float]]:
+    """Planes and a decoder whose renderings look like the pictures.
+
+    Adam on random rays; the loss is the mean squared difference of colour (over white) and of opacity, and a little of
+    how much neighbouring texels differ, without which places that no picture shows would be noise.
+
+    Returns:
+        The head, and the loss of every iteration.
+    """
+    if steps < 1 or rays < 1:
+        raise Head3DError(f"a fit needs at least one step and one ray, got {steps} and {rays}")
+    head = empty_head().to(device).train()
+    views, side = len(pictures.camera), pictures.images.shape[-1]
+    origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(pictures.camera, side))
+    colour = pictures.images.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
+    opacity = pictures.opacity.reshape(-1).to(device)
+    optimiser = torch.optim.Adam(
+        [{"params": [head.fitted], "lr": 0.03}, {"params": head.decoder.parameters(), "lr": 0.005}],
+        betas=(0.9, 0.99),
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, 1e-4)
+    draw = torch.Generator().manual_seed(0)
+    losses: list[float] = []
+    for step in range(steps):
+        chosen = torch.randint(views * side * side, (rays,), generator=draw).to(device)
+        seeds = torch.tensor([step], device=device)
+        seen = render_rays(
+            head.fitted[None], head.decoder.weights(), origins[chosen][None], directions[chosen][None],
+            head.config.render, seeds=seeds,
+        )  # fmt: skip
+        loss = (seen.features[0] - colour[chosen]).square().mean() + (
+            seen.opacity[0] - opacity[chosen]
+        ).square().mean()
+        rough = head.fitted.diff(dim=-1).square().mean() + head.fitted.diff(dim=-2).square().mean()
+        optimiser.zero_grad()
+        (loss + 0.003 * rough).backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if progress:
+            progress(step + 1, steps)
+    return head.eval().requires_grad_(False), losses
+
+
+def save(head: FittedHead, path: Path | str, about: dict[str, Any]) -> Path:
+    """Writes a fit as float16 safetensors with what is known of it, atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in head.state_dict().items()}
+    with files.atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "head3d-fit", "notes": json.dumps(about)})
+    return Path(path)
+
+
+def surface_by_side(head: FittedHead, seed: int) -> dict[str, dict[str, float]]:
+    """Chamfer distance (world units) and normal error (degrees) from the true head `seed`, in front and behind.
+
+    Each half is what cameras within 60 degrees of yaw, or beyond 120, see of both. Needs OpenGL.
+    """
+    out = {}
+    for side, middle in (("front", 0.0), ("behind", math.pi)):
+        turn = middle + torch.deg2rad(torch.tensor([-60.0, -30.0, 0.0, 30.0, 60.0]))
+        views = torch.cat([cameras.orbit(turn, pitch) for pitch in (-0.2, 0.3)])
+        model = pointclouds.model_cloud(head, head.planes(head.codes), views.to(head.device))
+        found = pointclouds.surface_error(model, pointclouds.true_cloud(seed, views))
+        out[side] = {"chamfer": round(found.chamfer, 5), "normal_degrees": round(found.normal_degrees, 2)}
+    return out
+
+
+def _path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = FOLDER / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise Head3DError(f"no fit at {path}: make one with python -m head3d_core fit --out {path}")
+    return path
+
+
+def notes(name_or_path: str | Path) -> dict[str, Any]:
+    """What was recorded with a fit: seed, views, steps, loss, and its distance from the true surface."""
+    from safetensors import safe_open
+
+    with safe_open(_path(name_or_path), "pt") as file:
+        return dict(json.loads((file.metadata() or {}).get("notes", "{}")))
+
+
+def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> FittedHead:
+    """A bundled fit ("front" or "around") or a file.
+
+    Raises:
+        Head3DError: no such fit, or another kind of file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = _path(name_or_path)
+    files.check_listed(path)
+    head = empty_head()
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("format") != "head3d-fit":
+                raise Head3DError(f"{path} is not a fit of head3d_core")
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118 (not a dictionary)
+        head.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError) as error:
+        raise Head3DError(f"{path} is damaged ({str(error).splitlines()[0]}): fetch it again") from error
+    head.fitted.data = head.fitted.data.contiguous(memory_format=torch.channels_last)
+    return head.eval().requires_grad_(False).to(device)
+
+
+def run(args: FitArgs) -> None:
+    """The command `fit`: renders, fits, writes the file and a picture: the truth above, the fit below."""
+    from head3d_core.geometry.export import bar
+
+    files.check_place(args.out, (".safetensors",), "fit")
+    if args.count < 2:
+        raise Head3DError(f"a fit needs at least 2 pictures, got {args.count}")
+    pictures = draw_views(args)
+    with bar("iterations") as step:
+        head, losses = fit(pictures, args.steps, args.rays, args.device, step)
+    about = {
+        "seed": args.seed,
+        "views": args.views,
+        "count": args.count,
+        "steps": args.steps,
+        "loss": round(float(np.mean(losses[-50:])), 6),
+        "rays": args.rays,
+        "surface": surface_by_side(head, args.seed),
+        "licence": "CC0-1.0",
+    }
+    save(head, args.out, about)
+    shown = pictures.camera[:8].to(head.device)
+    with torch.no_grad():
+        planes = head.planes(head.codes)
+        rows = [head.render(planes, head.codes, c).image[0].cpu() for c in shown.split(1)]
+    white = pictures.images[:8]
+    picture = grids.save_grid(torch.cat([white, torch.stack(rows)]), 8, args.out.with_suffix(".jpg"))
+    print(f"{args.out}: loss {losses[0]:.3f} to {about['loss']:.5f}; {picture.name} shows it")

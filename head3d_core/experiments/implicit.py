@@ -1,0 +1,386 @@
+"""An implicit parametric head: one small network and a code per head, as i3DMM (Yenamandra et al. 2021).
+
+A head is the zero level of a signed distance field f(p; c) with a colour field beside it. As in i3DMM a first network
+moves a point into a reference head (p' = p + d(p; c)), so that what all heads share is learned once, and a second one
+answers there. Codes and networks are found together by gradient descent on the training heads ("auto-decoding", Park et
+al. 2019); a new head gets its code by descent with the networks frozen, and random heads come from a Gaussian fitted to
+the training codes. Codes act as a scale and shift on every hidden layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from head3d_core.experiments.head_scans import BOX, Views
+from head3d_core.experiments.mesh_drawing import Surface
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import atomic
+
+LOW = -0.335
+"""Floor of what is modelled, world units: just below the scans' pictures."""
+HIGH = 0.36
+"""Its ceiling, world units: above the highest hair."""
+TRUNCATION = 0.05
+"""Distances beyond this are not learned, world units."""
+FACE = ((-0.11, -0.16, 0.04), (0.11, 0.16, 0.3))
+"""Box around every face: its low and high corner, world units."""
+FACE_SHARE = 0.5
+"""Share of the points of a finishing step that lie in it: eyes and mouth are small, but looked at."""
+FINISHING_COLOUR = 4.0
+"""How much more colours count then."""
+COLOURED = 0.015
+"""Colour is learned within this distance of the surface, world units."""
+
+
+@dataclass(frozen=True)
+class ImplicitConfig:
+    """Sizes of the network and of its training."""
+
+    code: int = 48
+    """Numbers per head."""
+    width: int = 128
+    """Of the reference head's hidden layers."""
+    depth: int = 4
+    """Hidden layers of the reference head."""
+    moving_width: int = 64
+    """Of the two hidden layers that move points into the reference head."""
+    octaves: int = 7
+    """Frequencies pi 2^k / BOX, k < octaves, of the reference head's input."""
+    steps: int = 4000
+    """Of gradient descent with points drawn evenly."""
+    finishing_steps: int = 1200
+    """Further steps in which `FACE_SHARE` of the points lie on the face and colours count more."""
+    heads_per_step: int = 10
+    points_per_head: int = 768
+    rate: float = 2e-3
+    """Learning rate of the networks; codes get half, and both fall to a fiftieth on a cosine."""
+    code_penalty: float = 1e-4
+    """On the mean squared length of the codes."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadPoints:
+    """What the network learns of one head."""
+
+    points: NDArray[np.float32]
+    """[M, 3] world units."""
+    distances: NDArray[np.float32]
+    """[M] signed, negative inside, world units."""
+    colours: NDArray[np.float32]
+    """[M, 3] sRGB in [0, 1] of the nearest place on the surface."""
+
+
+def head_points(views: Views, count: int = 40_000, seed: int = 0) -> HeadPoints:
+    """Points around a scanned head with their signed distance and colour.
+
+    The distance is to the nearest scanned point, the sign says whether the cameras look through the place. Two fifths
+    of the points lie within a few thousandths of the surface, two fifths within a few hundredths, the rest anywhere.
+    """
+    rng = np.random.default_rng(seed)
+    surface, colours = views.surface()
+    chosen = rng.choice(len(surface), min(len(surface), 100_000), replace=False)
+    surface, colours = surface[chosen], colours[chosen]
+    tree = cKDTree(surface)
+    near = surface[rng.integers(len(surface), size=4 * count // 5)]
+    spread = np.repeat([0.004, 0.02], 2 * count // 5)[:, None]
+    anywhere = rng.uniform([-BOX, LOW, -BOX], [BOX, HIGH, BOX], (count - len(near), 3))
+    points = np.concatenate([near + spread * rng.standard_normal(near.shape), anywhere])
+    points = points[(points[:, 1] > LOW) & (points[:, 1] < HIGH) & (np.abs(points) < BOX).all(1)]
+    empty, unseen = views.carved(points, margin=0.001)
+    points, empty = points[~unseen], empty[~unseen]
+    distance, index = tree.query(points, k=4)
+    sign = np.where(empty, 1.0, -1.0)
+    return HeadPoints(
+        points.astype(np.float32),
+        (sign * distance[:, 0]).astype(np.float32),
+        colours[index].mean(1).astype(np.float32),
+    )
+
+
+class _Modulated(nn.Module):
+    """Linear layer whose output the code scales and shifts, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, code: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.modulation = nn.Linear(code, 2 * outputs)
+        nn.init.normal_(self.modulation.weight, std=0.3 / math.sqrt(code))
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """x [N, M, inputs], code [N, code] -> [N, M, outputs]."""
+        scale, shift = self.modulation(code)[:, None].chunk(2, -1)
+        return F.relu(torch.addcmul(shift, self.linear(x), 1 + scale))
+
+
+class ImplicitHeads(nn.Module):
+    """f(p; c) -> signed distance and colour, with the training heads' codes.
+
+    Args:
+        config: sizes.
+        heads: how many heads have a code.
+    """
+
+    def __init__(self, config: ImplicitConfig, heads: int) -> None:
+        super().__init__()
+        if heads < 2:
+            raise Head3DError(f"an implicit head model is trained on two heads or more, got {heads}")
+        self.config = config
+        c, w, m = config.code, config.width, config.moving_width
+        inputs = 3 + 6 * config.octaves
+        self.codes = nn.Parameter(0.1 * torch.randn(heads, c))
+        self.moving = nn.ModuleList([_Modulated(3 + 12, m, c), _Modulated(m, m, c)])
+        self.move = nn.Linear(m, 3)
+        nn.init.zeros_(self.move.weight)
+        nn.init.zeros_(self.move.bias)
+        self.reference = nn.ModuleList(
+            [_Modulated(inputs if k == 0 else w, w, c) for k in range(config.depth)]
+        )
+        self.distance = nn.Linear(w, 1)
+        self.painting = _Modulated(w + inputs, w, c)
+        self.colour = nn.Linear(w, 3)
+
+    @property
+    def parameters_without_codes(self) -> int:
+        """Numbers in the networks."""
+        return sum(p.numel() for name, p in self.named_parameters() if name != "codes")
+
+    @staticmethod
+    def _waves(x: Tensor, octaves: int) -> Tensor:
+        """x [..., 3] in [-1, 1] with sines and cosines of pi 2^k x: [..., 3 + 6 octaves]."""
+        angle = x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device))
+        return torch.cat([x, angle.sin().flatten(-2), angle.cos().flatten(-2)], -1)
+
+    def forward(self, points: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distance [N, M] (world units) and colour [N, M, 3] at points [N, M, 3]; code [N, code]."""
+        x = points / BOX
+        h = self._waves(x, 2)
+        for layer in self.moving:
+            h = layer(h, code)
+        x = x + 0.3 * torch.tanh(self.move(h))
+        waves = self._waves(x, self.config.octaves)
+        h = waves
+        for layer in self.reference:
+            h = layer(h, code)
+        distance = 0.1 * self.distance(h)[..., 0]
+        colour = self.colour(self.painting(torch.cat([h, waves], -1), code))
+        return distance, torch.sigmoid(colour)
+
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Mean [code] of the training codes and a root [N, code] of their covariance: mean + e @ root, e normal [N]."""
+        mean = self.codes.detach().mean(0)
+        return mean, (self.codes.detach() - mean) / math.sqrt(len(self.codes) - 1)
+
+    def sample_codes(self, count: int, seed: int, spread: float = 1.0) -> Tensor:
+        """Codes [count, code] drawn from the Gaussian fitted to the training codes.
+
+        Args:
+            spread: factor on the deviation from the mean; below 1 heads stay nearer to it.
+        """
+        mean, root = self.gaussian()
+        noise = torch.randn(count, len(root), generator=torch.Generator().manual_seed(seed))
+        return mean + spread * noise @ root
+
+
+class _Batches:
+    """Random points of random heads."""
+
+    def __init__(self, heads: Sequence[HeadPoints], seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.count = min(len(h.points) for h in heads)
+        order = [
+            np.random.default_rng(k).permutation(len(h.points))[: self.count] for k, h in enumerate(heads)
+        ]
+        rows = [
+            np.concatenate([h.points, h.distances[:, None], h.colours], 1)[o]
+            for h, o in zip(heads, order, strict=True)
+        ]
+        self.rows = torch.from_numpy(np.stack(rows))
+        low, high = torch.tensor(FACE)
+        on_face = ((self.rows[..., :3] > low) & (self.rows[..., :3] < high)).all(-1)
+        on_face &= self.rows[..., 3].abs() < COLOURED
+        self.face = [found.nonzero()[:, 0] for found in on_face]
+
+    def draw(self, heads: int, points: int, face_share: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Which heads [heads], and their rows [heads, points, 7], of which `face_share` lie on the face."""
+        who = torch.from_numpy(self.rng.choice(len(self.rows), min(heads, len(self.rows)), replace=False))
+        start = int(self.rng.integers(self.count))
+        # Rows are shuffled already: a stride by a prime draws them evenly.
+        index = ((torch.arange(points) * 7919 + start) % self.count).expand(len(who), points).clone()
+        faces = round(face_share * points)
+        for k, head in enumerate(who.tolist()):
+            if faces and len(self.face[head]):
+                chosen = self.rng.integers(len(self.face[head]), size=faces)
+                index[k, :faces] = self.face[head][torch.from_numpy(chosen)]
+        return who, self.rows[who[:, None], index]
+
+
+def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor, colour_weight: float = 1.0) -> Tensor:
+    """Distance error (truncated) and colour error near the surface; [] tensor."""
+    points, true, colours = rows.split((3, 1, 3), -1)
+    distance, colour = model(points, code)
+    true = true[..., 0]
+    error = distance.clamp(-TRUNCATION, TRUNCATION) - true.clamp(-TRUNCATION, TRUNCATION)
+    weight = 1 + 3 * (true.abs() < COLOURED)  # the surface matters more than its surroundings
+    near = (true.abs() < COLOURED).float()
+    painted = ((colour - colours).abs().sum(-1) * near).sum() / near.sum().clamp_min(1)
+    return 20 * (error.abs() * weight).mean() + 0.5 * colour_weight * painted
+
+
+def train_implicit(
+    heads: Sequence[HeadPoints],
+    config: ImplicitConfig | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, float], None] | None = None,
+) -> ImplicitHeads:
+    """Networks and codes of the training heads.
+
+    Args:
+        heads: of `head_points`.
+        progress: called with (step, loss) every 100 steps.
+
+    Raises:
+        Head3DError: fewer than two heads, or a loss that is not finite.
+    """
+    config = config or ImplicitConfig()
+    torch.manual_seed(config.seed)
+    model = ImplicitHeads(config, len(heads)).to(device)
+    batches = _Batches(heads, config.seed)
+    _descend(model, batches, False, progress)
+    _descend(model, batches, True, progress)
+    return model.cpu().eval().requires_grad_(False)
+
+
+def _descend(
+    model: ImplicitHeads, batches: _Batches, finishing: bool, progress: Callable[[int, float], None] | None
+) -> None:
+    """Adam with a cosine schedule, on networks and codes; finishing starts again from half the learning rate."""
+    config, device = model.config, model.codes.device
+    steps = config.finishing_steps if finishing else config.steps
+    rate = config.rate / 2 if finishing else config.rate
+    share, weight = (FACE_SHARE, FINISHING_COLOUR) if finishing else (0.0, 1.0)
+    nets = [p for name, p in model.named_parameters() if name != "codes"]
+    optimiser = torch.optim.Adam(
+        [{"params": nets, "lr": rate}, {"params": [model.codes], "lr": rate / 2}], fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda k: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * k / steps))
+    )
+    for step in range(1, steps + 1):
+        who, rows = batches.draw(config.heads_per_step, config.points_per_head, share)
+        code = model.codes[who.to(device)]
+        loss = _loss(model, rows.to(device), code, weight)
+        loss = loss + config.code_penalty * code.square().sum(1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % 100 == 0:
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise Head3DError(f"the implicit model's loss is {value} at step {step}: lower its rate")
+            if progress:
+                progress(step, value)
+
+
+def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 200, rate: float = 0.02) -> Tensor:
+    """Code [code] of a head that the model has not seen: descent on its points from the mean code, networks frozen.
+
+    The code is searched within the training codes' span and paid for by its length under their Gaussian, as a new head
+    has no other reason to be likely.
+    """
+    mean, root = model.gaussian()
+    batches = _Batches([head], 0)
+    weights = torch.zeros(len(root), requires_grad=True)
+    optimiser = torch.optim.Adam([weights], lr=10 * rate)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 10 * rate * (1 - step / steps)
+        _, rows = batches.draw(1, 2048)
+        loss = _loss(model, rows, (mean + weights @ root)[None]) + 2e-4 * weights.square().mean() * len(root)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (mean + weights @ root).detach()
+
+
+def _distances(model: ImplicitHeads, points: Tensor, code: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(block[None], code[None])[0][0] for block in points.split(2**15)])
+
+
+def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) -> Surface:
+    """The zero level as a mesh: marching cubes, largest piece, colours asked for at the vertices.
+
+    Args:
+        code: [code].
+        resolution: grid points along the box' longest side. A grid four times coarser says where to look closely.
+
+    Raises:
+        Head3DError: the field has no zero level.
+    """
+    from skimage.measure import label, marching_cubes
+
+    step = 2 * BOX / resolution
+    axes = [
+        np.arange(low, high, step, dtype=np.float32) for low, high in ((-BOX, BOX), (LOW, HIGH), (-BOX, BOX))
+    ]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    rough = _distances(model, torch.from_numpy(grid[::4, ::4, ::4].reshape(-1, 3)), code).numpy()
+    rough = rough.reshape(grid[::4, ::4, ::4].shape[:3])
+    field = rough.repeat(4, 0).repeat(4, 1).repeat(4, 2)[: grid.shape[0], : grid.shape[1], : grid.shape[2]]
+    close = np.abs(field) < 7 * step
+    field[close] = _distances(model, torch.from_numpy(grid[close]), code).numpy()
+    for k in range(3):  # closed where the box ends
+        side = np.moveaxis(field, k, 0)
+        side[[0, -1]] = np.maximum(side[[0, -1]], step)
+    if not (field < 0).any():
+        raise Head3DError("the implicit model's field has no zero level for this code: train it longer")
+    pieces = label(field < 0)
+    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
+    field = np.where((field < 0) & (pieces != largest), step, field)
+    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=(step,) * 3, gradient_direction="descent")
+    vertices = (vertices + [a[0] for a in axes]).astype(np.float32)
+    with torch.no_grad():
+        colours = torch.cat(
+            [model(block[None], code[None])[1][0] for block in torch.from_numpy(vertices).split(2**15)]
+        )
+    return Surface(vertices, faces.astype(np.int32), colours.numpy())
+
+
+def save_implicit(model: ImplicitHeads, path: Path) -> Path:
+    """Writes networks, codes and configuration as one safetensors file."""
+    from safetensors.torch import save_file
+
+    metadata = {k: str(v) for k, v in asdict(model.config).items()}
+    with atomic(path) as temporary:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
+    return path
+
+
+def load_implicit(path: Path) -> ImplicitHeads:
+    """Reads what `save_implicit` wrote. Raises Head3DError if it is not there."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise Head3DError(
+            f"there is no implicit model at {path}: make it with python -m head3d_core parametric"
+        )
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        known = ImplicitConfig()
+        config = ImplicitConfig(**{k: type(getattr(known, k))(v) for k, v in file.metadata().items()})
+    model = ImplicitHeads(config, len(tensors["codes"]))
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False)

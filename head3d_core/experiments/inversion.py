@@ -1,0 +1,337 @@
+"""From pictures back to heads: codes (and cameras) whose renderings look like them.
+
+The generator stays fixed and Adam moves what goes into it, in the two steps of Roich et al. (PTI, without its third):
+
+1. one code w for all layers, which keeps to heads that the generator knows,
+2. then one code per layer (ws, called W+ in the literature), which fits closer and may leave them.
+
+Where it starts decides what it finds: from the mean of w a fit ends in a faceless lump of the right colours. So many
+seeds are looked at first, by the fit's own loss, and it begins at the one that comes nearest. (A perceptual term beside
+the pixels was tried, `losses.RandomVGG`: other sides came out as with pixels alone, for half as much time again.)
+
+Where the camera is unknown its yaw and pitch are fitted along: the first look runs over a grid of them, and the
+renderer passes gradients to ray origins and directions. One view says little about the far side of a head;
+`view_errors` measures how little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.config import Backend
+from head3d_core.geometry.sample import z_of_seeds
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import shrink
+
+GUESS = 15.0
+"""Degrees between first guesses of an unknown camera."""
+SIDE = 16
+"""Pixels per side at which candidates are looked at first."""
+SHORTLIST = 8
+"""Candidates that are looked at again, at the size of the fit."""
+Watch = Callable[[int, Tensor], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class InversionOptions:
+    """How codes and cameras are fitted."""
+
+    steps: int = 100
+    """Iterations with one code w for all layers."""
+    layer_steps: int = 100
+    """Iterations with one code per layer afterwards."""
+    candidates: int = 128
+    """Seeds, from 0, whose heads are looked at for a start; 0: the fit starts at the mean of w."""
+    psi: float = 0.7
+    """Truncation of the candidates: rare heads are bad starts."""
+    rate: float = 0.05
+    """Adam's largest step in w, in standard deviations of w; it rises over the first tenth and falls to nothing."""
+    camera_rate: float = 0.03
+    """Adam's largest step of yaw and pitch, radians."""
+    pull: float = 1e-3
+    """Weight of the squared distance that keeps codes within reach, in standard deviations of w: of w from its mean,
+    then of the layers' codes from that w."""
+    resolution: int | None = None
+    """Side of the volume-rendered picture that is compared; None: the generator's."""
+    widest_guess: float = 60.0
+    """First guesses of an unknown camera's yaw go this far to both sides, degrees."""
+    backend: Backend = "auto"
+    """Renderer."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.layer_steps < 0 or self.steps + self.layer_steps < 1:
+            raise Head3DError(
+                f"an inversion needs at least one step, got {self.steps} with w and {self.layer_steps} with layers"
+            )
+        if not (self.rate > 0 and self.camera_rate > 0 and self.pull >= 0):
+            raise Head3DError("rates of an inversion are positive and its pull is 0 or more")
+        if self.candidates < 0:
+            raise Head3DError(f"an inversion looks at 0 or more candidates, got {self.candidates}")
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """What was found for N pictures."""
+
+    start: Tensor
+    """[N, num_ws, w_dim] where the fit began."""
+    w: Tensor
+    """[N, num_ws, w_dim] after the first step: one code, repeated."""
+    ws: Tensor
+    """[N, num_ws, w_dim] after the second step."""
+    camera: Tensor
+    """[N, 25] the given cameras, or the fitted ones."""
+    loss: Tensor
+    """[steps + layer_steps, N] of the pictures, without the pull, on the CPU."""
+    angles: Tensor
+    """[steps + layer_steps, N, 2] yaw and pitch of the cameras used, radians, on the CPU."""
+
+
+def pyramid_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of pictures [N, 3, R, R], averaged over R, R/2, R/4 and R/8 pixels per side; [N].
+
+    The small pictures see far: a head that stands beside its place still pulls in the right direction.
+    """
+    terms = []
+    for k in range(4):
+        if k:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        terms.append((a - b).square().mean([1, 2, 3]))
+        if a.shape[-1] < 4:
+            break
+    return torch.stack(terms).mean(0)
+
+
+@torch.no_grad()
+def w_statistics(G: Generator, samples: int = 1024, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean [w_dim] and standard deviation (a number: root mean square over entries) of w under the frontal camera."""
+    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(seed)).to(G.device)
+    w = G.mapping(z, cameras.frontal(samples, G.device))[:, 0]
+    return w.mean(0), (w - w.mean(0)).square().mean().sqrt().clamp_min(1e-8)
+
+
+@torch.no_grad()
+def first_look(
+    G: Generator, target: Tensor, w: Tensor, views: Tensor, own: Tensor | None, backend: Backend
+) -> tuple[Tensor, Tensor]:
+    """How much every candidate looks like every picture, from the view that suits it best.
+
+    Args:
+        target: [N, 3, S, S], small: every candidate is rendered at S pixels from every view.
+        w: [K, w_dim] candidates.
+        views: [V, 25] cameras.
+        own: [N] the view of each picture; None: any of them.
+
+    Returns:
+        Losses [K, N] of `pyramid_loss`, and the views [K, N] they were reached from.
+    """
+    losses, places = [], []
+    for one in w:
+        planes = G.planes(one.expand(1, G.num_ws, -1))
+        seen = [
+            G.render_raw(planes.expand(len(part), *planes.shape[1:]), part, target.shape[-1], backend).raw
+            for part in views.split(8)
+        ]
+        pairs = torch.stack([pyramid_loss(view.expand_as(target), target) for view in torch.cat(seen)])
+        if own is not None:
+            pairs = torch.where(own == torch.arange(len(views), device=own.device)[:, None], pairs, math.inf)
+        best = pairs.min(0)
+        losses.append(best.values)
+        places.append(best.indices)
+    return torch.stack(losses), torch.stack(places)
+
+
+def guesses(widest: float) -> Tensor:
+    """Cameras [V, 25] of a coarse grid: yaws up to `widest` degrees to both sides, pitches up to one step."""
+    reach = round(widest / GUESS)
+    grid = torch.cartesian_prod(torch.arange(-reach, reach + 1), torch.arange(-1, 2)) * math.radians(GUESS)
+    return cameras.orbit(grid[:, 0], grid[:, 1])
+
+
+def invert(
+    G: Generator,
+    images: Tensor,
+    camera: Tensor | None = None,
+    options: InversionOptions | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Inversion:
+    """Codes whose renderings look like pictures of one head each, and their cameras if these are not given.
+
+    Pictures are fitted side by side; what is found for one does not depend on the others.
+
+    Args:
+        images: [N, 3, R, R] in [-1, 1], white behind the head, R at least the compared side.
+        camera: [N, 25] of the pictures; None fits yaw and pitch of orbit cameras along with the codes.
+        progress: called with (done, total) iterations.
+        watch: called with (iteration, ws [N, num_ws, w_dim]) before every iteration, and once at the end.
+
+    Raises:
+        Head3DError: pictures of the wrong shape or with values that are not finite, another number of cameras, or a
+            loss that is not finite.
+    """
+    how = options or InversionOptions()
+    target = shrink(images.to(G.device), how.resolution or G.config.neural_resolution)
+    if not len(target) or not bool(torch.isfinite(target).all()):
+        raise Head3DError("invert takes pictures with finite values, and at least one")
+    if camera is not None and camera.shape != (len(target), 25):
+        raise Head3DError(f"every picture needs a camera: camera must be [{len(target)}, 25] or None")
+    frozen = [p for p in G.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        return _Fit(G, target, None if camera is None else camera.to(G.device), how, progress, watch).run()
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+
+
+class _Fit:
+    """What both steps share. An `offset` [N, 1 or num_ws, w_dim] is a code's distance from the mean of w, in its
+    standard deviations; `angles` [N, 2] are yaw and pitch of unknown cameras, radians.
+    """
+
+    def __init__(
+        self,
+        G: Generator,
+        target: Tensor,
+        camera: Tensor | None,
+        options: InversionOptions,
+        progress: Progress | None,
+        watch: Watch | None,
+    ) -> None:
+        self.G, self.target, self.known, self.options = G, target, camera, options
+        self.progress, self.watch = progress, watch
+        self.mean, self.deviation = w_statistics(G)
+        self.angles: Tensor | None = None
+        self.history: list[tuple[Tensor, Tensor]] = []
+
+    def run(self) -> Inversion:
+        began = self.start()
+        w = self.move(began, 0.0, self.options.steps)
+        ws = self.move(w.expand(-1, self.G.num_ws, -1), w, self.options.layer_steps)
+        if self.watch:
+            self.watch(len(self.history), self.codes(ws))
+        loss, angles = (torch.stack(column).cpu() for column in zip(*self.history, strict=True))
+        return Inversion(
+            self.codes(began), self.codes(w), self.codes(ws), self.camera().detach(), loss, angles
+        )
+
+    def codes(self, offset: Tensor) -> Tensor:
+        return (self.mean + self.deviation * offset).expand(-1, self.G.num_ws, -1)
+
+    def camera(self) -> Tensor:
+        if self.known is not None:
+            return self.known
+        assert self.angles is not None
+        return cameras.orbit(self.angles[:, 0], self.angles[:, 1])
+
+    def loss(self, offset: Tensor, camera: Tensor) -> Tensor:
+        """[N] of the pictures, without the pull."""
+        planes = self.G.planes(self.codes(offset))
+        side = self.target.shape[-1]
+        return pyramid_loss(self.G.render_raw(planes, camera, side, self.options.backend).raw, self.target)
+
+    @torch.no_grad()
+    def start(self) -> Tensor:
+        """Offsets [N, 1, w_dim] of the candidates that look most like the pictures; sets unknown angles too."""
+        how = self.options
+        if self.known is None:
+            views, own = guesses(how.widest_guess).to(self.target), None
+        else:
+            views, own = torch.unique(self.known, dim=0, return_inverse=True)
+        offset = torch.zeros_like(self.mean)[None]
+        if how.candidates:
+            z = z_of_seeds(range(how.candidates), self.G.z_dim).to(self.mean)
+            w = self.G.mapping(z, cameras.frontal(len(z), z.device))[:, 0]
+            offset = how.psi * (w - self.mean) / self.deviation
+        small = shrink(self.target, min(self.target.shape[-1], SIDE))
+        w = self.mean + self.deviation * offset
+        losses, places = first_look(self.G, small, w, views, own, how.backend)
+        near = losses.topk(min(len(losses), SHORTLIST), 0, largest=False).indices  # [L, N]
+        seen = places.gather(0, near)
+        final = [self.loss(offset[k][:, None], views[v]) for k, v in zip(near, seen, strict=True)]
+        best = torch.stack(final).argmin(0, keepdim=True)
+        if self.known is None:
+            self.angles = torch.stack(cameras.yaw_pitch(views[seen.gather(0, best)[0]]), -1)
+        return offset[near.gather(0, best)[0]][:, None]
+
+    def move(self, offset: Tensor, home: Tensor | float, steps: int) -> Tensor:
+        """Moves an offset (and the angles, if they are free) by `steps` iterations; `home` is what it is pulled to."""
+        how = self.options
+        offset = offset.clone().requires_grad_()
+        rates, groups = [how.rate], [{"params": [offset]}]
+        if self.angles is not None:
+            self.angles = self.angles.detach().requires_grad_()
+            rates, groups = [*rates, how.camera_rate], [*groups, {"params": [self.angles]}]
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        for k in range(steps):
+            if self.watch:
+                self.watch(len(self.history), self.codes(offset.detach()))
+            # Up over the first tenth, until Adam knows its scales; then down, so that a run settles.
+            ramp = min(1.0, 10 * (k + 1) / steps) * (1 + math.cos(math.pi * k / steps)) / 2
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * ramp
+            camera = self.camera()
+            loss = self.loss(offset, camera)
+            pull = (offset - home).square().mean([1, 2])
+            optimiser.zero_grad()
+            (loss + how.pull * pull).sum().backward()
+            optimiser.step()
+            self.history.append((loss.detach(), torch.stack(cameras.yaw_pitch(camera.detach()), -1)))
+            if self.progress:
+                self.progress(len(self.history), how.steps + how.layer_steps)
+        if steps and not bool(torch.isfinite(self.history[-1][0]).all()):
+            raise Head3DError("the inversion has diverged (its loss is not finite): lower `rate`")
+        return offset.detach()
+
+
+@dataclass(frozen=True)
+class ViewError:
+    """How wrong a fitted head looks from one side."""
+
+    angle: float
+    """Between this view and the fitted one, degrees."""
+    error: float
+    """Mean absolute difference of the pictures, as a share of the range from black to white."""
+
+
+@torch.no_grad()
+def view_errors(
+    G: Generator, ws: Tensor, images: Tensor, camera: Tensor, fitted: Tensor, backend: Backend = "auto"
+) -> list[ViewError]:
+    """Differences to true pictures of the head from other sides, by angle.
+
+    Args:
+        ws: [1, num_ws, w_dim].
+        images: [V, 3, R, R] in [-1, 1], of any size from the volume rendering's.
+        camera: [V, 25] of the pictures.
+        fitted: [1, 25] of the view that the head was fitted to.
+    """
+    if len(images) != len(camera):
+        raise Head3DError(f"every picture needs a camera, got {len(images)} and {len(camera)}")
+    target = shrink(images.to(ws), G.config.neural_resolution)
+    planes = G.planes(ws)
+    errors = []
+    for true, view in zip(target.split(8), camera.to(ws).split(8), strict=True):
+        raw = G.render_raw(planes.expand(len(view), -1, -1, -1, -1), view, backend=backend).raw
+        errors.append((raw.clamp(-1, 1) - true).abs().mean([1, 2, 3]) / 2)
+    return [
+        ViewError(float(a), float(e))
+        for a, e in zip(angle_between(camera, fitted), torch.cat(errors).cpu(), strict=True)
+    ]
+
+
+def angle_between(camera: Tensor, other: Tensor) -> Tensor:
+    """Angle between the directions from which cameras [V, 25] and [1, 25] look at the origin, degrees, [V]."""
+    a, b = (F.normalize(c[:, [3, 7, 11]].double().cpu(), dim=1) for c in (camera, other))
+    return torch.rad2deg(2 * torch.asin(((a - b).norm(dim=1) / 2).clamp(max=1)))

@@ -1,0 +1,273 @@
+"""An explicit parametric head: a mesh whose shape and colour vary linearly, as LYHM's do (Dai et al. 2017, 2020).
+
+Every head is written as one mesh of fixed topology: skin and eyeballs of the head factory, whose vertices mean the same
+place on everybody, moved outwards to where the scan ends, so that hair is the outer shell of the mesh. Colours are read
+from the scan's views at the vertices. Principal components of both together (an active appearance model, Cootes et al.
+1998) give x = mean + sum_k c_k a_k with c_k of unit variance over the training heads.
+
+Hair is in one span with the face because it belongs to both: a bob's shape under a bald head's colours is no head.
+Strands, gaps between them and anything behind the first surface cannot be written like this; what the shell cannot
+reach (a pony tail that leaves the head) is cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from head3d_core.experiments.head_scans import FLOOR, HeadScan, Views
+from head3d_core.experiments.mesh_drawing import Surface
+from head3d_core.synth.assets import SKULL_CENTRE, asset
+from head3d_core.synth.heads import build_head
+from head3d_core.synth.identity import identity
+from head3d_core.synth.subdivision import corner_matrix, unit, vertex_normals
+from head3d_core.synth.types import CENTRE, SCALE
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import atomic
+
+Array = NDArray[np.float32]
+REACH = 1.6
+"""How far hair may stand off the skin along its direction, dm."""
+STEPS = 26
+"""Places along it that are looked at."""
+THROAT = 6.3
+"""Height of the chin on the average adult, dm."""
+SMOOTHING = 4
+"""Rounds of averaging the shell's height over neighbours."""
+NEAR = 0.010
+"""A vertex is seen by a view whose depth differs by less than this, world units."""
+FILLING = 300
+"""Rounds of carrying colours to vertices that no view sees."""
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """What all heads share. V vertices: those of the bust above the pictures' lower edge, then both eyeballs."""
+
+    skin: NDArray[np.intp]
+    """[S] vertices of the head factory's skin that are kept."""
+    triangles: NDArray[np.int32]
+    """[T, 3]"""
+    directions: NDArray[np.float64]
+    """[S, 3] unit directions in which hair may lift the skin."""
+    reach: NDArray[np.float64]
+    """[S] how far (dm): to where the ray would meet the bust again."""
+    neighbours: sp.csr_matrix
+    """[V, V] mean over a vertex and its neighbours."""
+
+
+def to_world(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Decimetres of the base mesh -> world units."""
+    return (np.asarray(points, np.float64) - CENTRE) * SCALE
+
+
+@lru_cache(maxsize=1)
+def topology() -> Topology:
+    """The shared mesh, worked out once per process on the average adult."""
+    data = asset()
+    head = build_head(identity(0, "heads"))
+    high = to_world(data.template)[:, 1] > FLOOR
+    skin = np.flatnonzero(high)
+    place = np.full(len(high), -1)
+    place[skin] = np.arange(len(skin))
+    kept = place[data.triangles[high[data.triangles].all(1)]]
+    triangles = np.concatenate([kept, head.eyes.triangles + len(skin)]).astype(np.int32)
+    count = len(skin) + len(head.eyes.vertices)
+    rest = data.template[skin]
+    # Outwards from the skull; below its middle from the upright axis through it, upwards again on the shoulders.
+    away = rest - SKULL_CENTRE
+    away[:, 1] = np.maximum(away[:, 1], 0)
+    away[:, 1] += 1.5 * np.clip(5.7 - rest[:, 1], 0, 1)
+    directions = np.asarray(unit(away), np.float64)
+    at = np.linspace(0, REACH, STEPS + 1)[1:]
+    inside = np.stack([data.distance(rest + t * directions)[0] < -0.02 for t in at], 1) & (at > 0.15)
+    reach = np.where(inside.any(1), at[inside.argmax(1)], REACH)
+    # Below the chin, in front, no camera looks: what it cannot see is not hair.
+    throat = (rest[:, 1] < THROAT) & (np.abs(rest[:, 0]) < 1.4 * (rest[:, 2] - SKULL_CENTRE[2] + 0.2))
+    reach[throat] = 0
+    reach *= data.body[skin] & (data.lids[skin] == 0)
+    i, j = np.concatenate(
+        [triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))]
+    ).T
+    edges = sp.csr_matrix((np.ones(len(i)), (i, j)), (count, count))
+    edges.data[:] = 1
+    edges = edges + sp.identity(count)
+    mean = sp.diags(1 / np.asarray(edges.sum(1)).ravel()) @ edges
+    return Topology(skin, triangles, directions, reach, mean.tocsr())
+
+
+def lifted(bare: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
+    """Skin [S, 3] (dm) moved outwards to where the scan ends: hair becomes the mesh's outer shell.
+
+    The end is the outermost place along a vertex' direction that no camera looks through, nor through the one before
+    it: a single stray strand does not count.
+    """
+    net = topology()
+    height = np.zeros(len(bare))
+    rows = np.flatnonzero(net.reach > 0)
+    before = np.ones(len(rows), bool)
+    for t in np.linspace(0, REACH, STEPS + 1)[1:]:
+        empty, unseen = views.carved(to_world(bare[rows] + t * net.directions[rows]))
+        filled = ~(empty | unseen) & (t <= net.reach[rows])
+        height[rows[filled & before]] = t
+        before = filled
+    full = np.zeros(net.neighbours.shape[0])
+    full[: len(bare)] = height
+    for _ in range(SMOOTHING):
+        full = net.neighbours @ full
+    return bare + full[: len(bare), None] * net.directions * (net.reach > 0)[:, None]
+
+
+def vertex_colours(vertices: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
+    """Colour [V, 3] in [0, 1] of each vertex (world units): the mean over the views that see it, frontal ones first."""
+    net = topology()
+    corners = corner_matrix(net.triangles.astype(np.int64), len(vertices))
+    normals = vertex_normals(vertices, net.triangles.astype(np.int64), corners)
+    index, seen, distance = views.pixels(vertices)
+    total, weight = np.zeros((len(vertices), 3)), np.zeros(len(vertices))
+    for k in range(len(views)):
+        facing = (normals * unit(views.eyes[k] - vertices)).sum(1)
+        depth = views.depth[k].ravel()[index[k]]
+        full = views.mask[k].ravel()[index[k]] == 255
+        good = seen[k] & full & (np.abs(depth - distance[k]) < NEAR) & (facing > 0.1)
+        w = np.where(good, facing**3, 0)
+        total += w[:, None] * views.rgb[k].reshape(-1, 3)[index[k]] / 255
+        weight += w
+    known = weight > 1e-3
+    colours = np.where(known[:, None], total / np.maximum(weight, 1e-9)[:, None], 0)
+    fill, sure = colours * known[:, None], known.astype(np.float64)
+    for _ in range(FILLING):  # unseen vertices take the mean of those neighbours that have a colour
+        fill, sure = net.neighbours @ fill, net.neighbours @ sure
+        fill = np.where(known[:, None], colours, fill / np.maximum(sure, 1e-9)[:, None])
+        sure = np.where(known, 1.0, (sure > 1e-9).astype(np.float64))
+        fill *= (sure > 0)[:, None]
+    return np.where(sure[:, None] > 0, fill, colours[known].mean(0))
+
+
+def registered(scan: HeadScan) -> Surface:
+    """A scan as the shared mesh. The vertices' correspondence is the head factory's own, that is, perfect."""
+    net = topology()
+    head = build_head(identity(scan.seed, "heads"))
+    bare = head.skin.vertices[net.skin].astype(np.float64)
+    skin = to_world(lifted(bare, scan.training))
+    vertices = np.concatenate([skin, to_world(head.eyes.vertices)])
+    colours = vertex_colours(vertices, scan.training)
+    return Surface(vertices.astype(np.float32), net.triangles, colours.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableModel:
+    """x = mean + sum_k c_k axes_k, where x holds vertices (world units) and colours (sRGB in [0, 1])."""
+
+    mean: Array
+    """[V, 6]"""
+    axes: Array
+    """[K, V, 6] one standard deviation each."""
+    triangles: NDArray[np.int32]
+    """[T, 3]"""
+    balance: float
+    """World units that weigh as much as the full range of a colour in the components."""
+
+    @property
+    def code_size(self) -> int:
+        """K, numbers per head."""
+        return len(self.axes)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in mean and axes."""
+        return self.mean.size + self.axes.size
+
+    def surface(self, code: NDArray[np.floating]) -> Surface:
+        """The head of a code [K].
+
+        Raises:
+            Head3DError: a code of another length.
+        """
+        if np.shape(code) != (self.code_size,):
+            raise Head3DError(f"a code of this model has {self.code_size} numbers, got {np.shape(code)}")
+        x = self.mean + np.tensordot(np.asarray(code, np.float32), self.axes, 1)
+        return Surface(x[:, :3], self.triangles, x[:, 3:].clip(0, 1))
+
+    def encode(self, surface: Surface, noise: float = 0.2) -> NDArray[np.float64]:
+        """Code [K] of a registered head: the most probable one under a unit Gaussian (ridge regression).
+
+        Args:
+            noise: standard deviation of what the axes cannot express, in units of the last axis.
+        """
+        if surface.vertices.shape != self.mean[:, :3].shape:
+            raise Head3DError(
+                f"this model has {len(self.mean)} vertices, got a surface of {len(surface.vertices)}"
+            )
+        scale = np.array([1 / self.balance] * 3 + [1.0] * 3)
+        x = np.concatenate([surface.vertices, surface.colours], 1).astype(np.float64)
+        a = (self.axes * scale).reshape(len(self.axes), -1).astype(np.float64)
+        lengths = np.linalg.norm(a, axis=1)
+        projected = a @ ((x - self.mean) * scale).ravel()
+        return np.asarray(projected / (lengths**2 + (noise * lengths[-1]) ** 2))
+
+    def sample(self, count: int, seed: int, spread: float = 1.0) -> list[Surface]:
+        """Heads of codes drawn from the Gaussian fitted to the training heads, which is the unit Gaussian.
+
+        Args:
+            spread: factor on the codes; below 1 heads stay nearer to the mean.
+        """
+        codes = spread * np.random.default_rng(seed).standard_normal((count, self.code_size))
+        return [self.surface(code) for code in codes]
+
+
+def fit_morphable(heads: Sequence[Surface]) -> MorphableModel:
+    """Principal components of registered heads; with N heads there are N - 1.
+
+    Raises:
+        Head3DError: fewer than three heads, or meshes of different topology.
+    """
+    if len(heads) < 3 or len({h.vertices.shape for h in heads}) != 1:
+        raise Head3DError(
+            f"principal components need three heads or more of one topology, got {len(heads)} with "
+            f"{sorted({len(h.vertices) for h in heads})} vertices"
+        )
+    x = np.stack([np.concatenate([h.vertices, h.colours], 1) for h in heads]).astype(np.float64)
+    mean = x.mean(0)
+    # Shape and colour get equal shares of the variance, or the one with the larger unit would decide alone.
+    balance = float(np.sqrt(x[..., :3].var(0).sum() / max(x[..., 3:].var(0).sum(), 1e-12)))
+    scale = np.array([1 / balance] * 3 + [1.0] * 3)
+    flat = ((x - mean) * scale).reshape(len(x), -1)
+    _, sizes, axes = np.linalg.svd(flat, full_matrices=False)
+    kept = len(heads) - 1
+    axes = axes[:kept] * (sizes[:kept, None] / np.sqrt(len(heads) - 1))
+    axes = axes.reshape(kept, *mean.shape) / scale
+    return MorphableModel(
+        mean.astype(np.float32), axes.astype(np.float32), heads[0].triangles.astype(np.int32), balance
+    )
+
+
+def save_morphable(model: MorphableModel, path: Path) -> Path:
+    """Writes the model as a compressed npz with half-precision axes."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            mean=model.mean,
+            axes=model.axes.astype(np.float16),
+            triangles=model.triangles,
+            balance=model.balance,
+        )
+    return path
+
+
+def load_morphable(path: Path) -> MorphableModel:
+    """Reads what `save_morphable` wrote. Raises Head3DError if it is not there."""
+    if not path.is_file():
+        raise Head3DError(
+            f"there is no morphable model at {path}: make it with python -m head3d_core parametric"
+        )
+    with np.load(path) as data:
+        return MorphableModel(
+            data["mean"], data["axes"].astype(np.float32), data["triangles"], float(data["balance"])
+        )

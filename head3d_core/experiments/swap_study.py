@@ -1,0 +1,274 @@
+"""Table 1 with intervals, and what the paper did not measure: colour, silhouette, depth, and either axes convention.
+
+    python -m head3d_core swap-study --weights face --count 100 --out data/results/swap_study_xyz.json
+
+The cosine is printed everywhere and (1 + cos) / 2 beside it, the only scale on which the paper's Table 1 fits its
+Table 3. "Carried" is the share of a difference that travels with one plane: the mean distance from ID 1 to ID 1 with
+that plane of ID 2, over the mean distance from ID 1 to ID 2; 0 for a plane that carries nothing, 1 for all of it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.config import PLANE_NAMES
+from head3d_core.experiments import plane_swap
+from head3d_core.experiments.plane_swap import Array, Between, Changes
+from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_weights, percentiles
+from head3d_core.metrics.identity_encoder import Encoder, load_encoder
+from head3d_core.metrics.verification import as_share
+from head3d_core.model.generator import Generator
+from head3d_core.utils import files, records
+from head3d_core.utils.errors import Head3DError
+
+PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
+    (("ID 2", "ID 1", "ID 1"), 0.535, 0.968),
+    (("ID 1", "ID 2", "ID 1"), 0.977, 0.534),
+    (("ID 1", "ID 1", "ID 2"), 0.988, 0.532),
+    (("ID 1", "ID 1", "ID 1"), 1.000, 0.531),
+    (("ID 2", "ID 2", "ID 2"), 0.531, 1.000),
+)
+"""Where F_xy, F_xz and F_yz come from, similarity to ID 1 and to ID 2, as printed in the paper."""
+
+
+@dataclass(frozen=True)
+class SwapStudyArgs:
+    """Exchanges every plane within every ordered pair of identities and tabulates what each plane carries."""
+
+    weights: str = "face"
+    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    out: Path = files.DATA / "results" / "swap_study_xyz.json"
+    """File to write."""
+    second: str = ""
+    """Another generator, fine-tuned from the first or the reverse: exchange between the two, seed by seed (Fig. 3)."""
+    count: int = 100
+    """Identities."""
+    first_seed: int = 0
+    """Seeds are first_seed, first_seed + 1, ..."""
+    truncation_psi: float = plane_swap.PSI
+    """1: everything the generator knows; 0: the average head."""
+    batch: int = 32
+    """Mixtures rendered at a time."""
+    finished: bool = True
+    """Read identity from the finished picture as well as from the raw one."""
+    encoder: str = "auto"
+    """Identity network: auto, ours or facenet."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+    commit: str = ""
+    """Commit to record where this is no git checkout."""
+
+
+def table_rows(changes: Changes, measure: str = plane_swap.FINISHED) -> list[dict[str, Any]]:
+    """The five rows of Table 1 as cosines: which identity each plane comes from, similarity to ID 1 and to ID 2.
+
+    The last two rows are the heads as they are: 1 to themselves by definition, and the mean between two identities.
+    """
+    rows = []
+    for k in range(3):
+        source = {name: "ID 2" if j == k else "ID 1" for j, name in enumerate(changes.names)}
+        to = [1 - d[measure][k] for d in (changes.to_first, changes.to_second)]
+        rows.append(_row(source, plane_swap.pair_mean(to[0]), plane_swap.pair_mean(to[1])))
+    count = len(changes.apart[measure])
+    apart, same = plane_swap.pair_mean(1 - changes.apart[measure]), Estimate(1.0, 1.0, 1.0, count)
+    rows.append(_row(dict.fromkeys(changes.names, "ID 1"), same, apart))
+    rows.append(_row(dict.fromkeys(changes.names, "ID 2"), apart, same))
+    return rows
+
+
+def _row(source: dict[str, str], first: Estimate, second: Estimate) -> dict[str, Any]:
+    return {
+        "from": source,
+        "to ID 1": first.to_dict(),
+        "to ID 2": second.to_dict(),
+        "to ID 1, (1+cos)/2": as_share(first).to_dict(),
+        "to ID 2, (1+cos)/2": as_share(second).to_dict(),
+    }
+
+
+def measure_rows(changes: Changes) -> dict[str, Any]:
+    """For each measure: distance between two identities, and per plane the distances of its exchange and its share."""
+    found: dict[str, Any] = {}
+    for measure, apart in changes.apart.items():
+        per_plane = {}
+        for k, name in enumerate(changes.names):
+            first, second = changes.to_first[measure][k], changes.to_second[measure][k]
+            per_plane[name] = {
+                "to ID 1": plane_swap.pair_mean(first).to_dict(),
+                "to ID 2": plane_swap.pair_mean(second).to_dict(),
+                "carried": plane_swap.pair_ratio(first, apart).to_dict(),
+            }
+        found[measure] = {"apart": plane_swap.pair_mean(apart).to_dict(), "planes": per_plane}
+    return found
+
+
+def between_rows(found: Between) -> dict[str, Any]:
+    """As `measure_rows`, between two generators; seeds are independent and are what is redrawn."""
+    result: dict[str, Any] = {}
+    for measure, apart in found.apart.items():
+        per_plane = {}
+        for k, name in enumerate(found.names):
+            first, second = found.to_first[measure][k], found.to_second[measure][k]
+            per_plane[name] = {
+                "to first": _mean(first).to_dict(),
+                "to second": _mean(second).to_dict(),
+                "carried": _ratio(first, apart).to_dict(),
+            }
+        result[measure] = {"apart": _mean(apart).to_dict(), "planes": per_plane}
+    return result
+
+
+def _mean(values: Array) -> Estimate:
+    return bootstrap_mean(values[np.isfinite(values)])
+
+
+def _ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+    usable = np.isfinite(above) & np.isfinite(below)
+    up, down = above[usable], below[usable]
+    drawn = bootstrap_weights(len(up), replicates, seed)
+    return percentiles(float(up.sum() / down.sum()), (drawn @ up) / (drawn @ down), len(up))
+
+
+def study(args: SwapStudyArgs) -> dict[str, Any]:
+    """What the command records, as a JSON-able dictionary.
+
+    Raises:
+        Head3DError: weights, encoder or device that cannot be had, or fewer than two identities.
+    """
+    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    start = time.monotonic()
+    G = checkpoint.load_generator(args.weights, device=device)
+    if args.encoder not in ("auto", "ours", "facenet"):
+        raise Head3DError(f"an encoder is auto, ours or facenet, got {args.encoder!r}")
+    encoder = load_encoder(args.encoder, device)  # type: ignore[arg-type]
+    seeds = range(args.first_seed, args.first_seed + args.count)
+    axes = G.config.render.axes
+    found: dict[str, Any] = {"axes": axes, "planes": list(PLANE_NAMES[axes]), "identities": args.count}
+    if args.second:
+        other = checkpoint.load_generator(args.second, device=device)
+        between = plane_swap.between_generators(
+            G, other, encoder, seeds, args.truncation_psi, args.batch, args.finished
+        )
+        found |= {"first": args.weights, "second": args.second, "measures": between_rows(between)}
+    else:
+        heads = plane_swap.heads_of_seeds(G, seeds, args.truncation_psi)
+        changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=_Progress())
+        names = (plane_swap.FINISHED, plane_swap.RAW) if args.finished else (plane_swap.RAW,)
+        found |= {
+            "ordered_pairs": args.count * (args.count - 1),
+            "table_1": {name: table_rows(changes, name) for name in names},
+            "measures": measure_rows(changes),
+        }
+    seconds = round(time.monotonic() - start, 1)
+    return found | {"provenance": _provenance(args, G, encoder.name, device, seconds)}
+
+
+class _Progress:
+    """A line on stderr now and then."""
+
+    def __init__(self) -> None:
+        self.shown = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self.shown > 10 or done == total:
+            self.shown = time.monotonic()
+            print(f"{done} of {total} mixtures", file=sys.stderr, flush=True)
+
+
+def _provenance(
+    args: SwapStudyArgs, G: Generator, encoder: str, device: str, seconds: float
+) -> dict[str, Any]:
+    names = ("weights", "second", "count", "first_seed", "truncation_psi")
+    given = [f"--{n.replace('_', '-')} {getattr(args, n)}" for n in names if getattr(args, n) != ""]
+    command = f"python -m head3d_core swap-study {' '.join(given)} --out data/results/{args.out.name}"
+    # An EG3D pickle carries no notes on its training.
+    noted = [n for n in (args.weights, args.second) if n and not checkpoint.is_pickle(Path(n))]
+    found = records.provenance(command, device, {name: checkpoint.read_notes(name) for name in noted})
+    return found | {
+        "commit": args.commit or found["commit"],
+        "seconds": seconds,
+        "encoder": encoder,
+        "image_resolution": G.config.image_resolution,
+        "raw_resolution": G.config.neural_resolution,
+        "intervals": "95 %, bootstrap over identities (pairs share people), 1000 replicates",
+    }
+
+
+def as_text(found: dict[str, Any], measure: str = plane_swap.FINISHED) -> str:
+    """Table 1 as text: one line a row, cosine and (1 + cos) / 2 with 95 % intervals."""
+    lines = [
+        "  ".join(f"F_{name:4s}" for name in found["planes"])
+        + "      to ID 1  (1+cos)/2    to ID 2  (1+cos)/2"
+    ]
+    for row in found["table_1"][measure]:
+        cells = "  ".join(f"{row['from'][name]:6s}" for name in found["planes"])
+        for side in ("to ID 1", "to ID 2"):
+            cells += f"    {row[side]['value']:7.3f}    {row[f'{side}, (1+cos)/2']['value']:7.3f}"
+        lines.append(cells)
+    return "\n".join(lines)
+
+
+def carried_text(found: dict[str, Any]) -> str:
+    """Share of each measure's difference that travels with each plane, with intervals, one line a measure."""
+    width = max(map(len, found["measures"]))
+    lines = [" " * width + "".join(f"{'F_' + name:>22s}" for name in found["planes"])]
+    for measure, row in found["measures"].items():
+        cells = ""
+        for name in found["planes"]:
+            share = row["planes"][name]["carried"]
+            cells += f"{share['value']:8.2f} [{share['low']:.2f}, {share['high']:.2f}]"
+        lines.append(f"{measure:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def carried_by_axes(studies: Sequence[dict[str, Any]], measure: str = plane_swap.FINISHED) -> str:
+    """`carried_text` of one measure for several studies: a line each, with axes, images the generator saw, people."""
+    lines = [f"axes  {'images':>9s}  people" + "".join(f"{n:>22s}" for n in ("F_xy", "F_xz", "third plane"))]
+    for found in studies:
+        seen = next(iter(found["provenance"]["weights"].values()))["images"]
+        shares = [found["measures"][measure]["planes"][name]["carried"] for name in found["planes"]]
+        cells = "".join(f"{s['value']:8.2f} [{s['low']:.2f}, {s['high']:.2f}]" for s in shares)
+        lines.append(
+            f"{found['axes']:4s}  {seen:>9,}  {found['identities']:>6}{cells}  F_{found['planes'][2]}"
+        )
+    return "\n".join(lines)
+
+
+def strongest(found: dict[str, Any], measure: str) -> tuple[str, bool]:
+    """The plane with which most of a measure's difference travels, and whether its interval lies above the others'."""
+    shares = {name: row["carried"] for name, row in found["measures"][measure]["planes"].items()}
+    best = max(shares, key=lambda name: shares[name]["value"])
+    clear = all(shares[best]["low"] > s["high"] for name, s in shares.items() if name != best)
+    return best, clear
+
+
+def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> dict[str, Any]:
+    """The same tables for a few identities, at the raw resolution: what a notebook can afford."""
+    heads = plane_swap.heads_of_seeds(G, range(count))
+    changes = plane_swap.swap_changes(G, encoder, heads, batch, finished=False)
+    return {
+        "planes": list(changes.names),
+        "identities": count,
+        "table_1": {plane_swap.RAW: table_rows(changes, plane_swap.RAW)},
+        "measures": measure_rows(changes),
+    }
+
+
+def run(args: SwapStudyArgs) -> None:
+    """The command `swap-study`: measures, writes the file, prints the tables."""
+    files.check_writable(args.out)
+    found = study(args)
+    records.write(args.out, found)
+    if "table_1" in found:
+        print(*(f"{name}\n{as_text(found, name)}\n" for name in found["table_1"]), sep="\n")
+    print(carried_text(found))
+    print(f"wrote {args.out}")

@@ -1,0 +1,1 @@
+"""Surfaces, textures, point clouds, turntables and their files."""

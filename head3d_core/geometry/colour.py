@@ -1,0 +1,114 @@
+"""The colours of a surface, as pictures show them, and as files hold them.
+
+A volume has no skin: what a picture shows lies about 0.02 world units below the surface of `mesh.surface`. Rays along
+the normals of a rough surface meet it now here, now there, which smears eyes and lips; rays that run side by side keep
+neighbours neighbours, as in a picture. So the head is looked at from six sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.config import RenderOptions
+from head3d_core.model.generator import Generator
+from head3d_core.model.volume import render_rays
+
+if TYPE_CHECKING:
+    import trimesh
+
+WIDTH = 0.03
+"""World units over which `facing` averages: about an eye's width."""
+SHARPNESS = 8
+"""Exponent of the six sides' shares: two sides are mixed where the surface runs askew of both."""
+LEAST = 0.05
+"""Share below which a side is left out."""
+_BLOCK = 2**16
+
+
+def in_blocks(rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` of many rows, a part at a time."""
+    return torch.cat([function(block) for block in rows.split(_BLOCK)]) if len(rows) else function(rows)
+
+
+def facing(mesh: trimesh.Trimesh, points: NDArray[Any], width: float = WIDTH) -> NDArray[np.float64]:
+    """Where the surface around points looks, without its wrinkles: unit vectors [M, 3].
+
+    The normals of all triangles, times their areas, blurred over `width` (standard deviation, world units).
+
+    Args:
+        points: [M, 3] on the surface.
+    """
+    from scipy import ndimage
+
+    corner = np.asarray(mesh.vertices)[mesh.faces]
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    cell, low = width / 2, np.asarray(mesh.bounds[0]) - 3 * width
+    shape = tuple(np.ceil((mesh.bounds[1] + 3 * width - low) / cell).astype(int) + 1)
+    place = np.ravel_multi_index(tuple(((corner.mean(1) - low) / cell).round().astype(int).T), shape)
+    at = ((np.asarray(points) - low) / cell).T
+    out = np.empty((at.shape[1], 3))
+    for k in range(3):
+        total = np.bincount(place, normal[:, k], int(np.prod(shape))).reshape(shape)
+        blurred = ndimage.gaussian_filter(total, width / cell, mode="constant")
+        out[:, k] = ndimage.map_coordinates(blurred, at, order=1, mode="nearest")
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.where(length > 0, out / np.maximum(length, 1e-30), [0.0, 0.0, 1.0])
+
+
+def surface_colours(
+    G: Generator, planes: Tensor, points: Tensor, towards: Tensor, outside: float = 0.03, inside: float = 0.06
+) -> Tensor:
+    r"""What observers in front, behind, at both sides, above and below see of a surface: rgb [M, 3] in [0, 1].
+
+    A point is seen along each axis k, from the side that it faces, by a short ray that starts outside and ends inside,
+    so that thin layers count as they do in a picture. The colours are mixed by $|n_k|^8 / \sum_j |n_j|^8$.
+
+    Args:
+        points: [M, 3].
+        towards: [M, 3] unit vectors n, from `facing`.
+        outside, inside: where rays start and end, world units from the point.
+    """
+    options = RenderOptions(
+        ray_start=0.0,
+        ray_end=outside + inside,
+        depth_resolution=28,
+        depth_resolution_importance=0,
+        box_warp=G.config.render.box_warp,
+        axes=G.config.render.axes,
+    )
+    weights = G.decoder.weights()
+
+    def look(rays: Tensor) -> Tensor:
+        seen = render_rays(planes, weights, rays[None, :, :3], rays[None, :, 3:], options)
+        # Undo 2 c - 1 and the part of the light that passed through.
+        return (seen.features[0, :, :3] + 1) / 2 / seen.opacity[0, :, None].clamp_min(1e-3)
+
+    share = towards.abs() ** SHARPNESS
+    share = share / share.sum(1, keepdim=True)
+    share = torch.where(share < LEAST, 0.0, share)
+    share = share / share.sum(1, keepdim=True)
+    rgb = torch.zeros_like(points)
+    with torch.no_grad():
+        for k in range(3):
+            chosen = share[:, k] > 0
+            out = torch.zeros_like(points[chosen])
+            out[:, k] = towards[chosen, k].sign()
+            seen = in_blocks(torch.cat([points[chosen] + outside * out, -out], 1), look)
+            rgb[chosen] += share[chosen, k, None] * seen
+    return rgb.clamp(0, 1)
+
+
+def linear_light(srgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """sRGB values in [0, 1] as linear light (IEC 61966-2-1).
+
+    >>> float(linear_light(np.array(0.5)).round(3))
+    0.214
+    """
+    x = np.asarray(srgb, np.float64)
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)

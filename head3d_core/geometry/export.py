@@ -1,0 +1,255 @@
+"""Surfaces and turntables as files, from the command line.
+
+python -m head3d_core mesh --seed 5 --out head.glb
+python -m head3d_core turntable --seed 5 --out head.mp4
+python -m head3d_core turns --seeds 1 --weights face head3d --out turns.jpg
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.geometry import mesh, texture, turntable
+from head3d_core.geometry.sample import z_of_seeds
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils import files
+from head3d_core.utils import images as grids
+from head3d_core.utils.devices import usable_device
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import shrink
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+@dataclass(frozen=True)
+class MeshArgs:
+    """The surface of one head as a file that other tools open: y up, the face looks along +z."""
+
+    seed: int = 0
+    """Which head."""
+    out: Path = Path("out/head.glb")
+    """File to write: .glb, .obj (with .mtl and texture beside it) or .ply (binary)."""
+    weights: str = "head3d"
+    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    resolution: int = 256
+    """Points of the grid of sigma per side."""
+    level: float = mesh.LEVEL
+    """The decoder's raw output (sigma) on the surface: lower is further out."""
+    faces: int | None = None
+    """Decimate to at most so many triangles; by default all are kept, or 30,000 with a texture."""
+    texture: int | None = None
+    """Side of a baked texture, pixels; by default vertices carry the colours."""
+    smooth: int = 0
+    """Rounds of smoothing (Taubin's, which does not shrink)."""
+    all_pieces: bool = False
+    """Keep floaters; by default only the largest connected piece is kept."""
+    colours: bool = True
+    """False leaves the surface grey."""
+    truncation_psi: float = 0.7
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True)
+class TurntableArgs:
+    """One full turn of a head as a film, and a contact sheet of it beside it."""
+
+    seed: int = 0
+    """Which head."""
+    out: Path = Path("out/head.mp4")
+    """Film to write: .mp4, .gif or .webp; the contact sheet takes its name and ends in .png."""
+    weights: str = "head3d"
+    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    seconds: float = 4.0
+    """Length of the film."""
+    rate: int = 30
+    """Frames per second."""
+    pitch: float = 6.0
+    """Degrees, from above is positive."""
+    truncation_psi: float = 0.7
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True)
+class TurnsArgs:
+    """The same seeds from all around by several generators, one row each, as one small JPEG."""
+
+    weights: tuple[str, ...] = ("face", "head3d")
+    """Generators, top to bottom: bundled names, or paths of ours or of an EG3D .pkl."""
+    seeds: tuple[int, ...] = (1,)
+    """Heads; every generator has one row for each."""
+    out: Path = Path("out/turns.jpg")
+    """File to write."""
+    views: int = 8
+    """Evenly spaced yaws of one full turn, from the front."""
+    side: int = 128
+    """Pixels of one picture's side, at most the generators'."""
+    pitch: float = 0.0
+    """Degrees, from above is positive."""
+    truncation_psi: float = 0.7
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generator, Tensor]:
+    """The generator and ws [1, num_ws, w_dim] of a seed, under the frontal mapping camera.
+
+    Raises:
+        Head3DError: a seed, weights or device that cannot be had.
+    """
+    if not 0 <= seed < 2**32:
+        raise Head3DError(f"a seed is a whole number from 0 to {2**32 - 1}, got {seed}")
+    place = usable_device(device)
+    G = checkpoint.load_generator(weights, device=place)
+    with torch.no_grad():
+        z = z_of_seeds([seed], G.z_dim).to(place)
+        return G, G.mapping(z, cameras.frontal(1, place), truncation_psi=psi)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[mesh.Progress]:
+    """A progress bar as a callback (done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, leave=False) as bar:
+
+        def step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield step
+
+
+def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
+    """Writes the surface of a seed; returns the path and the mesh.
+
+    Raises:
+        Head3DError: a level without a surface, a grid that does not fit into memory, an unknown ending, a place that
+            cannot be written, or anything `load_head` refuses. Nothing is written then.
+    """
+    files.check_place(args.out, mesh.ENDINGS, "mesh file")
+    if args.resolution < 8:
+        raise Head3DError(f"resolution must be at least 8 points per side, got {args.resolution}")
+    mesh.check_memory(args.resolution)
+    if args.texture is not None and not args.colours:
+        raise Head3DError("a texture holds colours: leave out --texture, or allow colours")
+    if args.faces is not None and args.faces < 4:
+        raise Head3DError(f"faces must be at least 4 triangles, got {args.faces}")
+    if args.smooth < 0:
+        raise Head3DError(f"smooth counts rounds, so it is at least 0, got {args.smooth}")
+    G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
+    faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
+    with bar("sigma") as step:
+        head = mesh.extract_mesh(
+            G,
+            ws,
+            args.resolution,
+            args.level,
+            faces,
+            keep_largest=not args.all_pieces,
+            colours=args.colours and args.texture is None,
+            smooth=args.smooth,
+            progress=step,
+        )
+    if args.texture is not None:
+        with bar("texture") as step:
+            head = texture.bake_texture(G, ws, head, args.texture, step)
+    return mesh.save(head, args.out), head
+
+
+def summary(head: trimesh.Trimesh) -> str:
+    """One line about a surface: triangles, whether it is watertight, pieces found, size in world units."""
+    x, y, z = head.extents
+    welded = head.copy()
+    welded.merge_vertices(merge_tex=True, merge_norm=True)  # an atlas cuts the surface along its charts
+    closed = "watertight" if welded.is_watertight else "not watertight"
+    pieces = int(head.metadata.get("pieces", 1))
+    return (
+        f"{len(head.faces)} triangles, {closed}, {pieces} piece{'s' * (pieces != 1)} found, "
+        f"{x:.2f} x {y:.2f} x {z:.2f} world units"
+    )
+
+
+def run_mesh(args: MeshArgs) -> None:
+    """The command `mesh`: writes the file and says in one line what is in it."""
+    start = time.perf_counter()
+    path, head = export_mesh(args)
+    print(f"{path}: {summary(head)}, {time.perf_counter() - start:.1f} s")
+
+
+def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
+    """Writes the film and its contact sheet; returns the film's path and `turntables.flicker` of its frames.
+
+    Raises:
+        Head3DError: an unknown ending, a place that cannot be written, a length without three frames, or anything
+            `load_head` refuses. Nothing is written then.
+    """
+    turntable.check_places(args.out)
+    count = round(args.seconds * args.rate) if math.isfinite(args.seconds) else 0
+    if args.rate < 1 or not 3 <= count <= 10_000:
+        raise Head3DError(
+            f"a turntable has 3 to 10000 frames, got {args.seconds:g} seconds at {args.rate} per second"
+        )
+    if not -90 < args.pitch < 90:
+        raise Head3DError(f"pitch lies between -90 and 90 degrees, got {args.pitch:g}")
+    G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
+    with bar("frames") as step:
+        pictures = turntable.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
+    path = turntable.write(pictures, args.out, args.rate, sheet=True)
+    return path, turntable.flicker(pictures)
+
+
+def run_turntable(args: TurntableArgs) -> None:
+    """The command `turntable`: writes both files and says how smooth the turn is."""
+    path, flicker = export_turntable(args)
+    print(
+        f"{path} and {turntable.contact_path(path).name}: largest change between frames {flicker:.2f} times the median"
+    )
+
+
+def turns(args: TurnsArgs) -> Path:
+    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels, with names.
+
+    Raises:
+        Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
+            cannot be written, or anything `load_head` refuses. Nothing is written then.
+    """
+    files.check_place(args.out, (".jpg",), "sheet of turns")
+    if not (args.weights and args.seeds and args.views > 0 and args.side > 0 and -90 < args.pitch < 90):
+        raise Head3DError(
+            "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
+            f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
+        )
+    rows, names = [], []
+    for seed in args.seeds:
+        for name in args.weights:
+            G, ws = load_head(name, seed, args.truncation_psi, args.device)
+            turn = turntable.frames(G, ws, args.views, pitch=math.radians(args.pitch))
+            images = torch.from_numpy(turn).permute(0, 3, 1, 2).float() / 127.5 - 1
+            rows.append(shrink(images, args.side))
+            names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
+    sheet = grids.montage(torch.cat(rows), args.views)
+    yaws = [f"{360 * k / args.views:.0f}°" for k in range(args.views)]
+    return grids.save_sheet(grids.with_names(sheet, names, yaws), args.out)
+
+
+def run_turns(args: TurnsArgs) -> None:
+    """The command `turns`: writes the sheet and says how large it is."""
+    path = turns(args)
+    print(f"{path}: {len(args.seeds) * len(args.weights)} rows of {args.views}, {path.stat().st_size} bytes")

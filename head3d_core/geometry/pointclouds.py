@@ -1,0 +1,191 @@
+"""Surfaces as clouds of points: lighter than a mesh, quick to compare with a known head.
+
+A depth map and its camera are a cloud: p = origin + depth · direction. Clouds of several views of one head stand in one
+world, so the surface that a model renders and the one that the head factory drew can be compared point by point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from head3d_core.geometry.mesh import density_normals
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator, RawOutput
+from head3d_core.model.rays import camera_rays
+from head3d_core.utils.errors import Head3DError
+
+SEEN = 0.5
+"""Opacity from which a pixel counts as surface."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points on a surface, world units."""
+
+    points: Tensor
+    """[M, 3]"""
+    normals: Tensor
+    """[M, 3], unit length, outwards."""
+    colours: Tensor
+    """[M, 3] in [0, 1]"""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def thinned(self, count: int, seed: int = 0) -> Cloud:
+        """At most `count` points, drawn at random."""
+        if len(self) <= count:
+            return self
+        kept = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        kept = kept.to(self.points.device)
+        return Cloud(self.points[kept], self.normals[kept], self.colours[kept])
+
+
+def look_around(yaws: int = 12, pitches: Sequence[float] = (-0.35, 0.35)) -> Tensor:
+    """Cameras from all sides, [yaws * len(pitches), 25]: evenly spaced yaw at each pitch (radians)."""
+    turn = 2 * math.pi * torch.arange(yaws) / yaws
+    return torch.cat([cameras.orbit(turn, pitch) for pitch in pitches])
+
+
+def depth_to_points(depth: Tensor, camera: Tensor) -> Tensor:
+    """World points that a depth map shows: p = origin + depth · direction.
+
+    Args:
+        depth: [N, 1, R, R] or [N, R, R], distance along the ray.
+        camera: [N, 25].
+
+    Returns:
+        [N, R, R, 3].
+    """
+    flat = depth[:, 0] if depth.ndim == 4 else depth
+    if flat.ndim != 3 or flat.shape[1] != flat.shape[2] or len(flat) != len(camera):
+        raise Head3DError(
+            f"depth must be [N, 1, R, R] with a camera [N, 25] each, got {list(depth.shape)} and {list(camera.shape)}"
+        )
+    origins, directions = camera_rays(camera, flat.shape[-1])
+    return (origins + flat.flatten(1)[..., None] * directions).unflatten(1, flat.shape[1:])
+
+
+def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor, step: float = 8e-3) -> Tensor:
+    """World normals of what a picture shows, as a picture: (x, y, z) become (red, green, blue).
+
+    The normal is the falling direction of sigma at the rendered depth; pixels that see nothing are white (1, 1, 1).
+
+    Args:
+        planes: [1, 3, C, H, W]; raw: `G.render_raw` of them seen from camera [1, 25].
+        step: of sigma's differences, world units; about a pixel, since finer wrinkles of sigma would be noise.
+
+    Returns:
+        [1, 3, R, R] in [-1, 1].
+    """
+    points = depth_to_points(raw.depth, camera)[0]
+    seen = raw.opacity[0, 0] >= SEEN
+    picture = points.new_ones(points.shape)
+    picture[seen] = density_normals(G, planes, points[seen], step)
+    return picture.permute(2, 0, 1)[None]
+
+
+@torch.no_grad()
+def model_cloud(G: Generator, planes: Tensor, camera: Tensor, resolution: int | None = None) -> Cloud:
+    """The surface of one head as cameras [V, 25] see it.
+
+    Args:
+        planes: [1, 3, C, H, W].
+        resolution: pixels per side of each view; None: the generator's.
+    """
+    points, normals, colours = [], [], []
+    for view in camera.split(1):
+        raw = G.render_raw(planes, view, resolution)
+        seen = raw.opacity[0, 0] >= SEEN
+        at = depth_to_points(raw.depth, view)[0][seen]
+        points.append(at)
+        normals.append(density_normals(G, planes, at))
+        # Undo 2 c - 1; the little white that shines through the surface's edge is left in.
+        colours.append(((raw.raw[0].permute(1, 2, 0)[seen] + 1) / 2).clamp(0, 1))
+    return Cloud(torch.cat(points), torch.cat(normals), torch.cat(colours))
+
+
+def true_cloud(seed: int, camera: Tensor, resolution: int = 64, kind: str = "heads") -> Cloud:
+    """The surface of a head of the factory, hair and glasses included, as cameras [V, 25] see it.
+
+    Args:
+        seed: of the identity.
+        kind: "heads" or "faces".
+
+    Raises:
+        Head3DError: no OpenGL, or no such kind.
+    """
+    from head3d_core.synth.heads import build_head
+    from head3d_core.synth.identity import identity
+    from head3d_core.synth.light import sample_light
+    from head3d_core.synth.renderer import Renderer
+
+    if kind not in ("heads", "faces"):
+        raise Head3DError(f'kind must be "heads" or "faces", got {kind!r}')
+    renderer = Renderer(resolution, 3)
+    try:
+        renderer.load(build_head(identity(seed, kind)), sample_light(seed, kind))  # type: ignore[arg-type]
+        frames = list(renderer.draw_many(list(camera.cpu().numpy()), geometry=True))
+    finally:
+        renderer.release()
+    points, normals, colours = [], [], []
+    for view, frame in zip(camera.cpu().split(1), frames, strict=True):
+        assert frame.depth is not None
+        assert frame.normals is not None
+        seen = torch.from_numpy((frame.alpha >= 128) & (frame.depth > 0))
+        points.append(depth_to_points(torch.from_numpy(frame.depth.copy())[None], view)[0][seen])
+        normals.append(torch.from_numpy(frame.normals.copy())[seen])
+        colours.append(torch.from_numpy(frame.rgb.copy())[seen].float() / 255)
+    return Cloud(torch.cat(points), torch.cat(normals), torch.cat(colours))
+
+
+@dataclass(frozen=True)
+class SurfaceError:
+    """How far two surfaces are apart; lengths in world units (a head is about 0.4 tall)."""
+
+    accuracy: float
+    """Mean distance from a point of the model to the nearest true one."""
+    completeness: float
+    """Mean distance from a true point to the nearest one of the model."""
+    normal_degrees: float
+    """Mean angle between the normals of nearest points, both ways."""
+
+    @property
+    def chamfer(self) -> float:
+        """Mean of the two distances."""
+        return (self.accuracy + self.completeness) / 2
+
+
+def surface_error(model: Cloud, truth: Cloud, most: int = 20_000) -> SurfaceError:
+    r"""Chamfer distance and normal error of two clouds.
+
+    accuracy = mean_a min_b ‖a − b‖, completeness = mean_b min_a ‖b − a‖ (not squared, so that they are lengths).
+
+    Args:
+        most: points of each cloud that are used, drawn at random.
+
+    Raises:
+        Head3DError: a cloud without points: its pictures show nothing.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(model) or not len(truth):
+        raise Head3DError(
+            f"surfaces are compared point by point, got {len(model)} and {len(truth)} points: "
+            "do the pictures show heads?"
+        )
+    a, b = (
+        [np.asarray(x.double().cpu()) for x in (c.points, c.normals)]
+        for c in (model.thinned(most), truth.thinned(most))
+    )
+    there, nearest_b = cKDTree(b[0]).query(a[0])
+    back, nearest_a = cKDTree(a[0]).query(b[0])
+    cosines = [(a[1] * b[1][nearest_b]).sum(1), (b[1] * a[1][nearest_a]).sum(1)]
+    angles = [float(np.degrees(np.arccos(np.clip(c, -1, 1))).mean()) for c in cosines]
+    return SurfaceError(float(there.mean()), float(back.mean()), sum(angles) / 2)

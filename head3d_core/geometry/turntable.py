@@ -1,0 +1,205 @@
+"""Turntables: a head on a turning stool, as MP4, GIF or WebP, with a contact sheet for paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.config import Backend
+from head3d_core.model.cameras import orbit
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import atomic, check_place, check_writable
+
+ENDINGS = (".mp4", ".gif", ".webp")
+"""Files that `turntable` writes."""
+
+
+def frames(
+    G: Generator,
+    ws: Tensor,
+    count: int = 60,
+    turn: float = 2 * math.pi,
+    pitch: float = 0.1,
+    backend: Backend = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Pictures of one head from `count` evenly spaced yaw angles.
+
+    Sampling is fixed and the exposure constant, so that nothing flickers: [-1, 1] always maps to [0, 255].
+
+    Args:
+        ws: [1, num_ws, w_dim].
+        turn: angle from the first frame to the one after the last, radians; a full turn loops.
+        pitch: of every camera, radians.
+        progress: called with (done, total).
+
+    Returns:
+        [count, R, R, 3] uint8.
+    """
+    if len(ws) != 1:
+        raise Head3DError(f"a turntable shows one head, got {len(ws)}: pass ws[k:k+1]")
+    if count < 1:
+        raise Head3DError(f"a turntable needs at least one frame, got {count}")
+    pictures = []
+    with torch.no_grad():
+        planes = G.planes(ws)
+        for k in range(count):
+            camera = orbit(turn * k / count, pitch).to(ws.device)
+            image = G.render(planes, ws, camera, backend=backend).image[0]
+            pictures.append(
+                (image * 127.5 + 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+            )
+            if progress:
+                progress(k + 1, count)
+    return np.stack(pictures)
+
+
+def flicker(pictures: NDArray[np.uint8]) -> float:
+    """Largest over median mean absolute change between neighbouring frames, the last and the first included.
+
+    About 1 for a smooth turn; a jump or a flash stands out.
+    """
+    if len(pictures) < 3:
+        raise Head3DError(f"flicker needs at least three frames, got {len(pictures)}")
+    values = pictures.astype(np.float32)
+    change = np.abs(values - np.roll(values, 1, 0)).mean((1, 2, 3))
+    return float(change.max() / max(float(np.median(change)), 1e-6))
+
+
+def contact_sheet(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
+    """Up to two rows of evenly chosen frames side by side: [rows R, columns R, 3] uint8."""
+    columns = min(columns, len(pictures))
+    rows = 2 if len(pictures) >= 2 * columns else 1
+    chosen = np.linspace(0, len(pictures), rows * columns, endpoint=False).astype(int)
+    side = pictures.shape[1]
+    grid = pictures[chosen].reshape(rows, columns, side, side, 3)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+
+
+def contact_path(film: Path | str) -> Path:
+    """Where the contact sheet of a film goes: NAME_sheet.png beside it."""
+    film = Path(film)
+    return film.with_name(f"{film.stem}_sheet.png")
+
+
+def check_places(film: Path | str, sheet: bool = True) -> None:
+    """Before any rendering: raises Head3DError if a turntable (and its sheet) could not be written to `film`."""
+    check_place(film, ENDINGS, "turntable")
+    if sheet:
+        check_writable(contact_path(film))
+
+
+def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: bool = False) -> Path:
+    """Writes the frames as MP4, GIF or WebP, whole or not at all.
+
+    Args:
+        pictures: [count, R, R, 3] uint8.
+        rate: frames per second, at least 1.
+        sheet: write the contact sheet to `contact_path(path)` as well; both files or neither.
+
+    Raises:
+        Head3DError: for an unknown ending, a place that cannot be written to, or a disk that fills up.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    check_places(path, sheet)
+    if rate < 1:
+        raise Head3DError(f"a film shows at least 1 frame per second, got {rate}")
+    with ExitStack() as together:
+        temporary = together.enter_context(atomic(path))
+        if path.suffix.lower() == ".mp4":
+            _write_film(pictures, temporary, path, rate)
+        else:
+            images = [Image.fromarray(p) for p in pictures]
+            images[0].save(
+                temporary, format=path.suffix[1:].upper(), save_all=True, append_images=images[1:],
+                duration=round(1000 / rate), loop=0,
+            )  # fmt: skip
+        if sheet:
+            paper = together.enter_context(atomic(contact_path(path)))
+            Image.fromarray(contact_sheet(pictures)).save(paper, format="PNG")
+    return path
+
+
+def _write_film(pictures: NDArray[np.uint8], temporary: Path, path: Path, rate: int) -> None:
+    import imageio_ffmpeg
+
+    side = pictures.shape[1]
+    writer = imageio_ffmpeg.write_frames(
+        str(temporary), (side, side), fps=rate, codec="libx264", quality=8, macro_block_size=2,
+        output_params=["-f", "mp4"],  # the temporary file's ending does not say it
+    )  # fmt: skip
+    writer.send(None)
+    try:
+        for picture in pictures:
+            writer.send(np.ascontiguousarray(picture))
+        writer.close()
+        count = _frame_count(temporary)
+    except OSError:  # ffmpeg went away; the text of the error is its whole log
+        count = 0
+    # ffmpeg writes the film's index last, and a full disk may end it without an error here.
+    if count < len(pictures):
+        raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
+
+
+def _frame_count(film: Path) -> int:
+    """Frames of a film; 0 if it cannot be read."""
+    import imageio_ffmpeg
+
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(film))[0])
+    except RuntimeError:
+        return 0
+
+
+def turntable(
+    G: Generator,
+    ws: Tensor,
+    path: Path | str,
+    seconds: float = 4.0,
+    rate: int = 30,
+    pitch: float = 0.1,
+    sheet: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """One full turn of a head as a film, with a contact sheet beside it (`contact_path`); both are written or neither.
+
+    Args:
+        ws: [1, num_ws, w_dim].
+        path: of the film; MP4, GIF or WebP.
+        seconds: length of the film.
+        rate: frames per second.
+        pitch: of every camera, radians.
+        sheet: False leaves the contact sheet out.
+        progress: called with (done, total) frames.
+
+    Raises:
+        Head3DError: before any rendering, for an unknown ending, a place that cannot be written to, or a film without
+            frames; more than one head; a disk that fills up.
+    """
+    check_places(path, sheet)
+    count = round(seconds * rate) if math.isfinite(seconds) else 0
+    if rate < 1 or count < 1:
+        raise Head3DError(
+            f"a turntable needs at least one frame, got {seconds:g} seconds at {rate} per second"
+        )
+    return write(frames(G, ws, count, pitch=pitch, progress=progress), path, rate, sheet)
+
+
+def views(net: Generator, planes: Tensor, ws: Tensor, yaws: tuple[float, ...] = (0.0, 90.0, 180.0)) -> Tensor:
+    """Planes [N, 3, C, H, W] with codes ws seen from `yaws` (degrees): [N, V, 3, H, W]."""
+    seen = []
+    with torch.no_grad():
+        for yaw in yaws:
+            camera = orbit(math.radians(yaw)).expand(len(planes), 25)
+            seen.append(net.render(planes, ws, camera).image)
+    return torch.stack(seen, 1)

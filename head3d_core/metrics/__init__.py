@@ -1,0 +1,1 @@
+"""Measures: distances between sets of images, identity, silhouettes, accessories."""

@@ -1,0 +1,319 @@
+"""How far two sets of pictures are apart: kernel and Fréchet distance, each with an interval.
+
+Both compare the features of a fixed network (`features.py`) on real and generated pictures; torchmetrics does the
+arithmetic. The name of a distance says whose features they are: FID and KID mean Inception's and nothing else, with
+EfficientNet-Lite0 they are FD-EffLite0 and KD-EffLite0, whose values compare only with their own kind.
+
+What concerns single heads stands in `verification.py` (identity) and `completeness.py` (shape, second faces).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from head3d_core.utils.errors import Head3DError
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+"""Confidence level of every interval."""
+_Z = 1.959964
+KD_SCALE = 100.0
+"""Kernel distances are printed times 100, as in the paper's Tables 2 and 3."""
+FEWEST = 10
+"""Pictures of each set below which no distance is computed."""
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % confidence interval and what it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    """Independent things behind it (pictures, heads, identities)."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (N = {self.count})"
+
+    def times(self, factor: float) -> Estimate:
+        """The same in other units; `factor` > 0."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.count)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain JSON-able dictionary."""
+        return asdict(self)
+
+
+def bootstrap_weights(count: int, replicates: int, seed: int = 0) -> Array:
+    """How often each of `count` things is drawn in each replicate: [replicates, count], rows sum to `count`.
+
+    A bootstrap replicate draws `count` things with replacement (Efron 1979).
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
+
+
+def percentiles(value: float, replicates: Array, count: int) -> Estimate:
+    """The estimate with the bootstrap's percentile interval; replicates that are not finite are left out."""
+    finite = replicates[np.isfinite(replicates)]
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(finite) else (math.nan,) * 2
+    return Estimate(float(value), float(low), float(high), count)
+
+
+def bootstrap_mean(values: Array | Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
+    """Mean of independent values [N] with its percentile bootstrap interval.
+
+    >>> print(bootstrap_mean(np.full(20, 0.25)))
+    0.25 [0.25, 0.25] (N = 20)
+    """
+    x = np.asarray(values, np.float64).ravel()
+    if len(x) < 2 or not np.isfinite(x).all():
+        raise Head3DError(
+            f"a mean with an interval needs at least 2 finite values, got {len(x)} "
+            f"({int((~np.isfinite(x)).sum())} of them not finite)"
+        )
+    return percentiles(x.mean(), bootstrap_weights(len(x), replicates, seed) @ x / len(x), len(x))
+
+
+def check_features(features: Tensor, name: str) -> Tensor:
+    """[N, d] float64, finite, N >= 10; Head3DError in one sentence otherwise."""
+    if features.ndim != 2:
+        raise Head3DError(f"features of the {name} set must be [N, d], got {list(features.shape)}")
+    if len(features) < FEWEST:
+        raise Head3DError(
+            f"a distance between sets needs at least {FEWEST} pictures of each, the {name} set has {len(features)}: "
+            "render more"
+        )
+    if not torch.isfinite(features).all():
+        bad = int((~torch.isfinite(features)).any(1).sum())
+        raise Head3DError(
+            f"the {name} set has {bad} pictures with features that are not finite: leave them out"
+        )
+    return features.double()
+
+
+def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    real, fake = check_features(real, "real"), check_features(fake, "generated")
+    if real.shape[1] != fake.shape[1]:
+        raise Head3DError(
+            f"both sets need features of one network, got {real.shape[1]} and {fake.shape[1]} numbers a picture"
+        )
+    return real, fake.to(real.device)
+
+
+def _groups(groups: Tensor | None, count: int, name: str) -> tuple[NDArray[np.intp], int]:
+    """Row of each picture's group [N] and how many groups there are; every picture its own where None."""
+    if groups is None:
+        return np.arange(count), count
+    found, rows = np.unique(groups.cpu().numpy(), return_inverse=True)
+    if len(groups) != count or len(found) < 2:
+        raise Head3DError(
+            f"groups of the {name} set must name one of at least 2 groups for each of {count} pictures, "
+            f"got {len(groups)} of {len(found)}"
+        )
+    return rows, len(found)
+
+
+def kernel_distance(
+    real: Tensor,
+    fake: Tensor,
+    replicates: int = 200,
+    seed: int = 0,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Estimate:
+    r"""Squared maximum mean discrepancy under the cubic kernel, unbiased: KID's arithmetic (Bińkowski et al. 2018).
+
+    MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x_i, y_j),  k(a, b) = (aᵀb / d + 1)³.
+
+    Its expectation is 0 for equal sources at every N, so values may be a little negative. The kernel is torchmetrics';
+    all pairs are used, where KID averages over subsets of 1,000 to save memory (the expectation is the same). The
+    bootstrap redraws pictures of both sets; pairs of a picture with itself stay out, or replicates would be biased.
+
+    Args:
+        real, fake: [N, d], [M, d] features.
+        groups: which head each picture of either set shows, int [N] and [M]; None where every picture is its own.
+            Pictures of one head are not independent: the bootstrap then redraws heads with all their pictures, and
+            pairs within a head move with the estimate instead of being redrawn.
+
+    Returns:
+        MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
+    """
+    real, fake = _pair(real, fake)
+    rows, counts = zip(
+        *(_groups(g, len(x), n) for g, x, n in zip(groups, (real, fake), ("real", "generated"), strict=True)),
+        strict=True,
+    )
+    weights = [
+        torch.from_numpy(
+            np.concatenate([np.ones((1, len(x))), bootstrap_weights(count, replicates, seed + k)[:, row]])
+        ).to(x)
+        for k, (x, row, count) in enumerate(zip((real, fake), rows, counts, strict=True))
+    ]
+    values = (
+        _mean_within(real, weights[0], rows[0], counts[0])
+        + _mean_within(fake, weights[1], rows[1], counts[1])
+        - 2 * _mean_across(real, fake, *weights)
+    ).cpu()
+    return percentiles(float(values[0]), values[1:].numpy(), min(counts))
+
+
+def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
+    """Weighted mean of k over all pairs of two sets, [replicates]."""
+    from torchmetrics.image.kid import poly_kernel
+
+    total = torch.zeros(len(wa), dtype=a.dtype, device=a.device)
+    for part, weight in zip(a.split(_ROWS), wa.split(_ROWS, 1), strict=True):
+        total += ((poly_kernel(part, b) @ wb.T) * weight.T).sum(0)
+    # Drawn heads have more or fewer pictures than the set: the mean is over those drawn.
+    return total / (wa.sum(1) * wb.sum(1))
+
+
+def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Tensor:
+    """Mean of k over pairs i ≠ j of one set: over all of them first, then one mean per replicate."""
+    from torchmetrics.image.kid import poly_kernel
+
+    group = torch.from_numpy(rows).to(a.device)
+    whole = torch.zeros((), dtype=a.dtype, device=a.device)
+    total = torch.zeros(len(w), dtype=a.dtype, device=a.device)
+    for start in range(0, len(a), _ROWS):
+        part = slice(start, start + _ROWS)
+        kernel = poly_kernel(a[part], a)
+        own = torch.arange(len(kernel), device=a.device)
+        kernel[own, own + start] = 0
+        whole += kernel.sum()
+        kernel.masked_fill_(group[part, None] == group[None], 0)
+        total += ((kernel @ w.T) * w[:, part].T).sum(0)
+    # Σ w_i w_j over pairs of different groups: all pairs, less those within a group.
+    sums = torch.zeros(len(w), count, dtype=a.dtype, device=a.device).index_add_(1, group, w)
+    pairs = w.sum(1) ** 2 - (sums**2).sum(1)
+    between = total / pairs.clamp_min(1e-12)
+    mean = whole / (len(a) * (len(a) - 1.0))
+    # A group against itself is in the estimate but, drawn twice, would count as alike: it only shifts the replicates.
+    return between + (mean - between[0])
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics expects a network, when the features are there already."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _frechet(real: Tensor, fake: Tensor) -> float:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    # On the CPU: not every build of torch has eigenvalues of unsymmetric matrices on a GPU.
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
+    metric.update(real.cpu(), real=True)
+    metric.update(fake.cpu(), real=False)
+    return float(metric.compute())
+
+
+def _frechet_symmetric(real: Tensor, fake: Tensor) -> float:
+    """The same, several times faster: Tr (Σ_r Σ_f)^½ is the sum of the roots of Σ_r^½ Σ_f Σ_r^½'s eigenvalues."""
+    means, spreads = [x.mean(0) for x in (real, fake)], [torch.cov(x.T) for x in (real, fake)]
+    values, vectors = torch.linalg.eigh(spreads[0])
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ spreads[1] @ root).clamp_min(0).sqrt().sum()
+    traces = spreads[0].trace() + spreads[1].trace()
+    return float((means[0] - means[1]).square().sum() + traces - 2 * cross)
+
+
+def frechet_distance(
+    real: Tensor,
+    fake: Tensor,
+    replicates: int = 10,
+    seed: int = 0,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Estimate:
+    """Fréchet distance between the Gaussians fitted to two sets of features: FID's arithmetic (Heusel et al. 2017).
+
+    FD = ‖μ_r − μ_f‖² + Tr(Σ_r + Σ_f − 2 (Σ_r Σ_f)^½), by torchmetrics.
+
+    Biased: two samples of one source are a positive distance apart that shrinks with N, so it means something only
+    beside N and `same_source_floor` at that N. Redrawing pictures adds to that bias; the interval is therefore the
+    estimate ± 1.96 standard deviations of the replicates, not their percentiles.
+
+    Args:
+        real, fake: [N, d], [M, d] features.
+        replicates: at least 2; each costs a full distance, about a second at d = 2048.
+        groups: as in `kernel_distance`: heads are redrawn with all their pictures.
+    """
+    real, fake = _pair(real, fake)
+    if replicates < 2:
+        raise Head3DError(f"an interval needs at least 2 replicates, got {replicates}")
+    value = _frechet(real, fake)
+    random = np.random.default_rng(seed)
+    sides = [
+        (x, *_groups(g, len(x), n))
+        for x, g, n in zip((real, fake), groups, ("real", "generated"), strict=True)
+    ]
+    others = []
+    for _ in range(replicates):
+        drawn = [x[torch.from_numpy(_redrawn(row, count, random)).to(x.device)] for x, row, count in sides]
+        others.append(_frechet_symmetric(*drawn))
+    half = _Z * float(np.std(others, ddof=1))
+    return Estimate(value, max(0.0, value - half), value + half, min(side[2] for side in sides))
+
+
+def _redrawn(rows: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Pictures of `count` groups drawn with replacement."""
+    times = np.bincount(random.integers(count, size=count), minlength=count)
+    return np.repeat(np.arange(len(rows)), times[rows])
+
+
+class Measure(Protocol):
+    """`kernel_distance` or `frechet_distance` with its number of replicates."""
+
+    def __call__(
+        self, real: Tensor, fake: Tensor, *, groups: tuple[Tensor | None, Tensor | None]
+    ) -> Estimate: ...
+
+
+def same_source_floor(
+    real: Tensor,
+    count: int,
+    distance: Measure = frechet_distance,
+    seed: int = 0,
+    groups: Tensor | None = None,
+) -> Estimate:
+    """The distance between two disjoint random samples of one set, at most `count` pictures each: what "equal" is.
+
+    Args:
+        real: [N, d] features.
+        groups: which head each picture shows, int [N]: each sample then takes half of the heads, as pictures of one
+            head on both sides would look more alike than two sources do. Samples may then have a few pictures less.
+
+    Raises:
+        Head3DError: the set has fewer than 2 `count` pictures.
+    """
+    if len(real) < 2 * count:
+        raise Head3DError(
+            f"the floor at N = {count} needs {2 * count} real pictures, got {len(real)}: give more, or lower N"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(real), generator=generator)
+    if groups is None:
+        halves = (order[:count], order[count : 2 * count])
+        return distance(*(real[half.to(real.device)] for half in halves), groups=(None, None))
+    rows, heads = _groups(groups, len(real), "real")
+    first = torch.randperm(heads, generator=generator)[: heads // 2]
+    inside = torch.isin(torch.from_numpy(rows), first)[order]
+    sides = [order[mask][:count] for mask in (inside, ~inside)]
+    return distance(
+        *(real[side.to(real.device)] for side in sides),
+        groups=(groups.cpu()[sides[0]], groups.cpu()[sides[1]]),
+    )

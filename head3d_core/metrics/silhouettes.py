@@ -1,0 +1,248 @@
+"""Is it a whole head, with one face? Silhouettes, depth, closedness, and faces where none should be.
+
+"Frontal" is |yaw| <= 20° and |pitch| <= 15°, a back view |yaw| >= 135°. Rates of detection have Wilson's interval
+(`detect.Rate`), which is right for shares near 0 where a bootstrap is not; everything else has a bootstrap one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.datasets import face_detector
+from head3d_core.geometry import mesh
+from head3d_core.metrics.distances import Estimate, bootstrap_mean
+from head3d_core.metrics.features import check_images
+from head3d_core.model.cameras import yaw_pitch
+from head3d_core.model.generator import Generator
+from head3d_core.synth import sets
+from head3d_core.synth.make_data import render_stream
+from head3d_core.synth.renderer import Renderer
+from head3d_core.utils.errors import Head3DError
+
+FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
+"""Degrees."""
+_ROUNDING = 1e-3
+SPAN_SIDE = 32
+"""Side to which silhouettes are averaged before they are compared with the span of real ones."""
+
+
+def is_frontal(camera: Tensor) -> Tensor:
+    """[N] bool: |yaw| <= 20° and |pitch| <= 15° for cameras [N, 25]."""
+    yaw, pitch = (x.abs() * 180 / math.pi for x in yaw_pitch(camera))
+    return (yaw <= FRONTAL_YAW + _ROUNDING) & (pitch <= FRONTAL_PITCH + _ROUNDING)
+
+
+def is_back(camera: Tensor) -> Tensor:
+    """[N] bool: |yaw| >= 135°."""
+    yaw, _ = yaw_pitch(camera)
+    return yaw.abs() * 180 / math.pi >= BACK_YAW - _ROUNDING
+
+
+def janus_rate(images: Tensor, camera: Tensor, device: str = "cpu") -> face_detector.Rate:
+    """Share of back views in which a face detector finds a face (Fig. 8 c's "stitching of two faces").
+
+    Args:
+        images: uint8 [N, 3, H, W], back views only.
+        camera: [N, 25].
+    """
+    return _rate(images, camera, is_back(camera), f"|yaw| >= {BACK_YAW:g}°", device)
+
+
+def detection_rate(images: Tensor, camera: Tensor, device: str = "cpu") -> face_detector.Rate:
+    """Share of frontal views in which a face is found; arguments as `janus_rate`. It belongs beside the Janus rate:
+    a model whose heads have no face at all has none behind either."""
+    return _rate(
+        images,
+        camera,
+        is_frontal(camera),
+        f"|yaw| <= {FRONTAL_YAW:g}° and |pitch| <= {FRONTAL_PITCH:g}°",
+        device,
+    )
+
+
+def _rate(images: Tensor, camera: Tensor, fits: Tensor, rule: str, device: str) -> face_detector.Rate:
+    check_images(images)
+    if len(images) != len(camera):
+        raise Head3DError(f"every picture needs a camera, got {len(images)} and {len(camera)}")
+    if not bool(fits.all()):
+        raise Head3DError(
+            f"this rate is for views with {rule}, but {int((~fits).sum())} of {len(fits)} are not"
+        )
+    return face_detector.detection_rate(images, device=device)
+
+
+def _masks(x: Tensor, name: str) -> Tensor:
+    """Coverage [N, H, W] or [N, 1, H, W] in [0, 1] (uint8: 0 to 255, bool) as bool [N, H, W]: at least half."""
+    if x.dtype == torch.uint8:
+        x = x.float() / 255
+    x = x.float()
+    if x.ndim == 4 and x.shape[1] == 1:
+        x = x[:, 0]
+    if x.ndim != 3 or 0 in x.shape:
+        raise Head3DError(f"{name} must be [N, H, W] or [N, 1, H, W] and not empty, got {list(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        raise Head3DError(f"{name} has values that are not finite: the model that made it has diverged")
+    return x >= 0.5
+
+
+def _same_size(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise Head3DError(f"pictures are compared pixel by pixel, got {list(a.shape)} and {list(b.shape)}")
+
+
+def silhouette_iou(opacity: Tensor, truth: Tensor) -> Tensor:
+    """|A ∩ B| / |A ∪ B| of two silhouettes, [N] float64; 1 where both are empty.
+
+    Args:
+        opacity: [N, 1, R, R] or [N, R, R] of a rendering.
+        truth: coverage of the same size, uint8 or [0, 1].
+    """
+    a, b = _masks(opacity, "opacity"), _masks(truth, "truth")
+    _same_size(a, b)
+    both, either = (a & b).flatten(1).sum(1).double(), (a | b).flatten(1).sum(1).double()
+    return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(either))
+
+
+def depth_error(depth: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """Mean |depth − truth| over the pixels `inside`, [N] float64, world units; NaN where there are none.
+
+    Args:
+        depth, truth: [N, 1, R, R] or [N, R, R], distance along the ray.
+        inside: bool [N, R, R], pixels that both silhouettes cover.
+    """
+    a = depth[:, 0] if depth.ndim == 4 else depth
+    b = truth[:, 0] if truth.ndim == 4 else truth
+    _same_size(a, b)
+    _same_size(a, inside)
+    difference = (a.double() - b.double()).abs()
+    if not bool(torch.isfinite(difference[inside]).all()):
+        raise Head3DError("depth is not finite inside the silhouettes: the model that made it has diverged")
+    total = torch.where(inside, difference, torch.zeros_like(difference)).flatten(1).sum(1)
+    return total / inside.flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Agreement with known geometry over views."""
+
+    iou: Estimate
+    depth: Estimate
+    """World units, over pixels that both cover; a head is about 0.4 tall."""
+
+
+def head_completeness(opacity: Tensor, depth: Tensor, true_mask: Tensor, true_depth: Tensor) -> Completeness:
+    """Silhouette IoU and depth error of renderings against the head factory's own geometry.
+
+    The ground truth comes from `synth.renderer` with `geometry=True` (coverage and distance along the ray), the
+    renderings are of the same heads and cameras: reconstructions, or a head whose identity the model was given.
+
+    Args:
+        opacity, depth: [N, 1, R, R] of `Generator.render_raw`.
+        true_mask, true_depth: [N, R, R].
+    """
+    iou = silhouette_iou(opacity, true_mask)
+    error = depth_error(depth, true_depth, _masks(opacity, "opacity") & _masks(true_mask, "true_mask"))
+    seen = torch.isfinite(error)
+    if int(seen.sum()) < 2:
+        raise Head3DError("rendered and true silhouettes never overlap: check that cameras belong together")
+    return Completeness(bootstrap_mean(iou.cpu()), bootstrap_mean(error[seen].cpu()))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the head factory knows of its pictures."""
+
+    camera: Tensor
+    """[N, 25]"""
+    mask: Tensor
+    """[N, R, R] uint8 coverage."""
+    depth: Tensor
+    """[N, R, R] float32, distance along the ray, world units."""
+
+
+def true_geometry(
+    name: str, indices: Sequence[int], resolution: int, views: int = sets.HEAD_VIEWS
+) -> Geometry:
+    """Silhouettes and depth of pictures of a set (`synth.sets.SETS`), rendered in this process.
+
+    Views of one head should follow each other: its shape is then built once.
+
+    Raises:
+        Head3DError: no such set or index, no indices, or no OpenGL.
+    """
+    if not indices:
+        raise Head3DError("true_geometry needs at least one index")
+    examples = [sets.example(name, i, views) for i in indices]
+    renderer = Renderer(resolution, 3)
+    try:
+        frames = dict(render_stream(renderer, list(enumerate(examples)), geometry=True))
+    finally:
+        renderer.release()
+    masks, depths = (
+        np.stack([getattr(frames[k], part) for k in range(len(examples))]) for part in ("alpha", "depth")
+    )
+    cameras = np.stack([e.camera for e in examples])
+    return Geometry(torch.from_numpy(cameras), torch.from_numpy(masks), torch.from_numpy(depths))
+
+
+class SilhouetteSpan:
+    """What silhouettes of real heads look like: a linear span of them, and how far a new one lies outside.
+
+    Silhouettes are averaged to 32 × 32 and described by their first principal components over real ones (an "active
+    shape", Cootes et al. 1995). The error of a silhouette is the root mean square of what the components leave over;
+    "outside" is an error above the 99th percentile of real silhouettes that were not used for the fit. Needs no ground
+    truth per head, so it works for sampled heads, one span per group of views (front, side, back).
+
+    Args:
+        masks: silhouettes of real heads from that group of views, [N, H, W], N >= 20; half fit, half set the limit.
+        components: at most a quarter of N are taken.
+    """
+
+    def __init__(self, masks: Tensor, components: int = 24, seed: int = 0) -> None:
+        x = self._describe(masks)
+        if len(x) < 20:
+            raise Head3DError(f"a span of silhouettes needs at least 20 real ones, got {len(x)}")
+        order = np.random.default_rng(seed).permutation(len(x))
+        fit, rest = x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
+        self.mean = fit.mean(0)
+        _, _, axes = np.linalg.svd(fit - self.mean, full_matrices=False)
+        self.axes = axes[: min(components, len(x) // 4)]
+        self.limit = float(np.quantile(self._errors(rest), 0.99))
+        """RMS beyond which a silhouette is outside."""
+
+    @staticmethod
+    def _describe(masks: Tensor) -> NDArray[np.float64]:
+        inside = _masks(masks, "masks").float()[:, None]
+        small = F.interpolate(inside, size=(SPAN_SIDE, SPAN_SIDE), mode="area")
+        return np.asarray(small.flatten(1).double().cpu().numpy())
+
+    def _errors(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        centred = x - self.mean
+        left = centred - centred @ self.axes.T @ self.axes
+        return np.asarray(np.sqrt((left**2).mean(1)))
+
+    def errors(self, masks: Tensor) -> NDArray[np.float64]:
+        """[N] root mean square coverage that the span cannot express."""
+        return self._errors(self._describe(masks))
+
+    def outside(self, masks: Tensor) -> face_detector.Rate:
+        """Share of silhouettes beyond the limit; about 1 % for real heads."""
+        return face_detector.wilson(int((self.errors(masks) > self.limit).sum()), len(masks))
+
+
+def closed_heads(G: Generator, planes: Tensor, directions: int = 2000, seed: int = 0) -> Estimate:
+    """Mean of `mesh.closedness` over heads: the share of directions from which the head is closed.
+
+    Args:
+        planes: [N, 3, C, H, W], N >= 2.
+    """
+    share = torch.cat([mesh.closedness(G, one, directions) for one in planes.split(1)])
+    return bootstrap_mean(share.cpu(), seed=seed)

@@ -1,0 +1,416 @@
+"""Who is who: measures on identity embeddings (unit vectors, one per picture).
+
+Embeddings come from `identity_net.py`. Similarity is the cosine; the paper's Table 1 can only be (1 + cos) / 2, so
+`as_share` gives that too. Intervals are bootstrap ones over identities, not over pairs: pairs share people.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.datasets.face_detector import wilson
+from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_weights, percentiles
+from head3d_core.utils.errors import Head3DError
+
+Array = NDArray[np.float64]
+FAR = 0.01
+"""False accept rate at which the true accept rate is reported."""
+FEWEST_ROWS = 11
+"""Rows of two sets that are compared: there must be 100 pairs of different ones."""
+BIN = 15.0
+"""Width of a step of |yaw|, degrees."""
+
+
+def check_embeddings(embeddings: Tensor, name: str = "embeddings", fewest: int = 2) -> Array:
+    """[N, d] float64 of unit length; Head3DError for too few, wrong shapes or values that are not finite."""
+    if embeddings.ndim != 2 or len(embeddings) < fewest:
+        raise Head3DError(f"{name} must be [N, d] with N >= {fewest}, got {list(embeddings.shape)}")
+    x = embeddings.detach().double().cpu().numpy()
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    if not np.isfinite(length).all() or (length == 0).any():
+        raise Head3DError(f"{name} has rows that are zero or not finite: look at the pictures behind them")
+    return np.asarray(x / length)
+
+
+def as_share(estimate: Estimate) -> Estimate:
+    """(1 + cos) / 2, the scale of the paper's Table 1, of an estimate of a cosine.
+
+    >>> as_share(Estimate(0.062, 0.0, 0.1, 100)).value
+    0.531
+    """
+    return Estimate((1 + estimate.value) / 2, (1 + estimate.low) / 2, (1 + estimate.high) / 2, estimate.count)
+
+
+def identity_similarity(a: Tensor, b: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
+    """Mean cosine between row k of `a` and row k of `b`, [N, d] each: the ID column of Table 3."""
+    x, y = check_embeddings(a, "the first embeddings"), check_embeddings(b, "the second embeddings")
+    if x.shape != y.shape:
+        raise Head3DError(f"embeddings are compared row by row, got {list(x.shape)} and {list(y.shape)}")
+    return bootstrap_mean((x * y).sum(1), replicates, seed)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How well a threshold on the cosine tells "same person" from "different persons"."""
+
+    auc: Estimate
+    """Area under the ROC curve: the chance that a same pair is more alike than a different pair."""
+    tar: Estimate
+    """True accept rate at FAR 1 %."""
+    threshold: float
+    """Cosine above which 1 % of the different pairs lie."""
+    same_median: float
+    """Median cosine of same pairs: above it two heads count as near-duplicates."""
+    false_accept: Array
+    true_accept: Array
+    """[K] the ROC curve, both rising."""
+    same_pairs: int
+    different_pairs: int
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able, the curve included."""
+        return {
+            "auc": self.auc.to_dict(),
+            "tar_at_far_0.01": self.tar.to_dict(),
+            "threshold": self.threshold,
+            "same_median": self.same_median,
+            "roc": {
+                "false_accept": np.round(self.false_accept, 6).tolist(),
+                "true_accept": np.round(self.true_accept, 6).tolist(),
+            },
+            "same_pairs": self.same_pairs,
+            "different_pairs": self.different_pairs,
+        }
+
+
+def verification(
+    embeddings: Tensor,
+    identities: Sequence[int] | Tensor,
+    replicates: int = 200,
+    most_pairs: int = 200_000,
+    seed: int = 0,
+) -> Verification:
+    """ROC, AUC and TAR at FAR 1 % over all pairs of pictures.
+
+    A pair is accepted if its cosine exceeds a threshold; TAR is the share of same pairs accepted, FAR that of
+    different ones (Grother et al., FRVT). AUC is the Mann-Whitney statistic, ties count half. The bootstrap redraws
+    identities; a pair counts as often as both of its people were drawn.
+
+    Args:
+        embeddings: [N, d].
+        identities: [N] who is shown.
+        most_pairs: of different people; a random choice if there are more.
+
+    Raises:
+        Head3DError: no identity with two pictures, or fewer than 100 different pairs (1 % of them would be none).
+    """
+    x = check_embeddings(embeddings)
+    names, who = np.unique(np.asarray(identities), return_inverse=True)
+    if len(who) != len(x):
+        raise Head3DError(f"there must be one identity per embedding, got {len(who)} for {len(x)}")
+    a, b = _pairs(who, most_pairs, seed)
+    same = who[a] == who[b]
+    if not same.any() or (~same).sum() < 100:
+        raise Head3DError(
+            "verification needs an identity with two pictures and 100 pairs of different people, "
+            f"got {int(same.sum())} same and {int((~same).sum())} different pairs"
+        )
+    return _roc(np.einsum("nd,nd->n", x[a], x[b]), same, who[a], who[b], len(names), replicates, seed)
+
+
+def _roc(
+    score: Array,
+    same: NDArray[np.bool_],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    people: int,
+    replicates: int,
+    seed: int,
+) -> Verification:
+    """The curve of pairs of people `first` and `second`, with bootstrap intervals over the `people`."""
+    order = np.argsort(-score, kind="stable")
+    score, same, first, second = score[order], same[order], first[order], second[order]
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # of each group of equal scores
+    far, tar = _curve(same, np.ones(len(same)), last)
+    aucs, tars = [], []
+    for drawn in bootstrap_weights(people, replicates, seed):
+        # Both sides of a same pair are one person, who was drawn once per appearance.
+        weight = np.where(same, drawn[first], drawn[first] * drawn[second])
+        if weight[same].sum() and weight[~same].sum():
+            curve = _curve(same, weight, last)
+            aucs.append(float(np.trapezoid(curve[1], curve[0])))
+            tars.append(_tar(*curve))
+    different = score[~same]
+    keep = np.unique(np.searchsorted(far, np.concatenate([np.linspace(0, 1, 201), np.logspace(-4, 0, 81)])))
+    keep = keep[keep < len(far)]
+    return Verification(
+        auc=percentiles(float(np.trapezoid(tar, far)), np.array(aucs), people),
+        tar=percentiles(_tar(far, tar), np.array(tars), people),
+        threshold=float(np.quantile(different, 1 - FAR)),
+        same_median=float(np.median(score[same])),
+        false_accept=np.append(far[keep], 1.0),
+        true_accept=np.append(tar[keep], 1.0),
+        same_pairs=int(same.sum()),
+        different_pairs=int((~same).sum()),
+    )
+
+
+def _pairs(who: NDArray[np.intp], most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of all same pairs and of up to `most` different ones."""
+    generator = np.random.default_rng(seed)
+    count = len(who)
+    if count * (count - 1) // 2 <= 2 * most:
+        first, second = np.triu_indices(count, 1)
+    else:
+        order = np.argsort(who, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(who[order])) + 1)
+        inside = [(g[i], g[j]) for g in groups for i, j in [np.triu_indices(len(g), 1)]]
+        first = np.concatenate([i for i, _ in inside] + [generator.integers(0, count, 2 * most)])
+        second = np.concatenate([j for _, j in inside] + [generator.integers(0, count, 2 * most)])
+        known = sum(len(i) for i, _ in inside)
+        fits = (who[first] != who[second]) | (np.arange(len(first)) < known)
+        first, second = first[fits], second[fits]
+    different = np.flatnonzero(who[first] != who[second])
+    if len(different) > most:
+        drop = generator.permutation(different)[most:]
+        kept = np.setdiff1d(np.arange(len(first)), drop, assume_unique=True)
+        first, second = first[kept], second[kept]
+    return first, second
+
+
+def _curve(same: NDArray[np.bool_], weight: Array, last: NDArray[np.intp]) -> tuple[Array, Array]:
+    """False and true accept rates as the threshold falls, from (0, 0) to (1, 1); equal scores are one step."""
+    true = np.cumsum(np.where(same, weight, 0.0))
+    false = np.cumsum(np.where(same, 0.0, weight))
+    return np.append(0.0, false[last] / false[-1]), np.append(0.0, true[last] / true[-1])
+
+
+def _tar(far: Array, tar: Array) -> float:
+    """The largest true accept rate whose false accept rate is at most 1 %."""
+    return float(tar[np.searchsorted(far, FAR + 1e-12, side="right") - 1])
+
+
+def paired_verification(
+    first: Tensor, second: Tensor, replicates: int = 200, most_pairs: int = 200_000, seed: int = 0
+) -> Verification:
+    """ROC, AUC and TAR at FAR 1 % of "row k of both is one person": teacher and student of one z, say.
+
+    Same pairs are (first k, second k), different ones (first j, second k) with j ≠ k, so both kinds compare the two
+    sides only. The bootstrap redraws rows.
+
+    Args:
+        first, second: [N, d] each.
+        most_pairs: of different rows; a random choice if there are more.
+
+    Raises:
+        Head3DError: two shapes, or fewer than 11 rows (there must be 100 different pairs).
+    """
+    x, y = check_embeddings(first, "the first embeddings"), check_embeddings(second, "the second embeddings")
+    if x.shape != y.shape or len(x) < FEWEST_ROWS:
+        raise Head3DError(
+            f"pairs need {FEWEST_ROWS} rows or more on both sides, got {list(x.shape)} and {list(y.shape)}"
+        )
+    count = len(x)
+    a, b = np.nonzero(~np.eye(count, dtype=bool))
+    if len(a) > most_pairs:
+        chosen = np.random.default_rng(seed).choice(len(a), most_pairs, replace=False)
+        a, b = a[chosen], b[chosen]
+    a, b = (np.concatenate([np.arange(count), k]) for k in (a, b))
+    return _roc(np.einsum("nd,nd->n", x[a], y[b]), a == b, a, b, count, replicates, seed)
+
+
+def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
+    """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`).
+
+    It depends on which same pairs gave the threshold: pairs that differ in camera only make a stricter one than pairs
+    of one person in two looks. And it grows with N, as every further sample may be the twin of one before: compare at
+    one N, or compare shares of pairs (`near_pairs`). Wilson's interval: redrawing samples would call a share of none
+    certain.
+    """
+    twins = _twins(check_embeddings(embeddings), threshold)
+    rate = wilson(int((twins > 0).sum()), len(twins))
+    return Estimate(rate.rate, rate.low, rate.high, len(twins))
+
+
+def near_pairs(embeddings: Tensor, threshold: float) -> dict[str, float | int]:
+    """Of all pairs of samples [N, d] those whose cosine exceeds `threshold`: rate, found, count."""
+    twins = _twins(check_embeddings(embeddings), threshold)
+    found, count = int(twins.sum()) // 2, len(twins) * (len(twins) - 1) // 2
+    return {"rate": found / count, "found": found, "count": count}
+
+
+def _twins(x: Array, threshold: float) -> NDArray[np.intp]:
+    """How many others of the unit vectors [N, d] each has above the threshold."""
+    twins = np.empty(len(x), np.intp)
+    for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
+        cosines = x[start : start + 1024] @ x.T
+        own = np.arange(len(cosines))
+        cosines[own, own + start] = -1.0
+        twins[start : start + 1024] = (cosines > threshold).sum(1)
+    return twins
+
+
+def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float]]:
+    """The `count` pairs of samples [N, d] of largest cosine: (i, j, cosine), i < j; each sample in one pair only."""
+    x = check_embeddings(embeddings)
+    cosines = np.tril(np.full((len(x), len(x)), -np.inf)) + x @ x.T
+    pairs: list[tuple[int, int, float]] = []
+    for _ in range(min(count, len(x) // 2)):
+        i, j = divmod(int(cosines.argmax()), len(x))
+        pairs.append((i, j, float(cosines[i, j])))
+        cosines[[i, j]], cosines[:, [i, j]] = -np.inf, -np.inf
+    return pairs
+
+
+def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
+    """Mean pairwise identity distance, mean_{i≠j} (1 − cos(x_i, x_j)), of samples [N, d]: 0 for a collapsed set.
+
+    From the sum of all vectors, so that no N × N matrix is needed: Σ_{i≠j} x_iᵀx_j = ‖Σ x_i‖² − N.
+    """
+    x = check_embeddings(embeddings)
+    weights = np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates, seed)])
+    # Copies of one sample are not a pair: Σ w_i² takes them out.
+    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)
+    values = 1 - (((weights @ x) ** 2).sum(1) - (weights**2).sum(1)) / np.maximum(pairs, 1e-12)
+    values = np.maximum(values, 0.0)  # rounding
+    return percentiles(float(values[0]), np.where(pairs > 0, values, math.nan)[1:], len(x))
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training picture nearest to each sample."""
+
+    index: NDArray[np.intp]
+    """[N] row of the training embeddings."""
+    cosine: Array
+    """[N]"""
+    mean: Estimate
+    """Mean of `cosine`."""
+
+
+def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000, seed: int = 0) -> Nearest:
+    """For each sample [N, d] the most similar row of the training set [M, d]: does the model repeat its 50 heads?
+
+    The same for held-out heads says how near a stranger comes; only what exceeds that is memory.
+    """
+    x, y = check_embeddings(samples, "the samples"), check_embeddings(training, "the training set", 1)
+    if x.shape[1] != y.shape[1]:
+        raise Head3DError(f"both sets need one encoder, got {x.shape[1]} and {y.shape[1]} numbers a picture")
+    cosines = np.concatenate([part @ y.T for part in np.array_split(x, math.ceil(len(x) / 1024))])
+    best = cosines.max(1)
+    return Nearest(cosines.argmax(1), best, bootstrap_mean(best, replicates, seed))
+
+
+@dataclass(frozen=True)
+class YawBin:
+    """Similarity to the frontal view for views in one step of |yaw|."""
+
+    low: float
+    high: float
+    """Degrees."""
+    similarity: Estimate
+
+
+def view_consistency(
+    frontal: Tensor, views: Tensor, heads: Tensor, yaw: Tensor, replicates: int = 500, seed: int = 0
+) -> list[YawBin]:
+    """Cosine between a head's views and its own frontal view, per 15° of |yaw|.
+
+    To be shown beside the same curve of real heads: encoders see less of a face from the side, whoever it is. Each head
+    counts once a step (mean of its views there), and heads are what is redrawn.
+
+    Args:
+        frontal: [H, d] one frontal view per head.
+        views: [V, d] other views.
+        heads: [V] int, row of `frontal` each view belongs to.
+        yaw: [V] radians.
+
+    Returns:
+        Steps that at least two heads have views in, by rising |yaw|.
+    """
+    front, other = check_embeddings(frontal, "the frontal views"), check_embeddings(views, "the views")
+    owner, angle = heads.cpu().numpy(), np.degrees(np.abs(yaw.double().cpu().numpy()))
+    if len(owner) != len(other) or len(angle) != len(other):
+        raise Head3DError(f"every view needs a head and a yaw, got {len(other)}, {len(owner)}, {len(angle)}")
+    if owner.min() < 0 or owner.max() >= len(front):
+        raise Head3DError(f"heads must be rows of frontal, 0 to {len(front) - 1}, got {owner.max()}")
+    cosine = np.einsum("nd,nd->n", other, front[owner])
+    steps = []
+    for low in np.arange(0.0, 180.0, BIN):
+        inside = (angle >= low) & ((angle < low + BIN) | (low + BIN >= 180))
+        present = np.unique(owner[inside])
+        if len(present) >= 2:
+            means = np.array([cosine[inside & (owner == h)].mean() for h in present])
+            steps.append(YawBin(float(low), float(low + BIN), bootstrap_mean(means, replicates, seed)))
+    return steps
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two encoders judging the same pairs."""
+
+    spearman: Estimate
+    """Rank correlation of their similarities over pairs."""
+    first: Verification
+    second: Verification
+    same: Estimate
+    different: Estimate
+    """Share of same and of different pairs that both accept or both refuse, each above its own limit (FAR 1 %)."""
+
+
+def encoder_agreement(
+    first: Tensor, second: Tensor, identities: Sequence[int] | Tensor, replicates: int = 200, seed: int = 0
+) -> Agreement:
+    """Do two encoders judge pairs alike? Spearman's correlation of their cosines, and the share of equal decisions.
+
+    The cosine of unit vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap
+    redraws people with all their pictures.
+
+    Args:
+        first, second: [N, d1], [N, d2] of the same pictures.
+    """
+    from scipy.stats import rankdata
+
+    x, y = check_embeddings(first, "the first encoder"), check_embeddings(second, "the second encoder")
+    if len(x) != len(y):
+        raise Head3DError(f"both encoders must judge the same pictures, got {len(x)} and {len(y)}")
+    i, j = np.triu_indices(len(x), 1)
+    if len(i) > 200_000:
+        chosen = np.random.default_rng(seed).choice(len(i), 200_000, replace=False)
+        i, j = i[chosen], j[chosen]
+    cosines = [np.einsum("nd,nd->n", e[i], e[j]) for e in (x, y)]
+    ranks = [rankdata(c) for c in cosines]
+
+    def correlation(weight: Array) -> float:
+        centred = [r - np.average(r, weights=weight) for r in ranks]
+        spread = math.sqrt(float((weight * centred[0] ** 2).sum() * (weight * centred[1] ** 2).sum()))
+        return float((weight * centred[0] * centred[1]).sum()) / spread if spread else math.nan
+
+    people, rows = np.unique(np.asarray(identities), return_inverse=True)
+    one, other = (verification(torch.from_numpy(e), identities, replicates, seed=seed) for e in (x, y))
+    accepted = [c > v.threshold for c, v in zip(cosines, (one, other), strict=True)]
+    agree, same = accepted[0] == accepted[1], rows[i] == rows[j]
+    kinds = (same, ~same)
+    replicated: list[float] = []
+    shares: list[list[float]] = [[], []]
+    for drawn in bootstrap_weights(len(people), replicates, seed):
+        # Two pictures of one person drawn twice are still one pair each time, not a pair of strangers.
+        weight = np.where(same, drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
+        if weight.sum() > 0:
+            replicated.append(correlation(weight))
+        for kind, share in zip(kinds, shares, strict=True):
+            if weight[kind].sum() > 0:
+                share.append(float(np.average(agree[kind], weights=weight[kind])))
+    shared = [
+        percentiles(float(agree[kind].mean()), np.array(share), len(people))
+        for kind, share in zip(kinds, shares, strict=True)
+    ]
+    correlated = percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people))
+    return Agreement(correlated, one, other, *shared)

@@ -1,0 +1,273 @@
+"""The tri-plane generator G: mapping -> planes -> volume rendering -> super-resolution (Eq. 1-4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from head3d_core.config import Backend, GeneratorConfig, NoiseMode
+from head3d_core.model.cameras import check_camera, frontal
+from head3d_core.model.decoder import Decoder
+from head3d_core.model.planes import check_planes, query
+from head3d_core.model.rays import camera_rays
+from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork
+from head3d_core.model.superresolution import SuperResolution
+from head3d_core.model.volume import render_rays
+from head3d_core.ops import random
+from head3d_core.utils.errors import Head3DError
+
+_PLANE_NOISE: tuple[NoiseMode, ...] = ("const", "random", "none")
+
+
+@dataclass(frozen=True)
+class RawOutput:
+    """The volume-rendered half of a picture, R = rendering resolution."""
+
+    features: Tensor
+    """[N, F, R, R]"""
+    depth: Tensor
+    """[N, 1, R, R], distance along the ray, world units."""
+    opacity: Tensor
+    """[N, 1, R, R] in [0, 1]"""
+
+    @property
+    def raw(self) -> Tensor:
+        """[N, 3, R, R] in about [-1, 1]: the first three features."""
+        return self.features[:, :3]
+
+
+@dataclass(frozen=True)
+class RenderOutput(RawOutput):
+    """A rendered picture."""
+
+    image: Tensor
+    """[N, 3, image_resolution, image_resolution] in about [-1, 1], not clamped."""
+
+
+class Backbone(nn.Module):
+    """Mapping and synthesis network, under the names of the EG3D format."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers)
+        self.synthesis = SynthesisNetwork(
+            config.w_dim,
+            config.plane_resolution,
+            3 * config.plane_channels,
+            config.channel_base,
+            config.channel_max,
+            config.backbone_clamp,
+        )
+
+
+class Generator(nn.Module):
+    """G_t and G_s alike: z and a camera in, a picture of a head out.
+
+    Deterministic unless a `generator` (or `seeds`) is given: backbone noise "const", stratified offset 0.5,
+    importance u = (j + 0.5) / count.
+
+    Args:
+        config: architecture; kept as `.config`.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.superresolution = SuperResolution(config)
+        self.decoder = Decoder(
+            config.plane_channels, config.decoder_hidden, config.decoder_features, config.decoder_lr_mul
+        )
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z."""
+        return self.config.z_dim
+
+    @property
+    def num_ws(self) -> int:
+        """Codes per sample in ws."""
+        return self.config.num_ws
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.decoder.net["0"].weight.device  # type: ignore[return-value]
+
+    def mapping(
+        self,
+        z: Tensor,
+        camera: Tensor,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """ws = M(z, p), repeated for every layer (Eq. 1).
+
+        Args:
+            z: [N, z_dim], standard normal.
+            camera: [N, 25], the mapping camera p (not the camera that renders).
+            truncation_psi: ws = w_avg + psi (ws - w_avg); 1 leaves ws alone, 0 gives the average head.
+            truncation_cutoff: truncate only the first so many codes; None: all.
+
+        Returns:
+            ws [N, num_ws, w_dim].
+        """
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise Head3DError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
+        check_camera(camera)
+        if len(camera) != len(z):
+            raise Head3DError(f"z and camera must have one batch size, got {len(z)} and {len(camera)}")
+        condition = camera * self.config.camera_scale
+        if not self.config.camera_conditioning:
+            condition = torch.zeros_like(condition)
+        w = self.backbone.mapping(z, condition)
+        ws = w[:, None].expand(-1, self.num_ws, -1)
+        if not math.isfinite(truncation_psi):
+            raise Head3DError(f"truncation_psi must be a number, e.g. 0.7, got {truncation_psi}")
+        if truncation_psi == 1:
+            return ws
+        cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
+        if cutoff < 0:
+            raise Head3DError(f"truncation_cutoff must be 0 or more codes, got {cutoff}")
+        average = self.w_avg
+        return torch.cat([torch.lerp(average, ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], 1)
+
+    @property
+    def w_avg(self) -> Tensor:
+        """Running mean of w, [w_dim]: where truncation pulls to."""
+        average = self.backbone.mapping.w_avg
+        assert isinstance(average, Tensor)
+        return average
+
+    @torch.no_grad()
+    def update_w_avg(self, w: Tensor, beta: float = 0.998) -> None:
+        """w_avg <- beta w_avg + (1 - beta) mean(w); w is [N, w_dim]."""
+        self.w_avg.lerp_(w.detach().mean(0).to(self.w_avg.dtype), 1 - beta)
+
+    def planes(self, ws: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
+        """Feature planes of codes (Eq. 2).
+
+        Args:
+            ws: [N, num_ws, w_dim].
+            noise: "const" (repeatable), "random" (from `seeds`, or fresh) or "none".
+            seeds: [N] int64 for "random".
+
+        Returns:
+            [N, 3, C, H, W].
+        """
+        expected = (self.num_ws, self.config.w_dim)
+        if ws.ndim != 3 or ws.shape[1:] != expected:
+            raise Head3DError(f"ws must be [N, {expected[0]}, {expected[1]}], got {list(ws.shape)}")
+        if noise not in _PLANE_NOISE:
+            raise Head3DError(f'noise must be "const", "random" or "none", got {noise!r}')
+        flat = self.backbone.synthesis(ws, noise, seeds)
+        # Split with the channels last: the gradient, which comes with channels innermost, is merged in that layout too.
+        split = flat.permute(0, 2, 3, 1).unflatten(-1, (3, self.config.plane_channels))
+        return split.permute(0, 3, 4, 1, 2)
+
+    def render_raw(
+        self,
+        planes: Tensor,
+        camera: Tensor,
+        resolution: int | None = None,
+        backend: Backend = "auto",
+        seeds: Tensor | None = None,
+    ) -> RawOutput:
+        """Volume rendering alone (Eq. 3), without super-resolution.
+
+        Args:
+            planes: [N, 3, C, H, W].
+            camera: [N, 25].
+            resolution: R; None: the configuration's `neural_resolution`.
+            backend: see `volume.render_rays`.
+            seeds: [N] int64 for random sampling; None: deterministic.
+        """
+        check_planes(planes)
+        if planes.shape[2] != self.config.plane_channels:
+            raise Head3DError(
+                f"planes must have {self.config.plane_channels} channels, got {planes.shape[2]}"
+            )
+        if len(camera) != len(planes):
+            raise Head3DError(
+                f"planes and camera must have one batch size, got {len(planes)} and {len(camera)}"
+            )
+        size = resolution or self.config.neural_resolution
+        origins, directions = camera_rays(camera, size)
+        result = render_rays(
+            planes,
+            self.decoder.weights(),
+            origins,
+            directions,
+            self.config.render,
+            seeds=seeds,
+            backend=backend,
+        )
+        features = result.features.transpose(1, 2).unflatten(-1, (size, size))
+        shape = (len(planes), 1, size, size)
+        return RawOutput(features, result.depth.reshape(shape), result.opacity.reshape(shape))
+
+    def render(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        camera: Tensor,
+        resolution: int | None = None,
+        backend: Backend = "auto",
+        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
+    ) -> RenderOutput:
+        """Volume rendering and super-resolution.
+
+        Args:
+            planes: [N, 3, C, H, W].
+            ws: [N, num_ws, w_dim]; super-resolution takes the last code.
+            camera: [N, 25], the camera that renders.
+            resolution: of the volume rendering; None: the configuration's.
+            backend: "auto", "reference" or "native".
+            generator: source of randomness for the samples; None: deterministic.
+            seeds: [N] int64 instead of `generator`, one per sample whatever the batch split.
+
+        Returns:
+            RenderOutput with .image .raw .depth .opacity.
+        """
+        if generator is not None and seeds is None:
+            seeds = random.draw_seeds(generator, len(planes), planes.device)
+        raw = self.render_raw(planes, camera, resolution, backend, seeds)
+        image = self.superresolution(raw.features, raw.raw, ws, seeds)
+        return RenderOutput(raw.features, raw.depth, raw.opacity, image)
+
+    def forward(
+        self,
+        z: Tensor,
+        camera: Tensor,
+        mapping_camera: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        resolution: int | None = None,
+        backend: Backend = "auto",
+        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
+    ) -> RenderOutput:
+        """Everything: z [N, z_dim] seen from camera [N, 25].
+
+        `mapping_camera` [N, 25] conditions the mapping; None: the frontal camera, so that a head does not
+        change with the camera that looks at it. With a `generator` (or `seeds`) the backbone noise is random too.
+        """
+        if mapping_camera is None:
+            mapping_camera = frontal(len(z), z.device)
+        if generator is not None and seeds is None:
+            seeds = random.draw_seeds(generator, len(z), z.device)
+        ws = self.mapping(z, mapping_camera, truncation_psi, truncation_cutoff)
+        planes = self.planes(ws, "const" if seeds is None else "random", seeds)
+        return self.render(planes, ws, camera, resolution, backend, seeds=seeds)
+
+    def query(self, planes: Tensor, points: Tensor, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
+        """What stands at world points [N, M, 3]: raw sigma [N, M, 1] and features [N, M, F].
+
+        features[..., :3] is rgb in [0, 1] (up to 0.001 beyond); density = softplus(sigma - 1).
+        """
+        options = self.config.render
+        return query(planes, self.decoder.weights(), points, options.axes, options.box_warp, backend)

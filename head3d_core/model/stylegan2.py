@@ -1,0 +1,328 @@
+"""StyleGAN2's layers, written from the papers (Karras et al. 2020) and from facts of the EG3D format.
+
+Parameter names follow EG3D's state dicts, so that weights move across without a table. Runtime gains
+("equalised learning rate"): weights are stored with unit variance and scaled when used.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from head3d_core.config import NoiseMode
+from head3d_core.model.filters import (
+    Activation,
+    bias_act,
+    fir,
+    layer_epilogue,
+    scale_channels,
+    upfirdn2d,
+    upsample2d,
+)
+from head3d_core.ops import random
+
+
+def normalise_2nd_moment(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + 1e-8) over the last dimension."""
+    return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
+
+
+class FullyConnected(nn.Module):
+    """y = x (W m / sqrt(n))^T + m b, then an activation with its gain.
+
+    Args:
+        inputs, outputs: features.
+        activation: "linear" or "lrelu".
+        lr_multiplier: m; parameters are stored divided by it, so that they learn m times slower.
+        bias_init: initial value of the effective bias.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        activation: Activation = "linear",
+        lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias_init / lr_multiplier))
+        self.activation = activation
+        self.lr_multiplier = lr_multiplier
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """Weight [outputs, inputs] and bias [outputs] with the gains folded in."""
+        gain = self.lr_multiplier / math.sqrt(self.weight.shape[1])
+        return self.weight * gain, self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs] -> [N, outputs]."""
+        weight, bias = self.effective()
+        y = F.linear(x, weight, bias)
+        return y if self.activation == "linear" else bias_act(y, None, self.activation)
+
+
+class Mapping(nn.Module):
+    """w = M(z, p), Eq. 1: latent code and camera to an intermediate code.
+
+    Either input may be absent (z_dim = 0 in the discriminator). Both are normalised to unit second moment
+    and concatenated, z first.
+
+    Args:
+        z_dim: length of z, or 0.
+        w_dim: width of all layers.
+        layers: number of fully connected layers (learning rate multiplier 0.01).
+    """
+
+    def __init__(self, z_dim: int, w_dim: int, layers: int, camera_dim: int = 25) -> None:
+        super().__init__()
+        self.embed = FullyConnected(camera_dim, w_dim)
+        for i in range(layers):
+            inputs = z_dim + w_dim if i == 0 else w_dim
+            self.add_module(f"fc{i}", FullyConnected(inputs, w_dim, "lrelu", lr_multiplier=0.01))
+        self.layers = layers
+        self.z_dim = z_dim
+        if z_dim:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor | None, camera: Tensor) -> Tensor:
+        """z [N, z_dim] (or None), camera [N, 25] -> w [N, w_dim]."""
+        with torch.autocast(camera.device.type, enabled=False):  # small, and the camera needs all its digits
+            x = normalise_2nd_moment(self.embed(camera))
+            if z is not None:
+                x = torch.cat([normalise_2nd_moment(z.to(torch.float32)), x], -1)
+            for i in range(self.layers):
+                x = self.get_submodule(f"fc{i}")(x)
+        return x
+
+
+def modulated_conv(
+    x: Tensor, weight: Tensor, style: Tensor, up: bool = False, demodulate: bool = True
+) -> Tensor:
+    """Convolution whose input channels are scaled per sample, then (optionally) renormalised per output.
+
+    W1 = W s;  d[n, o] = (sum_{i,k} W1^2 + 1e-8)^(-1/2);  output = conv(x, W1 d). Computed as
+    d conv(x s, W), which shares one weight over the batch and needs no grouped convolution.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k], k = 1 or 3.
+        style: [N, I].
+        up: stride-2 transposed convolution (H -> 2H + 1) followed by the FIR filter (-> 2H). Relative to the
+            other layers the kernel then appears flipped; EG3D's weights are trained that way.
+        demodulate: False in ToRGB.
+
+    Returns:
+        [N, O, H', W'].
+    """
+    if not demodulate:
+        return scaled_conv(x, weight, style, up)
+    weight, style, demod = demodulation(weight, style, x.dtype)
+    return scale_channels(scaled_conv(x, weight, style, up), demod)
+
+
+def demodulation(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight and style as a convolution in `dtype` should get them, and d [N, O] of `modulated_conv` for them."""
+    if dtype == torch.float16:
+        # Keep products inside float16's range; demodulation undoes both factors.
+        weight = weight / (weight.abs().amax([1, 2, 3], keepdim=True) * math.sqrt(weight[0].numel()))
+        style = style / style.abs().amax(1, keepdim=True)
+    energy = style.square() @ weight.square().sum([2, 3]).T
+    return weight, style, (energy + 1e-8).rsqrt()
+
+
+def scaled_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
+    """conv(x s, W) of `modulated_conv`, without the demodulation."""
+    x = scale_channels(x, style)
+    kernel = weight.to(x.dtype)
+    if up:
+        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
+        return upfirdn2d(x, fir(x.device), padding=(1, 1, 1, 1), gain=4)
+    return F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU.
+
+    Args:
+        inputs, outputs: channels.
+        w_dim: length of its code.
+        resolution: side of the output.
+        up: doubles the resolution.
+        clamp: limit of the output, or None.
+        index: which noise stream it draws from.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        resolution: int,
+        up: bool = False,
+        clamp: float | None = None,
+        index: int = 0,
+    ) -> None:
+        super().__init__()
+        self.affine = FullyConnected(w_dim, inputs, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.noise_const: Tensor
+        self.resolution = resolution
+        self.up = up
+        self.clamp = clamp
+        self.index = index
+
+    def forward(
+        self, x: Tensor, w: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None
+    ) -> Tensor:
+        """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution]."""
+        with torch.autocast(x.device.type, enabled=False):  # small: casts would cost more than they save
+            weight, style, demod = demodulation(self.weight, self.affine(w), x.dtype)
+        x = scaled_conv(x, weight, style, self.up)
+        maps = None
+        if noise == "const":
+            maps = self.noise_const[None, None]
+        elif noise == "random":
+            maps = self._random_noise(len(x), seeds, x.device)
+        strength = None if maps is None else self.noise_strength
+        return layer_epilogue(x, demod, maps, strength, self.bias, "lrelu", clamp=self.clamp)
+
+    def _random_noise(self, count: int, seeds: Tensor | None, device: torch.device) -> Tensor:
+        if seeds is None:
+            return torch.randn(count, 1, self.resolution, self.resolution, device=device)
+        stream = random.STREAM_NOISE_MAPS + 2 * self.index
+        return random.normal(seeds, self.resolution, self.resolution, stream)[:, None]
+
+
+class ToRGB(nn.Module):
+    """1x1 modulated convolution without demodulation, to image or plane channels."""
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, clamp: float | None = None) -> None:
+        super().__init__()
+        self.affine = FullyConnected(w_dim, inputs, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, H, W]."""
+        with torch.autocast(x.device.type, enabled=False):
+            style = self.affine(w) / math.sqrt(self.weight.shape[1])
+        x = modulated_conv(x, self.weight, style, demodulate=False)
+        return bias_act(x, self.bias, clamp=self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """Two layers and a ToRGB whose output adds to the up-sampled image so far (skip architecture).
+
+    Args:
+        inputs: channels in; 0 for the first block, which starts from a learned constant.
+        outputs: channels out.
+        w_dim: length of the codes.
+        resolution: side of the output.
+        image_channels: channels of the accumulated image.
+        up: whether the block doubles the resolution (super-resolution blocks may not).
+        clamp: limit of all its activations, or None.
+        index: number of layers before it, for the noise streams.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        up: bool = True,
+        clamp: float | None = None,
+        index: int = 0,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        if inputs == 0:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up, clamp, index)
+            index += 1
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, False, clamp, index)
+        self.torgb = ToRGB(outputs, image_channels, w_dim, clamp)
+        self.first = inputs == 0
+
+    def forward(
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        ws: Tensor,
+        noise: NoiseMode = "const",
+        seeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """x, image and codes ws [N, 3, w_dim] ([N, 2, w_dim] in the first block) -> x, image."""
+        codes = iter(ws.unbind(1))
+        if x is None:
+            x = self.const.expand(len(ws), -1, -1, -1)
+        else:
+            x = self.conv0(x, next(codes), noise, seeds)
+        x = self.conv1(x, next(codes), noise, seeds)
+        rgb = self.torgb(x, next(codes)).to(torch.float32)
+        if image is not None:
+            # The image accumulator stays in float32 whatever the layers run in.
+            rgb = rgb + (upsample2d(image) if self.up else image)
+        return x, rgb
+
+
+def channels_at(resolution: int, base: int, maximum: int) -> int:
+    """C(r) = min(base // r, maximum)."""
+    return min(base // resolution, maximum)
+
+
+class SynthesisNetwork(nn.Module):
+    """StyleGAN2's synthesis network, from a 4x4 constant to `resolution`.
+
+    Args:
+        w_dim: length of the codes.
+        resolution: side of the output, a power of two, at least 4.
+        image_channels: channels of the output (three planes side by side).
+        channel_base, channel_max: widths, see `channels_at`.
+        clamp: limit of all activations, or None.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        channel_base: int,
+        channel_max: int,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolutions = [2**k for k in range(2, resolution.bit_length())]
+        inputs = 0
+        for k, r in enumerate(self.resolutions):
+            outputs = channels_at(r, channel_base, channel_max)
+            block = SynthesisBlock(
+                inputs, outputs, w_dim, r, image_channels, clamp=clamp, index=max(0, 2 * k - 1)
+            )
+            self.add_module(f"b{r}", block)
+            inputs = outputs
+        self.num_ws = 2 * len(self.resolutions)
+
+    def forward(self, ws: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
+        """ws [N, num_ws, w_dim] -> [N, image_channels, resolution, resolution].
+
+        Block k >= 1 takes codes 2k-1, 2k, 2k+1: its ToRGB shares a code with the next block's first layer.
+        """
+        x: Tensor | None = None
+        image: Tensor | None = None
+        for k, r in enumerate(self.resolutions):
+            start = max(0, 2 * k - 1)
+            x, image = self.get_submodule(f"b{r}")(x, image, ws[:, start : 2 * k + 2], noise, seeds)
+        assert image is not None
+        return image

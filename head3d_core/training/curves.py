@@ -1,0 +1,266 @@
+"""A run's log, condensed into a small file that notebooks and model cards read.
+
+    python -m head3d_core.training.curves RUN --out data/results/curves_teacher.json
+
+`log.jsonl` has a line every few seconds and one session for every resume. The record keeps means over some hundred
+equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from head3d_core.training.train import GRID_YAWS
+from head3d_core.utils import files, records
+from head3d_core.utils.errors import Head3DError
+
+POINTS = 120
+"""Spans of images that a record keeps."""
+_NOT_SERIES = ("event", "images", "seconds", "count")
+
+
+def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """Events of a run's log in order, and how many lines a kill left half written.
+
+    Args:
+        run: the run's folder or its log.jsonl.
+
+    Raises Head3DError if there is no log, or nothing in it that was trained.
+    """
+    path = run / "log.jsonl" if run.is_dir() else run
+    if not path.is_file():
+        raise Head3DError(f"there is no log {path}: give the folder that `train --out` named")
+    events, broken = [], 0
+    for line in path.read_text(encoding="utf8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            broken += 1
+            continue
+        if isinstance(event, dict) and "event" in event and "images" in event:
+            events.append(event)
+    if not any(e["event"] == "start" for e in events) or not any(e["event"] == "progress" for e in events):
+        raise Head3DError(f"{path} has no start or no progress in it: has the run trained at all?")
+    return events, broken
+
+
+def surviving(events: list[dict[str, Any]], kind: str = "progress") -> tuple[list[dict[str, Any]], float]:
+    """Events of one kind that the final weights went through, and the seconds of all sessions together.
+
+    A resumed session starts from a snapshot: what an interrupted one did beyond it is gone, though its time was spent.
+    """
+    kept: list[dict[str, Any]] = []
+    seconds = session = 0.0
+    for event in events:
+        if event["event"] == "start":
+            kept = [e for e in kept if e["images"] <= event["images"]]
+            seconds, session = seconds + session, 0.0
+        session = max(session, float(event.get("seconds", 0.0)))
+        if event["event"] == kind:
+            kept.append(event)
+    return kept, seconds + session
+
+
+def thin(
+    progress: list[dict[str, Any]], points: int = POINTS
+) -> tuple[list[int], dict[str, list[float | None]]]:
+    """Means over at most `points` equal spans of images.
+
+    Returns:
+        images at the end of each span that holds anything, and name -> values (None where a span has none).
+    """
+    last = max(p["images"] for p in progress)
+    spans: dict[int, list[dict[str, Any]]] = {}
+    for p in progress:
+        spans.setdefault(min(points - 1, (points * p["images"]) // max(last, 1)), []).append(p)
+    names = sorted({k for p in progress for k in p if k not in _NOT_SERIES})
+    ordered = [spans[k] for k in sorted(spans)]
+    series = {name: [_mean([p[name] for p in span if name in p]) for span in ordered] for name in names}
+    return [max(p["images"] for p in span) for span in ordered], series
+
+
+def _mean(values: list[float]) -> float | None:
+    finite = [float(v) for v in values if math.isfinite(v)]
+    return float(f"{sum(finite) / len(finite):.5g}") if finite else None
+
+
+def condense(
+    run: Path, points: int = POINTS, commit: str | None = None, date: str | None = None
+) -> dict[str, Any]:
+    """The record of a run: provenance, recipe, and its curves.
+
+    Args:
+        run: the run's folder or its log.jsonl.
+        points: spans kept.
+        commit: of the code that trained; None: as the log says.
+        date: ISO; None: as the log says, else when it was last written.
+
+    Raises Head3DError for a run without a log.
+    """
+    events, broken = read_log(run)
+    progress, seconds = surviving(events)
+    starts = [e for e in events if e["event"] == "start"]
+    start = starts[-1]
+    args = start.get("args", {})
+    path = run / "log.jsonl" if run.is_dir() else run
+    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
+    ends = [e["reason"] for e in events if e["event"] == "end"]
+    images, series = thin(progress, points)
+    measured, _ = surviving(events, "metrics")
+    provenance = {
+        "stage": args.get("stage"),
+        "row": args.get("row"),
+        "preset": args.get("preset"),
+        "axes": args.get("axes"),  # None: the preset's
+        "seed": args.get("seed"),
+        "data": args.get("data"),
+        "heads": args.get("heads"),
+        "images": int(max(e["images"] for e in events if e["event"] in ("start", "progress", "end"))),
+        "batch": start.get("recipe", {}).get("batch"),
+        "real_images": start.get("real_images"),
+        "seconds": round(seconds, 1),
+        "sessions": sum(e["event"] == "start" for e in events),
+        "ended": ends[-1] if ends else "no end in the log",
+        "device": start.get("device"),
+        "processes": sorted({int(e["world"]) for e in starts if e.get("world")}),
+        "torch": start.get("torch"),
+        "precision": start.get("options", {}).get("precision"),
+        "perceptual": start.get("perceptual"),
+        "date": date or start.get("date") or written,
+        "commit": commit
+        or ", ".join(dict.fromkeys(e["commit"] for e in starts if e.get("commit")))
+        or "not recorded",
+    }
+    return {
+        "what": "curves of one training run: means over equal spans of real images shown",
+        "provenance": provenance,
+        "recipe": start.get("recipe", {}),
+        "half_written_lines": broken,
+        "images": images,
+        "series": series,
+        "metrics": dict(zip(("images", "series"), thin(measured, points), strict=True)) if measured else None,
+    }
+
+
+def trained_on(provenance: Mapping[str, Any]) -> str:
+    """What a run was made on, with how many at a time where that was ever more than one.
+
+    >>> trained_on({"device": "GPU", "processes": [1, 2]}), trained_on({"device": "GPU", "processes": [1]})
+    ('1 and 2 × GPU', 'GPU')
+    """
+    counts = provenance.get("processes") or [1]
+    several = "" if max(counts) == 1 else f"{' and '.join(map(str, sorted(counts)))} × "
+    return f"{several}{provenance['device']}"
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def kept_grids(run: Path) -> list[tuple[int, Path]]:
+    """(images, file) of the sample grids that a run's folder holds, earliest first."""
+    found = sorted(run.glob("grid-*.png")) if run.is_dir() else []
+    return [(int(p.stem.removeprefix("grid-")), p) for p in found]
+
+
+def _cells(path: Path, side: int) -> NDArray[np.uint8]:
+    """A sample grid as [rows, views, side, side, 3]."""
+    columns = len(GRID_YAWS)
+    with Image.open(path) as opened:
+        cell = opened.width // columns
+        rows = opened.height // cell
+        small = opened.convert("RGB").resize((columns * side, rows * side), Image.Resampling.LANCZOS)
+    return np.asarray(small).reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+
+
+def progress_sheet(grids: Sequence[tuple[int, Path]], samples: int = 4, side: int = 112) -> NDArray[np.uint8]:
+    """One row for each grid: the same samples from the front, then from behind, [rows * side, 2 samples * side, 3]."""
+    rows = []
+    for _, path in grids:
+        cells = _cells(path, side)[:samples]
+        views = [cells[k, GRID_YAWS.index(yaw)] for yaw in (0.0, 180.0) for k in range(len(cells))]
+        rows.append(np.concatenate(views, 1))
+    return np.concatenate(rows)
+
+
+def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
+    """At most `count` of them, first and last included."""
+    if len(grids) <= count:
+        return list(grids)
+    chosen = np.linspace(0, len(grids) - 1, count).round().astype(int)
+    return [grids[k] for k in dict.fromkeys(chosen.tolist())]
+
+
+def _save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
+    with files.atomic(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "JPEG", quality=75, optimize=True, progressive=True)
+
+
+def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[str, Any]:
+    """Writes `condense(run, **options)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
+
+    Args:
+        side: of one view in the picture of the last grid, pixels.
+
+    Raises:
+        Head3DError: no log, nothing trained, or `side` below 8.
+    """
+    if side < 8:
+        raise Head3DError(f"a view needs at least 8 pixels a side to be seen, got {side}")
+    record = condense(run, **options)
+    grids = kept_grids(run)
+    if grids:
+        chosen = evenly(grids, 4)
+        samples = 4
+        _save_jpeg(progress_sheet(chosen, samples), out.with_name(f"{out.stem}_progress.jpg"))
+        last = _cells(grids[-1][1], side)[:samples]
+        sheet = last.swapaxes(1, 2).reshape(len(last) * side, -1, 3)
+        _save_jpeg(sheet, out.with_name(f"{out.stem}_last.jpg"))
+        record["pictures"] = {
+            "progress": {
+                "file": f"{out.stem}_progress.jpg",
+                "images": [n for n, _ in chosen],
+                "samples": samples,
+            },
+            "last": {"file": f"{out.stem}_last.jpg", "images": grids[-1][0], "yaws": list(GRID_YAWS)},
+        }
+    records.write(out, record)
+    return record
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Condenses one run; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m head3d_core.training.curves", description="Condenses a run's log."
+    )
+    parser.add_argument("run", type=Path, help="folder of the run, or its log.jsonl")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSON file to write, e.g. data/results/curves_head.json"
+    )
+    parser.add_argument("--points", type=int, default=POINTS, help="spans of images to keep")
+    parser.add_argument("--side", type=int, default=128, help="of one view of the last grid, pixels")
+    parser.add_argument("--commit", help="commit of the code that trained, if the log does not say")
+    parser.add_argument("--date", help="day of the run (default: when the log was last written)")
+    args = parser.parse_args(arguments)
+    try:
+        about = {"points": args.points, "commit": args.commit, "date": args.date}
+        record = write_record(args.run, args.out, args.side, **about)
+    except Head3DError as error:
+        print(f"error: {error}")
+        return 1
+    known = record["provenance"]
+    print(f"{args.out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,293 @@
+"""Parts of the training engine: counter-based draws, data on the device, networks with their optimiser, meters."""
+
+from __future__ import annotations
+
+import enum
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from head3d_core.model.cameras import mirror
+from head3d_core.ops import random
+from head3d_core.utils.errors import Head3DError
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the arithmetic is done; none of it changes what is computed beyond rounding."""
+
+    precision: str = "bf16"
+    """bf16, fp16 or fp32: autocast of convolutions on a GPU. Parameters, optimiser, mapping and losses are fp32."""
+    channels_last: bool = True
+    """Keep images and features channels-innermost on a GPU."""
+    graphs: bool = True
+    """Capture each phase as a CUDA graph once it has run a few times."""
+    compile: bool = False
+    """torch.compile the synthesis and super-resolution networks (first-order phases only; slow to start)."""
+    tf32: bool = True
+    """Allow TF32 in what stays in fp32."""
+
+
+class Purpose(enum.IntEnum):
+    """What a random number is for; each phase adds its own multiple of 16."""
+
+    Z = 0
+    CAMERA = 1
+    MAPPING = 2
+    SWAP = 3
+    RENDER = 4
+    DENSITY = 5
+    REAL = 6
+    AUGMENT_FAKE = 7
+    AUGMENT_REAL = 8
+
+
+class Phase(enum.IntEnum):
+    """The four parts of an iteration."""
+
+    G_MAIN = 0
+    G_REG = 1
+    D_MAIN = 2
+    D_REG = 3
+
+
+class Draws:
+    """Counter-based random numbers for the samples of one process: global indices rank, rank + world, ...
+
+    Args:
+        seed: of the run.
+        batch: global batch.
+    """
+
+    def __init__(self, seed: int, batch: int, rank: int, world: int, device: torch.device) -> None:
+        self.base = (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**61
+        self.batch = batch
+        self.indices = torch.arange(rank, batch, world, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def seeds(self, phase: Phase, purpose: Purpose, shift: int = 0) -> Tensor:
+        """[n] int64; `shift` -1 gives those of the previous sample of the global batch."""
+        index = (self.indices + shift) % self.batch
+        return self.base + (self.step * 64 + (16 * phase + purpose)) * 2**16 + index
+
+    def uniform(self, phase: Phase, purpose: Purpose, columns: int, shift: int = 0) -> Tensor:
+        """[n, columns] in [0, 1)."""
+        return random.uniform(self.seeds(phase, purpose, shift), 1, columns)[:, 0]
+
+    def normal(self, phase: Phase, purpose: Purpose, columns: int) -> Tensor:
+        """[n, columns], standard normal."""
+        return random.normal(self.seeds(phase, purpose), 1, columns, 0)[:, 0]
+
+
+CAPTURE = threading.Lock()
+"""Held while a CUDA graph is captured, and by other threads while they touch the GPU."""
+
+
+class Pool:
+    """Images and cameras of one data source on the device.
+
+    Args:
+        images: [N, 3, R, R] uint8; [N, 0, 0, 0] where only cameras are drawn.
+        cameras: [N, 25].
+        flips: also show everything mirrored.
+        capacity: room for so many images in all, if more arrive later by `extend`.
+    """
+
+    def __init__(
+        self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True, capacity: int = 0
+    ) -> None:
+        if len(images) == 0 or len(images) != len(cameras):
+            raise Head3DError(
+                f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}"
+            )
+        # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
+        both = torch.stack([cameras, mirror(cameras)]).float()
+        self.flips = flips
+        self.filled = len(images)
+        self.count = torch.tensor(float(self.filled), dtype=torch.float64, device=device)
+        if capacity <= self.filled:
+            self.images, self.cameras = images.to(device), both.to(device)
+            return
+        self.images = torch.empty(capacity, *images.shape[1:], dtype=torch.uint8, device=device)
+        self.cameras = torch.empty(2, capacity, 25, device=device)
+        self.images[: self.filled], self.cameras[:, : self.filled] = images.to(device), both.to(device)
+
+    def __len__(self) -> int:
+        return self.filled
+
+    def extend(self, images: Tensor, cameras: Tensor) -> None:
+        """Adds images [n, 3, R, R] with cameras [n, 25] while training goes on in another thread."""
+        start, end = self.filled, self.filled + len(images)
+        both = torch.stack([cameras, mirror(cameras)]).float()
+        with CAPTURE:
+            self.images[start:end], self.cameras[:, start:end] = (
+                images.to(self.images.device),
+                both.to(self.count.device),
+            )
+            if self.count.is_cuda:
+                torch.cuda.current_stream().synchronize()  # the pictures are there before they are counted
+            self.count.fill_(end)
+        self.filled = end
+
+    def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        index = (u[:, 0].double() * self.count).long()
+        flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
+        return index, flipped
+
+    def draw_cameras(self, u: Tensor) -> Tensor:
+        """Cameras [n, 25] of uniformly drawn images; u is [n, 2]."""
+        index, flipped = self._pick(u)
+        return self.cameras[flipped.long(), index]
+
+    def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [n, 3, R, R] in [-1, 1] and their cameras [n, 25]."""
+        index, flipped = self._pick(u)
+        image = self.images[index].float() / 127.5 - 1
+        return torch.where(flipped[:, None, None, None], image.flip(-1), image), self.cameras[
+            flipped.long(), index
+        ]
+
+
+class Trainable:
+    """A network with its gradients in one flat buffer and its Adam.
+
+    The flat buffer makes clearing, averaging over processes and cleaning of gradients one kernel each.
+    """
+
+    def __init__(self, module: nn.Module, rate: float, beta2: float, interval: int) -> None:
+        self.module = module
+        self.parameters = list(module.parameters())
+        device = self.parameters[0].device
+        self.flat = torch.zeros(sum(p.numel() for p in self.parameters), device=device)
+        offset = 0
+        for p in self.parameters:
+            # Gradients take the parameter's own strides (channels-last weights), as fused Adam wants.
+            p.grad = self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride())
+            offset += p.numel()
+        # Lazy regularisation: k + 1 optimiser steps stand for k (StyleGAN2, appendix B).
+        share = interval / (interval + 1) if interval else 1.0
+        self.rate = rate * share
+        cuda = device.type == "cuda"
+        self.lr = torch.tensor(self.rate, device=device) if cuda else self.rate
+        self.adam = torch.optim.Adam(
+            self.parameters, lr=self.lr, betas=(0.0, beta2**share), eps=1e-8,
+            **({"fused": True, "capturable": True} if cuda else {}),
+        )  # fmt: skip
+
+    def set_rate(self, factor: float) -> None:
+        """Scales the learning rate (warm-up)."""
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(self.rate * factor)
+        else:
+            self.adam.param_groups[0]["lr"] = self.rate * factor
+
+    def descend(self, loss: Tensor) -> None:
+        """Gradients of `loss` for this network only, whatever else the graph holds."""
+        self.flat.zero_()
+        torch.autograd.backward(loss, inputs=self.parameters)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's state by parameter index: second moment and step (the first moment is the last gradient: β1 = 0)."""
+        state = self.adam.state
+        found = {}
+        for k, p in enumerate(self.parameters):
+            if p in state:
+                found[f"{k}.v"], found[f"{k}.step"] = state[p]["exp_avg_sq"], state[p]["step"]
+        return found
+
+    def set_moments(self, moments: dict[str, Tensor]) -> None:
+        """Inverse of `moments`."""
+        for k, p in enumerate(self.parameters):
+            if f"{k}.v" in moments:
+                v, step = torch.empty_like(p), moments[f"{k}.step"].to(torch.float32).clone()
+                v.copy_(moments[f"{k}.v"])
+                place = p.device if p.is_cuda else torch.device("cpu")
+                self.adam.state[p] = {"step": step.to(place), "exp_avg": torch.zeros_like(p), "exp_avg_sq": v}
+
+    def update(self, bad: Tensor) -> None:
+        """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
+        if dist.is_initialized():
+            dist.all_reduce(self.flat)
+            self.flat /= dist.get_world_size()
+        bad += (~torch.isfinite(self.flat)).sum()
+        torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
+        self.adam.step()
+
+
+class Meters:
+    """Running sums of named scalars on the device, read once per report."""
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names = names
+        self.sums = torch.zeros(2, len(names), device=device)
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Adds one value."""
+        k = self.names.index(name)
+        self.sums[0, k] += value.detach()
+        self.sums[1, k] += 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last call; the only place that waits for the device."""
+        total, count = self.sums.tolist()
+        self.sums.zero_()
+        return {name: t / c for name, t, c in zip(self.names, total, count, strict=True) if c}
+
+
+class Replay:
+    """A phase that runs plainly three times and then as a CUDA graph."""
+
+    def __init__(self, function: Callable[[], None], memory: Any) -> None:
+        self.function = function
+        self.memory = memory
+        self.runs = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self.graph is None and self.runs < 3:
+            self.runs += 1
+            self.function()
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            # thread_local: with several processes NCCL's watchdog asks for events from its own thread meanwhile.
+            with (
+                CAPTURE,
+                torch.cuda.graph(
+                    self.graph,
+                    pool=self.memory,
+                    stream=torch.cuda.current_stream(),
+                    capture_error_mode="thread_local",
+                ),
+            ):
+                self.function()
+        self.graph.replay()
+
+
+def blur(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Separable blur with the kernel 2^(−(i/σ)²), zero padding.
+
+    Args:
+        x: [N, C, H, W].
+        sigma: scalar tensor, pixels; may change without changing the kernel's size.
+        largest: the kernel covers ±⌊3 largest⌋ pixels (at most the picture's side less one).
+    """
+    reach = min(math.floor(3 * largest), x.shape[-1] - 1)
+    if reach < 1:
+        return x
+    offset = torch.arange(-reach, reach + 1, device=x.device, dtype=torch.float32)
+    taps = torch.exp2(-((offset / sigma) ** 2))
+    # EG3D cuts the kernel at ±⌊3σ⌋ of the current σ.
+    taps = torch.where(offset.abs() <= torch.floor(3 * sigma), taps, 0.0)
+    taps = (taps / taps.sum()).to(x.dtype)
+    n, c, h, w = x.shape
+    flat = x.reshape(n * c, 1, h, w)
+    flat = F.conv2d(flat, taps.reshape(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(flat, taps.reshape(1, 1, -1, 1), padding=(reach, 0)).reshape(n, c, h, w)

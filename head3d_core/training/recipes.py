@@ -1,0 +1,375 @@
+"""How a model is trained, as data: stages, rows of the comparison and the numbers of the paper's section 4.1.
+
+A `Recipe` says everything that the one training loop (`engine.Engine`) needs: which images each discriminator
+sees, which losses act, how fast, for how long. The four stages of the method and every row of Tables 2 and 3 are
+values of it; there is no code per row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from head3d_core.utils.errors import Head3DError
+
+Stage = Literal["teacher", "whiten", "head", "distill"]
+Start = Literal["scratch", "teacher", "head"]
+Source = Literal["faces", "heads", "heads_back", "heads_side"]
+
+STAGES: tuple[Stage, ...] = ("teacher", "whiten", "head", "distill")
+"""In the order in which they are run."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One discriminator: what it judges and how much it counts."""
+
+    name: str
+    """"front", "back" or "all"; the metrics in the log carry it."""
+    sources: tuple[Source, ...]
+    """Real images it sees. "heads_back": those with |yaw| above the split angle; "heads_side" adds the views
+    from the side, which neither the face set (beyond its widest yaw) nor L_rgb and L_lpips (beyond τ) reach."""
+    start: Start
+    """Whose discriminator it starts from (4.1: D_front from the face D, D_back from the fine-tuned head D)."""
+    gamma: float
+    """R1 weight γ; the code's penalty is γ/2 ‖∇D‖² (decision 4 of Eq. 6, see `losses.r1_penalty`)."""
+    weight: float = 1.0
+    """λ_gan of Eq. 10 in the generator's loss."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """λ of Eq. 10 for the terms that compare student and teacher; 0 drops a term and its cost."""
+
+    kd: float = 0.0
+    """λ_kd, Eq. 5."""
+    map: float = 0.0
+    """λ_map, Eq. 7."""
+    rgb: float = 0.0
+    """λ_rgb, Eq. 8."""
+    lpips: float = 0.0
+    """λ_lpips, Eq. 9."""
+
+    @property
+    def any(self) -> bool:
+        """Whether a teacher is needed at all."""
+        return any(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that training needs beside the architecture."""
+
+    stage: Stage
+    """Which step of the method this is."""
+    start: Start
+    """Whose generator it starts from."""
+    domains: tuple[Domain, ...]
+    """The discriminators; with two they alternate."""
+    images: int
+    """Real images shown to discriminators in the whole run."""
+    batch: int = 16
+    """Global batch, over all processes. Paper: 16."""
+    lr_g: float = 0.0025
+    """Adam's rate for G. Paper: 0.0025, distillation 0.001."""
+    lr_d: float = 0.002
+    """Adam's rate for D. Paper: 0.002, distillation 0.0005."""
+    beta2: float = 0.99
+    """Adam's second decay; the first is 0."""
+    g_reg_interval: int = 4
+    """Density regularisation runs every so many steps (lazy regularisation)."""
+    d_reg_interval: int = 16
+    """R1 runs every so many steps of each discriminator."""
+    back_share: float = 0.5
+    """With two domains: the share of steps that train the second. 0.5 alternates strictly."""
+    split_angle: float = math.pi / 2
+    """|yaw| above which a head view is a back view, radians."""
+    losses: LossWeights = field(default_factory=LossWeights)
+    """Distillation terms."""
+    distil_planes: tuple[int, ...] = (0,)
+    """Planes in L_kd. The paper: only F_xy, plane 0; (0, 1, 2) is the ablation of Fig. 8 (b)."""
+    kd_norm: Literal["mse", "l2"] = "mse"
+    """Mean squared error over the plane (decision 3), or the plain norm that Eq. 5 prints."""
+    tau: float = math.pi / 4
+    """Largest |yaw| at which L_rgb and L_lpips act, radians. Paper: π/4."""
+    mapping_camera: Literal["render", "faces"] = "render"
+    """"render": the rendering camera, swapped with `gpc` (EG3D). "faces": an independent draw from the face set,
+    shared by teacher and student (decision 7)."""
+    gpc: float = 0.8
+    """Probability that the mapping camera is another sample's. EG3D: 0.5 for FFHQ, 0.8 for the rebalanced set."""
+    gpc_images: int = 0
+    """Images over which that probability fades from 1."""
+    density_weight: float = 0.25
+    """Weight of the density regularisation (EG3D). 0 switches it off."""
+    density_points: int = 1000
+    """Points per sample in it."""
+    density_distance: float = 0.004
+    """Standard deviation of the neighbour's offset, world units."""
+    blur_sigma: float = 0.0
+    """Initial blur of what D sees, pixels of the image; fades to 0. EG3D: 10 at 512²."""
+    blur_images: int = 1
+    """Images over which the blur fades."""
+    neural_resolution: int | None = None
+    """Volume-rendered resolution at the start; None: the generator's own from the first image on."""
+    neural_images: int = 0
+    """Images over which it fades linearly to the generator's own."""
+    ema_images: float = 10_000.0
+    """Half-life of the averaged generator, images."""
+    ema_rampup: float | None = 0.05
+    """The half-life is at most this share of the images seen so far; None (when fine-tuning): no ramp."""
+    mirror: bool = True
+    """Show every image also mirrored, with its camera mirrored."""
+    noise: Literal["random", "const"] = "random"
+    """Noise maps of the backbone while training."""
+    ada_target: float = 0.0
+    """Adaptive augmentation: wanted mean sign of D(real); 0 switches it off. StyleGAN2-ADA: 0.6."""
+    ada_images: int = 500_000
+    """Images over which the augmentation probability could rise from 0 to 1."""
+    ada_start: float = 0.0
+    """Initial probability."""
+    perceptual_scale: float = 10.0
+    """Extra factor on the offline substitute of LPIPS, whose values are about ten times smaller; 1 for real LPIPS."""
+    only_discriminator: bool = False
+    """The generator stands still and only its discriminators learn: for weights that come without one."""
+    warmup_steps: int = 200
+    """Learning rates rise linearly over so many steps whenever Adam starts without its second moments."""
+    notes: tuple[str, ...] = ()
+    """Where and why a number differs from the paper's."""
+
+    def __post_init__(self) -> None:
+        if not self.domains or len(self.domains) > 2:
+            raise Head3DError(f"a recipe has one or two discriminators, got {len(self.domains)}")
+        if self.batch < 1 or self.images < 0:
+            raise Head3DError(
+                f"batch must be at least 1 and images 0 or more, got {self.batch} and {self.images}"
+            )
+        if not 0 < self.back_share < 1:
+            raise Head3DError(f"back_share must lie between 0 and 1, got {self.back_share}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dictionary, written into logs and snapshots."""
+        return dataclasses.asdict(self)
+
+    @property
+    def needs_heads(self) -> bool:
+        """Whether the multi-view head set is among its data."""
+        return any(source != "faces" for domain in self.domains for source in domain.sources)
+
+    def compares_pictures(self, domain: int) -> bool:
+        """Whether L_rgb and L_lpips can act on views of `domain`: never on back views that all lie outside τ."""
+        sources = set(self.domains[domain].sources)
+        only_back = sources <= {"heads_back", "heads_side"} and self.split_angle >= self.tau
+        return bool(self.losses.rgb or self.losses.lpips) and not only_back
+
+    def domain_at(self, step: int) -> int:
+        """Which domain trains at `step`: the second one in `back_share` of all steps, as evenly as possible."""
+        if len(self.domains) == 1:
+            return 0
+        return int(math.floor((step + 1) * self.back_share) - math.floor(step * self.back_share))
+
+
+_NOT_GIVEN = "EMA, ADA target, images per stage and camera layout are not in the paper (decision 6)"
+
+TEACHER = Recipe(
+    stage="teacher",
+    start="scratch",
+    domains=(Domain("front", ("faces",), "scratch", gamma=1.0),),
+    images=25_000_000,
+    batch=32,
+    gpc_images=1_000_000,
+    blur_sigma=10.0,
+    blur_images=200_000,
+    neural_resolution=64,
+    neural_images=1_000_000,
+    notes=(_NOT_GIVEN, "EG3D's stage 1 (64², 25 M images) and stage 2 (to 128²) as one schedule"),
+)
+WHITEN = dataclasses.replace(
+    TEACHER,
+    stage="whiten",
+    start="teacher",
+    domains=(Domain("front", ("faces",), "teacher", gamma=1.0),),
+    images=400_000,
+    gpc_images=0,
+    blur_sigma=0.0,
+    neural_resolution=None,
+    neural_images=0,
+    ema_rampup=None,
+    notes=(_NOT_GIVEN, "4.1 only says that EG3D is fine-tuned on faces whose background is removed"),
+)
+HEAD = dataclasses.replace(
+    WHITEN,
+    stage="head",
+    domains=(Domain("all", ("heads",), "teacher", gamma=20.0),),
+    images=200_000,
+    batch=16,
+    mapping_camera="faces",
+    ada_target=0.6,
+    notes=(_NOT_GIVEN, "mapping cameras from the face set already here, so that w keeps its meaning"),
+)
+DISTILL = dataclasses.replace(
+    HEAD,
+    stage="distill",
+    start="head",
+    domains=(
+        Domain("front", ("faces",), "teacher", gamma=1.0),
+        Domain("back", ("heads_back",), "head", gamma=20.0, weight=10.0),
+    ),
+    images=400_000,
+    lr_g=0.001,
+    lr_d=0.0005,
+    losses=LossWeights(kd=0.5, map=1.0, rgb=1.0, lpips=1.0),
+    ada_target=0.0,
+    notes=(_NOT_GIVEN, "split at 90° and strict alternation are ours (decision 5)"),
+)
+PAPER: dict[Stage, Recipe] = {"teacher": TEACHER, "whiten": WHITEN, "head": HEAD, "distill": DISTILL}
+"""Section 4.1 at 512²."""
+
+
+def _gamma(recipe: Recipe, factor: float) -> tuple[Domain, ...]:
+    return tuple(dataclasses.replace(d, gamma=d.gamma * factor) for d in recipe.domains)
+
+
+_QUARTER = "γ = 5 for the paper's 20: R1 sums over pixels, and 256² has a quarter of 512²'s"
+_SHORT = "images, EMA, blur and fades shortened in proportion to a run of minutes"
+
+CLASSROOM: dict[Stage, Recipe] = {
+    "teacher": dataclasses.replace(
+        TEACHER,
+        images=2_000_000,
+        gpc_images=200_000,
+        blur_sigma=6.0,
+        blur_images=60_000,
+        neural_resolution=None,
+        neural_images=0,
+        notes=(_SHORT, "γ = 1, StyleGAN2's value for faces at 256²"),
+    ),
+    "whiten": dataclasses.replace(WHITEN, images=100_000, notes=(_SHORT,)),
+    "head": dataclasses.replace(
+        HEAD, domains=_gamma(HEAD, 0.25), images=150_000, ada_images=200_000, notes=(_SHORT, _QUARTER)
+    ),
+    "distill": dataclasses.replace(
+        DISTILL,
+        domains=(DISTILL.domains[0], dataclasses.replace(DISTILL.domains[1], gamma=5.0, weight=1.0)),
+        images=150_000,
+        notes=(
+            _SHORT,
+            _QUARTER + "; γ = 1 for D_front as the teacher's own",
+            "λ_gan_back = 1 for the paper's 10: here the back's gradient is about as large as all others together "
+            "before its weight (data/results/LOG.md); `--gan-back 10` gives the paper's",
+        ),
+    ),
+}
+"""256², one GPU, minutes."""
+
+
+def _tiny(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(
+        recipe,
+        batch=4,
+        images=64,
+        density_points=16,
+        blur_sigma=min(recipe.blur_sigma, 2.0),
+        blur_images=32,
+        gpc_images=min(recipe.gpc_images, 32),
+        neural_resolution=8 if recipe.neural_resolution else None,
+        neural_images=min(recipe.neural_images, 32),
+        ema_images=16.0,
+        ada_images=64,
+        warmup_steps=2,
+        notes=("for tests: a few steps of everything",),
+    )
+
+
+TINY: dict[Stage, Recipe] = {stage: _tiny(recipe) for stage, recipe in PAPER.items()}
+"""64², seconds on a CPU."""
+
+_BY_PRESET: dict[str, dict[Stage, Recipe]] = {"tiny": TINY, "classroom": CLASSROOM, "paper": PAPER}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of Table 2, Table 3 or Fig. 8, as a change to a stage's recipe."""
+
+    stage: Stage
+    """The stage it changes."""
+    help: str
+    """What differs, in a few words."""
+    zero: tuple[str, ...] = ()
+    """Loss weights set to 0: names of `LossWeights`, or "gan_front"."""
+    distil_planes: tuple[int, ...] | None = None
+    """Planes of L_kd instead of F_xy alone."""
+    mixed: bool = False
+    """One discriminator for everything: face set and head views together."""
+    gan_only: bool = False
+    """No distillation at all."""
+    start: Start | None = None
+    """Whose networks it starts from instead."""
+    untrained: bool = False
+    """No training: the teacher's F_xy is put into the head generator's planes when rendering."""
+
+
+ROWS: dict[str, Row] = {
+    "head3d": Row("distill", "the full method"),
+    "single-d": Row("distill", "one discriminator (Fig. 8 c)", mixed=True),
+    "no-kd": Row("distill", "without L_kd (Table 3)", zero=("kd",)),
+    "dft": Row(
+        "distill",
+        "DFT: the face generator fine-tuned on faces and heads (Table 2)",
+        mixed=True,
+        gan_only=True,
+        start="teacher",
+    ),
+    "fh": Row(
+        "distill",
+        "FH: the head generator trained on faces and heads (Table 2)",
+        mixed=True,
+        gan_only=True,
+        start="head",
+    ),
+    "no-gan-front": Row("distill", "without L_gan_front (Table 3)", zero=("gan_front",)),
+    "no-rgb-lpips": Row("distill", "without L_rgb and L_lpips (Table 3)", zero=("rgb", "lpips")),
+    "all-planes": Row("distill", "all three planes distilled (Fig. 8 b)", distil_planes=(0, 1, 2)),
+    "plane-swap": Row("distill", "the teacher's F_xy put in, untrained (Fig. 8 a)", untrained=True),
+}
+"""Rows of the comparison, in the order in which they are trained."""
+
+
+def _apply(recipe: Recipe, row: Row) -> Recipe:
+    domains = recipe.domains
+    if row.mixed:
+        # Naive union, as the baselines of 4.2: each image is as likely as any other.
+        sources: tuple[Source, ...] = ("faces", "heads") if row.gan_only else ("faces", "heads_back")
+        domains = (Domain("all", sources, row.start or "teacher", gamma=recipe.domains[0].gamma),)
+    if "gan_front" in row.zero:
+        domains = tuple(dataclasses.replace(d, weight=0.0) if d.name == "front" else d for d in domains)
+    zero = {name: 0.0 for name in row.zero if name != "gan_front"}
+    losses = LossWeights() if row.gan_only else dataclasses.replace(recipe.losses, **zero)
+    return dataclasses.replace(
+        recipe,
+        domains=domains,
+        losses=losses,
+        start=row.start or recipe.start,
+        distil_planes=row.distil_planes or recipe.distil_planes,
+        images=0 if row.untrained else recipe.images,
+    )
+
+
+def recipe(stage: str, preset: str, row: str | None = None) -> Recipe:
+    """The recipe of a stage at a preset's scale, changed by a row of the comparison if one is named.
+
+    Raises Head3DError with the list of names for an unknown stage, preset or row.
+    """
+    if stage not in STAGES:
+        raise Head3DError(f"no stage called {stage!r}: choose one of {', '.join(STAGES)}")
+    if preset not in _BY_PRESET:
+        raise Head3DError(f"no preset called {preset!r}: choose one of {', '.join(_BY_PRESET)}")
+    found = _BY_PRESET[preset][next(s for s in STAGES if s == stage)]
+    if row is None:
+        return found
+    if row not in ROWS:
+        raise Head3DError(f"no row called {row!r}: choose one of {', '.join(ROWS)}")
+    if ROWS[row].stage != stage:
+        raise Head3DError(f"row {row!r} belongs to stage {ROWS[row].stage!r}, not {stage!r}")
+    return _apply(found, ROWS[row])

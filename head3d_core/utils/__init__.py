@@ -1,0 +1,1 @@
+"""Errors, files, images, records, devices: what every other folder may use."""

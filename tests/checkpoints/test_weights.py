@@ -1,0 +1,491 @@
+"""Weights on disk: what is saved comes back, damage is noticed, a failed save changes nothing; EG3D's arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import eg3d_files
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_parity import golden, state
+
+import head3d_core as h3d
+from head3d_core import config
+from head3d_core.checkpoints import convert, weights
+from head3d_core.checkpoints.eg3d import SUPER_RESOLUTION, discriminator_config, generator_config
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.generator import Generator
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+TINY = config.preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def G() -> Generator:
+    torch.manual_seed(1)
+    return Generator(TINY.generator).eval()
+
+
+@pytest.fixture(scope="module")
+def D() -> Discriminator:
+    return Discriminator(TINY.discriminator).eval()
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+# --- our own format -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["one.safetensors", "folder"])
+def test_what_is_saved_comes_back(G: Generator, D: Discriminator, tmp_path: Path, name: str) -> None:
+    path = weights.save_generator(G, tmp_path / name, notes={"images": 12, "licence": "CC0-1.0"})
+    back = h3d.load_generator(path)
+    assert back.config == G.config
+    assert same(G, back)
+    assert not back.training
+    assert all(p.requires_grad for p in back.parameters())
+    assert weights.read_notes(path) == {"images": 12, "licence": "CC0-1.0"}
+    other = tmp_path / f"d-{name}" if name.endswith(".safetensors") else tmp_path / name
+    weights.save_discriminator(D, other)
+    assert same(D, h3d.load_discriminator(other))
+    if name == "folder":  # both live in one folder without disturbing each other
+        assert same(G, h3d.load_generator(other))
+        assert same(G, h3d.load_generator(other / "generator.json"))
+
+
+def test_every_configuration_survives(tmp_path: Path) -> None:
+    odd = dataclasses.replace(
+        TINY.generator,
+        sr_kind="8x",
+        sr_channels=None,
+        sr_clamp=None,
+        backbone_clamp=100.0,
+        render=config.RenderOptions(ray_start="auto", ray_end="auto", axes="eg3d", disparity=True),
+    )
+    path = weights.save_generator(Generator(odd), tmp_path / "odd.safetensors")
+    assert weights.load_generator(path).config == odd
+
+
+def test_half_precision(G: Generator, tmp_path: Path) -> None:
+    whole = weights.save_generator(G, tmp_path / "whole.safetensors")
+    half = weights.save_generator(G, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    back = weights.load_generator(half)
+    for name, value in back.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, G.state_dict()[name], rtol=1e-3, atol=1e-6)
+    big = Generator(TINY.generator)
+    with torch.no_grad():
+        big.decoder.get_submodule("net.0").bias[0] = 1e6
+    with pytest.raises(Head3DError, match=r"decoder\.net\.0\.bias has values beyond float16"):
+        weights.save_generator(big, tmp_path / "big", half=True)
+
+
+def test_shards(G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SHARD_BYTES", 100_000)
+    path = weights.save_generator(G, tmp_path / "sharded")
+    shards = sorted(path.glob("*.safetensors"))
+    assert len(shards) > 3
+    largest = max(t.nbytes for t in G.state_dict().values())
+    assert all(s.stat().st_size <= max(100_000, largest + 1000) for s in shards)
+    listed = json.loads((path / "generator.json").read_text())["shards"]
+    assert {s["file"] for s in listed} == {s.name for s in shards}
+    assert all(s["sha256"] == files.sha256(path / s["file"]) for s in listed)
+    assert same(G, weights.load_generator(path))
+
+
+def test_the_shipped_limit() -> None:
+    assert weights.SHARD_BYTES == 15 * 2**20
+
+
+def test_a_paper_sized_discriminator_is_cut_below_the_limit(tmp_path: Path) -> None:
+    wide = Discriminator(dataclasses.replace(TINY.discriminator, channel_base=8192, channel_max=256))
+    path = weights.save_discriminator(wide, tmp_path / "wide")
+    sizes = [s.stat().st_size for s in path.glob("*.safetensors")]
+    assert len(sizes) > 1
+    assert max(sizes) <= 15 * 2**20
+
+
+def test_saving_again_removes_old_shards(G: Generator, tmp_path: Path) -> None:
+    path = weights.save_generator(G, tmp_path / "again")
+    before = {p.name for p in path.iterdir()}
+    other = Generator(TINY.generator)
+    weights.save_generator(other, path)
+    after = {p.name for p in path.iterdir()}
+    assert len(before) == len(after) == 2
+    assert before & after == {"generator.json"}
+    assert same(other, weights.load_generator(path))
+
+
+@pytest.mark.parametrize("name", ["old.safetensors", "old"])
+@pytest.mark.parametrize("when", ["save_file", "replace"])
+def test_a_failed_save_leaves_the_old_weights(
+    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
+) -> None:
+    path = weights.save_generator(G, tmp_path / name)
+    names = sorted(p.name for p in tmp_path.rglob("*"))
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        if when == "save_file":
+            Path(args[1]).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    other = Generator(TINY.generator)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((weights, "save_file") if when == "save_file" else (files.os, "replace")), fail)
+        with pytest.raises(Head3DError, match="No space left on device"):
+            weights.save_generator(other, path)
+    assert same(G, weights.load_generator(path))
+    assert sorted(p.name for p in tmp_path.rglob("*")) == names, "temporary files stay behind"
+
+
+def test_a_save_that_stops_before_its_index_leaves_the_old_weights(
+    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = weights.save_generator(G, tmp_path / "old")
+
+    def stop(value: Any, indent: int | None = None) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "_json", stop)
+        with pytest.raises(KeyboardInterrupt):
+            weights.save_generator(Generator(TINY.generator), path)
+    assert same(G, weights.load_generator(path))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _text(path: Path) -> None:
+    path.write_text("<html>not found</html>")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(_flip, "sha256 written in it"), (_cut, "truncated"), (_empty, "truncated"), (_text, "truncated")],
+)
+def test_a_damaged_file(G: Generator, tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
+    path = weights.save_generator(G, tmp_path / "x.safetensors")
+    damage(path)
+    with pytest.raises(Head3DError, match=says) as info:
+        weights.load_generator(path)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, _empty, Path.unlink])
+def test_a_damaged_shard(G: Generator, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = weights.save_generator(G, tmp_path / "x")
+    damage(next(path.glob("*.safetensors")))
+    with pytest.raises(
+        Head3DError, match="size and sha256 listed" if damage is not Path.unlink else "missing"
+    ):
+        weights.load_generator(path)
+
+
+def _index(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    content.update(changes)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"format_version": 2}, "format version 2, this code reads 1: update"),
+        ({"format": "other"}, "was not written by head3d_core"),
+        ({"kind": "discriminator"}, "holds a discriminator, not a generator: use load_discriminator"),
+        ({"config": {"colour": 1}}, "has no field colour"),
+        ({"config": {"mapping_layers": 10**9}}, "mapping_layers must be between 1 and 64"),
+        ({"config": {"channel_max": "x"}}, "cannot be built"),
+        ({"config": {"z_dim": "wide"}}, "z_dim must be a whole number"),
+        ({"config": {"render": 3}}, "RenderOptions is read from a dictionary"),
+        ({"config": []}, "GeneratorConfig is read from a dictionary"),
+        ({"config": {**TINY.generator.to_dict(), "z_dim": 31}}, "fc0.weight of .* is .* where the configuration needs"),
+        ({"config": {**TINY.generator.to_dict(), "plane_resolution": 64}}, "lacks .* tensor.*another architecture"),
+        ({"config": {**TINY.generator.to_dict(), "plane_resolution": 16}}, "has unknown .* tensor"),
+        ({"shards": [{"file": "../x"}]}, "listed but missing"),
+        ({"shards": ["x"]}, "listed but missing"),
+        ({"shards": 3}, "damaged or truncated"),
+        ({"shards": []}, "lacks"),
+    ],
+)  # fmt: skip
+def test_a_changed_header(G: Generator, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    path = weights.save_generator(G, tmp_path / "x")
+    _index(path / "generator.json", **changes)
+    with pytest.raises(Head3DError, match=says) as info:
+        weights.load_generator(path)
+    assert "\n" not in str(info.value)
+
+
+def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:
+    path = weights.save_generator(G, tmp_path / "g.safetensors")
+    with pytest.raises(Head3DError, match="holds a generator, not a discriminator: use load_generator"):
+        weights.load_discriminator(path)
+    folder = weights.save_discriminator(D, tmp_path / "d")
+    with pytest.raises(
+        Head3DError, match=r"holds no generator \(generator.json is missing; it has discriminator.json"
+    ):
+        weights.load_generator(folder)
+
+
+def test_foreign_safetensors(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(Head3DError, match="was not written by head3d_core"):
+        weights.load_generator(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no-such-name", "no weights called 'no-such-name': bundled are"),
+        ("missing/path.safetensors", "there is no file"),
+        ("missing.pkl", "there is no file missing.pkl"),
+    ],
+)
+def test_missing(name: str, says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        weights.load_generator(name)
+
+
+def test_other_files(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(Head3DError, match="is not a weight file"):
+        weights.load_generator(tmp_path / "x.txt")
+    with pytest.raises(Head3DError, match="holds no generator"):
+        weights.load_generator(tmp_path)
+
+
+def test_places_that_cannot_be_written(G: Generator, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Head3DError, match="cannot write to"):
+        weights.save_generator(G, tmp_path / "file" / "below.safetensors")
+    with pytest.raises(Head3DError, match="weights are saved as"):
+        weights.save_generator(G, tmp_path / "x.pkl")
+    with pytest.raises(Head3DError, match="notes must be plain JSON"):
+        weights.save_generator(G, tmp_path / "x", notes={"a": {1, 2}})
+
+
+def test_bundled_names_and_the_manifest(
+    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    monkeypatch.setattr(files.check_listed, "__defaults__", (tmp_path,))
+    path = weights.save_generator(G, tmp_path / "weights" / "small")
+    assert same(G, weights.load_generator("small"))
+    with pytest.raises(Head3DError, match="bundled are small"):
+        weights.load_generator("large")
+    files.register([path], "CC0-1.0", "random numbers", "pytest", tmp_path)
+    assert same(G, weights.load_generator("small"))
+    _index(path / "generator.json", notes={"changed": True})
+    with pytest.raises(Head3DError, match="does not have the sha256 that data"):
+        weights.load_generator("small")
+
+
+def test_weights_are_not_shared_with_the_file(G: Generator, tmp_path: Path) -> None:
+    path = weights.save_generator(G, tmp_path / "x.safetensors")
+    back = weights.load_generator(path)
+    with torch.no_grad():
+        for parameter in back.parameters():
+            parameter.zero_()
+    assert same(G, weights.load_generator(path))
+
+
+def test_axes_are_for_pickles(G: Generator, tmp_path: Path) -> None:
+    path = weights.save_generator(G, tmp_path / "x.safetensors")
+    with pytest.raises(Head3DError, match="axes= is for EG3D pickles"):
+        weights.load_generator(path, axes="eg3d")
+
+
+# --- convert ------------------------------------------------------------------------------------------------------
+
+
+def test_convert(tmp_path: Path) -> None:
+    meta = golden()["meta"]
+    source = eg3d_files.write(
+        tmp_path / "in.pkl",
+        (state("G."), meta["G_init_kwargs"]),
+        (state("D."), meta["D_init_kwargs"]),
+        axes=eg3d_files.plane_axes(),
+    )
+    out = convert.convert(convert.ConvertArgs(source, tmp_path / "out.safetensors"))
+    back = weights.load_generator(out)
+    assert same(back, weights.load_generator(source))
+    assert back.config.render.axes == "eg3d"
+    assert weights.read_notes(out) == {"source": "in.pkl", "source_sha256": files.sha256(source)}
+    again = convert.convert(convert.ConvertArgs(out, tmp_path / "again", half=True))
+    assert weights.read_notes(again) == weights.read_notes(out)
+    d = convert.convert(convert.ConvertArgs(source, tmp_path / "d.safetensors", network="discriminator"))
+    assert same(weights.load_discriminator(d), weights.load_discriminator(source))
+    assert "resample_filter" not in " ".join(load_file(d))
+
+
+# --- EG3D's arguments ---------------------------------------------------------------------------------------------
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    """The fixture's constructor arguments; keys of rendering_kwargs are given as render_<key>, None removes."""
+    base = json.loads(json.dumps(golden()["meta"]["G_init_kwargs"]))
+    for key, value in changes.items():
+        where = base["rendering_kwargs"] if key.startswith("render_") else base
+        key = key.removeprefix("render_")
+        if value is ...:
+            where.pop(key, None)
+        else:
+            where[key] = value
+    return base
+
+
+@pytest.mark.parametrize("module", SUPER_RESOLUTION)
+def test_every_super_resolution_module(module: str) -> None:
+    kind, size = SUPER_RESOLUTION[module]
+    made = generator_config(
+        arguments(img_resolution=size, render_superresolution_module=f"training.superresolution.{module}")
+    )
+    assert (made.sr_kind, made.image_resolution, made.sr_w_dim) == (kind, size, 512)
+    with pytest.raises(Head3DError, match=f"img_resolution must be {size} here"):
+        generator_config(arguments(img_resolution=64, render_superresolution_module=module))
+
+
+def test_the_reference_configuration() -> None:
+    """ffhq512-128, as the trainer prints it."""
+    made = generator_config(
+        arguments(
+            z_dim=512, img_resolution=512, channel_base=32768, channel_max=512, render_depth_resolution=48,
+            render_depth_resolution_importance=48,
+            render_superresolution_module="training.superresolution.SuperresolutionHybrid8XDC",
+        ),
+        neural_resolution=128,
+    )  # fmt: skip
+    paper = config.preset("paper").generator
+    white = dataclasses.replace(made.render, white_back=True)
+    assert dataclasses.replace(made, render=white, sr_w_dim=None) == paper
+    with torch.device("meta"):
+        whole = Generator(made)
+        judge = Discriminator(discriminator_config({"c_dim": 25, "img_resolution": 512, "img_channels": 3}))
+    assert sum(p.numel() for p in whole.parameters()) == 30_662_136
+    assert sum(p.numel() for p in judge.parameters()) == 31_359_744
+    assert judge.config == config.preset("paper").discriminator
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"render_c_scale": ...}, "camera_scale", 0.0),
+        ({"render_c_scale": 0.5}, "camera_scale", 0.5),
+        ({"render_c_gen_conditioning_zero": True}, "camera_conditioning", False),
+        ({"sr_num_fp16_res": 0}, "sr_clamp", None),
+        ({"sr_num_fp16_res": 1}, "sr_clamp", 256.0),
+        ({"sr_num_fp16_res": ...}, "sr_clamp", None),
+        ({"conv_clamp": 256}, "backbone_clamp", 256.0),
+        ({"mapping_kwargs": {}}, "mapping_layers", 8),
+        ({"render_decoder_lr_mul": ...}, "decoder_lr_mul", 1.0),
+        ({"render_decoder_lr_mul": 0.1}, "decoder_lr_mul", 0.1),
+        ({"render_sr_antialias": False}, "sr_antialias", False),
+        ({"render_superresolution_noise_mode": "random"}, "sr_noise", "random"),
+        ({"render_white_back": True}, "render.white_back", True),
+        ({"render_ray_start": "auto", "render_ray_end": "auto"}, "render.ray_start", "auto"),
+        ({"render_disparity_space_sampling": True}, "render.disparity", True),
+        ({"render_density_noise": 0.5}, "render.density_noise", 0.5),
+        ({"render_depth_resolution_importance": 0}, "render.depth_resolution_importance", 0),
+        ({"render_box_warp": 1.6}, "render.box_warp", 1.6),
+    ],
+)
+def test_arguments_reach_the_configuration(changes: dict[str, Any], field: str, value: Any) -> None:
+    found: Any = generator_config(arguments(**changes))
+    for part in field.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"triplane_depth": 3}, "EG3D's generator has no argument triplane_depth"),
+        ({"render_decoder_activation": "none"}, "rendering_kwargs has no argument decoder_activation"),
+        ({"render_box_warp": ...}, "lack box_warp"),
+        ({"render_superresolution_module": "a.Other"}, "must be one of SuperresolutionHybrid8XDC"),
+        ({"c_dim": 0}, "c_dim must be 25 here, got int 0"),
+        ({"w_dim": 256}, "w_dim must be 512 here"),
+        ({"img_channels": 4}, "img_channels must be 3 here"),
+        ({"render_clamp_mode": "relu"}, 'clamp_mode must be "softplus"'),
+        ({"render_superresolution_noise_mode": "loud"}, 'must be "const", "random" or "none"'),
+        ({"render_ray_start": "auto"}, 'must both be "auto"'),
+        ({"z_dim": 1.5}, "z_dim must be a whole number"),
+        ({"z_dim": -1}, "z_dim must be a whole number"),
+        ({"z_dim": "64"}, "z_dim must be a number"),
+        ({"render_sr_antialias": "yes"}, "sr_antialias must be true or false"),
+        ({"mapping_kwargs": 2}, "mapping_kwargs must be a dictionary"),
+        ({"mapping_kwargs": {"lr_multiplier": 1}}, "lr_multiplier in mapping_kwargs must be 0.01"),
+        ({"rendering_kwargs": ...}, "lack rendering_kwargs"),
+    ],
+)
+def test_arguments_that_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        generator_config(arguments(**changes))
+
+
+def test_discriminator_arguments() -> None:
+    base = golden()["meta"]["D_init_kwargs"]
+    made = discriminator_config(
+        {**base, "epilogue_kwargs": {"mbstd_group_size": 2}, "conv_clamp": None, "disc_c_noise": 1}
+    )
+    assert (made.group_size, made.clamp, made.camera_noise, made.mapping_layers) == (2, None, 1.0, 8)
+    for changes, says in (
+        ({"architecture": "skip"}, "architecture must be"),
+        ({"cmap_dim": 7}, "cmap_dim must be 32"),
+        ({"colour": 1}, "no argument colour"),
+        ({"epilogue_kwargs": {"mbstd_num_channels": 2}}, "mbstd_num_channels in epilogue_kwargs must be 1"),
+    ):
+        with pytest.raises(Head3DError, match=says):
+            discriminator_config({**base, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("backbone.mapping.w_avg"), "lacks 1 tensor.s. .backbone.mapping.w_avg"),
+        (lambda s: s.update(extra=torch.ones(1)), "has unknown 1 tensor.s. .extra"),
+        (
+            lambda s: s.update({"backbone.mapping.w_avg": torch.ones(3)}),
+            "w_avg of the EG3D state dict is .3. where",
+        ),
+        (lambda s: s.update({"superresolution.resample_filter": torch.ones(4, 4)}), "is not the filter"),
+        (lambda s: s.update({"superresolution.resample_filter": torch.ones(3)}), "is not the filter"),
+    ],
+)
+def test_state_dicts_that_do_not_fit(change: Callable[[dict[str, Any]], Any], says: str) -> None:
+    tensors = state("G.")
+    change(tensors)
+    with pytest.raises(Head3DError, match=says):
+        weights.generator_from_eg3d(tensors, golden()["meta"]["G_init_kwargs"])
+
+
+def test_redundant_buffers_may_be_absent() -> None:
+    lean = {k: v for k, v in state("G.").items() if not k.endswith(("resample_filter", "dataset_label_std"))}
+    assert (
+        weights.generator_from_eg3d(lean, golden()["meta"]["G_init_kwargs"], axes="xyz").config.render.axes
+        == "xyz"
+    )
+    with pytest.raises(Head3DError, match='axes must be "eg3d" or "xyz"'):
+        weights.generator_from_eg3d(lean, golden()["meta"]["G_init_kwargs"], axes="zyx")  # type: ignore[arg-type]

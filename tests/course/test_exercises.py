@@ -1,0 +1,108 @@
+"""The exercise checks: right answers pass, planted mistakes get their hint, nothing ever raises."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import pytest
+import torch
+
+from head3d_core import course
+from head3d_core.course.exercises import Exercise, Mistake, camera_position, texel
+
+EXERCISES = {
+    f"{module.name}.{name}": value
+    for module in pkgutil.iter_modules(course.__path__)
+    if module.name.startswith("exercises")
+    for name, value in vars(importlib.import_module(f"head3d_core.course.{module.name}")).items()
+    if isinstance(value, Exercise)
+}
+PLANTED = [(name, mistake) for name, exercise in EXERCISES.items() for mistake in exercise.mistakes]
+
+
+def test_there_are_exercises_with_mistakes() -> None:
+    assert len(EXERCISES) >= 6
+    assert all(len(e.mistakes) >= 2 for e in EXERCISES.values())
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_right_answer_passes(name: str) -> None:
+    exercise = EXERCISES[name]
+    assert exercise.verdict(exercise.truth) == f"✓ correct on {len(exercise.cases)} cases"
+
+
+@pytest.mark.parametrize(("name", "mistake"), PLANTED, ids=[f"{n}-{m.hint[:30]}" for n, m in PLANTED])
+def test_planted_mistake_gets_its_hint(name: str, mistake: Mistake) -> None:
+    assert EXERCISES[name].verdict(mistake.answer) == f"✗ {mistake.hint}"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_stub_is_not_attempted(name: str) -> None:
+    def raises(*_: Any) -> None:
+        raise NotImplementedError
+
+    assert EXERCISES[name].verdict(lambda *_: None) == "○ not attempted"
+    assert EXERCISES[name].verdict(lambda *_: ...) == "○ not attempted"
+    assert EXERCISES[name].verdict(raises) == "○ not attempted"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_nonsense_never_raises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for nonsense in (lambda *_: "text", lambda *_: torch.zeros(7), lambda *_: float("nan"), lambda: 0):
+        EXERCISES[name](nonsense)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("✗") for line in lines)
+
+
+def test_unknown_mistake_says_how_far_off() -> None:
+    assert "off by" in texel.verdict(lambda u, w: 17.0)
+    assert "expected shape [3]" in camera_position.verdict(lambda *_: torch.zeros(2))
+
+
+def test_the_readers_inputs_are_copies() -> None:
+    exercise = Exercise(truth=lambda t: t + 1, cases=[(torch.zeros(2),)])
+
+    def careless(t: torch.Tensor) -> torch.Tensor:
+        t += 1
+        return t
+
+    assert exercise.verdict(careless).startswith("✓")
+    assert torch.equal(exercise.cases[0][0], torch.zeros(2))
+
+
+def test_cases_survive_answers_that_change_them() -> None:
+    """A wrong answer that writes into its input must not change what the next answer is compared with."""
+    exercise = EXERCISES["exercises_06.exchange_plane"]
+    right = exercise.verdict(exercise.truth)
+
+    def overwrites(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
+        a[:] = b
+        return a
+
+    assert exercise.verdict(overwrites).startswith("✗")
+    assert exercise.verdict(lambda a, *_: a).startswith("✗")
+    assert exercise.verdict(exercise.truth) == right
+
+
+def test_a_right_result_that_changes_its_input_is_told() -> None:
+    exercise = EXERCISES["exercises_06.exchange_plane"]
+
+    def in_place(a: torch.Tensor, *rest: Any) -> torch.Tensor:
+        a.copy_(exercise.truth(a.clone(), *rest))
+        return a
+
+    assert "the input was changed" in exercise.verdict(in_place)
+
+
+def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
+    wrong = camera_position.mistakes[0].answer
+
+    def fails_later(yaw: float, pitch: float, radius: float) -> Any:
+        if pitch:
+            raise KeyError(1)
+        return wrong(yaw, pitch, radius)
+
+    assert camera_position.verdict(fails_later).startswith("✗ case")

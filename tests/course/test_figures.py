@@ -1,0 +1,150 @@
+"""Figures and widgets: the pure functions behind them."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+from head3d_core.config import preset
+from head3d_core.course import figures as plots
+from head3d_core.course import figures_00, widgets
+from head3d_core.experiments import plane_swap
+from head3d_core.model import cameras, volume
+from head3d_core.model.generator import Generator
+
+mpl.use("Agg")
+
+
+def test_rounded_has_no_negative_zero() -> None:
+    text = str(plots.rounded(torch.tensor([[-1e-9, 0.12345], [2.0, -0.5]])))
+    assert text == "[[0.0, 0.123], [2.0, -0.5]]"
+
+
+def test_to_pixels_clamps() -> None:
+    image = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).expand(3, 1, 5)
+    assert plots.to_pixels(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_ray_image_is_row_major() -> None:
+    features = torch.arange(4.0)[:, None].expand(4, 5)
+    assert plots.ray_image(features)[0].tolist() == [[0, 1], [2, 3]]
+
+
+def test_frustum_starts_at_the_camera_and_looks_at_the_origin() -> None:
+    camera = cameras.orbit(0.7, 0.2)[0]
+    lines = plots.frustum_lines(camera)
+    eye = camera[[3, 7, 11]].numpy()
+    assert any(np.allclose(point, eye, atol=1e-6) for point in lines)
+    corners = lines[:4]
+    towards = corners.mean(0) - eye
+    assert np.allclose(towards / np.linalg.norm(towards), -eye / np.linalg.norm(eye), atol=1e-5)
+
+
+def test_figures_are_drawn() -> None:
+    camera = cameras.orbit(torch.tensor([0.0, 1.0]))
+    depths = volume.stratified_depths(torch.tensor([[1.0]]), torch.tensor([[2.0]]), 8)
+    sigma = torch.linspace(-2, 9, 8)
+    march = volume.march(torch.rand(1, 1, 8, 3), sigma[None, None, :, None], depths)
+    figures = [
+        plots.camera_map(camera, ["a", "b"]),
+        plots.rays_from_above(camera, ["a", "b"]),
+        plots.plane_grid(torch.randn(3, 2, 8, 8), ("xy", "xz", "yz")),
+        plots.image_grid([torch.zeros(3, 4, 4)] * 3, ["x"], columns=2),
+        plots.march_profile(depths[0, 0], sigma, march),
+        figures_00.method_diagram(),
+        figures_00.course_map({"00"}),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        assert pixels.std() > 5, "the figure is blank"
+        mpl.pyplot.close(figure)
+    assert len(plots.frustums(camera, ["a", "b"]).data) == 8
+
+
+def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda thing, **_: shown.append(thing))
+    figure, _ = mpl.pyplot.subplots()
+    plots.show(figure, alt="an empty pair of axes")
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert data["image/png"]
+    assert metadata["image/png"]["alt"] == "an empty pair of axes"
+
+
+def test_axes_view_points_at_the_viewer() -> None:
+    def spread(colour: tuple[int, int, int], yaw: float) -> float:
+        picture = plots.axes_view(yaw, 0.3).astype(int)
+        where = np.argwhere(np.abs(picture - colour).sum(-1) < 30)
+        return float(np.ptp(where[:, 1]))
+
+    red, blue = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)
+    assert spread(blue, 0.0) < spread(red, 0.0)
+    assert spread(red, math.pi / 2) < spread(blue, math.pi / 2)
+
+
+def test_orbit_viewer_shows_what_its_function_draws() -> None:
+    def draw(yaw: float, pitch: float) -> np.ndarray:
+        value = int(127 + 40 * yaw + 40 * pitch)
+        return np.full((8, 8, 3), value, np.uint8)
+
+    box = widgets.orbit_viewer(draw, size=16)
+    assert box.picture.value == widgets.to_png(draw(0, 0), 16)
+    box.yaw.value = 90
+    assert box.picture.value == widgets.to_png(draw(math.pi / 2, 0), 16)
+    box.pitch.value = -30
+    assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
+
+
+def test_heavy_pictures_are_stored_in_256_colours_and_light_ones_as_they_are() -> None:
+    import io
+
+    from PIL import Image
+
+    def png(side: int) -> bytes:
+        noise = np.random.default_rng(0).normal(0, 12, (side, side, 3))
+        ramp = np.linspace(0, 255, side)[:, None, None] + noise
+        buffer = io.BytesIO()
+        Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    light, heavy = png(64), png(256)
+    assert plots.lighter(light) is light
+    small = plots.lighter(heavy)
+    assert len(small) < 0.5 * len(heavy)
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (heavy, small)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 12
+
+
+def test_one_code_is_turned_in_several_generators() -> None:
+    torch.manual_seed(0)
+    nets = {name: Generator(preset("tiny").generator).eval() for name in ("one", "two")}
+    around = figures_00.turned(nets, seed=3, yaws=(0, 90))
+    assert list(around) == ["one", "two"]
+    net = nets["two"]
+    head = plane_swap.heads_of_seeds(net, [3])
+    with torch.no_grad():
+        side = net.render(head.planes, head.ws, cameras.orbit(math.pi / 2)).image[0]
+    assert around["two"].shape == (2, *side.shape)
+    assert torch.allclose(around["two"][1], side, atol=0.02)
+
+
+def test_names_of_cameras_stand_outside_and_do_not_cover_the_cube() -> None:
+    camera = cameras.orbit(torch.tensor([0.0, math.pi / 2, math.pi]))
+    figure = plots.camera_map(camera, ["front", "left side", "back"])
+    figure.canvas.draw()
+    for axis in figure.axes:
+        cube = axis.patches[0].get_window_extent()
+        frame = axis.get_window_extent()
+        for text in axis.texts:
+            box = text.get_window_extent()
+            assert not box.overlaps(cube), text.get_text()
+            assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
+            assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
+    mpl.pyplot.close(figure)

@@ -1,0 +1,86 @@
+"""Training by hand at preset tiny on the shipped samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from head3d_core.config import preset
+from head3d_core.course import live_training
+from head3d_core.datasets import format
+from head3d_core.geometry import turntable
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import DATA
+
+
+def test_the_samples_are_there_without_opengl() -> None:
+    (faces, face_cameras), (heads, head_cameras) = live_training.sample_sets()
+    assert faces.shape[1:] == heads.shape[1:] == (3, 64, 64)
+    assert len(faces) == len(face_cameras) == 64
+    assert len(heads) == len(head_cameras) == 96
+
+
+def test_stages_follow_each_other() -> None:
+    teacher = live_training.small_engine(live_training.small_recipe("teacher", batch=2))
+    history = live_training.run_steps(teacher, 3, every=2)
+    assert history["images"] == [4.0, 6.0]
+    assert all(v is not None and v > 0 for v in history["g_gan_front"])
+    head = live_training.small_engine(live_training.small_recipe("head", batch=2), teacher=teacher)
+    same = torch.stack([(a == b).all() for a, b in zip(
+        head.generator.state_dict().values(), teacher.average.state_dict().values(), strict=True
+    )])  # fmt: skip
+    assert bool(same.all()), "the head generator starts from the averaged teacher"
+    how = live_training.small_recipe("distill", batch=2)
+    student = live_training.small_engine(how, teacher=teacher, head=head)
+    values = live_training.run_steps(student, 2, every=2)
+    assert {"kd", "map", "rgb", "g_gan_front", "g_gan_back"} <= set(values)
+    assert "lpips" not in values
+    with pytest.raises(Head3DError, match="pass head="):
+        live_training.small_engine(how, teacher=teacher)
+
+
+def test_the_gap_of_mean_pictures_sees_a_difference() -> None:
+    engine = live_training.small_engine(live_training.small_recipe("teacher", batch=2))
+    first = live_training.average_picture_gap(engine)
+    with torch.no_grad():
+        engine.average.superresolution.block1.torgb.bias.sub_(5.0)
+    assert live_training.average_picture_gap(engine) > first > 0.1
+
+
+def test_a_discriminator_learns_few_pictures_by_heart() -> None:
+    run = live_training.memorise(4, steps=24, every=12, batch=4)
+    assert run["steps"] == [0.0, 12.0, 24.0]
+    assert abs(run["shown"][0] - run["held out"][0]) < 0.5
+    assert run["shown"][-1] - run["held out"][-1] > 0.3
+    with pytest.raises(Head3DError, match="between 1 and 32"):
+        live_training.memorise(40)
+
+
+def test_samples_of_one_seed_share_z_across_generators() -> None:
+    torch.manual_seed(0)
+    a = Generator(preset("tiny").generator).eval()
+    planes, ws = live_training.draw(a, 2, seed=1)
+    again, _ = live_training.draw(a, 2, seed=1)
+    assert torch.equal(planes, again)
+    views = turntable.views(a, planes, ws, (0.0, 180.0))
+    assert views.shape == (2, 2, 3, 64, 64)
+    assert not torch.equal(views[:, 0], views[:, 1])
+
+
+def test_likeness_of_front_and_back() -> None:
+    front = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert live_training.front_back_likeness(front, front.flip(-1)) > 0.999, "the back mirrors the front"
+    other = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert abs(live_training.front_back_likeness(front, other)) < 0.2
+    with pytest.raises(Head3DError, match="the same heads"):
+        live_training.front_back_likeness(front, front[:1])
+
+
+def test_backs_of_real_heads_do_not_look_like_faces() -> None:
+    folder = DATA / "samples" / "heads"
+    images, camera = format.load_arrays(folder)
+    front, back = live_training.ends_of_heads(images, camera, format.load_identities(folder))
+    assert len(front) == len(back) == 8
+    assert abs(live_training.front_back_likeness(front, back)) < 0.25
+    assert live_training.front_back_likeness(front, front.flip(-1)) > 0.99

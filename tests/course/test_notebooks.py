@@ -1,0 +1,148 @@
+"""Hygiene of the committed notebooks, so that nbval compares something and readers see something."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from head3d_core.evaluation.tables import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+TOTAL_MEGABYTES = 8
+PICTURES = ("image/png", "image/jpeg")
+MEGABYTES = 1
+IGNORED = {
+    "00_start_here.ipynb": "the doctor's list differs between machines",
+    "06_plane_swap_lab.ipynb": "as many identities as the machine renders in time",
+}
+"""Notebooks with a cell whose output is not compared, and why."""
+
+
+def _cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    notebook = json.loads(path.read_text(encoding="utf8"))
+    return [c for c in notebook["cells"] if c["cell_type"] == kind and "".join(c["source"]).strip()]
+
+
+def _lines(cell: dict[str, Any]) -> int:
+    return len([line for line in "".join(cell["source"]).splitlines() if line.strip()])
+
+
+def _ids(paths: list[Path]) -> list[str]:
+    return [p.name for p in paths]
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+    assert SOLUTIONS
+    assert sum(p.stat().st_size for p in NOTEBOOKS + SOLUTIONS) < TOTAL_MEGABYTES * 1e6
+    heavy = {p.name: p.stat().st_size for p in NOTEBOOKS + SOLUTIONS if p.stat().st_size > MEGABYTES * 1e6}
+    assert not heavy, heavy
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=_ids(NOTEBOOKS + SOLUTIONS))
+def test_executed_in_order_without_errors(path: Path) -> None:
+    code = _cells(path, "code")
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1)), "run it from a fresh kernel"
+    for cell in code:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", "".join(cell["source"])
+            assert output.get("name") != "stderr", output
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_cells_are_short(path: Path) -> None:
+    lengths = [_lines(c) for c in _cells(path, "code")]
+    assert max(lengths) <= 30
+    assert statistics.median(lengths) <= 10
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_headings(path: Path) -> None:
+    text = "\n".join("".join(c["source"]) for c in _cells(path, "markdown"))
+    levels = [len(m) for m in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    assert levels.count(1) == 1, "one H1, the question that the notebook answers"
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels)), "no heading level is skipped"
+    assert "?" in text.splitlines()[0]
+    for word in ("You will", "Before you start", "Run time", "Summary"):
+        assert word in text, f"{word} is missing"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_figures_have_alt_text_and_a_printed_fact(path: Path) -> None:
+    for cell in _cells(path, "code"):
+        pictures = [o for o in cell["outputs"] if set(o.get("data", {})) & set(PICTURES)]
+        drawings = [o for o in cell["outputs"] if "application/vnd.plotly.v1+json" in o.get("data", {})]
+        for picture in pictures:
+            kind = next(kind for kind in PICTURES if kind in picture["data"])
+            alt = picture["metadata"].get(kind, {}).get("alt", "")
+            assert len(alt) > 30, f"no alternative text: {''.join(cell['source'])}"
+        if pictures or drawings:
+            printed = [o for o in cell["outputs"] if o.get("name") == "stdout"]
+            assert printed, f"a figure needs a printed fact: {''.join(cell['source'])}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_stored_figures_are_small(path: Path) -> None:
+    sizes = []
+    for cell in _cells(path, "code"):
+        for kind, stored in [item for o in cell["outputs"] for item in o.get("data", {}).items()]:
+            if kind in PICTURES:
+                sizes.append(len(base64.b64decode("".join(stored))))
+            elif kind == "application/vnd.plotly.v1+json":
+                sizes.append(len(json.dumps(stored)))
+    assert sizes
+    assert max(sizes) <= 0.5e6
+    assert sum(sizes) <= 1e6
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_ignored_outputs_are_few_and_explained(path: Path) -> None:
+    ignored = [
+        c
+        for c in _cells(path, "code")
+        if {"nbval-ignore-output", "nbval-skip"} & set(c["metadata"].get("tags", []))
+    ]
+    assert len(ignored) <= (1 if path.name in IGNORED else 0)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_exercises_are_not_attempted_and_have_solutions(path: Path) -> None:
+    exercises = [
+        c for c in _cells(path, "code") if re.search(r"^check\.\w+\(", "".join(c["source"]), re.MULTILINE)
+    ]
+    if path.name.startswith("00"):
+        return
+    assert 2 <= len(exercises) <= 3
+    for cell in exercises:
+        assert "".join(cell["outputs"][0]["text"]).strip() == "○ not attempted"
+    solution = ROOT / "notebooks" / "solutions" / path.name
+    asked = {m for c in exercises for m in re.findall(r"^check\.(\w+)\(", "".join(c["source"]), re.MULTILINE)}
+    solved = "\n".join("".join(c["source"]) for c in _cells(solution, "code"))
+    assert asked <= set(re.findall(r"^check\.(\w+)\(", solved, re.MULTILINE))
+    verdicts = [
+        o["text"] for c in _cells(solution, "code") for o in c["outputs"] if o.get("name") == "stdout"
+    ]
+    assert sum("✓" in "".join(v) for v in verdicts) >= len(asked)
+    assert not any("✗" in "".join(v) for v in verdicts)
+
+
+def test_figures_are_of_the_records() -> None:
+    """Stored pictures are not compared when notebooks run: a notebook that prints the records' digest dates them."""
+    dated = []
+    for path in NOTEBOOKS:
+        for cell in _cells(path, "code"):
+            if "tables.digest()" in "".join(cell["source"]):
+                dated.append(path.name)
+                printed = "".join("".join(o.get("text", "")) for o in cell["outputs"])
+                assert f"records: {digest()}" in printed, f"{path.name} shows older records: execute it"
+    assert "10_how_good_is_it.ipynb" in dated

@@ -1,0 +1,348 @@
+"""EG3D's data format: round trips, and one named mistake per test."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from head3d_core.datasets import format, labels
+from head3d_core.model import cameras
+from head3d_core.utils.errors import Head3DError
+
+YAWS = torch.tensor([-0.5, -0.2, 0.0, 0.3])
+
+
+def some_images(side: int = 16, count: int = 4) -> Tensor:
+    return torch.randint(
+        0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
+
+
+def write(path: Path, **options: Any) -> tuple[Tensor, Tensor]:
+    images, poses = some_images(), cameras.orbit(YAWS, 0.1)
+    format.write_dataset(path, images, poses, **options)
+    return images, poses
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_round_trip(tmp_path: Path, name: str) -> None:
+    images, poses = write(tmp_path / name, identities=[7, 7, 8, 9], about={"licence": "CC0-1.0"})
+    got, labels_ = format.load_arrays(tmp_path / name)
+    assert torch.equal(got, images)
+    torch.testing.assert_close(labels_, poses, rtol=0, atol=1e-6)
+    assert format.validate(tmp_path / name) == []
+    assert format.load_identities(tmp_path / name).tolist() == [7, 7, 8, 9]
+    assert format.describe(tmp_path / name) == {"licence": "CC0-1.0"}
+    assert format.image_names(tmp_path / name)[3] == "00000/img00000003.png"
+    assert sorted(os.listdir(tmp_path)) == [name]
+
+
+def test_zip_is_stored_as_eg3d_wants_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_STORED}
+        document = json.loads(archive.read("dataset.json"))
+    assert document["labels"][0][0] == "00000/img00000000.png"
+    assert len(document["labels"][0][1]) == 25
+
+
+def test_resolution_is_an_area_average(tmp_path: Path) -> None:
+    images, _ = write(tmp_path / "a")
+    half, _ = format.load_arrays(tmp_path / "a", 8)
+    exact = torch.nn.functional.avg_pool2d(images.float(), 2)
+    assert half.shape == (4, 3, 8, 8)
+    assert (half.float() - exact).abs().max() <= 0.5
+    with pytest.raises(Head3DError, match="smaller than the 32 asked for"):
+        format.load_arrays(tmp_path / "a", 32)
+    with pytest.raises(Head3DError, match="power of two, got 12"):
+        format.load_arrays(tmp_path / "a", 12)
+
+
+def test_labels_as_strings_and_null(tmp_path: Path) -> None:
+    """Some published sets hold the 25 numbers as strings, others none at all."""
+    _, poses = write(tmp_path / "a")
+    edit_json(tmp_path / "a", lambda rows: [[n, [str(x) for x in v]] for n, v in rows])
+    torch.testing.assert_close(format.load_arrays(tmp_path / "a")[1], poses, rtol=0, atol=1e-6)
+    edit_json(tmp_path / "a", lambda rows: None)
+    assert format.load_arrays(tmp_path / "a", cameras=False)[1].shape == (4, 0)
+    with pytest.raises(Head3DError, match=r"no labels .* prepare-data"):
+        format.load_arrays(tmp_path / "a")
+    (tmp_path / "a" / "dataset.json").unlink()
+    assert [p.file for p in format.validate(tmp_path / "a")] == ["dataset.json"]
+
+
+def test_geometry_comes_back(tmp_path: Path) -> None:
+    mask = torch.rand(4, 16, 16)
+    depth = 2.5 + torch.rand(4, 16, 16)
+    depth[:, :4] = float("inf")
+    normals = torch.nn.functional.normalize(torch.randn(4, 3, 16, 16), dim=1)
+    write(tmp_path / "a.zip", geometry={"mask": mask, "depth": depth, "normals": normals})
+    assert (format.load_geometry(tmp_path / "a.zip", "mask") - mask).abs().max() <= 0.5 / 255 + 1e-6
+    assert (format.load_geometry(tmp_path / "a.zip", "normals") - normals).abs().max() <= 0.5 / 127 + 1e-6
+    again = format.load_geometry(tmp_path / "a.zip", "depth")
+    assert torch.equal(again[:, 4:], depth[:, 4:])
+    assert (again[:, :4] == 0).all()
+    one = format.load_geometry(tmp_path / "a.zip", "mask", ["00000/img00000002.png"])
+    assert one.shape == (1, 16, 16)
+    assert format.validate(tmp_path / "a.zip") == []
+    write(tmp_path / "b")
+    with pytest.raises(Head3DError, match=r"has no depth in geometry/00000/img00000000\.npz"):
+        format.load_geometry(tmp_path / "b", "depth")
+    with pytest.raises(Head3DError, match="one of mask, depth, normals"):
+        format.load_geometry(tmp_path / "b", "masks")  # type: ignore[arg-type]
+
+
+def test_identities_from_provenance(tmp_path: Path) -> None:
+    """As `make-data` writes them: no list, but a number of views per head."""
+    write(tmp_path / "a")
+    with pytest.raises(Head3DError, match="names no identities"):
+        format.load_identities(tmp_path / "a")
+    (tmp_path / "a" / "provenance.json").write_text('{"views_per_head": 2}')
+    assert format.load_identities(tmp_path / "a").tolist() == [0, 0, 1, 1]
+    assert format.describe(tmp_path / "a") == {"views_per_head": 2}
+    write(tmp_path / "b", identities=[1, 2, 3, 4])
+    document = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    document["identities"] = document["identities"][1:]
+    (tmp_path / "b" / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(Head3DError, match="missing in"):
+        format.load_identities(tmp_path / "b")
+
+
+def test_mirror_flips_image_and_camera(tmp_path: Path) -> None:
+    images, _ = write(tmp_path / "a.zip")
+    data = format.HeadDataset(tmp_path / "a.zip", mirror=True)
+    assert len(data) == 8
+    image, camera = data[4]
+    assert torch.equal(image, images[0].flip(-1))
+    assert cameras.yaw_pitch(camera[None])[0].item() == pytest.approx(0.5, abs=1e-5)
+    assert cameras.yaw_pitch(data[0][1][None])[0].item() == pytest.approx(-0.5, abs=1e-5)
+    again = pickle.loads(pickle.dumps(data))  # as a worker process of a DataLoader gets it
+    assert torch.equal(again[-1][0], images[3].flip(-1))
+    with pytest.raises(IndexError):
+        data[8]
+    batch, poses = next(iter(torch.utils.data.DataLoader(data, batch_size=3)))
+    assert batch.shape == (3, 3, 16, 16)
+    assert poses.shape == (3, 25)
+
+
+def test_mirrored_camera_sees_the_mirrored_scene() -> None:
+    """A point and its mirror image land at mirrored pixels."""
+    camera = cameras.orbit(0.4, 0.2)
+    point = torch.tensor([0.1, 0.05, 0.12])
+    flipped = point * torch.tensor([-1.0, 1.0, 1.0])
+
+    def project(pose: Tensor, at: Tensor) -> Tensor:
+        matrix, k = cameras.unpack(pose)
+        local = torch.linalg.inv(matrix[0]) @ torch.cat([at, torch.ones(1)])
+        pixel = k[0] @ local[:3]
+        return pixel[:2] / pixel[2]
+
+    a, b = project(camera, point), project(cameras.mirror(camera), flipped)
+    torch.testing.assert_close(b, torch.stack([1 - a[0], a[1]]), rtol=0, atol=1e-6)
+
+
+# --- what the validator says ---
+
+
+def edit_json(root: Path, change: Callable[[list[Any]], Any]) -> None:
+    document = json.loads((root / "dataset.json").read_text())
+    document["labels"] = change(document["labels"])
+    (root / "dataset.json").write_text(json.dumps(document))
+
+
+def opengl(camera: Tensor) -> Tensor:
+    matrix, k = cameras.unpack(camera)
+    return cameras.pack(matrix @ torch.diag(torch.tensor([1.0, -1, -1, 1])), k)
+
+
+def pixels(camera: Tensor) -> Tensor:
+    return torch.cat([camera[:, :16], camera[:, 16:22] * 512, camera[:, 22:]], -1)
+
+
+def at(index: int | list[int], value: float) -> Callable[[Tensor], Tensor]:
+    def change(camera: Tensor) -> Tensor:
+        camera = camera.clone()
+        camera[:, index] = value
+        return camera
+
+    return change
+
+
+def scaled(camera: Tensor) -> Tensor:
+    camera = camera.clone()
+    camera[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]] *= 1.3
+    return camera
+
+
+def reflected(camera: Tensor) -> Tensor:
+    camera = camera.clone()
+    camera[:, [0, 4, 8]] *= -1
+    return camera
+
+
+def transposed(camera: Tensor) -> Tensor:
+    return torch.cat([camera[:, :16].reshape(-1, 4, 4).mT.reshape(-1, 16), camera[:, 16:]], -1)
+
+
+MISTAKES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "scaled": (scaled, "not orthonormal .*normalise"),
+    "opengl": (opengl, "looks away from the origin, as with OpenGL"),
+    "pixels": (pixels, r"in pixels \(focal 2183.*divided by the image width"),
+    "reflected": (reflected, "mirrored \\(determinant -1\\)"),
+    "transposed": (transposed, "looks transposed"),
+    "origin": (at([3, 7, 11], 0.0), "stands in the world origin"),
+    "not finite": (at(5, float("nan")), "not finite"),
+    "focal": (at(16, -4.26), "focal lengths are -4.26"),
+    "last row": (at(15, 2.0), "last row of cam2world"),
+    "intrinsics row": (at(24, 0.0), "last row of the intrinsics"),
+    "principal point": (at(18, 3.0), "principal point"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_wrong_label_is_named(tmp_path: Path, name: str) -> None:
+    import re
+
+    change, sentence = MISTAKES[name]
+    _, poses = write(tmp_path / "a")
+    wrong = change(poses[1:2])[0].tolist()
+    edit_json(tmp_path / "a", lambda rows: [[n, wrong if i == 1 else v] for i, (n, v) in enumerate(rows)])
+    (problem,) = format.validate(tmp_path / "a")
+    assert problem.file == "00000/img00000001.png"
+    assert re.search(sentence, problem.text)
+    assert "\n" not in str(problem)
+    with pytest.raises(Head3DError, match=r"img00000001\.png: "):
+        format.load_arrays(tmp_path / "a")
+    with pytest.raises(Head3DError, match=r"img00000001\.png: "):
+        format.HeadDataset(tmp_path / "a")
+
+
+def test_good_labels_pass_all_around() -> None:
+    """No false alarm for any camera of the two sets, off-centre and skewed intrinsics included."""
+    for camera in cameras.orbit(torch.linspace(-3.1, 3.1, 25), torch.linspace(-0.5, 0.5, 25)):
+        camera[17], camera[18] = 0.02, 0.55
+        assert labels.check_label(camera.tolist()) is None
+        assert labels.check_label([str(x) for x in camera.tolist()]) is None
+    assert "has 24 numbers" in str(labels.check_label([0.0] * 24))
+    assert "not numbers" in str(labels.check_label(["a"] * 25))
+
+
+def test_world2cam_is_noticed_over_the_whole_set(tmp_path: Path) -> None:
+    poses = cameras.orbit(torch.linspace(-0.5, 0.5, 8), 0.1)
+    matrix, k = cameras.unpack(poses)
+    with pytest.raises(Head3DError, match="world2cam"):
+        format.write_dataset(tmp_path / "a", some_images(count=8), cameras.pack(torch.linalg.inv(matrix), k))
+    assert list(tmp_path.iterdir()) == []
+
+
+def break_image(root: Path, how: str) -> None:
+    file = root / "00000/img00000002.png"
+    if how == "missing":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(file.read_bytes()[:-200])
+    elif how == "not an image":
+        file.write_bytes(b"<html>404</html>")
+    elif how == "alpha":
+        Image.new("RGBA", (16, 16)).save(file)
+    else:
+        Image.new("RGB", {"odd": (24, 24), "wide": (32, 16), "other": (32, 32)}[how]).save(file)
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("missing", "image file is missing"),
+        ("truncated", "truncated or damaged"),
+        ("not an image", "not an image"),
+        ("alpha", "mode RGBA"),
+        ("odd", "24 x 24: expected a power of two, resize it to 16"),
+        ("wide", "32 x 16: expected a square"),
+        ("other", "32 x 32, most others are 16 x 16"),
+    ],
+)
+def test_a_wrong_image_is_named(tmp_path: Path, how: str, sentence: str) -> None:
+    write(tmp_path / "a")
+    break_image(tmp_path / "a", how)
+    (problem,) = format.validate(tmp_path / "a")
+    assert problem.file == "00000/img00000002.png"
+    assert sentence in problem.text
+    with pytest.raises(Head3DError, match=r"img00000002\.png"):
+        format.load_arrays(tmp_path / "a")
+
+
+def test_missing_and_extra_labels(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    edit_json(tmp_path / "a", lambda rows: [*rows[:2], rows[3], rows[3], ["../secret.png", rows[0][1]], "x"])
+    found = {(p.file, p.text.split(":")[0]) for p in format.validate(tmp_path / "a")}
+    assert found == {
+        ("00000/img00000002.png", "no label in dataset.json"),
+        ("00000/img00000003.png", "listed twice in dataset.json"),
+        ("../secret.png", "the name leads out of the data set"),
+        ("dataset.json", "the entry 'x' is not [name, 25 numbers]"),
+    }
+
+
+def test_load_raises_with_the_first_and_the_count(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    edit_json(tmp_path / "a", lambda rows: [[n, [*v[:16], 2985.0, *v[17:]]] for n, v in rows])
+    break_image(tmp_path / "a", "truncated")
+    assert len(format.validate(tmp_path / "a")) == 5
+    with pytest.raises(Head3DError, match=r"img00000000.png: the intrinsics .*\(and 4 more problems: "):
+        format.load_arrays(tmp_path / "a")
+
+
+def test_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(Head3DError, match="no data set at"):
+        format.validate(tmp_path / "nothing")
+    (tmp_path / "short.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(Head3DError, match="not a readable zip"):
+        format.load_arrays(tmp_path / "short.zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Head3DError, match="no images"):
+        format.load_arrays(tmp_path / "empty")
+    write(tmp_path / "a")
+    (tmp_path / "a" / "dataset.json").write_text("{")
+    with pytest.raises(Head3DError, match="not valid JSON"):
+        format.load_arrays(tmp_path / "a")
+    (tmp_path / "a" / "dataset.json").write_text("[1]")
+    with pytest.raises(Head3DError, match="must be"):
+        format.load_arrays(tmp_path / "a")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    good = some_images()
+    for bad in (
+        good[:3],
+        good.float(),
+        [good[0], good[1, :, :8]],
+        [good[0], some_images(32)[0], good[1], good[2]],
+    ):
+        for name in ("a", "a.zip"):
+            with pytest.raises(Head3DError):
+                format.write_dataset(tmp_path / name, bad, cameras.orbit(YAWS))
+    with pytest.raises(Head3DError, match=r"not written, 00000/img00000000\.png: the camera looks away"):
+        format.write_dataset(tmp_path / "a", good, opengl(cameras.orbit(YAWS)))
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "a")
+    with pytest.raises(Head3DError, match="exists already"):
+        write(tmp_path / "a")
+
+
+def test_damaged_zip_member(tmp_path: Path) -> None:
+    write(tmp_path / "a.zip")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[200] ^= 255
+    (tmp_path / "a.zip").write_bytes(data)
+    (problem,) = format.validate(tmp_path / "a.zip")
+    assert problem.file == "00000/img00000000.png"

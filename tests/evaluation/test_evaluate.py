@@ -1,0 +1,242 @@
+"""A row is measured and written; a model that is the teacher looks like it, another does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_references import Stub, stub
+from test_sampling import HOW, model, reference
+
+from head3d_core import cli
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.evaluation import evaluate, pictures
+from head3d_core.evaluation.evaluate import EvaluateArgs, command_of, evaluate_weights
+from head3d_core.evaluation.figures import people_figures, set_distance
+from head3d_core.evaluation.references import Reference
+from head3d_core.evaluation.sampling import Sampling
+from head3d_core.metrics import identity_encoder
+from head3d_core.metrics.identity_encoder import Encoder
+from head3d_core.metrics.verification import paired_verification
+from head3d_core.training import snapshots
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+
+class Thumb(torch.nn.Module):
+    """Crops to their 8 x 8 thumbnail: two different pictures differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(crops, 8).flatten(1)
+        return (small - small.mean(1, keepdim=True)) * self.scale
+
+
+def with_faces() -> Reference:
+    """The reference with embeddings: two frontal views of a person are nearly one vector."""
+    real = reference()
+    generator = torch.Generator().manual_seed(9)
+    person = torch.randn(24, 1, 192, generator=generator)
+    real.tensors["around.face"] = person + 0.1 * torch.randn(24, 13, 192, generator=generator)
+    real.tensors["front.face"] = torch.randn(30, 192, generator=generator)
+    wears = torch.arange(80) % 2 == 0  # what they wear shows in the first two features
+    features = torch.rand(80, 24, generator=generator)
+    features[:, :2] += wears[:, None].float()
+    real.tensors |= {
+        "faces.features": features[:50],
+        "faces.worn": wears[:50, None].expand(50, 2),
+        "faces.face": torch.randn(50, 192, generator=generator),
+        "faces.index": torch.arange(50),
+        "front.features": features[50:],
+        "front.worn": wears[50:, None].expand(30, 2),
+    }
+    return real
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three sets of weights (head3d is the teacher's twin), and stand-ins for networks and real pictures."""
+    for name, seed in (("face", 0), ("head", 1), ("head3d", 0)):
+        net = model(seed).generator
+        if name == "head3d":
+            with torch.no_grad():
+                net.backbone.synthesis.get_parameter("b4.const").mul_(1.0001)
+        checkpoint.save_generator(net, tmp_path / name, notes={"images": 7, "preset": "tiny", "seed": 0})
+    networks = Stub(stub().features, Encoder(Thumb(), "thumb"), "cpu", 4)
+    monkeypatch.setattr(evaluate, "open_networks", lambda args: (networks, {}))
+    monkeypatch.setattr(evaluate, "real_reference", lambda *_: with_faces())
+    monkeypatch.setattr(pictures, "_neighbours", lambda *_: None)  # needs OpenGL
+    return tmp_path
+
+
+def arguments(place: Path, weights: str, **changes: Any) -> EvaluateArgs:
+    args = EvaluateArgs(
+        weights, sampling=HOW, replicates=20, device="cpu", cache=place / "cache", out=place / "out"
+    )
+    names = {n: str(place / n) for n in ("teacher", "head")} | {"teacher": str(place / "face")}
+    return dataclasses.replace(args, **(names | changes))
+
+
+def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "head3d")), say=lambda _: None)
+    assert record["row"] == "head3d"
+    assert record["weights"] | {"images": 7, "preset": "tiny", "seed": 0} == record["weights"]
+    assert record["identity"]["cosine"]["value"] > 0.999
+    assert record["identity"]["auc"]["value"] > 0.99
+    assert set(record["silhouettes"]) == {"front", "side", "back"}
+    assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
+    assert "consistency" in record["by_yaw"][0]
+    assert record["people"]["near_duplicates"]["count"] == 12
+    assert record["people"]["near_duplicate_pairs"]["count"] == 66
+    assert "near_duplicates_other_looks" not in record["people"]  # no record is about this encoder
+    assert record["distance"]["back"]["real_heads"] == 15  # its interval redraws heads, not views
+    assert "real_heads" not in record["distance"]["front"]
+    assert record["worn"]["hat"]["probe"]["recall"]["rate"] > 0.5
+    assert record["worn"]["hat"]["teacher"]["count"] == 14
+    stored = json.loads((place / "out" / "head3d.json").read_text())
+    assert stored == json.loads(json.dumps(record))
+    for name in record["pictures"]:
+        with Image.open(place / "out" / name) as picture:
+            assert picture.width >= 5 * 64
+    assert str(place) not in json.dumps(stored["provenance"]["arguments"].get("out", ""))
+
+
+def test_another_model_does_not(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "head")), say=lambda _: None)
+    assert record["identity"]["auc"]["value"] < 0.9
+    assert record["identity"]["cosine"]["value"] < 0.9
+
+
+def test_the_teacher_is_not_compared_with_itself(place: Path) -> None:
+    record = evaluate_weights(arguments(place, str(place / "face"), row="teacher"), say=lambda _: None)
+    assert "identity" not in record
+    assert "worn" not in record
+    assert (place / "out" / "teacher_views.jpg").is_file()
+
+
+def test_the_untrained_row(place: Path) -> None:
+    record = evaluate_weights(arguments(place, "plane-swap"), say=lambda _: None)
+    assert record["row"] == "plane-swap"
+    assert (record["weights"]["minutes"], record["weights"]["images"]) == (0, 0)
+    assert record["weights"]["starts_from"] == 7
+    assert -1 < record["identity"]["cosine"]["value"] < 0.999
+
+
+def test_a_missing_teacher_is_said(place: Path) -> None:
+    args = arguments(place, str(place / "head3d"), teacher=str(place / "nobody"))
+    record = evaluate_weights(args, say=lambda _: None)
+    assert "nobody" in record["missing"]["same z"]
+    assert "identity" not in record
+    assert "not measured" in evaluate.summary(record)
+
+
+def test_what_cannot_work_is_said_before_the_work(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for changes, says in (
+        ({"out": tmp_path / "file" / "results"}, "cannot write to"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"replicates": 0}, "replicates must be at least 1, got 0"),
+    ):
+        with pytest.raises(Head3DError, match=says):
+            evaluate_weights(dataclasses.replace(arguments(place, "real"), **changes), say=lambda _: None)
+
+
+def test_too_few_samples_are_refused_before_the_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "open_networks", lambda _: pytest.fail("it began to work"))
+    for name, enough in (("count", 10), ("detector", 11)):
+        args = arguments(place, "head3d", sampling=dataclasses.replace(HOW, **{name: enough - 1}))
+        with pytest.raises(
+            Head3DError, match=f"sampling.{name} .* samples .* at least {enough}, got {enough - 1}"
+        ):
+            evaluate_weights(args, say=lambda _: None)
+
+
+def test_the_limit_of_other_looks_is_recorded_of_these_weights(tmp_path: Path) -> None:
+    weights, record = tmp_path / "encoder", tmp_path / "roc.json"
+    weights.write_bytes(b"these")
+    ours = Encoder(Thumb(), identity_encoder.NAME)
+    assert evaluate.other_looks(ours, weights, record) is None
+    known = {"provenance": {"sha256": files.sha256(weights)}, "frontal": {"same_median": 0.9}}
+    record.write_text(json.dumps(known))
+    assert evaluate.other_looks(ours, weights, record) == 0.9
+    assert evaluate.other_looks(Encoder(Thumb(), "thumb"), weights, record) is None
+    weights.write_bytes(b"others")
+    assert evaluate.other_looks(ours, weights, record) is None
+
+
+def test_near_duplicates_at_both_limits() -> None:
+    x = torch.eye(12)
+    x = torch.cat([x, x[:1], x[1:2] + 0.5 * x[2:3]])
+    pairs = paired_verification(torch.eye(12), torch.eye(12), 20)
+    pairs = dataclasses.replace(pairs, same_median=0.95)
+    people = people_figures(x, None, pairs, 20, looks=0.8)
+    assert people["near_duplicate_pairs"]["found"] == 1
+    assert people["near_duplicates"]["value"] == pytest.approx(2 / 14)
+    wider = people["near_duplicates_other_looks"]
+    assert (wider["above"], wider["value"], wider["pairs"]["found"]) == (0.8, pytest.approx(4 / 14), 2)
+
+
+def test_no_frechet_distance_of_fewer_pictures_than_features() -> None:
+    generator = torch.Generator().manual_seed(1)
+    many, few = (torch.rand(n, 6, generator=generator) for n in (40, 12))
+    assert any(k.startswith("FD") for k in set_distance(many, many, stub(), 20))
+    narrow = set_distance(many.repeat(1, 3), few.repeat(1, 3), stub(), 20)
+    assert not any(k.startswith("FD") for k in narrow)
+    assert "more pictures of each than features (18), got 40 and 12" in narrow["Fréchet distance left out"]
+
+
+def test_what_needs_training_pictures_says_why_it_is_missing(place: Path) -> None:
+    args = arguments(place, str(place / "head3d"))
+    args = dataclasses.replace(args, wanted=dataclasses.replace(args.wanted, training=0))
+    record = evaluate_weights(args, say=lambda _: None)
+    assert set(record["missing"]) >= {"nearest training people", "hats and glasses"}
+
+
+def test_a_runs_folder(tmp_path: Path) -> None:
+    net = model(3).generator
+    meta = {
+        "generator": net.config.to_dict(),
+        **{"images": 40, "preset": "tiny", "recipe": {}, "row": "no-kd", "seed": 5},
+    }
+    snapshots.save(tmp_path, 40, {f"average.{k}": t for k, t in net.state_dict().items()}, meta)
+    lines = [
+        {"event": "start", "device": "some GPU"},
+        {"event": "progress", "seconds": 60.0},
+        {"event": "start", "device": "some GPU", "args": {"preset": "tiny", "out": "x"}},
+        {"event": "end", "seconds": 30.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found, notes = evaluate.open_weights(str(tmp_path), "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
+    assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
+    facts = {"trained_on": "some GPU", "preset": "tiny", "minutes": 1.5}
+    assert evaluate._log_facts(tmp_path) == facts
+    other = model(4).generator
+    for images, expected in ((39, net), (40, other)):  # exported before the run went on, and at its end
+        checkpoint.save_generator(other, tmp_path / "weights", notes={"images": images})
+        found, notes = evaluate.open_weights(str(tmp_path), "cpu")
+        assert notes["images"] == 40
+        assert torch.equal(next(found.parameters()), next(expected.parameters())), images
+    with pytest.raises(Head3DError, match="no weights called"):
+        evaluate.open_weights("nobody", "cpu")
+
+
+def test_no_number_is_null() -> None:
+    assert evaluate._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
+
+
+def test_the_recorded_command_gives_the_same_arguments() -> None:
+    how = Sampling(count=200, truncation=0.5)
+    args = EvaluateArgs("head3d", row="second seed", teacher="runs/a b", sampling=how, replicates=50)
+    again, _ = cli.parse("evaluate", shlex.split(command_of(args))[4:])
+    assert again == args
+    assert command_of(EvaluateArgs("face")) == "python -m head3d_core evaluate face"

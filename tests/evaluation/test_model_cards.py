@@ -1,0 +1,181 @@
+"""Model cards say what is recorded, and "not measured yet" where nothing is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from head3d_core.checkpoints import weights
+from head3d_core.config import preset
+from head3d_core.evaluation import model_cards
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> model_cards.Sources:
+    """One generator called head3d, without any records."""
+    torch.manual_seed(0)
+    notes = {
+        "images": 1234, "preset": "tiny", "seed": 7, "row": None, "recipe": {"stage": "distill", "batch": 4}
+    }  # fmt: skip
+    weights.save_generator(
+        Generator(preset("tiny").generator), tmp_path / "weights" / "head3d", half=True, notes=notes
+    )
+    return model_cards.Sources(tmp_path / "weights", tmp_path / "results")
+
+
+def record(sources: model_cards.Sources, name: str, content: dict[str, Any]) -> None:
+    path = sources.results / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def row_of(text: str, label: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sources) -> None:
+    text = model_cards.card("head3d", sources)
+    assert "# Model card: `head3d`" in text
+    assert row_of(text, "real images shown")[1] == "1,234"
+    assert row_of(text, "time")[1] == "not recorded"
+    for label in ("a face is found on frontal", "near-duplicates", "same z as the teacher: AUC"):
+        assert row_of(text, label)[1:] == ["not measured yet"] * 2
+    assert row_of(text, "skin tone")[1:] == ["not measured yet"]
+    assert "Recorded pictures" not in text
+    assert "python -m head3d_core evaluate head3d" in text
+    for word in ("Known failures", "Responsible use", "64²", "CC0"):
+        assert word in text
+
+
+def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sources) -> None:
+    assert row_of(model_cards.card("head3d", sources), "samples that repeat a training person")
+    share = {"found": 0, "count": 100, "rate": 0.0, "low": 0.0, "high": 0.04}
+    found = {"people": {"nearest_training": {"training": 5000, "repeats": share}}}
+    record(sources, "evaluation/head3d", found)
+    row = row_of(model_cards.card("head3d", sources), "samples that repeat someone on one of 5,000 training")
+    assert row[1].startswith("0.0%")
+
+
+def test_records_are_read(sources: model_cards.Sources) -> None:
+    rate = {"found": 97, "count": 100, "rate": 0.97, "low": 0.92, "high": 0.99}
+    figure = {"value": 1.5, "low": 1.25, "high": 1.75, "count": 1000}
+    record(
+        sources,
+        "evaluation/head3d",
+        {
+            "detector": {"front": rate, "back": {**rate, "rate": 0.02, "low": 0.01, "high": 0.05}},
+            "distance": {"front": {"real": 9, "KD x100": figure, "KD x100, same source": 0}, "back": {}},
+            "closed": {"value": 0.995, "low": 0.99, "high": 1.0, "count": 100},
+            "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
+        },
+    )
+    record(sources, "evaluation/real", {"detector": {"front": {**rate, "rate": 0.99}}})
+    record(sources, "detector_rates", {"frontal": {"skin tone": {"dark": rate}}})
+    about = {"images": 1234, "seconds": 600.0, "device": "one GPU", "date": "2026-01-01", "commit": "def"}
+    record(sources, "curves_distill", {"provenance": about})
+    text = model_cards.card("head3d", sources)
+    assert row_of(text, "a face is found on frontal")[1] == "97.0% (92.0% to 99.0%), N = 100"
+    assert row_of(text, "a face is found on frontal")[2].startswith("99.0%")
+    assert row_of(text, "a face is found on back")[1].startswith("2.0%")
+    assert row_of(text, "KD x100, frontal")[1] == "1.5 (1.25 to 1.75), N = 1000"
+    assert row_of(text, "kernel distance x100, back")[1] == "not measured yet"
+    assert row_of(text, "rays to the middle")[1].startswith("99.5%")
+    assert row_of(text, "skin tone: dark") == ["skin tone: dark", "97.0% (92.0% to 99.0%), N = 100"]
+    assert "the 3 of 100 frontal samples in which no face is found may all be of one" in text
+    assert row_of(text, "time")[1] == "10.0 minutes, data included"
+    assert row_of(text, "device")[1] == "one GPU"
+    assert "2026-01-02 on a GPU, commit abc" in text
+
+
+def test_the_teacher_is_not_asked_for_its_own_twin(sources: model_cards.Sources) -> None:
+    record(sources, "evaluation/head3d", {"detector": {}, "missing": {}})
+    assert "same z" not in model_cards.card("head3d", sources)
+    record(sources, "evaluation/head3d", {"detector": {}, "missing": {"same z": "no teacher"}})
+    assert (
+        row_of(model_cards.card("head3d", sources), "same z as the teacher: cosine")[1] == "not measured yet"
+    )
+
+
+def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources) -> None:
+    record(sources, "curves_distill", {"provenance": {"images": 1234, "perceptual": None}})
+    assert row_of(model_cards.card("head3d", sources), "perceptual term")[1] == "none"
+
+
+def test_every_group_where_every_face_is_found(sources: model_cards.Sources) -> None:
+    rate = {"found": 100, "count": 100, "rate": 1.0, "low": 0.96, "high": 1.0}
+    record(sources, "evaluation/head3d", {"detector": {"front": rate}})
+    assert "found in all 100 frontal samples of this model, so in every group" in model_cards.card(
+        "head3d", sources
+    )
+
+
+def test_recorded_grids_are_linked(sources: model_cards.Sources) -> None:
+    record(sources, "evaluation/head3d", {"pictures": {"a.jpg": "views", "gone.jpg": "not there"}})
+    (sources.results / "evaluation" / "a.jpg").write_bytes(b"")
+    text = model_cards.card("head3d", sources)
+    link = "../../results/evaluation/a.jpg"
+    assert f"* [a.jpg]({link}): views" in text
+    assert (sources.weights / "head3d" / link).is_file()
+    assert "gone.jpg" not in text
+
+
+def test_a_record_of_another_run_is_not_taken_for_this_one(sources: model_cards.Sources) -> None:
+    record(sources, "curves_distill", {"provenance": {"images": 99, "seconds": 600.0, "device": "one GPU"}})
+    text = model_cards.card("head3d", sources)
+    assert row_of(text, "time")[1] == "not recorded"
+    assert row_of(text, "device")[1] == "not recorded"
+
+
+def test_the_command_writes_every_card(
+    sources: model_cards.Sources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--weights", str(sources.weights), "--results", str(sources.results)]
+    assert model_cards.main(arguments) == 0
+    path = sources.weights / "head3d" / "README.md"
+    assert path.read_text(encoding="utf8") == model_cards.card("head3d", sources)
+    assert str(path) in capsys.readouterr().out
+    assert model_cards.main(["--weights", str(sources.results)]) == 0
+    assert "no generators" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_say_what_they_are(
+    sources: model_cards.Sources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights.save_generator(Generator(preset("tiny").generator), sources.weights / "odd")
+    with pytest.raises(Head3DError, match="which stage"):
+        model_cards.card("odd", sources)
+    assert model_cards.main(["--weights", str(sources.weights), "--results", str(sources.results)]) == 1
+    assert "error:" in capsys.readouterr().out
+
+
+def test_remarks_belong_to_their_weights(sources: model_cards.Sources) -> None:
+    path = sources.weights / "head3d" / "remarks.json"
+    assert "About these weights" not in model_cards.card("head3d", sources)
+    path.write_text(json.dumps({"images": 1234, "remarks": ["Noses are long."]}))
+    assert "## About these weights\n\n* Noses are long.\n" in model_cards.card("head3d", sources)
+    path.write_text(json.dumps({"images": 99, "remarks": ["Noses are long."]}))
+    assert "Noses" not in model_cards.card("head3d", sources), "remarks on other weights"
+    path.write_text(json.dumps(["Noses are long."]))
+    with pytest.raises(Head3DError, match=r"remarks.json must be"):
+        model_cards.card("head3d", sources)
+
+
+def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
+    notes = {"images": 50, "recipe": {"stage": "teacher", "images": 100}}
+    weights.save_generator(Generator(preset("tiny").generator), tmp_path / "face", half=True, notes=notes)
+    text = model_cards.card("face", model_cards.Sources(tmp_path, tmp_path))
+    assert "**Trial weights**: 50 of the 100 images" in text
+
+
+def test_bundled_cards_are_in_step_with_the_records() -> None:
+    for header in model_cards.Sources.weights.glob("*/generator.json"):
+        path = header.parent / "README.md"
+        assert path.is_file(), f"run python -m head3d_core.evaluation.model_cards: {path} is missing"
+        assert path.read_text(encoding="utf8") == model_cards.card(header.parent.name, model_cards.Sources())

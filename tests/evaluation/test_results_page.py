@@ -1,0 +1,58 @@
+"""The committed pages are what the records give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from test_tables import record
+
+from head3d_core.checkpoints import weights
+from head3d_core.config import preset
+from head3d_core.evaluation import results_page, tables
+from head3d_core.model.generator import Generator
+
+
+def test_the_pages_are_in_step_with_the_records() -> None:
+    assert results_page.PAGE.read_text(encoding="utf8") == results_page.tables_page(), "run make tables"
+    readme = results_page.README.read_text(encoding="utf8")
+    assert results_page.refreshed(readme, results_page.load_records()) == readme, "run make tables"
+
+
+def test_another_record_changes_the_page() -> None:
+    assert results_page.tables_page({"head3d": record(1.0)}) != results_page.tables_page({})
+    assert results_page.tables_page({}).count("not recorded yet**") == len(tables.NAMES)
+
+
+def test_rows_are_listed_by_how_many_samples_they_have() -> None:
+    rows = {name: record(1.0) for name in ("a", "b", "c")}
+    for name, count in (("a", 100), ("b", 10_000), ("c", 100)):
+        rows[name]["provenance"] = {"arguments": {"sampling": {"count": count, "detector": 50}}}
+    rows["real"] = {k: v for k, v in rows["a"].items() if k != "weights"}
+    assert "identity: 10,000 / 50 (b); 100 / 50 (a, c). Column N" in results_page.how_measured(rows)
+
+
+def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    notes = {"recipe": {"stage": "head"}}
+    weights.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
+    sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
+    card = tmp_path / "weights" / "x" / "README.md"
+    assert results_page.write_tables(tmp_path / "tables.md", tmp_path / "none", sources) == [
+        tmp_path / "tables.md",
+        card,
+    ]
+    assert card.read_text(encoding="utf8") == results_page.model_cards.card("x", sources)
+
+
+def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
+    text = "before\n<!-- table 3 -->\nold\n<!-- end of table 3 -->\nafter <!-- table 2 -->"
+    new = results_page.refreshed(text, {})
+    assert new.startswith("before\n<!-- table 3 -->\n| row |")
+    assert new.endswith("<!-- end of table 3 -->\nafter <!-- table 2 -->")
+    assert "old" not in new
+    page, readme = tmp_path / "tables.md", tmp_path / "README.md"
+    readme.write_text(text)
+    none = results_page.model_cards.Sources(tmp_path)
+    assert results_page.write_tables(page, readme, none) == [page, readme]
+    assert results_page.write_tables(page, readme, none) == []

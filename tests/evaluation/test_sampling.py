@@ -1,0 +1,120 @@
+"""Samples follow from seed and number alone; what is measured on them is kept and comes back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from test_references import stub
+
+from head3d_core.config import preset
+from head3d_core.evaluation import sampling
+from head3d_core.evaluation.references import STEPS, Reference, Tensors, Wanted
+from head3d_core.evaluation.sampling import Model, Sampling
+from head3d_core.model.cameras import frontal, orbit
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+
+SIDE = preset("tiny").generator.image_resolution
+HOW = Sampling(count=14, detector=12, around=11, turned=2, closed=3, again=9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"count": 0}, "count counts samples, so it is at least 1, got 0"),
+        ({"around": -1}, "around counts samples, so it is at least 0, got -1"),
+        ({"truncation": math.nan}, "truncation must be a number"),
+    ],
+)
+def test_numbers_of_samples_are_checked(changes: dict[str, int | float], says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        Sampling(**changes)  # type: ignore[arg-type]
+
+
+def model(seed: int) -> Model:
+    torch.manual_seed(seed)
+    return Model(Generator(preset("tiny").generator))
+
+
+def reference(people: int = 24) -> Reference:
+    """Random features behind real cameras."""
+    generator = torch.Generator().manual_seed(3)
+
+    def features(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, 24, generator=generator)
+
+    yaw = torch.cat([torch.zeros(1), torch.deg2rad(torch.arange(STEPS) * 15.0 + 7)])
+    tensors: Tensors = {
+        "front.features": features(30),
+        "front.camera": orbit(torch.linspace(-0.3, 0.3, 30)),
+        "front.found": torch.ones(30),
+        "back.features": features(30),
+        "back.camera": orbit(torch.linspace(2.6, 3.6, 30)),
+        "back.found": torch.zeros(30),
+        "back.index": torch.arange(30) * 100,  # two views of each of 15 heads
+        "around.features": features(people, STEPS + 1),
+        "around.camera": orbit(yaw).expand(people, STEPS + 1, 25),
+        "around.found": torch.ones(4, STEPS + 1),
+        "around.face": torch.zeros(people, STEPS + 1, 0),
+        "around.silhouette": (features(people, STEPS + 1, 64, 64)[..., 0] * 255).to(torch.uint8),
+        "front.face": torch.zeros(30, 0),
+    }
+    return Reference(tensors, Wanted(resolution=SIDE))
+
+
+def test_z_is_a_function_of_seed_and_number() -> None:
+    many = sampling.z_of(1, range(0, 40), 512)
+    assert torch.equal(many[7:9], sampling.z_of(1, range(7, 9), 512))
+    assert not torch.equal(many, sampling.z_of(2, range(0, 40), 512))
+    assert abs(float(many.mean())) < 0.03
+    assert float(many.std()) == pytest.approx(1, abs=0.03)
+
+
+def test_the_batch_changes_nothing() -> None:
+    one, other = (sampling.draw_samples(model(0), reference(), stub(batch), HOW) for batch in (3, 8))
+    assert one.keys() == other.keys()
+    assert one["straight.face"].shape == (12, 0)  # no encoder
+    for name in set(one) - {"speed", "straight.face", "around.face"}:
+        worst = float((one[name].float() - other[name].float()).abs().max())
+        assert worst <= (1 if name == "around.silhouette" else 2e-3), (name, worst)
+    assert one["front.features"].shape == (14, 24)
+    assert one["again.features"].shape == (9, 24)
+    assert one["around.found"].shape == (2, STEPS + 1)
+    assert one["closed"].shape == (3,)
+
+
+def test_kept_samples_come_back_and_other_weights_do_not(tmp_path: Path) -> None:
+    small = Sampling(count=3, detector=2, around=0, closed=0, again=0)
+    first = sampling.draw_samples(model(0), reference(), stub(), small, tmp_path)
+    again = sampling.draw_samples(model(0), reference(), stub(), small, tmp_path)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert len(list(tmp_path.iterdir())) == 1
+    sampling.draw_samples(model(1), reference(), stub(), small, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_swapped_model_has_the_others_front_plane() -> None:
+    a, b = model(0), model(1)
+    swapped = Model(b.generator, a.generator)
+    planes = [m.heads(range(2), 0, 0.7)[1] for m in (a, b, swapped)]
+    assert torch.equal(planes[2][:, 0], planes[0][:, 0])
+    assert torch.equal(planes[2][:, 1:], planes[1][:, 1:])
+    assert len({m.digest() for m in (a, b, swapped)}) == 3
+
+
+def test_pictures_of_two_sizes_are_refused() -> None:
+    real = reference()
+    other = Reference(real.tensors, Wanted(resolution=2 * SIDE))
+    with pytest.raises(Head3DError, match=f"{2 * SIDE} pixels a side"):
+        sampling.draw_samples(model(0), other, stub(), HOW)
+
+
+def test_a_diverged_model_is_named() -> None:
+    broken = model(0)
+    with torch.no_grad():
+        next(broken.generator.decoder.parameters()).fill_(float("nan"))
+    with pytest.raises(Head3DError, match="not finite"):
+        broken.view(broken.heads(range(1), 0, 1.0), frontal(1))

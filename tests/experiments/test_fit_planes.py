@@ -1,0 +1,94 @@
+"""Planes fitted to pictures: a head is learned, stored, and taken for a generator."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from head3d_core import cli
+from head3d_core.experiments import fit_planes
+from head3d_core.geometry import mesh, turntable
+from head3d_core.model import cameras
+from head3d_core.utils.errors import Head3DError
+
+
+def _ball_pictures(views: int = 8, side: int = 16) -> fit_planes.Pictures:
+    """A red ball of radius 0.2 seen from all around, in closed form."""
+    from head3d_core.model.rays import camera_rays
+
+    camera = cameras.orbit(2 * math.pi * torch.arange(views) / views, 0.1)
+    origins, directions = camera_rays(camera, side)
+    along = (origins * directions).sum(-1, keepdim=True)
+    inside = ((origins - along * directions).norm(dim=-1) < 0.2).float().unflatten(1, (side, side))
+    images = torch.ones(views, 3, side, side)
+    images[:, 1:] -= 2 * inside[:, None]
+    return fit_planes.Pictures(images, inside, camera)
+
+
+@pytest.mark.native
+def test_a_ball_is_learned_stored_and_meshed(tmp_path: Path) -> None:
+    pictures = _ball_pictures()
+    head, losses = fit_planes.fit(pictures, steps=120, rays=1024)
+    assert losses[-1] < 0.15 * losses[0]
+    planes = head.planes(head.codes)
+    with torch.no_grad():
+        seen = head.render(planes, head.codes, pictures.camera[2:3], 16)
+    assert float((seen.opacity[0, 0] - pictures.opacity[2]).abs().mean()) < 0.1
+    assert float((seen.image[0] - pictures.images[2]).abs().mean()) < 0.25
+    again = fit_planes.load(fit_planes.save(head, tmp_path / "ball.safetensors", {"seed": 1}))
+    assert fit_planes.notes(tmp_path / "ball.safetensors") == {"seed": 1}
+    assert torch.allclose(again.fitted, head.fitted, atol=1e-2)
+    frames = turntable.frames(again, again.codes, 3)
+    assert frames.shape == (3, 128, 128, 3)
+    with torch.no_grad():
+        middle = float(head.query(planes, torch.zeros(1, 1, 3))[0])
+    ball = mesh.extract_mesh(again, again.codes, 48, level=min(2.0, middle / 2))
+    assert ball.extents == pytest.approx([0.4, 0.4, 0.4], abs=0.12)
+
+
+def test_samples_along_rays_are_drawn_when_a_generator_is_given() -> None:
+    head = fit_planes.empty_head()
+    planes, camera = head.planes(head.codes), cameras.orbit(0.3, 0.0)
+    with torch.no_grad():
+        fixed, one, again, other = (
+            head.render(planes, head.codes, camera, 8, generator=g).image
+            for g in (None, *(torch.Generator().manual_seed(seed) for seed in (1, 1, 2)))
+        )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, fixed)
+    assert not torch.equal(one, other)
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Head3DError, match="no fit at"):
+        fit_planes.load("nobody")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(Head3DError, match="damaged"):
+        fit_planes.load(broken)
+    with pytest.raises(Head3DError, match="at least one step"):
+        fit_planes.fit(_ball_pictures(2, 8), 0)
+    assert cli.main(["fit", "--out", str(tmp_path / "a.png")]) == 1
+    assert "a fit ends in .safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.opengl
+def test_views_fill_their_range() -> None:
+    front = fit_planes.draw_views(fit_planes.FitArgs(views="front", count=6), 32)
+    yaw, pitch = (torch.rad2deg(a) for a in cameras.yaw_pitch(front.camera))
+    assert float(yaw.abs().max()) <= fit_planes.FRONT_YAW
+    assert float(pitch.abs().max()) <= 25.1
+    assert 0.1 < float(front.opacity.mean()) < 0.9
+
+
+@pytest.mark.opengl
+def test_distance_from_the_true_head_by_side() -> None:
+    wrong = fit_planes.empty_head()
+    with torch.no_grad():
+        wrong.decoder.net["2"].bias[0] = 30.0  # a solid cube
+    found = fit_planes.surface_by_side(wrong, 1006)
+    assert set(found) == {"front", "behind"}
+    assert found["front"]["chamfer"] > 0.05

@@ -1,0 +1,135 @@
+"""What the encoder is good for: shares of the strangers' distance, correlations, verdicts and the page."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from head3d_core.experiments import identity_uses
+from head3d_core.experiments.frontal_people import FrontalPeople, frontal_people
+from head3d_core.metrics.identity_encoder import Encoder
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+
+def shown(people: int = 6) -> FrontalPeople:
+    """Four pictures a person, each person a pattern of its own."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randint(40, 215, (people, 3, 8, 8), generator=generator).float()
+    images = torch.nn.functional.interpolate(patterns, size=64, mode="bilinear").to(torch.uint8)
+    from head3d_core.model.cameras import orbit
+
+    person = torch.arange(people).repeat_interleave(4)
+    return FrontalPeople(
+        images[person], orbit(0.0).expand(len(person), -1), person, torch.tensor([0, 0, 1, 1]).repeat(people)
+    )
+
+
+class Mean(nn.Module):
+    """Colour averages of an 8 by 8 grid, centred: an encoder that blur hardly moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(crops, 8).flatten(1)
+        return small - small.mean(1, keepdim=True)
+
+
+def test_strangers_are_pairs_of_different_people() -> None:
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert identity_uses.stranger_distance(x, torch.tensor([0, 0, 1])) == pytest.approx(1.0)
+    with pytest.raises(Head3DError, match="two people"):
+        identity_uses.stranger_distance(x, torch.zeros(3))
+
+
+def test_shares_are_relative_to_strangers() -> None:
+    a = torch.eye(4)
+    found = identity_uses.shares(a, a.roll(1, 0), 0.5)
+    assert found["value"] == pytest.approx(2.0)
+    assert identity_uses.shares(a, a, 0.5)["value"] == pytest.approx(0.0)
+
+
+def test_blur_keeps_the_mean_and_removes_detail() -> None:
+    picture = torch.zeros(1, 3, 33, 33, dtype=torch.uint8)
+    picture[..., 16, 16] = 255
+    soft = identity_uses.blurred(picture, 2.0)
+    assert soft[0, 0, 16, 16] == pytest.approx(255 / (2 * np.pi * 4), abs=1.5)
+    flat = torch.full((1, 3, 20, 20), 77, dtype=torch.uint8)
+    assert torch.equal(identity_uses.blurred(flat, 3.0), flat)
+
+
+def test_every_change_changes_pictures() -> None:
+    images = shown().images
+    for name, change in identity_uses.CHANGES.items():
+        other = change(images)
+        assert other.dtype == torch.uint8, name
+        assert other.shape == images.shape, name
+        assert not torch.equal(other, images), name
+
+
+def test_measure_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_uses, "feature_network", lambda name: None)
+    monkeypatch.setattr(identity_uses, "extract", lambda net, x: Mean()(x.float()).detach())
+    found = identity_uses.measure(Encoder(Mean(), "means", 64), shown(), 6)
+    rows = found["share_of_stranger_distance"]
+    assert set(rows) == {*identity_uses.CHANGES, "another light and camera", "another look, light and camera"}
+    assert rows["another light and camera"]["ours"]["value"] == pytest.approx(
+        0, abs=1e-6
+    )  # same pictures here
+    assert rows["blur, 1 pixel"]["ours"]["value"] < rows["blur, 3 pixels"]["ours"]["value"]
+    assert -1 <= found["spearman"]["face shape"]["low"] <= found["spearman"]["face shape"]["high"] <= 1
+    said = identity_uses.verdicts(found)
+    assert "perceptual term" in said["perceptual"]
+    for name in identity_uses.CHANGES:
+        rows[name]["ours"]["value"] = 0.01
+    assert identity_uses.verdicts(found)["perceptual"].startswith("**Not as")
+    rows["noise, 5 % of white"]["ours"]["value"] = 0.4
+    assert "Only (noise, 5 % of white) move" in identity_uses.verdicts(found)["perceptual"]
+
+
+def test_the_page_says_what_was_recorded() -> None:
+    results = files.DATA / "results"
+    if not (results / "identity_uses.json").is_file():
+        pytest.skip("not recorded")
+    found, roc, check = (
+        json.loads((results / f"{n}.json").read_text(encoding="utf8"))
+        for n in ("identity_uses", "identity_roc", "cross_check")
+    )
+    assert identity_uses.card(found, roc, check) == identity_uses.CARD.read_text(encoding="utf8")
+    rows = found["share_of_stranger_distance"]
+    assert (
+        rows["another look, light and camera"]["ours"]["value"] < 0.5
+    )  # one person stays nearer than a stranger
+
+
+def test_two_people_at_least() -> None:
+    with pytest.raises(Head3DError, match="two people or more"):
+        frontal_people(1)
+
+
+@pytest.mark.opengl
+def test_frontal_people_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    made = frontal_people(2, tmp_path)
+    assert made.images.shape == (8, 3, 256, 256)
+    assert made.look.tolist() == [0, 0, 1, 1] * 2
+    again = frontal_people(2, tmp_path)
+    assert torch.equal(made.images, again.images)
+    assert torch.equal(made.camera, again.camera)
+    assert made.seeds == [10_000_000, 10_000_001]
+
+
+def test_second_opinion_in_words() -> None:
+    assert "cross-check" in identity_uses.second_opinion(None)
+    rate = {"found": 9, "count": 10}
+    assert "does not apply" in identity_uses.second_opinion({"detected": rate, "mirrored": rate})
+    auc = {"value": 0.98}
+    full = {"detected": rate, "mirrored": rate, "ours": auc, "dlib": auc}
+    for low, words in ((0.6, "encoders agree"), (0.1, "need not agree")):
+        rank = {"value": 0.7, "low": low, "high": 0.8}
+        assert words in identity_uses.second_opinion({**full, "spearman": rank})

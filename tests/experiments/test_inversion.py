@@ -1,0 +1,176 @@
+"""Codes and cameras found again from pictures of a generator whose answers are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from head3d_core.config import preset
+from head3d_core.experiments import inversion, latent
+from head3d_core.experiments.inversion import InversionOptions
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+from tests.toy_generator import toy_generator
+
+
+@pytest.fixture(scope="module")
+def G() -> Generator:
+    torch.manual_seed(0)
+    G = Generator(preset("tiny").generator).eval()
+    with torch.no_grad():  # an untrained generator is fog: let it stand out from the background
+        G.backbone.synthesis.b32.torgb.weight.mul_(6)
+    return G
+
+
+@pytest.fixture(scope="module")
+def picture(G: Generator) -> torch.Tensor:
+    with torch.no_grad():
+        return G.render_raw(G.planes(latent.ws_of_seeds(G, [5])), cameras.orbit(0.0)).raw
+
+
+def test_codes_come_closer_and_layers_closer_still(G: Generator, picture: torch.Tensor) -> None:
+    seen: list[int] = []
+    options = InversionOptions(steps=30, layer_steps=30, candidates=0, pull=0.0)
+    found = inversion.invert(
+        G,
+        picture,
+        cameras.orbit(0.0),
+        options,
+        watch=lambda k, ws: seen.append(k),
+        progress=lambda d, t: None,
+    )
+    loss = found.loss[:, 0].tolist()
+    assert len(loss) == 60
+    assert loss[29] < 0.5 * loss[0]
+    assert loss[-1] < loss[29]
+    assert seen == [*range(61)]
+    mean = inversion.w_statistics(G)[0].expand(1, G.num_ws, -1)
+    assert torch.equal(found.start, mean), "without candidates it starts at the mean of w"
+    assert torch.equal(found.w[0, 0], found.w[0, -1]), "w is one code"
+    assert not torch.equal(found.ws[0, 0], found.ws[0, -1])
+    assert torch.equal(found.camera, cameras.orbit(0.0))
+    assert all(p.requires_grad for p in G.parameters()), "the generator is given back as it was"
+    near = inversion.view_errors(G, found.ws, picture, cameras.orbit(0.0), cameras.orbit(0.0))
+    far = inversion.view_errors(G, mean, picture, cameras.orbit(0.0), cameras.orbit(0.0))
+    assert near[0].error < far[0].error
+
+
+def test_it_starts_at_the_candidate_that_looks_most_like_the_picture(
+    G: Generator, picture: torch.Tensor
+) -> None:
+    options = InversionOptions(steps=1, layer_steps=0, candidates=8, psi=1.0)
+    found = inversion.invert(G, picture, cameras.orbit(0.0), options)
+    assert torch.allclose(found.start, latent.ws_of_seeds(G, [5]), atol=1e-5), "it is seed 5's picture"
+    assert float(found.loss[0, 0]) < 1e-6
+    fewer = inversion.invert(G, picture, cameras.orbit(0.0), dataclasses.replace(options, candidates=5))
+    assert float(fewer.loss[0, 0]) > 1e-4, "seed 5 is not among 0 to 4"
+
+
+def test_pictures_are_fitted_side_by_side_as_if_alone(G: Generator) -> None:
+    camera = cameras.orbit(torch.tensor([0.0, 0.4]))
+    with torch.no_grad():
+        images = G.render_raw(G.planes(latent.ws_of_seeds(G, [5, 9])), camera).raw
+    options = InversionOptions(steps=4, layer_steps=4, candidates=4)
+    both = inversion.invert(G, images, camera, options)
+    for k in range(2):
+        alone = inversion.invert(G, images[k : k + 1], camera[k : k + 1], options)
+        assert torch.allclose(both.loss[:, k], alone.loss[:, 0], rtol=1e-3)
+        # Adam's first steps are signs: an entry whose gradient is rounding noise may go either way.
+        assert float((both.ws[k] - alone.ws[0]).abs().median()) < 1e-4
+
+
+def test_pull_keeps_w_to_the_mean_and_layers_to_w(G: Generator, picture: torch.Tensor) -> None:
+    mean = inversion.w_statistics(G)[0]
+
+    def away(pull: float) -> tuple[float, float]:
+        options = InversionOptions(steps=15, layer_steps=15, candidates=0, pull=pull)
+        found = inversion.invert(G, picture, cameras.orbit(0.0), options)
+        return float((found.w[0, 0] - mean).norm()), float((found.ws - found.w).norm())
+
+    free, held = away(0.0), away(100.0)
+    assert held[0] < 0.5 * free[0]
+    assert held[1] < 0.5 * free[1]
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=pytest.mark.native)])
+def test_unknown_cameras_are_found(backend: str) -> None:
+    toy = toy_generator()
+    yaw, pitch = torch.deg2rad(torch.tensor([25.0, -20.0])), torch.deg2rad(torch.tensor([-8.0, 3.0]))
+    ws = torch.zeros(2, toy.num_ws, toy.config.w_dim)
+    with torch.no_grad():
+        images = toy.render_raw(toy.planes(ws), cameras.orbit(yaw, pitch), 32).raw
+    options = InversionOptions(
+        steps=40,
+        layer_steps=0,
+        candidates=0,
+        camera_rate=0.05,
+        resolution=32,
+        widest_guess=0.0,
+        backend=backend,  # type: ignore[arg-type]
+    )
+    found = inversion.invert(toy, images, None, options)
+    got = torch.stack(cameras.yaw_pitch(found.camera), -1)
+    assert torch.rad2deg(got - torch.stack([yaw, pitch], -1)).abs().max() < 3
+    first = torch.rad2deg(found.angles[0, :, 0] - yaw)
+    assert first.abs().min() > 15, "it began elsewhere"
+
+
+def test_first_look_takes_the_nearest_view_of_the_grid() -> None:
+    toy = toy_generator()
+    ws = torch.zeros(1, toy.num_ws, toy.config.w_dim)
+    with torch.no_grad():
+        image = toy.render_raw(toy.planes(ws), cameras.orbit(math.radians(-43), math.radians(13)), 16).raw
+    views = inversion.guesses(60.0)
+    assert len(views) == 9 * 3
+    losses, places = inversion.first_look(toy, image, torch.zeros(2, ws.shape[-1]), views, None, "auto")
+    assert losses.shape == places.shape == (2, 1)
+    guess = cameras.yaw_pitch(views[places[0]])
+    assert [math.degrees(float(a)) for a in guess] == pytest.approx([-45, 15], abs=1e-3)
+    one = inversion.first_look(
+        toy, image, torch.zeros(1, ws.shape[-1]), views, torch.zeros(1, dtype=torch.long), "auto"
+    )
+    assert int(one[1]) == 0, "a picture whose camera is known is compared from there"
+    assert float(one[0]) > float(losses[0])
+
+
+def test_pyramid_sees_what_stands_beside() -> None:
+    def dot(column: int) -> torch.Tensor:
+        picture = torch.ones(1, 3, 32, 32)
+        picture[:, :, 14:18, column : column + 4] = -1
+        return picture
+
+    losses = [float(inversion.pyramid_loss(dot(c), dot(14))) for c in (14, 18, 24)]
+    assert losses[0] == 0
+    assert losses[1] < losses[2] or losses[1] == pytest.approx(losses[2], rel=0.2)
+    plain = [float((dot(c) - dot(14)).square().mean()) for c in (18, 24)]
+    assert plain[0] == plain[1], "single pixels do not know how far"
+
+
+def test_angles_between_views() -> None:
+    camera = cameras.orbit(torch.tensor([0.0, math.pi / 2, math.pi]))
+    assert inversion.angle_between(camera, camera[:1]).tolist() == pytest.approx([0, 90, 180], abs=1e-3)
+
+
+def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
+    with pytest.raises(Head3DError, match="R of at least 16"):
+        inversion.invert(G, torch.zeros(1, 3, 8, 8), cameras.orbit(0.0))
+    with pytest.raises(Head3DError, match="finite values"):
+        inversion.invert(G, picture * math.nan, cameras.orbit(0.0))
+    with pytest.raises(Head3DError, match="at least one"):
+        inversion.invert(G, picture[:0], cameras.orbit(0.0))
+    with pytest.raises(Head3DError, match=r"camera must be \[2, 25\]"):
+        inversion.invert(G, picture.expand(2, -1, -1, -1), cameras.orbit(0.0))
+    with pytest.raises(Head3DError, match="0 or more candidates"):
+        InversionOptions(candidates=-1)
+    with pytest.raises(Head3DError, match="at least one step"):
+        InversionOptions(steps=0, layer_steps=0)
+    with pytest.raises(Head3DError, match="positive"):
+        InversionOptions(rate=0.0)
+    with pytest.raises(Head3DError, match="every picture needs a camera"):
+        inversion.view_errors(
+            G, torch.zeros(1, G.num_ws, 32), picture, cameras.orbit(torch.zeros(2)), cameras.orbit(0.0)
+        )

@@ -1,0 +1,175 @@
+"""The studies `invert`, `geometry` and `walk` at toy size: what they record, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from head3d_core import cli
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.config import preset
+from head3d_core.experiments import known_heads, latent_paths, one_view
+from head3d_core.experiments.inversion import ViewError
+from head3d_core.metrics.identity_encoder import Encoder
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils import records
+from head3d_core.utils.errors import Head3DError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(3)
+    G = Generator(preset("tiny").generator)
+    with torch.no_grad():  # dense enough to be seen
+        G.decoder.net["2"].bias[0] = 9.0
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return str(checkpoint.save_generator(G, path, notes={"images": 12}))
+
+
+def test_errors_are_grouped_by_side() -> None:
+    errors = [ViewError(0, 0.1), ViewError(45, 0.3), ViewError(90, 0.5), ViewError(180, 0.7)]
+    assert list(one_view.by_side(errors).values()) == [0.3, 0.5, 0.7], (
+        "the fitted view is not one of the others"
+    )
+    assert one_view.by_side([ViewError(0.01, 0.1)]) == {}
+
+
+def test_bundled_heads_are_views_of_one_head() -> None:
+    images, camera = one_view.sample_head(2)
+    assert images.shape == (12, 3, 256, 256)
+    assert camera.shape == (12, 25)
+    assert float(images.amax()) <= 1
+    assert bool((images[:, :, 0, 0] > 0.9).all()), "white behind"
+    yaw = cameras.yaw_pitch(camera)[0]
+    assert float(yaw.min()) < -2 < 2 < float(yaw.max()), "from all sides"
+    with pytest.raises(Head3DError, match="8 bundled heads"):
+        one_view.sample_head(8)
+
+
+@pytest.mark.opengl
+def test_invert_records_codes_cameras_and_surfaces(weights: str, tmp_path: Path) -> None:
+    out = tmp_path / "inversion.json"
+    words = (
+        f"invert --weights {weights} --heads 1 --steps 3 --layer-steps 3 --candidates 2 --out {out}".split()
+    )
+    assert cli.main(words) == 0
+    found = json.loads(out.read_text())
+    row = found["models"][weights]["known camera"][0]
+    assert len(row["loss"]) == 6
+    assert set(row["layers"]["by side"]) == set(one_view.SIDES)
+    assert set(row["w"]["by side"]) == set(one_view.SIDES)
+    assert row["w"]["surface"]["chamfer"] > 0
+    unknown = found["models"][weights]["unknown camera"][0]
+    assert len(unknown["yaw error"]) == 6
+    assert found["provenance"]["weights"][weights] == {"images": 12}
+    with Image.open(out.with_suffix(".jpg")) as picture:
+        shown = np.asarray(picture)
+    assert shown.shape[0] == 30 + 3 * one_view._CELL, "the truth, w and layers"
+    assert shown.shape[1] > 5 * one_view._CELL, "five sides, with names beside them"
+
+
+@pytest.mark.opengl
+def test_geometry_records_closedness_and_surfaces(weights: str, tmp_path: Path) -> None:
+    args = known_heads.GeometryArgs(
+        weights=(weights,),
+        heads=2,
+        meshes=1,
+        resolution=16,
+        reconstructions=1,
+        steps=2,
+        out=tmp_path / "g.json",
+    )
+    known_heads.run(args)
+    row = json.loads(args.out.read_text())["models"][weights]
+    assert 0 <= row["closedness"]["low"] <= row["closedness"]["value"] <= row["closedness"]["high"] <= 1
+    assert len(row["surfaces"]) == 1
+    assert {"mean head", "w", "layers"} <= set(row["reconstructions"][0])
+
+
+def test_geometry_without_ground_truth_needs_no_opengl(weights: str) -> None:
+    args = known_heads.GeometryArgs(weights=(weights,), heads=2, meshes=0, reconstructions=0)
+    found = known_heads.measure(args)
+    assert found["models"][weights]["reconstructions"] == []
+    assert any("-" in line for line in known_heads.lines(found))
+    with pytest.raises(Head3DError, match="at least 2 heads"):
+        known_heads.measure(known_heads.GeometryArgs(weights=(weights,), heads=1))
+
+
+class _Colours(torch.nn.Module):
+    """Embeds a crop by its mean colours in a grid: no training needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(crops, 4).flatten(1) + 1e-3
+
+
+def test_walk_records_paths_and_truncation(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_paths, "load_encoder", lambda device: Encoder(_Colours(), "colours"))
+    monkeypatch.setattr(
+        latent_paths.face_detector,
+        "face_probability",
+        lambda images, device: torch.linspace(0, 1, len(images)),
+    )
+    args = latent_paths.WalkArgs(
+        weights=(weights,), pairs=2, steps=5, psi=(0.0, 1.0), heads=3, out=tmp_path / "l.json"
+    )
+    latent_paths.run(args)
+    found = json.loads(args.out.read_text())
+    row = found["models"][weights]
+    curve = row["path"]["mean curve"]
+    assert len(curve) == 5
+    assert curve[0] == pytest.approx(0, abs=1e-3)
+    assert curve[-1] == pytest.approx(1, abs=1e-3)
+    assert [r["psi"] for r in row["truncation"]] == [0.0, 1.0]
+    assert row["truncation"][0]["diversity"]["value"] < row["truncation"][1]["diversity"]["value"]
+    assert sorted(row["variance share"], reverse=True) == row["variance share"]
+    with pytest.raises(Head3DError, match="at least 2 pairs"):
+        latent_paths.measure(latent_paths.WalkArgs(weights=(weights,), pairs=1))
+
+
+def test_records_are_read_back_and_missing_ones_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records.files, "DATA", tmp_path)
+    records.write(tmp_path / "results" / "some.json", {"a": 1, "b": np.float64(2.0)})
+    assert records.read("some", "run it") == {"a": 1, "b": 2.0}
+    with pytest.raises(Head3DError, match=r"other.json is not recorded yet: run `make it`"):
+        records.read("other", "make it")
+    (tmp_path / "results" / "bad.json").write_text("{")
+    with pytest.raises(Head3DError, match="damaged"):
+        records.read("bad", "make it")
+    about = records.provenance("a command", "cpu")
+    assert about["command"] == "a command"
+    assert about["device"]
+
+
+@pytest.mark.parametrize(
+    ("module", "args"),
+    [
+        (latent_paths, latent_paths.WalkArgs),
+        (one_view, one_view.InvertArgs),
+        (known_heads, known_heads.GeometryArgs),
+    ],
+)
+def test_a_place_that_cannot_be_written_shows_before_the_work(
+    module: Any, args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: Any) -> None:
+        raise AssertionError("the work had begun")
+
+    monkeypatch.setattr(module, "measure", measure)
+    (tmp_path / "file").touch()
+    with pytest.raises(Head3DError, match="cannot write to"):
+        module.run(args(out=tmp_path / "file" / "record.json"))

@@ -1,0 +1,366 @@
+"""Parametric head models: registration, principal components, auto-decoding, drawing, pictures, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from head3d_core.experiments import parametric, parametric_pictures
+from head3d_core.experiments.head_scans import BOX, SIZE, Views, load_scan, scan_cameras, shown_cameras
+from head3d_core.experiments.implicit import (
+    HeadPoints,
+    ImplicitConfig,
+    ImplicitHeads,
+    fit_code,
+    head_points,
+    implicit_surface,
+    load_implicit,
+    save_implicit,
+    train_implicit,
+)
+from head3d_core.experiments.mesh_drawing import Surface, draw_all
+from head3d_core.experiments.morphable import fit_morphable, load_morphable, save_morphable
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+RADIUS = 0.2
+
+
+def ball_views(side: int = 64, radius: float = RADIUS) -> Views:
+    """A red ball at the origin, seen by every camera of a scan: depth in closed form."""
+    cameras = scan_cameras()
+    middle = (np.arange(side) + 0.5) / side
+    u, v = np.meshgrid(middle, middle)
+    depths = []
+    for camera in cameras.astype(np.float64):
+        pose, lens = camera[:16].reshape(4, 4), camera[16:].reshape(3, 3)
+        rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(lens).T @ pose[:3, :3].T
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        b, c = rays @ pose[:3, 3], pose[:3, 3] @ pose[:3, 3] - radius**2
+        root = b * b - c
+        depths.append(np.where(root > 0, -b - np.sqrt(np.maximum(root, 0)), 0))
+    depth = np.stack(depths).astype(np.float32)
+    hit = depth > 0
+    rgb = np.where(hit[..., None], np.array([204, 51, 51]), 255).astype(np.uint8)
+    return Views(cameras, rgb, np.where(hit, 255, 0).astype(np.uint8), depth)
+
+
+def icosphere(radius: float, colour: tuple[float, float, float]) -> Surface:
+    import trimesh
+
+    ball = trimesh.creation.icosphere(4, radius)
+    vertices = np.asarray(ball.vertices, np.float32)
+    return Surface(
+        vertices, np.asarray(ball.faces, np.int32), np.tile(np.array(colour, np.float32), (len(vertices), 1))
+    )
+
+
+def ball_points(radius: float, colour: tuple[float, float, float], count: int = 4000) -> HeadPoints:
+    rng = np.random.default_rng(int(radius * 1000))
+    direction = rng.standard_normal((count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    distance = np.where(
+        rng.random(count) < 0.7, rng.normal(0, 0.015, count), rng.uniform(-radius, 0.1, count)
+    )
+    points = direction * (radius + distance)[:, None]
+    return HeadPoints(
+        points.astype(np.float32),
+        distance.astype(np.float32),
+        np.tile(np.array(colour, np.float32), (count, 1)),
+    )
+
+
+def test_cameras_of_a_scan_stand_all_around() -> None:
+    cameras = scan_cameras()
+    assert cameras.shape == (24, 25)
+    assert len(np.unique(cameras.round(4), axis=0)) == 24
+    side = shown_cameras()[1, :16].reshape(4, 4)
+    assert side[0, 3] > 2.6  # yaw 90° stands on the subject's left, +x
+
+
+def test_views_find_the_pixel_that_sees_a_point() -> None:
+    views = ball_views()
+    points, colours = views.surface()
+    assert np.linalg.norm(points, axis=1) == pytest.approx(RADIUS, abs=1e-4)
+    assert colours == pytest.approx(np.tile([0.8, 0.2, 0.2], (len(points), 1)), abs=1e-6)
+    at, distance = views.project(np.zeros((1, 3), np.float32))
+    assert at[:, 0] == pytest.approx(0.5, abs=1e-5)
+    assert distance == pytest.approx(2.7, abs=1e-5)
+
+
+def test_carving_tells_inside_from_outside() -> None:
+    views = ball_views()
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.28, 0.28, (2000, 3))
+    length = np.linalg.norm(points, axis=1)
+    empty, unseen = views.carved(points)
+    assert not unseen.any()
+    assert empty[length > RADIUS + 0.02].all()
+    assert not empty[length < RADIUS - 0.01].any()
+    assert views.carved(np.array([[-1.0, 1.1, 0.1], [0.0, 0.0, 900.0]]))[1].tolist() == [True, False]
+
+
+def test_points_of_a_ball_have_its_distances() -> None:
+    found = head_points(ball_views(), 4000)
+    true = np.linalg.norm(found.points, axis=1) - RADIUS
+    near = np.abs(true) < 0.1
+    assert len(found.points) > 3000
+    assert np.median(np.abs(found.distances - true)[near]) < 0.004
+    clear = near & (np.abs(true) > 0.008)
+    assert (np.sign(found.distances) == np.sign(true))[clear].mean() > 0.99
+    assert found.colours == pytest.approx(np.tile([0.8, 0.2, 0.2], (len(found.points), 1)), abs=1e-5)
+
+
+def test_principal_components_write_what_they_were_made_of() -> None:
+    heads = [icosphere(r, (r, 0.5, 1 - r)) for r in (0.15, 0.2, 0.22, 0.25)]
+    model = fit_morphable(heads)
+    assert model.code_size == 3
+    codes = np.stack([model.encode(h, noise=0.0) for h in heads])
+    assert codes[:, 0].std(ddof=1) == pytest.approx(1, abs=1e-3)  # unit variance over the training heads
+    assert codes[:, 0].mean() == pytest.approx(0, abs=1e-4)
+    for head, code in zip(heads, codes, strict=True):
+        again = model.surface(code)
+        assert again.vertices == pytest.approx(head.vertices, abs=1e-4)
+        assert again.colours == pytest.approx(head.colours, abs=1e-3)
+    middle = model.encode(icosphere(0.21, (0.21, 0.5, 0.79)), noise=0.0)
+    assert np.linalg.norm(model.surface(middle).vertices, axis=1) == pytest.approx(0.21, abs=1e-3)
+
+
+def test_ridge_draws_codes_to_the_mean() -> None:
+    heads = [icosphere(r, (r, 0.5, 0.5)) for r in (0.15, 0.2, 0.25)]
+    model = fit_morphable(heads)
+    free, held = (np.abs(model.encode(heads[0], noise=n)).sum() for n in (0.0, 2.0))
+    assert held < free
+
+
+def test_morphable_refuses_and_round_trips(tmp_path: Path) -> None:
+    heads = [icosphere(r, (0.5, 0.5, 0.5)) for r in (0.15, 0.2, 0.25)]
+    with pytest.raises(Head3DError, match="three heads or more"):
+        fit_morphable(heads[:2])
+    model = fit_morphable(heads)
+    with pytest.raises(Head3DError, match="has 2 numbers"):
+        model.surface(np.zeros(3))
+    again = load_morphable(save_morphable(model, tmp_path / "m.npz"))
+    code = np.array([1.0, 0.0])
+    assert again.surface(code).vertices == pytest.approx(model.surface(code).vertices, abs=1e-3)
+    with pytest.raises(Head3DError, match="head3d_core parametric"):
+        load_morphable(tmp_path / "none.npz")
+
+
+@pytest.fixture(scope="module")
+def balls() -> ImplicitHeads:
+    """A small implicit model of balls whose redness grows with their radius."""
+    radii = np.linspace(0.14, 0.26, 6)
+    heads = [ball_points(float(r), (float(2 * r), 0.3, 0.3)) for r in radii]
+    config = ImplicitConfig(
+        code=4,
+        width=32,
+        depth=2,
+        moving_width=16,
+        octaves=2,
+        steps=500,
+        finishing_steps=50,
+        heads_per_step=6,
+        points_per_head=256,
+        rate=5e-3,
+    )
+    return train_implicit(heads, config)
+
+
+def test_implicit_model_learns_its_heads(balls: ImplicitHeads) -> None:
+    surface = implicit_surface(balls, balls.codes[3], 48)
+    length = np.linalg.norm(surface.vertices, axis=1)
+    assert length.mean() == pytest.approx(0.212, abs=0.01)
+    assert surface.colours[:, 0].mean() == pytest.approx(0.424, abs=0.06)
+    first, second, third = surface.vertices[surface.triangles].swapaxes(0, 1)
+    area = np.cross(second - first, third - first)
+    middle = surface.vertices[surface.triangles].mean(1)
+    assert ((area * middle).sum(1) > 0).mean() > 0.98  # triangles face outwards
+
+
+def test_implicit_model_fits_a_head_it_has_not_seen(balls: ImplicitHeads) -> None:
+    code = fit_code(balls, ball_points(0.18, (0.36, 0.3, 0.3)), steps=150)
+    length = np.linalg.norm(implicit_surface(balls, code, 48).vertices, axis=1)
+    assert length.mean() == pytest.approx(0.18, abs=0.015)
+
+
+def test_codes_are_drawn_from_the_training_codes_gaussian(balls: ImplicitHeads) -> None:
+    codes = balls.sample_codes(4000, 0)
+    assert codes.mean(0).numpy() == pytest.approx(balls.codes.mean(0).numpy(), abs=0.1)
+    covariance = np.cov(balls.codes.numpy().T)
+    assert np.cov(codes.numpy().T) == pytest.approx(covariance, abs=0.1 * np.trace(covariance))
+    assert torch.equal(balls.sample_codes(3, 7), balls.sample_codes(3, 7))
+
+
+def test_implicit_round_trip(balls: ImplicitHeads, tmp_path: Path) -> None:
+    again = load_implicit(save_implicit(balls, tmp_path / "i.safetensors"))
+    assert again.config == balls.config
+    points = torch.rand(1, 50, 3) * BOX
+    for a, b in zip(again(points, again.codes[:1]), balls(points, balls.codes[:1]), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(Head3DError, match="head3d_core parametric"):
+        load_implicit(tmp_path / "none.safetensors")
+
+
+def test_implicit_refuses() -> None:
+    config = ImplicitConfig(code=2, width=8, depth=1, moving_width=4, octaves=1, steps=100)
+    with pytest.raises(Head3DError, match="two heads or more"):
+        ImplicitHeads(config, 1)
+    broken = ball_points(0.2, (math.nan, 0.0, 0.0))
+    with pytest.raises(Head3DError, match="loss is nan"):
+        train_implicit([broken, broken], config)
+
+
+@pytest.mark.opengl
+def test_a_drawn_ball_is_where_it_should_be() -> None:
+    (views,) = draw_all([icosphere(RADIUS, (0.8, 0.2, 0.2))], scan_cameras()[:3], 64)
+    truth = ball_views()
+    for k in range(3):
+        a, b = views.mask[k] > 127, truth.mask[k] > 127
+        assert (a & b).sum() / (a | b).sum() > 0.97
+        inside = (views.depth[k] > 0) & (truth.depth[k] > 0)
+        steep = truth.depth[k] > 2.6  # the rim, where a pixel holds much depth
+        assert np.abs(views.depth[k] - truth.depth[k])[inside & ~steep].max() < 0.005
+    assert tuple(views.rgb[0, 32, 32]) == (204, 51, 51)
+    assert tuple(views.rgb[0, 0, 0]) == (255, 255, 255)
+    error = parametric.view_errors(
+        [views] * 2, [Views(*(getattr(truth, f)[:3] for f in ("cameras", "rgb", "mask", "depth")))] * 2
+    )
+    assert error["silhouette_iou"]["value"] > 0.97
+    assert error["colour_error"]["value"] < 0.01
+
+
+@pytest.mark.opengl
+def test_broken_surfaces_are_refused() -> None:
+    ball = icosphere(0.2, (0.5, 0.5, 0.5))
+    with pytest.raises(Head3DError, match="not finite"):
+        draw_all([Surface(ball.vertices * np.nan, ball.triangles, ball.colours)], shown_cameras(), 16)
+    with pytest.raises(Head3DError, match="own vertices"):
+        draw_all([Surface(ball.vertices, ball.triangles + 9999, ball.colours)], shown_cameras(), 16)
+
+
+@pytest.mark.opengl
+def test_a_registered_head_looks_like_its_scan(tmp_path: Path) -> None:
+    """Long hair, the hardest case: the mesh covers what the scan covers, and colours agree."""
+    from head3d_core.experiments.head_scans import scan_heads
+    from head3d_core.experiments.morphable import registered
+
+    scan_heads([4], tmp_path)
+    scan = load_scan(tmp_path, 4)
+    views = draw_all([registered(scan)], shown_cameras(), SIZE)
+    error = parametric.view_errors(views * 2, [scan.shown] * 2)
+    assert error["silhouette_iou"]["value"] > 0.9
+    assert error["depth_error"]["value"] < 0.02
+    assert error["colour_error"]["value"] < 0.09
+    with pytest.raises(Head3DError, match="no scan of head 7"):
+        load_scan(tmp_path, 7)
+
+
+def coloured(count: int, side: int = 16) -> np.ndarray:
+    """Heads whose views are flat colours that say which they are."""
+    pictures = np.zeros((count, 3, side, side, 3), np.uint8)
+    pictures[..., 0] = np.arange(count)[:, None, None, None] * 40
+    pictures[..., 1] = np.arange(3)[None, :, None, None] * 100
+    return pictures
+
+
+def test_sheets_come_back_as_they_went(tmp_path: Path) -> None:
+    pictures = coloured(4)
+    sheet = parametric_pictures.sheet(pictures)
+    assert sheet.shape == (64, 48, 3)
+    assert tuple(sheet[17, 33]) == (40, 200, 0)  # second head, back
+    parametric_pictures.save_sheet(sheet, tmp_path / "parametric_explicit.jpg")
+    again = parametric_pictures.recorded("explicit", tmp_path)
+    assert again.shape == pictures.shape
+    assert np.abs(again.astype(int) - pictures).mean() < 8
+    with pytest.raises(Head3DError, match="not recorded yet"):
+        parametric_pictures.recorded("implicit", tmp_path)
+    with pytest.raises(Head3DError, match="explicit and implicit"):
+        parametric_pictures.recorded("LYHM", tmp_path)
+    with pytest.raises(Head3DError, match=r"uint8 \[N, 3, R, R, 3\]"):
+        parametric_pictures.sheet(pictures[:, :2])
+
+
+def write_renders(folder: Path, head: str, views: tuple[str, ...] = ("front", "side", "back")) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, view in enumerate(views):
+        picture = np.zeros((40, 40, 4), np.uint8)
+        picture[:20] = (10 * k, 0, 0, 255)
+        Image.fromarray(picture).save(folder / f"{head}_{view}.png")
+
+
+def test_a_readers_own_renders(tmp_path: Path) -> None:
+    assert parametric_pictures.external_pictures(tmp_path / "nowhere") == {}
+    assert parametric_pictures.external_pictures(tmp_path) == {}
+    for head in ("b", "a"):
+        write_renders(tmp_path / "LYHM", head)
+    found = parametric_pictures.external_pictures(tmp_path, 20)
+    assert list(found) == ["LYHM"]
+    assert found["LYHM"].shape == (2, 3, 20, 20, 3)
+    assert tuple(found["LYHM"][0, 2, 2, 2]) == (20, 0, 0)  # back, opaque half
+    assert tuple(found["LYHM"][0, 2, 17, 2]) == (255, 255, 255)  # transparency is white
+
+
+def test_incomplete_renders_are_refused(tmp_path: Path) -> None:
+    write_renders(tmp_path / "DECA", "a", ("front", "side"))
+    with pytest.raises(Head3DError, match=r"lacks a_back\.png"):
+        parametric_pictures.external_pictures(tmp_path)
+    (tmp_path / "DECA" / "a_back.png").write_bytes(b"no picture")
+    with pytest.raises(Head3DError, match="not a picture"):
+        parametric_pictures.external_pictures(tmp_path)
+    Image.new("RGB", (20, 30)).save(tmp_path / "DECA" / "a_back.png")
+    with pytest.raises(Head3DError, match="must be square"):
+        parametric_pictures.external_pictures(tmp_path)
+    (tmp_path / "LYHM").mkdir()
+    for path in (tmp_path / "DECA").iterdir():
+        path.unlink()
+    with pytest.raises(Head3DError, match="holds no renders"):
+        parametric_pictures.external_pictures(tmp_path)
+
+
+def test_the_readers_folder_is_not_part_of_the_data(tmp_path: Path) -> None:
+    write_renders(tmp_path / "external" / "LYHM", "a")
+    assert files.problems(tmp_path) == []
+
+
+def test_figure7_shows_head3d_beside_the_recorded_models(tmp_path: Path) -> None:
+    from head3d_core.config import preset
+    from head3d_core.model.generator import Generator
+
+    if not (files.DATA / "results" / "parametric_implicit.jpg").is_file():
+        pytest.skip("the parametric models' pictures are not recorded")
+    write_renders(tmp_path / "LYHM", "a")
+    torch.manual_seed(0)
+    shown = parametric_pictures.figure7(Generator(preset("tiny").generator), 1, tmp_path)
+    assert list(shown) == [*parametric_pictures.MODELS.values(), "LYHM", "Head3D"]
+    assert all(p.shape[:2] == (1, 3) and p.dtype == np.uint8 for p in shown.values())
+    with pytest.raises(Head3DError, match="at least one head"):
+        parametric_pictures.figure7(None, 0, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"heads": 2}, {"heads": 51}, {"held_out": 1}, {"samples": 3}])
+def test_the_command_refuses_impossible_counts(wrong: dict[str, int], tmp_path: Path) -> None:
+    args = dataclasses.replace(parametric.ParametricArgs(work=tmp_path, out=tmp_path), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(Head3DError, match="heads"):
+        parametric.record(args)
+
+
+def test_what_is_recorded_says_where_it_is_from() -> None:
+    path = files.DATA / "results" / "parametric.json"
+    if not path.is_file():
+        pytest.skip("not recorded")
+    table = json.loads(path.read_text(encoding="utf8"))
+    assert {"command", "date", "commit", "device"} <= set(table["provenance"])
+    for name in parametric.MODELS:
+        held_out, seen = (table[part][name]["silhouette_iou"] for part in ("held_out", "training_heads"))
+        assert 0.8 < held_out["low"] <= held_out["value"] <= 1
+        assert seen["value"] > 0.85
+        assert table["models"][name]["data"]["heads"] == 50
+        assert parametric_pictures.recorded(name).shape == (4, 3, SIZE, SIZE, 3)

@@ -1,0 +1,169 @@
+"""The commands `mesh` and `turntable`: files that open, and one sentence for what cannot be done."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from head3d_core import cli
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.config import preset
+from head3d_core.geometry import export, mesh
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained tiny generator: its volume has no head, but a level set all the same."""
+    torch.manual_seed(3)
+    G = Generator(preset("tiny").generator)
+    return str(checkpoint.save_generator(G, tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def level(weights: str) -> float:
+    """A level among its upper densities: below, more of the cube than not would be inside."""
+    G, ws = export.load_head(weights, 1, 0.7, "cpu")
+    with torch.no_grad():
+        grid = mesh.density_grid(G, G.planes(ws), 16)
+    return float(np.quantile(grid[grid > mesh.OUTSIDE], 0.75))
+
+
+@pytest.mark.parametrize("ending", mesh.ENDINGS)
+def test_mesh_command_writes_a_file_that_opens(
+    weights: str, level: float, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    out = tmp_path / "deep" / f"head{ending}"
+    words = f"mesh --seed 1 --weights {weights} --resolution 24 --out {out} --level {level}".split()
+    assert cli.main(words) == 0
+    line = capsys.readouterr().out
+    again = trimesh.load(out, force="mesh")
+    assert len(again.faces) > 50
+    assert f"{len(again.faces)} triangles" in line
+    assert "world units" in line
+
+
+def test_texture_and_decimation(weights: str, level: float, tmp_path: Path) -> None:
+    args = export.MeshArgs(
+        seed=1, out=tmp_path / "head.glb", weights=weights, resolution=24, level=level, faces=300, texture=64
+    )
+    path, head = export.export_mesh(args)
+    assert len(head.faces) <= 300
+    again = trimesh.load(path, force="mesh")
+    assert again.visual.material.baseColorTexture.size == (64, 64)
+
+
+def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
+    args = export.MeshArgs(seed=1, out=tmp_path / "a.ply", weights=weights, resolution=16, level=level)
+    first, second = (
+        export.export_mesh(args)[0],
+        export.export_mesh(dataclasses.replace(args, out=tmp_path / "b.ply"))[0],
+    )
+    other = export.export_mesh(dataclasses.replace(args, seed=2, out=tmp_path / "c.ply"))[0]
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level": 1e6}, r"no surface at level 1e\+06: sigma runs from"),
+        ({"resolution": 30_000}, r"a 30000³ grid of sigma needs about .* GiB .* lower the resolution to \d+"),
+        ({"resolution": 4}, "at least 8"),
+        ({"out": Path("head.stl")}, r"a mesh file ends in \.glb, \.obj, \.ply"),
+        ({"seed": -1}, "a seed is a whole number"),
+        ({"device": "abacus"}, "cannot be used"),
+        ({"weights": "nobody"}, "nobody"),
+        ({"texture": 9, "resolution": 16}, "16 to 8192 pixels"),
+        ({"faces": 0}, "at least 4 triangles"),
+        ({"smooth": -1}, "smooth counts rounds"),
+        ({"texture": 64, "colours": False}, "a texture holds colours"),
+    ],
+)
+def test_bad_mesh_input_is_one_sentence(
+    weights: str, level: float, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    args = export.MeshArgs(seed=1, out=tmp_path / "x" / "head.glb", weights=weights, level=level)
+    with pytest.raises(Head3DError, match=message) as caught:
+        export.export_mesh(dataclasses.replace(args, **change))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+def test_places_that_cannot_be_written(weights: str, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    for out in (blocked / "head.glb", tmp_path / "folder.glb"):
+        (tmp_path / "folder.glb").mkdir(exist_ok=True)
+        with pytest.raises(Head3DError, match="cannot write"):
+            export.export_mesh(export.MeshArgs(out=out, weights=weights))
+        with pytest.raises(Head3DError, match="cannot write"):
+            export.export_turntable(export.TurntableArgs(out=out.with_suffix(".avi"), weights=weights))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.glb"]
+
+
+def test_turntable_command_writes_film_and_sheet(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "turn.gif"
+    words = f"turntable --weights {weights} --seconds 1.6 --rate 10 --out {out}".split()
+    assert cli.main(words) == 0
+    assert "times the median" in capsys.readouterr().out
+    with Image.open(out) as film, Image.open(tmp_path / "turn_sheet.png") as sheet:
+        assert film.n_frames == 16
+        assert sheet.size == (8 * 64, 2 * 64)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"rate": 0}, {"pitch": 90.0}]
+)
+def test_bad_turntable_input(weights: str, tmp_path: Path, change: dict[str, float]) -> None:
+    args = export.TurntableArgs(out=tmp_path / "a.mp4", weights=weights)
+    with pytest.raises(Head3DError):
+        export.export_turntable(dataclasses.replace(args, **change))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_turns_command_writes_a_row_for_each_generator(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "turns.jpg"
+    words = f"turns --weights {weights} {weights} --seeds 1 2 --views 4 --side 32 --out {out}".split()
+    assert cli.main(words) == 0
+    assert "4 rows of 4" in capsys.readouterr().out
+    with Image.open(out) as sheet:
+        left, top = sheet.width - 4 * 32, sheet.height - 4 * 32  # the names of rows and columns
+        assert left > 20
+        assert top > 20
+        assert np.asarray(sheet)[:, :left].min() < 50, "row names in black"
+        values = np.asarray(sheet)[top:, left:].astype(int)
+    same, other = (np.abs(values[:32] - rows).mean() for rows in (values[32:64], values[64:96]))
+    assert other > 5 * same, "the same generator twice, but another seed is another head"
+
+
+@pytest.mark.parametrize("change", [{"views": 0}, {"seeds": ()}, {"side": 100_000}, {"out": "turns.png"}])
+def test_bad_turns_input(weights: str, tmp_path: Path, change: dict[str, Any]) -> None:
+    change = {**change, "out": tmp_path / change.get("out", "turns.jpg")}
+    args = dataclasses.replace(export.TurnsArgs(weights=(weights,)), **change)
+    with pytest.raises(Head3DError):
+        export.turns(args)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_callable_without_tyro() -> None:
+    code = (
+        "import sys; sys.modules['tyro'] = None; from head3d_core.geometry.export import MeshArgs, TurntableArgs; "
+        "print(MeshArgs().weights, TurntableArgs().weights)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["head3d", "head3d"]

@@ -1,0 +1,185 @@
+"""Distances between sets and their intervals, where the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from head3d_core.metrics import distances
+from head3d_core.utils.errors import Head3DError
+
+
+def gaussian(count: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return shift + scale * torch.randn(count, width, generator=generator, dtype=torch.float64)
+
+
+def test_kernel_distance_is_torchmetrics_on_all_pairs() -> None:
+    from torchmetrics.image.kid import poly_mmd
+
+    real, fake = gaussian(60, 8, 0), gaussian(60, 8, 1, shift=0.3)
+    ours = distances.kernel_distance(real, fake, replicates=2).value
+    assert ours == pytest.approx(float(poly_mmd(real, fake)), rel=1e-9)
+
+
+def test_kernel_distance_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = gaussian(50, 4, 0), gaussian(37, 4, 1)
+    whole = distances.kernel_distance(real, fake, replicates=20)
+    monkeypatch.setattr(distances, "_ROWS", 7)
+    parts = distances.kernel_distance(real, fake, replicates=20)
+    assert [parts.value, parts.low, parts.high] == pytest.approx(
+        [whole.value, whole.low, whole.high], rel=1e-9
+    )
+
+
+def test_kernel_distance_of_equal_sources_is_zero_within_its_interval() -> None:
+    found = [
+        distances.kernel_distance(gaussian(150, 6, k), gaussian(150, 6, 100 + k), 100) for k in range(20)
+    ]
+    assert sum(e.low <= 0 <= e.high for e in found) >= 17  # 19 expected, and the bootstrap is cautious here
+    values = np.array([e.value for e in found])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))  # unbiased
+    assert values.min() < 0 < values.max()
+
+
+def test_kernel_distance_sees_shift_and_collapse() -> None:
+    real = gaussian(200, 6, 0)
+    shifted = distances.kernel_distance(real, gaussian(200, 6, 1, shift=0.5), 100)
+    collapsed = distances.kernel_distance(real, gaussian(4, 6, 2).repeat(50, 1), 100)
+    assert shifted.low > 0
+    assert collapsed.low > 0
+    further = distances.kernel_distance(real, gaussian(200, 6, 1, shift=1.0), 100)
+    assert further.low > shifted.high
+
+
+def test_kernel_distance_known_value() -> None:
+    """For constant sets x = a 1, y = b 1 the kernel is (a b + 1)³ whatever the width."""
+    a, b = 0.5, -1.0
+    expected = (a * a + 1) ** 3 + (b * b + 1) ** 3 - 2 * (a * b + 1) ** 3
+    found = distances.kernel_distance(torch.full((12, 5), a), torch.full((30, 5), b), 50)
+    assert found.value == pytest.approx(expected)
+    assert found.count == 12
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    """N(0, I) and N(m 1, s² I) in d dimensions: d m² + d (1 − s)²."""
+    real, fake = gaussian(20_000, 3, 0), gaussian(20_000, 3, 1, shift=2.0, scale=1.5)
+    found = distances.frechet_distance(real, fake, replicates=4)
+    assert found.value == pytest.approx(3 * 4 + 3 * 0.25, rel=0.02)
+    assert found.low < 12.75 < found.high or abs(found.value - 12.75) < 0.15
+
+
+def test_frechet_distance_of_a_set_with_itself_and_its_floor() -> None:
+    real = gaussian(400, 8, 0)
+    assert distances.frechet_distance(real, real, replicates=2).value == pytest.approx(0, abs=1e-5)
+    small, large = (distances.same_source_floor(real, n).value for n in (20, 200))
+    assert small > large > 0  # the bias that N brings
+
+
+def test_frechet_distance_is_the_textbook_formula() -> None:
+    from scipy.linalg import sqrtm
+
+    real, fake = gaussian(50, 4, 0), gaussian(60, 4, 1) @ torch.diag(torch.tensor([1.0, 2, 3, 0.5]).double())
+    x, y = real.numpy(), fake.numpy()
+    cx, cy = np.cov(x.T), np.cov(y.T)
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * sqrtm(cx @ cy).real)
+    assert distances.frechet_distance(real, fake, replicates=2).value == pytest.approx(expected, rel=1e-6)
+
+
+def test_bootstrap_mean_covers() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for k in range(100):
+        e = distances.bootstrap_mean(generator.normal(3, 1, 50), 300, seed=k)
+        hits += e.low <= 3 <= e.high
+    assert 87 <= hits <= 100
+    one = distances.bootstrap_mean(generator.normal(0, 1, 400))
+    assert one.high - one.low == pytest.approx(2 * 1.96 / 20, rel=0.2)
+
+
+def test_estimates_scale_and_print() -> None:
+    e = distances.Estimate(0.02, 0.01, 0.03, 7).times(100)
+    assert str(e) == "2 [1, 3] (N = 7)"
+    assert e.to_dict() == {"value": 2.0, "low": 1.0, "high": 3.0, "count": 7}
+
+
+def heads(count: int, views: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Features of some views of each head, alike within one, and which head each shows."""
+    own = gaussian(count, width, seed).repeat_interleave(views, 0)
+    return own + 0.2 * gaussian(count * views, width, seed + 1000), torch.arange(count).repeat_interleave(
+        views
+    )
+
+
+def test_intervals_redraw_heads_with_all_their_views() -> None:
+    """48 views of 20 heads say about as much as 20 pictures, and their interval must admit it."""
+    real, who = heads(20, 48, 4, 0)
+    fake = gaussian(300, 4, 7)
+    plain = distances.kernel_distance(real, fake, 200)
+    grouped = distances.kernel_distance(real, fake, 200, groups=(who, None))
+    assert grouped.value == plain.value
+    assert grouped.count == 20
+    assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
+    alone = distances.kernel_distance(real, fake, 200, groups=(torch.arange(len(real)), None))
+    assert (alone.low, alone.high) == (plain.low, plain.high)
+
+
+def test_intervals_over_heads_cover() -> None:
+    """The distance to all heads there are lies in about 95 of 100 intervals measured on some of them."""
+    fake = gaussian(400, 3, 5, shift=0.7)
+    everyone, _ = heads(1500, 1, 3, 90_000)
+    truth = distances.kernel_distance(everyone, fake, 2).value
+    inside = {"pictures": 0, "heads": 0}
+    for k in range(40):
+        real, who = heads(25, 12, 3, 2 * k)
+        for name, groups in (("pictures", None), ("heads", who)):
+            found = distances.kernel_distance(real, fake, 60, groups=(groups, None))
+            inside[name] += found.low <= truth <= found.high
+    assert inside["heads"] >= 32
+    assert inside["pictures"] < inside["heads"] - 8
+
+
+def test_floor_of_views_takes_other_heads() -> None:
+    real, who = heads(16, 30, 4, 1)
+    mixed = distances.same_source_floor(real, 200, distances.kernel_distance)
+    apart = distances.same_source_floor(real, 200, distances.kernel_distance, groups=who)
+    assert (
+        apart.value > mixed.value + 0.01
+    )  # the same heads on both sides hide how far eight heads are from eight
+    assert apart.count == 8
+    frechet = distances.frechet_distance(real, gaussian(200, 4, 3), 6, groups=(who, None))
+    assert frechet.count == 16
+    with pytest.raises(Head3DError, match="one of at least 2 groups for each of 480 pictures, got 480 of 1"):
+        distances.kernel_distance(real, real, groups=(torch.zeros(480), None))
+
+
+def test_bad_input_is_refused_in_a_sentence() -> None:
+    good = gaussian(20, 4, 0)
+    with pytest.raises(Head3DError, match="at least 10 pictures of each, the generated set has 9"):
+        distances.kernel_distance(good, good[:9])
+    with pytest.raises(Head3DError, match="features of one network, got 4 and 3"):
+        distances.frechet_distance(good, good[:, :3])
+    broken = good.clone()
+    broken[3, 1] = float("nan")
+    with pytest.raises(Head3DError, match="real set has 1 pictures with features that are not finite"):
+        distances.kernel_distance(broken, good)
+    with pytest.raises(Head3DError, match="at least 2 replicates"):
+        distances.frechet_distance(good, good, replicates=1)
+    with pytest.raises(Head3DError, match="N = 11 needs 22 real pictures, got 20"):
+        distances.same_source_floor(good, 11)
+    with pytest.raises(Head3DError, match="at least 2 finite values"):
+        distances.bootstrap_mean(np.array([1.0]))
+
+
+def test_the_faster_frechet_arithmetic_is_the_librarys() -> None:
+    generator = torch.Generator().manual_seed(5)
+    x, y = (
+        torch.randn(60, 12, generator=generator).double(),
+        torch.randn(40, 12, generator=generator).double(),
+    )
+    y = y * 1.7 + 0.3
+    assert distances._frechet_symmetric(x, y) == pytest.approx(distances._frechet(x, y), rel=1e-9)
+    short = x[:10]  # fewer pictures than features: singular covariance
+    assert distances._frechet_symmetric(short, y) == pytest.approx(distances._frechet(short, y), rel=1e-5)

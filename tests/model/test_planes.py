@@ -1,0 +1,196 @@
+"""Planes: projection, sampling against a scalar loop, forced answers, exchange."""
+
+from __future__ import annotations
+
+import numpy as np
+import plain
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from head3d_core.config import PLANE_NAMES
+from head3d_core.model import planes
+from head3d_core.model.planes import DecoderWeights
+from head3d_core.utils.errors import Head3DError
+
+AXES = ("eg3d", "xyz")
+
+
+def weights(
+    channels: int = 4, hidden: int = 5, features: int = 3, dtype: torch.dtype = torch.float32
+) -> DecoderWeights:
+    shapes = ((hidden, channels), (hidden,), (1 + features, hidden), (1 + features,))
+    return DecoderWeights(*(torch.randn(s, dtype=dtype) for s in shapes))
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_projection_of_one_point(axes: planes.Axes) -> None:
+    point = torch.tensor([[[0.1, 0.2, 0.4]]])
+    found = planes.project(point, axes, box_warp=2.0)[0, :, 0]
+    third = {"eg3d": [0.4, 0.1], "xyz": [0.2, 0.4]}[axes]
+    torch.testing.assert_close(found, torch.tensor([[0.1, 0.2], [0.1, 0.4], third]))
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_names_agree_with_the_projection(axes: planes.Axes) -> None:
+    names = tuple("xyz"[u] + "xyz"[v] for u, v in planes.PROJECTION[axes])
+    assert names == PLANE_NAMES[axes]
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_which_plane_sees_which_coordinate(axes: planes.Axes) -> None:
+    """Under EG3D's axes the height y enters through plane 0 alone (the missing y-z plane)."""
+    P = torch.randn(1, 3, 2, 8, 8)
+    base = torch.tensor([[[0.11, -0.07, 0.05]]])
+    sees = {}
+    for k, name in enumerate("xyz"):
+        moved = base.clone()
+        moved[..., k] += 0.13
+        change = planes.sample_each_plane(P, moved, axes) - planes.sample_each_plane(P, base, axes)
+        sees[name] = [i for i in range(3) if float(change[0, i].abs().max()) > 1e-6]
+    assert (
+        sees
+        == {"eg3d": {"x": [0, 1, 2], "y": [0], "z": [1, 2]}, "xyz": {"x": [0, 1], "y": [0, 2], "z": [1, 2]}}[
+            axes
+        ]
+    )
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("box_warp", [1.0, 1.6])
+def test_sampling_is_the_scalar_loop(axes: planes.Axes, box_warp: float) -> None:
+    P = torch.randn(2, 3, 3, 6, 5, dtype=torch.float64)
+    points = (torch.rand(2, 40, 3, dtype=torch.float64) - 0.5) * 1.3 * box_warp  # some fall outside the cube
+    found = planes.sample_planes(P, points, axes, box_warp, backend="reference")
+    for n in range(2):
+        for m in range(40):
+            expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, box_warp)
+            np.testing.assert_allclose(plain.f64(found[n, m]), expected, atol=1e-12)
+
+
+def test_constant_planes_and_their_border() -> None:
+    """Inside: the constant. Half a texel outside the cube: zero."""
+    P = torch.ones(1, 3, 1, 16, 16)
+    inside = torch.rand(1, 50, 3) * 0.9 - 0.45
+    torch.testing.assert_close(planes.sample_planes(P, inside), torch.ones(1, 50, 1))
+    outside = torch.tensor([[[0.5 + 1 / 32 + 1e-4, 0.6, -0.7]]])
+    assert float(planes.sample_planes(P, outside)) == 0.0
+    edge = torch.tensor([[[0.5, 0.0, 0.0]]])  # on a face: halfway between a texel and the zeros around
+    assert float(planes.sample_each_plane(P, edge)[0, 0, 0, 0]) == pytest.approx(0.5)
+
+
+def test_ramp_planes_return_the_coordinate() -> None:
+    size = 32
+    ramp = (torch.arange(size) + 0.5) / size * 2 - 1
+    P = torch.zeros(1, 3, 2, size, size)
+    P[:, :, 0], P[:, :, 1] = ramp[None, None, None, :], ramp[None, None, :, None]
+    points = torch.rand(1, 20, 3) * 0.9 - 0.45
+    for axes in AXES:
+        torch.testing.assert_close(
+            planes.sample_each_plane(P, points, axes), planes.project(points, axes, 1.0), rtol=0, atol=1e-5
+        )
+
+
+def test_mean_not_sum() -> None:
+    P = torch.stack([torch.full((1, 4, 4), v) for v in (1.0, 2.0, 6.0)])[None]
+    assert float(planes.sample_planes(P, torch.zeros(1, 1, 3))) == pytest.approx(3.0)
+
+
+def test_decoder_is_the_scalar_loop() -> None:
+    w = weights(dtype=torch.float64)
+    x = torch.randn(6, 4, dtype=torch.float64) * 3
+    sigma, colour = planes.decode(x, w)
+    for m in range(6):
+        s, c = plain.decode(plain.f64(x[m]), w)
+        assert float(sigma[m]) == pytest.approx(s)
+        np.testing.assert_allclose(plain.f64(colour[m]), c, atol=1e-12)
+
+
+def test_colours_reach_black_and_white() -> None:
+    w = weights()._replace(w1=torch.zeros(4, 5), b1=torch.tensor([0.0, 50.0, -50.0, 0.0]))
+    _, colour = planes.decode(torch.randn(1, 4), w)
+    torch.testing.assert_close(colour[0], torch.tensor([1.001, -0.001, 0.5]))
+
+
+def test_query_shapes_and_gradients() -> None:
+    P, points = (
+        torch.randn(2, 3, 4, 5, 5, dtype=torch.float64),
+        torch.rand(2, 3, 3, dtype=torch.float64) * 0.7 - 0.35,
+    )
+    w = weights(dtype=torch.float64)
+    sigma, features = planes.query(P, w, points, backend="reference")
+    assert sigma.shape == (2, 3, 1)
+    assert features.shape == (2, 3, 3)
+
+    def run(p: torch.Tensor, x: torch.Tensor, *layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return planes.query(p, DecoderWeights(*layers), x, "eg3d", backend="reference")
+
+    inputs = tuple(
+        t.requires_grad_()
+        for t in (P[:1, :, :2, :3, :3].clone(), points[:1].clone(), *weights(2, 2, 2, torch.float64))
+    )
+    assert torch.autograd.gradcheck(run, inputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_empty_requests(count: int) -> None:
+    P = torch.randn(count, 3, 4, 5, 5)
+    sigma, features = planes.query(P, weights(), torch.zeros(count, 0, 3), backend="reference")
+    assert sigma.shape == (count, 0, 1)
+    assert features.shape == (count, 0, 3)
+
+
+# --- exchange -----------------------------------------------------------------------------------------------------
+
+
+@given(name=st.sampled_from(["xy", "xz", "yz", "zx"]), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_swapping_twice_is_the_identity(name: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(2, 1, 3, 2, 4, 4, generator=generator)
+    copy = a.clone()
+    mixed = planes.swap(a, b, name)
+    k = planes.plane_index(name)
+    assert torch.equal(mixed[:, k], b[:, k])
+    assert all(torch.equal(mixed[:, j], a[:, j]) for j in range(3) if j != k)
+    assert torch.equal(planes.swap(mixed, a, name), a)
+    assert torch.equal(a, copy), "the input was changed"
+
+
+def test_swapping_all_planes_gives_the_other() -> None:
+    a, b = torch.randn(2, 2, 3, 2, 4, 4)
+    assert torch.equal(planes.swap(a, b, ["xy", "xz", "yz"]), b)
+    assert torch.equal(planes.swap(a, b, []), a)
+
+
+def test_blend() -> None:
+    a, b = torch.randn(2, 1, 3, 2, 4, 4)
+    torch.testing.assert_close(planes.blend(a, b, [1, 0, 0]), planes.swap(a, b, "xy"))
+    torch.testing.assert_close(planes.blend(a, b, [0.5] * 3), (a + b) / 2)
+    assert torch.equal(planes.blend(a, b, [0, 0, 0]), a)
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def test_bad_input() -> None:
+    P, points = torch.zeros(2, 3, 4, 8, 8), torch.zeros(2, 5, 3)
+    for wrong, says in (
+        (torch.zeros(2, 96, 8, 8), r"planes must be \[N, 3, C, H, W\], got \[2, 96, 8, 8\]"),
+        (torch.zeros(2, 4, 4, 8, 8), "planes must be"),
+        (torch.zeros(2, 3, 4, 8, 8, dtype=torch.int64), "planes must be floating point"),
+    ):
+        with pytest.raises(Head3DError, match=says):
+            planes.sample_planes(wrong, points)
+    for wrong in (torch.zeros(5, 3), torch.zeros(1, 5, 3), torch.zeros(2, 5, 2)):
+        with pytest.raises(Head3DError, match=r"points must be \[N, M, 3\] with N = 2"):
+            planes.query(P, weights(), wrong)
+    with pytest.raises(Head3DError, match='a plane is called "xy"'):
+        planes.swap(P, P, "front")
+    with pytest.raises(Head3DError, match="planes of one shape"):
+        planes.swap(P, P[:1], "xy")
+    with pytest.raises(Head3DError, match="three weights"):
+        planes.blend(P, P, [1, 0])
+    with pytest.raises(Head3DError, match="backend must be"):
+        planes.sample_planes(P, points, backend="fast")  # type: ignore[arg-type]

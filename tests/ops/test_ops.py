@@ -1,0 +1,105 @@
+"""Choosing between the compiled operators and the reference: quiet, lazy, and honest about what is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from head3d_core import ops
+from head3d_core.utils.errors import Head3DError
+
+ROOT = Path(__file__).parents[2]
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+    )
+
+
+def test_hidden_extension_means_reference() -> None:
+    """Switched off: everything still works, and nothing is written to stderr."""
+    done = _python(
+        "import torch\n"
+        "from head3d_core import ops, filters\n"
+        "print(ops.available(), ops.instruction_set(), ops.has_cuda())\n"
+        "print(tuple(filters.upsample2d(torch.zeros(1, 1, 2, 2)).shape))\n",
+        HEAD3D_DISABLE_NATIVE="1",
+    )
+    assert done.stdout.split("\n")[:2] == ["False none False", "(1, 1, 4, 4)"]
+    assert done.stderr == ""
+
+
+def test_a_library_that_does_not_load_means_reference(tmp_path: Path) -> None:
+    broken = tmp_path / "_C.so"
+    broken.write_bytes(b"not a library")
+    code = "from head3d_core import ops; import logging; logging.disable(); print(ops.available())"
+    done = _python(code, HEAD3D_LIBRARY=str(broken), HEAD3D_DISABLE_NATIVE="0")
+    assert done.stdout == "False\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.native
+def test_import_loads_nothing() -> None:
+    """The library is loaded by the first question about it, without a word on stderr."""
+    done = _python(
+        "import torch, head3d_core.ops as ops\n"
+        "print(hasattr(torch.ops.head3d, 'render_rays'), ops.available(), hasattr(torch.ops.head3d, 'render_rays'))\n"
+    )
+    assert done.stdout == "False True True\n"
+    assert done.stderr == ""
+
+
+def test_use_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Head3DError, match='backend must be "auto", "reference" or "native", got \'fast\''):
+        ops.use_native("fast")  # type: ignore[arg-type]
+    assert ops.use_native("reference", torch.zeros(1)) is False
+    monkeypatch.setenv("HEAD3D_DISABLE_NATIVE", "1")
+    assert ops.use_native("auto", torch.zeros(1)) is False
+    with pytest.raises(Head3DError, match="needs the compiled extension"):
+        ops.use_native("native", torch.zeros(1))
+
+
+@pytest.mark.native
+def test_auto_takes_what_has_a_kernel() -> None:
+    assert ops.use_native("auto", torch.zeros(1), torch.zeros(1, dtype=torch.float64))
+    assert not ops.use_native("auto", torch.zeros(1, dtype=torch.int32))
+    assert not ops.use_native("auto", torch.zeros(1, device="meta"))
+    with pytest.raises(Head3DError, match=r'no kernel for torch.int32 on cpu: use backend="auto"'):
+        ops.use_native("native", torch.zeros(1, dtype=torch.int32))
+
+
+@pytest.mark.native
+def test_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEAD3D_CPU_ISA", raising=False)
+    best = ops.instruction_set()
+    assert best in ("avx512", "avx2", "neon", "scalar")
+    monkeypatch.setenv("HEAD3D_CPU_ISA", "scalar")
+    assert ops.instruction_set() in ("neon", "scalar")
+    monkeypatch.setenv("HEAD3D_CPU_ISA", "avx2")
+    assert ops.instruction_set() == ("avx2" if best == "avx512" else best)
+
+
+@pytest.mark.native
+def test_offsets_beyond_31_bits() -> None:
+    """Texels 2^29 elements apart, in memory that is reserved but never touched: the fifth row begins at 2^31."""
+    try:
+        storage = torch.empty(2**31 + 64)
+    except RuntimeError:
+        pytest.skip("this machine does not lend 8 GiB of address space")
+    planes = storage.as_strided((1, 3, 16, 5, 2), (0, 0, 1, 2**29, 16))
+    planes[0, 0].copy_(torch.arange(16.0)[:, None, None] + 100 * torch.arange(5.0)[:, None])
+    assert ops.available()
+    lowest = torch.ops.head3d.sample_planes(planes, torch.tensor([[[0.0, 0.4, 0.4]]]), 1, 1.0)
+    # All three planes are one here, read in row 4; the third is read 0.3 texels beyond the centre of its last column.
+    torch.testing.assert_close(lowest[0, 0], (400 + torch.arange(16.0)) * 2.7 / 3)

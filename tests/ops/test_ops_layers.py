@@ -1,0 +1,278 @@
+"""`filters.layer_epilogue` and `scale_channels`: the formula on the CPU, the CUDA kernels against it in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from head3d_core import ops
+from head3d_core.model import filters
+from head3d_core.utils.errors import Head3DError
+
+# Largest difference to the float64 reference over its largest value: one rounding of the result's type, and of the sums
+# (a few hundred terms in float32).
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+LAYOUTS = {"rows": torch.contiguous_format, "channels last": torch.channels_last}
+SHAPES = [
+    (2, 8, 16, 16),
+    (3, 5, 7, 9),  # no whole packs
+    (1, 1, 1, 1),
+    (2, 512, 4, 4),
+    (1, 520, 3, 5),  # two tiles of channels, the last not full
+    (2, 24, 65, 33),  # several chunks of pixels
+    (0, 8, 4, 4),
+]
+PARTS = ["scale noise bias", "scale", "noise", "bias", "scale bias", "one noise"]
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(shape: tuple[int, ...], parts: str) -> dict[str, Tensor]:
+    """x, upstream gradient and the named parts in float64."""
+    n, c, h, w = shape
+    found = {"x": draw(*shape), "grad": draw(*shape, seed=1)}
+    if "scale" in parts:
+        found["scale"] = draw(n, c, seed=2) + 1.5
+    if "noise" in parts:
+        found["noise"], found["strength"] = (
+            draw(1 if "one" in parts else n, 1, h, w, seed=3),
+            draw(1, seed=4)[0],
+        )
+    if "bias" in parts:
+        found["bias"] = draw(c, seed=5)
+    return found
+
+
+def run(
+    given: dict[str, Tensor], activation: filters.Activation, gain: float, clamp: float | None, backend: str
+) -> dict[str, Tensor]:
+    """The result and the gradient of everything but the noise."""
+    leaves = {
+        k: v.detach().clone(memory_format=torch.preserve_format) for k, v in given.items() if k != "grad"
+    }
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name != "noise")
+    out = filters.layer_epilogue(
+        **leaves,
+        activation=activation,
+        gain=gain,
+        clamp=clamp,
+        backend=backend,  # type: ignore[arg-type]
+    )
+    out.backward(given["grad"])
+    return {"out": out.detach()} | {k: v.grad for k, v in leaves.items() if v.grad is not None}
+
+
+def distance(got: Tensor, want: Tensor, terms: int = 1) -> float:
+    """Largest difference over the largest value, or over sqrt(terms) where a sum of that many terms cancels to less."""
+    assert got.shape == want.shape
+    if want.numel() == 0:
+        return 0.0
+    scale = max(want.abs().max().item(), math.sqrt(terms) if want.numel() == 1 else 0, 1e-3)
+    return (got.double().cpu() - want).abs().max().item() / scale
+
+
+# ---------------------------------------------------------------------------------------- the formula
+
+
+def test_it_is_the_scalar_formula() -> None:
+    given = inputs((2, 3, 4, 5), "scale noise bias")
+    out = filters.layer_epilogue(
+        given["x"], given["scale"], given["noise"], given["strength"], given["bias"], "lrelu", 0.8, 0.9
+    )
+    for n, c, y, x in [(0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3), (1, 0, 1, 4)]:
+        v = float(given["x"][n, c, y, x] * given["scale"][n, c])
+        v += float(given["noise"][n, 0, y, x] * given["strength"] + given["bias"][c])
+        v *= (1 if v > 0 else 0.2) * math.sqrt(2) * 0.8
+        assert float(out[n, c, y, x]) == pytest.approx(max(-0.72, min(0.72, v)), abs=1e-12)
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_gradcheck_of_the_reference(parts: str) -> None:
+    given = inputs((2, 3, 3, 4), parts)
+    names = [k for k in given if k not in ("grad", "noise")]
+
+    def function(*leaves: Tensor) -> Tensor:
+        rest = dict(zip(names, leaves, strict=True)) | {k: given[k] for k in given if k == "noise"}
+        return filters.layer_epilogue(**rest, activation="lrelu", clamp=1.5, backend="reference")
+
+    assert torch.autograd.gradcheck(function, [given[k].requires_grad_() for k in names])
+
+
+def test_scale_channels() -> None:
+    x, scale = draw(2, 3, 4, 5), draw(2, 3, seed=1)
+    assert torch.equal(filters.scale_channels(x, scale), x * scale[:, :, None, None])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scale": torch.ones(3, 2)}, r"scale must be \[N, C\] = \[2, 3\], got \[3, 2\]"),
+        ({"noise": torch.ones(2, 1, 4, 5)}, "noise and its strength come together"),
+        ({"noise": torch.ones(2, 3, 4, 5), "strength": torch.ones(())}, r"noise must be \[N or 1, 1, H, W\]"),
+        ({"bias": torch.ones(4)}, r"bias must be \[C\]"),
+        ({"backend": "native"}, "no CPU kernel"),
+    ],
+)
+def test_bad_input(change: dict[str, Tensor], sentence: str) -> None:
+    with pytest.raises(Head3DError, match=sentence):
+        filters.layer_epilogue(torch.ones(2, 3, 4, 5), **change)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------- CUDA
+
+gpu = pytest.mark.gpu
+
+
+@pytest.fixture
+def kernels() -> None:
+    if not ops.has_cuda():
+        pytest.skip("the extension is built without CUDA")
+
+
+def on_gpu(given: dict[str, Tensor], dtype: torch.dtype, layout: str) -> dict[str, Tensor]:
+    """Images in `dtype` and the layout; the parts in float32 (float64 beside float64)."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    found = {k: v.to("cuda", wide) for k, v in given.items()}
+    for k in ("x", "grad"):
+        found[k] = given[k].to("cuda", dtype).contiguous(memory_format=LAYOUTS[layout])
+    return found
+
+
+def rounded(given: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What the kernel is given, in float64."""
+    return {k: v.to(dtype).double() if k in ("x", "grad") else v for k, v in given.items()}
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.usefixtures("kernels")
+def test_values_and_gradients(dtype: torch.dtype, layout: str, parts: str) -> None:
+    for shape in SHAPES:
+        for activation, gain, clamp in (("lrelu", 0.8, 1.1), ("linear", 1.0, None)):
+            given = inputs(shape, parts)
+            if dtype != torch.float64:  # parts exact in float32, so that no kink is passed
+                given = {k: v.float().double() for k, v in given.items()}
+            given = rounded(given, dtype)
+            want = run(given, activation, gain, clamp, "reference")  # type: ignore[arg-type]
+            got = run(on_gpu(given, dtype, layout), activation, gain, clamp, "native")  # type: ignore[arg-type]
+            assert got.keys() == want.keys()
+            assert got["out"].dtype == got["x"].dtype == dtype
+            for name in got:
+                error = distance(got[name], want[name], math.prod(shape))
+                assert error < TOLERANCE[dtype], (name, shape, activation)
+            if shape == SHAPES[0]:
+                assert got["out"].is_contiguous(memory_format=LAYOUTS[layout])
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.usefixtures("kernels")
+def test_equal_inputs_give_equal_bits() -> None:
+    given = on_gpu(inputs((4, 64, 65, 65), "scale noise bias"), torch.bfloat16, "channels last")
+    first, second = (run(given, "lrelu", 1.0, 2.0, "native") for _ in range(2))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.usefixtures("kernels")
+def test_views_are_read_where_they_are() -> None:
+    whole, scale = draw(4, 6, 12, 10).cuda(), draw(2, 5, seed=1).cuda()
+    for x in (whole[::2, 1:, 3:, ::2], whole[:2, :1].expand(-1, 5, -1, -1), whole[:2, :5].transpose(2, 3)):
+        got, want = (filters.scale_channels(x, scale, b) for b in ("native", "reference"))  # type: ignore[arg-type]
+        torch.testing.assert_close(got, want)
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.usefixtures("kernels")
+def test_gradcheck_and_opcheck() -> None:
+    given = on_gpu(inputs((2, 3, 3, 4), "scale noise bias"), torch.float64, "rows")
+    leaves = [given[k].requires_grad_(k != "noise") for k in ("x", "scale", "noise", "strength", "bias")]
+
+    def function(*t: Tensor) -> Tensor:
+        return filters.layer_epilogue(*t, "lrelu", 1.0, 1.5, backend="native")
+
+    assert torch.autograd.gradcheck(function, leaves)
+    torch.library.opcheck(torch.ops.head3d.layer_epilogue, (*leaves, 1, 1.3, 2.0))
+    plain = [t.detach() for t in leaves]
+    torch.library.opcheck(torch.ops.head3d.layer_epilogue, (plain[0], *[None] * 4, 0, 1.0, None))
+    torch.library.opcheck(
+        torch.ops.head3d.layer_epilogue_backward, (torch.ones_like(plain[0]), *plain, 1, 1.3, 2.0)
+    )
+    out = ops.bias_act(plain[0], None, "lrelu", 1.3, 2.0)
+    grad = torch.ones_like(out, requires_grad=True)
+    torch.library.opcheck(torch.ops.head3d.bias_act_gradients, (grad, out, 1, 1.3, 2.0))
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.usefixtures("kernels")
+def test_what_has_no_derivative_says_so() -> None:
+    given = on_gpu(inputs((1, 2, 3, 3), "scale noise bias"), torch.float64, "rows")
+    x = given["x"].requires_grad_()
+    (grad,) = torch.autograd.grad(
+        filters.scale_channels(x, given["scale"]).square().sum(), x, create_graph=True
+    )
+    with pytest.raises(Head3DError, match="once only"):
+        grad.sum().backward()
+    out = filters.layer_epilogue(x, None, given["noise"].requires_grad_(), given["strength"])
+    with pytest.raises(Head3DError, match="with respect to its noise"):
+        out.sum().backward()
+
+
+def _bias_act(x: Tensor, bias: Tensor, backend: str) -> Tensor:
+    return filters.bias_act(x, bias, "lrelu", 0.8, 1.5, backend=backend)  # type: ignore[arg-type]
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("kernels")
+def test_bias_act_through_two_derivatives(layout: str) -> None:
+    """The gradient of the bias comes out of the same pass; R1 differentiates through it again."""
+    x = draw(2, 16, 5, 6).cuda().contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    bias = draw(16, seed=1).cuda().requires_grad_()
+
+    def penalty(backend: str) -> list[Tensor]:
+        first = torch.autograd.grad(_bias_act(x, bias, backend).pow(3).sum(), [x, bias], create_graph=True)
+        return [*first, *torch.autograd.grad(sum(g.square().sum() for g in first), [x, bias])]
+
+    for got, want in zip(penalty("native"), penalty("reference"), strict=True):
+        torch.testing.assert_close(got, want)
+    small, few = x[:1, :3].detach().requires_grad_(), bias[:3].detach().requires_grad_()
+    native: Callable[..., Tensor] = lambda a, b: _bias_act(a, b, "native")  # noqa: E731
+    assert torch.autograd.gradcheck(native, (small, few))
+    assert torch.autograd.gradgradcheck(native, (small, few))
+
+
+@gpu
+@pytest.mark.native
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("kernels")
+def test_bias_act_gradients(dtype: torch.dtype, layout: str) -> None:
+    """Told from the output as `bias_act_backward` tells it: what is rounded onto the limit counts as clamped."""
+    for shape in SHAPES:
+        given = on_gpu(inputs(shape, "bias"), dtype, layout)
+        x, bias = given["x"].requires_grad_(), given["bias"].to(dtype).requires_grad_()
+        out = _bias_act(x, bias, "native")
+        grad_x, grad_bias = torch.autograd.grad(out, [x, bias], given["grad"])
+        seen = out.detach().double().cpu()
+        limit = torch.tensor(1.5 * 0.8, dtype=dtype).double()
+        slope = torch.where(seen > 0, torch.ones_like(seen), 0.2)
+        factor = slope * math.sqrt(2) * 0.8 * (seen.abs() < limit)
+        want = given["grad"].double().cpu() * factor
+        assert distance(grad_x, want) < TOLERANCE[dtype], shape
+        assert distance(grad_bias, want.sum([0, 2, 3])) < TOLERANCE[dtype], shape

@@ -1,0 +1,233 @@
+"""The sets: cameras, seeds, lights and work lists. Nothing here needs OpenGL."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from head3d_core.model import cameras
+from head3d_core.synth import gl, make_data, pool, sets
+from head3d_core.synth.light import harmonics, sample_light, tangents
+from head3d_core.utils.errors import Head3DError
+
+
+def test_orbit_is_the_packages_orbit() -> None:
+    for yaw, pitch in ((0.0, 0.0), (0.7, -0.3), (-2.9, 0.43)):
+        expected = cameras.orbit(yaw, pitch).reshape(-1).numpy()
+        np.testing.assert_allclose(sets.orbit_camera(yaw, pitch), expected, atol=1e-6)
+
+
+def test_faces_look_like_portraits_taken_in_the_wild() -> None:
+    angles = np.array([sets.face_angles(seed) for seed in range(3000)])
+    yaw, pitch = angles.T
+    assert abs(yaw.mean()) < 0.02
+    assert yaw.std() == pytest.approx(sets.FACE_YAW, abs=0.02)
+    assert pitch.std() == pytest.approx(sets.FACE_PITCH, abs=0.01)
+    assert np.abs(yaw).max() <= 0.8
+    assert np.abs(pitch).max() <= sets.FACE_PITCH_LIMIT + 1e-9
+    # No view from behind: that is the imbalance which the head set exists to mend.
+    assert np.abs(yaw).max() < math.pi / 2
+
+
+def test_heads_are_seen_from_everywhere() -> None:
+    angles = np.array([sets.head_angles(seed, view) for seed in range(10) for view in range(sets.HEAD_VIEWS)])
+    counts, _ = np.histogram(angles[:, 0], bins=8, range=(-math.pi, math.pi))
+    assert counts.min() > 0.85 * len(angles) / 8
+    assert np.abs(angles[:, 1]).max() <= math.radians(25)
+    assert angles[:, 1].std() == pytest.approx(math.radians(50) / math.sqrt(12), rel=0.05)
+    for seed in (0, 7):  # the first views alone already go round
+        yaw = np.sort([sets.head_angles(seed, view)[0] for view in range(12)])
+        gaps = np.diff(np.append(yaw, yaw[0] + 2 * math.pi))
+        assert gaps.max() < math.radians(65)
+
+
+def test_labels_are_rigid_and_look_at_the_origin() -> None:
+    for index in range(0, 4800, 371):
+        label = sets.example("heads", index).camera
+        pose = label[:16].reshape(4, 4)
+        np.testing.assert_allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3), atol=1e-6)
+        assert np.linalg.det(pose[:3, :3]) == pytest.approx(1, abs=1e-6)
+        np.testing.assert_allclose(pose[:3, 3] + sets.RADIUS * pose[:3, 2], 0, atol=1e-5)
+        assert pose[1, 1] < 0  # the image's y axis points down in the world
+
+
+def test_examples_do_not_depend_on_what_was_asked_before() -> None:
+    first = sets.example("faces", 11)
+    _ = [sets.example("heads", i) for i in range(5)]
+    again = sets.example("faces", 11)
+    assert again.seed == first.seed
+    np.testing.assert_array_equal(again.camera, first.camera)
+    np.testing.assert_array_equal(again.light().sky, first.light().sky)
+
+
+def test_scenes_are_the_faces_with_pictures_behind() -> None:
+    faces, scenes = sets.example("faces", 5), sets.example("scenes", 5)
+    np.testing.assert_array_equal(faces.camera, scenes.camera)
+    assert faces.seed == scenes.seed
+    assert faces.scene is None
+    assert len({sets.example("scenes", i).scene for i in range(50)}) == 50
+
+
+def test_held_out_identities_are_in_no_training_set() -> None:
+    assert not set(sets.SETS["heads"].seeds) & set(sets.SETS["held_out_heads"].seeds)
+    faces, held_out = sets.SETS["faces"].seeds, sets.SETS["held_out_faces"].seeds
+    assert faces.stop <= held_out.start
+
+
+def test_the_views_of_one_head_share_identity_and_light() -> None:
+    items = [sets.example("heads", i, views=12) for i in range(12, 24)]
+    assert {item.seed for item in items} == {1}
+    assert [item.view for item in items] == list(range(12))
+    np.testing.assert_array_equal(items[0].light().key_direction, items[-1].light().key_direction)
+
+
+@pytest.mark.parametrize(("name", "index"), [("heads", 4800), ("faces", -1), ("profiles", 0)])
+def test_impossible_examples_are_refused(name: str, index: int) -> None:
+    with pytest.raises(Head3DError, match=r"must lie in|no set"):
+        sets.example(name, index)
+
+
+def test_the_two_lights_differ_as_real_sets_do() -> None:
+    def strengths(kind: str) -> np.ndarray:
+        return np.array([sample_light(seed, kind).key_colour[0] for seed in range(300)])  # type: ignore[arg-type]
+
+    faces, heads = strengths("faces"), strengths("heads")
+    assert faces.std() > 2.5 * heads.std()
+    assert heads.min() >= 0.45
+    assert heads.max() <= 0.75
+    light = sample_light(3, "faces")
+    assert np.linalg.norm(light.key_direction) == pytest.approx(1, abs=1e-6)
+    assert light.key_direction[2] > 0  # never from behind: the face is always lit
+
+
+def test_harmonics_are_orthonormal() -> None:
+    from head3d_core.synth.light import fibonacci_sphere
+
+    values = harmonics(fibonacci_sphere(4000))
+    gram = values.T @ values / 4000 * 4 * math.pi
+    np.testing.assert_allclose(gram, np.eye(9), atol=2e-3)
+
+
+def test_tangents_make_a_frame() -> None:
+    directions = np.array([[0.0, 1.0, 0.0], [0.6, 0.0, 0.8], [0.0, 0.0, -1.0]])
+    u, v = tangents(directions)
+    frames = np.stack([u, v, directions], 1)
+    np.testing.assert_allclose(frames @ frames.transpose(0, 2, 1), np.tile(np.eye(3), (3, 1, 1)), atol=1e-12)
+
+
+def test_work_is_shared_out_completely_and_heads_stay_together() -> None:
+    pairs = [(slot, index) for slot, index in enumerate(range(100, 400))]
+    for name in ("faces", "heads"):
+        tasks = make_data.share_out(name, pairs, views=96, chunk=8)
+        assert sorted(pair for task in tasks for pair in task) == pairs
+    heads = make_data.share_out("heads", pairs, views=96, chunk=8)
+    assert all(len({index // 96 for _, index in task}) == 1 for task in heads)
+
+
+def test_a_folder_of_another_set_is_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text(json.dumps({"set": "heads", "resolution": 64}))
+    with pytest.raises(Head3DError, match="holds another set"):
+        make_data.make_data(make_data.MakeDataArgs("faces", tmp_path, count=1, resolution=64))
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"format": "bmp"}, {"first": -1}, {"views": 0}])
+def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(Head3DError, match="Expected format"):
+        make_data.make_data(make_data.MakeDataArgs("faces", tmp_path, **wrong))  # type: ignore[arg-type]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        make_data.write_atomically(tmp_path / "a" / "b.bin", "text")  # type: ignore[arg-type]
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_without_moderngl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
+    with pytest.raises(Head3DError, match="pip install moderngl"):
+        gl.create_context()
+
+
+def test_without_a_driver_the_error_says_what_to_install() -> None:
+    pytest.importorskip("moderngl")
+    with pytest.raises(Head3DError, match="libegl1"):
+        gl.create_context(backend="no such back end")
+
+
+class _Failing(pool.Job):
+    def start(self) -> None:
+        raise Head3DError("No OpenGL here.")
+
+    def run(self, state: object, task: pool.Task) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_worker_arrives_as_its_sentence(workers: int) -> None:
+    with pytest.raises(Head3DError, match="No OpenGL here"):
+        pool.run_tasks(_Failing(), [[(0, 0)], [(1, 1)]], workers)
+
+
+def test_shaders_are_found_and_includes_put_in_place() -> None:
+    source = gl.shader_source("shade.comp.glsl")
+    assert "#include" not in source
+    assert "vec3 shade_skin" in source
+
+
+def test_shared_space_is_refused_before_a_process_dies_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(Head3DError, match=r"need 2\.0 GB of shared space.*No space left"):
+        pool.reserve_shared(2_000_000_000)
+    monkeypatch.undo()
+    path = pool.reserve_shared(10)
+    pool.shared_array(path)[3] = 7
+    assert pool.shared_array(path)[3] == 7
+    path.unlink()
+
+
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
+
+
+@pytest.mark.parametrize(("name", "count", "views"), [("faces", 64, 1), ("heads", 96, 12)])
+def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: int) -> None:
+    from PIL import Image
+
+    labels = json.loads((SAMPLES / name / "dataset.json").read_text())["labels"]
+    assert len(labels) == count
+    for index, (file, camera) in enumerate(labels):
+        assert file == make_data.picture_name(index, "jpg")
+        np.testing.assert_allclose(camera, sets.example(name, index, views).camera, atol=1e-6)
+        with Image.open(SAMPLES / name / file) as image:
+            pixels = np.asarray(image)
+        assert pixels.shape == (256, 256, 3)
+        assert (pixels[:8, :8] == 255).all()  # a white corner
+        assert 0.15 < (pixels.min(-1) < 250).mean() < 0.85  # and a head
+
+
+def test_contact_sheets_fill_their_rows() -> None:
+    from head3d_core.synth.sheets import grid
+
+    tiles = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3), np.uint8)
+    sheet = grid(tiles, 3)
+    assert sheet.shape == (4, 9, 3)
+    assert sheet[0, ::3, 0].tolist() == [0, 1, 2]
+    assert sheet[2, ::3, 0].tolist() == [3, 4, 5]
+    with pytest.raises(Head3DError, match="rows of 4"):
+        grid(tiles, 4)
+
+
+def test_heads_and_scenes_come_with_geometry_unless_told_otherwise(tmp_path: Path) -> None:
+    wanted = {
+        kind: make_data.MakeDataArgs(kind, tmp_path).with_geometry  # type: ignore[arg-type]
+        for kind in ("faces", "scenes", "heads", "held_out_faces", "held_out_heads")
+    }
+    assert [kind for kind, there in wanted.items() if there] == ["scenes", "heads", "held_out_heads"]
+    assert make_data.MakeDataArgs("faces", tmp_path, geometry=True).with_geometry
+    assert not make_data.MakeDataArgs("heads", tmp_path, geometry=False).with_geometry

@@ -1,0 +1,201 @@
+"""Distillation: what the student learns from, what stays frozen, and what the rows of the comparison switch off."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import training_toys as toys
+
+from head3d_core.model import cameras
+from head3d_core.training import distillation
+from head3d_core.training.parts import Phase
+from head3d_core.training.recipes import LossWeights, Recipe
+from head3d_core.training.trainer import Engine
+from head3d_core.utils.errors import Head3DError
+
+
+def names(engine: Engine, phases: tuple[Phase, ...] = (Phase.G_MAIN,), domain: int = 0) -> dict[str, float]:
+    for phase in phases:
+        engine.run_phase(phase, domain)
+    return {k: v for k, v in engine.read_metrics().items() if k != "bad_gradients"}
+
+
+def test_all_terms_act_in_front_and_none_in_pictures_from_behind() -> None:
+    engine = toys.engine(toys.toy_recipe("distill"))
+    front = names(engine, domain=0)
+    assert set(front) == {"g_gan_front", "kd", "map", "rgb", "lpips"}
+    assert min(front.values()) > 0
+    back = names(engine, domain=1)
+    assert set(back) == {"g_gan_back", "kd", "map"}, "back views lie outside tau: no pictures to compare"
+    assert back["kd"] > 0
+
+
+def test_leaving_out_pictures_from_behind_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        engine = toys.engine(toys.toy_recipe("distill"))
+        monkeypatch.setattr(engine.g, "update", lambda bad: None)
+        engine.run_phase(Phase.G_MAIN, 1)
+        found = {n: p.grad for n, p in engine.generator.named_parameters() if p.grad is not None}
+        return engine.read_metrics(), found
+
+    short = gradients()[1]
+    monkeypatch.setattr(Recipe, "compares_pictures", lambda self, domain: True)
+    metrics, full = gradients()
+    assert metrics["rgb"] == metrics["lpips"] == 0
+    assert short.keys() == full.keys()
+    assert len(short) > 10
+    for name, value in short.items():
+        torch.testing.assert_close(value, full[name], rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_only_views_within_tau_are_compared() -> None:
+    how = toys.toy_recipe("distill")
+    assert [how.compares_pictures(k) for k in (0, 1)] == [True, False]
+    side = dataclasses.replace(how.domains[1], sources=("heads_side",))
+    wide = dataclasses.replace(how, domains=(how.domains[0], side))
+    assert not wide.compares_pictures(1)
+    yaw = cameras.yaw_pitch(toys.engine(wide).pools[1].cameras)[0].abs()
+    assert yaw.min() > how.tau
+    assert yaw.min() < how.split_angle
+    assert dataclasses.replace(how, tau=2.0).compares_pictures(1)
+    assert not dataclasses.replace(how, losses=LossWeights(kd=1.0)).compares_pictures(0)
+
+
+def test_the_teacher_stays_as_it_was_and_gets_no_gradient() -> None:
+    engine = toys.engine(toys.toy_recipe("distill"))
+    assert engine.teacher is not None
+    before = toys.weights(engine.teacher)
+    for _ in range(2):
+        engine.step()
+    assert all(torch.equal(v, before[k]) for k, v in engine.teacher.state_dict().items())
+    assert all(p.grad is None for p in engine.teacher.parameters())
+
+
+def test_discriminators_alternate_and_see_their_own_views() -> None:
+    how = toys.toy_recipe("distill")
+    engine = toys.engine(how)
+    for step in range(2):
+        before = [toys.weights(d) for d in engine.discriminators]
+        engine.step()
+        for k, (d, old) in enumerate(zip(engine.discriminators, before, strict=True)):
+            moved = any(not torch.equal(v, old[n]) for n, v in d.state_dict().items())
+            assert moved == (k == step % 2), f"step {step}: only D_{('front', 'back')[step % 2]} learns"
+    assert engine.visits == [1, 1]
+    from head3d_core.model.cameras import yaw_pitch
+
+    front, back = (yaw_pitch(pool.cameras.flatten(0, 1))[0].abs() for pool in engine.pools)
+    assert front.max() < 0.7
+    assert back.min() > math.pi / 2
+
+
+def test_both_discriminators_get_their_r1() -> None:
+    """With two that alternate, a shared step counter would regularise one of them only."""
+    engine = toys.engine(toys.toy_recipe("distill", d_reg_interval=2))
+    for _ in range(6):
+        engine.step()
+    assert {"r1_front", "r1_back"} <= set(engine.read_metrics())
+
+
+def test_teacher_and_student_share_everything_random() -> None:
+    """A student that is the teacher has no distillation loss at all."""
+    engine = toys.engine(toys.toy_recipe("distill", noise="random"))
+    assert engine.teacher is not None
+    engine.generator.load_state_dict(engine.teacher.state_dict())
+    values = names(engine)
+    assert max(values[k] for k in ("kd", "map", "rgb", "lpips")) < 1e-6
+
+
+def test_mapping_cameras_come_from_the_face_set() -> None:
+    engine = toys.engine(toys.toy_recipe("distill"))
+    camera, mapping = engine.mapping_cameras(Phase.G_MAIN, 1)
+    from head3d_core.model.cameras import yaw_pitch
+
+    assert yaw_pitch(camera)[0].abs().min() > math.pi / 2, "renders the back"
+    assert yaw_pitch(mapping)[0].abs().max() < 0.7, "but the code comes from a face camera (decision 7)"
+
+
+def test_kd_pulls_the_front_plane_and_only_it() -> None:
+    """L_kd alone on a fixed problem: the xy planes approach the teacher's, and far more than the others do."""
+    how = toys.toy_recipe(
+        "distill", losses=LossWeights(kd=1.0), density_weight=0.0, noise="const", lr_g=0.005
+    )
+    how = dataclasses.replace(how, domains=tuple(dataclasses.replace(d, weight=0.0) for d in how.domains))
+    engine = toys.engine(how)
+    assert engine.teacher is not None
+    z, camera = torch.randn(8, 32), engine.faces.cameras[0, :8]
+
+    def gaps() -> torch.Tensor:
+        assert engine.teacher is not None
+        t, s = distillation.planes_of_both(engine.teacher, engine.generator, z, camera)
+        return (t - s).square().mean([0, 2, 3, 4])
+
+    first = gaps()
+    for _ in range(40):
+        engine.step()
+    ratio = gaps() / first
+    assert ratio[0] < 0.5
+    assert ratio[0] < 0.7 * ratio[1:].min()
+
+
+@pytest.mark.parametrize(
+    ("row", "gone"),
+    [
+        ("no-kd", {"kd"}),
+        ("no-rgb-lpips", {"rgb", "lpips"}),
+        ("no-gan-front", {"g_gan_front"}),
+        ("all-planes", set()),
+    ],
+)
+def test_rows_drop_their_terms(row: str, gone: set[str]) -> None:
+    engine = toys.engine(toys.toy_recipe("distill", row))
+    assert set(names(engine)) == {"g_gan_front", "kd", "map", "rgb", "lpips"} - gone
+
+
+def test_baselines_train_without_a_teacher_on_everything() -> None:
+    for row in ("dft", "fh"):
+        engine = toys.engine(toys.toy_recipe("distill", row))
+        assert engine.teacher is None
+        assert len(engine.pools[0]) == 48
+        engine.step()
+    engine = toys.engine(toys.toy_recipe("distill", "single-d"))
+    assert 24 < len(engine.pools[0]) < 48
+    engine.step()
+    assert len(engine.discriminators) == 1
+
+
+def test_a_discriminator_nobody_listens_to_is_not_trained() -> None:
+    engine = toys.engine(toys.toy_recipe("distill", "no-gan-front"))
+    before = toys.weights(engine.discriminators[0])
+    engine.step()
+    assert all(torch.equal(v, before[k]) for k, v in engine.discriminators[0].state_dict().items())
+
+
+def test_side_views_can_go_to_the_back() -> None:
+    how = toys.toy_recipe("distill")
+    back = len(toys.engine(how).pools[1])
+    wide = dataclasses.replace(
+        how, domains=(how.domains[0], dataclasses.replace(how.domains[1], sources=("heads_side",)))
+    )
+    assert len(toys.engine(wide).pools[1]) > back
+
+
+def test_architectures_must_match() -> None:
+    teacher, student = toys.networks()[0], toys.networks()[0]
+    student.config = dataclasses.replace(student.config, plane_channels=16)
+    with pytest.raises(Head3DError, match=r"one architecture, but plane_channels differ \(8 and 16\)"):
+        distillation.check_match(teacher, student)
+    render = dataclasses.replace(teacher.config.render, axes="eg3d")
+    student.config = dataclasses.replace(teacher.config, render=render)
+    with pytest.raises(Head3DError, match=r"render\.axes differ"):
+        distillation.check_match(teacher, student)
+    render = dataclasses.replace(teacher.config.render, box_warp=2 * teacher.config.render.box_warp)
+    student.config = dataclasses.replace(teacher.config, render=render)
+    with pytest.raises(Head3DError, match=r"render\.box_warp differ"):
+        distillation.check_match(teacher, student)
+    how = toys.toy_recipe("distill")
+    engine = toys.engine(toys.toy_recipe("distill", "dft"))
+    with pytest.raises(Head3DError, match="needs a teacher"):
+        Engine(toys.smaller(), how, [*engine.pools, *engine.pools], student, [], faces=engine.faces)

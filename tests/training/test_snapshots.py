@@ -1,0 +1,167 @@
+"""Snapshots: whole or absent, in small parts, checked when read; killed, damaged and out of space."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from head3d_core.training import snapshots
+from head3d_core.utils.errors import Head3DError
+
+
+def tensors(value: float = 1.0, count: int = 64) -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.full((count, 3), value), "step": torch.tensor(7), "half": torch.ones(3).half()}
+
+
+def test_round_trip_keeps_bits_types_and_meta(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    saved = {
+        "x": torch.randn(5, 6, generator=generator)[:, ::2],
+        "n": torch.arange(4),
+        "s": torch.tensor(2.5),
+    }
+    folder = snapshots.save(tmp_path, 128, saved, {"step": 3, "visits": [1, 2]})
+    assert folder.name == "state-0000000128"
+    found, meta = snapshots.load(folder)
+    assert meta == {"step": 3, "visits": [1, 2]}
+    for name, value in saved.items():
+        assert torch.equal(found[name], value)
+        assert found[name].dtype == value.dtype
+
+
+def test_parts_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "PART_BYTES", 1000)
+    folder = snapshots.save(tmp_path, 1, tensors(count=1000), {})
+    sizes = [p.stat().st_size for p in folder.glob("part-*.bin")]
+    assert len(sizes) > 10
+    assert max(sizes) <= 1000
+    assert torch.equal(snapshots.load(folder)[0]["a.weight"], tensors(count=1000)["a.weight"])
+
+
+def test_only_the_newest_stay(tmp_path: Path) -> None:
+    for images in (1, 2, 3, 20):
+        snapshots.save(tmp_path, images, tensors(images), {}, keep=2)
+    assert [p.name for p in snapshots.all_snapshots(tmp_path)] == ["state-0000000020", "state-0000000003"]
+    assert snapshots.latest(tmp_path / "nothing") is None
+
+
+def test_damage_is_named_and_the_older_one_taken(tmp_path: Path) -> None:
+    for images in (1, 2):
+        snapshots.save(tmp_path, images, tensors(images), {"images": images})
+    part = tmp_path / "state-0000000002" / "part-000.bin"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(Head3DError, match=r"part-000\.bin is damaged"):
+        snapshots.load(part.parent)
+    assert snapshots.load_latest(tmp_path)[1]["images"] == 1
+    part.write_bytes(data[:-5])  # shorter than listed: not even a candidate
+    assert snapshots.latest(tmp_path) == tmp_path / "state-0000000001"
+    part.unlink()
+    (tmp_path / "state-0000000001" / "state.json").write_text("{")
+    with pytest.raises(Head3DError, match="holds no readable snapshot"):
+        snapshots.load_latest(tmp_path)
+
+
+def test_a_damaged_newest_one_costs_no_good_one(tmp_path: Path) -> None:
+    for images in (1, 5):
+        snapshots.save(tmp_path, images, tensors(images), {"images": images})
+    part = tmp_path / "state-0000000005" / "part-000.bin"
+    part.write_bytes(bytes(part.stat().st_size))
+    snapshots.save(tmp_path, 2, tensors(2), {"images": 2}, keep=1)
+    assert snapshots.load(tmp_path / "state-0000000002")[1]["images"] == 2  # not the one that made room
+    snapshots.save(tmp_path, 5, tensors(5), {"images": 5}, keep=2)
+    part.write_bytes(bytes(part.stat().st_size))
+    assert snapshots.load_latest(tmp_path, set_aside=True)[1]["images"] == 2
+    assert snapshots.latest(tmp_path) == tmp_path / "state-0000000002"
+    assert (tmp_path / "state-0000000005.damaged").is_dir()
+    snapshots.save(tmp_path, 5, tensors(7), {"images": 5}, keep=2)
+    assert torch.equal(snapshots.load_latest(tmp_path)[0]["a.weight"], tensors(7)["a.weight"])
+
+
+def test_newer_formats_are_refused(tmp_path: Path) -> None:
+    folder = snapshots.save(tmp_path, 1, tensors(), {})
+    manifest = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(manifest | {"version": 99}))
+    with pytest.raises(Head3DError, match="version 99"):
+        snapshots.load(folder)
+
+
+def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = snapshots.save(tmp_path, 1, tensors(), {})
+
+    def full(path: Path, data: bytes | memoryview) -> None:
+        path.write_bytes(bytes(data)[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(snapshots, "_write_flushed", full)
+    with pytest.raises(
+        Head3DError, match=r"the disk is full \(\d+ MiB free\).*--resume; the last good"
+    ) as caught:
+        snapshots.save(tmp_path, 2, tensors(), {})
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == [good.name]
+    snapshots.load(good)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Head3DError, match="cannot save a snapshot"):
+        snapshots.save(tmp_path / "file", 1, tensors(), {})
+
+
+def save_forever(run: str, start: int) -> None:
+    torch.set_num_threads(1)
+    for k in range(1, 100_000):
+        value = {"x": torch.full((200_000,), float(k)), "k": torch.tensor(k)}
+        snapshots.save(run, k + start, value, {"k": k}, keep=2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 and fork are POSIX")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_killed_at_any_moment_a_whole_snapshot_remains(tmp_path: Path) -> None:
+    """kill -9 at 40 different moments of continuous saving; the newest must be complete and consistent each time."""
+    start, hit = 0, 0
+    for k in range(40):
+        process = multiprocessing.get_context("fork").Process(
+            target=save_forever, args=(str(tmp_path), start)
+        )
+        process.start()
+        until = time.monotonic() + 30
+        while snapshots.latest(tmp_path) is None and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(0.0037 * (k + 3))
+        process.kill()
+        process.join()
+        found, meta = snapshots.load(snapshots.latest(tmp_path) or tmp_path)
+        assert torch.equal(found["x"], torch.full((200_000,), float(meta["k"])))
+        names = {p.name for p in tmp_path.glob("state-*")}
+        hit += any(n.endswith(".partial") for n in names)
+        start = int(max(n for n in names if not n.endswith(".partial")).split("-")[1])
+    assert hit > 3, "too few kills hit the middle of a save: the test would prove nothing"
+    snapshots.save(tmp_path, start + 1, tensors(), {})
+    assert not list(tmp_path.glob("*.partial")), "left-overs are cleared by the next save"
+
+
+def test_halving_refuses_what_does_not_fit() -> None:
+    small = snapshots.halve({"a": torch.tensor([1.5]), "n": torch.tensor([70000])})
+    assert small["a"].dtype == torch.float16
+    assert small["n"].dtype == torch.int64
+    with pytest.raises(Head3DError, match="a does not fit float16"):
+        snapshots.halve({"a": torch.tensor([1e6])})
+
+
+def test_running_sums_survive_halving() -> None:
+    tensors = {"ada0": torch.tensor([0.1, 70000.0, 90000.0]), "weight": torch.full((32,), 0.5)}
+    small = snapshots.halve(tensors)
+    assert small["weight"].dtype == torch.float16
+    assert torch.equal(small["ada0"], tensors["ada0"]), "a sum over many images does not fit"
+    with pytest.raises(Head3DError, match="does not fit float16"):
+        snapshots.halve({"weight": torch.full((32,), 1e6)})

@@ -1,0 +1,166 @@
+"""Atomic writing, and the manifest of `data/`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+
+
+def test_atomic_replaces_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.txt"
+    with files.atomic(path) as temporary:
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(ZeroDivisionError), files.atomic(path) as temporary:
+        temporary.write_text(f"half {1 / 0}")
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def fill_the_disk() -> None:
+        with files.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(Head3DError, match=r"x\.txt was not written \(No space left.*: free some space"):
+        fill_the_disk()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+    with pytest.raises(Head3DError, match=r"cannot write mode .*: look after the disk"), files.atomic(path):
+        raise OSError("cannot write mode RGBA as JPEG")  # as Pillow does, without a number
+
+
+def test_a_file_that_is_only_read_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with (
+        pytest.raises(FileNotFoundError, match="missing"),
+        files.atomic(tmp_path / "out" / "x.txt") as temporary,
+    ):
+        temporary.write_bytes((tmp_path / "missing.txt").read_bytes())
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_disk_that_fills_while_writing(tmp_path: Path) -> None:
+    # A limit on the size of files fails as a full disk does; it must not stay with this process.
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+array = np.random.default_rng(0).random(10_000)
+def savez(path):
+    with path.open("wb") as file:
+        np.savez(file, array)
+for name, write in (("a.npz", savez), ("b.safetensors", lambda path: save_file({{"x": array}}, path))):
+    try:
+        with files.atomic(Path({str(tmp_path)!r}) / name) as temporary:
+            write(temporary)
+    except Head3DError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert [Path(line.split(" was not written")[0]).name for line in said] == ["a.npz", "b.safetensors"]
+    assert all("choose a place where files may be larger" in line for line in said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "new" / "folder" / "x.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(Head3DError, match=r"cannot write to .*file"):
+        files.check_writable(tmp_path / "file" / "x.json")
+    with pytest.raises(Head3DError, match="is a folder"):
+        files.check_writable(tmp_path)
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc" * 1000)
+    assert files.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_manifest_finds_what_changed(tmp_path: Path) -> None:
+    (tmp_path / "weights" / "a").mkdir(parents=True)
+    (tmp_path / "weights" / "a" / "x.bin").write_bytes(b"1")
+    (tmp_path / "y.bin").write_bytes(b"2")
+    assert len(files.problems(tmp_path)) == 2
+    entries = files.register(
+        [tmp_path / "weights", tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", tmp_path
+    )
+    assert set(entries) == {"weights/a/x.bin", "y.bin"}
+    assert files.problems(tmp_path) == []
+    assert files.read_manifest(tmp_path) == entries
+    (tmp_path / "y.bin").write_bytes(b"3")
+    (tmp_path / "weights" / "a" / "x.bin").unlink()
+    (tmp_path / "z.bin").write_bytes(b"4")
+    text = "\n".join(files.problems(tmp_path))
+    assert "y.bin differs" in text
+    assert "weights/a/x.bin is listed in the manifest but missing" in text
+    assert "z.bin is not listed" in text
+    with pytest.raises(Head3DError, match="does not have the sha256"):
+        files.check_listed(tmp_path / "y.bin", tmp_path)
+    files.check_listed(tmp_path / "z.bin", tmp_path)
+    files.check_listed(tmp_path.parent / "elsewhere", tmp_path)
+    assert set(files.register([tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", tmp_path)) == {"y.bin"}
+
+
+def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
+    for path in (tmp_path.parent / "outside.bin", tmp_path / "missing.bin"):
+        with pytest.raises(Head3DError, match="the manifest lists files below"):
+            files.register([path], "CC0-1.0", "x", "x", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("{", "is not a manifest"), ("[]", "is not a manifest"), ('{"version": 9}', "has version 9, this code reads 1"),
+     (json.dumps({"version": 1, "files": {"x": {"size": 1}}}), "is not a manifest")],
+)  # fmt: skip
+def test_manifests_that_are_none(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(Head3DError, match=says):
+        files.read_manifest(tmp_path)
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    count = files.main([])
+    out = capsys.readouterr().out
+    assert count == len(files.problems())
+    assert ("files as listed" in out) == (count == 0)
+
+
+def test_registering_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        files.main(["data/assets"])
+    assert "--licence, --origin and --regenerate" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        files.main(["README.md", "--licence", "CC0-1.0", "--origin", "x", "--regenerate", "y"])
+    assert "the manifest lists files below" in capsys.readouterr().err
+
+
+def test_the_shipped_data_are_as_listed() -> None:
+    """`python -m head3d_core.utils.files` prints the same."""
+    assert files.problems() == []
+    assert all(
+        entry.licence and entry.origin and entry.regenerate for entry in files.read_manifest().values()
+    )
