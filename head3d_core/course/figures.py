@@ -17,6 +17,7 @@ from torch import Tensor
 
 from head3d_core.model import cameras
 from head3d_core.model.volume import March
+from head3d_core.utils.images import to_pixels as to_pixels
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""
@@ -80,11 +81,6 @@ def rounded(values: Tensor, digits: int = 3) -> Any:
         return [plain(v) for v in value] if isinstance(value, list) else round(value, digits) + 0.0
 
     return plain(values.detach().double().tolist())
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """[3, H, W] in [-1, 1] -> [H, W, 3] uint8, clamped."""
-    return ((image.detach().float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)).byte().numpy()
 
 
 def ray_image(features: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from head3d_core.course.figures import PALETTE
 from head3d_core.evaluation.pictures import FACE_YAWS, TURN
 from head3d_core.evaluation.tables import EVALUATION, NAMES, NOT_YET, RESULTS, Records, kernel_name
 from head3d_core.metrics.distances import KD_SCALE, Estimate, frechet_distance, kernel_distance
+from head3d_core.utils.images import from_pixels, from_uint8
 
 MARKERS = "osD^vPX"
 
@@ -58,7 +59,7 @@ def damaged_pictures(images: Tensor, damage: str) -> Tensor:
 
 def damage_example(images: Tensor, damage: str) -> Tensor:
     """What a damage looks like, [3, R, R] in [-1, 1]: one picture, or sixteen of them where the *set* is damaged."""
-    damaged = damaged_pictures(images, damage).float() / 127.5 - 1
+    damaged = from_uint8(damaged_pictures(images, damage))
     if damage != "six people":
         return damaged[5]
     side = images.shape[-1]
@@ -227,7 +228,7 @@ def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
         return None
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    return torch.from_numpy(pixels.copy()).movedim(-1, 0).float() / 127.5 - 1
+    return from_pixels(pixels)
 
 
 def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]] | None:
@@ -265,7 +266,7 @@ def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> A
     heads = max(len(pictures) for pictures in shown.values())
     lines = []
     for pictures in shown.values():
-        x = torch.tensor(pictures).flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
+        x = from_pixels(pictures).flatten(0, 1)
         white = torch.ones(3 * heads - len(x), *x.shape[1:])  # a reader may have fewer heads
         lines.append(torch.cat([x, white]))
     columns = [f"head {k + 1}\n{view}" for k in range(heads) for view in ("front", "side", "behind")]

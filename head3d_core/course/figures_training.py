@@ -18,6 +18,7 @@ from head3d_core.metrics.verification import most_alike
 from head3d_core.training.curves import trained_on
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 from head3d_core.utils.files import DATA
+from head3d_core.utils.images import from_uint8
 
 RESULTS = DATA / "results"
 STYLES = ("-", "--", "-.", ":")
@@ -188,7 +189,7 @@ def last_cells(found: Mapping[str, Any]) -> Tensor | None:
         sheet = torch.from_numpy(np.array(opened.convert("RGB")))
     side = sheet.shape[1] // len(about["yaws"])
     cells = sheet.reshape(-1, side, len(about["yaws"]), side, 3).permute(0, 2, 4, 1, 3)
-    return cells.float() / 127.5 - 1
+    return from_uint8(cells)
 
 
 def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) -> Any:

@@ -26,6 +26,7 @@ from head3d_core.training.stages import make_pools
 from head3d_core.training.trainer import Engine
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import DATA
+from head3d_core.utils.images import from_uint8
 
 SIDE = 64
 """Pixels per side of preset `tiny`."""
@@ -117,7 +118,7 @@ def average_picture_gap(engine: Engine, count: int = 32, seed: int = 0) -> float
     with torch.no_grad():
         ws = engine.average.mapping(z, camera)
         fake = engine.average.render(engine.average.planes(ws), ws, camera).image
-    real = pool.images[:].float() / 127.5 - 1
+    real = from_uint8(pool.images)
     means = [F.adaptive_avg_pool2d(x.clamp(-1, 1).mean(0, keepdim=True), 32) for x in (fake, real)]
     return float((means[0] - means[1]).square().mean().sqrt())
 
@@ -150,7 +151,7 @@ def memorise(
     if not 1 <= count <= 32:
         raise Head3DError(f"count must lie between 1 and 32, got {count}")
     (pictures, cameras), _ = sample_sets()
-    images = pictures.float() / 127.5 - 1
+    images = from_uint8(pictures)
     raws = resize(images, 16)
     shown, held, fakes = torch.arange(count), torch.arange(32, 48), torch.arange(48, len(images))
     torch.manual_seed(seed)
@@ -239,4 +240,4 @@ def ends_of_heads(images: Tensor, camera: Tensor, who: Tensor) -> tuple[Tensor, 
         index = (who == person).nonzero()[:, 0]
         fronts.append(images[index[yaw[index].argmin()]])
         backs.append(images[index[yaw[index].argmax()]])
-    return torch.stack(fronts).float() / 127.5 - 1, torch.stack(backs).float() / 127.5 - 1
+    return from_uint8(torch.stack(fronts)), from_uint8(torch.stack(backs))

@@ -24,6 +24,7 @@ from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_pixels
 
 MAX_PITCH = 60.0
 """Degrees."""
@@ -145,7 +146,7 @@ class Ends:
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Raw pictures [R, R, 3] of A and of B."""
-        return _pixels(self.first.rgb), _pixels(self.second.rgb)
+        return to_pixels(self.first.rgb[0]), to_pixels(self.second.rgb[0])
 
 
 def ends(pair: Couple, camera: Tensor, backend: Backend = "auto") -> Ends:
@@ -167,7 +168,7 @@ def portraits(
         plane_swap.picture(G, head.planes, head.ws, state.camera(), backend)
         for G, head in ((pair.G, pair.first), (pair.G_second, pair.second))
     )
-    return _pixels(a), _pixels(b)
+    return to_pixels(a[0]), to_pixels(b[0])
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def show(
     beside = beside or ends(pair, camera, backend)
     if not finished:
         rgb = plane_swap.look(G, mixed, camera, backend=backend).rgb
-        return Shown(_pixels(rgb), _heat(rgb, beside.first), None, beside)
+        return Shown(to_pixels(rgb[0]), _heat(rgb, beside.first), None, beside)
     raw, image = plane_swap.raw_and_picture(G, mixed, ws, camera, backend)
     similarity = None
     if pair.encoder is not None and pair.faces is not None:
@@ -212,13 +213,7 @@ def show(
         frontal = plane_swap.look(G, mixed, front, FACE_SIDE, backend).rgb
         cosine = pair.faces @ pair.encoder(frontal, front)[0]
         similarity = (float(cosine[0]), float(cosine[1]))
-    return Shown(_pixels(image), _heat(raw.rgb, beside.first), similarity, beside)
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    """[1, 3, R, R] in [-1, 1] -> [R, R, 3] uint8."""
-    scaled = (image[0].float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)
-    return np.ascontiguousarray(scaled.byte().cpu().numpy())
+    return Shown(to_pixels(image[0]), _heat(raw.rgb, beside.first), similarity, beside)
 
 
 def _heat(rgb: Tensor, plain: View) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ CELL = 128
 
 def shrink(images: Tensor, side: int = CELL) -> Tensor:
     """uint8 [N, 3, R, R] as [-1, 1] of at most `side` pixels (area-averaged)."""
-    x = images.float() / 127.5 - 1
+    x = grids.from_uint8(images)
     return x if x.shape[-1] <= side else F.interpolate(x, size=(side, side), mode="area")
 
 
@@ -90,7 +90,7 @@ def write_pictures(
     psi, first = how.truncation, list(range(ROWS))
 
     def save(name: str, images: Tensor, columns: int, text: str) -> None:
-        grids.save_grid(images, columns, out / f"{row}_{name}.jpg")
+        grids.save(grids.montage(images, columns), out / f"{row}_{name}.jpg")
         made[f"{row}_{name}.jpg"] = text
 
     yaws = FACE_YAWS if is_teacher else TURN

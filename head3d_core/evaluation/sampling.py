@@ -29,13 +29,13 @@ from head3d_core.evaluation.references import (
     silhouettes,
 )
 from head3d_core.geometry import mesh
-from head3d_core.metrics.features import to_uint8
 from head3d_core.model.cameras import frontal
 from head3d_core.model.generator import Generator
 from head3d_core.ops import random
 from head3d_core.training.distillation import check_match
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_uint8
 
 
 @dataclass(frozen=True)

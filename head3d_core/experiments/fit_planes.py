@@ -31,6 +31,7 @@ from head3d_core.ops import random
 from head3d_core.utils import files
 from head3d_core.utils import images as grids
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_pixels
 
 FOLDER = files.DATA / "samples" / "fits"
 """Where bundled fits lie."""
@@ -155,7 +156,7 @@ def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
         frames = list(renderer.draw_many(list(camera.numpy())))
     finally:
         renderer.release()
-    images = torch.from_numpy(np.stack([f.rgb for f in frames])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = from_pixels(np.stack([f.rgb for f in frames]))
     opacity = torch.from_numpy(np.stack([f.alpha for f in frames])).float() / 255
     return Pictures(images, opacity, camera)
 
@@ -301,5 +302,7 @@ def run(args: FitArgs) -> None:
         planes = head.planes(head.codes)
         rows = [head.render(planes, head.codes, c).image[0].cpu() for c in shown.split(1)]
     white = pictures.images[:8]
-    picture = grids.save_grid(torch.cat([white, torch.stack(rows)]), 8, args.out.with_suffix(".jpg"))
+    picture = grids.save(
+        grids.montage(torch.cat([white, torch.stack(rows)]), 8), args.out.with_suffix(".jpg")
+    )
     print(f"{args.out}: loss {losses[0]:.3f} to {about['loss']:.5f}; {picture.name} shows it")

@@ -35,6 +35,7 @@ from head3d_core.metrics.verification import BIN, verification
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_uint8
 
 STATE = "state.pt"
 
@@ -114,7 +115,7 @@ def augmented(crops: Tensor, generator: torch.Generator) -> Tensor:
     theta[:, 1, 0], theta[:, 1, 1] = zoom * tilt.sin() * flip, zoom * tilt.cos()
     theta[:, :, 2] = 2 * 6 / MARGIN_SIDE * draw(2)
     grid = F.affine_grid(theta, [n, 3, SIDE, SIDE], align_corners=False)
-    x = F.grid_sample(crops.float() / 127.5 - 1, grid, padding_mode="border", align_corners=False)
+    x = F.grid_sample(from_uint8(crops), grid, padding_mode="border", align_corners=False)
     x = x * (1 + 0.15 * draw(1, 1, 1)) + 0.12 * draw(1, 1, 1) + 0.04 * draw(3, 1, 1)
     soft = x[: n // 2]
     if len(soft):
@@ -129,7 +130,7 @@ def augmented(crops: Tensor, generator: torch.Generator) -> Tensor:
 def centred(crops: Tensor) -> Tensor:
     """The middle 128 pixels in [-1, 1]: what `face_crop` gives the encoder."""
     edge = (MARGIN_SIDE - SIDE) // 2
-    return crops[:, :, edge : edge + SIDE, edge : edge + SIDE].float() / 127.5 - 1
+    return from_uint8(crops[:, :, edge : edge + SIDE, edge : edge + SIDE])
 
 
 @torch.no_grad()

@@ -18,13 +18,13 @@ from head3d_core.checkpoints.weights import read_notes
 from head3d_core.datasets import face_detector
 from head3d_core.experiments import latent
 from head3d_core.metrics.distances import bootstrap_mean
-from head3d_core.metrics.features import to_uint8
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import diversity
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_uint8
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.utils import files, records
 from head3d_core.utils import images as grids
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_pixels, from_uint8
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
 """Groups of views by their angle from the fitted one, degrees; the lower end excluded, so the fitted one is in none."""
@@ -96,7 +97,7 @@ def known_head(seed: int, camera: Tensor, resolution: int = 256) -> KnownHead:
         frames = list(renderer.draw_many(list(camera.numpy())))
     finally:
         renderer.release()
-    images = torch.from_numpy(np.stack([f.rgb for f in frames])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = from_pixels(np.stack([f.rgb for f in frames]))
     return KnownHead(seed, images, camera, pointclouds.true_cloud(seed, pointclouds.look_around()))
 
 
@@ -111,7 +112,7 @@ def sample_head(index: int) -> tuple[Tensor, Tensor]:
         raise Head3DError(f"there are 8 bundled heads, 0 to 7, got {index}")
     images, camera = load_arrays(files.DATA / "samples" / "heads")
     rows = slice(12 * index, 12 * index + 12)
-    return images[rows].float() / 127.5 - 1, camera[rows]
+    return from_uint8(images[rows]), camera[rows]
 
 
 def by_side(errors: Sequence[Any]) -> dict[str, float]:
@@ -304,7 +305,7 @@ def run(args: InvertArgs) -> None:
     with bar("iterations") as step:
         found, pictures = measure(args, step)
     records.write(args.out, found)
-    picture = grids.save_sheet(picture_sheet(pictures, args.weights), args.out.with_suffix(".jpg"))
+    picture = grids.save(picture_sheet(pictures, args.weights), args.out.with_suffix(".jpg"))
     for name, rows in found["models"].items():
         yaw = [abs(row["yaw error"][-1]) for row in rows["unknown camera"]]
         print(f"{name:8s}unknown camera: yaw off by {np.mean(yaw):.1f}° on average, {max(yaw):.1f}° at most")

@@ -20,9 +20,8 @@ from head3d_core.experiments.head_scans import SHOWN, SHOWN_PITCH
 from head3d_core.geometry.sample import z_of_seeds
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
-from head3d_core.utils import files
+from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.images import to_bytes
 
 Pictures = NDArray[np.uint8]
 VIEWS = tuple(SHOWN)
@@ -58,11 +57,8 @@ def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
     Raises:
         Head3DError: even a poor quality is larger.
     """
-    from PIL import Image
-
     for quality in (92, 88, 84, 80, 75, 70, 60, 50):
-        with files.atomic(path) as temporary:
-            Image.fromarray(picture).save(temporary, "JPEG", quality=quality, optimize=True, progressive=True)
+        images.save(picture, path, quality)
         if path.stat().st_size <= _MOST_BYTES:
             return path
     raise Head3DError(f"{path.name} does not fit into {_MOST_BYTES} bytes: fewer or smaller heads")
@@ -100,7 +96,9 @@ def head3d_pictures(G: Generator, seeds: Sequence[int] = (0, 1), truncation_psi:
     for z in z_of_seeds(seeds, G.z_dim).to(G.device).split(1):
         ws = G.mapping(z, cameras.frontal(1, G.device), truncation_psi=truncation_psi)
         planes = G.planes(ws)
-        rows.append(np.concatenate([to_bytes(G.render(planes, ws, view[None]).image) for view in views]))
+        rows.append(
+            np.concatenate([images.to_pixels(G.render(planes, ws, view[None]).image) for view in views])
+        )
     return np.stack(rows)
 
 

@@ -241,12 +241,12 @@ def turns(args: TurnsArgs) -> Path:
         for name in args.weights:
             G, ws = load_head(name, seed, args.truncation_psi, args.device)
             turn = turntable.frames(G, ws, args.views, pitch=math.radians(args.pitch))
-            images = torch.from_numpy(turn).permute(0, 3, 1, 2).float() / 127.5 - 1
+            images = grids.from_pixels(turn)
             rows.append(shrink(images, args.side))
             names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
     sheet = grids.montage(torch.cat(rows), args.views)
     yaws = [f"{360 * k / args.views:.0f}°" for k in range(args.views)]
-    return grids.save_sheet(grids.with_names(sheet, names, yaws), args.out)
+    return grids.save(grids.with_names(sheet, names, yaws), args.out)
 
 
 def run_turns(args: TurnsArgs) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import Backend
 from head3d_core.model import cameras
-from head3d_core.utils import files
+from head3d_core.utils import images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
 
@@ -90,20 +90,6 @@ def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
     return torch.from_numpy(np.stack(rows)).to(torch.float32)
 
 
-def to_bytes(image: Tensor) -> Tensor:
-    """[..., 3, H, W] in [-1, 1] -> uint8 of the same shape: 127.5 x + 128, clamped to 0 .. 255, cut (EG3D's rule)."""
-    return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
-
-def save_png(path: Path, image: Tensor) -> None:
-    """Writes image [3, H, W] in [-1, 1] as PNG, whole or not at all."""
-    from PIL import Image
-
-    picture = Image.fromarray(to_bytes(image).permute(1, 2, 0).cpu().numpy())
-    with files.atomic(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
 @torch.inference_mode()
 def generate(args: GenerateArgs) -> list[Path]:
     """Writes `seed0000.png` for every seed; returns the paths.
@@ -126,8 +112,7 @@ def generate(args: GenerateArgs) -> list[Path]:
         planes = G.planes(ws)
         row = [G.render(planes, ws, view[None], backend=args.backend).image[0] for view in views]
         path = args.out / f"seed{seed:04d}.png"
-        save_png(path, torch.cat(row, -1))
-        written.append(path)
+        written.append(images.save(images.to_pixels(torch.cat(row, -1)), path))
     return written
 
 

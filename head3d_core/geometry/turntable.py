@@ -17,6 +17,7 @@ from head3d_core.model.cameras import orbit
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place, check_writable
+from head3d_core.utils.images import to_pixels
 
 ENDINGS = (".mp4", ".gif", ".webp")
 """Files that `turntable` writes."""
@@ -54,9 +55,7 @@ def frames(
         for k in range(count):
             camera = orbit(turn * k / count, pitch).to(ws.device)
             image = G.render(planes, ws, camera, backend=backend).image[0]
-            pictures.append(
-                (image * 127.5 + 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-            )
+            pictures.append(to_pixels(image))
             if progress:
                 progress(k + 1, count)
     return np.stack(pictures)

@@ -139,20 +139,10 @@ def check_images(images: Tensor, name: str = "images") -> None:
         raise Head3DError(f"{name} has values that are not finite: the model that made them has diverged")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise Head3DError(
-            f"{name} must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see features.to_uint8"
+            f"{name} must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see utils.images.to_uint8"
         )
     if 0 in images.shape:
         raise Head3DError(f"{name} is empty ({list(images.shape)}): give at least one picture")
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Pictures in [-1, 1] (clamped), [N, 3, H, W], as uint8; refuses values that are not finite."""
-    if not bool(torch.isfinite(images).all()):
-        bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-        raise Head3DError(
-            f"{bad} of {len(images)} pictures are not finite: the model that made them has diverged"
-        )
-    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()

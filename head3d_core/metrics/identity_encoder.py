@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from head3d_core.model.cameras import unpack
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_uint8
 
 CENTRE = (0.0, -0.03, 0.10)
 """World point in the middle of the crop: between the eyes and the mouth, a little inside the face."""
@@ -175,7 +176,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
         """[N, d] with gradients; images float [N, 3, R, R] in [-1, 1] (clamped), or uint8."""
-        scaled = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.clamp(-1, 1)
+        scaled = from_uint8(images) if images.dtype == torch.uint8 else images.clamp(-1, 1)
         found: Tensor = self.net(face_crop(scaled, camera, self.side, self.extent))
         return F.normalize(found.float(), dim=1)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from head3d_core.training.train import GRID_YAWS
-from head3d_core.utils import files, records
+from head3d_core.utils import images, records
 from head3d_core.utils.errors import Head3DError
 
 POINTS = 120
@@ -200,11 +200,6 @@ def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Pat
     return [grids[k] for k in dict.fromkeys(chosen.tolist())]
 
 
-def _save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
-    with files.atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "JPEG", quality=75, optimize=True, progressive=True)
-
-
 def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[str, Any]:
     """Writes `condense(run, **options)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
 
@@ -221,10 +216,10 @@ def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[
     if grids:
         chosen = evenly(grids, 4)
         samples = 4
-        _save_jpeg(progress_sheet(chosen, samples), out.with_name(f"{out.stem}_progress.jpg"))
+        images.save(progress_sheet(chosen, samples), out.with_name(f"{out.stem}_progress.jpg"), quality=75)
         last = _cells(grids[-1][1], side)[:samples]
         sheet = last.swapaxes(1, 2).reshape(len(last) * side, -1, 3)
-        _save_jpeg(sheet, out.with_name(f"{out.stem}_last.jpg"))
+        images.save(sheet, out.with_name(f"{out.stem}_last.jpg"), quality=75)
         record["pictures"] = {
             "progress": {
                 "file": f"{out.stem}_progress.jpg",

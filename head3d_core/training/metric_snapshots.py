@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from head3d_core.metrics.distances import kernel_distance
-from head3d_core.metrics.features import FeatureNetwork, extract, feature_network, to_uint8
+from head3d_core.metrics.features import FeatureNetwork, extract, feature_network
 from head3d_core.model.cameras import frontal, yaw_pitch
 from head3d_core.model.generator import Generator
 from head3d_core.ops import random
 from head3d_core.training.parts import Pool
+from head3d_core.utils.images import to_uint8
 
 FRONT_YAW, FRONT_PITCH, BACK_YAW = (math.radians(d) for d in (20, 15, 135))
 """Frontal and back views, radians."""

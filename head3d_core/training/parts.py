@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from head3d_core.model.cameras import mirror
 from head3d_core.ops import random
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_uint8
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Pool:
     def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Images [n, 3, R, R] in [-1, 1] and their cameras [n, 25]."""
         index, flipped = self._pick(u)
-        image = self.images[index].float() / 127.5 - 1
+        image = from_uint8(self.images[index])
         return torch.where(flipped[:, None, None, None], image.flip(-1), image), self.cameras[
             flipped.long(), index
         ]

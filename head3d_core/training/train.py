@@ -204,7 +204,7 @@ class Run:
         if self.world.rank == 0:
             images = sample_views(self.engine.average, 6, GRID_YAWS, self.args.seed)
             path = self.out / f"grid-{self.engine.images_seen:010d}.png"
-            grids.save_grid(images, len(GRID_YAWS), path)
+            grids.save(grids.montage(images, len(GRID_YAWS)), path)
             front = images[GRID_YAWS.index(0.0) :: len(GRID_YAWS)].clamp(-1, 1)
             spread = float(front.std(0).mean())
             self.log("grid", file=path.name, spread=round(spread, 4))

@@ -24,11 +24,6 @@ def test_rounded_has_no_negative_zero() -> None:
     assert text == "[[0.0, 0.123], [2.0, -0.5]]"
 
 
-def test_to_pixels_clamps() -> None:
-    image = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).expand(3, 1, 5)
-    assert plots.to_pixels(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
-
-
 def test_ray_image_is_row_major() -> None:
     features = torch.arange(4.0)[:, None].expand(4, 5)
     assert plots.ray_image(features)[0].tolist() == [[0, 1], [2, 3]]

@@ -54,13 +54,6 @@ def test_names_say_whose_features_they_are(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (features.Inception.kernel_name, features.Inception.frechet_name) == ("KID", "FID")
 
 
-def test_pictures_become_uint8() -> None:
-    x = torch.tensor([-2.0, -1.0, 0.0, 1.0]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
-    assert features.to_uint8(x)[0, 0].flatten().tolist() == [0, 0, 128, 255]
-    with pytest.raises(Head3DError, match="1 of 2 pictures are not finite"):
-        features.to_uint8(torch.stack([torch.zeros(3, 2, 2), torch.full((3, 2, 2), float("inf"))]))
-
-
 def test_images_are_checked() -> None:
     with pytest.raises(Head3DError, match="not finite"):
         features.check_images(torch.full((1, 3, 2, 2), float("nan")))
