@@ -58,7 +58,7 @@ pages: venv
 	$(BIN)/python tests/course_pages.py
 
 tables: venv
-	$(BIN)/python -m head3d_core.evaluation.results_page
+	$(BIN)/python data/scripts/results_page.py
 
 test: venv
 	$(BIN)/python -m pytest tests head3d_core notebooks --doctest-modules \

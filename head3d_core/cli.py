@@ -50,13 +50,6 @@ COMMANDS = {
     "make-data": Command(
         "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
     ),
-    "sheets": Command("contact sheets and samples of the head factory", "synth.sheets", "SheetsArgs", "run"),
-    "detector-rates": Command(
-        "how often a face detector finds our faces, and the backs of our heads",
-        "experiments.detector_rates",
-        "DetectorRatesArgs",
-        "run",
-    ),
     "swap-study": Command(
         "exchange planes between heads and tabulate what each plane carries",
         "experiments.swap_study",
@@ -101,15 +94,6 @@ COMMANDS = {
         "ParametricArgs",
         "run",
     ),
-    "cross-check": Command(
-        "the identity encoder against dlib's, on near-frontal pictures",
-        "experiments.cross_check",
-        "CrossCheckArgs",
-        "run",
-    ),
-    "identity-uses": Command(
-        "what else the identity encoder is good for", "experiments.identity_uses", "IdentityUsesArgs", "run"
-    ),
     "train": Command(
         "train one stage: teacher, whiten, head or distill",
         "training.train",
@@ -128,12 +112,6 @@ COMMANDS = {
         "compare 200 samples with the record of the same number",
         "evaluation.live_check",
         "LiveCheckArgs",
-        "run",
-    ),
-    "identity-train": Command(
-        "train the identity encoder on the head factory's people",
-        "experiments.identity_train",
-        "TrainIdentityArgs",
         "run",
     ),
 }

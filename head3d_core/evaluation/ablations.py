@@ -1,7 +1,7 @@
 """What one part of the method buys: rows as changes to one recipe, each beside the full method from the same start.
 
 The numbers are those that `evaluate` recorded; nothing here trains. A row is compared with `reference_of` it: rows
-that start from other discriminators than the bundled weights have a full method of their own (`results_page.FITTED`).
+that start from other discriminators than the bundled weights have a full method of their own (`tables.FITTED`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from head3d_core.config import preset
-from head3d_core.evaluation.results_page import FITTED
 from head3d_core.evaluation.sampling import Model
 from head3d_core.evaluation.tables import (
     FIGURE_8,
+    FITTED,
     NAMES,
     NOT_YET,
     TABLE_3,

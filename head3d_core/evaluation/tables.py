@@ -41,6 +41,22 @@ NAMES = {
 TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
 TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
 FIGURE_8 = ("plane-swap", "all-planes", "single-d", "head3d")
+FITTED = (
+    "head3d-seed0-fitted",
+    "head3d-seed1-fitted",
+    "single-d-seed0-fitted",
+    "single-d-seed1-fitted",
+    "no-kd",
+    "no-gan-front",
+    "no-rgb-lpips",
+    "all-planes",
+    "all-planes-seed1-fitted",
+    "dft",
+    "dft-seed0-first-fitted",
+    "fh",
+    "fh-seed0-first-fitted",
+)
+"""Rows that start from the bundled generators with discriminators fitted to them."""
 
 
 def _read(path: Path) -> Any:

@@ -274,7 +274,7 @@ def load_net(path: Path | str = WEIGHTS) -> IdentityNet:
     if not path.is_file():
         raise Head3DError(
             f"our identity encoder is not at {path}: restore it, or train it with "
-            "python -m head3d_core.experiments.identity_train"
+            "python data/scripts/identity_train.py"
         )
     files.check_listed(path)
     try:

@@ -1,6 +1,6 @@
 """The bust on which every head is built: base mesh, targets, masks and the template for hair.
 
-Everything is derived from `data/assets/head.npz` (see `build_assets.py`) once per process by `asset()`.
+Everything is derived from `data/assets/head.npz` (see `data/scripts/build_assets.py`) once per process by `asset()`.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def asset(path: Path = ASSET_PATH) -> Asset:
     """Loads the asset (about half a second, once per process)."""
     if not path.is_file():
         raise Head3DError(
-            f"The head asset should be at {path}, but is not there: build it with python -m "
-            "head3d_core.synth.build_assets (see its docstring)."
+            f"The head asset should be at {path}, but is not there: build it with "
+            "python data/scripts/build_assets.py (see its docstring)."
         )
     try:
         with np.load(path) as file:

@@ -205,7 +205,9 @@ def problems(data: Path = DATA) -> list[str]:
             found.append(f"{name} differs from the manifest: restore it, or register it again")
     for path in sorted(data.rglob("*")) if data.is_dir() else ():
         name = path.relative_to(data).as_posix()
-        hidden = any(part.startswith(".") for part in Path(name).parts) or name.startswith("external/")
+        hidden = any(part.startswith(".") for part in Path(name).parts) or name.startswith(
+            ("external/", "scripts/")
+        )
         if path.is_file() and not hidden and path.name not in _NOT_LISTED and name not in entries:
             found.append(f"{name} is not listed in the manifest: register it with its licence and origin")
     return found

@@ -94,7 +94,7 @@ def test_wrong_input() -> None:
 
 
 def test_which_renders_are_counted() -> None:
-    from head3d_core.experiments import detector_rates
+    import detector_rates
     from head3d_core.synth import sets
 
     faces = detector_rates.frontal_indices(40)
@@ -111,7 +111,7 @@ def test_which_renders_are_counted() -> None:
 
 
 def test_rates_by_group_add_up() -> None:
-    from head3d_core.experiments import detector_rates
+    import detector_rates
     from head3d_core.synth.identity import identity
 
     people = [identity(seed) for seed in range(60)]
@@ -135,7 +135,7 @@ def _found() -> dict[str, object]:
 
 
 def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
-    from head3d_core.experiments import detector_rates
+    import detector_rates
 
     card = tmp_path / "CARD.md"
     start, end = detector_rates.CARD_MARKS
@@ -152,7 +152,7 @@ def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
 
 def test_the_data_card_shows_the_measured_rates() -> None:
     """And they are good: fronts look like faces, backs don't."""
-    from head3d_core.experiments import detector_rates
+    import detector_rates
     from head3d_core.utils import files
 
     found = json.loads((files.DATA / "results" / "detector_rates.json").read_text(encoding="utf-8"))
@@ -164,7 +164,7 @@ def test_the_data_card_shows_the_measured_rates() -> None:
 @pytest.mark.opengl
 @pytest.mark.slow
 def test_the_table_of_the_data_card(tmp_path: Path) -> None:
-    from head3d_core.experiments import detector_rates
+    import detector_rates
 
     args = detector_rates.DetectorRatesArgs(
         frontal=3, heads=1, out=tmp_path / "rates.json", card=tmp_path / "none.md", workers=1

@@ -9,8 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from head3d_core.synth.assets import ASSET_PATH, SKIN_PARTS, asset
-from head3d_core.synth.build_assets import (
+from build_assets import (
     GROUPS,
     JOINTS,
     cut_bust,
@@ -19,6 +18,7 @@ from head3d_core.synth.build_assets import (
     read_targets,
     save_arrays,
 )
+from head3d_core.synth.assets import ASSET_PATH, SKIN_PARTS, asset
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 from head3d_core.utils.errors import Head3DError
 
@@ -35,7 +35,7 @@ def test_provenance_names_licence_source_and_hash() -> None:
 
 
 def test_missing_asset_says_how_to_build_it(tmp_path) -> None:
-    with pytest.raises(Head3DError, match="build it with python -m"):
+    with pytest.raises(Head3DError, match="build it with python data/scripts"):
         asset(tmp_path / "nowhere.npz")
 
 

@@ -212,7 +212,7 @@ def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: i
 
 
 def test_contact_sheets_fill_their_rows() -> None:
-    from head3d_core.synth.sheets import grid
+    from sheets import grid
 
     tiles = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3), np.uint8)
     sheet = grid(tiles, 3)

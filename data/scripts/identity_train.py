@@ -1,6 +1,6 @@
 """Trains our identity encoder with the additive angular margin loss on the head factory's people.
 
-    python -m head3d_core.experiments.identity_train --out runs/identity
+    python data/scripts/identity_train.py --out runs/identity
 
 Writes `encoder.safetensors` (float16) and `identity_roc.json`: ROC, AUC and TAR at FAR 1 % on people never seen, before
 and after training, with provenance. They belong into `data/weights/identity/` and `data/results/`.
@@ -22,13 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from head3d_core.experiments.identity_data import (
-    FIRST_HELD_OUT,
-    FIRST_PERSON,
-    MARGIN_SIDE,
-    People,
-    cached_people,
-)
 from head3d_core.metrics.distances import LEVEL
 from head3d_core.metrics.identity_encoder import EMBEDDING, SIDE, EncoderConfig, IdentityNet, save_net
 from head3d_core.metrics.verification import BIN, verification
@@ -36,6 +29,14 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import from_uint8
+from identity_data import (
+    FIRST_HELD_OUT,
+    FIRST_PERSON,
+    MARGIN_SIDE,
+    People,
+    cached_people,
+)
+from script import main
 
 STATE = "state.pt"
 
@@ -362,8 +363,8 @@ class TrainIdentityArgs:
     options: TrainOptions = dataclasses.field(default_factory=TrainOptions)
 
 
-def run(args: TrainIdentityArgs) -> dict[str, Any]:
-    """What the command does; returns the content of `identity_roc.json`."""
+def run(args: TrainIdentityArgs) -> None:
+    """Renders, trains, tests and prints the rates."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True  # one shape only
     start = time.monotonic()
@@ -375,24 +376,16 @@ def run(args: TrainIdentityArgs) -> dict[str, Any]:
     people = cached_people(args.cache, FIRST_PERSON, args.people, args.looks, args.views, left, args.workers)
     about = {
         "rendering_seconds": round(time.monotonic() - start, 1),
-        "command": f"python -m head3d_core.experiments.identity_train --people {args.people} "
+        "command": f"python data/scripts/identity_train.py --people {args.people} "
         f"--held-out {args.held_out} --looks {args.looks} --views {args.views} "
         f"--render-minutes {args.render_minutes:g}, and `options`",
     }
-    return train_encoder(people, held_out, args.options, args.out, device, args.resume, about)
-
-
-def main() -> None:
-    """Command line."""
-    import tyro
-
-    result = run(tyro.cli(TrainIdentityArgs))
+    result = train_encoder(people, held_out, args.options, args.out, device, args.resume, about)
     for name in ("frontal", "all"):
         tar, auc = result[name]["tar_at_far_0.01"], result[name]["auc"]
-        print(
-            f"{name}: TAR {tar['value']:.1%} [{tar['low']:.1%}, {tar['high']:.1%}] at FAR 1 %, AUC {auc['value']:.4f}"
-        )
+        interval = f"{tar['value']:.1%} [{tar['low']:.1%}, {tar['high']:.1%}]"
+        print(f"{name}: TAR {interval} at FAR 1 %, AUC {auc['value']:.4f}")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(TrainIdentityArgs, run))

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from head3d_core.evaluation import model_cards
+import model_cards
 from head3d_core.evaluation.expectations import expectations_table
 from head3d_core.evaluation.tables import (
+    FITTED,
     NAMES,
     NOT_YET,
     RESULTS,
@@ -68,22 +69,6 @@ PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
 }
 """Name of a part -> its heading, and what makes it."""
 
-FITTED = (
-    "head3d-seed0-fitted",
-    "head3d-seed1-fitted",
-    "single-d-seed0-fitted",
-    "single-d-seed1-fitted",
-    "no-kd",
-    "no-gan-front",
-    "no-rgb-lpips",
-    "all-planes",
-    "all-planes-seed1-fitted",
-    "dft",
-    "dft-seed0-first-fitted",
-    "fh",
-    "fh-seed0-first-fitted",
-)
-"""Rows that start from the bundled generators with discriminators fitted to them."""
 FITTED_NOTE = (
     f"**Two starting points.** {', '.join(FITTED)} start from the bundled generators with discriminators fitted to "
     "them (96,000 images of faces, 48,000 of heads, generator held still): compare these with each other. head3d and "

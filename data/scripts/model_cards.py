@@ -1,6 +1,6 @@
 """Model cards: `data/weights/<name>/README.md`, written from what is recorded and from nothing else.
 
-    python -m head3d_core.evaluation.model_cards      # make tables does the same
+    python data/scripts/model_cards.py      # make tables does the same
 
 Each card joins the notes in the weights, the run's condensed log (`data/results/curves_<stage>.json`), the evaluation
 (`data/results/evaluation/<name>.json`) and the detector's rates on real pictures. What nobody measured says so.
@@ -363,7 +363,7 @@ def card(name: str, sources: Sources) -> str:
         RESPONSIBLE_USE,
         "",
         "Licence: CC0 1.0, as the data (`data/LICENSE`). This page is written by "
-        "`python -m head3d_core.evaluation.model_cards`; change the records, not the page.",
+        "`python data/scripts/model_cards.py`; change the records, not the page.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -386,7 +386,7 @@ def write_cards(sources: Sources | None = None) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the cards of all bundled generators; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m head3d_core.evaluation.model_cards",
+        prog="python data/scripts/model_cards.py",
         description="Writes data/weights/*/README.md from the records.",
     )
     parser.add_argument(

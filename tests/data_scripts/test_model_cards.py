@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+import model_cards
 from head3d_core.checkpoints import weights
 from head3d_core.config import preset
-from head3d_core.evaluation import model_cards
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 
@@ -177,5 +177,5 @@ def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
 def test_bundled_cards_are_in_step_with_the_records() -> None:
     for header in model_cards.Sources.weights.glob("*/generator.json"):
         path = header.parent / "README.md"
-        assert path.is_file(), f"run python -m head3d_core.evaluation.model_cards: {path} is missing"
+        assert path.is_file(), f"run python -m data/scripts/model_cards.py: {path} is missing"
         assert path.read_text(encoding="utf8") == model_cards.card(header.parent.name, model_cards.Sources())

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from frontal_people import frontal_people
 from head3d_core.datasets.face_detector import Rate, wilson
-from head3d_core.experiments.frontal_people import frontal_people
 from head3d_core.metrics.identity_encoder import dlib_embeddings, load_encoder
 from head3d_core.metrics.verification import FAR, Agreement, encoder_agreement
 from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from script import main
 
 SAME = 0.6
 """dlib's limit on the distance of two pictures of one person."""
@@ -108,7 +109,7 @@ class CrossCheckArgs:
 
 
 def run(args: CrossCheckArgs) -> None:
-    """The command `cross-check`: writes the record and prints what it says."""
+    """Writes the record and prints what it says."""
     files.check_writable(args.out)
     shown = frontal_people(args.people, args.work, Progress("people", sys.stderr))
     encoder = load_encoder(args.encoder)
@@ -121,7 +122,7 @@ def run(args: CrossCheckArgs) -> None:
         "enough": ENOUGH,
         **found.to_dict(),
         "provenance": records.provenance(
-            f"python -m head3d_core cross-check --people {args.people} --encoder {args.encoder}"
+            f"python data/scripts/cross_check.py --people {args.people} --encoder {args.encoder}"
         ),
     }
     records.write(args.out, table)
@@ -134,3 +135,7 @@ def run(args: CrossCheckArgs) -> None:
         same, different = found.agreement.same, found.agreement.different
         print(f"equal decisions at FAR {FAR:.0%}: same pairs {same}, different pairs {different}")
         print(f"agreement: Spearman {found.agreement.spearman}; AUC ours {found.agreement.first.auc}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(CrossCheckArgs, run))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from head3d_core.experiments import identity_data, identity_train
-from head3d_core.experiments.identity_data import People
+import identity_data
+import identity_train
 from head3d_core.metrics.identity_encoder import EncoderConfig, load_encoder, load_net
 from head3d_core.synth.identity import identity
 from head3d_core.utils.errors import Head3DError
+from identity_data import People
 
 SMALL = identity_train.TrainOptions(
     steps=50, batch=24, config=EncoderConfig((8, 16, 16, 24), 1), save_seconds=1e9, rate=5e-3, margin=0.2

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from head3d_core.experiments.identity_data import FIRST_HELD_OUT, RENDER_SIDE, angles, dressed, light_of
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.renderer import Renderer
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic
+from identity_data import FIRST_HELD_OUT, RENDER_SIDE, angles, dressed, light_of
 
 LOOKS = 2
 """Looks per person: expression, gaze, make-up, clothes, glasses, hat."""

@@ -1,6 +1,6 @@
 """Contact sheets and the small samples that ship with the repository (`data/samples/`).
 
-    python -m head3d_core sheets --out data/samples
+    python data/scripts/sheets.py --out data/samples
 
 Nothing is picked by hand: the sheets show the first identities of the sets.
 """
@@ -19,6 +19,7 @@ from head3d_core.synth import sets
 from head3d_core.synth.make_data import MakeDataArgs, make_data, render, write_atomically
 from head3d_core.synth.renderer import Renderer
 from head3d_core.utils.errors import Head3DError
+from script import main
 
 FACES = 64
 HEADS = 8
@@ -77,7 +78,7 @@ def _save(image: NDArray[np.uint8], path: Path) -> None:
 
 
 def run(args: SheetsArgs) -> None:
-    """The command `sheets`."""
+    """Draws what is asked for."""
     _save(faces_sheet(args.resolution, args.workers), args.out / "faces_16.jpg")
     # 48 pictures: at the full resolution this sheet alone would weigh more than all faces.
     _save(heads_sheet(args.resolution * 5 // 8), args.out / "heads_6x8.jpg")
@@ -99,3 +100,7 @@ def run(args: SheetsArgs) -> None:
             )
         )
         print(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(SheetsArgs, run))

@@ -1,6 +1,6 @@
 """How often the detector finds a face in renders of the head factory: the table of the data card.
 
-    python -m head3d_core detector-rates
+    python data/scripts/detector_rates.py
 
 Frontal faces should be found (a face must look like one), back views not (a head has one face), and the rate should
 not depend on who is shown. Terms: frontal is |yaw| <= 20 and |pitch| <= 15 degrees, a back view |yaw| >= 135 degrees,
@@ -31,6 +31,7 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from script import main
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 CARD_MARKS = ("<!-- detector rates -->", "<!-- end of detector rates -->")
@@ -172,7 +173,7 @@ def measure(args: DetectorRatesArgs, progress: Callable[[int, int], None] | None
 
 def _provenance(args: DetectorRatesArgs) -> dict[str, Any]:
     return {
-        "command": f"python -m head3d_core detector-rates --frontal {args.frontal} --heads {args.heads}",
+        "command": f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
         "date": date.today().isoformat(),
         "detector": f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
         "images": f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
@@ -221,7 +222,7 @@ def refresh_card(found: dict[str, Any], card: Path) -> None:
 
 
 def run(args: DetectorRatesArgs) -> None:
-    """The command `detector-rates`: measures, writes the file, prints the table."""
+    """Measures, writes the file, prints the table."""
     from head3d_core.synth.pool import Progress
 
     found = measure(args, Progress("renders", sys.stderr))
@@ -231,3 +232,7 @@ def run(args: DetectorRatesArgs) -> None:
         refresh_card(found, args.card)
     print(table(found))
     print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(DetectorRatesArgs, run))

@@ -1,6 +1,6 @@
 """What else the identity encoder is good for, measured: as a perceptual term, and as a distance between people.
 
-    python -m head3d_core identity-uses
+    python data/scripts/identity_uses.py
 
 A perceptual term must rise when a picture gets blurred, noisy or shifted in colour. A measure of identity must not: it
 must rise with the person and with nothing else. Both questions have one answer table: the mean distance 1 - cos that a
@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from head3d_core.experiments.frontal_people import FrontalPeople, frontal_people
+from frontal_people import FrontalPeople, frontal_people
 from head3d_core.metrics.distances import bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.metrics.identity_encoder import WEIGHTS, Encoder, load_encoder
@@ -37,9 +37,10 @@ from head3d_core.synth.pool import Progress
 from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from script import main
 
 Array = NDArray[np.float64]
-COMMAND = "python -m head3d_core identity-uses"
+COMMAND = "python data/scripts/identity_uses.py"
 PERCEPTUAL = 0.25
 """A change that moves features by less than this share of two strangers' distance is hardly seen by them."""
 CARD = WEIGHTS.parent / "README.md"
@@ -207,7 +208,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
 def second_opinion(check: dict[str, Any] | None) -> str:
     """What the recorded cross-check with dlib's encoder says, in a sentence or two."""
     if check is None:
-        return "Not recorded yet: run `python -m head3d_core cross-check`."
+        return "Not recorded yet: run `python data/scripts/cross_check.py`."
     found, mirrored = check["detected"], check["mirrored"]
     text = (
         f"dlib's encoder, which shares neither data nor code with ours, finds a face in {found['found']} of "
@@ -228,6 +229,7 @@ def second_opinion(check: dict[str, Any] | None) -> str:
 def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | None) -> str:
     """The encoder's page, written from the records (`cross_check.json` may be missing) and nothing else."""
     notes = roc["provenance"]
+    command = f"{COMMAND} --people {found['people']}"
     rates = "\n".join(
         f"| {name} | {roc[key]['tar_at_far_0.01']['value']:.1%} [{roc[key]['tar_at_far_0.01']['low']:.1%}, "
         f"{roc[key]['tar_at_far_0.01']['high']:.1%}] | {roc[key]['auc']['value']:.4f} | "
@@ -244,7 +246,7 @@ def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | Non
 A small network that turns the face in a picture into a unit vector of 128 numbers; the cosine of two vectors says
 whether they are one person. It is the yardstick for identity in this project's tables (`identity_net.load_encoder`).
 CC0-1.0, {notes["bytes"] / 1e6:.1f} MB, trained with the additive angular margin loss (ArcFace) by
-`python -m head3d_core.experiments.identity_train`.
+`python data/scripts/identity_train.py`.
 
 - Data: {notes["pictures"]:,} pictures of {notes["people"]:,} computer-drawn people with changing light, expression,
   make-up, glasses, hats and view; {notes["steps"]:,} steps, {notes["training_seconds"]:.0f} s on one {notes["device"]}.
@@ -256,7 +258,7 @@ CC0-1.0, {notes["bytes"] / 1e6:.1f} MB, trained with the additive angular margin
 
 ## What else it is good for
 
-Decided by measuring ({found["people"]} held-out people, `{found["provenance"]["command"]}`): how far a change moves the
+Decided by measuring ({found["people"]} held-out people, `{command}`): how far a change moves the
 embedding, as a share of the mean distance between two strangers. Beside it the ImageNet features of EfficientNet-Lite0.
 
 | Change of the picture | this encoder | EffLite0 |
@@ -293,9 +295,9 @@ class IdentityUsesArgs:
 
 
 def run(args: IdentityUsesArgs) -> None:
-    """The command `identity-uses`."""
+    """Measures, writes the record and the page."""
     files.check_writable(args.out)
-    roc = records.read("identity_roc", "python -m head3d_core.experiments.identity_train")
+    roc = records.read("identity_roc", "python data/scripts/identity_train.py")
     shown = frontal_people(args.people, args.work, Progress("people", sys.stderr))
     found = {
         "people": args.people,
@@ -309,3 +311,7 @@ def run(args: IdentityUsesArgs) -> None:
         temporary.write_text(card(found, roc, check), encoding="utf8")
     for sentence in verdicts(found).values():
         print(sentence)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(IdentityUsesArgs, run))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from head3d_core.experiments import cross_check
+import cross_check
 from head3d_core.utils.errors import Head3DError
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from test_tables import record
 
+import results_page
 from head3d_core.checkpoints import weights
 from head3d_core.config import preset
-from head3d_core.evaluation import results_page, tables
+from head3d_core.evaluation import tables
 from head3d_core.model.generator import Generator
 
 

@@ -1,0 +1,36 @@
+"""What the scripts of this folder share: their command line, and Markdown templates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from head3d_core.utils.errors import Head3DError
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def main(arguments: type, function: Callable[[Any], object]) -> int:
+    """Calls `function` with `arguments`, a dataclass filled from the command line; returns the exit status.
+
+    An error that the user can fix is one sentence on stderr and status 1.
+    """
+    import tyro
+
+    try:
+        result = function(tyro.cli(arguments))
+    except Head3DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def filled(template: str, **parts: object) -> str:
+    """The text of `templates/<template>.md` with every $mark replaced.
+
+    Raises KeyError for a mark that is not among `parts`.
+    """
+    return Template((TEMPLATES / f"{template}.md").read_text(encoding="utf8")).substitute(parts)
