@@ -28,7 +28,7 @@ _NAMES = {
 _MODULES = {
     **{
         name: f"model.{name}"
-        for name in ("cameras", "planes", "volume", "generator", "discriminator", "filters")
+        for name in ("cameras", "planes", "volume", "generator", "discriminator", "filters", "seeds")
     },
     **{name: f"training.{name}" for name in ("losses", "recipes")},
 }
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from head3d_core.model import filters as filters
     from head3d_core.model import generator as generator
     from head3d_core.model import planes as planes
+    from head3d_core.model import seeds as seeds
     from head3d_core.model import volume as volume
     from head3d_core.training import losses as losses
     from head3d_core.training import recipes as recipes

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from head3d_core.course.figures import PALETTE
-from head3d_core.experiments.plane_swap import heads_of_seeds, picture
+from head3d_core.experiments.plane_swap import picture
 from head3d_core.model.cameras import orbit
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import heads_of_seeds
 
 
 def _box(

@@ -23,11 +23,11 @@ from head3d_core.course.figures import (
 from head3d_core.course.swap_lab import Shown
 from head3d_core.course.swap_widgets import HEAT_LIMIT
 from head3d_core.experiments import plane_swap, swap_study
-from head3d_core.experiments.plane_swap import Heads
 from head3d_core.geometry import mesh
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
+from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.utils import files, records
 
 TEXELS = 40
@@ -93,13 +93,13 @@ def generator_grid(
     G_second: Generator,
     seed: int,
     names: tuple[str, str],
-    psi: float = plane_swap.PSI,
+    psi: float = PSI,
     finished: bool = True,
 ) -> Any:
     """Fig. 3: one row a view (front, three quarters, back); either generator's head, then the first's with each plane
     of the second."""
     views = cameras.orbit(torch.deg2rad(torch.tensor([0.0, 60.0, 180.0])))
-    one, two = (plane_swap.heads_of_seeds(G, [seed], psi) for G in (G_first, G_second))
+    one, two = (heads_of_seeds(G, [seed], psi) for G in (G_first, G_second))
     columns = [
         _pictures(G, h.planes, h.ws, views, finished) for G, h in ((G_first, one), (G_second, two))
     ] + exchanged(G_first, one, two, views, finished)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from head3d_core.config import preset
 from head3d_core.datasets import format
-from head3d_core.model.cameras import frontal, yaw_pitch
+from head3d_core.model.cameras import yaw_pitch
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
@@ -186,17 +186,6 @@ def memorise(
         losses.discriminator_loss(real, fake).backward()
         adam.step()
     return history
-
-
-def draw(net: Generator, count: int, seed: int = 0, psi: float = 0.7) -> tuple[Tensor, Tensor]:
-    """(planes [N, 3, C, H, W], ws) of `count` samples under the frontal mapping camera.
-
-    The same seed gives the same z, whatever the generator.
-    """
-    z = torch.randn(count, net.z_dim, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        ws = net.mapping(z, frontal(count), psi)
-        return net.planes(ws), ws
 
 
 def front_back_likeness(front: Tensor, back: Tensor, side: int = 64) -> float:

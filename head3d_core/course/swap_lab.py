@@ -19,10 +19,11 @@ from torch import Tensor
 from head3d_core import ops
 from head3d_core.config import PLANE_NAMES, Backend
 from head3d_core.experiments import plane_swap
-from head3d_core.experiments.plane_swap import Heads, View
+from head3d_core.experiments.plane_swap import View
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import to_pixels
 
@@ -115,7 +116,7 @@ def couple(
     generators: Mapping[str, Generator],
     state: LabState,
     encoder: Encoder | None = None,
-    truncation_psi: float = plane_swap.PSI,
+    truncation_psi: float = PSI,
 ) -> Couple:
     """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
 
@@ -127,8 +128,8 @@ def couple(
             raise Head3DError(f"no generator called {name!r} here: choose one of {', '.join(generators)}")
     one, two = generators[state.generator_a], generators[state.generator_b]
     plane_swap.check_exchangeable(one, two)
-    first = plane_swap.heads_of_seeds(one, [state.seed_a], truncation_psi)
-    second = plane_swap.heads_of_seeds(two, [state.seed_b], truncation_psi)
+    first = heads_of_seeds(one, [state.seed_a], truncation_psi)
+    second = heads_of_seeds(two, [state.seed_b], truncation_psi)
     faces = None
     if encoder is not None:
         front = cameras.orbit(0.0)

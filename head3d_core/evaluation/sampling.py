@@ -31,7 +31,7 @@ from head3d_core.evaluation.references import (
 from head3d_core.geometry import mesh
 from head3d_core.model.cameras import frontal
 from head3d_core.model.generator import Generator
-from head3d_core.ops import random
+from head3d_core.model.seeds import z_of_numbers
 from head3d_core.training.distillation import check_match
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -68,12 +68,6 @@ class Sampling:
             raise Head3DError(f"truncation must be a number, e.g. 0.7, got {self.truncation}")
 
 
-def z_of(seed: int, numbers: range, z_dim: int, device: torch.device | str = "cpu") -> Tensor:
-    """z [len(numbers), z_dim] of samples: a function of seed and number alone."""
-    seeds = torch.arange(numbers.start, numbers.stop, dtype=torch.int64, device=device)
-    return random.normal(seeds + (seed + 1) * 2**32, 1, z_dim, 0)[:, 0]
-
-
 class Model:
     """A generator, or one with another's F_xy put in (Fig. 8 a).
 
@@ -96,7 +90,7 @@ class Model:
     def heads(self, numbers: range, seed: int, psi: float) -> tuple[Tensor, Tensor]:
         """ws and planes of samples."""
         G = self.generator
-        z = z_of(seed, numbers, G.z_dim, G.device)
+        z = z_of_numbers(seed, numbers, G.z_dim, G.device)
         camera = frontal(len(z), G.device)
         ws = G.mapping(z, camera, psi)
         planes = G.planes(ws)

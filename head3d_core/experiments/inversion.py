@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.config import Backend
-from head3d_core.geometry.sample import z_of_seeds
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import shrink
 
@@ -251,8 +251,7 @@ class _Fit:
             views, own = torch.unique(self.known, dim=0, return_inverse=True)
         offset = torch.zeros_like(self.mean)[None]
         if how.candidates:
-            z = z_of_seeds(range(how.candidates), self.G.z_dim).to(self.mean)
-            w = self.G.mapping(z, cameras.frontal(len(z), z.device))[:, 0]
+            w = ws_of_seeds(self.G, range(how.candidates))[:, 0].to(self.mean)
             offset = how.psi * (w - self.mean) / self.deviation
         small = shrink(self.target, min(self.target.shape[-1], SIDE))
         w = self.mean + self.deviation * offset

@@ -20,13 +20,13 @@ import torch
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.checkpoints.weights import read_notes
-from head3d_core.experiments import latent
 from head3d_core.experiments.inversion import InversionOptions
 from head3d_core.experiments.one_view import known_head, reconstruct
 from head3d_core.geometry import mesh, turntable
 from head3d_core.metrics.silhouettes import closed_heads
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 
@@ -58,7 +58,7 @@ class GeometryArgs:
 @torch.no_grad()
 def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
     """Closedness of `args.heads` seeds, and facts about the surfaces of the first `args.meshes`."""
-    ws = latent.ws_of_seeds(G, list(range(args.heads)), args.truncation_psi)
+    ws = ws_of_seeds(G, list(range(args.heads)), args.truncation_psi)
     planes = torch.cat([G.planes(one) for one in ws.split(4)])
     row: dict[str, Any] = {"closedness": closed_heads(G, planes).to_dict(), "surfaces": []}
     for k in range(min(args.meshes, args.heads)):

@@ -11,17 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from head3d_core.geometry.sample import z_of_seeds
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
-
-
-@torch.no_grad()
-def ws_of_seeds(G: Generator, seeds: Sequence[int], psi: float = 1.0) -> Tensor:
-    """ws [len(seeds), num_ws, w_dim] under the frontal mapping camera, truncated by `psi`."""
-    z = z_of_seeds(seeds, G.z_dim).to(G.device)
-    return G.mapping(z, cameras.frontal(len(z), G.device), truncation_psi=psi)
 
 
 def interpolate(ws_a: Tensor, ws_b: Tensor, count: int) -> Tensor:

@@ -22,6 +22,7 @@ from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import diversity
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import to_uint8
@@ -62,7 +63,7 @@ def embed(G: Generator, ws: Tensor, encoder: Encoder) -> Tensor:
 
 def straightness(G: Generator, pairs: list[tuple[int, int]], steps: int, encoder: Encoder) -> dict[str, Any]:
     """`latent.path_linearity` of straight paths between seeds: means with intervals, and the mean curve."""
-    ends = latent.ws_of_seeds(G, [seed for pair in pairs for seed in pair])
+    ends = ws_of_seeds(G, [seed for pair in pairs for seed in pair])
     found = []
     for k in range(len(pairs)):
         path = latent.interpolate(ends[2 * k : 2 * k + 1], ends[2 * k + 1 : 2 * k + 2], steps)
@@ -81,7 +82,7 @@ def truncation(
     """For each psi: how different heads are (mean identity distance) and how surely a detector finds their faces."""
     rows = []
     for value in psi:
-        ws = latent.ws_of_seeds(G, list(range(heads)), value)
+        ws = ws_of_seeds(G, list(range(heads)), value)
         pictures = frontal_pictures(G, ws)
         spread = diversity(encoder.embed(pictures, cameras.frontal(heads)))
         certain = face_detector.face_probability(pictures, device)

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from head3d_core.experiments.head_scans import SHOWN, SHOWN_PITCH
-from head3d_core.geometry.sample import z_of_seeds
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
 
@@ -83,22 +83,20 @@ def recorded(model: str, folder: Path = files.DATA / "results") -> Pictures:
 
 
 @torch.inference_mode()
-def head3d_pictures(G: Generator, seeds: Sequence[int] = (0, 1), truncation_psi: float = 0.7) -> Pictures:
+def head3d_pictures(G: Generator, seeds: Sequence[int] = (0, 1), truncation_psi: float = PSI) -> Pictures:
     """Random heads of Head3D (or any generator), from the same cameras as the parametric models.
 
     Args:
-        seeds: one head each (`generate.z_of_seeds`).
+        seeds: one head each.
         truncation_psi: see `Generator.mapping`.
     """
     yaw = torch.deg2rad(torch.tensor(list(SHOWN.values())))
     views = cameras.orbit(yaw, math.radians(SHOWN_PITCH)).to(G.device)
     rows = []
-    for z in z_of_seeds(seeds, G.z_dim).to(G.device).split(1):
-        ws = G.mapping(z, cameras.frontal(1, G.device), truncation_psi=truncation_psi)
-        planes = G.planes(ws)
-        rows.append(
-            np.concatenate([images.to_pixels(G.render(planes, ws, view[None]).image) for view in views])
-        )
+    for seed in seeds:
+        head = heads_of_seeds(G, [seed], truncation_psi)
+        shown = [images.to_pixels(G.render(head.planes, head.ws, view[None]).image) for view in views]
+        rows.append(np.concatenate(shown))
     return np.stack(rows)
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES, Backend
-from head3d_core.geometry.sample import z_of_seeds
 from head3d_core.metrics.distances import Estimate, bootstrap_weights, percentiles
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import silhouette_iou
@@ -25,61 +24,14 @@ from head3d_core.model import cameras, planes
 from head3d_core.model.generator import Generator
 from head3d_core.model.quick import quick_rays, three_colours
 from head3d_core.model.rays import camera_rays
+from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.utils.errors import Head3DError
 
 Array = NDArray[np.float64]
-PSI = 0.7
-"""Truncation of the heads in tables and widgets, as in `generate`."""
 SIDE_VIEW = math.pi / 2
 """Yaw of the side view, radians."""
 FINISHED, RAW = "identity", "identity, raw picture"
 """Identity read from the finished frontal picture, and from the raw one, in which only the planes speak."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Heads of one generator, their planes computed once."""
-
-    seeds: tuple[int, ...]
-    ws: Tensor
-    """[N, num_ws, w_dim]"""
-    planes: Tensor
-    """[N, 3, C, H, W], channels innermost in memory."""
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def take(self, rows: Sequence[int] | Tensor) -> Heads:
-        """The heads in these rows, repeated ones included.
-
-        Raises:
-            Head3DError: rows that are no list of whole numbers below the number of heads.
-        """
-        index = torch.as_tensor(rows, device=self.ws.device)
-        if index.ndim != 1 or index.is_floating_point() or len(index) < 1:
-            raise Head3DError(f"rows must be a list of whole numbers, as in [0, 2], got {rows!r}")
-        if int(index.min()) < 0 or int(index.max()) >= len(self.seeds):
-            raise Head3DError(f"there are heads 0 to {len(self.seeds) - 1}, got rows {index.tolist()}")
-        channels_last = self.planes.permute(0, 1, 3, 4, 2)
-        return Heads(
-            tuple(self.seeds[k] for k in index.tolist()),
-            self.ws[index],
-            channels_last[index].permute(0, 1, 4, 2, 3),
-        )
-
-
-@torch.no_grad()
-def heads_of_seeds(G: Generator, seeds: Sequence[int], truncation_psi: float = PSI, batch: int = 16) -> Heads:
-    """Codes and planes of seeds, for the frontal mapping camera.
-
-    Raises:
-        Head3DError: no seeds, or one that is no whole number from 0 to 2**32 - 1.
-    """
-    ws, made = [], []
-    for part in z_of_seeds(seeds, G.z_dim).to(G.device).split(batch):
-        ws.append(G.mapping(part, cameras.frontal(len(part), G.device), truncation_psi))
-        made.append(G.planes(ws[-1]).permute(0, 1, 3, 4, 2).contiguous())
-    return Heads(tuple(seeds), torch.cat(ws), torch.cat(made).permute(0, 1, 4, 2, 3))
 
 
 def mix(first: Heads, second: Heads, shares: Sequence[float]) -> tuple[Tensor, Tensor]:

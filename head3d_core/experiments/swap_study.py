@@ -27,6 +27,7 @@ from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_we
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 
@@ -54,7 +55,7 @@ class SwapStudyArgs:
     """Identities."""
     first_seed: int = 0
     """Seeds are first_seed, first_seed + 1, ..."""
-    truncation_psi: float = plane_swap.PSI
+    truncation_psi: float = PSI
     """1: everything the generator knows; 0: the average head."""
     batch: int = 32
     """Mixtures rendered at a time."""
@@ -160,7 +161,7 @@ def study(args: SwapStudyArgs) -> dict[str, Any]:
         )
         found |= {"first": args.weights, "second": args.second, "measures": between_rows(between)}
     else:
-        heads = plane_swap.heads_of_seeds(G, seeds, args.truncation_psi)
+        heads = heads_of_seeds(G, seeds, args.truncation_psi)
         changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=_Progress())
         names = (plane_swap.FINISHED, plane_swap.RAW) if args.finished else (plane_swap.RAW,)
         found |= {
@@ -253,7 +254,7 @@ def strongest(found: dict[str, Any], measure: str) -> tuple[str, bool]:
 
 def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> dict[str, Any]:
     """The same tables for a few identities, at the raw resolution: what a notebook can afford."""
-    heads = plane_swap.heads_of_seeds(G, range(count))
+    heads = heads_of_seeds(G, range(count))
     changes = plane_swap.swap_changes(G, encoder, heads, batch, finished=False)
     return {
         "planes": list(changes.names),

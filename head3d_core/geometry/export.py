@@ -20,9 +20,8 @@ from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.geometry import mesh, texture, turntable
-from head3d_core.geometry.sample import z_of_seeds
-from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils import files
 from head3d_core.utils import images as grids
 from head3d_core.utils.devices import usable_device
@@ -113,13 +112,9 @@ def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generat
     Raises:
         Head3DError: a seed, weights or device that cannot be had.
     """
-    if not 0 <= seed < 2**32:
-        raise Head3DError(f"a seed is a whole number from 0 to {2**32 - 1}, got {seed}")
     place = usable_device(device)
     G = checkpoint.load_generator(weights, device=place)
-    with torch.no_grad():
-        z = z_of_seeds([seed], G.z_dim).to(place)
-        return G, G.mapping(z, cameras.frontal(1, place), truncation_psi=psi)
+    return G, ws_of_seeds(G, [seed], psi)
 
 
 @contextmanager

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import Backend
 from head3d_core.model import cameras
+from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils import images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
@@ -36,7 +34,7 @@ class GenerateArgs:
     """Views, degrees: 0 is the front, 90 the side, 180 the back."""
     pitch: float = 0.0
     """Degrees, up is positive."""
-    truncation_psi: float = 0.7
+    truncation_psi: float = PSI
     """1: everything the generator knows; 0: the average head."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1, ..."""
@@ -66,30 +64,6 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     return seeds
 
 
-def _checked_seeds(seeds: object) -> list[int]:
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
-        raise Head3DError(f"seeds must be a list of whole numbers, as in [3, 7], got {seeds!r}")
-    found = list(seeds)
-    if not found:
-        raise Head3DError("there must be at least one seed, got none")
-    for seed in found:
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
-            raise Head3DError(f"a seed is a whole number from 0 to 4,294,967,295, got {seed!r}")
-    return [int(seed) for seed in found]
-
-
-def z_of_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
-    """z [len(seeds), z_dim] float32, one independent draw per seed.
-
-    Drawn from NumPy's legacy generator, as EG3D's tools do, so that a seed means the same head here and there.
-
-    Raises:
-        Head3DError: no seeds, or one that is no whole number from 0 to 2**32 - 1.
-    """
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in _checked_seeds(seeds)]
-    return torch.from_numpy(np.stack(rows)).to(torch.float32)
-
-
 @torch.inference_mode()
 def generate(args: GenerateArgs) -> list[Path]:
     """Writes `seed0000.png` for every seed; returns the paths.
@@ -107,10 +81,8 @@ def generate(args: GenerateArgs) -> list[Path]:
     views = cameras.orbit(torch.deg2rad(torch.tensor(args.yaw)), math.radians(args.pitch)).to(device)
     written = []
     for seed in tqdm(seeds, desc="generate", unit="head"):
-        z = z_of_seeds([seed], G.z_dim).to(device)
-        ws = G.mapping(z, cameras.frontal(1, device), truncation_psi=args.truncation_psi)
-        planes = G.planes(ws)
-        row = [G.render(planes, ws, view[None], backend=args.backend).image[0] for view in views]
+        head = heads_of_seeds(G, [seed], args.truncation_psi)
+        row = [G.render(head.planes, head.ws, view[None], backend=args.backend).image[0] for view in views]
         path = args.out / f"seed{seed:04d}.png"
         written.append(images.save(images.to_pixels(torch.cat(row, -1)), path))
     return written

@@ -199,6 +199,6 @@ def views(net: Generator, planes: Tensor, ws: Tensor, yaws: tuple[float, ...] = 
     seen = []
     with torch.no_grad():
         for yaw in yaws:
-            camera = orbit(math.radians(yaw)).expand(len(planes), 25)
+            camera = orbit(math.radians(yaw)).to(planes.device).expand(len(planes), 25)
             seen.append(net.render(planes, ws, camera).image)
     return torch.stack(seen, 1)

@@ -15,7 +15,7 @@ from head3d_core.metrics.distances import kernel_distance
 from head3d_core.metrics.features import FeatureNetwork, extract, feature_network
 from head3d_core.model.cameras import frontal, yaw_pitch
 from head3d_core.model.generator import Generator
-from head3d_core.ops import random
+from head3d_core.model.seeds import z_of_numbers
 from head3d_core.training.parts import Pool
 from head3d_core.utils.images import to_uint8
 
@@ -81,8 +81,7 @@ class MetricSnapshots:
             parts = []
             for start in range(0, len(cameras), _BATCH):
                 camera = cameras[start : start + _BATCH].to(net.device)
-                key = torch.arange(start, start + len(camera), device=net.device) + (self.seed + 1) * 2**32
-                z = random.normal(key, 1, net.z_dim, 0)[:, 0]
+                z = z_of_numbers(self.seed, range(start, start + len(camera)), net.z_dim, net.device)
                 ws = net.mapping(z, frontal(len(z), net.device))
                 image = net.render(net.planes(ws), ws, camera).image
                 parts.append(extract(self.network, to_uint8(image), _BATCH))

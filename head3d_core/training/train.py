@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from head3d_core.checkpoints import weights
 from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
-from head3d_core.model.cameras import frontal, orbit
+from head3d_core.geometry import turntable
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.training import snapshots
 from head3d_core.training.metric_snapshots import MetricSnapshots
 from head3d_core.training.recipes import ROWS, Recipe, recipe
@@ -202,7 +203,7 @@ class Run:
     def grid(self) -> None:
         """Samples of the averaged generator from several sides; notices when all look the same."""
         if self.world.rank == 0:
-            images = sample_views(self.engine.average, 6, GRID_YAWS, self.args.seed)
+            images = sample_views(self.engine.average, range(6), GRID_YAWS)
             path = self.out / f"grid-{self.engine.images_seen:010d}.png"
             grids.save(grids.montage(images, len(GRID_YAWS)), path)
             front = images[GRID_YAWS.index(0.0) :: len(GRID_YAWS)].clamp(-1, 1)
@@ -275,18 +276,10 @@ class Run:
         return "done"
 
 
-def sample_views(net: Generator, count: int, yaws: tuple[float, ...], seed: int, psi: float = 0.7) -> Tensor:
-    """`count` samples from each yaw (degrees): [count * len(yaws), 3, H, W], one sample a row."""
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, net.z_dim, generator=generator).to(net.device)
-    with torch.no_grad():
-        ws = net.mapping(z, frontal(count, net.device), psi)
-        planes = net.planes(ws)
-        views = []
-        for yaw in yaws:
-            camera = orbit(math.radians(yaw)).to(net.device).expand(count, 25)
-            views.append(net.render(planes, ws, camera).image.float())
-    return torch.stack(views, 1).flatten(0, 1)
+def sample_views(net: Generator, seeds: Sequence[int], yaws: tuple[float, ...], psi: float = PSI) -> Tensor:
+    """Samples from each yaw (degrees): [len(seeds) * len(yaws), 3, H, W], the views of one seed together."""
+    heads = heads_of_seeds(net, seeds, psi)
+    return turntable.views(net, heads.planes, heads.ws, yaws).flatten(0, 1).float()
 
 
 def _clock(seconds: float) -> str:

@@ -12,8 +12,7 @@ import torch
 from head3d_core.config import preset
 from head3d_core.course import figures as plots
 from head3d_core.course import figures_00, widgets
-from head3d_core.experiments import plane_swap
-from head3d_core.model import cameras, volume
+from head3d_core.model import cameras, seeds, volume
 from head3d_core.model.generator import Generator
 
 mpl.use("Agg")
@@ -123,7 +122,7 @@ def test_one_code_is_turned_in_several_generators() -> None:
     around = figures_00.turned(nets, seed=3, yaws=(0, 90))
     assert list(around) == ["one", "two"]
     net = nets["two"]
-    head = plane_swap.heads_of_seeds(net, [3])
+    head = seeds.heads_of_seeds(net, [3])
     with torch.no_grad():
         side = net.render(head.planes, head.ws, cameras.orbit(math.pi / 2)).image[0]
     assert around["two"].shape == (2, *side.shape)

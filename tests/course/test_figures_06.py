@@ -18,7 +18,7 @@ from test_swap_study import made_up
 from head3d_core.course import figures, figures_06, swap_lab
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.geometry import mesh
-from head3d_core.model import cameras
+from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
 from head3d_core.utils import files
@@ -34,8 +34,8 @@ def G() -> Generator:
 
 
 @pytest.fixture(scope="module")
-def heads(G: Generator) -> plane_swap.Heads:
-    return plane_swap.heads_of_seeds(G, range(3))
+def heads(G: Generator) -> seeds.Heads:
+    return seeds.heads_of_seeds(G, range(3))
 
 
 def drawn(figure: Any) -> np.ndarray:
@@ -45,7 +45,7 @@ def drawn(figure: Any) -> np.ndarray:
     return pixels
 
 
-def test_figures_are_drawn(G: Generator, heads: plane_swap.Heads) -> None:
+def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
     found = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
     state = swap_lab.LabState(shares=(1, 0, 0))
     shown = swap_lab.show(swap_lab.couple({"face": G}, state), state)
@@ -77,7 +77,7 @@ def test_pictures_are_shown_small_and_with_alt_text(monkeypatch: pytest.MonkeyPa
     assert data["image/png"]
 
 
-def test_exchanged_pictures_are_the_mixtures(G: Generator, heads: plane_swap.Heads) -> None:
+def test_exchanged_pictures_are_the_mixtures(G: Generator, heads: seeds.Heads) -> None:
     views = cameras.orbit(torch.tensor([0.0, 1.0]))
     rows = figures_06.exchanged(G, heads.take([0]), heads.take([1]), views, finished=False)
     planes = heads.planes[:1].clone()
@@ -108,9 +108,7 @@ def test_texture_is_scaled_and_signed() -> None:
     assert np.abs(picture).max() < 3
 
 
-def test_plotly_figures_are_small(
-    G: Generator, heads: plane_swap.Heads, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plotly_figures_are_small(G: Generator, heads: seeds.Heads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh, "BOXED", 1.0)  # an untrained volume fills its cube
     figure = figures_06.planes_in_space(G, heads.take([0]), faces=2000, grid=32)
     kinds = [type(trace).__name__ for trace in figure.data]
@@ -127,7 +125,7 @@ def test_plotly_figures_are_small(
     assert len(json.loads(cloud.to_json())["data"]) == 1 + 1 + 2 * 2
 
 
-def test_dense_points_are_dense(G: Generator, heads: plane_swap.Heads) -> None:
+def test_dense_points_are_dense(G: Generator, heads: seeds.Heads) -> None:
     points, density = figures_06.dense_points(G, heads.planes[:1], 500, least=2.0)
     assert 50 < len(points) <= 500
     sigma, _ = G.query(heads.planes[:1], torch.from_numpy(points)[None])

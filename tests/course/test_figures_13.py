@@ -8,16 +8,17 @@ import torch
 
 from head3d_core.config import preset
 from head3d_core.course import figures_13
-from head3d_core.experiments import latent, one_view
+from head3d_core.experiments import one_view
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 
 mpl.use("Agg")
 
 
 def test_views_are_pictures_of_each_head() -> None:
     G = Generator(preset("tiny").generator).eval()
-    ws = latent.ws_of_seeds(G, [0, 1])
+    ws = ws_of_seeds(G, [0, 1])
     seen = figures_13.views(G, ws, 30.0, 32)
     assert [tuple(s.shape) for s in seen] == [(3, 32, 32)] * 2
     assert not torch.equal(seen[0], seen[1])

@@ -19,7 +19,7 @@ from head3d_core.course import swap_lab, swap_widgets
 from head3d_core.course.swap_lab import LabState
 from head3d_core.experiments import plane_swap
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
-from head3d_core.model import cameras, quick
+from head3d_core.model import cameras, quick, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 
@@ -82,7 +82,7 @@ def test_a_state_made_in_python_is_checked_as_well() -> None:
 def test_shown_is_the_generators_picture(generators: dict[str, Generator], encoder: Encoder) -> None:
     state = LabState("face", 2, "face", 3, (1.0, 0.0, 0.4), 35.0, -10.0)
     G, pair = generators["face"], swap_lab.couple(generators, state, encoder)
-    one, two = (plane_swap.heads_of_seeds(G, [s]) for s in (2, 3))
+    one, two = (seeds.heads_of_seeds(G, [s]) for s in (2, 3))
     mixed, ws = plane_swap.mix(one, two, state.shares)
     with torch.no_grad():
         whole = G.render(mixed, ws, state.camera())
@@ -118,7 +118,7 @@ def test_between_generators_a_decodes(generators: dict[str, Generator]) -> None:
     state = LabState("head", 0, "face", 0, (1.0, 0.0, 0.0))
     pair = swap_lab.couple(generators, state)
     assert pair.G is generators["head"]
-    one, two = (plane_swap.heads_of_seeds(generators[n], [0]) for n in ("head", "face"))
+    one, two = (seeds.heads_of_seeds(generators[n], [0]) for n in ("head", "face"))
     planes = one.planes.clone()
     planes[:, 0] = two.planes[:, 0]
     raw = plane_swap.look(generators["head"], planes, state.camera()).rgb
@@ -171,7 +171,7 @@ def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None
     viewer = swap_widgets.swap_viewer(generators)
     first = viewer.portraits
     assert [p["name"] for p in first] == ["face, seed 0", "face, seed 1"]
-    G, two = generators["face"], plane_swap.heads_of_seeds(generators["face"], [1])
+    G, two = generators["face"], seeds.heads_of_seeds(generators["face"], [1])
     turned = cameras.orbit(np.deg2rad(40.0))
     with torch.no_grad():
         front, side = (G.render(two.planes, two.ws, camera) for camera in (cameras.orbit(0.0), turned))
@@ -199,7 +199,7 @@ def test_heads_change_with_their_seed(generators: dict[str, Generator]) -> None:
     assert viewer.portraits[1]["picture"] != first[1]["picture"]
     viewer.wanted = {**viewer.wanted, "generator_b": "head", "request": 2}
     head = generators["head"]
-    nine = plane_swap.heads_of_seeds(head, [9])
+    nine = seeds.heads_of_seeds(head, [9])
     with torch.no_grad():
         alone = head.render(nine.planes, nine.ws, cameras.orbit(0.0)).image
     drawn = decoded(viewer.portraits[1]["picture"]).astype(int)

@@ -65,14 +65,6 @@ def reference(people: int = 24) -> Reference:
     return Reference(tensors, Wanted(resolution=SIDE))
 
 
-def test_z_is_a_function_of_seed_and_number() -> None:
-    many = sampling.z_of(1, range(0, 40), 512)
-    assert torch.equal(many[7:9], sampling.z_of(1, range(7, 9), 512))
-    assert not torch.equal(many, sampling.z_of(2, range(0, 40), 512))
-    assert abs(float(many.mean())) < 0.03
-    assert float(many.std()) == pytest.approx(1, abs=0.03)
-
-
 def test_the_batch_changes_nothing() -> None:
     one, other = (sampling.draw_samples(model(0), reference(), stub(batch), HOW) for batch in (3, 8))
     assert one.keys() == other.keys()

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from head3d_core.config import preset
-from head3d_core.experiments import inversion, latent
+from head3d_core.experiments import inversion
 from head3d_core.experiments.inversion import InversionOptions
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 from tests.toy_generator import toy_generator
 
@@ -29,7 +30,7 @@ def G() -> Generator:
 @pytest.fixture(scope="module")
 def picture(G: Generator) -> torch.Tensor:
     with torch.no_grad():
-        return G.render_raw(G.planes(latent.ws_of_seeds(G, [5])), cameras.orbit(0.0)).raw
+        return G.render_raw(G.planes(ws_of_seeds(G, [5])), cameras.orbit(0.0)).raw
 
 
 def test_codes_come_closer_and_layers_closer_still(G: Generator, picture: torch.Tensor) -> None:
@@ -64,7 +65,7 @@ def test_it_starts_at_the_candidate_that_looks_most_like_the_picture(
 ) -> None:
     options = InversionOptions(steps=1, layer_steps=0, candidates=8, psi=1.0)
     found = inversion.invert(G, picture, cameras.orbit(0.0), options)
-    assert torch.allclose(found.start, latent.ws_of_seeds(G, [5]), atol=1e-5), "it is seed 5's picture"
+    assert torch.allclose(found.start, ws_of_seeds(G, [5]), atol=1e-5), "it is seed 5's picture"
     assert float(found.loss[0, 0]) < 1e-6
     fewer = inversion.invert(G, picture, cameras.orbit(0.0), dataclasses.replace(options, candidates=5))
     assert float(fewer.loss[0, 0]) > 1e-4, "seed 5 is not among 0 to 4"
@@ -73,7 +74,7 @@ def test_it_starts_at_the_candidate_that_looks_most_like_the_picture(
 def test_pictures_are_fitted_side_by_side_as_if_alone(G: Generator) -> None:
     camera = cameras.orbit(torch.tensor([0.0, 0.4]))
     with torch.no_grad():
-        images = G.render_raw(G.planes(latent.ws_of_seeds(G, [5, 9])), camera).raw
+        images = G.render_raw(G.planes(ws_of_seeds(G, [5, 9])), camera).raw
     options = InversionOptions(steps=4, layer_steps=4, candidates=4)
     both = inversion.invert(G, images, camera, options)
     for k in range(2):

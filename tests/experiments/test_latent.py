@@ -10,6 +10,7 @@ import torch
 from head3d_core.config import preset
 from head3d_core.experiments import latent
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 
 
@@ -17,14 +18,6 @@ from head3d_core.utils.errors import Head3DError
 def G() -> Generator:
     torch.manual_seed(0)
     return Generator(preset("tiny").generator).eval()
-
-
-def test_ws_of_seeds_repeat_and_truncate(G: Generator) -> None:
-    ws = latent.ws_of_seeds(G, [3, 4, 3])
-    assert torch.allclose(ws[0], ws[2], atol=1e-5)
-    assert not torch.allclose(ws[0], ws[1], atol=0.1)
-    average = latent.ws_of_seeds(G, [3, 4], psi=0.0)
-    assert torch.allclose(average[0], average[1])
 
 
 def test_interpolation_is_a_straight_line() -> None:
@@ -52,7 +45,7 @@ def test_layer_sides_match_what_a_code_changes(name: str, G: Generator) -> None:
     assert sides[0] == 4
     assert sides[-1] == config.plane_resolution
     if name == "tiny":
-        ws = latent.ws_of_seeds(G, [0, 1])
+        ws = ws_of_seeds(G, [0, 1])
         changed = []
         for layer in range(G.num_ws):
             seen: list[int] = []

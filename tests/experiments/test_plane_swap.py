@@ -10,10 +10,11 @@ import torch
 
 from head3d_core.config import preset
 from head3d_core.experiments import plane_swap
-from head3d_core.experiments.plane_swap import FINISHED, RAW, Heads
+from head3d_core.experiments.plane_swap import FINISHED, RAW
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
-from head3d_core.model import cameras
+from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import Heads
 from head3d_core.utils.errors import Head3DError
 
 
@@ -45,22 +46,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def heads(G: Generator) -> Heads:
-    return plane_swap.heads_of_seeds(G, range(4), truncation_psi=1.0)
-
-
-def test_heads_do_not_depend_on_the_batch(G: Generator, heads: Heads) -> None:
-    again = plane_swap.heads_of_seeds(G, range(4), truncation_psi=1.0, batch=3)
-    assert torch.allclose(again.planes, heads.planes, atol=1e-5)
-    assert heads.planes.stride(2) == 1, "channels are innermost"
-    taken = heads.take([2, 0, 2])
-    assert taken.seeds == (2, 0, 2)
-    assert torch.equal(taken.planes[0], heads.planes[2])
-    assert taken.planes.stride(2) == 1
-    for rows in (5, [], [0.5], [4], [-1]):
-        with pytest.raises(Head3DError, match=r"rows must be a list|there are heads 0 to 3"):
-            heads.take(rows)  # type: ignore[arg-type]
-    with pytest.raises(Head3DError, match="at least one seed"):
-        plane_swap.heads_of_seeds(G, [])
+    return seeds.heads_of_seeds(G, range(4), psi=1.0)
 
 
 def test_mix_exchanges_one_plane(heads: Heads) -> None:

@@ -10,7 +10,7 @@ import torch
 import head3d_core as h3d
 from head3d_core.config import Axes, Backend, RenderOptions
 from head3d_core.experiments import plane_swap
-from head3d_core.model import cameras, quick
+from head3d_core.model import cameras, quick, seeds
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.planes import DecoderWeights, sample_planes
 from head3d_core.model.rays import camera_rays
@@ -71,7 +71,7 @@ def test_three_colours_are_the_first_features() -> None:
 def test_bundled_weights_look_alike_with_and_without_the_extension(name: str, backend: Backend) -> None:
     """What the swap lab calls, on real decoders: their hidden units reach 199 to 260, which random ones never do."""
     G = h3d.load_generator(name)
-    heads = plane_swap.heads_of_seeds(G, [3, 11])
+    heads = seeds.heads_of_seeds(G, [3, 11])
     camera = cameras.orbit(0.4, 0.1)
     origins, directions = (x.expand(2, -1, -1) for x in camera_rays(camera, 24))
     options = G.config.render
