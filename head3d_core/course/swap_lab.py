@@ -29,6 +29,8 @@ from head3d_core.utils.images import to_pixels
 
 MAX_PITCH = 60.0
 """Degrees."""
+PREVIEW_SAMPLES = 12
+"""Samples of each pass along a ray while the hand moves, where the compiled renderer is missing: half as many."""
 FACE_SIDE = 40
 """Pixels per side of the frontal pictures that similarities are read from: the bars follow the hand's release."""
 
@@ -138,26 +140,41 @@ def couple(
     return Couple(one, two, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
 
 
+def preview_samples(pair: Couple, backend: Backend) -> int | None:
+    """`PREVIEW_SAMPLES` where the reference renders and the generators take more; None: the generators' own."""
+    few = max(G.config.render.depth_resolution for G in (pair.G, pair.G_second)) <= PREVIEW_SAMPLES
+    return None if few or ops.use_native(backend, pair.first.planes) else PREVIEW_SAMPLES
+
+
 @dataclass(frozen=True)
 class Ends:
     """Heads A and B as they are, without exchange, from one camera; each by its own generator."""
 
     first: View
     second: View
+    samples: int | None
+    """Along A's rays, per pass, if they are fewer than the generator's."""
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Raw pictures [R, R, 3] of A and of B."""
         return to_pixels(self.first.rgb[0]), to_pixels(self.second.rgb[0])
 
 
-def ends(pair: Couple, camera: Tensor, backend: Backend = "auto") -> Ends:
-    """A and B from a camera [1, 25]: what must be rendered anew when the camera moves."""
+def ends(pair: Couple, camera: Tensor, backend: Backend = "auto", finished: bool = False) -> Ends:
+    """A and B from a camera [1, 25]: what must be rendered anew when the camera moves.
+
+    Args:
+        finished: False: the preview that follows the hand.
+    """
+    preview = preview_samples(pair, backend)
+    samples = None if finished else preview
     # B stands beside the mixture, nothing is measured on it: without the kernel it is drawn with a quarter of the rays.
     kernel = ops.use_native(backend, pair.second.planes)
-    side = pair.G_second.config.neural_resolution if kernel else pair.G_second.config.neural_resolution // 2
+    side = pair.G_second.config.neural_resolution // (1 if kernel else 2)
     return Ends(
-        plane_swap.look(pair.G, pair.first.planes, camera, backend=backend),
-        plane_swap.look(pair.G_second, pair.second.planes, camera, side, backend),
+        plane_swap.look(pair.G, pair.first.planes, camera, None, backend, samples),
+        plane_swap.look(pair.G_second, pair.second.planes, camera, side, backend, preview),
+        samples,
     )
 
 
@@ -203,9 +220,11 @@ def show(
     """
     G, camera = pair.G, state.camera()
     mixed, ws = plane_swap.mix(pair.first, pair.second, state.shares)
-    beside = beside or ends(pair, camera, backend)
+    samples = None if finished else preview_samples(pair, backend)
+    if beside is None or beside.samples != samples:  # differences are taken between pictures of one quality
+        beside = ends(pair, camera, backend, finished)
     if not finished:
-        rgb = plane_swap.look(G, mixed, camera, backend=backend).rgb
+        rgb = plane_swap.look(G, mixed, camera, None, backend, samples).rgb
         return Shown(to_pixels(rgb[0]), _heat(rgb, beside.first), None, beside)
     raw, image = plane_swap.raw_and_picture(G, mixed, ws, camera, backend)
     similarity = None

@@ -9,7 +9,6 @@ that plane of ID 2, over the mean distance from ID 1 to ID 2; 0 for a plane that
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ import torch
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import PLANE_NAMES
-from head3d_core.experiments import plane_swap
-from head3d_core.experiments.plane_swap import Array, Between, Changes
+from head3d_core.experiments import plane_swap, study
+from head3d_core.experiments.plane_swap import Array, Changes
 from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
-from head3d_core.utils import files, records
+from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
@@ -65,8 +64,53 @@ class SwapStudyArgs:
     """Identity network: auto, ours or facenet."""
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
-    commit: str = ""
-    """Commit to record where this is no git checkout."""
+
+
+def pair_mean(values: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+    """Mean of values[i, j] over ordered pairs i != j, with a bootstrap interval over identities.
+
+    Pairs share people, so pairs are not independent: redrawing them would give an interval that is far too narrow. A
+    replicate redraws the N identities; a pair then counts as often as both of its people were drawn.
+
+    Args:
+        values: [N, N]; the diagonal is ignored, NaN leaves a pair out.
+    """
+    total, weight = _weighted(values, len(values), replicates, seed)
+    means = total / weight
+    return percentiles(float(means[0]), means[1:], len(values))
+
+
+def pair_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+    """Ratio of two means over ordered pairs, numerator and denominator redrawn together; as `pair_mean`."""
+    usable = np.isfinite(above) & np.isfinite(below)
+    up, _ = _weighted(np.where(usable, above, np.nan), len(above), replicates, seed)
+    down, _ = _weighted(np.where(usable, below, np.nan), len(above), replicates, seed)
+    ratio = up / np.where(down > 0, down, np.nan)
+    return percentiles(float(ratio[0]), ratio[1:], len(above))
+
+
+def _weighted(values: Array, count: int, replicates: int, seed: int) -> tuple[Array, Array]:
+    """Sums of values and of weights over i != j, [1 + replicates]: first all pairs once, then the replicates."""
+    if values.shape != (count, count) or count < 2:
+        raise Head3DError(f"pair values must be [N, N] with N >= 2, got {list(values.shape)}")
+    usable = np.isfinite(values) & ~np.eye(count, dtype=bool)
+    if not usable.any():
+        raise Head3DError("no pair has a finite value: the pictures are empty, or the model has diverged")
+    drawn = np.concatenate([np.ones((1, count)), bootstrap_weights(count, replicates, seed)])
+    total = np.einsum("ri,ij,rj->r", drawn, np.where(usable, values, 0.0), drawn, optimize=True)
+    weight = np.einsum("ri,ij,rj->r", drawn, usable.astype(np.float64), drawn, optimize=True)
+    return total, np.where(weight > 0, weight, np.nan)
+
+
+def _seed_mean(values: Array) -> Estimate:
+    return bootstrap_mean(values[np.isfinite(values)])
+
+
+def _seed_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+    usable = np.isfinite(above) & np.isfinite(below)
+    up, down = above[usable], below[usable]
+    drawn = bootstrap_weights(len(up), replicates, seed)
+    return percentiles(float(up.sum() / down.sum()), (drawn @ up) / (drawn @ down), len(up))
 
 
 def table_rows(changes: Changes, measure: str = plane_swap.FINISHED) -> list[dict[str, Any]]:
@@ -74,72 +118,50 @@ def table_rows(changes: Changes, measure: str = plane_swap.FINISHED) -> list[dic
 
     The last two rows are the heads as they are: 1 to themselves by definition, and the mean between two identities.
     """
-    rows = []
+    rows: list[tuple[dict[str, str], Estimate, Estimate]] = []
     for k in range(3):
         source = {name: "ID 2" if j == k else "ID 1" for j, name in enumerate(changes.names)}
-        to = [1 - d[measure][k] for d in (changes.to_first, changes.to_second)]
-        rows.append(_row(source, plane_swap.pair_mean(to[0]), plane_swap.pair_mean(to[1])))
-    count = len(changes.apart[measure])
-    apart, same = plane_swap.pair_mean(1 - changes.apart[measure]), Estimate(1.0, 1.0, 1.0, count)
-    rows.append(_row(dict.fromkeys(changes.names, "ID 1"), same, apart))
-    rows.append(_row(dict.fromkeys(changes.names, "ID 2"), apart, same))
-    return rows
-
-
-def _row(source: dict[str, str], first: Estimate, second: Estimate) -> dict[str, Any]:
-    return {
-        "from": source,
-        "to ID 1": first.to_dict(),
-        "to ID 2": second.to_dict(),
-        "to ID 1, (1+cos)/2": as_share(first).to_dict(),
-        "to ID 2, (1+cos)/2": as_share(second).to_dict(),
-    }
+        first, second = (pair_mean(1 - d[measure][k]) for d in (changes.to_first, changes.to_second))
+        rows.append((source, first, second))
+    apart = pair_mean(1 - changes.apart[measure])
+    same = Estimate(1.0, 1.0, 1.0, len(changes.apart[measure]))
+    rows.append((dict.fromkeys(changes.names, "ID 1"), same, apart))
+    rows.append((dict.fromkeys(changes.names, "ID 2"), apart, same))
+    return [
+        {
+            "from": source,
+            "to ID 1": first.to_dict(),
+            "to ID 2": second.to_dict(),
+            "to ID 1, (1+cos)/2": as_share(first).to_dict(),
+            "to ID 2, (1+cos)/2": as_share(second).to_dict(),
+        }
+        for source, first, second in rows
+    ]
 
 
 def measure_rows(changes: Changes) -> dict[str, Any]:
-    """For each measure: distance between two identities, and per plane the distances of its exchange and its share."""
+    """For each measure: distance between two heads, and per plane the distances of its exchange and its share.
+
+    Between identities, pairs are averaged and people redrawn; between generators, seeds are independent and redrawn.
+    """
+    pairs = next(iter(changes.apart.values())).ndim == 2
+    mean, ratio = (pair_mean, pair_ratio) if pairs else (_seed_mean, _seed_ratio)
+    first_name, second_name = ("to ID 1", "to ID 2") if pairs else ("to first", "to second")
     found: dict[str, Any] = {}
     for measure, apart in changes.apart.items():
         per_plane = {}
         for k, name in enumerate(changes.names):
             first, second = changes.to_first[measure][k], changes.to_second[measure][k]
             per_plane[name] = {
-                "to ID 1": plane_swap.pair_mean(first).to_dict(),
-                "to ID 2": plane_swap.pair_mean(second).to_dict(),
-                "carried": plane_swap.pair_ratio(first, apart).to_dict(),
+                first_name: mean(first).to_dict(),
+                second_name: mean(second).to_dict(),
+                "carried": ratio(first, apart).to_dict(),
             }
-        found[measure] = {"apart": plane_swap.pair_mean(apart).to_dict(), "planes": per_plane}
+        found[measure] = {"apart": mean(apart).to_dict(), "planes": per_plane}
     return found
 
 
-def between_rows(found: Between) -> dict[str, Any]:
-    """As `measure_rows`, between two generators; seeds are independent and are what is redrawn."""
-    result: dict[str, Any] = {}
-    for measure, apart in found.apart.items():
-        per_plane = {}
-        for k, name in enumerate(found.names):
-            first, second = found.to_first[measure][k], found.to_second[measure][k]
-            per_plane[name] = {
-                "to first": _mean(first).to_dict(),
-                "to second": _mean(second).to_dict(),
-                "carried": _ratio(first, apart).to_dict(),
-            }
-        result[measure] = {"apart": _mean(apart).to_dict(), "planes": per_plane}
-    return result
-
-
-def _mean(values: Array) -> Estimate:
-    return bootstrap_mean(values[np.isfinite(values)])
-
-
-def _ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
-    usable = np.isfinite(above) & np.isfinite(below)
-    up, down = above[usable], below[usable]
-    drawn = bootstrap_weights(len(up), replicates, seed)
-    return percentiles(float(up.sum() / down.sum()), (drawn @ up) / (drawn @ down), len(up))
-
-
-def study(args: SwapStudyArgs) -> dict[str, Any]:
+def measure(args: SwapStudyArgs, progress: study.Progress | None = None) -> dict[str, Any]:
     """What the command records, as a JSON-able dictionary.
 
     Raises:
@@ -156,52 +178,29 @@ def study(args: SwapStudyArgs) -> dict[str, Any]:
     found: dict[str, Any] = {"axes": axes, "planes": list(PLANE_NAMES[axes]), "identities": args.count}
     if args.second:
         other = checkpoint.load_generator(args.second, device=device)
-        between = plane_swap.between_generators(
+        changes = plane_swap.between_generators(
             G, other, encoder, seeds, args.truncation_psi, args.batch, args.finished
         )
-        found |= {"first": args.weights, "second": args.second, "measures": between_rows(between)}
+        found |= {"first": args.weights, "second": args.second}
     else:
         heads = heads_of_seeds(G, seeds, args.truncation_psi)
-        changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=_Progress())
+        changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=progress)
         names = (plane_swap.FINISHED, plane_swap.RAW) if args.finished else (plane_swap.RAW,)
         found |= {
             "ordered_pairs": args.count * (args.count - 1),
             "table_1": {name: table_rows(changes, name) for name in names},
-            "measures": measure_rows(changes),
         }
-    seconds = round(time.monotonic() - start, 1)
-    return found | {"provenance": _provenance(args, G, encoder.name, device, seconds)}
-
-
-class _Progress:
-    """A line on stderr now and then."""
-
-    def __init__(self) -> None:
-        self.shown = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self.shown > 10 or done == total:
-            self.shown = time.monotonic()
-            print(f"{done} of {total} mixtures", file=sys.stderr, flush=True)
-
-
-def _provenance(
-    args: SwapStudyArgs, G: Generator, encoder: str, device: str, seconds: float
-) -> dict[str, Any]:
-    names = ("weights", "second", "count", "first_seed", "truncation_psi")
-    given = [f"--{n.replace('_', '-')} {getattr(args, n)}" for n in names if getattr(args, n) != ""]
-    command = f"python -m head3d_core swap-study {' '.join(given)} --out data/results/{args.out.name}"
+    found["measures"] = measure_rows(changes)
     # An EG3D pickle carries no notes on its training.
     noted = [n for n in (args.weights, args.second) if n and not checkpoint.is_pickle(Path(n))]
-    found = records.provenance(command, device, {name: checkpoint.read_notes(name) for name in noted})
-    return found | {
-        "commit": args.commit or found["commit"],
-        "seconds": seconds,
-        "encoder": encoder,
+    found["provenance"] = study.provenance("swap-study", args, noted, device) | {
+        "seconds": round(time.monotonic() - start, 1),
+        "encoder": encoder.name,
         "image_resolution": G.config.image_resolution,
         "raw_resolution": G.config.neural_resolution,
         "intervals": "95 %, bootstrap over identities (pairs share people), 1000 replicates",
     }
+    return found
 
 
 def as_text(found: dict[str, Any], measure: str = plane_swap.FINISHED) -> str:
@@ -264,12 +263,12 @@ def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> di
     }
 
 
+def lines(found: dict[str, Any]) -> list[str]:
+    """The record as text: Table 1 if there is one, and what each plane carries."""
+    tables = [f"{name}\n{as_text(found, name)}\n" for name in found.get("table_1", {})]
+    return [*tables, carried_text(found)]
+
+
 def run(args: SwapStudyArgs) -> None:
     """The command `swap-study`: measures, writes the file, prints the tables."""
-    files.check_writable(args.out)
-    found = study(args)
-    records.write(args.out, found)
-    if "table_1" in found:
-        print(*(f"{name}\n{as_text(found, name)}\n" for name in found["table_1"]), sep="\n")
-    print(carried_text(found))
-    print(f"wrote {args.out}")
+    study.run(args, measure, lines, "mixtures")

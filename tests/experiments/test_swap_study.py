@@ -115,8 +115,8 @@ def test_command_records_and_prints(weights: Path, capsys: pytest.CaptureFixture
 
 def test_study_is_repeatable_and_batch_free(weights: Path) -> None:
     args = SwapStudyArgs(str(weights / "face"), weights / "a.json", count=3, batch=2, device="cpu")
-    one = swap_study.study(args)
-    two = swap_study.study(SwapStudyArgs(args.weights, args.out, count=3, batch=6, device="cpu"))
+    one = swap_study.measure(args)
+    two = swap_study.measure(SwapStudyArgs(args.weights, args.out, count=3, batch=6, device="cpu"))
     for measure, row in one["measures"].items():
         other = two["measures"][measure]["apart"]["value"]
         assert row["apart"]["value"] == pytest.approx(other, abs=1e-4), measure
@@ -134,16 +134,16 @@ def test_between_two_generators(weights: Path) -> None:
 
 def test_mistakes_are_sentences(weights: Path) -> None:
     with pytest.raises(Head3DError, match="at least two identities"):
-        swap_study.study(SwapStudyArgs(str(weights / "face"), count=1, device="cpu"))
+        swap_study.measure(SwapStudyArgs(str(weights / "face"), count=1, device="cpu"))
     with pytest.raises(Head3DError, match="encoder is auto"):
-        swap_study.study(SwapStudyArgs(str(weights / "face"), encoder="arcface", device="cpu"))
+        swap_study.measure(SwapStudyArgs(str(weights / "face"), encoder="arcface", device="cpu"))
 
 
 def test_live_study_is_the_raw_half(weights: Path) -> None:
     encoder = swap_study.load_encoder("auto", "cpu")
     G = checkpoint.load_generator(weights / "face")
     live = swap_study.live_study(G, encoder, 3)
-    whole = swap_study.study(SwapStudyArgs(str(weights / "face"), count=3, device="cpu"))
+    whole = swap_study.measure(SwapStudyArgs(str(weights / "face"), count=3, device="cpu"))
     assert set(live["table_1"]) == {RAW}
     for a, b in zip(live["table_1"][RAW], whole["table_1"][RAW], strict=True):
         assert a["to ID 2"]["value"] == pytest.approx(b["to ID 2"]["value"], abs=1e-4)

@@ -1,0 +1,58 @@
+"""What all studies do the same way: a progress bar, a record that says where it comes from, a summary as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from head3d_core.checkpoints.weights import read_notes
+from head3d_core.geometry.export import bar
+from head3d_core.utils import files, records
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+Args = TypeVar("Args")
+
+
+def command(name: str, args: Any) -> str:
+    """The command line that a dataclass of arguments stands for, without its switches and its `out`."""
+    words = [f"python -m head3d_core {name}"]
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if field.name == "out" or isinstance(value, bool) or value in ("", ()):
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        words.extend(map(str, value) if isinstance(value, tuple) else [str(value)])
+    return " ".join(words)
+
+
+def provenance(
+    name: str, args: Any, weights: Sequence[str] = (), device: str | None = None
+) -> dict[str, Any]:
+    """`records.provenance` of the command `name`.
+
+    Args:
+        weights: whose notes are recorded.
+        device: that was used; None: `args.device`.
+    """
+    return records.provenance(command(name, args), device or args.device, {w: read_notes(w) for w in weights})
+
+
+def run(
+    args: Args,
+    measure: Callable[[Args, Progress], dict[str, Any]],
+    lines: Callable[[dict[str, Any]], list[str]],
+    unit: str,
+) -> None:
+    """A command: measures with a progress bar that counts `unit`, writes `args.out`, prints the lines.
+
+    Raises:
+        Head3DError: a place that cannot be written, before anything is measured; whatever `measure` raises.
+    """
+    out = args.out  # type: ignore[attr-defined]
+    files.check_writable(out)
+    with bar(unit) as step:
+        found = measure(args, step)
+    records.write(out, found)
+    print(*lines(found), f"wrote {out}", sep="\n")
