@@ -2,6 +2,7 @@
 #
 #   make lab        open JupyterLab on the first notebook
 #   make notebooks  run all notebooks in order, headless; copies and HTML in out/notebooks/
+#   make site       the course as static pages in out/site (stored outputs; the swap lab runs in the browser)
 #   make tables     tables of the recorded results (data/results/tables.md, README, model cards)
 #   make test       pytest, doctests and the notebooks' stored outputs (nbval)
 #   make lint       ruff and mypy
@@ -24,9 +25,9 @@ REQUIREMENTS := $(VENV)/.requirements-$(call sum,cat requirements.txt; echo "$(C
 PACKAGE := $(VENV)/.package-$(call sum,cat pyproject.toml setup.py requirements.txt; find csrc -type f | LC_ALL=C sort | xargs cat; \
 	command -v c++ g++ clang++ nvcc; echo "$(EXTRAS) $(CPU) $$CXX $$HEAD3D_WITH_EXT $$HEAD3D_WITH_CUDA")
 
-.PHONY: help venv lab notebooks pages test lint format clean
+.PHONY: help venv lab notebooks pages site tables test lint format clean
 help:
-	@sed -n '3,12p' Makefile | cut -c3-
+	@sed -n '3,13p' Makefile | cut -c3-
 
 venv: $(PACKAGE)
 
@@ -56,6 +57,9 @@ notebooks: venv
 
 pages: venv
 	$(BIN)/python tests/course_pages.py
+
+site: venv
+	$(BIN)/python notebooks/site/build.py
 
 tables: venv
 	$(BIN)/python data/scripts/results_page.py
