@@ -63,6 +63,9 @@ COMMANDS = {
         "run",
         ("source",),
     ),
+    "validate": Command(
+        "list what is wrong with a data set", "datasets.validate", "ValidateArgs", "run", ("data",)
+    ),
     "mesh": Command("the surface of a seed as GLB, OBJ or PLY", "geometry.export", "MeshArgs", "run_mesh"),
     "turntable": Command(
         "one turn of a seed as MP4, GIF or WebP, and a contact sheet",

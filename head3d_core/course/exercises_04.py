@@ -9,7 +9,6 @@ from torch import Tensor
 
 from head3d_core.course import figures_04
 from head3d_core.course.exercises import Exercise, Mistake
-from head3d_core.datasets import conventions
 from head3d_core.model import cameras
 
 _BACK = math.radians(figures_04.BACK)
@@ -52,9 +51,14 @@ def _columns(matrix: Tensor, *signs: float) -> Tensor:
     return matrix * matrix.new_tensor([*signs, 1.0])
 
 
+def _from_opengl(cam2world: Tensor) -> Tensor:
+    """cam2world [..., 4, 4] with OpenGL's camera axes -> the same pose with OpenCV's; it undoes itself."""
+    return _columns(cam2world, 1, -1, -1)
+
+
 from_opengl = Exercise(
-    truth=conventions.from_opengl,
-    cases=[(conventions.to_opengl(_poses())[k],) for k in range(4)],
+    truth=_from_opengl,
+    cases=[(_from_opengl(_poses())[k],) for k in range(4)],
     mistakes=[
         Mistake(
             lambda m: m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None],

@@ -4,12 +4,12 @@
     faces/00000/img00000000.png           8-bit RGB, square, a power of two
     faces/geometry/00000/img00000000.npz  mask, depth and normals of the image, where they are known
 
-The label is the camera of `cameras.py`: cam2world and normalised intrinsics, row-major. `dataset.json` may hold more
-keys, which EG3D's own reader leaves alone; ours are "identities" (one number per image) and "about" (where the set
-comes from). Ground truth is .npz because that reader takes every *image* file below the root for a training image.
+The label is the camera of `model/cameras.py`: cam2world and normalised intrinsics, row-major. `dataset.json` may hold
+more keys, which EG3D's own reader leaves alone; ours are "identities" (one number per image) and "about" (where the
+set comes from). Ground truth is .npz because that reader takes every *image* file below the root for a training image.
 
 `validate` lists everything that is wrong with a set, one sentence each; the readers refuse a set that has problems.
-Writing lives in `dataset_writer.py` and is offered here as well.
+Labels of images that are not there are left alone, so that a part of a set can be trained on. Hidden files are skipped.
 """
 
 from __future__ import annotations
@@ -17,22 +17,36 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from head3d_core.datasets.labels import LABELS, Problem, check_labels, size_problem
-from head3d_core.datasets.writer import GEOMETRY, Geometry, geometry_name, image_name, write_dataset
+from head3d_core.datasets.camera_checks import LABELS, Problem, check_labels, check_set
+from head3d_core.datasets.storage import (
+    IMAGE_SUFFIXES,
+    OTHER_SUFFIXES,
+    Store,
+    clean_name,
+    decode,
+    is_image,
+)
+from head3d_core.datasets.writer import (
+    GEOMETRY,
+    Geometry,
+    geometry_name,
+    image_name,
+    size_problem,
+    write_dataset,
+)
 from head3d_core.model.cameras import mirror as mirror_camera
 from head3d_core.utils.errors import Head3DError
 
@@ -51,115 +65,127 @@ __all__ = [
     "write_dataset",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _NO_LABELS = "no labels (null or no such file): every image needs its camera, prepare-data estimates them"
 _NO_IMAGES = f"no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+_FORM = '{"labels": [[name, 25 numbers], ...]} or have null labels'
 
 
-class _Store:
-    """Read access to a folder or a zip: names with forward slashes, bytes by name. Survives pickling to workers."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._zip: zipfile.ZipFile | None = None
-        if not self.path.exists():
-            raise Head3DError(
-                f"no data set at {self.path}: expected a folder or a zip with images and {LABELS}; "
-                "make-data and prepare-data write one"
-            )
-        if self.path.is_file() and not zipfile.is_zipfile(self.path):
-            raise Head3DError(
-                f"{self.path} is not a readable zip: expected a folder or a zip with {LABELS}; was it cut short?"
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_zip": None}  # an open file cannot be shared with another process
-
-    def _opened(self) -> zipfile.ZipFile:
-        if self._zip is None:
-            self._zip = zipfile.ZipFile(self.path)
-        return self._zip
-
-    def names(self) -> list[str]:
-        if self.path.is_dir():
-            return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
-        return sorted(n for n in self._opened().namelist() if not n.endswith("/"))
-
-    def read(self, name: str) -> bytes:
-        """Bytes of a file; raises KeyError (zip) or OSError (folder) if it is not there."""
-        return (self.path / name).read_bytes() if self.path.is_dir() else self._opened().read(name)
+# -- names and labels ----------------------------------------------------------------------------------------------
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("geometry/")
-
-
-def _read_json(store: _Store) -> dict[str, Any]:
+def _json(store: Store, name: str) -> dict[str, Any]:
+    """A JSON object of the set. Raises FileNotFoundError, or Head3DError with a sentence for what is damaged."""
     try:
-        document = json.loads(store.read(LABELS))
-    except (KeyError, FileNotFoundError):
-        return {"labels": None}
-    except ValueError as error:
-        raise Head3DError(f"{LABELS} of {store.path} is not valid JSON ({error}): write it again") from None
-    if not isinstance(document, dict) or not isinstance(document.get("labels"), list | None):
-        raise Head3DError(
-            f'{LABELS} of {store.path} must be {{"labels": [[name, 25 numbers], ...]}} or have null labels'
-        )
+        document = json.loads(store.read(name))
+    except Head3DError as error:
+        raise Head3DError(f"{name} of {store.path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Head3DError(f"{name} of {store.path} is not valid JSON ({error}): write it again") from None
+    if not isinstance(document, dict):
+        raise Head3DError(f"{name} of {store.path} must be a JSON object, got {type(document).__name__}")
     return document
 
 
-def _decode(store: _Store, name: str) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """(pixels [H, W, 3], None), or (None, what is wrong)."""
+def _read_labels(store: Store) -> dict[str, Any]:
+    """dataset.json with its key "labels", a list or None; null labels where there is no such file."""
     try:
-        data = store.read(name)
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            if mode != "RGB":
-                return None, f"the image has mode {mode}: expected 8-bit RGB without alpha, convert it"
-            return np.asarray(picture), None
-    except UnidentifiedImageError:
-        return None, "not an image that can be read: copy it again"
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
-        return None, f"the image is truncated or damaged ({error}): copy it again"
+        document = _json(store, LABELS)
+    except FileNotFoundError:
+        return {"labels": None}
+    if "labels" not in document:
+        keys = ", ".join(map(repr, list(document)[:3])) or "nothing"
+        raise Head3DError(f"{LABELS} of {store.path} must be {_FORM}, it has {keys}")
+    if not isinstance(document["labels"], list | None):
+        raise Head3DError(f"{LABELS} of {store.path} must be {_FORM}")
+    return document
 
 
-def _entries(store: _Store, document: dict[str, Any]) -> tuple[list[str], list[Any] | None, list[Problem]]:
+def _absent(store: Store, name: str) -> Problem | None:
+    """What is wrong with a label whose image is not among the images; None if the image is just not there."""
+    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        return Problem(name, "the name leads out of the data set")
+    if name in store.files:
+        return Problem(name, f"expected an image ending in {', '.join(IMAGE_SUFFIXES)}: convert it")
+    return None
+
+
+def _entries(store: Store, rows: list[Any] | None) -> tuple[list[str], list[Any] | None, list[Problem]]:
     """(image names sorted, labels in that order or None if there are none, problems of the pairing)."""
-    images = [n for n in store.names() if _is_image(n)]
-    if document["labels"] is None:
+    images = [n for n in store.files if is_image(n)]
+    if rows is None:
         return images, None, []
     labels: dict[str, Any] = {}
-    problems: list[Problem] = []
+    problems: list[Problem | None] = []
     present = set(images)
-    for row in document["labels"]:
+    for row in rows:
         if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)):
-            problems.append(
-                Problem(LABELS, f"the entry {str(row)[:40]!r} is not [name, 25 numbers]: write it again")
-            )
+            text = f"the entry {str(row)[:40]!r} is not [name, 25 numbers]: write it again"
+            problems.append(Problem(LABELS, text))
             continue
-        name = row[0]
+        name = clean_name(row[0])
         if name in labels:
             problems.append(Problem(name, f"listed twice in {LABELS}: leave one of them out"))
         elif name not in present:
-            inside = ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
-            what = (
-                "the image file is missing: add it or remove its label"
-                if inside
-                else "the name leads out of the data set"
-            )
-            problems.append(Problem(name, what))
+            problems.append(_absent(store, name))
         labels[name] = row[1]
-    problems += [
-        Problem(n, f"no label in {LABELS}: add its 25 numbers or remove the image")
-        for n in images
-        if n not in labels
-    ]
+    others = [n for n in store.files if is_image(n, OTHER_SUFFIXES) and n not in labels]
+    text = f"no label in {LABELS}: add its 25 numbers or remove the image"
+    problems += [Problem(n, text) for n in [*images, *others] if n not in labels]
     kept = [n for n in images if n in labels]
-    return kept, [labels[n] for n in kept], problems
+    if labels and images and not kept:
+        text = f"none of the {len(labels):,} names is an image of the set, {next(iter(labels))!r} for one: rename"
+        problems.insert(0, Problem(LABELS, text))
+    return kept, [labels[n] for n in kept], [p for p in problems if p]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A set whose labels have been read and checked, images not yet."""
+
+    store: Store
+    names: list[str]
+    cameras: Tensor
+    problems: list[Problem]
+
+
+def _open(path: str | os.PathLike[str], cameras: bool) -> _Opened:
+    store = Store(path)
+    names, labels, problems = _entries(store, _read_labels(store)["labels"])
+    if not names and not problems:
+        problems.append(Problem(store.path.name, _NO_IMAGES))
+    if labels is None:
+        if cameras:
+            problems.append(Problem(LABELS, _NO_LABELS))
+        return _Opened(store, names, torch.zeros(len(names), 0), problems)
+    problems += (found := check_labels(names, labels))
+    wrong = any(p.file != LABELS for p in found)
+    values = np.zeros((len(names), 25)) if wrong else np.asarray(labels, np.float64).reshape(-1, 25)
+    return _Opened(store, names, torch.from_numpy(values.astype(np.float32)), problems)
+
+
+def _refuse(store: Store, problems: list[Problem]) -> None:
+    fatal = [p for p in problems if p.fatal]
+    if fatal:
+        more = len(fatal) - 1
+        rest = (
+            f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" if more else ""
+        )
+        raise Head3DError(f"{store.path}: {fatal[0]}{rest}")
+
+
+# -- images --------------------------------------------------------------------------------------------------------
+
+
+def _decode(store: Store, name: str) -> NDArray[np.uint8]:
+    """Pixels [H, W, 3]; raises Head3DError with what is wrong, without the name."""
+    try:
+        return decode(store.read(name))
+    except FileNotFoundError:
+        raise Head3DError("the image file is missing: add it or remove its label") from None
 
 
 def _scan(
-    store: _Store,
+    store: Store,
     names: Sequence[str],
     resolution: int | None,
     keep: Callable[[int, NDArray[np.uint8]], None] | None = None,
@@ -168,9 +194,10 @@ def _scan(
     sizes: dict[int, tuple[int, ...]] = {}
 
     def one(index: int) -> Problem | None:
-        pixels, text = _decode(store, names[index])
-        if pixels is None:
-            return Problem(names[index], str(text))
+        try:
+            pixels = _decode(store, names[index])
+        except Head3DError as error:
+            return Problem(names[index], str(error))
         sizes[index] = pixels.shape
         text = size_problem(pixels.shape, pixels.shape[1], resolution)
         if text is None and keep is not None:
@@ -189,49 +216,26 @@ def _scan(
     return problems
 
 
-def validate(path: str | os.PathLike[str], resolution: int | None = None) -> list[Problem]:
+def validate(
+    path: str | os.PathLike[str],
+    resolution: int | None = None,
+    rays: tuple[float, float] | None = None,
+) -> list[Problem]:
     """Everything that is wrong with the data set at `path`, labels first; empty if it can be trained on.
 
     Args:
         path: folder or zip.
         resolution: side in pixels that is wanted; None: all images must have the commonest side.
+        rays: nearest and farthest sample of the generator to train, world units; None does not look at distances.
 
     Raises:
         Head3DError: there is no data set at all, or its dataset.json cannot be read.
     """
     found = _open(path, cameras=True)
-    return found.problems + _scan(found.store, found.names, resolution)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A set whose labels have been read and checked, images not yet."""
-
-    store: _Store
-    names: list[str]
-    cameras: Tensor
-    problems: list[Problem]
-
-
-def _open(path: str | os.PathLike[str], cameras: bool) -> _Opened:
-    store = _Store(path)
-    names, labels, problems = _entries(store, _read_json(store))
-    if not names and not problems:
-        problems.append(Problem(store.path.name, _NO_IMAGES))
-    if labels is None:
-        if cameras:
-            problems.append(Problem(LABELS, _NO_LABELS))
-        return _Opened(store, names, torch.zeros(len(names), 0), problems)
-    problems += (wrong := check_labels(names, labels))
-    values = np.zeros((len(names), 25)) if wrong else np.asarray(labels, np.float64).reshape(-1, 25)
-    return _Opened(store, names, torch.from_numpy(values.astype(np.float32)), problems)
-
-
-def _refuse(store: _Store, problems: list[Problem]) -> None:
-    if problems:
-        more = len(problems) - 1
-        rest = f" (and {more} more problem{'s' * (more > 1)}: dataset.validate lists them)" if more else ""
-        raise Head3DError(f"{store.path}: {problems[0]}{rest}")
+    problems = found.problems
+    if rays is not None and not any(p.fatal for p in problems):
+        problems = problems + [p for p in check_set(found.cameras.numpy(), *rays) if p not in problems]
+    return problems + _scan(found.store, found.names, resolution)
 
 
 def _fit(pixels: NDArray[np.uint8], resolution: int | None) -> NDArray[np.uint8]:
@@ -273,23 +277,36 @@ def load_arrays(
 
 def _first_side(found: _Opened) -> int:
     """Side of the first image that can be read; 0 if there is none."""
-    decoded = (_decode(found.store, name)[0] for name in found.names)
-    return next((pixels.shape[0] for pixels in decoded if pixels is not None), 0)
+    for name in found.names:
+        try:
+            return _decode(found.store, name).shape[0]
+        except Head3DError:  # reported by the scan
+            continue
+    return 0
+
+
+def _check_resolution(resolution: int | None) -> None:
+    if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
+        raise Head3DError(f"resolution must be a power of two, got {resolution}")
+
+
+# -- what else a set may say ---------------------------------------------------------------------------------------
 
 
 def image_names(path: str | os.PathLike[str]) -> list[str]:
     """Names of the images inside the set, in the order in which the readers return them."""
-    return [n for n in _Store(path).names() if _is_image(n)]
+    store = Store(path)
+    return _entries(store, _read_labels(store)["labels"])[0]
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Where the set comes from: make-data's provenance.json, or "about" of dataset.json; empty if it does not say."""
-    store = _Store(path)
+    store = Store(path)
     try:
-        found = json.loads(store.read("provenance.json"))
-    except (KeyError, FileNotFoundError):
-        found = _read_json(store).get("about", {})
-    return dict(found)
+        return _json(store, "provenance.json")
+    except FileNotFoundError:
+        about = _read_labels(store).get("about") or {}
+        return dict(about) if isinstance(about, dict) else {}
 
 
 def load_identities(path: str | os.PathLike[str]) -> Tensor:
@@ -298,21 +315,26 @@ def load_identities(path: str | os.PathLike[str]) -> Tensor:
     They are listed in dataset.json under "identities", or follow from the numbers in the file names where
     provenance.json says how many views a head has (make-data). Raises Head3DError if the set does not say.
     """
-    store = _Store(path)
-    names = image_names(path)
-    listed = _read_json(store).get("identities")
-    views = describe(path).get("views_per_head")
-    if listed:
-        by_name = {str(name): int(number) for name, number in listed}
-    elif views:
-        by_name = {n: int(PurePosixPath(n).stem.removeprefix("img")) // int(views) for n in names}
-    else:
+    store = Store(path)
+    document = _read_labels(store)
+    names = _entries(store, document["labels"])[0]
+    listed, views = document.get("identities"), describe(path).get("views_per_head")
+    if not listed and not views:
         raise Head3DError(
             f"{store.path} names no identities: only sets that know who is who (make-data's) do"
         )
-    missing = [n for n in names if n not in by_name]
+    try:
+        if listed:
+            numbers = {clean_name(name): int(number) for name, number in listed}
+        else:
+            numbers = {n: int(PurePosixPath(n).stem.removeprefix("img")) // int(str(views)) for n in names}
+    except (TypeError, ValueError, OverflowError, ArithmeticError, AttributeError):
+        raise Head3DError(
+            f'"identities" of {store.path}/{LABELS} must be [[name, number], ...]: write it again'
+        ) from None
+    missing = [n for n in names if n not in numbers]
     _refuse(store, [Problem(n, f'missing in "identities" of {LABELS}: write it again') for n in missing])
-    return torch.tensor([by_name[n] for n in names], dtype=torch.int64)
+    return torch.tensor([numbers[n] for n in names], dtype=torch.int64)
 
 
 def load_geometry(path: str | os.PathLike[str], kind: Geometry, names: Sequence[str] | None = None) -> Tensor:
@@ -323,30 +345,30 @@ def load_geometry(path: str | os.PathLike[str], kind: Geometry, names: Sequence[
         is; "normals": [N, 3, H, W] unit vectors in world axes, 0 where nothing is.
 
     Raises:
-        Head3DError: the set was written without it.
+        Head3DError: the set was written without it, or a file of it is damaged.
     """
     if kind not in GEOMETRY:
         raise Head3DError(f"kind must be one of {', '.join(GEOMETRY)}, got {kind!r}")
-    store = _Store(path)
-    arrays = []
+    store = Store(path)
+    arrays: list[NDArray[np.float32]] = []
     for name in image_names(path) if names is None else names:
         where = geometry_name(name)
         try:
             with np.load(io.BytesIO(store.read(where)), allow_pickle=False) as archive:
-                arrays.append(archive[kind].astype(np.float32))
+                array = archive[kind].astype(np.float32)
+            if arrays and array.shape != arrays[0].shape:
+                raise Head3DError(f"its shape is {list(array.shape)}, the others' {list(arrays[0].shape)}")
+            arrays.append(array)
         except (KeyError, FileNotFoundError):
             raise Head3DError(
                 f"{store.path} has no {kind} in {where}: write the set with geometry (make-data --geometry)"
             ) from None
+        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+            raise Head3DError(f"{where} of {store.path} is damaged ({error}): copy it again") from None
     stored = torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)
     if kind == "depth":
         return stored
     return stored / 255 if kind == "mask" else (stored / 127).movedim(-1, 1)
-
-
-def _check_resolution(resolution: int | None) -> None:
-    if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
-        raise Head3DError(f"resolution must be a power of two, got {resolution}")
 
 
 class HeadDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -354,7 +376,7 @@ class HeadDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     Items are (image uint8 [3, H, W], camera float32 [25]). With `mirror=True` items N..2N-1 are the flipped images
     with the mirrored cameras: a face at yaw +20 degrees becomes one at -20 degrees (EG3D's own on-the-fly flip
-    forgets the camera).
+    forgets the camera). A DataLoader may use any number of workers.
     """
 
     def __init__(
@@ -374,11 +396,12 @@ class HeadDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(index)
         flipped, index = divmod(index % len(self), len(self.names))
         name = self.names[index]
-        pixels, text = _decode(self._store, name)
-        if pixels is not None:
-            text = size_problem(pixels.shape, pixels.shape[1], self.resolution)
-        if pixels is None or text:
-            raise Head3DError(f"{self._store.path}: {Problem(name, str(text))}")
+        try:
+            pixels = _decode(self._store, name)
+            if text := size_problem(pixels.shape, pixels.shape[1], self.resolution):
+                raise Head3DError(text)
+        except Head3DError as error:
+            raise Head3DError(f"{self._store.path}: {Problem(name, str(error))}") from None
         image = torch.from_numpy(_fit(pixels, self.resolution).transpose(2, 0, 1).copy())
         camera = self.cameras[index]
         return (image.flip(-1), mirror_camera(camera)) if flipped else (image, camera.clone())

@@ -1,4 +1,4 @@
-"""Writing a data set in EG3D's format: file names, encodings and an atomic `write_dataset`."""
+"""The one writer of data sets in EG3D's format: file names, encodings, dataset.json. It needs no torch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from head3d_core.datasets.labels import LABELS, check_labels, size_problem
+from head3d_core.datasets.camera_checks import LABELS, check_labels
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Values = Tensor | NDArray[Any]
 
 Geometry = Literal["mask", "depth", "normals"]
 GEOMETRY: tuple[Geometry, ...] = ("mask", "depth", "normals")
 """Ground truth that may lie beside an image, in one .npz below the folder `geometry`."""
+_PER_FOLDER = 1000
+
+
+def image_name(index: int, ending: str = "png") -> str:
+    """EG3D's name of image `index`.
+
+    >>> image_name(12345)
+    '00012/img00012345.png'
+    """
+    return f"{index // _PER_FOLDER:05d}/img{index:08d}.{ending}"
 
 
 def geometry_name(image: str) -> str:
@@ -34,36 +49,33 @@ def geometry_name(image: str) -> str:
     return f"geometry/{PurePosixPath(image).with_suffix('.npz')}"
 
 
-def image_name(index: int) -> str:
-    """Name of image `index`: 12345 -> "00012/img00012345.png"."""
-    digits = f"{index:08d}"
-    return f"{digits[:5]}/img{digits}.png"
-
-
-def encode_png(image: Tensor | NDArray[np.uint8], level: int = 6) -> bytes:
-    """uint8 [3, H, W] -> PNG bytes; `level` is zlib's (0 is fast and large)."""
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
-        raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+def encode_image(pixels: NDArray[np.uint8], ending: str = "png", level: int = 6) -> bytes:
+    """uint8 [H, W, 3] -> the bytes of a PNG of zlib's `level` (0 is fast and large), or of a JPEG of quality 95."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(buffer, "PNG", compress_level=level)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if ending == "jpg":
+        image.save(buffer, "JPEG", quality=95, subsampling=0, optimize=True, progressive=True)
+    else:
+        image.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 
-def encode_geometry(values: dict[Geometry, Tensor | NDArray[Any]]) -> bytes:
-    """Ground truth of one image, in the units of `dataset.load_geometry` -> the bytes of its .npz.
+def encode_geometry(values: Mapping[Geometry, Values]) -> bytes:
+    """Ground truth of one image, in the units of `format.load_geometry` -> the bytes of its .npz.
 
-    Masks are kept in 8 bits, normals in 8 bits per axis, depth as float32.
+    Masks are kept in 8 bits (and may come so), normals in 8 bits per axis, depth as float32.
     """
     stored: dict[str, NDArray[Any]] = {}
     for kind, value in values.items():
-        array = np.asarray(value, np.float32)
+        array = np.asarray(value)
         if kind == "mask":
-            stored[kind] = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+            whole = array if array.dtype == np.uint8 else np.rint(array.clip(0, 1).astype(np.float32) * 255)
+            stored[kind] = whole.astype(np.uint8)
         elif kind == "depth":
             stored[kind] = np.where(np.isfinite(array), array, 0).astype(np.float32)
         else:
-            stored[kind] = np.rint(np.moveaxis(array, 0, -1).clip(-1, 1) * 127).astype(np.int8)
+            axes = array if array.shape[-1] == 3 else np.moveaxis(array, 0, -1)
+            stored[kind] = np.rint(axes.astype(np.float32).clip(-1, 1) * 127).astype(np.int8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]  # its stub takes the names for its own options
     return buffer.getvalue()
@@ -71,104 +83,160 @@ def encode_geometry(values: dict[Geometry, Tensor | NDArray[Any]]) -> bytes:
 
 def labels_json(
     names: Sequence[str],
-    cameras: Tensor | None,
+    cameras: Values | None,
     identities: Sequence[int] | None = None,
-    about: dict[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of `dataset.json`. Raises Head3DError for cameras that a reader would refuse."""
     document: dict[str, Any] = {"labels": None}
     if cameras is not None:
-        if tuple(cameras.shape) != (len(names), 25):
-            raise Head3DError(f"cameras must be [{len(names)}, 25], got {list(cameras.shape)}")
-        rows = [[float(f"{x:.7g}") for x in row] for row in cameras.double().tolist()]
-        problems = check_labels(names, rows)
+        array = np.asarray(cameras, np.float32)
+        if array.shape != (len(names), 25):
+            raise Head3DError(f"cameras must be [{len(names)}, 25], got {list(array.shape)}")
+        rows = [[float(str(x)) for x in row] for row in array]  # the shortest text of each float32
+        problems = [p for p in check_labels(names, rows) if p.fatal]
         if problems:
             raise Head3DError(f"not written, {problems[0]}")
         document["labels"] = [list(pair) for pair in zip(names, rows, strict=True)]
     if identities is not None:
         document["identities"] = [[n, int(i)] for n, i in zip(names, identities, strict=True)]
     if about:
-        document["about"] = about
+        document["about"] = dict(about)
     return json.dumps(document, separators=(",", ":"))
 
 
-def write_dataset(
-    path: str | os.PathLike[str],
-    images: Iterable[Tensor | NDArray[np.uint8]],
-    cameras: Tensor | None,
-    *,
-    identities: Sequence[int] | None = None,
-    geometry: dict[Geometry, Iterable[Tensor | NDArray[Any]]] | None = None,
-    about: dict[str, Any] | None = None,
-    level: int = 6,
-) -> None:
-    """Write a data set in EG3D's format: a stored (uncompressed) zip if `path` ends in .zip, else a folder.
-
-    Everything goes to a temporary neighbour first, so a run that fails leaves nothing at `path`.
+def size_problem(shape: Sequence[int], expected: int, resolution: int | None) -> str | None:
+    """What is wrong with the size of an image [H, W, ...], as one sentence.
 
     Args:
-        path: must not exist yet.
-        images: uint8 [3, H, W] each, or a tensor [N, 3, H, W]; square, a power of two.
-        cameras: [N, 25], or None for null labels.
-        identities: one number per image.
-        geometry: kind ("mask", "depth", "normals") -> one array per image, in the units of `load_geometry`.
+        expected: side of most images of the set, pixels.
+        resolution: side that is wanted; None: `expected`.
+    """
+    height, width = shape[:2]
+    better = max(1 << max(width.bit_length() - 1, 0), resolution or 1)
+    if height != width:
+        return f"the image is {width} x {height}: expected a square, crop it"
+    if width < 1 or width & (width - 1):
+        return f"the image is {width} x {width}: expected a power of two, resize it to {better}"
+    if resolution is not None and width < resolution:
+        return (
+            f"the image is {width} x {width}: smaller than the {resolution} asked for, use a lower resolution"
+        )
+    if resolution is None and width != expected:
+        return f"the image is {width} x {width}, most others are {expected} x {expected}: resize it"
+    return None
+
+
+Add = Callable[..., str]
+"""add(image, camera=None, identity=None, geometry=None) -> the name that the image got."""
+
+
+@contextmanager
+def writing_dataset(
+    path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, level: int = 6
+) -> Iterator[Add]:
+    """Write a data set image by image: a stored (uncompressed) zip if `path` ends in .zip, else a folder.
+
+    Gives a function `add(image, camera, identity, geometry)`: image uint8 [3, H, W], square, a power of two; camera
+    [25] or None; identity a number; geometry a dictionary as `encode_geometry` takes it. It returns the image's name.
+    Everything goes to a temporary neighbour, which takes its place when the block ends without an error.
+
+    Args:
+        path: must not exist yet, and must be writable, which is tried out first.
         about: where the set comes from (licence, generator, seeds), kept in dataset.json.
         level: zlib level of the PNG files.
     """
     target = Path(path)
     if target.exists():
         raise Head3DError(f"{target} exists already: remove it or choose another name")
+    files.check_writable(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    names: list[str] = []
+    cameras: list[Any] = []
+    identities: list[int] = []
+    side = 0
+
+    def put(name: str, data: bytes | str) -> None:
+        if archive is not None:
+            archive.writestr(name, data)
+            return
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+    def add(
+        image: Values,
+        camera: Values | None = None,
+        identity: int | None = None,
+        geometry: Mapping[Geometry, Values] | None = None,
+    ) -> str:
+        nonlocal side
+        name, pixels = image_name(len(names)), np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
+            raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+        if text := size_problem(pixels.shape[1:], side or pixels.shape[-1], None):
+            raise Head3DError(f"not written, {name}: {text}")
+        side = pixels.shape[-1]
+        put(name, encode_image(pixels.transpose(1, 2, 0), level=level))
+        if geometry:
+            put(geometry_name(name), encode_geometry(geometry))
+        names.append(name)
+        cameras.extend([] if camera is None else [np.asarray(camera)])
+        identities.extend([] if identity is None else [identity])
+        return name
+
+    archive: zipfile.ZipFile | None = None
     try:
         with files.writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.suffix == ".zip":
-                with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                    _write(archive.writestr, images, cameras, identities, geometry or {}, about, level)
+                archive = zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED)
             else:
                 partial.mkdir()
-                _write(
-                    lambda n, data: _put(partial / n, data),
-                    images,
-                    cameras,
-                    identities,
-                    geometry or {},
-                    about,
-                    level,
-                )
+            yield add
+            put(LABELS, labels_json(names, np.stack(cameras) if cameras else None, identities or None, about))
+            if archive is not None:
+                archive.close()
             partial.replace(target)
     finally:
+        if archive is not None:
+            archive.close()
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
 
 
-def _put(file: Path, data: bytes | str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-def _write(
-    put: Callable[[str, bytes | str], None],
-    images: Iterable[Tensor | NDArray[np.uint8]],
-    cameras: Tensor | None,
-    identities: Sequence[int] | None,
-    geometry: dict[Geometry, Iterable[Tensor | NDArray[Any]]],
-    about: dict[str, Any] | None,
-    level: int,
+def write_dataset(
+    path: str | os.PathLike[str],
+    images: Iterable[Values],
+    cameras: Values | None,
+    *,
+    identities: Sequence[int] | None = None,
+    geometry: Mapping[Geometry, Iterable[Values]] | None = None,
+    about: Mapping[str, Any] | None = None,
+    level: int = 6,
 ) -> None:
-    names: list[str] = []
-    side = None
-    for image in images:
-        name = image_name(len(names))
-        shape = tuple(image.shape)
-        text = size_problem(shape[1:], side or shape[-1], None) if len(shape) == 3 else None
-        if text:
-            raise Head3DError(f"not written, {name}: {text}")
-        side = shape[-1]
-        put(name, encode_png(image, level))
-        names.append(name)
-    for name, values in zip(names, zip(*geometry.values(), strict=True), strict=True) if geometry else ():
-        put(geometry_name(name), encode_geometry(dict(zip(geometry, values, strict=True))))
-    put(LABELS, labels_json(names, cameras, identities, about))
+    """Write a whole data set; see `writing_dataset`.
+
+    Args:
+        path: must not exist yet.
+        images: uint8 [3, H, W] each, or a tensor [N, 3, H, W].
+        cameras: [N, 25], or None for null labels.
+        identities: one number per image.
+        geometry: kind ("mask", "depth", "normals") -> one array per image, in the units of `format.load_geometry`.
+        about, level: as there.
+    """
+    truth = {kind: iter(values) for kind, values in (geometry or {}).items()}
+    with writing_dataset(path, about=about, level=level) as add:
+        count = 0
+        for count, image in enumerate(images, 1):
+            if cameras is not None and count > len(cameras):
+                raise Head3DError(f"cameras must be [{count} or more, 25], got {list(cameras.shape)}")
+            add(
+                image,
+                None if cameras is None else cameras[count - 1],
+                None if identities is None else identities[count - 1],
+                {kind: next(values) for kind, values in truth.items()},
+            )
+        if cameras is not None and count != len(cameras):
+            raise Head3DError(f"cameras must be [{count}, 25], got {list(cameras.shape)}")

@@ -14,22 +14,27 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from head3d_core.datasets.camera_checks import LABELS
+from head3d_core.datasets.writer import (
+    Geometry,
+    encode_geometry,
+    encode_image,
+    geometry_name,
+    image_name,
+    labels_json,
+)
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
 from head3d_core.synth.renderer import Frame, Renderer
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
-
-JPEG_QUALITY = 95
-PER_FOLDER = 1000
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,6 @@ class MakeDataArgs:
     def with_geometry(self) -> bool:
         """Whether geometry is written."""
         return not self.kind.endswith("faces") if self.geometry is None else self.geometry
-
-
-def picture_name(index: int, extension: str) -> str:
-    """EG3D's name of picture `index`, e.g. `00001/img00001234.png`."""
-    return f"{index // PER_FOLDER:05d}/img{index:08d}.{extension}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -216,38 +216,18 @@ class _FolderJob:
         args = self.args
         items = [(index, sets.example(args.kind, index, args.views)) for _, index in task]
         for index, frame in render_stream(renderer, items, args.with_geometry):
-            if args.with_geometry:  # before the picture: whose presence means "done"
-                write_atomically(args.out / geometry_name(index), encode_geometry(frame))
-            write_atomically(args.out / picture_name(index, args.format), encode_picture(frame, args.format))
+            name = image_name(index, args.format)
+            if (
+                frame.depth is not None and frame.normals is not None
+            ):  # first: the image's presence means "done"
+                truth: dict[Geometry, Any] = {
+                    "mask": frame.alpha,
+                    "depth": frame.depth,
+                    "normals": frame.normals,
+                }
+                write_atomically(args.out / geometry_name(name), encode_geometry(truth))
+            write_atomically(args.out / name, encode_image(frame.rgb, args.format, level=3))
         return len(task)
-
-
-def geometry_name(index: int) -> str:
-    """Where coverage, depth and normals of picture `index` lie."""
-    return f"geometry/{picture_name(index, 'npz')}"
-
-
-def encode_picture(frame: Frame, extension: str) -> bytes:
-    """The picture as PNG or JPEG."""
-    from PIL import Image
-
-    buffer = BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(frame.rgb))
-    if extension == "jpg":
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True, progressive=True)
-    else:
-        image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
-
-
-def encode_geometry(frame: Frame) -> bytes:
-    """`mask` uint8 [H, W], `depth` float32 [H, W], `normals` int8 [H, W, 3] (times 127) as a compressed npz."""
-    assert frame.depth is not None
-    assert frame.normals is not None
-    buffer = BytesIO()
-    normals = np.round(frame.normals * 127).astype(np.int8)
-    np.savez_compressed(buffer, mask=frame.alpha, depth=frame.depth, normals=normals)
-    return buffer.getvalue()
 
 
 def _provenance(args: MakeDataArgs) -> dict[str, Any]:
@@ -279,11 +259,10 @@ def _check_folder(args: MakeDataArgs) -> None:
 
 def _write_labels(args: MakeDataArgs) -> None:
     """`dataset.json` of every picture of the set that lies in the folder."""
-    labels = []
-    for path in sorted(args.out.glob(f"[0-9]*/img*.{args.format}")):
-        camera = sets.example(args.kind, int(path.stem[3:]), args.views).camera
-        labels.append([f"{path.parent.name}/{path.name}", [float(x) for x in camera]])
-    write_atomically(args.out / "dataset.json", json.dumps({"labels": labels}).encode())
+    paths = sorted(args.out.glob(f"[0-9]*/img*.{args.format}"))
+    cameras = [sets.example(args.kind, int(path.stem[3:]), args.views).camera for path in paths]
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    write_atomically(args.out / LABELS, labels_json(names, np.stack(cameras)).encode())
 
 
 def make_data(args: MakeDataArgs, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -300,7 +279,7 @@ def make_data(args: MakeDataArgs, progress: Callable[[int, int], None] | None = 
     sets.example(args.kind, last, args.views)
     _check_folder(args)
     wanted = range(args.first, last + 1)
-    missing = [i for i in wanted if not (args.out / picture_name(i, args.format)).exists()]
+    missing = [i for i in wanted if not (args.out / image_name(i, args.format)).exists()]
     tasks = share_out(args.kind, [(i, i) for i in missing], args.views, 8)
     run_tasks(_FolderJob(args), tasks, args.workers, progress)
     _write_labels(args)

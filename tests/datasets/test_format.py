@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from head3d_core.datasets import format, labels
+from head3d_core.cli import main
+from head3d_core.datasets import camera_checks, format, writer
 from head3d_core.model import cameras
 from head3d_core.utils.errors import Head3DError
 
@@ -231,10 +234,10 @@ def test_good_labels_pass_all_around() -> None:
     """No false alarm for any camera of the two sets, off-centre and skewed intrinsics included."""
     for camera in cameras.orbit(torch.linspace(-3.1, 3.1, 25), torch.linspace(-0.5, 0.5, 25)):
         camera[17], camera[18] = 0.02, 0.55
-        assert labels.check_label(camera.tolist()) is None
-        assert labels.check_label([str(x) for x in camera.tolist()]) is None
-    assert "has 24 numbers" in str(labels.check_label([0.0] * 24))
-    assert "not numbers" in str(labels.check_label(["a"] * 25))
+        assert camera_checks.check_label(camera.tolist()) is None
+        assert camera_checks.check_label([str(x) for x in camera.tolist()]) is None
+    assert "has 24 numbers" in str(camera_checks.check_label([0.0] * 24))
+    assert "not numbers" in str(camera_checks.check_label(["a"] * 25))
 
 
 def test_world2cam_is_noticed_over_the_whole_set(tmp_path: Path) -> None:
@@ -247,9 +250,7 @@ def test_world2cam_is_noticed_over_the_whole_set(tmp_path: Path) -> None:
 
 def break_image(root: Path, how: str) -> None:
     file = root / "00000/img00000002.png"
-    if how == "missing":
-        file.unlink()
-    elif how == "truncated":
+    if how == "truncated":
         file.write_bytes(file.read_bytes()[:-200])
     elif how == "not an image":
         file.write_bytes(b"<html>404</html>")
@@ -262,7 +263,6 @@ def break_image(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("missing", "image file is missing"),
         ("truncated", "truncated or damaged"),
         ("not an image", "not an image"),
         ("alpha", "mode RGBA"),
@@ -331,7 +331,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         for name in ("a", "a.zip"):
             with pytest.raises(Head3DError):
                 format.write_dataset(tmp_path / name, bad, cameras.orbit(YAWS))
-    with pytest.raises(Head3DError, match=r"not written, 00000/img00000000\.png: the camera looks away"):
+    with pytest.raises(Head3DError, match=r"not written, dataset\.json: every camera looks away"):
         format.write_dataset(tmp_path / "a", good, opengl(cameras.orbit(YAWS)))
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "a")
@@ -346,3 +346,207 @@ def test_damaged_zip_member(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     (problem,) = format.validate(tmp_path / "a.zip")
     assert problem.file == "00000/img00000000.png"
+
+
+# --- archives and documents as people have them ---
+
+
+def repack(
+    source: Path, target: Path, rename: Callable[[str], str], extra: dict[str, bytes] | None = None
+) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(zipfile.ZipInfo(rename(name)), old.read(name))
+        for name, data in (extra or {}).items():
+            new.writestr(name, data)
+
+
+ARCHIVES: dict[str, tuple[Callable[[str], str], dict[str, bytes]]] = {
+    "top folder": (lambda n: f"own faces/{n}", {"__MACOSX/own faces/._x.png": b"\0", "own faces/.DS_Store": b"x"}),
+    "hidden files": (lambda n: n, {"00000/._img0.png": b"\0\5", ".jupyter/a.png": b"", "__MACOSX/x.png": b""}),
+    "backslashes": (lambda n: n.replace("/", "\\"), {}),
+    "dot": (lambda n: f"./{n}", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_archives_of_other_tools(tmp_path: Path, kind: str) -> None:
+    images, poses = write(tmp_path / "a.zip")
+    repack(tmp_path / "a.zip", tmp_path / "b.zip", *ARCHIVES[kind])
+    assert format.validate(tmp_path / "b.zip") == []
+    got, labels = format.load_arrays(tmp_path / "b.zip")
+    assert torch.equal(got, images)
+    torch.testing.assert_close(labels, poses, rtol=0, atol=1e-6)
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        archive.extractall(tmp_path / "folder")
+    assert torch.equal(format.load_arrays(tmp_path / "folder")[0], images)
+
+
+def test_names_in_either_unicode_form(tmp_path: Path) -> None:
+    """A label written in one normal form belongs to the file in the other."""
+    write(tmp_path / "a")
+    file, composed, apart = tmp_path / "a/00000/img00000001.png", "00000\\Zo\u00eb.png", "Zoe\u0308.png"
+    file.rename(file.with_name(apart))
+    edit_json(tmp_path / "a", lambda rows: [[composed if i == 1 else n, v] for i, (n, v) in enumerate(rows)])
+    assert format.validate(tmp_path / "a") == []
+    assert len(format.load_arrays(tmp_path / "a")[0]) == 4
+
+
+def test_labels_of_absent_images_are_left_alone(tmp_path: Path) -> None:
+    """As with a part of FFHQ and the whole dataset.json."""
+    images, _ = write(tmp_path / "a", identities=[5, 6, 7, 8])
+    (tmp_path / "a/00000/img00000001.png").unlink()
+    assert format.validate(tmp_path / "a") == []
+    assert torch.equal(format.load_arrays(tmp_path / "a")[0], images[[0, 2, 3]])
+    assert format.load_identities(tmp_path / "a").tolist() == [5, 7, 8]
+    edit_json(tmp_path / "a", lambda rows: [[f"other/{n}", v] for n, v in rows])
+    with pytest.raises(Head3DError, match=r"none of the 4 names is an image of the set, 'other/00000/"):
+        format.load_arrays(tmp_path / "a")
+
+
+def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a/00000/scan.tif")
+    (problem,) = format.validate(tmp_path / "a")
+    assert (problem.file, problem.text[:8]) == ("00000/scan.tif", "no label")
+    edit_json(tmp_path / "a", lambda rows: [*rows, ["00000/scan.tif", rows[0][1]]])
+    (problem,) = format.validate(tmp_path / "a")
+    assert "expected an image ending in .png" in problem.text
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_zip_and_worker_processes(tmp_path: Path, workers: int) -> None:
+    """Forked workers share no file position: many epochs, every byte right."""
+    images, poses = some_images(count=24), cameras.orbit(torch.linspace(-0.5, 0.5, 24), 0.1)
+    format.write_dataset(tmp_path / "a.zip", images, poses)
+    data = format.HeadDataset(tmp_path / "a.zip")
+    assert torch.equal(data[0][0], images[0])  # the parent has the archive open before it forks
+    for _ in range(3):
+        loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=workers)
+        assert torch.equal(torch.cat([batch for batch, _ in loader]), images)
+
+
+def test_encrypted_and_absurd_archives(tmp_path: Path) -> None:
+    write(tmp_path / "a.zip")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    directory = data.index(b"PK\1\2")  # of the first image
+    data[directory + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    (problem,) = format.validate(tmp_path / "a.zip")
+    assert "encrypted" in problem.text
+    assert problem.text.endswith("unpack the archive")
+    data[directory + 8] &= ~1
+    data[directory + 24 : directory + 28] = (1 << 31).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(data)
+    (problem,) = format.validate(tmp_path / "a.zip")
+    assert "2,147,483,648 bytes" in problem.text
+
+
+def test_an_image_too_large_for_any_set(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    Image.new("RGB", (20_000, 20_000)).save(tmp_path / "a/00000/img00000001.png", compress_level=1)
+    (problem,) = format.validate(tmp_path / "a")
+    assert problem.text.startswith("the image says that it is larger")
+    Image.new("RGB", (16_384, 8_192)).save(tmp_path / "a/00000/img00000001.png", compress_level=1)
+    (problem,) = format.validate(tmp_path / "a")
+    assert problem.text == "the image is 16384 x 8192: shrink it"
+
+
+def test_advice_on_sizes_can_be_followed(tmp_path: Path) -> None:
+    """Resizing to what one sentence says leaves no other sentence."""
+    for side in (1, 3, 100, 250, 500, 600, 1000):
+        for wanted in (None, 64, 256, 512):
+            text = writer.size_problem((side, side, 3), side, wanted)
+            if text and "resize it to" in text:
+                better = int(text.rsplit(" ", 1)[1])
+                assert writer.size_problem((better, better, 3), better, wanted) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=4), x, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(["labels", "label", "identities", "about", "x"])
+DOCUMENTS = [
+    b"",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"label": []}',
+    b'{"labels": {}}',
+    b"null",
+    b'"labels"',
+    b"\xef\xbb\xbf{}",
+]
+
+
+def sentence(read: Callable[[Path], Any], path: Path) -> str | None:
+    """What a reader says about a set, None if it reads it; anything but Head3DError fails the test."""
+    try:
+        read(path)
+    except Head3DError as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    document=st.dictionaries(KEYS, JSON, max_size=4).map(lambda d: json.dumps(d).encode())
+    | st.sampled_from(DOCUMENTS)
+)
+def test_any_document_gets_sentences(tmp_path: Path, document: bytes) -> None:
+    """Whatever dataset.json holds, readers return or raise Head3DError that names the file."""
+    path = tmp_path / "a"
+    if not path.exists():
+        write(path)
+        write(tmp_path / "a.zip")
+    (path / "dataset.json").write_bytes(document)
+    repack(tmp_path / "a.zip", tmp_path / "b.zip", lambda n: f"old/{n}", {"dataset.json": document})
+    for place in (path, tmp_path / "b.zip"):
+        for read in (format.validate, format.load_arrays, format.load_identities, format.describe):
+            text = sentence(read, place)
+            assert text is None or (place.name in text and "\n" not in text)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_gets_sentences(tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes of an archive changed or cut off anywhere: a sentence, and never an image that is not whole."""
+    path = tmp_path / "a.zip"
+    if not path.exists():
+        write(path, geometry={"mask": torch.rand(4, 16, 16)})
+    whole = path.read_bytes()
+    broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    for _ in range(data.draw(st.integers(0, 6))):
+        if broken:
+            broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "b.zip").write_bytes(broken)
+    for read in (format.validate, format.load_arrays, lambda p: format.load_geometry(p, "mask")):
+        text = sentence(read, tmp_path / "b.zip")
+        assert text is None or "b.zip" in text
+
+
+def test_damaged_provenance_and_geometry(tmp_path: Path) -> None:
+    write(tmp_path / "a", geometry={"mask": torch.rand(4, 16, 16)})
+    for text in ("{", "[]", '{"views_per_head": "x"}', '{"views_per_head": 0.5}'):
+        (tmp_path / "a/provenance.json").write_text(text)
+        with pytest.raises(Head3DError):
+            format.load_identities(tmp_path / "a")
+    file = tmp_path / "a/geometry/00000/img00000001.npz"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(Head3DError, match=r"img00000001\.npz of .* is damaged"):
+        format.load_geometry(tmp_path / "a", "mask")
+
+
+def test_the_command_lists_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    poses = cameras.orbit(torch.linspace(-0.5, 0.5, 8), 0.1)
+    format.write_dataset(tmp_path / "a", some_images(64, 8), poses)
+    assert main(["validate", str(tmp_path / "a"), "--preset", "tiny"]) == 0
+    assert "8 images with labels, 0 errors, 0 warnings" in capsys.readouterr().out
+    edit_json(tmp_path / "a", lambda rows: [[n, [*v[:16], 4.2 * 256, *v[17:]]] for n, v in rows])
+    assert main(["validate", str(tmp_path / "a"), "--preset", "tiny"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("error: ") == 3
+    assert "and 5 more like 'the intrinsics are in pixels" in out
+    assert main(["validate", str(tmp_path / "none")]) == 1
+    assert "no data set at" in capsys.readouterr().err

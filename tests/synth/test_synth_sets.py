@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from head3d_core.datasets.writer import image_name
 from head3d_core.model import cameras
 from head3d_core.synth import gl, make_data, pool, sets
 from head3d_core.synth.light import harmonics, sample_light, tangents
@@ -202,7 +203,7 @@ def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: i
     labels = json.loads((SAMPLES / name / "dataset.json").read_text())["labels"]
     assert len(labels) == count
     for index, (file, camera) in enumerate(labels):
-        assert file == make_data.picture_name(index, "jpg")
+        assert file == image_name(index, "jpg")
         np.testing.assert_allclose(camera, sets.example(name, index, views).camera, atol=1e-6)
         with Image.open(SAMPLES / name / file) as image:
             pixels = np.asarray(image)
