@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.geometry import mesh, texture, turntable
+from head3d_core.geometry import colour, mesh, turntable
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils import files
-from head3d_core.utils import images as grids
+from head3d_core.utils import files, images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.images import shrink
 
 if TYPE_CHECKING:
     import trimesh
@@ -149,7 +147,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
     if args.smooth < 0:
         raise Head3DError(f"smooth counts rounds, so it is at least 0, got {args.smooth}")
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
-    faces = texture.FACES if args.faces is None and args.texture is not None else args.faces
+    faces = colour.FACES if args.faces is None and args.texture is not None else args.faces
     with bar("sigma") as step:
         head = mesh.extract_mesh(
             G,
@@ -164,7 +162,7 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
         )
     if args.texture is not None:
         with bar("texture") as step:
-            head = texture.bake_texture(G, ws, head, args.texture, step)
+            head = colour.bake_texture(G, ws, head, args.texture, step)
     return mesh.save(head, args.out), head
 
 
@@ -231,17 +229,17 @@ def turns(args: TurnsArgs) -> Path:
             "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
             f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
         )
+    yaws = [360 * k / args.views for k in range(args.views)]
     rows, names = [], []
     for seed in args.seeds:
         for name in args.weights:
             G, ws = load_head(name, seed, args.truncation_psi, args.device)
-            turn = turntable.frames(G, ws, args.views, pitch=math.radians(args.pitch))
-            images = grids.from_pixels(turn)
-            rows.append(shrink(images, args.side))
+            with torch.no_grad():
+                turn = turntable.views(G, G.planes(ws), ws, yaws, args.pitch)[0]
+            rows.append(images.shrink(turn, args.side))
             names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
-    sheet = grids.montage(torch.cat(rows), args.views)
-    yaws = [f"{360 * k / args.views:.0f}°" for k in range(args.views)]
-    return grids.save(grids.with_names(sheet, names, yaws), args.out)
+    sheet = images.montage(torch.cat(rows), args.views)
+    return images.save(images.with_names(sheet, names, [f"{yaw:.0f}°" for yaw in yaws]), args.out)
 
 
 def run_turns(args: TurnsArgs) -> None:

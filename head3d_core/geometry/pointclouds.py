@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from head3d_core.model import cameras
 from head3d_core.model.generator import Generator, RawOutput
 from head3d_core.model.rays import camera_rays
 from head3d_core.utils.errors import Head3DError
+
+if TYPE_CHECKING:
+    from head3d_core.synth.renderer import Frame
 
 SEEN = 0.5
 """Opacity from which a pixel counts as surface."""
@@ -99,24 +103,26 @@ def model_cloud(G: Generator, planes: Tensor, camera: Tensor, resolution: int | 
         planes: [1, 3, C, H, W].
         resolution: pixels per side of each view; None: the generator's.
     """
-    points, normals, colours = [], [], []
+    parts = []
     for view in camera.split(1):
         raw = G.render_raw(planes, view, resolution)
         seen = raw.opacity[0, 0] >= SEEN
-        at = depth_to_points(raw.depth, view)[0][seen]
-        points.append(at)
-        normals.append(density_normals(G, planes, at))
+        points = depth_to_points(raw.depth, view)[0][seen]
         # Undo 2 c - 1; the little white that shines through the surface's edge is left in.
-        colours.append(((raw.raw[0].permute(1, 2, 0)[seen] + 1) / 2).clamp(0, 1))
-    return Cloud(torch.cat(points), torch.cat(normals), torch.cat(colours))
+        colours = ((raw.raw[0].permute(1, 2, 0)[seen] + 1) / 2).clamp(0, 1)
+        parts.append((points, density_normals(G, planes, points), colours))
+    return Cloud(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def true_cloud(seed: int, camera: Tensor, resolution: int = 64, kind: str = "heads") -> Cloud:
-    """The surface of a head of the factory, hair and glasses included, as cameras [V, 25] see it.
+def factory_views(
+    seed: int, camera: Tensor, resolution: int, kind: str = "heads", geometry: bool = False
+) -> list[Frame]:
+    """A head of the factory, in its own light, as cameras [V, 25] see it: rgb and coverage, uint8; depth and normals.
 
     Args:
         seed: of the identity.
         kind: "heads" or "faces".
+        geometry: also draw depth and normals.
 
     Raises:
         Head3DError: no OpenGL, or no such kind.
@@ -131,18 +137,26 @@ def true_cloud(seed: int, camera: Tensor, resolution: int = 64, kind: str = "hea
     renderer = Renderer(resolution, 3)
     try:
         renderer.load(build_head(identity(seed, kind)), sample_light(seed, kind))  # type: ignore[arg-type]
-        frames = list(renderer.draw_many(list(camera.cpu().numpy()), geometry=True))
+        return list(renderer.draw_many(list(camera.cpu().numpy()), geometry=geometry))
     finally:
         renderer.release()
-    points, normals, colours = [], [], []
+
+
+def true_cloud(seed: int, camera: Tensor, resolution: int = 64, kind: str = "heads") -> Cloud:
+    """The surface of a head of the factory, hair and glasses included, as cameras [V, 25] see it.
+
+    Arguments and errors as `factory_views`.
+    """
+    parts = []
+    frames = factory_views(seed, camera, resolution, kind, geometry=True)
     for view, frame in zip(camera.cpu().split(1), frames, strict=True):
         assert frame.depth is not None
         assert frame.normals is not None
         seen = torch.from_numpy((frame.alpha >= 128) & (frame.depth > 0))
-        points.append(depth_to_points(torch.from_numpy(frame.depth.copy())[None], view)[0][seen])
-        normals.append(torch.from_numpy(frame.normals.copy())[seen])
-        colours.append(torch.from_numpy(frame.rgb.copy())[seen].float() / 255)
-    return Cloud(torch.cat(points), torch.cat(normals), torch.cat(colours))
+        points = depth_to_points(torch.from_numpy(frame.depth.copy())[None], view)[0][seen]
+        normals = torch.from_numpy(frame.normals.copy())[seen]
+        parts.append((points, normals, torch.from_numpy(frame.rgb.copy())[seen].float() / 255))
+    return Cloud(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)

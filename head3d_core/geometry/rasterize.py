@@ -1,4 +1,4 @@
-"""Triangles to pixels, in NumPy: which pixels lie in which triangle, and a picture of a mesh from them."""
+"""Triangles to pixels, in NumPy: which pixels lie in which triangle, what a camera sees of a mesh, and its image."""
 
 from __future__ import annotations
 
@@ -70,6 +70,33 @@ def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
+def seen_by(
+    camera: Tensor, vertices: NDArray[np.floating[Any]], triangles: NDArray[np.integer[Any]], size: int
+) -> tuple[Covered, NDArray[np.float64]]:
+    """The nearest triangle in every pixel that sees one, and its distance along the ray [M], world units.
+
+    Args:
+        camera: [1, 25].
+        vertices: [V, 3] world units, all in front of the camera.
+        triangles: [T, 3] vertex numbers.
+        size: pixels per side.
+    """
+    if len(check_camera(camera)) != 1:
+        raise Head3DError(f"a mesh is seen by one camera, got {len(camera)}: pass camera[k:k+1]")
+    pose, lens = (x[0].double().cpu().numpy() for x in unpack(camera))
+    local = (np.asarray(vertices, np.float64) - pose[:3, 3]) @ pose[:3, :3]
+    image = local @ lens.T
+    flat = rasterise(image[:, :2] / image[:, 2:] * size - 0.5, np.asarray(triangles, np.int64), size)
+    # Halfway across a picture of a triangle is not halfway across the triangle: weights count by 1 / z.
+    weight = flat.weight / local[flat.corner, 2]
+    weight /= weight.sum(1, keepdims=True)
+    distance = np.linalg.norm((local[flat.corner] * weight[..., None]).sum(1), axis=1)
+    order = np.argsort(distance, kind="stable")
+    _, first = np.unique(flat.pixel[order] @ [size, 1], return_index=True)
+    near = order[first]
+    return Covered(flat.pixel[near], flat.corner[near], weight[near]), distance[near]
+
+
 def vertex_colours(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
     """Colours of a mesh's vertices, [V, 3] in [0, 1]; a textured mesh is read at its vertices."""
     visual: Any = mesh.visual
@@ -92,23 +119,14 @@ def mesh_picture(
     Returns:
         [3, size, size] in [-1, 1] on white.
     """
-    if len(check_camera(camera)) != 1:
-        raise Head3DError(f"mesh_picture takes one camera, got {len(camera)}: pass camera[k:k+1]")
-    pose, lens = (x[0].double().cpu().numpy() for x in unpack(camera))
-    local = (np.asarray(mesh.vertices) - pose[:3, 3]) @ pose[:3, :3]
-    image = local @ lens.T
-    covered = rasterise(image[:, :2] / image[:, 2:] * size - 0.5, np.asarray(mesh.faces, np.int64), size)
-    # Far to near: of several triangles in a pixel the last written one, the nearest, stays.
-    order = np.argsort(-covered.interpolate(local[:, 2:])[:, 0], kind="stable")
-    normal = covered.interpolate(np.asarray(mesh.vertex_normals))[order]
+    covered, _ = seen_by(camera, mesh.vertices, mesh.faces, size)
+    normal = covered.interpolate(np.asarray(mesh.vertex_normals))
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    facing = np.abs(normal @ pose[:3, 2])
+    facing = np.abs(normal @ unpack(camera)[0][0, :3, 2].double().cpu().numpy())
     # Shape needs contrast, colours need light.
     light = np.where(lit, 0.5 + 0.5 * facing if coloured else 0.25 + 0.75 * facing, 1.0)
-    rgb = np.full((len(order), 3), 0.8)
-    if coloured:
-        rgb = covered.interpolate(vertex_colours(mesh))[order]
+    rgb = covered.interpolate(vertex_colours(mesh)) if coloured else np.full((len(light), 3), 0.8)
     picture = np.ones((size, size, 3))
-    row, column = covered.pixel[order].T
+    row, column = covered.pixel.T
     picture[row, column] = rgb * light[:, None]
     return torch.from_numpy(picture * 2 - 1).float().permute(2, 0, 1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import Backend
-from head3d_core.model import cameras
+from head3d_core.geometry.turntable import views
 from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils import images
 from head3d_core.utils.devices import usable_device
@@ -64,7 +61,6 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     return seeds
 
 
-@torch.inference_mode()
 def generate(args: GenerateArgs) -> list[Path]:
     """Writes `seed0000.png` for every seed; returns the paths.
 
@@ -76,15 +72,13 @@ def generate(args: GenerateArgs) -> list[Path]:
     seeds = parse_seeds(args.seeds)
     if not args.yaw:
         raise Head3DError("no views: give at least one --yaw, degrees")
-    device = usable_device(args.device)
-    G = checkpoint.load_generator(args.weights, device=device)
-    views = cameras.orbit(torch.deg2rad(torch.tensor(args.yaw)), math.radians(args.pitch)).to(device)
+    G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
     written = []
     for seed in tqdm(seeds, desc="generate", unit="head"):
         head = heads_of_seeds(G, [seed], args.truncation_psi)
-        row = [G.render(head.planes, head.ws, view[None], backend=args.backend).image[0] for view in views]
+        row = views(G, head.planes, head.ws, args.yaw, args.pitch, args.backend)[0]
         path = args.out / f"seed{seed:04d}.png"
-        written.append(images.save(images.to_pixels(torch.cat(row, -1)), path))
+        written.append(images.save(images.montage(row, len(row)), path))
     return written
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,10 +17,33 @@ from head3d_core.model.cameras import orbit
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place, check_writable
-from head3d_core.utils.images import to_pixels
+from head3d_core.utils.images import from_pixels, montage, to_pixels
 
 ENDINGS = (".mp4", ".gif", ".webp")
 """Files that `turntable` writes."""
+
+
+def views(
+    G: Generator,
+    planes: Tensor,
+    ws: Tensor,
+    yaws: Sequence[float] = (0.0, 90.0, 180.0),
+    pitch: float = 0.0,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Heads seen from several yaws: [N, V, 3, R, R] in about [-1, 1].
+
+    Args:
+        planes, ws: of N heads, [N, 3, C, H, W] and [N, num_ws, w_dim].
+        yaws: V of them, degrees; 0 is the front, 90 the subject's left side.
+        pitch: of every camera, degrees; from above is positive.
+    """
+    images = []
+    with torch.no_grad():
+        for yaw in yaws:
+            camera = orbit(math.radians(yaw), math.radians(pitch)).to(planes.device)
+            images.append(G.render(planes, ws, camera.expand(len(planes), -1), backend=backend).image)
+    return torch.stack(images, 1)
 
 
 def frames(
@@ -52,12 +75,11 @@ def frames(
     pictures = []
     with torch.no_grad():
         planes = G.planes(ws)
-        for k in range(count):
-            camera = orbit(turn * k / count, pitch).to(ws.device)
-            image = G.render(planes, ws, camera, backend=backend).image[0]
-            pictures.append(to_pixels(image))
-            if progress:
-                progress(k + 1, count)
+    for k in range(count):
+        yaw = math.degrees(turn * k / count)
+        pictures.append(to_pixels(views(G, planes, ws, (yaw,), math.degrees(pitch), backend)[0, 0]))
+        if progress:
+            progress(k + 1, count)
     return np.stack(pictures)
 
 
@@ -78,9 +100,7 @@ def contact_sheet(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.u
     columns = min(columns, len(pictures))
     rows = 2 if len(pictures) >= 2 * columns else 1
     chosen = np.linspace(0, len(pictures), rows * columns, endpoint=False).astype(int)
-    side = pictures.shape[1]
-    grid = pictures[chosen].reshape(rows, columns, side, side, 3)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+    return montage(from_pixels(pictures[chosen]), columns)
 
 
 def contact_path(film: Path | str) -> Path:
@@ -192,13 +212,3 @@ def turntable(
             f"a turntable needs at least one frame, got {seconds:g} seconds at {rate} per second"
         )
     return write(frames(G, ws, count, pitch=pitch, progress=progress), path, rate, sheet)
-
-
-def views(net: Generator, planes: Tensor, ws: Tensor, yaws: tuple[float, ...] = (0.0, 90.0, 180.0)) -> Tensor:
-    """Planes [N, 3, C, H, W] with codes ws seen from `yaws` (degrees): [N, V, 3, H, W]."""
-    seen = []
-    with torch.no_grad():
-        for yaw in yaws:
-            camera = orbit(math.radians(yaw)).to(planes.device).expand(len(planes), 25)
-            seen.append(net.render(planes, ws, camera).image)
-    return torch.stack(seen, 1)

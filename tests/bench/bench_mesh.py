@@ -55,7 +55,7 @@ def measure(case: str, weights: str | None, seed: int, resolution: int) -> dict[
     """One case in this process: seconds of each step and the process's peak memory."""
     import torch
 
-    from head3d_core.geometry import export, mesh, texture
+    from head3d_core.geometry import colour, export, mesh
 
     if weights:
         G, ws = export.load_head(weights, seed, 0.7, "cpu")
@@ -64,12 +64,12 @@ def measure(case: str, weights: str | None, seed: int, resolution: int) -> dict[
         ws = torch.zeros(1, G.num_ws, G.config.w_dim)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start, before = time.perf_counter(), time.process_time()
-    faces = texture.FACES if case == "texture" else None
+    faces = colour.FACES if case == "texture" else None
     head = mesh.extract_mesh(G, ws, resolution, faces=faces, colours=case != "texture")
     row: dict[str, Any] = {"case": case, "resolution": resolution}
     row["surface seconds"] = round(time.perf_counter() - start, 2)
     if case == "texture":
-        head = texture.bake_texture(G, ws, head, 1024)
+        head = colour.bake_texture(G, ws, head, 1024)
         row["texture seconds"] = round(time.perf_counter() - start - row["surface seconds"], 2)
     with tempfile.TemporaryDirectory() as folder:
         row["file bytes"] = mesh.save(head, Path(folder) / "head.glb").stat().st_size

@@ -22,7 +22,7 @@ import trimesh
 from PIL import Image
 
 from head3d_core.experiments import toys
-from head3d_core.geometry import mesh, texture
+from head3d_core.geometry import colour, mesh
 from tests.browser import lab
 from tests.toy_generator import toy_generator
 
@@ -113,7 +113,7 @@ def test_a_web_viewer_shows_the_head_upright_and_from_the_front(site: tuple[Path
     toy = toy_generator()
     head: trimesh.Trimesh = mesh.extract_mesh(toy, _codes(toy), resolution=64, level=0.0)
     if kind == "texture":
-        head = texture.bake_texture(toy, _codes(toy), mesh.simplify(head, 2000), size=256)
+        head = colour.bake_texture(toy, _codes(toy), mesh.simplify(head, 2000), size=256)
     mesh.save(head, folder / f"{kind}.glb")
     (folder / f"{kind}.html").write_text(PAGE.replace("NAME", f"{kind}.glb"))
     with lab.browser() as page:

@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from head3d_core.experiments import toys
-from head3d_core.geometry import export, mesh, texture
+from head3d_core.geometry import colour, export, mesh
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 from tests.toy_generator import toy_generator
@@ -165,7 +165,7 @@ def test_texture_agrees_with_vertex_colours(
 ) -> None:
     small = mesh.simplify(head, 1500)
     assert len(small.faces) <= 1500
-    textured = texture.bake_texture(toy, ws, small, size=128)
+    textured = colour.bake_texture(toy, ws, small, size=128)
     image = textured.visual.material.baseColorTexture
     assert image.size == (128, 128)
     shown = textured.visual.to_color().vertex_colors[:, :3] / 255
