@@ -111,6 +111,9 @@ COMMANDS = {
         "run",
         ("weights",),
     ),
+    "ghost": Command(
+        "count second faces behind real heads and samples", "evaluation.ghosts", "GhostArgs", "run"
+    ),
     "live-check": Command(
         "compare 200 samples with the record of the same number",
         "evaluation.live_check",

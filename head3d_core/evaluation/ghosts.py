@@ -1,0 +1,197 @@
+"""Second faces behind heads, counted: samples of generators and real heads, both seen from straight behind.
+
+    python -m head3d_core ghost              # limits from real pictures, then fresh real pictures and codes
+
+The limits come from real heads and people alone. The other groups share no identity and no code with anything that the
+measure was developed on (codes 0 to 47 of seed 0, the first 50 held-out heads and people). The record holds every
+score, so that intervals and other limits can be had without rendering again.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.checkpoints.weights import load_generator, read_notes
+from head3d_core.datasets.face_detector import wilson
+from head3d_core.evaluation.sampling import Model
+from head3d_core.metrics.accessories import rate_dict
+from head3d_core.metrics.distances import bootstrap_mean
+from head3d_core.metrics.ghost import (
+    DEPTH_SIDE,
+    SCORES,
+    SIDE,
+    GhostScores,
+    GhostViews,
+    ghost_scores,
+    limits,
+)
+from head3d_core.model.cameras import orbit
+from head3d_core.synth import sets
+from head3d_core.synth.identity import HELD_OUT_FACES, HELD_OUT_HEADS
+from head3d_core.synth.make_data import render_stream
+from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
+from head3d_core.synth.renderer import Frame, Renderer
+from head3d_core.utils import files, records
+from head3d_core.utils.devices import usable_device
+from head3d_core.utils.errors import Head3DError
+
+DEVELOPED = 50
+"""Held-out heads and people that the measure was developed on: the first so many of each."""
+DEVELOPED_CODES = 48
+COMMAND = "python -m head3d_core ghost"
+_BACK, _FRONT = math.pi, 0.0
+
+
+@dataclass(frozen=True)
+class GhostArgs:
+    """Counts second faces behind fresh real heads and samples; writes one record."""
+
+    weights: tuple[str, ...] = ("face", "head", "head3d")
+    """Generators: bundled names or paths."""
+    real: int = 100
+    """Fresh real heads, and as many people of the face set."""
+    codes: int = 100
+    """Samples of each generator."""
+    truncation: float = 0.7
+    """Of the samples."""
+    workers: int = 0
+    """Rendering processes; 0: one per core."""
+    device: str = "auto"
+    """cuda, cpu, or auto."""
+    out: Path = files.DATA / "results" / "ghost.json"
+    """The record."""
+
+
+@torch.inference_mode()
+def model_scores(
+    model: Model, numbers: range, truncation: float = 0.7, seed: int = 0, batch: int = 8
+) -> GhostScores:
+    """Scores of a generator's samples."""
+    parts = []
+    for start in range(numbers.start, numbers.stop, batch):
+        ws, planes = model.heads(range(start, min(start + batch, numbers.stop)), seed, truncation)
+        back, front = (orbit(yaw).expand(len(ws), 25).to(ws.device) for yaw in (_BACK, _FRONT))
+        images, opacity = model.view((ws, planes), back)
+        behind, ahead = (model.generator.render_raw(planes, c, DEPTH_SIDE) for c in (back, front))
+        depths = (x[:, 0] for raw in (behind, ahead) for x in (raw.depth, raw.opacity))
+        parts.append(ghost_scores(GhostViews(images, opacity, *depths)))
+    return joined(parts)
+
+
+def joined(parts: list[GhostScores]) -> GhostScores:
+    """Scores of several groups as one."""
+    return GhostScores(*(torch.cat([getattr(part, name) for part in parts]) for name in SCORES))
+
+
+def _depth(frame: Frame) -> tuple[Tensor, Tensor]:
+    """Depth averaged over what each of 128² pixels sees of the head, and the share of it: [1, 128, 128] each."""
+    assert frame.depth is not None
+    depth, factor = torch.from_numpy(frame.depth.copy())[None, None], SIDE // DEPTH_SIDE
+    share = F.avg_pool2d((depth > 0).float(), factor)
+    return (F.avg_pool2d(depth, factor) / share.clamp_min(1e-3))[:, 0], share[:, 0]
+
+
+@dataclass(frozen=True)
+class _RealJob:
+    """Draws one person per task from behind and from the front, and scores it."""
+
+    shared: Path
+    kind: Literal["faces", "heads"]
+    people: int
+
+    def scores(self) -> NDArray[np.float64]:
+        """[people, 3]"""
+        return shared_array(self.shared).view(np.float64).reshape(self.people, len(SCORES))
+
+    def start(self) -> tuple[Renderer, NDArray[np.float64]]:
+        return Renderer(SIDE, 3), self.scores()
+
+    def run(self, state: tuple[Renderer, NDArray[np.float64]], task: Task) -> int:
+        renderer, scores = state
+        for slot, seed in task:
+            cameras = [sets.orbit_camera(yaw, 0.0) for yaw in (_BACK, _FRONT)]
+            items = [(v, sets.Example(seed, self.kind, v, c, None)) for v, c in enumerate(cameras)]
+            back, front = (frame for _, frame in render_stream(renderer, items, geometry=True))
+            image = torch.from_numpy(back.rgb.transpose(2, 0, 1).copy())[None]
+            coverage = torch.from_numpy(back.alpha.copy())[None].float() / 255
+            found = ghost_scores(GhostViews(image, coverage, *_depth(back), *_depth(front)))
+            scores[slot] = [float(getattr(found, name)) for name in SCORES]
+        return len(task)
+
+
+def real_scores(kind: Literal["faces", "heads"], seeds: range, workers: int = 0) -> GhostScores:
+    """Scores of real heads ("heads") or of people of the face set ("faces"); raises Head3DError without OpenGL."""
+    shared = reserve_shared(len(seeds) * len(SCORES) * 8)
+    try:
+        job = _RealJob(shared, kind, len(seeds))
+        tasks = [[(slot, seed)] for slot, seed in enumerate(seeds)]
+        run_tasks(job, tasks, workers, Progress(f"backs of {kind}", sys.stderr, 15.0))
+        return GhostScores(*torch.from_numpy(job.scores().copy()).unbind(1))
+    finally:
+        shared.unlink()
+
+
+def ghost_figures(scores: GhostScores, limit: dict[str, float]) -> dict[str, Any]:
+    """For each score its mean, the share of heads above the limit, and the share that cannot be measured."""
+    figures: dict[str, Any] = {}
+    for name in SCORES:
+        score = getattr(scores, name)
+        known = score[score.isfinite()]
+        figures[name] = {
+            "mean": bootstrap_mean(known).to_dict() if len(known) > 1 else None,
+            "above": rate_dict(wilson(int((known > limit[name]).sum()), len(known))),
+            "unmeasured": rate_dict(wilson(len(score) - len(known), len(score))),
+        }
+    return figures
+
+
+def _group(scores: GhostScores, limit: dict[str, float], shows: str) -> dict[str, Any]:
+    kept = {name: [round(float(x), 4) for x in getattr(scores, name)] for name in SCORES}
+    values = {name: [None if math.isnan(x) else x for x in row] for name, row in kept.items()}
+    return {"shows": shows, **ghost_figures(scores, limit), "scores": values}
+
+
+def run(args: GhostArgs) -> None:
+    """The command `ghost`."""
+    if min(args.real, args.codes) < 20:
+        raise Head3DError(f"give at least 20 real heads and 20 codes, got {args.real} and {args.codes}")
+    files.check_writable(args.out)
+    device = usable_device(args.device)
+    first = {"heads": HELD_OUT_HEADS.start, "faces": HELD_OUT_FACES.start}
+
+    def real(kind: Literal["faces", "heads"], low: int, count: int) -> tuple[GhostScores, str]:
+        seeds = range(first[kind] + low, first[kind] + low + count)
+        return real_scores(kind, seeds, args.workers), f"{kind}, identities {seeds.start} to {seeds.stop - 1}"
+
+    calibration = [real(kind, 0, DEVELOPED) for kind in ("heads", "faces")]
+    limit = limits(joined([scores for scores, _ in calibration]))
+    groups = {}
+    for name, kind in (("real heads", "heads"), ("real people", "faces")):
+        scores, shows = real(kind, DEVELOPED, args.real)  # type: ignore[arg-type]  # one of the two kinds
+        groups[name] = _group(scores, limit, shows)
+    numbers = range(DEVELOPED_CODES, DEVELOPED_CODES + args.codes)
+    for name in args.weights:
+        scores = model_scores(Model(load_generator(name, device)), numbers, args.truncation)
+        shows = f"samples {numbers.start} to {numbers.stop - 1} of seed 0, truncation {args.truncation:g}"
+        groups[Path(name).name] = _group(scores, limit, shows)
+        print(name, {k: groups[Path(name).name][k]["above"]["rate"] for k in SCORES}, flush=True)
+    command = COMMAND + "".join(
+        f" --{k} {v}" for k, v in (("real", args.real), ("codes", args.codes)) if v != getattr(GhostArgs, k)
+    )
+    record = {
+        "provenance": records.provenance(command, device, {name: read_notes(name) for name in args.weights}),
+        "limits": limit,
+        "calibration": {shows: _group(scores, limit, shows) for scores, shows in calibration},
+        "groups": groups,
+    }
+    print(records.write(args.out, record))
