@@ -1,16 +1,18 @@
 """The command line: one table of commands, each a dataclass of arguments and a function that takes it.
 
-A new command is one line in `COMMANDS`. Nothing of a command is imported before it is called, options are read from the
-dataclass by tyro (names, types, defaults and the docstring under each field), and whatever the user can mend is one
+A new command is one line in `GROUPS`. Nothing of a command is imported before it is called, its options are read from
+the dataclass by tyro (names, types, defaults and the docstring under each field), and whatever the user can fix is one
 sentence on stderr with exit status 2 (the command line) or 1 (what it asked for).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
+import re
 import sys
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,96 +33,85 @@ class Command:
     """Module below `head3d_core`."""
     arguments: str
     """Dataclass in that module."""
-    function: str
+    function: str = "run"
     """Function in that module that takes an instance of it; an int that it returns is the exit status."""
-    positional: tuple[str, ...] = ()
-    """Fields that are given by place instead of by `--name`."""
 
 
-COMMANDS = {
-    "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs", "run"),
-    "generate": Command("seeds to pictures", "geometry.sample", "GenerateArgs", "run"),
-    "convert": Command(
-        "EG3D weights (.pkl) to ours, running nothing that is in them",
-        "checkpoints.convert",
-        "ConvertArgs",
-        "run",
-        ("source", "target"),
-    ),
-    "make-data": Command(
-        "render faces or heads into a data set", "synth.make_data", "MakeDataArgs", "run", ("kind",)
-    ),
-    "swap-study": Command(
-        "exchange planes between heads and tabulate what each plane carries",
-        "experiments.swap_study",
-        "SwapStudyArgs",
-        "run",
-    ),
-    "prepare-data": Command(
-        "a folder of portraits to a data set with cameras",
-        "datasets.prepare",
-        "PrepareDataArgs",
-        "run",
-        ("source",),
-    ),
-    "validate": Command(
-        "list what is wrong with a data set", "datasets.validate", "ValidateArgs", "run", ("data",)
-    ),
-    "mesh": Command("the surface of a seed as GLB, OBJ or PLY", "geometry.export", "MeshArgs", "run_mesh"),
-    "turntable": Command(
-        "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
-        "geometry.export",
-        "TurntableArgs",
-        "run_turntable",
-    ),
-    "turns": Command(
-        "seeds from all around by several generators, as one JPEG",
-        "geometry.export",
-        "TurnsArgs",
-        "run_turns",
-    ),
-    "geometry": Command(
-        "closed heads, and surfaces against known ones", "experiments.known_heads", "GeometryArgs", "run"
-    ),
-    "fit": Command(
-        "planes fitted to pictures of one head of the factory", "experiments.fit_planes", "FitArgs", "run"
-    ),
-    "walk": Command(
-        "straight paths in w, and what truncation costs", "experiments.latent_paths", "WalkArgs", "run"
-    ),
-    "invert": Command(
-        "held-out heads found again from one picture each", "experiments.one_view", "InvertArgs", "run"
-    ),
-    "parametric": Command(
-        "an explicit and an implicit parametric head model on the 50 heads, measured and drawn",
-        "experiments.parametric",
-        "ParametricArgs",
-        "run",
-    ),
-    "train": Command(
-        "train one stage: teacher, whiten, head or distill",
-        "training.train",
-        "TrainArgs",
-        "train",
-        ("stage",),
-    ),
-    "evaluate": Command(
-        "measure a generator: one row of the tables",
-        "evaluation.evaluate",
-        "EvaluateArgs",
-        "run",
-        ("weights",),
-    ),
-    "ghost": Command(
-        "count second faces behind real heads and samples", "evaluation.ghosts", "GhostArgs", "run"
-    ),
-    "live-check": Command(
-        "compare 200 samples with the record of the same number",
-        "evaluation.live_check",
-        "LiveCheckArgs",
-        "run",
-    ),
+GROUPS = {
+    "make": {
+        "make-data": Command("render faces or heads into a data set", "synth.make_data", "MakeDataArgs"),
+        "prepare-data": Command(
+            "a folder of portraits to a data set with cameras", "datasets.prepare", "PrepareDataArgs"
+        ),
+        "validate": Command("list what is wrong with a data set", "datasets.validate", "ValidateArgs"),
+        "generate": Command("seeds to images", "geometry.sample", "GenerateArgs"),
+        "fit": Command("fit planes to renders of one procedural head", "experiments.fit_planes", "FitArgs"),
+        "invert": Command(
+            "find held-out heads again from one image each", "experiments.one_view", "InvertArgs"
+        ),
+    },
+    "train": {
+        "train": Command(
+            "train one stage: teacher, whiten, head or distill", "training.train", "TrainArgs", "train"
+        ),
+    },
+    "measure": {
+        "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs"),
+        "evaluate": Command(
+            "measure a generator: one row of the tables", "evaluation.evaluate", "EvaluateArgs"
+        ),
+        "ghost": Command(
+            "count second faces behind real heads and samples", "evaluation.ghosts", "GhostArgs"
+        ),
+        "live-check": Command(
+            "compare 200 samples with the record of the same number",
+            "evaluation.live_check",
+            "LiveCheckArgs",
+        ),
+        "swap-study": Command(
+            "exchange planes between heads and tabulate what each plane carries",
+            "experiments.swap_study",
+            "SwapStudyArgs",
+        ),
+        "geometry": Command(
+            "closed heads, and surfaces against known ones", "experiments.known_heads", "GeometryArgs"
+        ),
+        "walk": Command(
+            "straight paths in w, and what truncation costs", "experiments.latent_paths", "WalkArgs"
+        ),
+        "parametric": Command(
+            "an explicit and an implicit parametric head model on the 50 heads",
+            "experiments.parametric",
+            "ParametricArgs",
+        ),
+    },
+    "export": {
+        "mesh": Command(
+            "the surface of a seed as GLB, OBJ or PLY", "geometry.export", "MeshArgs", "run_mesh"
+        ),
+        "turntable": Command(
+            "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
+            "geometry.export",
+            "TurntableArgs",
+            "run_turntable",
+        ),
+        "turns": Command(
+            "seeds from all around by several generators, as one JPEG",
+            "geometry.export",
+            "TurnsArgs",
+            "run_turns",
+        ),
+        "convert": Command(
+            "EG3D weights (.pkl) to ours, running nothing that is in them",
+            "checkpoints.convert",
+            "ConvertArgs",
+        ),
+    },
 }
+"""Commands by what they are for."""
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+"""Name -> command."""
 
 
 class _UsageError(Exception):
@@ -128,46 +119,24 @@ class _UsageError(Exception):
 
 
 def overview() -> str:
-    """The list of commands, as `--help` shows it."""
+    """The list of commands in their groups, as `--help` shows it."""
     width = max(map(len, COMMANDS))
-    rows = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            f"usage: {PROG} COMMAND [options]",
-            "",
-            *rows,
-            "",
-            f"{PROG} COMMAND --help lists the options of one.",
-        ]
-    )
+    lines = [f"usage: {PROG} COMMAND [options]"]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}}  {command.help}" for name, command in group.items())]
+    return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the options of one."])
 
 
-def _sentence(event: Any, name: str) -> str:
-    """tyro's description of a rejected command line, as one sentence."""
-    see = f"see {PROG} {name} --help"
-    kind = type(event).__name__
-    argument = getattr(event, "argument", None)
-    option = "/".join(argument.lowered.name_or_flags) if argument is not None else ""
-    if argument is not None and argument.is_positional():
-        option = str(argument.lowered.metavar)
-    if kind == "MissingArgs":
-        names = [
-            "/".join(a.arg.lowered.name_or_flags) or str(a.arg.lowered.metavar)
-            for a in event.missing_arguments
-        ]
-        unknown = (
-            f" and does not know {' '.join(event.unrecognized_tokens)}" if event.unrecognized_tokens else ""
-        )
-        return f"{name} needs {', '.join(names)}{unknown}; {see}."
-    if kind == "UnrecognizedArgs":
-        return f"{name} does not know {' '.join(event.tokens)}; {see}."
-    if kind == "InvalidChoice":
-        return f"{option} of {name} must be one of {', '.join(event.choices)}, got {event.value!r}."
-    if kind == "BadValue":
-        got = "too few values" if event.offending_value is None else repr(event.offending_value)
-        return f"{option} of {name} got {got}; {see}."
-    message = " ".join(str(getattr(event, "message", kind)).split())
-    return f"{option + ': ' if option else ''}{message}; {see}."
+def _sentence(box: str, name: str) -> str:
+    """tyro's framed message on stderr as one sentence: what is wrong, and what may have been meant."""
+    lines = [line[2:].rstrip("│ ") for line in box.splitlines()[1:]]  # without the title and the frame
+    sections = [s.strip("\n") for s in re.split(r"^[─╯-]{3,}$", "\n".join(lines), flags=re.MULTILINE)]
+    first, *more = [s for s in sections if s]
+    if first.startswith("Missing from"):  # option names are indented by 4, their help texts by 8
+        first = f"{name} needs " + ", ".join(re.findall(r"^ {4}(\S.*)$", first, flags=re.MULTILINE))
+    kept = [first, *(s for s in more if s.startswith("Perhaps"))]
+    text = "; ".join(" ".join(part.split()) for part in kept)
+    return f"{text.rstrip('. ')}; see {PROG} {name} --help."
 
 
 def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
@@ -176,25 +145,22 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
     Raises _UsageError with one sentence for options that do not fit; SystemExit(0) after `--help`.
     """
     import tyro
-    from tyro import _errors  # the hook is not public yet; tyro is pinned below its next minor version
 
     command = COMMANDS[name]
     module = importlib.import_module(f"head3d_core.{command.module}")
-    arguments = getattr(module, command.arguments)
-    hints = typing.get_type_hints(arguments, include_extras=True)
-    for field in command.positional:  # marked here, so that only this module needs tyro
-        arguments.__annotations__[field] = tyro.conf.Positional[hints[field]]  # type: ignore[misc, valid-type]
-
-    def reject(event: Any) -> None:
-        raise _UsageError(_sentence(event, name))
-
-    with _errors.on_parse_error(reject):
-        parsed = tyro.cli(
-            arguments,
-            args=list(args),
-            prog=f"{PROG} {name}",
-            description=command.help,
-        )
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed = tyro.cli(
+                getattr(module, command.arguments),
+                args=list(args),
+                prog=f"{PROG} {name}",
+                description=command.help,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise _UsageError(_sentence(errors.getvalue(), name)) from None
+        raise
     return parsed, getattr(module, command.function)
 
 
@@ -210,19 +176,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name = args[0]
-    if name not in COMMANDS:
-        print(f"error: no command {name!r}; choose from {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
     try:
+        if name not in COMMANDS:
+            raise _UsageError(f"no command {name!r}; choose from {', '.join(COMMANDS)}.")
         parsed, function = parse(name, args[1:])
         result = function(parsed)
         return result if isinstance(result, int) else 0
-    except _UsageError as error:
+    except (_UsageError, Head3DError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Head3DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, _UsageError) else 1
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (stays open: Python flushes it at exit)
         return 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ class ProbeArgs:
     """How many."""
     kind: str = "good"
     """"bad" raises."""
+    shape: Literal["cube", "ball"] = "cube"
+    """A choice, with help as long as that of real options: it must not end up in the sentence."""
 
 
 def probe(args: ProbeArgs) -> int | None:
@@ -67,7 +70,13 @@ def test_commands_are_wired(name: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in cli.COMMANDS)
+    assert all(f"\n  {name} " in text for name in cli.COMMANDS)
+    assert [line[:-1] for line in text.splitlines() if line[-1:] == ":"] == [
+        "make",
+        "train",
+        "measure",
+        "export",
+    ]
     assert cli.main([]) == 2
 
 
@@ -75,7 +84,7 @@ def test_unknown_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main(["genrate"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: no command 'genrate'; choose from doctor")
+    assert err.startswith("error: no command 'genrate'; choose from make-data")
     assert err.count("\n") == 1
 
 
@@ -83,19 +92,31 @@ def test_unknown_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "probe needs --count"),
-        (["--count", "many"], "--count"),
-        (["--count", "1", "--size", "3"], "does not know --size"),
-        (["--count"], "--count"),
+        ([], "probe needs --count INT;"),
+        (["--count", "many"], "Error parsing --count"),
+        (["--count", "1", "--size", "3"], "Unrecognized options: --size"),
+        (["--count", "1", "--knid", "3"], "Perhaps you meant: --kind"),
+        (["--count", "1", "--shape", "round"], "'--shape'. Expected one of ('cube', 'ball')"),
+        (["--count"], "Missing value for argument '--count'"),
     ],
 )
-def test_bad_options_are_one_sentence(args: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_bad_options_are_one_sentence(
+    args: list[str],
+    says: str,
+    columns: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     assert cli.main(["probe", *args]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
     assert says in err
+    assert err.endswith("; see python -m head3d_core probe --help.\n")
     assert err.count("\n") == 1
+    assert "long as" not in err
 
 
 @pytest.mark.usefixtures("with_probe")

@@ -34,7 +34,7 @@ ORDER = [
 
 DRAWING = {"plotly", "ipywidgets", "anywidget", "IPython", "matplotlib"}
 """Imported in `course` only, and by `doctor`, which looks whether they are there."""
-LAZY = DRAWING | {"tyro", "lpips", "facenet_pytorch", "moderngl", "trimesh"}
+LAZY = DRAWING | {"lpips", "facenet_pytorch", "moderngl", "trimesh"}
 """Imported inside functions only: absent on some machines, or slow to import."""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
 
 from head3d_core.checkpoints import weights
 from head3d_core.utils.files import sha256
@@ -14,9 +16,9 @@ from head3d_core.utils.files import sha256
 class ConvertArgs:
     """Read an EG3D pickle without executing anything in it, and write our format."""
 
-    source: Path
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]]
     """The .pkl file (or weights of ours, to store them differently)."""
-    target: Path
+    target: Positional[Annotated[Path, arg(metavar="TARGET")]]
     """A path that ends in .safetensors for one file, anything else for a folder of shards."""
     network: Literal["generator", "discriminator"] = "generator"
     """Which network of the pickle: G_ema or D."""

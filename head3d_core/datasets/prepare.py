@@ -17,12 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tyro.conf import Positional, arg
 
 from head3d_core.datasets import face_detector, face_pose
 from head3d_core.datasets.format import IMAGE_SUFFIXES, image_name, write_dataset
@@ -43,7 +44,7 @@ HOW_TO_MATTE = (
 class PrepareDataArgs:
     """A folder of portraits -> a data set with cameras, in EG3D's format."""
 
-    source: Path
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]]
     """Folder of photographs (searched below as well)."""
     out: Path = Path("prepared")
     """Folder, or a name ending in .zip, to write; must not exist."""

@@ -9,9 +9,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
+from tyro.conf import Positional, arg
 
 from head3d_core.config import RenderOptions, preset
 from head3d_core.datasets import format
@@ -23,7 +24,7 @@ from head3d_core.utils.errors import Head3DError
 class ValidateArgs:
     """Lists what is wrong with a data set in EG3D's format; status 1 if it cannot be trained on."""
 
-    data: Path
+    data: Positional[Annotated[Path, arg(metavar="DATA")]]
     """Folder or zip."""
     preset: Literal["tiny", "classroom", "paper"] = "classroom"
     """Whose resolution and ray interval the set is for."""

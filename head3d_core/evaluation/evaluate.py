@@ -21,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from tyro.conf import Positional, arg
 
 from head3d_core import ops
 from head3d_core.checkpoints import weights as checkpoint
@@ -61,7 +62,7 @@ OUT = files.DATA / "results" / "evaluation"
 class EvaluateArgs:
     """Measures a generator and writes one JSON and its picture grids."""
 
-    weights: str
+    weights: Positional[Annotated[str, arg(metavar="WEIGHTS")]]
     """A bundled name, a path, a training run's folder, "plane-swap", or "real" for the real data's own figures."""
     row: str | None = None
     """Name of the row, and of the files; default: what the weights say, else their name."""

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tyro.conf import Positional, arg
 
 from head3d_core.datasets.camera_checks import LABELS
 from head3d_core.datasets.writer import (
@@ -41,7 +42,7 @@ from head3d_core.utils.errors import Head3DError
 class MakeDataArgs:
     """Renders faces or heads into a folder in EG3D's format; call it again to go on where it stopped."""
 
-    kind: sets.SetName
+    kind: Positional[Annotated[sets.SetName, arg(metavar="KIND")]]
     """Which set: faces, scenes (faces with textured pictures behind), heads, held_out_faces, held_out_heads."""
     out: Path
     """Folder to write."""

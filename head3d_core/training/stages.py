@@ -9,12 +9,13 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tyro.conf import Positional, arg
 
 from head3d_core.checkpoints import weights
 from head3d_core.config import Preset
@@ -36,7 +37,7 @@ from head3d_core.utils.errors import Head3DError
 class TrainArgs:
     """Train one stage: teacher, whiten, head or distill."""
 
-    stage: str
+    stage: Positional[Annotated[str, arg(metavar="STAGE")]]
     """teacher, whiten, head or distill."""
     data: str
     """Face set: a folder or zip in EG3D's format, or synth:faces:20000 to render it first. Stage head: the mapping
