@@ -187,9 +187,17 @@ def test_pre_commit_and_lock_agree_on_ruff() -> None:
     assert f"rev: v{pinned}" in hooks
 
 
-@pytest.mark.parametrize("target", ["lab", "notebooks", "test", "venv", "lint"])
+@pytest.mark.parametrize("target", ["lab", "notebooks", "site", "test", "venv", "lint"])
 def test_readme_targets_exist(target: str) -> None:
     assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf8")
+
+
+def test_readme_shows_the_tree() -> None:
+    """One line a folder, in the order of imports."""
+    from test_layers import ORDER, PACKAGE
+
+    tree = re.findall(r"^  (\w+)/ ", (ROOT / "README.md").read_text(encoding="utf8"), re.MULTILINE)
+    assert tree == [name for name in ORDER if (PACKAGE / name).is_dir()]
 
 
 def test_readme_commands_exist() -> None:
@@ -199,15 +207,8 @@ def test_readme_commands_exist() -> None:
     named = set(re.findall(r"python -m head3d_core ([a-z][\w-]*)", readme))
     assert named
     assert named <= set(cli.COMMANDS)
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", readme, re.MULTILINE)) <= {
-        "lab",
-        "notebooks",
-        "test",
-        "venv",
-        "lint",
-        "tables",
-        "help",
-    }
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", readme, re.MULTILINE)) <= targets
 
 
 def test_syllabus_links_every_notebook_and_nothing_else() -> None:
