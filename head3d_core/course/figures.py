@@ -1,30 +1,36 @@
-"""Figures of the notebooks. matplotlib for stills, Plotly for what should be turned; both imported lazily.
+"""Figures that several notebooks share. matplotlib for stills, Plotly for what should be turned; both imported lazily.
 
 Every figure is shown with `show`, which attaches alternative text. Colours come from the Okabe-Ito palette and
-are always doubled by a line style, a marker or a label.
+are always doubled by a line style, a marker or a label. What one notebook alone draws is in its own module `nbNN`.
 """
 
 from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from head3d_core.metrics.distances import Estimate
 from head3d_core.model import cameras
-from head3d_core.model.volume import March
 from head3d_core.utils.images import to_pixels as to_pixels
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""
-
-
+STYLES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX"
+HATCHES = ("", "//", "..")
 SMALLEST_PT = 10.0
 """The smallest text in a figure, points: at 100 dpi as high as the prose around it, legible when projected."""
+
+
+# --- display ----------------------------------------------------------------------------------------------------------
 
 
 def show(figure: Any, alt: str, jpeg: bool = False) -> None:
@@ -59,8 +65,6 @@ def lighter(png: bytes, limit: int = 30_000) -> bytes:
 
 def show_plotly(figure: Any, alt: str) -> None:
     """Displays a Plotly figure (JupyterLab draws it) and prints its description below it."""
-    import json
-
     from IPython.display import display
 
     display({"application/vnd.plotly.v1+json": json.loads(figure.to_json())}, raw=True)
@@ -83,76 +87,196 @@ def rounded(values: Tensor, digits: int = 3) -> Any:
     return plain(values.detach().double().tolist())
 
 
-def ray_image(features: Tensor) -> Tensor:
-    """Ray features [R*R, F] -> rgb image [3, R, R]."""
-    side = round(features.shape[0] ** 0.5)
-    return features[:, :3].T.reshape(3, side, side)
+# --- stills -----------------------------------------------------------------------------------------------------------
 
 
-def image_grid(
-    images: Sequence[Tensor], titles: Sequence[str] = (), columns: int = 4, size: float = 2.2
-) -> Any:
-    """A grid of pictures [3, H, W] in [-1, 1] with titles above them."""
-    import matplotlib.pyplot as plt
+def panels(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A matplotlib figure of `width` x `height` inches and its axes: one axis, or an array [rows, columns] of them.
 
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False)
-    for k, axis in enumerate(axes.flat):
-        axis.axis("off")
-        if k < len(images):
-            axis.imshow(to_pixels(images[k]), interpolation="nearest")
-            axis.set_title(titles[k] if k < len(titles) else "", fontsize=11)
-    figure.tight_layout()
-    return figure
-
-
-def plane_grid(planes: Tensor, names: Sequence[str], channel: int = 0) -> Any:
-    """One channel of the three planes of a head, planes [3, C, H, W], drawn with rows growing upwards."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.1), layout="constrained")
-    limit = float(planes[:, channel].abs().max())
-    for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        drawn = axis.imshow(
-            planes[k, channel].detach().numpy(),
-            origin="lower",
-            cmap="cividis",
-            vmin=-limit,
-            vmax=limit,
-            extent=(-1, 1, -1, 1),
-        )
-        axis.set_title(f"F_{name}, channel {channel}", fontsize=11)
-        axis.set_xlabel(f"{name[0]} (column)")
-        axis.set_ylabel(f"{name[1]} (row)")
-    figure.colorbar(drawn, ax=axes, shrink=0.8, label="feature value")
-    return figure
-
-
-def march_profile(depths: Tensor, sigma: Tensor, result: March) -> Any:
-    """Density, transmittance and weights along one ray.
-
-    Args:
-        depths: [S]; sigma: [S], raw; result: the March of that one ray (N = R = 1).
+    A single row or column gives a one-dimensional array. `options` go to `plt.subplots`.
     """
     import matplotlib.pyplot as plt
 
-    middle = ((depths[1:] + depths[:-1]) / 2).numpy()
-    mean = (sigma[1:] + sigma[:-1]) / 2
-    density = torch.nn.functional.softplus(mean - 1).numpy()
-    weights = result.weights.flatten().numpy()
-    left = 1 - np.concatenate([[0], np.cumsum(weights)[:-1]])
-    figure, axes = plt.subplots(2, 1, figsize=(7.5, 4.2), sharex=True)
-    axes[0].plot(middle, density, "-o", color=PALETTE[0], markersize=3, label="density")
-    axes[0].set_ylabel("density (1 / length)")
-    axes[0].legend(loc="upper right")
-    axes[1].plot(middle, left, "--s", color=PALETTE[1], markersize=3, label="transmittance (light left)")
-    axes[1].bar(middle, weights, width=0.8 * np.diff(middle).min(), color=PALETTE[2], label="weight")
-    axes[1].set_ylabel("share of the light")
-    axes[1].set_xlabel("depth along the ray (world units)")
-    axes[1].legend(loc="center right")
-    figure.tight_layout()
+    options = {"layout": "constrained", **options}
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def curve(axis: Any, k: int, x: Any, y: Any, label: str, **options: Any) -> None:
+    """A line with the k-th colour, line style and marker; about eight markers however many points it has."""
+    style: dict[str, Any] = {"color": PALETTE[k % 7], "linestyle": STYLES[k % 4], "marker": MARKERS[k % 7]}
+    style |= {"markersize": 4, "markevery": max(1, len(x) // 8), "linewidth": 1.7, "label": label}
+    axis.plot(x, y, **style | options)
+
+
+def image_grid(
+    images: Sequence[Any] | Tensor,
+    titles: Sequence[str] = (),
+    columns: int = 4,
+    size: float = 2.2,
+    rows: Sequence[str] = (),
+) -> Any:
+    """A grid of images [3, H, W] in [-1, 1], row by row.
+
+    Args:
+        images: one after the other; where `rows` are named, a list of rows of them.
+        titles: above the images in their order; as many as columns: they head the columns.
+        size: of an image, inches; it is stored with 100 pixels an inch, and with 112 at least.
+        rows: names beside the rows.
+    """
+    if rows:
+        columns = len(images[0])
+        images = [image for row in images for image in row]
+    columns, side = min(columns, len(images)), max(112, round(100 * size))
+    lines = -(-len(images) // columns)
+    width = size * columns + (0.9 if rows else 0)
+    figure, axes = panels(width, (size + 0.25) * lines, lines, columns, squeeze=False)
+    for k, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if k < len(images):
+            axis.imshow(to_pixels(_at_most(images[k], side)), interpolation="nearest")
+            axis.set_title(titles[k] if k < len(titles) else "", fontsize=11)
+    for name, axis in zip(rows, axes[:, 0], strict=False):
+        axis.set_ylabel(name, fontsize=10)
     return figure
+
+
+def _at_most(image: Tensor, side: int) -> Tensor:
+    """Shrinks an image [3, H, W] to at most `side` pixels across, so that stored notebooks stay small."""
+    if image.shape[-1] <= side:
+        return image
+    size = (round(image.shape[1] * side / image.shape[2]), side)
+    return F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)[0]
+
+
+def dots(
+    axis: Any, values: Sequence[Estimate | None], k: int = 0, down: float = 0.0, label: str = ""
+) -> None:
+    """Estimates as dots with their 95 % intervals, one a line from the top; a sentence where one is missing.
+
+    Args:
+        k: colour and marker.
+        down: how far below the middle of their lines they are drawn, where several series share them.
+    """
+    for y, e in enumerate(values):
+        if e is not None:
+            axis.plot([e.low, e.high], [y + down, y + down], color=PALETTE[k % 7], linewidth=2.5, zorder=2)
+            dot = {"color": PALETTE[1] if not label else PALETTE[k % 7], "markersize": 7}
+            axis.plot(e.value, y + down, MARKERS[k % 7], label=label if y == 0 else "", **dot)
+    middle = sum(axis.get_xlim()) / 2
+    for y, e in enumerate(values):
+        if e is None:
+            axis.text(middle, y, "not recorded yet", ha="center", va="center", style="italic", color="0.35")
+    axis.set_ylim(len(values) - 0.5, -0.5)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def dots_figure(values: Mapping[str, Estimate | None], label: str) -> Any:
+    """Named estimates as dots with their 95 % intervals against a line at 0."""
+    figure, axis = panels(6.4, 0.45 * len(values) + 0.9)
+    axis.axvline(0, color="0.6", linewidth=1)
+    dots(axis, list(values.values()))
+    axis.set_xlabel(label)
+    axis.set_yticks(range(len(values)), list(values))
+    return figure
+
+
+def legend_above(axis: Any, columns: int = 2) -> None:
+    """A legend over the panel, where it hides nothing."""
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
+
+
+# --- diagrams ---------------------------------------------------------------------------------------------------------
+
+
+def canvas(width: float, height: float, size: tuple[float, float]) -> tuple[Any, Any]:
+    """An empty drawing [0, width] x [0, height], `size` in inches: (figure, axis)."""
+    figure, axis = panels(*size, layout=None)
+    axis.set(xlim=(0, width), ylim=(0, height))
+    axis.axis("off")
+    return figure, axis
+
+
+def box(
+    axis: Any,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    width: float = 1.7,
+    height: float = 0.8,
+    **style: Any,
+) -> None:
+    """A rounded box around (x, y) with a text in it."""
+    from matplotlib.patches import FancyBboxPatch
+
+    corner = (x - width / 2, y - height / 2)
+    style = {"facecolor": "white", "edgecolor": colour, "linewidth": 2, "boxstyle": "round,pad=0.05", **style}
+    axis.add_patch(FancyBboxPatch(corner, width, height, **style))
+    axis.text(x, y, text, ha="center", va="center", fontsize=10)
+
+
+def arrow(
+    axis: Any, start: tuple[float, float], end: tuple[float, float], text: str = "", colour: str = "#333333"
+) -> None:
+    """An arrow with a text above its middle."""
+    axis.annotate("", xy=end, xytext=start, arrowprops=dict(arrowstyle="-|>", color=colour, linewidth=1.5))
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.12
+    axis.text(x, y, text, ha="center", va="bottom", fontsize=10, color=colour)
+
+
+def ties(axis: Any, x: float, low: float, high: float) -> None:
+    """A dashed upright arrow with two heads: a loss ties what stands above to what stands below."""
+    style = dict(arrowstyle="<|-|>", color=PALETTE[2], linewidth=2, linestyle="--")
+    axis.annotate("", xy=(x, low), xytext=(x, high), arrowprops=style)
+
+
+# --- scenes in space --------------------------------------------------------------------------------------------------
+
+
+def space(reach: float, eye: Sequence[float] = (1.05, 0.5, 0.5)) -> dict[str, Any]:
+    """Plotly's layout of a scene [-reach, reach]³ without axes, y up; `eye` is where it is looked at from."""
+    hidden = dict(visible=False, range=[-reach, reach])
+    camera = dict(up=dict(x=0, y=1, z=0), eye=dict(x=eye[0], y=eye[1], z=eye[2]))
+    return dict(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="cube", camera=camera)
+
+
+def scene(
+    title: str, layout: Mapping[str, Any], traces: Sequence[Any] = (), width: int = 720, height: int = 520
+) -> Any:
+    """A Plotly figure with one scene, laid out by `space`."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(list(traces))
+    figure.update_layout(title=title, width=width, height=height, margin=dict(l=0, r=0, t=40, b=0))
+    figure.update_layout(font=dict(size=14), scene=dict(layout))
+    return figure
+
+
+def label_at(figure: Any, at: Sequence[float], text: str) -> None:
+    """Adds a text to a Plotly scene."""
+    import plotly.graph_objects as go
+
+    x, y, z = ([round(float(value), 3)] for value in at)
+    trace = go.Scatter3d(x=x, y=y, z=z, mode="text", text=[text], showlegend=False, hoverinfo="skip")
+    figure.add_trace(trace)
+
+
+def line_in_space(points: np.ndarray, name: str, colour: str, dash: str = "solid") -> Any:
+    """A polyline [M, 3] as a Plotly trace; NaN parts it."""
+    import plotly.graph_objects as go
+
+    x, y, z = ([None if np.isnan(v) else round(float(v), 3) for v in points[:, k]] for k in range(3))
+    line = dict(color=colour, width=4, dash=dash)
+    return go.Scatter3d(x=x, y=y, z=z, mode="lines", name=name, line=line, hoverinfo="name")
+
+
+def cube_lines(side: float) -> np.ndarray:
+    """The edges of a cube around the origin as one polyline, [36, 3] with NaN between them."""
+    h = side / 2
+    corner = np.array([[x, y, z] for x in (-h, h) for y in (-h, h) for z in (-h, h)])
+    edges = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if i & bit == 0]
+    return np.array([point for a, b in edges for point in (corner[a], corner[b], np.full(3, np.nan))])
 
 
 def frustum_lines(camera: Tensor, length: float = 1.2) -> np.ndarray:
@@ -172,169 +296,3 @@ def frustum_lines(camera: Tensor, length: float = 1.2) -> np.ndarray:
     pieces += [torch.stack([eye, corner]) for corner in world]
     gap = torch.full((1, 3), torch.nan)
     return torch.cat([torch.cat([piece, gap]) for piece in pieces]).numpy()
-
-
-def _world_scene(title: str) -> Any:
-    import plotly.graph_objects as go
-
-    hidden = dict(visible=False, range=[-2.9, 2.9])
-    figure = go.Figure()
-    figure.update_layout(
-        title=title,
-        width=720,
-        height=520,
-        margin=dict(l=0, r=0, t=40, b=0),
-        font=dict(size=14),
-        scene=dict(
-            xaxis=hidden,
-            yaxis=hidden,
-            zaxis=hidden,
-            aspectmode="cube",
-            camera=dict(up=dict(x=0, y=1, z=0), eye=dict(x=1.05, y=0.5, z=0.5)),
-        ),
-    )
-    for k, name in enumerate(("x: subject's left", "y: up", "z: the face looks here")):
-        tip = [1.1 if j == k else 0.0 for j in range(3)]
-        figure.add_trace(
-            go.Scatter3d(
-                x=[0, tip[0]], y=[0, tip[1]], z=[0, tip[2]], mode="lines+text", text=["", name], showlegend=False,
-                line=dict(color="#444444", width=3), hoverinfo="skip",
-                textposition=("middle right", "top center", "bottom center")[k],
-            )
-        )  # fmt: skip
-    return figure
-
-
-def _cube_lines(side: float) -> np.ndarray:
-    h = side / 2
-    corner = np.array([[x, y, z] for x in (-h, h) for y in (-h, h) for z in (-h, h)])
-    pieces = []
-    for i in range(8):
-        for bit in (1, 2, 4):
-            if i & bit == 0:
-                pieces += [corner[i], corner[i | bit], np.full(3, np.nan)]
-    return np.array(pieces)
-
-
-def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> Any:
-    """Plotly figure: cameras [N, 25] as frustums around the cube of the planes."""
-    import plotly.graph_objects as go
-
-    figure = _world_scene("Cameras around the cube (drag to turn)")
-    cube = _cube_lines(box_warp)
-    figure.add_trace(_lines(cube, "the cube", "#444444", "dot"))
-    for k, label in enumerate(labels):
-        figure.add_trace(_lines(frustum_lines(camera[k]), label, PALETTE[k % 6], "solid"))
-        eye = camera[k, [3, 7, 11]].numpy()
-        figure.add_trace(
-            go.Scatter3d(
-                x=[float(eye[0])], y=[float(eye[1])], z=[float(eye[2])],
-                mode="text", text=[label], showlegend=False, hoverinfo="skip",
-            )
-        )  # fmt: skip
-    return figure
-
-
-def _lines(points: np.ndarray, name: str, colour: str, dash: str) -> Any:
-    import plotly.graph_objects as go
-
-    x, y, z = ([None if np.isnan(v) else round(float(v), 3) for v in points[:, k]] for k in range(3))
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="lines", name=name, line=dict(color=colour, width=4, dash=dash), hoverinfo="name"
-    )
-
-
-def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
-    """Static twin of `frustums`: the cameras seen from above (x, z) and from the side (z, y)."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 4.2))
-    for axis, (a, b), (name_a, name_b) in zip(axes, ((0, 2), (2, 1)), (("x", "z"), ("z", "y")), strict=True):
-        axis.add_patch(plt.Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
-        for k, label in enumerate(labels):
-            lines = frustum_lines(camera[k])
-            axis.plot(lines[:, a], lines[:, b], color=PALETTE[k % 6], linestyle=("-", "--", "-.", ":")[k % 4])
-            eye = camera[k, [3, 7, 11]].numpy()
-            _label_outwards(axis, label, float(eye[a]), float(eye[b]))
-        axis.set(
-            xlim=(-4.1, 5.3),
-            ylim=(-3.7, 3.7),
-            xlabel=f"{name_a} (world units)",
-            ylabel=f"{name_b} (world units)",
-        )
-        axis.set_aspect("equal")
-        axis.set_title("from above" if b == 2 else "from the side")
-    figure.tight_layout()
-    return figure
-
-
-def _label_outwards(axis: Any, text: str, x: float, y: float) -> None:
-    """A name beside a point, on the side away from the origin; below what stands on the origin itself."""
-    away = (x**2 + y**2) ** 0.5
-    right, up = (x / away, y / away) if away > 0.5 else (0.0, -3.4)
-    axis.annotate(
-        text,
-        (x, y),
-        textcoords="offset points",
-        xytext=(8 * right, 8 * up),
-        fontsize=10,
-        ha="left" if right > 0.5 else "right" if right < -0.5 else "center",
-        va="bottom" if up > 0.5 else "top" if up < -0.5 else "center",
-    )
-
-
-def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
-    """The middle row of each camera's rays, drawn in the (x, z) plane with the cube."""
-    import matplotlib.pyplot as plt
-
-    from head3d_core.model.rays import camera_rays
-
-    figure, axis = plt.subplots(figsize=(6.2, 5))
-    axis.add_patch(
-        plt.Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", linewidth=1.5, color="#444444")
-    )
-    row = slice(resolution // 2 * resolution, (resolution // 2 + 1) * resolution)
-    for k, label in enumerate(labels):
-        origins, directions = camera_rays(camera[k : k + 1], resolution)
-        start, end = origins[0, row], origins[0, row] + 3.3 * directions[0, row]
-        for a, b in zip(start.tolist(), end.tolist(), strict=True):
-            axis.plot(
-                [a[0], b[0]], [a[2], b[2]], color=PALETTE[k % 6], linestyle=("-", "--")[k % 2], linewidth=1
-            )
-        axis.annotate(
-            label, (float(start[0, 0]), float(start[0, 2])), xytext=(6, 0), textcoords="offset points"
-        )
-    axis.set(xlim=(-2, 4), ylim=(-1.6, 3.2), xlabel="x (world units)", ylabel="z (world units)")
-    axis.set_aspect("equal")
-    figure.tight_layout()
-    return figure
-
-
-def axes_view(yaw: float, pitch: float, size: int = 192) -> np.ndarray:
-    """The three world axes as an orbiting camera sees them: picture [size, size, 3] uint8.
-
-    Args:
-        yaw, pitch: radians.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    camera = cameras.orbit(yaw, pitch)
-    cam2world, matrix = cameras.unpack(camera)
-    tips = torch.cat([torch.zeros(1, 3), 0.22 * torch.eye(3)])
-    local = (tips - cam2world[0, :3, 3]) @ cam2world[0, :3, :3]
-    pixel = (local[:, :2] / local[:, 2:] * matrix[0, 0, 0] + 0.5) * size
-    picture = Image.new("RGB", (size, size), "white")
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=size / 10)
-    middle = tuple(pixel[0].tolist())
-    order = sorted(range(1, 4), key=lambda k: -float(local[k, 2]))
-    for k in order:
-        tip = tuple(pixel[k].tolist())
-        colour = ("#D55E00", "#009E73", "#0072B2")[k - 1]
-        pen.line([middle, tip], fill=colour, width=5)
-        pen.ellipse([tip[0] - 6, tip[1] - 6, tip[0] + 6, tip[1] + 6], fill=colour)
-    for k in order:  # names last and beyond the tips, so that no line crosses them
-        outwards = pixel[k] - pixel[0]
-        place = pixel[k] + 0.09 * size * outwards / outwards.norm().clamp_min(0.05 * size)
-        pen.text(tuple(place.tolist()), f"+{'xyz'[k - 1]}", fill="black", font=font, anchor="mm")
-    return np.array(picture)

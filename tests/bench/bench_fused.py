@@ -68,7 +68,7 @@ def main() -> None:
     import torch
 
     from head3d_core import ops
-    from head3d_core.course.figures_03 import agreement
+    from head3d_core.course.nb03 import agreement
 
     rows: list[dict[str, Any]] = []
     for backend in ("reference", "native"):

@@ -26,7 +26,7 @@ from PIL import Image
 from test_plane_swap import visible
 
 from head3d_core.checkpoints import weights
-from head3d_core.course import figures, figures_04, swap_lab, swap_widgets, widgets
+from head3d_core.course import nb01, nb04, swap_lab, widgets
 from head3d_core.course.swap_lab import LabState
 from head3d_core.datasets import format
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet, load_encoder
@@ -124,7 +124,7 @@ def stored_views() -> widgets.Draw:
     folder = files.DATA / "samples" / "heads"
     pictures, cameras = format.load_arrays(folder)
     who = format.load_identities(folder)
-    return figures_04.nearest_view(pictures[who == who[0]], cameras[who == who[0]])
+    return nb04.nearest_view(pictures[who == who[0]], cameras[who == who[0]])
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Viewer:
 
 VIEWERS = (
     Viewer("04_faces_and_heads.ipynb", "orbit_viewer(turn", stored_views),
-    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(plots.axes_view)", lambda: figures.axes_view),
+    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(nb01.axes_view)", lambda: nb01.axes_view),
 )
 
 
@@ -183,13 +183,13 @@ STAND_IN = "swap_lab_of_untrained_heads.ipynb"
 STAND_IN_CELL = """
 import torch
 import head3d_core as h3d
-from head3d_core.course import swap_widgets
+from head3d_core.course import swap_lab
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 generators = {name: h3d.load_generator(name + "_weights") for name in ("face", "head")}
 torch.manual_seed(1)
 encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-swap_widgets.swap_viewer(generators, encoder)
+swap_lab.swap_viewer(generators, encoder)
 """
 
 Heads = tuple[dict[str, Generator], Encoder]
@@ -242,7 +242,7 @@ class SwapLab:
         state = self.state()
         pair = swap_lab.couple(self.heads[0], state, self.heads[1])
         wanted = swap_lab.show(pair, state)
-        heat = swap_widgets.heat_picture(wanted.heat)
+        heat = swap_lab.heat_picture(wanted.heat)
         bars = self.area.locator(".bar + span")
 
         def equal() -> bool:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from test_plane_swap import visible
 
-from head3d_core.course import swap_lab, swap_widgets, widgets
+from head3d_core.course import swap_lab, widgets
 from head3d_core.course.swap_lab import LabState
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
@@ -52,9 +52,9 @@ class Opened:
         torch.manual_seed(1)
         self.generators = {"face": visible(0), "head": visible(5)}
         self.encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-        self.viewer = swap_widgets.swap_viewer(self.generators, self.encoder)
+        self.viewer = swap_lab.swap_viewer(self.generators, self.encoder)
         self.page, self.asked = page, 0
-        code = Path(swap_widgets.__file__).with_name("swap_lab.js").read_text(encoding="utf8")
+        code = Path(swap_lab.__file__).with_name("swap_lab.js").read_text(encoding="utf8")
         data = {
             name: getattr(self.viewer, name) for name in ("options", "state", "wanted", "shown", "portraits")
         }
@@ -151,11 +151,11 @@ def test_heads_and_scale_stand_beside_the_mixture(opened: Opened) -> None:
     said = [f.inner_text() for f in opened.page.locator(".end figcaption").all()]
     assert said == ["face, seed 0", "head, seed 7"]
     colours = np.asarray(lab.drawn(opened.page.locator(".legend img")))
-    assert np.array_equal(colours, swap_widgets.legend_picture())
+    assert np.array_equal(colours, swap_lab.legend_picture())
     words = opened.words()
     assert "dark: 0 %" in words
-    assert f"yellow: {swap_widgets.HEAT_LIMIT:.0%} and more".replace("%", " %") in words
-    assert swap_widgets.heat_words(swap_lab.show(pair, state).heat) in words
+    assert f"yellow: {swap_lab.HEAT_LIMIT:.0%} and more".replace("%", " %") in words
+    assert swap_lab.heat_words(swap_lab.show(pair, state).heat) in words
 
 
 def test_one_button_gives_a_plane_or_all_of_them(opened: Opened) -> None:

@@ -265,7 +265,7 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
     assert chapters[1::2] == NUMBERS
     checks = {
         name
-        for path in (ROOT / "head3d_core" / "course").glob("exercises*.py")
+        for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
         for name in re.findall(r"^(\w+) = Exercise\(", path.read_text(encoding="utf8"), re.MULTILINE)
     }
     used = {p.name[:2]: p for p in pages.notebooks()}

@@ -10,20 +10,23 @@ import pytest
 import torch
 
 from head3d_core import course
-from head3d_core.course.exercises import Exercise, Mistake, camera_position, texel
+from head3d_core.course.exercises import Exercise
+from head3d_core.course.nb01 import camera_position
+from head3d_core.course.nb02 import texel
+from head3d_core.metrics import distances
 
 EXERCISES = {
     f"{module.name}.{name}": value
     for module in pkgutil.iter_modules(course.__path__)
-    if module.name.startswith("exercises")
+    if module.name.startswith("nb")
     for name, value in vars(importlib.import_module(f"head3d_core.course.{module.name}")).items()
     if isinstance(value, Exercise)
 }
-PLANTED = [(name, mistake) for name, exercise in EXERCISES.items() for mistake in exercise.mistakes]
+PLANTED = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise.mistakes]
 
 
 def test_there_are_exercises_with_mistakes() -> None:
-    assert len(EXERCISES) >= 6
+    assert len(EXERCISES) == 37, sorted(EXERCISES)
     assert all(len(e.mistakes) >= 2 for e in EXERCISES.values())
 
 
@@ -33,9 +36,9 @@ def test_right_answer_passes(name: str) -> None:
     assert exercise.verdict(exercise.truth) == f"✓ correct on {len(exercise.cases)} cases"
 
 
-@pytest.mark.parametrize(("name", "mistake"), PLANTED, ids=[f"{n}-{m.hint[:30]}" for n, m in PLANTED])
-def test_planted_mistake_gets_its_hint(name: str, mistake: Mistake) -> None:
-    assert EXERCISES[name].verdict(mistake.answer) == f"✗ {mistake.hint}"
+@pytest.mark.parametrize(("name", "hint"), PLANTED, ids=[f"{n}-{hint[:30]}" for n, hint in PLANTED])
+def test_planted_mistake_gets_its_hint(name: str, hint: str) -> None:
+    assert EXERCISES[name].verdict(EXERCISES[name].mistakes[hint]) == f"✗ {hint}"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -75,7 +78,7 @@ def test_the_readers_inputs_are_copies() -> None:
 
 def test_cases_survive_answers_that_change_them() -> None:
     """A wrong answer that writes into its input must not change what the next answer is compared with."""
-    exercise = EXERCISES["exercises_06.exchange_plane"]
+    exercise = EXERCISES["nb06.exchange_plane"]
     right = exercise.verdict(exercise.truth)
 
     def overwrites(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -88,7 +91,7 @@ def test_cases_survive_answers_that_change_them() -> None:
 
 
 def test_a_right_result_that_changes_its_input_is_told() -> None:
-    exercise = EXERCISES["exercises_06.exchange_plane"]
+    exercise = EXERCISES["nb06.exchange_plane"]
 
     def in_place(a: torch.Tensor, *rest: Any) -> torch.Tensor:
         a.copy_(exercise.truth(a.clone(), *rest))
@@ -98,7 +101,7 @@ def test_a_right_result_that_changes_its_input_is_told() -> None:
 
 
 def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
-    wrong = camera_position.mistakes[0].answer
+    wrong = next(iter(camera_position.mistakes.values()))
 
     def fails_later(yaw: float, pitch: float, radius: float) -> Any:
         if pitch:
@@ -106,3 +109,10 @@ def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
         return wrong(yaw, pitch, radius)
 
     assert camera_position.verdict(fails_later).startswith("✗ case")
+
+
+def test_the_exercise_of_notebook_10_is_the_librarys_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(12, 4, generator=generator), torch.randn(15, 4, generator=generator)
+    own = EXERCISES["nb10.kernel_distance"].truth(x.double(), y.double())
+    assert float(own) == pytest.approx(distances.kernel_distance(x, y, 2).value, rel=1e-6)

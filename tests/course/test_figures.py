@@ -11,7 +11,7 @@ import torch
 
 from head3d_core.config import preset
 from head3d_core.course import figures as plots
-from head3d_core.course import figures_00, widgets
+from head3d_core.course import nb00, nb01, nb02, widgets
 from head3d_core.model import cameras, seeds, volume
 from head3d_core.model.generator import Generator
 
@@ -25,7 +25,7 @@ def test_rounded_has_no_negative_zero() -> None:
 
 def test_ray_image_is_row_major() -> None:
     features = torch.arange(4.0)[:, None].expand(4, 5)
-    assert plots.ray_image(features)[0].tolist() == [[0, 1], [2, 3]]
+    assert nb02.ray_image(features)[0].tolist() == [[0, 1], [2, 3]]
 
 
 def test_frustum_starts_at_the_camera_and_looks_at_the_origin() -> None:
@@ -44,20 +44,20 @@ def test_figures_are_drawn() -> None:
     sigma = torch.linspace(-2, 9, 8)
     march = volume.march(torch.rand(1, 1, 8, 3), sigma[None, None, :, None], depths)
     figures = [
-        plots.camera_map(camera, ["a", "b"]),
-        plots.rays_from_above(camera, ["a", "b"]),
-        plots.plane_grid(torch.randn(3, 2, 8, 8), ("xy", "xz", "yz")),
+        nb01.camera_map(camera, ["a", "b"]),
+        nb01.rays_from_above(camera, ["a", "b"]),
+        nb02.plane_grid(torch.randn(3, 2, 8, 8), ("xy", "xz", "yz")),
         plots.image_grid([torch.zeros(3, 4, 4)] * 3, ["x"], columns=2),
-        plots.march_profile(depths[0, 0], sigma, march),
-        figures_00.method_diagram(),
-        figures_00.course_map({"00"}),
+        nb02.march_profile(depths[0, 0], sigma, march),
+        nb00.method_diagram(),
+        nb00.course_map({"00"}),
     ]
     for figure in figures:
         figure.canvas.draw()
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
         assert pixels.std() > 5, "the figure is blank"
         mpl.pyplot.close(figure)
-    assert len(plots.frustums(camera, ["a", "b"]).data) == 8
+    assert len(nb01.frustums(camera, ["a", "b"]).data) == 8
 
 
 def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_axes_view_points_at_the_viewer() -> None:
     def spread(colour: tuple[int, int, int], yaw: float) -> float:
-        picture = plots.axes_view(yaw, 0.3).astype(int)
+        picture = nb01.axes_view(yaw, 0.3).astype(int)
         where = np.argwhere(np.abs(picture - colour).sum(-1) < 30)
         return float(np.ptp(where[:, 1]))
 
@@ -88,9 +88,9 @@ def test_orbit_viewer_shows_what_its_function_draws() -> None:
 
     box = widgets.orbit_viewer(draw, size=16)
     assert box.picture.value == widgets.to_png(draw(0, 0), 16)
-    box.yaw.value = 90
+    box.sliders["yaw (°)"].value = 90
     assert box.picture.value == widgets.to_png(draw(math.pi / 2, 0), 16)
-    box.pitch.value = -30
+    box.sliders["pitch (°)"].value = -30
     assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
 
 
@@ -119,7 +119,7 @@ def test_heavy_pictures_are_stored_in_256_colours_and_light_ones_as_they_are() -
 def test_one_code_is_turned_in_several_generators() -> None:
     torch.manual_seed(0)
     nets = {name: Generator(preset("tiny").generator).eval() for name in ("one", "two")}
-    around = figures_00.turned(nets, seed=3, yaws=(0, 90))
+    around = nb00.turned(nets, seed=3, yaws=(0, 90))
     assert list(around) == ["one", "two"]
     net = nets["two"]
     head = seeds.heads_of_seeds(net, [3])
@@ -131,7 +131,7 @@ def test_one_code_is_turned_in_several_generators() -> None:
 
 def test_names_of_cameras_stand_outside_and_do_not_cover_the_cube() -> None:
     camera = cameras.orbit(torch.tensor([0.0, math.pi / 2, math.pi]))
-    figure = plots.camera_map(camera, ["front", "left side", "back"])
+    figure = nb01.camera_map(camera, ["front", "left side", "back"])
     figure.canvas.draw()
     for axis in figure.axes:
         cube = axis.patches[0].get_window_extent()

@@ -15,7 +15,7 @@ from PIL import Image
 from test_plane_swap import visible
 
 from head3d_core.config import Backend, preset
-from head3d_core.course import swap_lab, swap_widgets
+from head3d_core.course import swap_lab
 from head3d_core.course.swap_lab import LabState
 from head3d_core.experiments import plane_swap
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
@@ -139,7 +139,7 @@ def test_reference_and_native_show_the_same(generators: dict[str, Generator]) ->
 def test_the_widget_shows_what_the_function_computes(
     generators: dict[str, Generator], encoder: Encoder
 ) -> None:
-    viewer = swap_widgets.swap_viewer(generators, encoder)
+    viewer = swap_lab.swap_viewer(generators, encoder)
     start = LabState("face", 0, "face", 1)
     assert viewer.options["generators"] == ["face", "head"]
     assert viewer.options["planes"] == ["xy", "xz", "yz"]
@@ -161,15 +161,15 @@ def test_the_widget_shows_what_the_function_computes(
         )
         assert viewer.shown["request"] == number
         assert np.array_equal(decoded(viewer.shown["picture"]), expected.picture)
-        assert np.array_equal(decoded(viewer.shown["heat"]), swap_widgets.heat_picture(expected.heat))
-        assert viewer.shown["heat_says"] == swap_widgets.heat_words(expected.heat)
+        assert np.array_equal(decoded(viewer.shown["heat"]), swap_lab.heat_picture(expected.heat))
+        assert viewer.shown["heat_says"] == swap_lab.heat_words(expected.heat)
         assert viewer.shown["similarity"] == (expected.similarity and list(expected.similarity))
         assert f"yaw {state.yaw:g}°" in viewer.shown["alt"]
 
 
 def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None:
     """Raw while the hand turns them, finished after it has let go, and not sent again while only planes change."""
-    viewer = swap_widgets.swap_viewer(generators)
+    viewer = swap_lab.swap_viewer(generators)
     first = viewer.portraits
     assert [p["name"] for p in first] == ["face, seed 0", "face, seed 1"]
     G, two = generators["face"], seeds.heads_of_seeds(generators["face"], [1])
@@ -192,7 +192,7 @@ def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None
 
 
 def test_heads_change_with_their_seed(generators: dict[str, Generator]) -> None:
-    viewer = swap_widgets.swap_viewer(generators)
+    viewer = swap_lab.swap_viewer(generators)
     first = viewer.portraits
     viewer.wanted = {**viewer.state, "seed_b": 9, "request": 1}
     assert viewer.portraits[0] == first[0]
@@ -208,16 +208,16 @@ def test_heads_change_with_their_seed(generators: dict[str, Generator]) -> None:
 
 
 def test_the_scale_of_the_heat_map() -> None:
-    legend = swap_widgets.legend_picture()
+    legend = swap_lab.legend_picture()
     for share, column in ((0.0, 0), (1.0, -1)):
-        flat = np.full((1, 1), share * swap_widgets.HEAT_LIMIT, dtype=np.float32)
-        assert np.array_equal(swap_widgets.heat_picture(flat)[0, 0], legend[0, column])
+        flat = np.full((1, 1), share * swap_lab.HEAT_LIMIT, dtype=np.float32)
+        assert np.array_equal(swap_lab.heat_picture(flat)[0, 0], legend[0, column])
     heat = np.array([[0.0, 0.5]], dtype=np.float32)
-    assert swap_widgets.heat_words(heat) == "differs from A by 25.0 %, at most 50 %"
+    assert swap_lab.heat_words(heat) == "differs from A by 25.0 %, at most 50 %"
 
 
 def test_a_bad_state_is_a_sentence_and_leaves_the_picture(generators: dict[str, Generator]) -> None:
-    viewer = swap_widgets.swap_viewer(generators)
+    viewer = swap_lab.swap_viewer(generators)
     before = viewer.shown["picture"]
     viewer.wanted = {**viewer.state, "yaw": 999, "request": 1}
     assert "yaw must be" in viewer.shown["says"]
@@ -229,7 +229,7 @@ def test_a_bad_state_is_a_sentence_and_leaves_the_picture(generators: dict[str, 
 
 def test_heat_colours_are_ordered() -> None:
     heat = np.linspace(0, 0.5, 32, dtype=np.float32).reshape(1, -1)
-    brightness = swap_widgets.heat_picture(heat).astype(float).sum(-1)[0]
+    brightness = swap_lab.heat_picture(heat).astype(float).sum(-1)[0]
     assert (np.diff(brightness) >= -1).all()
     assert brightness[0] < 200 < 500 < brightness[-1]
 
@@ -265,18 +265,18 @@ QUIET_SECONDS = 0.188
 
 
 @pytest.fixture(scope="module")
-def classroom() -> Callable[[Backend], swap_widgets.Session]:
+def classroom() -> Callable[[Backend], swap_lab.Session]:
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval().requires_grad_(False)
     encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-    return lambda backend: swap_widgets.Session({"face": G}, encoder, backend=backend)
+    return lambda backend: swap_lab.Session({"face": G}, encoder, backend=backend)
 
 
 @pytest.mark.parametrize(
     ("backend", "limit"), [pytest.param("native", 0.150, marks=pytest.mark.native), ("reference", 0.700)]
 )
 def test_preview_follows_the_hand(
-    classroom: Callable[[Backend], swap_widgets.Session], backend: Backend, limit: float
+    classroom: Callable[[Backend], swap_lab.Session], backend: Backend, limit: float
 ) -> None:
     session, angle = classroom(backend), iter(range(1, 100))
 
@@ -291,7 +291,7 @@ def test_preview_follows_the_hand(
 
 
 @pytest.mark.parametrize("backend", [pytest.param("native", marks=pytest.mark.native), "reference"])
-def test_release_is_quick(classroom: Callable[[Backend], swap_widgets.Session], backend: Backend) -> None:
+def test_release_is_quick(classroom: Callable[[Backend], swap_lab.Session], backend: Backend) -> None:
     session = classroom(backend)
     wanted = {**session.state.to_dict(), "yaw": 30, "shares": [1, 0, 0], "finished": False}
     session.answer(wanted)  # the hand was here a moment ago

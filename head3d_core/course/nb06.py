@@ -1,4 +1,4 @@
-"""Figures of the plane-swap lab: grids of exchanges, recorded tables, and planes standing in space around a head."""
+"""Notebook 06: the plane-swap lab's stills, its recorded tables, and planes in space around a head."""
 
 from __future__ import annotations
 
@@ -11,63 +11,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES
-from head3d_core.course.figures import (
-    PALETTE,
-    _cube_lines,
-    _lines,
-    _world_scene,
-    frustum_lines,
-    image_grid,
-    to_pixels,
-)
-from head3d_core.course.swap_lab import Shown
-from head3d_core.course.swap_widgets import HEAT_LIMIT
+from head3d_core.course import figures, recorded
+from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.figures import PALETTE, image_grid
+from head3d_core.course.nb12 import surface_trace
+from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.geometry import mesh
+from head3d_core.metrics.distances import Estimate
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
 from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
-from head3d_core.utils import files, records
+from head3d_core.utils import records
 
 TEXELS = 40
 """Side to which planes are averaged for a figure, so that it stays small."""
 
 
-def show_pictures(figure: Any, alt: str) -> None:
-    """`plots.show` for figures full of photographs: 256 colours, a third of the size: notebooks stay small."""
-    import io
-
-    import matplotlib.pyplot as plt
-    from IPython.display import Image, display
-    from PIL import Image as Picture
-
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    picture = Picture.open(drawn).convert("RGB")
-    few = picture.quantize(255)
-    few.putpalette([*(few.getpalette() or [])[: 3 * 255], 255, 255, 255])  # the background stays white
-    fewer = picture.quantize(palette=few, dither=Picture.Dither.FLOYDSTEINBERG)
-    fewer.save(small, format="png", optimize=True)
-    display(Image(data=small.getvalue(), alt=alt))
+# --- exchanges --------------------------------------------------------------------------------------------------------
 
 
 def exchanged(first: Generator, one: Heads, two: Heads, views: Tensor, finished: bool = True) -> list[Tensor]:
-    """One plane at a time: pictures of head 1 with F_xy, F_xz, F_yz of head 2, seen from cameras [V, 25].
+    """One plane at a time: images of head 1 with F_xy, F_xz, F_yz of head 2, seen from cameras [V, 25].
 
     Args:
         first: generator of head 1, which decodes and finishes.
         one, two: one head each.
 
     Returns:
-        Per plane, V pictures [V, 3, R, R].
+        Per plane, V images [V, 3, R, R].
     """
-    rows = []
-    for name in PLANE_NAMES[first.config.render.axes]:
-        mixed, ws = plane_swap.mix(one, two, plane_swap.exchange(name))
-        rows.append(_pictures(first, mixed, ws, views, finished))
-    return rows
+    names = PLANE_NAMES[first.config.render.axes]
+    mixed = [plane_swap.mix(one, two, plane_swap.exchange(name)) for name in names]
+    return [_pictures(first, planes, ws, views, finished) for planes, ws in mixed]
 
 
 def _pictures(G: Generator, mixed: Tensor, ws: Tensor, views: Tensor, finished: bool) -> Tensor:
@@ -99,20 +76,18 @@ def generator_grid(
     """Fig. 3: one row a view (front, three quarters, back); either generator's head, then the first's with each plane
     of the second."""
     views = cameras.orbit(torch.deg2rad(torch.tensor([0.0, 60.0, 180.0])))
-    one, two = (heads_of_seeds(G, [seed], psi) for G in (G_first, G_second))
-    columns = [
-        _pictures(G, h.planes, h.ws, views, finished) for G, h in ((G_first, one), (G_second, two))
-    ] + exchanged(G_first, one, two, views, finished)
+    pair = (G_first, G_second)
+    one, two = (heads_of_seeds(G, [seed], psi) for G in pair)
+    columns = [_pictures(G, h.planes, h.ws, views, finished) for G, h in zip(pair, (one, two), strict=True)]
+    columns += exchanged(G_first, one, two, views, finished)
     planes = PLANE_NAMES[G_first.config.render.axes]
     titles = [*names, *(f"{names[0]} with\nF_{n} of {names[1]}" for n in planes)]
     return image_grid([c[k] for k in range(len(views)) for c in columns], titles, columns=5, size=1.6)
 
 
 def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
-    """Static twin of the widget: pictures of some states above their difference to head A."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(shown), figsize=(1.9 * len(shown) + 0.6, 4.3), layout="constrained")
+    """The still of the widget: images of some states above their difference to head A."""
+    figure, axes = figures.panels(1.9 * len(shown) + 0.6, 4.3, 2, len(shown))
     for column, (one, title) in enumerate(zip(shown, titles, strict=True)):
         likeness = ""
         if one.similarity is not None:
@@ -126,37 +101,28 @@ def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
     return figure
 
 
-def carried_bars(*studies: dict[str, Any]) -> Any:
-    """Bars with intervals: the share of each measure's difference that travels with each plane (see `swap_study`).
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def carried_dots(*studies: dict[str, Any]) -> Any:
+    """The share of each measure's difference that travels with each plane, with its 95 % interval (see `swap_study`).
 
     One panel for each study, titled with its axes where there are several.
     """
-    import matplotlib.pyplot as plt
-
     measures = list(studies[0]["measures"])
-    size = (1.45 * len(measures) + 1.5, 2.9 * len(studies) + 0.5)
-    figure, panels = plt.subplots(
-        len(studies), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
-    )
+    height = 0.45 * len(measures) + 1.2
+    figure, panels = figures.panels(8.5, height * len(studies), len(studies), sharex=True, squeeze=False)
     for axis, found in zip(panels[:, 0], studies, strict=True):
         for k, name in enumerate(found["planes"]):
-            shares = [found["measures"][m]["planes"][name]["carried"] for m in measures]
-            x = np.arange(len(measures)) + 0.27 * (k - 1)
-            value = np.array([s["value"] for s in shares])
-            # A percentile interval of a bootstrap may leave the estimate out by a hair.
-            spread = np.clip(
-                [value - [s["low"] for s in shares], [s["high"] for s in shares] - value], 0, None
-            )
-            axis.bar(
-                x, value, 0.25, yerr=spread, color=PALETTE[k], hatch=("", "//", "..")[k], edgecolor="white",
-                capsize=3, label=f"F_{name}",
-            )  # fmt: skip
-        axis.axhline(1, color="#444444", linewidth=1, linestyle=":")
-        axis.set_xticks(np.arange(len(measures)), [m.replace(", ", "\n") for m in measures], fontsize=10)
-        axis.set_ylabel("share carried", fontsize=11)
+            rows = [found["measures"][m]["planes"][name]["carried"] for m in measures]
+            estimates = [Estimate(**row) for row in rows]
+            figures.dots(axis, estimates, k, 0.25 * (k - 1), f"F_{name}")
+        axis.axvline(1, color="#444444", linewidth=1, linestyle=":")
+        axis.set_yticks(range(len(measures)), measures)
         if len(studies) > 1:
             axis.set_title(f"axes {found['axes']}", fontsize=12, loc="left")
         axis.legend(ncols=3, fontsize=10, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+    axis.set_xlabel("share carried")
     return figure
 
 
@@ -165,25 +131,18 @@ def recorded_study(name: str) -> dict[str, Any] | None:
 
     "xyz_531k" and "eg3d_531k" are the two teachers at equal images, on fewer people.
     """
-    name = f"swap_study_{name}"
-    if not (files.DATA / "results" / f"{name}.json").exists():
-        return None
-    return records.read(name, f"python -m head3d_core swap-study --out data/results/{name}.json")
+    return recorded.record(f"swap_study_{name}")
 
 
 def table_beside_paper(found: dict[str, Any], measure: str = plane_swap.RAW) -> str:
     """Table 1 as text: ours, (1 + cos) / 2, with the paper's numbers beside it."""
-    names = found["planes"]
-    head = "  ".join(f"F_{n:4s}" for n in names)
+    head = "  ".join(f"F_{n:4s}" for n in found["planes"])
     lines = [f"{head}  to ID 1 (paper)   to ID 2 (paper)"]
     for row, (source, first, second) in zip(found["table_1"][measure], swap_study.PAPER_TABLE_1, strict=True):
         one, two = (row[f"{side}, (1+cos)/2"]["value"] for side in ("to ID 1", "to ID 2"))
         cells = "  ".join(f"{s:6s}" for s in source)
         lines.append(f"{cells}   {one:5.3f} ({first:5.3f})     {two:5.3f} ({second:5.3f})")
     return "\n".join(lines)
-
-
-# --- planes in space --------------------------------------------------------------------------------------------------
 
 
 def between_table(found: dict[str, Any] | None = None, measure: str = "identity") -> str:
@@ -195,9 +154,8 @@ def between_table(found: dict[str, Any] | None = None, measure: str = "identity"
     Raises:
         Head3DError: it is not recorded; the message says how to.
     """
-    found = found or records.read(
-        "swap_generators", "python -m head3d_core swap-study --weights head --second face"
-    )
+    command = "python -m head3d_core swap-study --weights head --second face"
+    found = found or records.read("swap_generators", command)
     distance, second = found["measures"][measure], found["second"]
 
     def line(what: str, value: dict[str, float]) -> str:
@@ -208,19 +166,19 @@ def between_table(found: dict[str, Any] | None = None, measure: str = "identity"
     return "\n".join([head, line("no plane exchanged", distance["apart"]), *planes])
 
 
+# --- planes in space --------------------------------------------------------------------------------------------------
+
+
 def plane_texture(plane: Tensor, texels: int = TEXELS) -> NDArray[np.float64]:
     """What a plane [C, H, W] looks like in one number a texel: its first principal component over channels.
 
     Averaged to `texels` a side, scaled so that 98 % lie in [-1, 1], and signed so that the middle is positive.
     """
-    small = torch.nn.functional.adaptive_avg_pool2d(
-        plane.detach().float()[None], min(texels, plane.shape[-1])
-    )[0]
+    side = min(texels, plane.shape[-1])
+    small = torch.nn.functional.adaptive_avg_pool2d(plane.detach().float()[None], side)[0]
     flat = small.flatten(1) - small.flatten(1).mean(1, keepdim=True)
     _, vectors = torch.linalg.eigh(flat @ flat.T)
-    component = vectors[:, -1] @ flat
-    picture = component.reshape(small.shape[1:]).double().numpy()
-    side = picture.shape[0]
+    picture = (vectors[:, -1] @ flat).reshape(small.shape[1:]).double().numpy()
     if picture[side // 3 : -side // 3, side // 3 : -side // 3].mean() < 0:
         picture = -picture
     return np.asarray((picture / max(float(np.quantile(np.abs(picture), 0.98)), 1e-12)).round(2))
@@ -248,76 +206,40 @@ def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72
     """
     import plotly.graph_objects as go
 
-    half = G.config.render.box_warp / 2
-    figure = _near_scene("Three planes and the head that they make (drag to turn)", 1.15 * half)
-    axes = G.config.render.axes
+    half, axes = G.config.render.box_warp / 2, G.config.render.axes
+    title = "Three planes and the head that they make (drag to turn)"
+    figure = figures.scene(title, figures.space(1.15 * half, (1.2, 0.6, 0.75)))
     for k, name in enumerate(PLANE_NAMES[axes]):
         texture = plane_texture(head.planes[0, k])
-        x, y, z = _wall(PROJECTION[axes][k], half, len(texture))
+        x, y, z = (a.astype(np.float32) for a in _wall(PROJECTION[axes][k], half, len(texture)))
         if name == "zx":
             y = -y
         edge = {"xy": (0, 1.08, -1), "xz": (1.1, -1, 0), "yz": (-1, 1.08, 0), "zx": (0, 1.08, 0)}[name]
-        _label(figure, [half * at for at in edge], f"<b>F_{name}</b>")
+        figures.label_at(figure, [half * at for at in edge], f"<b>F_{name}</b>")
+        hover = f"F_{name}: " + "%{surfacecolor:.2f}<extra></extra>"
+        style = dict(colorscale="Cividis", cmin=-1, cmax=1, showscale=False, opacity=0.9, hovertemplate=hover)
+        flat = dict(ambient=1, diffuse=0, specular=0)
+        colour = texture.astype(np.float32)
         figure.add_trace(
-            go.Surface(
-                x=x.astype(np.float32), y=y.astype(np.float32), z=z.astype(np.float32),
-                surfacecolor=texture.astype(np.float32), colorscale="Cividis", cmin=-1, cmax=1,
-                showscale=False, name=f"F_{name}", hovertemplate=f"F_{name}: " + "%{surfacecolor:.2f}<extra></extra>",
-                lighting=dict(ambient=1, diffuse=0, specular=0), opacity=0.9,
-            )
-        )  # fmt: skip
-    surface = mesh.extract_mesh(G, head.ws, resolution=grid, faces=faces)
-    vertices = np.asarray(surface.vertices, np.float32).round(3)
-    visual: Any = surface.visual
-    colours = np.asarray(visual.vertex_colors)[:, :3]
-    triangles = np.asarray(surface.faces, np.int32)
-    figure.add_trace(
-        go.Mesh3d(
-            x=vertices[:, 0], y=vertices[:, 1], z=vertices[:, 2],
-            i=triangles[:, 0], j=triangles[:, 1], k=triangles[:, 2],
-            vertexcolor=[f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours], name="surface", hoverinfo="skip",
-            lighting=dict(ambient=0.75, diffuse=0.4, specular=0),
+            go.Surface(x=x, y=y, z=z, surfacecolor=colour, name=f"F_{name}", lighting=flat, **style)
         )
-    )  # fmt: skip
+    surface = mesh.extract_mesh(G, head.ws, resolution=grid, faces=faces)
+    figure.add_trace(surface_trace(surface, "surface", faces=faces))
     return figure
-
-
-def _near_scene(title: str, reach: float) -> Any:
-    """An empty scene that shows [-reach, reach] in each direction, y up; what lies beyond is cut off."""
-    figure = _world_scene(title)
-    figure.data = []  # the axes' tips would lie outside
-    axis = dict(visible=False, range=[-reach, reach])
-    eye = dict(x=1.2, y=0.6, z=0.75)
-    figure.update_layout(scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, camera=dict(eye=eye)))
-    return figure
-
-
-def _label(figure: Any, at: Sequence[float], text: str) -> None:
-    import plotly.graph_objects as go
-
-    x, y, z = ([round(float(value), 3)] for value in at)
-    figure.add_trace(
-        go.Scatter3d(x=x, y=y, z=z, mode="text", text=[text], showlegend=False, hoverinfo="skip")
-    )
 
 
 def planes_flat(G: Generator, head: Heads) -> Any:
-    """Static twin of `planes_in_space`: the same three textures side by side, y upwards where a plane sees it."""
-    import matplotlib.pyplot as plt
-
-    names = PLANE_NAMES[G.config.render.axes]
+    """The still of `planes_in_space`: the same three textures side by side, y upwards where a plane sees it."""
     half = G.config.render.box_warp / 2
-    figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9), layout="constrained")
-    for k, name in enumerate(names):
+    figure, axes = figures.panels(10.5, 2.9, 1, 4)
+    style = dict(origin="lower", cmap="cividis", vmin=-1, vmax=1, extent=(-half, half, -half, half))
+    for k, name in enumerate(PLANE_NAMES[G.config.render.axes]):
         texture, across, up = plane_texture(head.planes[0, k]), name[0], name[1]
         if across == "y":  # or the head would lie on its side
             texture, across, up = texture.T, up, across
-        axes[k].imshow(
-            texture, origin="lower", cmap="cividis", vmin=-1, vmax=1, extent=(-half, half, -half, half)
-        )
+        axes[k].imshow(texture, **style)
         axes[k].set(title=f"F_{name}", xlabel=across, ylabel=up)
-    raw = plane_swap.look(G, head.planes, cameras.orbit(0.5, 0.2)).rgb[0]
-    axes[3].imshow(to_pixels(raw))
+    axes[3].imshow(figures.to_pixels(plane_swap.look(G, head.planes, cameras.orbit(0.5, 0.2)).rgb[0]))
     axes[3].set_title("the head")
     axes[3].axis("off")
     return figure
@@ -348,41 +270,114 @@ def density_points(
     they leave the neighbourhood of the cube."""
     import plotly.graph_objects as go
 
+    title = "Where the volume is dense, and who looks at it (drag to turn)"
+    figure = figures.scene(title, figures.space(0.95, (1.2, 0.6, 0.75)))
     # Whole numbers: a machine's last digits do not show, and stored outputs can be compared.
     colour, high = np.round(density), float(np.ceil(np.quantile(density, 0.95)))
-    figure = _near_scene("Where the volume is dense, and who looks at it (drag to turn)", 0.95)
-    figure.add_trace(
-        go.Scatter3d(
-            x=points[:, 0], y=points[:, 1], z=points[:, 2], mode="markers", name="density",
-            hovertemplate="density %{marker.color:.0f}<extra></extra>", showlegend=False,
-            marker=dict(
-                size=2, color=colour, colorscale="Cividis", cmin=0, cmax=high,
-                colorbar=dict(title="density (1/length)", len=0.6),
-            ),
-        )
-    )  # fmt: skip
-    figure.add_trace(_lines(_cube_lines(1.0), "the cube", "#444444", "dot"))
+    bar = dict(title="density (1/length)", len=0.6)
+    marker = dict(size=2, color=colour, colorscale="Cividis", cmin=0, cmax=high, colorbar=bar)
+    hover = "density %{marker.color:.0f}<extra></extra>"
+    style = dict(mode="markers", name="density", hovertemplate=hover, showlegend=False, marker=marker)
+    figure.add_trace(go.Scatter3d(x=points[:, 0], y=points[:, 1], z=points[:, 2], **style))
+    figure.add_trace(figures.line_in_space(figures.cube_lines(1.0), "the cube", "#444444", "dot"))
     for k, label in enumerate(labels):
-        figure.add_trace(_lines(frustum_lines(camera[k], 2.4), label, PALETTE[k % 6], "solid"))
+        figure.add_trace(figures.line_in_space(figures.frustum_lines(camera[k], 2.4), label, PALETTE[k % 6]))
         eye = camera[k, [3, 7, 11]]
-        _label(figure, (eye / eye.norm() * 0.9).tolist(), label)
+        figures.label_at(figure, (eye / eye.norm() * 0.9).tolist(), label)
     figure.update_layout(legend=dict(x=0, y=1))
     return figure
 
 
 def density_maps(points: NDArray[np.float32], density: NDArray[np.float32]) -> Any:
-    """Static twin of `density_points`: the same points from the front, from the side and from above."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.8), layout="constrained")
-    high = float(np.quantile(density, 0.95))
-    for axis, (a, b, title) in zip(
-        axes, ((0, 1, "from the front"), (2, 1, "from the side"), (0, 2, "from above")), strict=True
-    ):
-        drawn = axis.scatter(
-            points[:, a], points[:, b], c=density, s=3, cmap="cividis", vmin=0, vmax=high, rasterized=True
-        )
+    """The still of `density_points`: the same points from the front, from the side and from above."""
+    figure, axes = figures.panels(8.4, 2.8, 1, 3)
+    style = dict(s=3, c=density, cmap="cividis", vmin=0, vmax=float(np.quantile(density, 0.95)))
+    views = ((0, 1, "from the front"), (2, 1, "from the side"), (0, 2, "from above"))
+    for axis, (a, b, title) in zip(axes, views, strict=True):
+        drawn = axis.scatter(points[:, a], points[:, b], rasterized=True, **style)
         axis.set(title=title, xlabel="xyz"[a], ylabel="xyz"[b], xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
         axis.set_aspect("equal")
     figure.colorbar(drawn, ax=axes, label="density (1/length)")
     return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def _exchange(planes_1: Tensor, planes_2: Tensor, k: int) -> Tensor:
+    mixed = planes_1.clone()
+    mixed[:, k] = planes_2[:, k]
+    return mixed
+
+
+def _channel(planes_1: Tensor, planes_2: Tensor, k: int) -> Tensor:
+    mixed = planes_1.clone()
+    mixed[:, :, k] = planes_2[:, :, k]
+    return mixed
+
+
+_generator = torch.Generator().manual_seed(6)
+
+
+_some, _others = (torch.randn(2, 3, 4, 5, 5, generator=_generator) for _ in range(2))
+
+
+exchange_plane = Exercise(
+    truth=_exchange,
+    cases=[(_some, _others, k) for k in range(3)],
+    mistakes=wrong(
+        "that is ID 2 with one plane of ID 1: start from planes_1 and take plane k of planes_2",
+        lambda a, b, k: _exchange(b, a, k),
+        "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second",
+        _channel,
+        "that takes plane k and all planes after it from ID 2: exchange plane k only",
+        lambda a, b, k: torch.cat([a[:, :k], b[:, k:]], 1),
+        "half of plane k is still that of ID 1: replace it",
+        lambda a, b, k: (_exchange(a, b, k) + a) / 2,
+    ),
+    keeps_inputs=True,
+)
+
+
+def _pair_mean(values: Tensor) -> Tensor:
+    count = len(values)
+    return (values.sum() - values.diagonal().sum()) / (count * (count - 1))
+
+
+pair_mean = Exercise(
+    truth=_pair_mean,
+    cases=[
+        (torch.tensor([[1.0, 0.2, 0.4], [0.1, 1.0, 0.3], [0.6, 0.5, 1.0]], dtype=torch.float64),),
+        (torch.tensor([[1.0, -0.5], [0.25, 1.0]], dtype=torch.float64),),
+        (torch.eye(5, dtype=torch.float64) * 7 + torch.arange(25.0, dtype=torch.float64).reshape(5, 5) / 9,),
+    ],
+    mistakes=wrong(
+        "the diagonal compares people with themselves: leave it out, or the mean is too high",
+        lambda v: v.mean(),
+        "ordered pairs: (1, 2) puts a plane of 2 into 1 and (2, 1) the reverse; average both triangles",
+        lambda v: v[torch.triu(torch.ones_like(v), 1) > 0].mean(),
+        "N (N - 1) pairs are left when the diagonal is gone, not N²",
+        lambda v: (v.sum() - v.diagonal().sum()) / len(v) ** 2,
+    ),
+)
+
+
+def _seen_by(projection: Pairs, coordinate: int) -> int:
+    return sum(coordinate in pair for pair in projection)
+
+
+planes_that_see = Exercise(
+    truth=_seen_by,
+    cases=[(PROJECTION[axes], coordinate) for axes in ("xyz", "eg3d") for coordinate in range(3)],
+    mistakes=wrong(
+        "a plane sees two coordinates, its column and its row: you counted the columns only",
+        lambda p, c: sum(pair[0] == c for pair in p),
+        "true for xyz; under EG3D's axes the third pair is (z, x), so y is seen by one plane and z by two",
+        lambda p, c: 2,
+        "count planes, not different pairs: (x, z) and (z, x) are two planes with contents of their own",
+        lambda p, c: len({frozenset(pair) for pair in p if c in pair}),
+    ),
+)

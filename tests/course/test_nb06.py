@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from test_plane_swap import visible
 from test_swap_study import made_up
 
-from head3d_core.course import figures, figures_06, swap_lab
+from head3d_core.course import nb06, recorded, swap_lab
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.geometry import mesh
 from head3d_core.model import cameras, seeds
@@ -49,37 +47,22 @@ def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
     found = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
     state = swap_lab.LabState(shares=(1, 0, 0))
     shown = swap_lab.show(swap_lab.couple({"face": G}, state), state)
-    points, density = figures_06.dense_points(G, heads.planes[:1], 300)
+    points, density = nb06.dense_points(G, heads.planes[:1], 300)
     for figure in (
-        figures_06.identity_grid(G, heads, [(0, 1)], finished=False),
-        figures_06.generator_grid(G, visible(5), 0, ("head", "face")),
-        figures_06.shown_states([shown, shown], ["A", "B"]),
-        figures_06.carried_bars(found),
-        figures_06.carried_bars({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
-        figures_06.planes_flat(G, heads.take([0])),
-        figures_06.density_maps(points, density),
+        nb06.identity_grid(G, heads, [(0, 1)], finished=False),
+        nb06.generator_grid(G, visible(5), 0, ("head", "face")),
+        nb06.shown_states([shown, shown], ["A", "B"]),
+        nb06.carried_dots(found),
+        nb06.carried_dots({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
+        nb06.planes_flat(G, heads.take([0])),
+        nb06.density_maps(points, density),
     ):
         assert drawn(figure).std() > 5, "the figure is blank"
 
 
-def test_pictures_are_shown_small_and_with_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Any] = []
-    monkeypatch.setattr("IPython.display.display", lambda thing, **_: shown.append(thing))
-    smooth = torch.rand(1, 3, 6, 6) * 2 - 1
-    pictures = torch.nn.functional.interpolate(smooth, size=(200, 200), mode="bicubic")
-    figures_06.show_pictures(figures.image_grid([pictures[0]] * 4, ["a"]), alt="four times the same picture")
-    data, metadata = shown[0]._repr_mimebundle_()
-    assert metadata["image/png"]["alt"] == "four times the same picture"
-    picture = Image.open(io.BytesIO(shown[0].data))
-    assert picture.mode == "P"
-    assert np.asarray(picture.convert("RGB")).std() > 5
-    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-    assert data["image/png"]
-
-
 def test_exchanged_pictures_are_the_mixtures(G: Generator, heads: seeds.Heads) -> None:
     views = cameras.orbit(torch.tensor([0.0, 1.0]))
-    rows = figures_06.exchanged(G, heads.take([0]), heads.take([1]), views, finished=False)
+    rows = nb06.exchanged(G, heads.take([0]), heads.take([1]), views, finished=False)
     planes = heads.planes[:1].clone()
     planes[:, 2] = heads.planes[1, 2]
     assert torch.allclose(rows[2][1], plane_swap.look(G, planes, views[1:]).rgb[0], atol=1e-5)
@@ -91,7 +74,7 @@ def test_walls_stand_where_points_are_projected(axes: Any) -> None:
     """Texel (row, column) of a wall has the coordinates that project to that texel."""
     half, texels = 0.5, 4
     for pair in PROJECTION[axes]:
-        place = figures_06._wall(pair, half, texels)
+        place = nb06._wall(pair, half, texels)
         centre = [-0.375, -0.125, 0.125, 0.375]
         assert place[pair[0]][2].tolist() == centre, "columns"
         assert place[pair[1]][:, 1].tolist() == centre, "rows"
@@ -102,7 +85,7 @@ def test_walls_stand_where_points_are_projected(axes: Any) -> None:
 def test_texture_is_scaled_and_signed() -> None:
     plane = torch.zeros(4, 60, 60)
     plane[:, 20:40, 20:40] = -torch.arange(1.0, 5)[:, None, None]
-    picture = figures_06.plane_texture(plane, 30)
+    picture = nb06.plane_texture(plane, 30)
     assert picture.shape == (30, 30)
     assert picture[15, 15] > 0 > picture[0, 0]
     assert np.abs(picture).max() < 3
@@ -110,23 +93,23 @@ def test_texture_is_scaled_and_signed() -> None:
 
 def test_plotly_figures_are_small(G: Generator, heads: seeds.Heads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh, "BOXED", 1.0)  # an untrained volume fills its cube
-    figure = figures_06.planes_in_space(G, heads.take([0]), faces=2000, grid=32)
+    figure = nb06.planes_in_space(G, heads.take([0]), faces=2000, grid=32)
     kinds = [type(trace).__name__ for trace in figure.data]
     assert kinds.count("Surface") == 3
     assert kinds.count("Mesh3d") == 1
     assert len(figure.to_json()) < LIMIT
     # A surface and textures as large as they get in the notebook.
-    many = (4000 * 3 * 4 + 2100 * 3 * 4) * 4 / 3 + 2100 * 10 + 3 * figures_06.TEXELS**2 * 4 * 4 * 4 / 3
+    many = (4000 * 3 * 4 + 2100 * 3 * 4) * 4 / 3 + 2100 * 10 + 3 * nb06.TEXELS**2 * 4 * 4 * 4 / 3
     assert many < LIMIT
-    points, density = figures_06.dense_points(G, heads.planes[:1])
+    points, density = nb06.dense_points(G, heads.planes[:1])
     views = cameras.orbit(torch.tensor([0.0, 1.5]))
-    cloud = figures_06.density_points(points, density, views, ["front", "side"])
+    cloud = nb06.density_points(points, density, views, ["front", "side"])
     assert len(cloud.to_json()) < LIMIT
     assert len(json.loads(cloud.to_json())["data"]) == 1 + 1 + 2 * 2
 
 
 def test_dense_points_are_dense(G: Generator, heads: seeds.Heads) -> None:
-    points, density = figures_06.dense_points(G, heads.planes[:1], 500, least=2.0)
+    points, density = nb06.dense_points(G, heads.planes[:1], 500, least=2.0)
     assert 50 < len(points) <= 500
     sigma, _ = G.query(heads.planes[:1], torch.from_numpy(points)[None])
     truth = torch.nn.functional.softplus(sigma[0, :, 0] - 1).numpy()
@@ -136,7 +119,7 @@ def test_dense_points_are_dense(G: Generator, heads: seeds.Heads) -> None:
 
 def test_table_beside_the_papers() -> None:
     found = {"planes": ["xy", "xz", "yz"], "table_1": {"x": swap_study.table_rows(made_up())}}
-    lines = figures_06.table_beside_paper(found, "x").splitlines()
+    lines = nb06.table_beside_paper(found, "x").splitlines()
     assert len(lines) == 6
     assert "(0.535)" in lines[1]
     assert "(0.968)" in lines[1]
@@ -144,11 +127,12 @@ def test_table_beside_the_papers() -> None:
 
 
 def test_recorded_study_says_when_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(files, "DATA", tmp_path)
-    assert figures_06.recorded_study("eg3d") is None
+    assert nb06.recorded_study("eg3d") is None
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "swap_study_eg3d.json").write_text('{"axes": "eg3d"}')
-    assert figures_06.recorded_study("eg3d") == {"axes": "eg3d"}
+    assert nb06.recorded_study("eg3d") == {"axes": "eg3d"}
 
 
 def test_the_table_between_generators_names_every_plane() -> None:
@@ -161,10 +145,10 @@ def test_the_table_between_generators_names_every_plane() -> None:
         "second": "face",
         "measures": {"identity": {"apart": estimate(0.9), "planes": planes}},
     }
-    lines = figures_06.between_table(found).splitlines()
+    lines = nb06.between_table(found).splitlines()
     assert "9 seeds" in lines[0]
     assert lines[1].split()[-3:] == ["0.90", "[0.80,", "1.00]"]
     assert lines[2].startswith("F_xy from face")
     assert lines[2].split()[-3] == "0.30"
     assert len(lines) == 5
-    assert len(figures_06.between_table().splitlines()) == 5, "the record in the box"
+    assert len(nb06.between_table().splitlines()) == 5, "the record in the box"

@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from head3d_core.course import figures_training as figures
+from head3d_core.course import figures, nb05, nb07, nb08, recorded
 from head3d_core.metrics.verification import most_alike
-from head3d_core.utils.files import DATA
+from head3d_core.utils import files
 
 matplotlib.use("Agg")
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A small record with a gap in one curve and two pictures."""
     found = {
         "provenance": {
@@ -35,30 +35,32 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "last": {"file": "l.jpg", "images": 4000, "yaws": [0.0, 180.0]},
         },
     }  # fmt: skip
-    (tmp_path / "curves_x.json").write_text(json.dumps(found))
-    Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(tmp_path / "p.jpg")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "curves_x.json").write_text(json.dumps(found))
+    Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(tmp_path / "results" / "p.jpg")
     sheet = np.zeros((48, 32, 3), np.uint8)
     sheet[:, 16:] = 255
-    Image.fromarray(sheet).save(tmp_path / "l.jpg", quality=95)
-    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    Image.fromarray(sheet).save(tmp_path / "results" / "l.jpg", quality=95)
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(files, "DATA", tmp_path)
     return found
 
 
-def test_a_record_is_read_and_a_missing_one_is_none(recorded: dict[str, Any]) -> None:
-    assert figures.record("curves_x") == recorded
-    assert figures.record("curves_y") is None
-    line = figures.record_line(recorded)
+def test_a_record_is_read_and_a_missing_one_is_none(found: dict[str, Any]) -> None:
+    assert recorded.record("curves_x") == found
+    assert recorded.record("curves_y") is None
+    line = recorded.record_line(found)
     for part in ("distill, row no-kd", "4,000 of 8,000 planned", "2 minutes", "cpu", "abc"):
         assert part in line
-    recorded["provenance"]["processes"] = [2, 1]
-    assert "2 minutes, 1 and 2 × cpu," in figures.record_line(recorded)
+    found["provenance"]["processes"] = [2, 1]
+    assert "2 minutes, 1 and 2 × cpu," in recorded.record_line(found)
 
 
 @pytest.mark.parametrize(("stage", "row"), [("teacher", None), ("head", None), ("distill", "single-d")])
 def test_what_is_not_recorded_names_commands_that_parse(stage: str, row: str | None) -> None:
     from head3d_core import cli
 
-    text = figures.how_to_record(stage, row)
+    text = recorded.how_to_record(stage, row)
     assert text.startswith("not recorded yet")
     words = text.splitlines()[1].split("head3d_core ", 1)[1].split()
     parsed, _ = cli.parse(words[0], words[1:])
@@ -66,64 +68,62 @@ def test_what_is_not_recorded_names_commands_that_parse(stage: str, row: str | N
     assert f"curves_{row or stage}.json" in text
 
 
-def test_gaps_are_left_out_and_ends_averaged(recorded: dict[str, Any]) -> None:
-    x, y = figures.values(recorded, "r1_front")
+def test_gaps_are_left_out_and_ends_averaged(found: dict[str, Any]) -> None:
+    x, y = recorded.values(found, "r1_front")
     assert (x.tolist(), y.tolist()) == ([1000.0, 3000.0], [1.0, 3.0])
-    assert figures.early_and_late(recorded, "g_gan_front", 0.5) == (3.5, 1.5)
-    assert len(figures.values(recorded, "nothing")[0]) == 0
+    assert recorded.early_and_late(found, "g_gan_front", 0.5) == (3.5, 1.5)
+    assert len(recorded.values(found, "nothing")[0]) == 0
 
 
-def test_curves_have_labels_and_styles_of_their_own(recorded: dict[str, Any]) -> None:
-    figure = figures.training_curves(recorded, (*figures.panels_for("front"), *figures.DISTILL_PANELS))
+def test_curves_have_labels_and_styles_of_their_own(found: dict[str, Any]) -> None:
+    figure = recorded.training_curves(found, (*recorded.panels_for("front"), *recorded.DISTILL_PANELS))
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["generator", "discriminator"]
     assert len({line.get_linestyle() for line in lines}) == 2, "not by colour alone"
     assert lines[0].get_markevery() == 1, "single points are seen"
     assert lines[0].get_xdata().tolist() == [1000.0, 2000.0, 3000.0, 4000.0]
-    recorded["images"] = [10_000, 20_000, 30_000, 40_000]
-    in_thousands = figures.training_curves(recorded, figures.panels_for("front")).axes[0]
+    found["images"] = [10_000, 20_000, 30_000, 40_000]
+    in_thousands = recorded.training_curves(found, recorded.panels_for("front")).axes[0]
     assert in_thousands.get_lines()[0].get_xdata().tolist() == [10.0, 20.0, 30.0, 40.0]
     assert "thousands" in in_thousands.get_xlabel()
-    live = figures.live_record({"images": [4.0, 8.0], "kd": [2.0, 1.0]})
-    assert figures.values(live, "kd")[1].tolist() == [2.0, 1.0]
+    live = recorded.live_record({"images": [4.0, 8.0], "kd": [2.0, 1.0]})
+    assert recorded.values(live, "kd")[1].tolist() == [2.0, 1.0]
 
 
-def test_distances_are_drawn_where_they_were_measured(recorded: dict[str, Any]) -> None:
-    assert figures.measured(recorded) is None
-    recorded["metrics"] = {"images": [6000, 9000], "series": {"KD_x100_front": [9.0, 3.0]}}
-    found = figures.measured(recorded)
-    assert found is not None
-    axis = figures.training_curves(*found).axes[0]
+def test_distances_are_drawn_where_they_were_measured(found: dict[str, Any]) -> None:
+    assert recorded.measured(found) is None
+    found["metrics"] = {"images": [6000, 9000], "series": {"KD_x100_front": [9.0, 3.0]}}
+    measured = recorded.measured(found)
+    assert measured is not None
+    axis = recorded.training_curves(*measured).axes[0]
     assert [line.get_label() for line in axis.get_lines()] == ["KD x100 front"]
 
 
-def test_pictures_of_a_record(recorded: dict[str, Any]) -> None:
-    assert len(figures.progress_picture(recorded).axes) == 4
-    cells = figures.last_cells(recorded)
+def test_pictures_of_a_record(found: dict[str, Any]) -> None:
+    assert len(recorded.progress_picture(found).axes) == 8
+    cells = recorded.last_cells(found)
     assert cells is not None
     assert cells.shape == (3, 2, 3, 16, 16)
     assert cells[:, 0].max() < -0.9
     assert cells[:, 1].min() > 0.9
-    assert len(figures.last_picture(recorded).axes) == 6
-    bare = {k: v for k, v in recorded.items() if k != "pictures"}
-    assert figures.progress_picture(bare) is None
-    assert figures.last_picture(bare) is None
+    assert len(recorded.last_picture(found).axes) == 6
+    bare = {k: v for k, v in found.items() if k != "pictures"}
+    assert recorded.progress_picture(bare) is None
+    assert recorded.last_picture(bare) is None
 
 
-def test_other_figures_draw(recorded: dict[str, Any]) -> None:
+def test_other_figures_draw(found: dict[str, Any]) -> None:
     run = {"steps": [0.0, 1.0], "shown": [0.0, 1.0], "held out": [0.0, -1.0], "fake": [0.0, -1.0]}
-    assert len(figures.memory_curves({"a": run, "b": run}).axes) == 2
-    assert len(figures.loss_shapes().axes) == 2
-    bars = figures.gradient_bars(
-        {"L_kd": torch.tensor([1.0, 0.0, 0.0]), "L_gan": torch.tensor([1.0, 1.0, 2.0])}
-    )
+    assert len(nb07.memory_curves({"a": run, "b": run}).axes) == 2
+    assert len(nb05.loss_shapes().axes) == 2
+    bars = nb08.gradient_bars({"L_kd": torch.tensor([1.0, 0.0, 0.0]), "L_gan": torch.tensor([1.0, 1.0, 2.0])})
     heights = [patch.get_height() for patch in bars.axes[0].patches]
     assert heights == pytest.approx([1, 0.25, 0, 0.25, 0, 0.5])
-    grid = figures.view_grid([torch.zeros(2, 3, 256, 256)], ["row"], ["a", "b"])
+    grid = figures.image_grid([torch.zeros(2, 3, 256, 256)], ["a", "b"], size=1.3, rows=["row"])
     assert grid.axes[0].get_images()[0].get_array().shape == (130, 130, 3)
-    small = figures.view_grid([torch.zeros(2, 3, 256, 256)], ["row"], ["a", "b"], size=0.5)
+    small = figures.image_grid([torch.zeros(2, 3, 256, 256)], ["a", "b"], size=0.5, rows=["row"])
     assert small.axes[0].get_images()[0].get_array().shape == (112, 112, 3)
-    words = " ".join(t.get_text() for t in figures.distillation_diagram().axes[0].texts)
+    words = " ".join(t.get_text() for t in nb08.distillation_diagram().axes[0].texts)
     for part in ("G_t", "G_s", "L_kd", "L_map", "L_rgb", "L_lpips", "L_gan", "D_front", "D_back", "F_xy"):
         assert part in words
 
@@ -135,28 +135,29 @@ def test_alike_pairs_carry_their_cosines() -> None:
         "head": torch.rand(6, 3, 16, 16, generator=random),
     }
     faces = {name: torch.randn(6, 4, generator=random) for name in crowd}
-    figure = figures.alike_figure(crowd, faces, count=2)
+    figure = nb07.alike_figure(crowd, faces, count=2)
     pairs = [pair for name in crowd for pair in most_alike(faces[name], 2)]
-    words = [t.get_text() for axis in figure.axes for t in axis.texts]
-    assert words == [f"cosine {cosine:.2f}" for *_, cosine in pairs]
     titles = [axis.get_title() for axis in figure.axes if axis.images]
-    assert titles[:2] == [f"face {k + 1}" for k in pairs[0][:2]]
     assert len(titles) == 8
+    assert [t.split("\n")[0] for t in titles[:2]] == [f"face {k + 1}" for k in pairs[0][:2]]
+    assert [
+        f"cosine {cosine:.2f}" in title for title, (*_, cosine) in zip(titles[::2], pairs, strict=True)
+    ] == [True] * 4
 
 
 def test_the_table_of_recipes_is_section_4_1() -> None:
-    table = {line[:28].strip(): line[28:].split("  ") for line in figures.recipe_table(["distill"], "paper")}
+    table = {line[:28].strip(): line[28:].split("  ") for line in nb07.recipe_table(["distill"], "paper")}
     assert "0.5 1 1 1" in "".join(table["λ kd, map, rgb, lpips"])
     assert "front 1, back 20" in "".join(table["R1 weight γ"])
     assert "0.001, 0.0005" in "".join(table["rates of G, D"])
     assert "front 1, back 10" in "".join(table["weight of L_gan"])
 
 
-@pytest.mark.parametrize("path", sorted((DATA / "results").glob("curves_*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((files.DATA / "results").glob("curves_*.json")), ids=lambda p: p.stem)
 def test_shipped_records_are_whole(path: Path) -> None:
-    found = figures.record(path.stem)
+    found = recorded.record(path.stem)
     assert found is not None
-    assert figures.record_line(found)
+    assert recorded.record_line(found)
     assert all(len(v) == len(found["images"]) for v in found["series"].values())
     for picture in found.get("pictures", {}).values():
         assert (path.parent / picture["file"]).is_file()
@@ -174,7 +175,7 @@ def test_only_panels_that_span_decades_are_logarithmic() -> None:
         },
     }
     panels = [(name, ((name, f"of {name}"),)) for name in found["series"]]
-    axes = figures.training_curves(found, panels, columns=4).axes
+    axes = recorded.training_curves(found, panels, columns=4).axes
     assert [axis.get_yscale() for axis in axes] == ["log", "linear", "linear", "linear"]
     assert [axis.get_ylabel() for axis in axes] == [f"of {name}" for name in found["series"]], (
         "instead of a legend"

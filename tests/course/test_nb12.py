@@ -11,7 +11,7 @@ import pytest
 import torch
 import trimesh
 
-from head3d_core.course import figures_12, widgets_geometry
+from head3d_core.course import nb12, widgets
 from head3d_core.course.widgets import to_png
 from head3d_core.geometry import pointclouds
 from head3d_core.model import cameras
@@ -31,12 +31,12 @@ def ball() -> trimesh.Trimesh:
 
 
 def test_decimation_keeps_colours(ball: trimesh.Trimesh) -> None:
-    small = figures_12.decimated(ball, 500)
+    small = nb12.decimated(ball, 500)
     assert len(small.faces) <= 500
     colours = np.asarray(small.visual.vertex_colors)
     assert (colours[small.vertices[:, 1] > 0.05, 0] == 255).all()
     assert (colours[small.vertices[:, 1] < -0.05, 2] == 255).all()
-    assert figures_12.decimated(small, 500) is small
+    assert nb12.decimated(small, 500) is small
 
 
 def _bytes(figure: object) -> int:
@@ -45,9 +45,9 @@ def _bytes(figure: object) -> int:
 
 def test_stored_figures_are_light(ball: trimesh.Trimesh) -> None:
     planes = torch.rand(3, 8, 64, 64)
-    space = figures_12.head_in_space(ball, planes, pointclouds.look_around(12, (0.0,)))
-    levels = figures_12.level_slider([ball] * 5, [2, 5, 10, 20, 30])
-    backs = figures_12.side_by_side([ball, ball], ["teacher", "Head3D"])
+    space = nb12.head_in_space(ball, planes, pointclouds.look_around(12, (0.0,)))
+    levels = nb12.level_slider([ball] * 5, [2, 5, 10, 20, 30])
+    backs = nb12.side_by_side([ball, ball], ["teacher", "Head3D"])
     for figure in (space, levels, backs):
         assert _bytes(figure) < 0.5e6
         assert json.loads(figure.to_json())["data"]
@@ -61,7 +61,7 @@ def test_stored_figures_are_light(ball: trimesh.Trimesh) -> None:
 
 
 def test_no_side_of_a_surface_lies_in_the_dark(ball: trimesh.Trimesh) -> None:
-    grey = figures_12.surface_trace(ball, "ball", coloured=False)
+    grey = nb12.surface_trace(ball, "ball", coloured=False)
     shown = np.asarray(grey.intensity) / 255
     z = np.asarray(grey.z)
     front, back = shown[z > 0.1], shown[z < -0.1]
@@ -70,14 +70,14 @@ def test_no_side_of_a_surface_lies_in_the_dark(ball: trimesh.Trimesh) -> None:
     assert back.std() > 0.1, "relief"
     assert grey.lighting.ambient == 1
     assert grey.lighting.diffuse == 0
-    coloured = figures_12.surface_trace(ball, "ball").lighting
+    coloured = nb12.surface_trace(ball, "ball").lighting
     assert coloured.ambient >= 0.9, "what the lamp does not reach keeps its colour"
 
 
 def test_from_above_the_face_looks_down_the_page() -> None:
     grid = np.full((24, 24, 24), -20, np.float32)
     grid[10:14, 10:14, 10:22] = 20  # a nose: it reaches towards +z
-    figure = figures_12.density_slices(grid, 1.0, 0.0)
+    figure = nb12.density_slices(grid, 1.0, 0.0)
     above = figure.axes[2]
     assert above.get_title() == "y = 0, from above"
     assert above.get_xlim()[0] < above.get_xlim()[1]
@@ -92,9 +92,9 @@ def test_static_twins_are_drawn(ball: trimesh.Trimesh) -> None:
     grid = (60 * (0.3 - np.sqrt(x**2 + y**2 + z**2))).astype(np.float32)
     points = torch.randn(500, 3) * 0.2
     figures = [
-        figures_12.still_life([ball], ["ball"], [0, 90, 180], size=48),
-        figures_12.density_slices(grid, 1.0, 0.0),
-        figures_12.cloud_views(points, torch.rand(500, 3)),
+        nb12.still_life([ball], ["ball"], [0, 90, 180], size=48),
+        nb12.density_slices(grid, 1.0, 0.0),
+        nb12.cloud_views(points, torch.rand(500, 3)),
     ]
     for figure in figures:
         figure.canvas.draw()
@@ -106,21 +106,21 @@ def test_sliders_show_what_their_function_draws() -> None:
     def draw(*values: float) -> np.ndarray:
         return np.full((4, 4, 3), int(100 + 10 * sum(values)), np.uint8)
 
-    level = widgets_geometry.level_slider(draw, 0.0, 10.0, 5.0)
+    level = widgets.level_slider(draw, 0.0, 10.0, 5.0)
     assert level.picture.value == to_png(draw(5.0))
     level.sliders["level (sigma)"].value = 8.0
     assert level.picture.value == to_png(draw(8.0))
-    scrub = widgets_geometry.scrubber(draw)
+    scrub = widgets.scrubber(draw)
     scrub.sliders["t: A to B"].value = 1.0
     assert scrub.picture.value == to_png(draw(1.0))
-    many = widgets_geometry.direction_sliders(draw, ["one", "two"])
+    many = widgets.direction_sliders(draw, ["one", "two"])
     many.sliders["two"].value = -2.0
     assert many.picture.value == to_png(draw(0.0, -2.0))
     with pytest.raises(Head3DError, match="at least one slider"):
-        widgets_geometry.sliders(draw, {})
+        widgets.sliders(draw, {})
 
 
 def test_eye_stands_on_the_side_asked_for() -> None:
-    front, back = figures_12._eye(0.0), figures_12._eye(math.pi)
+    front, back = nb12._eye(0.0), nb12._eye(math.pi)
     assert front[2] > 0 > back[2]
     assert cameras.orbit(math.pi)[0, 11] < 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from head3d_core.course import figures_04
+from head3d_core.course import nb04
 from head3d_core.model import cameras
 from head3d_core.synth import sets
 from head3d_core.synth.identity import identity
@@ -18,27 +18,27 @@ from head3d_core.utils.errors import Head3DError
 
 def test_views_by_yaw_and_back_share() -> None:
     camera = cameras.orbit(torch.deg2rad(torch.tensor([0.0, -14.0, 16.0, 179.0, -179.0])))
-    counts = figures_04.views_by_yaw(camera)
+    counts = nb04.views_by_yaw(camera)
     assert counts.tolist() == [2, 1, *[0] * 9, 2]
     yaw = torch.tensor([math.pi, 3 * math.pi, 0.0, 2 * math.pi, math.radians(134.9)])
-    assert figures_04.share_of_back_views(yaw) == pytest.approx(0.4)
+    assert nb04.share_of_back_views(yaw) == pytest.approx(0.4)
 
 
 def test_the_two_sets_are_unbalanced_as_the_paper_needs() -> None:
-    faces, heads = figures_04.set_cameras("faces", 200), figures_04.set_cameras("heads", 480)
-    assert figures_04.views_by_yaw(faces)[3:].sum() == 0
-    assert (figures_04.views_by_yaw(heads) > 0).all()
-    assert figures_04.share_of_back_views(cameras.yaw_pitch(heads)[0]) == pytest.approx(0.25, abs=0.03)
+    faces, heads = nb04.set_cameras("faces", 200), nb04.set_cameras("heads", 480)
+    assert nb04.views_by_yaw(faces)[3:].sum() == 0
+    assert (nb04.views_by_yaw(heads) > 0).all()
+    assert nb04.share_of_back_views(cameras.yaw_pitch(heads)[0]) == pytest.approx(0.25, abs=0.03)
 
 
 def test_nearest_view_shows_the_closest_picture() -> None:
     camera = cameras.orbit(torch.tensor([0.0, 2.0, -2.0]))
     images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
-    draw = figures_04.nearest_view(images, camera)
+    draw = nb04.nearest_view(images, camera)
     assert draw(0.1, 0.3).shape == (4, 5, 3)
     assert [int(draw(yaw, 0.0)[0, 0, 0]) for yaw in (0.2, 1.5, -1.5, 2 * math.pi - 1.9)] == [0, 1, 2, 2]
     with pytest.raises(Head3DError, match="one camera per picture"):
-        figures_04.nearest_view(images[:0], camera)
+        nb04.nearest_view(images[:0], camera)
 
 
 def test_side_light() -> None:
@@ -48,20 +48,20 @@ def test_side_light() -> None:
     masks[:, 2:6, 1:6] = 1
     images[0, :, 2:6, 1:4], images[0, :, 2:6, 4:6] = 200, 100
     images[1, :, 2:6, 1:6] = 50
-    side = figures_04.side_light(images, masks)
+    side = nb04.light_asymmetry(images, masks)
     left, right = (200 / 255) ** 2.2, (100 / 255) ** 2.2
     assert side[0].item() == pytest.approx((left - right) / (left + right), abs=1e-5)
     assert side[1].item() == pytest.approx(0, abs=1e-6)
     torch.testing.assert_close(
-        figures_04.side_light(images.flip(-1), masks.flip(-1)), -side, rtol=0, atol=1e-6
+        nb04.light_asymmetry(images.flip(-1), masks.flip(-1)), -side, rtol=0, atol=1e-6
     )
 
 
 def test_thumbnails() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8)[None, None, None].expand(2, 3, 4, 2).repeat(1, 1, 1, 2)
-    (small, _) = figures_04.thumbnails(images, 1)
+    (small, _) = nb04.thumbnails(images, 1)
     torch.testing.assert_close(small, torch.zeros(3, 1, 1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(figures_04.thumbnails(images, 4)[0], images[0] / 127.5 - 1, rtol=0, atol=1e-5)
+    torch.testing.assert_close(nb04.thumbnails(images, 4)[0], images[0] / 127.5 - 1, rtol=0, atol=1e-5)
 
 
 def test_light_ball() -> None:
@@ -69,23 +69,23 @@ def test_light_ball() -> None:
     sky = np.zeros((9, 3), np.float32)
     sky[0] = 3.544907  # radiance 1 from everywhere
     dark = np.zeros(3, np.float32)
-    even, mask = figures_04.light_ball(Light(sky, np.array([0, 0, 1], np.float32), dark, 1.0))
+    even, mask = nb04.light_ball(Light(sky, np.array([0, 0, 1], np.float32), dark, 1.0))
     inside = even[:, mask > 0]
     assert inside.min() == inside.max() == round(255 * 0.2 ** (1 / 2.2))
     assert (even[:, mask == 0] == 255).all()
     right = np.array([1, 0, 0], np.float32)
-    lit, mask = figures_04.light_ball(Light(sky, right, np.full(3, 0.5, np.float32), 1.0))
-    assert figures_04.side_light(lit[None], mask[None]).item() < -0.05
+    lit, mask = nb04.light_ball(Light(sky, right, np.full(3, 0.5, np.float32), 1.0))
+    assert nb04.light_asymmetry(lit[None], mask[None]).item() < -0.05
     assert lit[0, 32, 60] > lit[0, 32, 4] == even[0, 32, 4]
 
 
 def test_light_and_people_facts() -> None:
     lights = [sample_light(seed, "heads") for seed in range(50)]
-    azimuth, elevation, strength = figures_04.key_angles(lights)
+    azimuth, elevation, strength = nb04.key_angles(lights)
     assert np.abs(azimuth).max() < 40
     assert (elevation > 30).all()
-    assert strength.std() < figures_04.key_angles([sample_light(s, "faces") for s in range(50)])[2].std()
-    facts = figures_04.people_facts([identity(seed, "heads") for seed in range(50)])
+    assert strength.std() < nb04.key_angles([sample_light(s, "faces") for s in range(50)])[2].std()
+    facts = nb04.people_facts([identity(seed, "heads") for seed in range(50)])
     assert facts["men"] == 0.5
     assert facts["worn"] == 0
     assert sum(facts["styles"].values()) == 50
@@ -94,24 +94,22 @@ def test_light_and_people_facts() -> None:
 def test_figures_can_be_drawn() -> None:
     import matplotlib.pyplot as plt
 
-    faces, heads = figures_04.set_cameras("faces", 50), figures_04.set_cameras("heads", 50)
+    faces, heads = nb04.set_cameras("faces", 50), nb04.set_cameras("heads", 50)
     people = [identity(seed, "heads") for seed in range(5)]
     lights = [sample_light(seed, "faces") for seed in range(5)]
     rates = {"by |yaw|": {"0 to 15": {"rate": 1.0, "low": 0.9, "high": 1.0}}}
     for figure, axes in (
-        (figures_04.angle_map(faces, heads), 1),
+        (nb04.angle_map(faces, heads), 1),
         (
-            figures_04.yaw_bars(
-                {"faces": figures_04.views_by_yaw(faces), "heads": figures_04.views_by_yaw(heads)}
-            ),
+            nb04.yaw_bars({"faces": nb04.views_by_yaw(faces), "heads": nb04.views_by_yaw(heads)}),
             1,
         ),
-        (figures_04.light_map(lights, lights), 2),
-        (figures_04.people_bars(people, people), 3),
-        (figures_04.detector_curve(rates), 1),
+        (nb04.light_map(lights, lights), 2),
+        (nb04.people_bars(people, people), 3),
+        (nb04.detector_curve(rates), 1),
     ):
         assert len(figure.axes) == axes
         plt.close(figure)
-    plotly = figures_04.camera_sphere(faces, heads)
+    plotly = nb04.camera_sphere(faces, heads)
     assert [len(trace.x) for trace in plotly.data] == [50, 50, 2]
     assert len(sets.SETS) == 5

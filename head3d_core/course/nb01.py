@@ -1,0 +1,194 @@
+"""Notebook 01: cameras and rays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.figures import PALETTE, STYLES
+from head3d_core.model import cameras
+from head3d_core.model.rays import camera_rays
+
+
+def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> Any:
+    """Plotly figure: cameras [N, 25] as frustums around the cube of the planes."""
+    import plotly.graph_objects as go
+
+    figure = figures.scene("Cameras around the cube (drag to turn)", figures.space(2.9))
+    places = ("middle right", "top center", "bottom center")
+    for k, name in enumerate(("x: subject's left", "y: up", "z: the face looks here")):
+        x, y, z = ([0, 1.1 if j == k else 0.0] for j in range(3))
+        style = dict(
+            mode="lines+text", showlegend=False, hoverinfo="skip", line=dict(color="#444444", width=3)
+        )
+        figure.add_trace(go.Scatter3d(x=x, y=y, z=z, text=["", name], textposition=places[k], **style))
+    figure.add_trace(figures.line_in_space(figures.cube_lines(box_warp), "the cube", "#444444", "dot"))
+    for k, label in enumerate(labels):
+        figure.add_trace(figures.line_in_space(figures.frustum_lines(camera[k]), label, PALETTE[k % 6]))
+        figures.label_at(figure, camera[k, [3, 7, 11]].tolist(), label)
+    return figure
+
+
+def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
+    """The still of `frustums`: the cameras seen from above (x, z) and from the side (z, y)."""
+    figure, axes = figures.panels(8.5, 4.2, 1, 2, layout="tight")
+    for axis, (a, b), (name_a, name_b) in zip(axes, ((0, 2), (2, 1)), (("x", "z"), ("z", "y")), strict=True):
+        _square(axis)
+        for k, label in enumerate(labels):
+            lines = figures.frustum_lines(camera[k])
+            axis.plot(lines[:, a], lines[:, b], color=PALETTE[k % 6], linestyle=STYLES[k % 4])
+            eye = camera[k, [3, 7, 11]].numpy()
+            _label_outwards(axis, label, float(eye[a]), float(eye[b]))
+        axis.set(xlim=(-4.1, 5.3), ylim=(-3.7, 3.7), title="from above" if b == 2 else "from the side")
+        axis.set(xlabel=f"{name_a} (world units)", ylabel=f"{name_b} (world units)", aspect="equal")
+    return figure
+
+
+def _square(axis: Any) -> None:
+    """The cube of the planes, side 1, as a dotted square."""
+    from matplotlib.patches import Rectangle
+
+    axis.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
+
+
+def _label_outwards(axis: Any, text: str, x: float, y: float) -> None:
+    """A name beside a point, on the side away from the origin; below what stands on the origin itself."""
+    away = (x**2 + y**2) ** 0.5
+    right, up = (x / away, y / away) if away > 0.5 else (0.0, -3.4)
+    across = "left" if right > 0.5 else "right" if right < -0.5 else "center"
+    upright = "bottom" if up > 0.5 else "top" if up < -0.5 else "center"
+    offset = {"textcoords": "offset points", "xytext": (8 * right, 8 * up)}
+    axis.annotate(text, (x, y), **offset, fontsize=10, ha=across, va=upright)
+
+
+def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
+    """The middle row of each camera's rays, drawn in the (x, z) plane with the cube."""
+    figure, axis = figures.panels(6.2, 5)
+    _square(axis)
+    row = slice(resolution // 2 * resolution, (resolution // 2 + 1) * resolution)
+    for k, label in enumerate(labels):
+        origins, directions = camera_rays(camera[k : k + 1], resolution)
+        start, end = origins[0, row], origins[0, row] + 3.3 * directions[0, row]
+        style = {"color": PALETTE[k % 6], "linestyle": STYLES[k % 2], "linewidth": 1}
+        for a, b in zip(start.tolist(), end.tolist(), strict=True):
+            axis.plot([a[0], b[0]], [a[2], b[2]], **style)
+        eye = (float(start[0, 0]), float(start[0, 2]))
+        axis.annotate(label, eye, xytext=(6, 0), textcoords="offset points")
+    axis.set(
+        xlim=(-2, 4), ylim=(-1.6, 3.2), xlabel="x (world units)", ylabel="z (world units)", aspect="equal"
+    )
+    return figure
+
+
+def axes_view(yaw: float, pitch: float, size: int = 192) -> np.ndarray:
+    """The three world axes as an orbiting camera sees them: image [size, size, 3] uint8.
+
+    Args:
+        yaw, pitch: radians.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    camera = cameras.orbit(yaw, pitch)
+    cam2world, matrix = cameras.unpack(camera)
+    tips = torch.cat([torch.zeros(1, 3), 0.22 * torch.eye(3)])
+    local = (tips - cam2world[0, :3, 3]) @ cam2world[0, :3, :3]
+    pixel = (local[:, :2] / local[:, 2:] * matrix[0, 0, 0] + 0.5) * size
+    picture = Image.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=size / 10)
+    middle = tuple(pixel[0].tolist())
+    order = sorted(range(1, 4), key=lambda k: -float(local[k, 2]))
+    for k in order:
+        tip = tuple(pixel[k].tolist())
+        colour = ("#D55E00", "#009E73", "#0072B2")[k - 1]
+        pen.line([middle, tip], fill=colour, width=5)
+        pen.ellipse([tip[0] - 6, tip[1] - 6, tip[0] + 6, tip[1] + 6], fill=colour)
+    for k in order:  # names last and beyond the tips, so that no line crosses them
+        outwards = pixel[k] - pixel[0]
+        place = pixel[k] + 0.09 * size * outwards / outwards.norm().clamp_min(0.05 * size)
+        pen.text(tuple(place.tolist()), f"+{'xyz'[k - 1]}", fill="black", font=font, anchor="mm")
+    return np.array(picture)
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _position(yaw: float, pitch: float, radius: float) -> Tensor:
+    return radius * vector(math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch))
+
+
+camera_position = Exercise(
+    truth=_position,
+    cases=[(0.0, 0.0, 2.7), (math.pi / 2, 0.0, 2.7), (0.4, 0.2, 2.7), (math.pi, -0.3, 1.0)],
+    mistakes=wrong(
+        "sine and cosine of the yaw are exchanged: yaw 0 must be the front, on the +z axis",
+        lambda y, p, r: _position(math.pi / 2 - y, p, r),
+        "positive yaw moves the camera to +x (the subject's left)",
+        lambda y, p, r: _position(-y, p, r),
+        "positive pitch moves the camera up: the world has y up, though the image has y down",
+        lambda y, p, r: _position(y, -p, r),
+        "the camera leaves its sphere: x and z need a factor cos(pitch)",
+        lambda y, p, r: r * vector(math.sin(y), math.sin(p), math.cos(y)),
+    ),
+)
+
+
+def _direction(focal: float, row: int, col: int, resolution: int, half: float = 0.5) -> Tensor:
+    x = ((col + half) / resolution - 0.5) / focal
+    y = ((row + half) / resolution - 0.5) / focal
+    return F.normalize(vector(x, y, 1.0), dim=0)
+
+
+pixel_direction = Exercise(
+    truth=_direction,
+    cases=[(4.2647, 0, 0, 4), (4.2647, 1, 2, 4), (1.0, 3, 0, 4), (2.0, 10, 63, 64)],
+    mistakes=wrong(
+        "a ray leaves through the centre of its pixel: (col + 0.5) / R",
+        lambda f, r, c, n: _direction(f, r, c, n, half=0.0),
+        "rows and columns are exchanged: x goes with the column",
+        lambda f, r, c, n: _direction(f, c, r, n),
+        "the camera's y axis points down, like the rows of the image",
+        lambda f, r, c, n: _direction(f, r, c, n) * vector(1, -1, 1),
+        "the direction must have length 1, or depths are not distances",
+        lambda f, r, c, n: _direction(f, r, c, n) / _direction(f, r, c, n)[2],
+    ),
+    tolerance=1e-5,
+)
+
+
+def _mirror(camera: Tensor) -> Tensor:
+    return cameras.mirror(camera[None])[0]
+
+
+def _mirror_position_only(camera: Tensor) -> Tensor:
+    flipped = camera.clone()
+    flipped[3] *= -1
+    return flipped
+
+
+def _mirror_rotation_only(camera: Tensor) -> Tensor:
+    flipped = _mirror(camera)
+    flipped[3] = camera[3]
+    return flipped
+
+
+mirror_camera = Exercise(
+    truth=_mirror,
+    cases=[(cameras.orbit(0.3, 0.1)[0],), (cameras.orbit(-1.2, -0.2)[0],), (cameras.orbit(2.5, 0.4)[0],)],
+    mistakes=wrong(
+        "flipping the picture without its camera teaches the wrong pose",
+        lambda c: c,
+        "the position is mirrored, but the camera still looks the old way",
+        _mirror_position_only,
+        "the camera is turned, but it still stands on the old side",
+        _mirror_rotation_only,
+    ),
+)

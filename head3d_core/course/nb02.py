@@ -1,0 +1,128 @@
+"""Notebook 02: three planes make a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.figures import PALETTE
+from head3d_core.model.volume import March
+
+
+def ray_image(features: Tensor) -> Tensor:
+    """Ray features [R*R, F] -> rgb image [3, R, R]."""
+    side = round(features.shape[0] ** 0.5)
+    return features[:, :3].T.reshape(3, side, side)
+
+
+def plane_grid(planes: Tensor, names: Sequence[str], channel: int = 0) -> Any:
+    """One channel of the three planes of a head, planes [3, C, H, W], drawn with rows growing upwards."""
+    figure, axes = figures.panels(10, 3.1, 1, 3)
+    limit = float(planes[:, channel].abs().max())
+    style = dict(origin="lower", cmap="cividis", vmin=-limit, vmax=limit, extent=(-1, 1, -1, 1))
+    for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        drawn = axis.imshow(planes[k, channel].detach().numpy(), **style)
+        axis.set(xlabel=f"{name[0]} (column)", ylabel=f"{name[1]} (row)")
+        axis.set_title(f"F_{name}, channel {channel}", fontsize=11)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="feature value")
+    return figure
+
+
+def march_profile(depths: Tensor, sigma: Tensor, result: March) -> Any:
+    """Density, transmittance and weights along one ray.
+
+    Args:
+        depths: [S]; sigma: [S], raw; result: the March of that one ray (N = R = 1).
+    """
+    middle = ((depths[1:] + depths[:-1]) / 2).numpy()
+    density = F.softplus((sigma[1:] + sigma[:-1]) / 2 - 1).numpy()
+    weights = result.weights.flatten().numpy()
+    left = 1 - np.concatenate([[0], np.cumsum(weights)[:-1]])
+    figure, axes = figures.panels(7.5, 4.2, 2, sharex=True)
+    figures.curve(axes[0], 0, middle, density, "density", markersize=3, markevery=1)
+    figures.curve(axes[1], 1, middle, left, "transmittance (light left)", markersize=3, markevery=1)
+    axes[1].bar(middle, weights, width=0.8 * np.diff(middle).min(), color=PALETTE[2], label="weight")
+    axes[0].set_ylabel("density (1 / length)")
+    axes[0].legend(loc="upper right")
+    axes[1].set(ylabel="share of the light", xlabel="depth along the ray (world units)")
+    axes[1].legend(loc="center right")
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _third_plane(point: Tensor, box_warp: float, order: tuple[int, int] = (1, 2)) -> Tensor:
+    return torch.stack([point[order[0]], point[order[1]]]) * (2 / box_warp)
+
+
+third_plane = Exercise(
+    truth=_third_plane,
+    cases=[
+        (torch.tensor([0.1, 0.2, 0.3]), 1.0),
+        (torch.tensor([-0.4, 0.5, 0.0]), 1.0),
+        (torch.tensor([0.3, -0.6, 0.7]), 1.6),
+    ],
+    mistakes=wrong(
+        "you used (z, x): that is what EG3D's released code does; a third plane should see (y, z)",
+        lambda p, b: _third_plane(p, b, (2, 0)),
+        "the column is y and the row is z, not the reverse",
+        lambda p, b: _third_plane(p, b, (2, 1)),
+        "scale by 2 / box_warp, so that the cube becomes [-1, 1]",
+        lambda p, b: _third_plane(p, b) * b / 2,
+    ),
+)
+
+
+def _texel(u: float, width: int) -> Tensor:
+    return vector(((u + 1) * width - 1) / 2)[0]
+
+
+texel = Exercise(
+    truth=_texel,
+    cases=[(-1.0, 4), (0.0, 4), (0.75, 4), (1.0, 256)],
+    mistakes=wrong(
+        "that puts u = -1 on the first texel's centre (align_corners=True); here it is the texel's outer edge",
+        lambda u, w: vector((u + 1) / 2 * (w - 1))[0],
+        "half a texel too far: texel 0 has its centre at u = 1/W - 1",
+        lambda u, w: vector((u + 1) / 2 * w)[0],
+    ),
+)
+
+
+def _ray_weights(sigma: Tensor, delta: Tensor, shift: float = 1.0) -> Tensor:
+    alpha = 1 - torch.exp(-F.softplus(sigma - shift) * delta)
+    through = torch.cumprod(1 - alpha, 0)
+    return alpha * torch.cat([torch.ones(1, dtype=through.dtype), through[:-1]])
+
+
+def _inclusive(sigma: Tensor, delta: Tensor) -> Tensor:
+    alpha = 1 - torch.exp(-F.softplus(sigma - 1) * delta)
+    return alpha * torch.cumprod(1 - alpha, 0)
+
+
+ray_weights = Exercise(
+    truth=_ray_weights,
+    cases=[
+        (torch.tensor([0.0, 3.0, 8.0, -4.0]), torch.tensor([0.1, 0.1, 0.1, 0.1])),
+        (torch.tensor([-9.0, 12.0, 12.0]), torch.tensor([0.5, 0.25, 0.25])),
+        (torch.zeros(5), torch.linspace(0.1, 0.5, 5)),
+    ],
+    mistakes=wrong(
+        "density = softplus(sigma - 1): without the -1 empty space is foggy",
+        lambda s, d: _ray_weights(s, d, 0.0),
+        "that is alpha alone: multiply by the light that is left, the product of (1 - alpha) before it",
+        lambda s, d: 1 - torch.exp(-F.softplus(s - 1) * d),
+        "the transmittance of interval i takes the intervals before i, not i itself: shift the product",
+        _inclusive,
+        "the length of the interval is missing: alpha = 1 - exp(-density * delta)",
+        lambda s, d: _ray_weights(s, torch.ones_like(d)),
+    ),
+)

@@ -1,0 +1,171 @@
+"""Notebook 03: what a fused kernel saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from head3d_core import ops
+from head3d_core.config import RenderOptions
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.model import cameras, rays
+from head3d_core.model.decoder import Decoder
+from head3d_core.model.volume import render_rays
+from head3d_core.utils import records
+from head3d_core.utils.errors import Head3DError
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A table of `data/results/` by its file name without ending; raises Head3DError where it is missing."""
+    return records.read(name, "git restore data/results")
+
+
+def provenance(table: dict[str, Any]) -> str:
+    """One line: device, instruction set, torch, date and commit of a recorded table."""
+    parts = [str(table.get(key, "")) for key in ("device", "instruction_set")]
+    named = [p for p in (*parts, f"torch {table.get('torch', '?')}") if p and p != "none"]
+    return f"{', '.join(named)}, {table.get('date')}, commit {table.get('commit')}"
+
+
+def agreement(resolution: int = 16) -> float:
+    """Largest difference between the fused renderer and the reference over the largest value.
+
+    Measured here where the extension is built; elsewhere the recorded figure of the same comparison.
+    """
+    if not ops.available():
+        return float(recorded("fused_cpu")["agreement"])
+    torch.manual_seed(0)
+    weights = Decoder(32, 64, 32).weights()
+    planes = torch.randn(1, 3, 32, 64, 64)
+    ray = rays.camera_rays(cameras.orbit(0.3), resolution)
+    with torch.no_grad():
+        slow, fast = (
+            render_rays(planes, weights, *ray, RenderOptions(), backend=backend).features
+            for backend in ("reference", "native")
+        )
+    return float((slow - fast).abs().max() / slow.abs().max())
+
+
+def fused_curves(table: dict[str, Any]) -> Any:
+    """Time and memory against resolution, reference and fused, from a recorded table."""
+    figure, axes = figures.panels(10, 3.8, 1, 2)
+    quantities = (("seconds", 1e3, "time (ms)"), ("bytes", 2.0**-20, "extra memory (MiB)"))
+    for axis, (key, scale, label) in zip(axes, quantities, strict=True):
+        for k, (backend, name) in enumerate((("reference", "reference"), ("native", "fused C++"))):
+            rows = [r for r in table["rows"] if r["backend"] == backend]
+            x = [r["resolution"] for r in rows]
+            figures.curve(axis, k, x, [max(r[key] * scale, 0.05) for r in rows], name)
+        axis.set(xscale="log", yscale="log", xlabel="resolution (pixels per side)", ylabel=label)
+        axis.set_xticks(x, [f"{v}²" for v in x])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return figure
+
+
+def speedups(table: dict[str, Any], key: str = "seconds") -> dict[int, float]:
+    """Reference over fused, by resolution."""
+    value = {(r["backend"], r["resolution"]): float(r[key]) for r in table["rows"]}
+    return {r: value["reference", r] / value["native", r] for b, r in value if b == "native"}
+
+
+def show_code(path: Path | str, first: str, last: str) -> None:
+    """Shows a C++ or CUDA file from the line that contains `first` through the next that contains `last`."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(f"```cpp\n{code_between(path, first, last)}\n```"))
+
+
+def code_between(path: Path | str, first: str, last: str) -> str:
+    """The text that `show_code` shows; raises Head3DError if either marker is not in the file."""
+    lines = Path(path).read_text(encoding="utf8").splitlines()
+    start = next((k for k, line in enumerate(lines) if first in line), None)
+    end = None if start is None else next((k for k in range(start, len(lines)) if last in lines[k]), None)
+    if start is None or end is None:
+        raise Head3DError(f"{path} has no lines from {first!r} to {last!r}")
+    return "\n".join(lines[start : end + 1])
+
+
+def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
+    """The renderer's rows of a recorded GPU table as text: milliseconds, memory, and factors against two peers."""
+    rows = [r for r in table["rows"] if str(r["op"]).startswith("render") and r.get("scene") == scene]
+    reference = {r["op"]: r for r in rows if r["case"] == "reference"}
+    lines = [f"{'':24s}{'case':>10s}{'ms':>8s}{'GiB':>7s}{'vs reference':>14s}{'vs EG3D':>9s}"]
+    for row in rows:
+        if row["case"] not in ("reference", "strict", "mixed"):
+            continue
+        name, slower, eg3d = row["op"], reference[row["op"]]["ms"] / row["ms"], row["eg3d_ms"] / row["ms"]
+        lines.append(
+            f"{name:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x{eg3d:8.1f}x"
+        )
+    released = {r["op"]: r["eg3d_ms"] for r in rows if "eg3d_ms" in r}
+    lines.append("EG3D's released code: " + ", ".join(f"{op} {ms:.1f} ms" for op, ms in released.items()))
+    return lines
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _stored_bytes(rays: int, samples: int, channels: int, hidden: int, outputs: int) -> int:
+    # Three plane readings, their mean, the hidden layer, the decoder's outputs: float32 each.
+    return 4 * rays * samples * (3 * channels + channels + hidden + outputs)
+
+
+stored_bytes = Exercise(
+    truth=_stored_bytes,
+    cases=[(4096, 96, 32, 64, 33), (1, 1, 1, 1, 1), (256, 24, 8, 16, 9)],
+    mistakes=wrong(
+        "float32 takes 4 bytes, not 1: count bytes, not numbers",
+        lambda r, s, c, h, o: _stored_bytes(r, s, c, h, o) // 4,
+        "each of the three planes is read into its own array before the mean is taken",
+        lambda r, s, c, h, o: 4 * r * s * (c + c + h + o),
+        "every sample along the ray has its own values, not every ray",
+        lambda r, s, c, h, o: 4 * r * (4 * c + h + o),
+    ),
+)
+
+
+def _texel_offset(
+    plane: int, row: int, column: int, channel: int, channels: int, height: int, width: int
+) -> int:
+    return ((plane * height + row) * width + column) * channels + channel
+
+
+texel_offset = Exercise(
+    truth=_texel_offset,
+    cases=[(0, 0, 0, 1, 32, 256, 256), (1, 2, 3, 4, 32, 16, 8), (2, 7, 0, 0, 8, 8, 16)],
+    mistakes=wrong(
+        "that is channels first: neighbouring channels of a texel are then h * w numbers apart, a cache line each",
+        lambda p, r, q, k, c, h, w: ((p * c + k) * h + r) * w + q,
+        "row and column are exchanged: a row holds `width` texels",
+        lambda p, r, q, k, c, h, w: ((p * h + q) * w + r) * c + k,
+        "planes 1 and 2 start after height * width * channels numbers each",
+        lambda p, r, q, k, c, h, w: (r * w + q) * c + k,
+    ),
+)
+
+
+def _needed(weights: Tensor, tolerance: float) -> int:
+    """Fewest samples whose colour must be computed so that the rest weighs at most `tolerance` together."""
+    ascending = torch.sort(weights).values
+    return int((torch.cumsum(ascending, 0) > tolerance).sum())
+
+
+colours_needed = Exercise(
+    truth=_needed,
+    cases=[
+        (torch.tensor([0.0, 0.0, 0.5, 0.3, 0.2, 0.0], dtype=torch.float64), 0.01),
+        (torch.tensor([0.004, 0.9, 0.004, 0.004], dtype=torch.float64), 0.009),
+        (torch.tensor([0.25, 0.25, 0.25, 0.25], dtype=torch.float64), 0.6),
+    ],
+    mistakes=wrong(
+        "each dropped sample is below the tolerance, but together they may not be: bound their sum",
+        lambda w, t: int((w > t).sum()),
+        "samples of tiny weight may be dropped too, as long as their sum stays below",
+        lambda w, t: int((w > 0).sum()),
+    ),
+)

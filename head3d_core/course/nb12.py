@@ -1,0 +1,288 @@
+"""Notebook 12: surfaces to be turned, and their stills: a head with cameras and planes, levels, backs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.geometry.mesh import simplify
+from head3d_core.geometry.rasterize import mesh_picture, vertex_colours
+from head3d_core.model import cameras
+
+if TYPE_CHECKING:
+    import trimesh
+
+FACES = 4_000
+"""Triangles of a surface in a stored figure: about 80 kB."""
+_LIGHT = dict(ambient=0.9, diffuse=0.15, specular=0.0)
+"""Plotly's lamp stands in front of the scene, above its right; a back that it alone lit would be black."""
+
+
+def decimated(mesh: trimesh.Trimesh, faces: int = FACES) -> trimesh.Trimesh:
+    """A mesh of at most `faces` triangles that keeps its vertices' colours, taken from the nearest old vertex."""
+    import trimesh
+    from scipy.spatial import cKDTree
+
+    small = simplify(mesh, faces)
+    if small is mesh:
+        return mesh
+    _, nearest = cKDTree(mesh.vertices).query(small.vertices)
+    rgba = np.concatenate([vertex_colours(mesh)[nearest] * 255, np.full((len(nearest), 1), 255)], 1)
+    small.visual = trimesh.visual.ColorVisuals(small, vertex_colors=rgba.round().astype(np.uint8))
+    return small
+
+
+def shade(mesh: trimesh.Trimesh) -> NDArray[np.uint8]:
+    """Grey of each vertex, [V] from 0 (black) to 255: two lamps, in front and behind, both above the subject's left.
+
+    Painted on, so that a surface shows its relief from behind as well as from the front.
+    """
+    x, y, z = np.asarray(mesh.vertex_normals).T
+    lit = 0.45 * x + 0.55 * y + 0.7 * np.abs(z)
+    return ((0.3 + 0.7 * lit.clip(0, 1)) * 255).round().astype(np.uint8)
+
+
+def surface_trace(mesh: trimesh.Trimesh, name: str, coloured: bool = True, faces: int = FACES) -> Any:
+    """A mesh as one Plotly trace, decimated to `faces` triangles."""
+    import plotly.graph_objects as go
+
+    small = decimated(mesh, faces)
+    # 16-bit numbers keep the figure small: a ten-thousandth of a world unit, and up to 65,535 vertices.
+    x, y, z = np.asarray(small.vertices, np.float32).round(4).T
+    i, j, k = np.asarray(small.faces, np.uint16 if len(x) < 2**16 else np.uint32).T
+    if coloured:
+        rgb = (vertex_colours(small) * 255).round().astype(int)
+        colour: dict[str, Any] = dict(
+            vertexcolor=[f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb], lighting=_LIGHT
+        )
+    else:
+        colour = dict(intensity=shade(small), cmin=0, cmax=255, colorscale="Gray", showscale=False)
+        colour["lighting"] = dict(ambient=1, diffuse=0)
+    style = dict(name=name, hoverinfo="name", flatshading=False)
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, **style, **colour)
+
+
+def _eye(yaw: float, distance: float = 1.6) -> tuple[float, float, float]:
+    """Where Plotly's camera stands, in its own units; yaw in radians."""
+    return distance * math.sin(yaw), 0.25 * distance, distance * math.cos(yaw)
+
+
+def _plane_traces(planes: Tensor, side: float, texels: int = 32) -> list[Any]:
+    """The three planes as coloured sheets beside the cube: how strong the features are, channels' root mean square."""
+    import plotly.graph_objects as go
+
+    strength = planes.detach().float().square().mean(1, keepdim=True).sqrt()
+    small = F.interpolate(strength, size=(texels, texels), mode="area")[:, 0].cpu().numpy()
+    h = side / 2
+    u, v = np.meshgrid(np.linspace(-h, h, texels), np.linspace(-h, h, texels))
+    away = np.full_like(u, -0.72 * side)
+    traces = []
+    for k, (name, place) in enumerate(
+        {"F_xy": (u, v, away), "F_xz": (u, away, v), "F_yz": (away, u, v)}.items()
+    ):
+        x, y, z = (np.asarray(a, np.float32).round(3) for a in place)
+        grey = (255 * (small[k] - small[k].min()) / max(float(np.ptp(small[k])), 1e-9)).astype(np.uint8)
+        style = dict(showscale=False, colorscale="Cividis", lighting=dict(ambient=1, diffuse=0))
+        traces.append(go.Surface(x=x, y=y, z=z, surfacecolor=grey, name=name, hoverinfo="name", **style))
+    return traces
+
+
+def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp: float = 1.0) -> Any:
+    """Plotly figure: the coloured surface, its three planes beside it and a ring of cameras around it.
+
+    Args:
+        mesh: with vertex colours.
+        planes: [3, C, H, W] that it came from, axes "xyz".
+        ring: cameras [N, 25]; drawn at half their distance, so that the head is not lost in the middle.
+    """
+    import plotly.graph_objects as go
+
+    eyes = 0.5 * ring[:, [3, 7, 11]].cpu().numpy()
+    x, y, z = np.concatenate([eyes, eyes[:1]]).round(3).T
+    style = dict(line=dict(color="#444444", width=2), marker=dict(size=3, color=figures.PALETTE[1]))
+    named = dict(mode="lines+markers", name="cameras (at half distance)", hoverinfo="name")
+    traces = [surface_trace(mesh, "surface"), *_plane_traces(planes, box_warp)]
+    traces.append(go.Scatter3d(x=x, y=y, z=z, **named, **style))
+    title, layout = (
+        "The surface, its planes and its cameras (drag to turn)",
+        figures.space(1.4, _eye(0.6, 1.0)),
+    )
+    figure = figures.scene(title, layout, traces, width=760, height=560)
+    return figure.update_layout(showlegend=False)
+
+
+def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], faces: int = 3000) -> Any:
+    """Plotly figure with a slider: the surface at each level of sigma."""
+    count, middle = len(levels), len(levels) // 2
+    named = zip(meshes, levels, strict=True)
+    traces = [surface_trace(m, f"level {v:g}", coloured=False, faces=faces) for m, v in named]
+    for k, trace in enumerate(traces):
+        trace.visible = k == middle
+    steps = [
+        dict(method="restyle", label=f"{v:g}", args=["visible", [j == k for j in range(count)]])
+        for k, v in enumerate(levels)
+    ]
+    title = "The surface at a level of sigma (move the slider)"
+    figure = figures.scene(title, figures.space(0.5, _eye(0.5, 1.25)), traces, width=620, height=600)
+    slider = dict(active=middle, steps=steps, currentvalue=dict(prefix="sigma = "))
+    # the slider's labels stand below and beside the surface
+    return figure.update_layout(margin=dict(l=30, r=30, t=40, b=90), sliders=[slider])
+
+
+def side_by_side(
+    meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: float = math.pi, faces: int = 2600
+) -> Any:
+    """Plotly figure: two surfaces next to each other, grey, seen from `yaw` (radians; by default from behind)."""
+    from plotly.subplots import make_subplots
+
+    kinds, count = [[{"type": "scene"}] * len(meshes)], len(meshes)
+    figure = make_subplots(1, count, specs=kinds, subplot_titles=list(names), horizontal_spacing=0.02)
+    for k, mesh in enumerate(meshes):
+        figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=faces), row=1, col=k + 1)
+    layout = figures.space(0.5, _eye(yaw, 1.15))
+    scenes = {f"scene{'' if k == 0 else k + 1}": layout for k in range(count)}
+    return figure.update_layout(width=420 * count, height=460, margin=dict(l=0, r=0, t=40, b=0), **scenes)
+
+
+def still_life(
+    meshes: Sequence[trimesh.Trimesh],
+    names: Sequence[str],
+    yaws: Sequence[float],
+    coloured: bool = True,
+    size: int = 200,
+) -> Any:
+    """The still of all of the above: each mesh (rows) from each yaw in degrees (columns); one yaw: all in a row.
+
+    Args:
+        size: pixels per side of an image.
+    """
+    views = [cameras.orbit(math.radians(yaw), 0.15) for yaw in yaws]
+    images = [mesh_picture(mesh, view, size, coloured) for mesh in meshes for view in views]
+    titles = [f"{name}, {yaw:g}°" for name in names for yaw in yaws]
+    return figures.image_grid(images, titles, columns=len(yaws) if len(yaws) > 1 else len(meshes))
+
+
+def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> Any:
+    """Three slices through a grid of raw sigma [R, R, R] (indexed x, y, z), with the line of the level."""
+    figure, axes = figures.panels(10.2, 3.4, 1, 3)
+    h, middle = box_warp / 2, len(grid) // 2
+    style = dict(origin="lower", extent=(-h, h, -h, h))
+    inside = np.maximum(grid, 2 * float(np.median(grid)) - 60)
+    slices = {
+        "z = 0, from the front": (inside[:, :, middle].T, "x", "y"),
+        "x = 0, from the subject's right": (inside[middle], "z", "y"),
+        "y = 0, from above": (inside[:, middle].T, "x", "z"),
+    }
+    for axis, (title, (values, a, b)) in zip(axes, slices.items(), strict=True):
+        drawn = axis.imshow(values.clip(-20, 40), cmap="cividis", vmin=-20, vmax=40, **style)
+        if b == "z":  # from above the face looks down the page, with x to the right
+            axis.invert_yaxis()
+        if values.min() < level < values.max():
+            axis.contour(values, [level], colors="white", linewidths=1.2, **style)
+        axis.set(title=title, xlabel=f"{a} (world units)", ylabel=f"{b} (world units)")
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="sigma (white line: the level)")
+    return figure
+
+
+def cloud_views(points: Tensor, colours: Tensor, most: int = 2500) -> Any:
+    """A cloud of points [M, 3] with colours [M, 3] in [0, 1], from the front and from the side."""
+    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most]
+    p, c = points[chosen].cpu().numpy(), colours[chosen].cpu().numpy()
+    figure, axes = figures.panels(8.4, 4.2, 1, 2)
+    views = ((0, 1, "x", "from the front"), (2, -1, "z", "from the subject's left"))
+    for axis, (a, sign, name, title) in zip(axes, views, strict=True):
+        near = np.argsort(p[:, 2] if a == 0 else p[:, 0])
+        axis.scatter(sign * p[near, a], p[near, 1], c=c[near], s=4)
+        label = f"{'-' if sign < 0 else ''}{name} (world units)"
+        axis.set(title=title, xlabel=label, ylabel="y (world units)", aspect="equal")
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _grid_point(index: int, resolution: int, box_warp: float) -> float:
+    return -box_warp / 2 + box_warp * index / (resolution - 1)
+
+
+grid_point = Exercise(
+    truth=_grid_point,
+    cases=[(0, 5, 1.0), (4, 5, 1.0), (3, 9, 1.6), (100, 256, 1.0)],
+    mistakes=wrong(
+        "the last point stands on the far face: r points have r - 1 gaps between them",
+        lambda i, r, b: -b / 2 + b * i / r,
+        "that is the middle of a cell; the grid's points stand on the faces of the cube, not half a cell inside",
+        lambda i, r, b: -b / 2 + b * (i + 0.5) / r,
+        "the cube is centred: index 0 stands at -box_warp / 2",
+        lambda i, r, b: b * i / (r - 1),
+        "world units: the cube's side is box_warp, it is not [-1, 1]",
+        lambda i, r, b: -1 + 2 * i / (r - 1),
+    ),
+    tolerance=1e-6,
+)
+
+
+def _outward(plus: Tensor, minus: Tensor) -> Tensor:
+    return F.normalize(minus - plus, dim=0)
+
+
+outward_normal = Exercise(
+    truth=_outward,
+    cases=[
+        (torch.tensor([1.0, 2.0, -9.0]), torch.tensor([1.5, 2.0, 3.0])),
+        (torch.tensor([-4.0, 0.0, 0.5]), torch.tensor([2.0, 1.0, 0.0])),
+        (torch.tensor([10.0, 3.0, 7.0]), torch.tensor([9.0, 5.0, 7.5])),
+    ],
+    mistakes=wrong(
+        "that points inwards, where sigma rises: the normal points to where it falls",
+        lambda p, m: F.normalize(p - m, dim=0),
+        "a normal has length 1",
+        lambda p, m: m - p,
+        "a derivative is a difference of the two sides, not a sum",
+        lambda p, m: F.normalize(m + p, dim=0),
+    ),
+    tolerance=1e-5,
+)
+
+
+def _nearest(a: Tensor, b: Tensor) -> Tensor:
+    return (a[:, None] - b[None]).norm(dim=-1).min(1).values
+
+
+def _chamfer(a: Tensor, b: Tensor) -> float:
+    return float((_nearest(a, b).mean() + _nearest(b, a).mean()) / 2)
+
+
+_DRAW = torch.Generator().manual_seed(4)
+
+
+chamfer = Exercise(
+    truth=_chamfer,
+    cases=[
+        (torch.tensor([[0.0, 0, 0], [1, 0, 0]]), torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 3, 0]])),
+        (torch.rand(20, 3, generator=_DRAW), torch.rand(31, 3, generator=_DRAW)),
+        (torch.rand(8, 3, generator=_DRAW), 2 + torch.rand(5, 3, generator=_DRAW)),
+    ],
+    mistakes=wrong(
+        "one way only: half a head is accurate, but not complete; average both ways",
+        lambda a, b: float(_nearest(a, b).mean()),
+        "one way only: a head with floaters is complete, but not accurate; average both ways",
+        lambda a, b: float(_nearest(b, a).mean()),
+        "those are squares: here the distances are averaged, so that the result is a length",
+        lambda a, b: float((_nearest(a, b).square().mean() + _nearest(b, a).square().mean()) / 2),
+        "each point is compared with its nearest one, not with all",
+        lambda a, b: float((a[:, None] - b[None]).norm(dim=-1).mean()),
+        "the mean of the two ways, not their sum",
+        lambda a, b: 2 * _chamfer(a, b),
+    ),
+    tolerance=1e-5,
+)

@@ -1,0 +1,148 @@
+"""Notebook 13: walks through the latent space, and curves of recorded ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.figures import PALETTE, STYLES
+from head3d_core.experiments.one_view import SIDES
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.images import shrink
+
+
+@torch.no_grad()
+def rendered(
+    G: Generator, planes: Tensor, ws: Tensor, yaw: float = 0.0, size: int = 128, camera: Tensor | None = None
+) -> Tensor:
+    """One head [3, size, size] in [-1, 1] seen from yaw (degrees), or from a camera [1, 25]."""
+    view = cameras.orbit(math.radians(yaw), 0.1) if camera is None else camera
+    image = G.render(planes, ws, view.to(ws)).image.clamp(-1, 1).cpu()
+    return shrink(image, min(size, image.shape[-1]))[0]
+
+
+@torch.no_grad()
+def views(G: Generator, ws: Tensor, yaw: float = 0.0, size: int = 128) -> list[Tensor]:
+    """Every head of ws [N, num_ws, w_dim] from one yaw (degrees), [3, size, size] each."""
+    return [rendered(G, G.planes(one), one, yaw, size) for one in ws.split(1)]
+
+
+def path_curves(walk: dict[str, Any]) -> Any:
+    """Relative identity distance along straight paths, one line for each model of a `walk` record."""
+    figure, axis = figures.panels(5.2, 3.6)
+    axis.plot([0, 1], [0, 1], ":", color="#444444", label="in proportion to t")
+    for k, (name, row) in enumerate(walk["models"].items()):
+        mean = row["path"]["mean curve"]
+        figures.curve(axis, k, np.linspace(0, 1, len(mean)), mean, name)
+    axis.set(xlabel="t (place between A and B)", ylabel="identity distance from A, end = 1")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def inversion_curves(found: dict[str, Any]) -> Any:
+    """Errors over iterations of an `invert` record, a panel for each group of views, and the unknown camera's yaw.
+
+    Thick lines are means over heads, thin ones single heads; the dotted upright is where layers begin to part.
+    """
+    figure, axes = figures.panels(9, 6.4, 2, 2)
+    panels = dict(zip([*SIDES, ""], axes.flat, strict=True))
+    for axis in axes.flat[1:3]:
+        axis.sharey(axes[0, 0])
+    for k, (name, model) in enumerate(found["models"].items()):
+        style = {"color": PALETTE[k % 6], "linestyle": STYLES[k % 4]}
+        for side, axis in panels.items():
+            if side:
+                rows = [row["other sides"] for row in model["known camera"]]
+                x = [step["iteration"] for step in rows[0]]
+                lines = np.array([[step[side] for step in row] for row in rows])
+            else:
+                lines = np.abs([row["yaw error"] for row in model["unknown camera"]])
+                x = list(range(lines.shape[1]))
+            for line in lines:
+                axis.plot(x, line, **style, linewidth=0.8, alpha=0.5)
+            axis.plot(x, lines.mean(0), **style, linewidth=2.6, label=name)
+    for side, axis in panels.items():
+        axis.axvline(found["about"]["steps"], color="#444444", linestyle=":", linewidth=1)
+        title = f"known camera: {side}" if side else "unknown camera"
+        axis.set(title=title, xlabel="iteration", ylim=(0, None))
+        axis.set_ylabel("mean difference / range" if side else "|yaw error| (degrees)")
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend()
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+_DRAW = torch.Generator().manual_seed(7)
+
+
+def _code(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=_DRAW)
+
+
+def _truncate(w: Tensor, average: Tensor, psi: float) -> Tensor:
+    return average + psi * (w - average)
+
+
+truncate = Exercise(
+    truth=_truncate,
+    cases=[(_code(5), _code(5), 0.7), (_code(3), _code(3), 0.0), (_code(4), _code(4), 1.0)],
+    mistakes=wrong(
+        "that pulls towards zero; truncation pulls towards the average w, which is not zero",
+        lambda w, a, p: p * w,
+        "psi is reversed: 1 leaves w alone, 0 gives the average",
+        lambda w, a, p: w + p * (a - w),
+        "w is not cut off: the whole of it is moved towards the average",
+        lambda w, a, p: torch.clamp(w, -p, p),
+    ),
+)
+
+
+def _mix(ws_a: Tensor, ws_b: Tensor, first: int) -> Tensor:
+    return torch.cat([ws_a[:, :first], ws_b[:, first:]], 1)
+
+
+mix = Exercise(
+    truth=_mix,
+    cases=[(_code(1, 6, 2), _code(1, 6, 2), 2), (_code(2, 4, 3), _code(2, 4, 3), 3)],
+    mistakes=wrong(
+        "A and B are exchanged: the coarse layers, below `first`, stay A's",
+        lambda a, b, f: _mix(b, a, f),
+        "that splits the numbers of each code; layers are the second axis of ws",
+        lambda a, b, f: torch.cat([a[..., :f], b[..., f:]], -1),
+        "that is the middle of a line: every layer changes, none is exchanged",
+        lambda a, b, f: (a + b) / 2,
+    ),
+)
+
+
+def _bend(distance: Tensor) -> float:
+    t = torch.linspace(0, 1, len(distance))
+    return float((distance / distance[-1] - t).abs().max())
+
+
+bend = Exercise(
+    truth=_bend,
+    cases=[
+        (torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]),),
+        (torch.tensor([0.0, 0.02, 0.3, 0.5, 0.6]),),
+        (torch.tensor([0.0, 0.5, 0.7]),),
+    ],
+    mistakes=wrong(
+        "divide by the distance at the end first: the line to compare with ends at 1",
+        lambda d: float((d - torch.linspace(0, 1, len(d))).abs().max()),
+        "that is the mean deviation; the bend is the largest one",
+        lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).abs().mean()),
+        "a path may run below the line too: take the absolute value",
+        lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).max()),
+    ),
+)

@@ -1,0 +1,241 @@
+"""Recorded runs and sample grids as figures; what has not been recorded yet is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.evaluation.pictures import FACE_YAWS, TURN
+from head3d_core.evaluation.tables import NOT_YET
+from head3d_core.training.curves import trained_on
+from head3d_core.utils import files, records
+from head3d_core.utils.images import from_pixels
+
+RESULTS = files.DATA / "results"
+EVALUATION = RESULTS / "evaluation"
+
+Panel = tuple[str, tuple[tuple[str, str], ...]]
+"""A panel's title and its curves: (name in the record, label)."""
+
+GAN_PANELS: tuple[Panel, ...] = (
+    ("losses", (("g_gan", "generator"), ("d_loss", "discriminator"))),
+    ("mean sign of the logits", (("sign_real", "real pictures"), ("sign_fake", "generated"))),
+    ("R1: squared slope of D", (("r1", "R1"),)),
+)
+"""What every stage records for each of its discriminators."""
+DISTILL_PANELS: tuple[Panel, ...] = (
+    ("planes and codes", (("kd", "λ L_kd"), ("map", "λ L_map"))),
+    ("pictures", (("rgb", "λ L_rgb"), ("lpips", "λ L_lpips"))),
+)
+"""What distillation adds."""
+LOG_FROM = 30.0
+"""Largest over smallest value of a panel from which its axis is logarithmic."""
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def record(name: str) -> dict[str, Any] | None:
+    """`data/results/NAME.json`, or None if it has not been recorded yet."""
+    return records.read(name, f"what makes {name}") if (RESULTS / f"{name}.json").is_file() else None
+
+
+def record_line(found: Mapping[str, Any]) -> str:
+    """One line on the run behind a record of `training.curves`: what, how long, on what, when."""
+    p = found["provenance"]
+    what = p["stage"] + (f", row {p['row']}" if p.get("row") else "")
+    planned = found["recipe"].get("images", p["images"])
+    part = "" if p["images"] >= planned else f" of {planned:,} planned"
+    return (
+        f"{what}: preset {p['preset']}, seed {p['seed']}, {p['images']:,}{part} images "
+        f"in {p['seconds'] / 60:.0f} minutes, {trained_on(p)}, {p['date']}, commit {p['commit']}"
+    )
+
+
+def how_to_record(stage: str, row: str | None = None) -> str:
+    """What to say where a curve has not been recorded yet: the two commands that make it."""
+    name = row or stage
+    more = " --heads synth:heads:4800 --teacher runs/teacher" if stage != "teacher" else ""
+    more += " --head runs/head" if stage == "distill" else ""
+    more += f" --row {row}" if row else ""
+    return (
+        "not recorded yet: run\n"
+        f"  python -m head3d_core train {stage} --data synth:faces:20000{more} --out runs/{name}\n"
+        f"  python -m head3d_core.training.curves runs/{name} --out data/results/curves_{name}.json"
+    )
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def values(found: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(images, values) of one curve of a record, without the spans in which it was not measured."""
+    both = zip(found["images"], found["series"].get(name, []), strict=False)
+    pairs = np.array([(x, y) for x, y in both if y is not None], float).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def panels_for(domain: str, panels: Sequence[Panel] = GAN_PANELS) -> tuple[Panel, ...]:
+    """`panels` for one discriminator: "front", "back" or "all"."""
+    return tuple(
+        (f"{title} (D_{domain})", tuple((f"{name}_{domain}", label) for name, label in curves))
+        for title, curves in panels
+    )
+
+
+def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: int = 3) -> Any:
+    """Recorded curves against real images shown, one panel each; every curve has its own line style and label.
+
+    Panels whose positive curves span more than a factor of `LOG_FROM` get a logarithmic axis: small terms stay visible.
+    A probability keeps its linear one.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = figures.panels(3.9 * columns, 2.9 * rows, rows, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    few = max(found["images"], default=0) < 5000
+    for axis, (title, names) in zip(axes.flat, panels, strict=False):
+        curves = {label: values(found, name) for name, label in names}
+        for k, (label, (x, y)) in enumerate(curves.items()):
+            figures.curve(axis, k, x if few else x / 1000, y, label, markersize=3)
+        drawn = np.concatenate([y for _, y in curves.values()] or [np.zeros(0)])
+        chance = all(name.startswith("ada_p") for name, _ in names)
+        if len(drawn) and drawn.min() > 0 and drawn.max() > LOG_FROM * drawn.min() and not chance:
+            axis.set_yscale("log")
+        axis.set(title=title, xlabel="real images shown" + ("" if few else " (thousands)"))
+        axis.grid(alpha=0.3)
+        if len(names) == 1:  # one curve needs no legend
+            axis.set_ylabel("" if names[0][1] == title else names[0][1])
+        elif len(drawn):
+            axis.legend(fontsize=9)
+    return figure
+
+
+def measured(found: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Panel, ...]] | None:
+    """Distances that a run measured to its own pictures now and then, for `training_curves`; None if it did not."""
+    metrics = found.get("metrics")
+    if not metrics:
+        return None
+    names = sorted(metrics["series"])
+    return dict(metrics), (("distance to real pictures", tuple((n, n.replace("_", " ")) for n in names)),)
+
+
+def live_record(history: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """What `live_training.run_steps` returns, in the shape that `training_curves` draws."""
+    return {"images": history["images"], "series": {k: list(v) for k, v in history.items() if k != "images"}}
+
+
+def early_and_late(found: Mapping[str, Any], name: str, share: float = 0.15) -> tuple[float, float]:
+    """Mean of a curve over its first and over its last `share` of spans."""
+    _, y = values(found, name)
+    count = max(1, int(len(y) * share))
+    return float(y[:count].mean()), float(y[-count:].mean())
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
+    """A recorded grid [3, H, W] in [-1, 1], or None if it is not there."""
+    path = next((p for p in (folder / name, RESULTS / name) if p.is_file()), None)
+    if path is None:
+        return None
+    with Image.open(path) as picture:
+        return from_pixels(np.asarray(picture.convert("RGB")))
+
+
+def cells(sheet: Tensor, rows: int, columns: int) -> Tensor:
+    """A grid [3, rows * h, columns * w] as its images [rows, columns, 3, h, w]."""
+    return sheet.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).permute(1, 3, 0, 2, 4)
+
+
+def larger(images: Tensor, side: int = 112) -> Tensor:
+    """Images [N, 3, h, w] in [-1, 1], enlarged smoothly (or shrunk) to `side`."""
+    return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def progress_picture(found: Mapping[str, Any], size: float = 1.15) -> Any:
+    """Samples of a recorded run over time, from the front and from behind; None if no grids were kept."""
+    about = found.get("pictures", {}).get("progress")
+    sheet = recorded_picture(about["file"], RESULTS) if about else None
+    if sheet is None:
+        return None
+    images = cells(sheet, len(about["images"]), 2 * about["samples"])
+    names = [f"{count / 1000:,.0f} k\nimages" for count in about["images"]]
+    titles = [f"{k + 1}, {side}" for side in ("front", "behind") for k in range(about["samples"])]
+    return figures.image_grid(images, titles, size=size, rows=names)
+
+
+def last_cells(found: Mapping[str, Any]) -> Tensor | None:
+    """The last sample grid of a recorded run as [samples, yaws, 3, side, side] in [-1, 1]; None if none was kept."""
+    about = found.get("pictures", {}).get("last")
+    sheet = recorded_picture(about["file"], RESULTS) if about else None
+    if sheet is None:
+        return None
+    columns = len(about["yaws"])
+    return cells(sheet, sheet.shape[1] * columns // sheet.shape[2], columns)
+
+
+def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) -> Any:
+    """The last sample grid of a recorded run, a sample a row, a yaw a column; None if none was kept."""
+    last = last_cells(found)
+    if last is None:
+        return None
+    yaws = found["pictures"]["last"]["yaws"]
+    names = [f"sample {k}" for k in range(len(last[:samples]))]
+    return figures.image_grid(last[:samples], [f"{y:.0f}°" for y in yaws], size=size, rows=names)
+
+
+def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]] | None:
+    """Names of the rows and columns of a recorded grid of `width` x `height` pixels; None for an unknown kind.
+
+    >>> grid_names("parametric_explicit.jpg", 768, 512)
+    (['head 1', 'head 2'], ['front', 'side', 'behind'])
+    """
+    stem = name.rsplit(".", 1)[0]
+    sides = ["front", "side", "behind"]
+    rows: list[str] = []
+    if stem.endswith("_same_z"):
+        own = stem.removesuffix("_same_z")
+        rows = ["teacher", "head", own, f"{own},\nbehind"]
+    elif stem.endswith("_worn"):
+        rows = ["teacher", *(f"{stem.removesuffix('_worn')},\n{side}" for side in sides)]
+    elif stem.endswith("_nearest"):
+        rows = ["sample", "nearest in\ntraining set"]
+    if rows:
+        return rows, [f"z {k + 1}" for k in range(len(rows) * width // height)]
+    if stem.endswith("_views"):
+        columns = [f"{yaw}°" for yaw in (FACE_YAWS if stem == "face_views" else TURN)]
+    elif stem == "parametric_reconstructions":
+        columns = [f"{who}\n{side}" for who in ("real", "explicit", "implicit") for side in sides]
+    elif stem.startswith("parametric_"):
+        columns = sides
+    else:
+        return None
+    return [f"head {k + 1}" for k in range(len(columns) * height // width)], columns
+
+
+def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATION) -> None:
+    """Shows a recorded grid with named rows and columns, or says that it is not recorded yet; prints its name and size.
+
+    Args:
+        width: of the grid, pixels, without the names of its rows.
+    """
+    sheet = recorded_picture(name, folder)
+    if sheet is None:
+        print(f"{name}: {NOT_YET}")
+        return
+    rows, columns = grid_names(name, sheet.shape[2], sheet.shape[1]) or ([""], [""])
+    images, size = cells(sheet, len(rows), len(columns)), width // len(columns)
+    lines = [larger(line, size) if line.shape[-1] < size else line for line in images]
+    figure = figures.image_grid(lines, columns, size=size / 100, rows=rows)
+    figures.show(figure, alt, jpeg=True)
+    print(f"{name}: {sheet.shape[2]} x {sheet.shape[1]} pixels")
