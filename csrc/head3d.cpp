@@ -1,12 +1,14 @@
 // Schemas of every operator, and nothing else. Kernels register themselves in cpu/*_cpu.cpp and cuda/*_cuda.cu; what runs
 // without data ("fakes") and the derivative formulas are registered in head3d_core/ops.py.
 //
-// Shapes: planes [N, 3, C, H, W] with any strides (fast where the channels are innermost); w0 [hidden, C], b0 [hidden],
+// Shapes: planes [N, P, C, H, W] with any strides (fast where the channels are innermost), P = 3 or, with two slices of the
+// first plane, 4 (the fourth is the back slice); w0 [hidden, C], b0 [hidden],
 // w1 [1 + F, hidden], b1 [1 + F], row 0 of w1 giving sigma; origins, directions [N, R, 3]; near, far [N, R];
 // seeds [N] int64 or none; points [N, M, 3].
 //   axes       0: "eg3d" (x,y) (x,z) (z,x)   1: "xyz" (x,y) (x,z) (y,z), each as (column, row)
+//   slice_half_distance, slice_centre  the slices stand at z = centre +- half distance; three planes ignore both
 //   precision  0: strict, everything in the inputs' type   1: mixed (CUDA: tensor cores; the CPU computes strictly)
-// Gradients of planes come back as [N, 3, H, W, C], contiguous: channels innermost, as the kernels write them. A gradient
+// Gradients of planes come back as [N, P, H, W, C], contiguous: channels innermost, as the kernels write them. A gradient
 // that was not asked for is an empty tensor (each its own). near and far are constants to the derivative, as are the importance samples.
 
 #include <torch/csrc/stable/library.h>
@@ -17,10 +19,11 @@ namespace {
 
 #define HEAD3D_RENDER_INPUTS                                                                                     \
   "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions, Tensor near, "   \
-  "Tensor far, Tensor? seeds, int samples, int fine_samples, int axes, float box_warp, bool disparity, "          \
-  "bool white_back, int precision"
+  "Tensor far, Tensor? seeds, int samples, int fine_samples, int axes, float box_warp, "                          \
+  "float slice_half_distance, float slice_centre, bool disparity, bool white_back, int precision"
 #define HEAD3D_QUERY_INPUTS                                                                                      \
-  "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int axes, float box_warp, int precision"
+  "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int axes, float box_warp, "          \
+  "float slice_half_distance, float slice_centre, int precision"
 
 bool has_cuda() {
 #ifdef HEAD3D_WITH_CUDA
@@ -41,11 +44,12 @@ STABLE_TORCH_LIBRARY(head3d, m) {
         "bool needs_planes, bool needs_weights, bool needs_rays) -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
-  // [N, M, C]: the mean of the three bilinear readings
-  m.def("sample_planes(Tensor planes, Tensor points, int axes, float box_warp) -> Tensor");
+  // [N, M, C]: a third of the sum of the bilinear readings; the two slices share one reading
+  m.def("sample_planes(Tensor planes, Tensor points, int axes, float box_warp, float slice_half_distance, float slice_centre) -> "
+        "Tensor");
   // grad [N, M, C]; grads: planes, points
-  m.def("sample_planes_backward(Tensor planes, Tensor points, int axes, float box_warp, Tensor grad, bool needs_planes, "
-        "bool needs_points) -> (Tensor, Tensor)");
+  m.def("sample_planes_backward(Tensor planes, Tensor points, int axes, float box_warp, float slice_half_distance, "
+        "float slice_centre, Tensor grad, bool needs_planes, bool needs_points) -> (Tensor, Tensor)");
 
   // sigma [N, M, 1] (raw), colour features [N, M, F] in (-0.001, 1.001)
   m.def("query_planes(" HEAD3D_QUERY_INPUTS ") -> (Tensor, Tensor)");

@@ -16,11 +16,16 @@ namespace head3d {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+struct PlaneSettings {
+  int64_t axes;  // 0: "eg3d", 1: "xyz"
+  double box_warp;
+  double slice_half_distance, slice_centre;  // where the two slices of four planes stand; three planes ignore both
+};
+
 struct RenderSettings {
   int64_t samples;       // stratified samples of a ray
   int64_t fine_samples;  // importance samples of a ray
-  int64_t axes;          // 0: "eg3d", 1: "xyz"
-  double box_warp;
+  PlaneSettings projection;
   bool disparity;
   bool white_back;
   int64_t precision;  // 0: strict, 1: mixed
@@ -39,14 +44,17 @@ inline void check_like(const Tensor& t, const char* name, const Tensor& planes) 
                   " must be on the device of planes");
 }
 
-inline void check_planes(const Tensor& planes, int64_t axes, double box_warp) {
-  STD_TORCH_CHECK(planes.dim() == 5 && planes.size(1) == 3, "planes must be [N, 3, C, H, W], got ", shape_of(planes));
+inline void check_planes(const Tensor& planes, const PlaneSettings& settings) {
+  STD_TORCH_CHECK(planes.dim() == 5 && (planes.size(1) == 3 || planes.size(1) == 4),
+                  "planes must be [N, 3, C, H, W] or, with two slices, [N, 4, C, H, W], got ", shape_of(planes));
   STD_TORCH_CHECK(planes.size(3) < (int64_t(1) << 24) && planes.size(4) < (int64_t(1) << 24),
                   "planes must be less than 2^24 texels high and wide, got ", shape_of(planes));
   STD_TORCH_CHECK(planes.numel() == 0 ? planes.size(0) == 0 : true,
                   "planes must have at least one channel and one texel, got ", shape_of(planes));
-  STD_TORCH_CHECK(axes == 0 || axes == 1, "axes must be 0 (eg3d) or 1 (xyz), got ", axes);
-  STD_TORCH_CHECK(box_warp > 0, "box_warp must be positive, got ", box_warp);
+  STD_TORCH_CHECK(settings.axes == 0 || settings.axes == 1, "axes must be 0 (eg3d) or 1 (xyz), got ", settings.axes);
+  STD_TORCH_CHECK(settings.box_warp > 0, "box_warp must be positive, got ", settings.box_warp);
+  STD_TORCH_CHECK(settings.slice_half_distance > 0, "slice_half_distance must be positive, got ",
+                  settings.slice_half_distance);
 }
 
 inline void check_points(const Tensor& planes, const Tensor& points) {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "common/planes.h"
+
 namespace head3d {
 
 // Planes with the channels innermost and their number a multiple of the lanes.
@@ -13,8 +15,8 @@ struct PlanesView {
   int64_t image, plane, row, column;  // strides, in elements
   int64_t height, width;
   int channels;
-  int axes;
-  T scale;  // 2 / box_warp
+  int plane_count;  // 3, or 4 with two slices of the first plane
+  Projection<T> projection;
 };
 
 // The decoder's weights, packed once a call. Sizes are rounded up to the lanes and filled with zeros. The 1/3 of the mean
@@ -57,6 +59,7 @@ template <typename T>
 struct Splat {
   int32_t x[3], y[3];  // upper left texel; -2 if that axis is outside
   T fx[3], fy[3];
+  T front;  // weight of the front slice of plane 0; 1 unless there are two
   int32_t image;
 };
 
@@ -104,9 +107,9 @@ struct ScatterJob {
   const Splat<T>* splats;
   const T* values;  // [count, channels]
   int64_t count;
-  T* planes;  // [N, 3, H, W, channels]
+  T* planes;  // [N, plane_count, H, W, channels]
   int64_t height, width;
-  int channels;
+  int channels, plane_count;
 };
 
 template <typename T>

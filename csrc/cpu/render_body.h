@@ -340,7 +340,7 @@ int64_t render_backward(const RayJob<T>& job, const RayGradients<T>& grads, int6
     T grad_origin[3] = {}, grad_direction[3] = {};
     for (int m = 0; m < active; ++m) {
       const int i = int(kept[m]);
-      if (grads.needs_planes) fill_splat(samples.taps, i, image, splats[filled + m]);
+      if (grads.needs_planes) fill_splat(job.planes, samples.taps, i, image, splats[filled + m]);
       if (!grads.needs_rays) continue;
       T grad_point[3] = {};
       point_gradient(job.planes, image, samples.taps, i, grad_x + int64_t(m) * channels, grad_point);
@@ -440,7 +440,7 @@ int64_t query_backward(const PointJob<T>& job, const PointGradients<T>& grads, i
               c < job.channels ? grads.features[(at + i) * job.channels + c] / T(3) : T(0);
     }
     for (int i = 0; i < count; ++i) {
-      if (grads.needs_planes) fill_splat(samples.taps, i, image, splats[filled + i]);
+      if (grads.needs_planes) fill_splat(job.planes, samples.taps, i, image, splats[filled + i]);
       if (!grads.needs_points) continue;
       T grad_point[3] = {};
       point_gradient(job.planes, image, samples.taps, i, grad_x + int64_t(i) * channels, grad_point);

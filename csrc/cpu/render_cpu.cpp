@@ -71,16 +71,17 @@ struct PackedPlanes {
 };
 
 template <typename T>
-PackedPlanes<T> pack_planes(const Tensor& planes, int64_t axes, double box_warp, int64_t lanes) {
-  const int64_t channels = planes.size(2), height = planes.size(3), width = planes.size(4);
+PackedPlanes<T> pack_planes(const Tensor& planes, const PlaneSettings& settings, int64_t lanes) {
+  const int64_t count = planes.size(1), channels = planes.size(2), height = planes.size(3), width = planes.size(4);
   const T* from = planes.const_data_ptr<T>();
   PackedPlanes<T> packed;
   PlanesView<T>& view = packed.view;
   view.height = height;
   view.width = width;
   view.channels = int(round_up(channels, lanes));
-  view.axes = int(axes);
-  view.scale = T(2.0 / box_warp);
+  view.plane_count = int(count);
+  view.projection =
+      make_projection<T>(settings.axes, settings.box_warp, settings.slice_half_distance, settings.slice_centre);
   if (planes.stride(2) == 1 && channels % lanes == 0) {
     view.data = from;
     view.image = planes.stride(0);
@@ -92,15 +93,15 @@ PackedPlanes<T> pack_planes(const Tensor& planes, int64_t axes, double box_warp,
   view.column = view.channels;
   view.row = width * view.column;
   view.plane = height * view.row;
-  view.image = 3 * view.plane;
+  view.image = count * view.plane;
   packed.copy = std::make_unique<Buffer<T>>(planes.size(0) * view.image);
   T* to = packed.copy->data;
   view.data = to;
   const int64_t image = planes.stride(0), plane = planes.stride(1), channel = planes.stride(2), row = planes.stride(3),
                 column = planes.stride(4), padded = view.channels;
-  parallel_for(0, planes.size(0) * 3 * height, 8, [&](int64_t begin, int64_t end) {
+  parallel_for(0, planes.size(0) * count * height, 8, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
-      const int64_t y = line % height, k = line / height % 3, n = line / height / 3;
+      const int64_t y = line % height, k = line / height % count, n = line / height / count;
       const T* source = from + n * image + k * plane + y * row;
       T* target = to + line * width * padded;
       constexpr int64_t kTile = 16;  // texels: a cache line of every channel
@@ -203,7 +204,7 @@ struct WeightGradients {
   }
 };
 
-// [N, 3, H, W, C] gradient, gathered with the channels padded to the lanes.
+// [N, P, H, W, C] gradient, gathered with the channels padded to the lanes.
 template <typename T>
 struct PlaneGradients {
   Tensor result;
@@ -213,13 +214,13 @@ struct PlaneGradients {
   PlaneGradients(const Tensor& planes, bool needed, int64_t padded_channels)
       : result(), padded(), channels(planes.size(2)), width(padded_channels) {
     const int64_t n = needed ? planes.size(0) : 0;
-    padded = new_zeros(planes, {n, 3, planes.size(3), planes.size(4), padded_channels});
+    padded = new_zeros(planes, {n, planes.size(1), planes.size(3), planes.size(4), padded_channels});
   }
   T* data() { return padded.mutable_data_ptr<T>(); }
   Tensor finish(bool needed) {
     if (!needed) return nothing(padded);
     if (channels == width) return padded;
-    result = new_empty(padded, {padded.size(0), 3, padded.size(2), padded.size(3), channels});
+    result = new_empty(padded, {padded.size(0), padded.size(1), padded.size(2), padded.size(3), channels});
     T* to = result.mutable_data_ptr<T>();
     const T* from = padded.const_data_ptr<T>();
     const int64_t texels = padded.numel() / width;
@@ -256,7 +257,7 @@ void backward_in_blocks(int64_t items, int64_t group, int64_t samples_per_item, 
         for (int64_t i = 0; i < count; ++i) {
           if (filled[i] == 0) continue;
           kernel.scatter({splats.data + i * room, values.data + i * room * planes.channels, filled[i], grad_planes.data(),
-                          planes.height, planes.width, planes.channels},
+                          planes.height, planes.width, planes.channels, planes.plane_count},
                          part, threads);
         }
     });
@@ -280,7 +281,7 @@ struct RayInputs {  // keeps the packed and contiguous copies of one call alive
         directions(contiguous(directions_in)),
         near(contiguous(near_in)),
         far(contiguous(far_in)),
-        planes(pack_planes<T>(planes_in, settings.axes, settings.box_warp, render_kernels<T>().lanes)),
+        planes(pack_planes<T>(planes_in, settings.projection, render_kernels<T>().lanes)),
         decoder(w0, b0, w1, b1, planes.view.channels, render_kernels<T>().lanes) {
     if (seeds_in.has_value()) seeds = contiguous(*seeds_in);
     job.planes = planes.view;
@@ -322,9 +323,11 @@ std::tuple<Tensor, Tensor, Tensor> render_rays(const Tensor& planes, const Tenso
                                                const Tensor& b1, const Tensor& origins, const Tensor& directions,
                                                const Tensor& near, const Tensor& far, std::optional<Tensor> seeds,
                                                int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
-                                               bool disparity, bool white_back, int64_t precision) {
-  const RenderSettings settings{samples, fine_samples, axes, box_warp, disparity, white_back, precision};
-  check_planes(planes, axes, box_warp);
+                                               double slice_half_distance, double slice_centre, bool disparity, bool white_back,
+                                               int64_t precision) {
+  const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
+                                white_back, precision};
+  check_planes(planes, settings.projection);
   check_decoder(planes, w0, b0, w1, b1);
   check_rays(planes, origins, directions, near, far, seeds, settings);
   if (planes.scalar_type() == ScalarType::Double) {
@@ -372,12 +375,13 @@ Grads7 render_rays_backward_typed(RayInputs<T>& in, const Tensor& planes, const 
 Grads7 render_rays_backward(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1, const Tensor& b1,
                             const Tensor& origins, const Tensor& directions, const Tensor& near, const Tensor& far,
                             std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
-                            bool disparity, bool white_back, int64_t precision, const Tensor& /*features*/,
-                            const Tensor& /*depth*/, const Tensor& /*opacity*/, const Tensor& grad_features,
-                            const Tensor& grad_depth, const Tensor& grad_opacity, bool needs_planes, bool needs_weights,
-                            bool needs_rays) {
-  const RenderSettings settings{samples, fine_samples, axes, box_warp, disparity, white_back, precision};
-  check_planes(planes, axes, box_warp);
+                            double slice_half_distance, double slice_centre, bool disparity, bool white_back, int64_t precision,
+                            const Tensor& /*features*/, const Tensor& /*depth*/, const Tensor& /*opacity*/,
+                            const Tensor& grad_features, const Tensor& grad_depth, const Tensor& grad_opacity, bool needs_planes,
+                            bool needs_weights, bool needs_rays) {
+  const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
+                                white_back, precision};
+  check_planes(planes, settings.projection);
   check_decoder(planes, w0, b0, w1, b1);
   check_rays(planes, origins, directions, near, far, seeds, settings);
   STD_TORCH_CHECK(grad_features.dim() == 3 && grad_features.size(0) == origins.size(0) &&
@@ -438,10 +442,10 @@ Decoder<T> no_decoder(int64_t lanes) {
 }
 
 template <typename T>
-Tensor sample_planes_typed(const Tensor& planes, const Tensor& points_in, int64_t axes, double box_warp) {
+Tensor sample_planes_typed(const Tensor& planes, const Tensor& points_in, const PlaneSettings& settings) {
   const Tensor points = contiguous(points_in);
   const int64_t lanes = render_kernels<T>().lanes;
-  const PackedPlanes<T> packed = pack_planes<T>(planes, axes, box_warp, lanes);
+  const PackedPlanes<T> packed = pack_planes<T>(planes, settings, lanes);
   PointJob<T> job = point_job(packed, no_decoder<T>(lanes), points, false, planes.size(2));
   Tensor features = new_empty(planes, {points.size(0), points.size(1), planes.size(2)});
   job.features = features.mutable_data_ptr<T>();
@@ -449,22 +453,24 @@ Tensor sample_planes_typed(const Tensor& planes, const Tensor& points_in, int64_
   return features;
 }
 
-Tensor sample_planes(const Tensor& planes, const Tensor& points, int64_t axes, double box_warp) {
-  check_planes(planes, axes, box_warp);
+Tensor sample_planes(const Tensor& planes, const Tensor& points, int64_t axes, double box_warp, double slice_half_distance,
+                     double slice_centre) {
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_points(planes, points);
-  if (planes.scalar_type() == ScalarType::Double) return sample_planes_typed<double>(planes, points, axes, box_warp);
+  if (planes.scalar_type() == ScalarType::Double) return sample_planes_typed<double>(planes, points, settings);
   STD_TORCH_CHECK(planes.scalar_type() == ScalarType::Float, "sample_planes takes float32 or float64 on the CPU, got ",
                   torch::headeronly::toString(planes.scalar_type()));
-  return sample_planes_typed<float>(planes, points, axes, box_warp);
+  return sample_planes_typed<float>(planes, points, settings);
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor> sample_planes_backward_typed(const Tensor& planes, const Tensor& points_in, int64_t axes,
-                                                        double box_warp, const Tensor& grad_in, bool needs_planes,
-                                                        bool needs_points) {
+std::tuple<Tensor, Tensor> sample_planes_backward_typed(const Tensor& planes, const Tensor& points_in,
+                                                        const PlaneSettings& settings, const Tensor& grad_in,
+                                                        bool needs_planes, bool needs_points) {
   const Tensor points = contiguous(points_in), grad = contiguous(grad_in);
   const int64_t lanes = render_kernels<T>().lanes;
-  const PackedPlanes<T> packed = pack_planes<T>(planes, axes, box_warp, lanes);
+  const PackedPlanes<T> packed = pack_planes<T>(planes, settings, lanes);
   const Decoder<T> decoder = no_decoder<T>(lanes);
   const PointJob<T> job = point_job(packed, decoder, points, false, planes.size(2));
   Tensor g_points = new_zeros(planes, {points.size(0), needs_points ? points.size(1) : 0, 3});
@@ -477,26 +483,28 @@ std::tuple<Tensor, Tensor> sample_planes_backward_typed(const Tensor& planes, co
 }
 
 std::tuple<Tensor, Tensor> sample_planes_backward(const Tensor& planes, const Tensor& points, int64_t axes, double box_warp,
-                                                  const Tensor& grad, bool needs_planes, bool needs_points) {
-  check_planes(planes, axes, box_warp);
+                                                  double slice_half_distance, double slice_centre, const Tensor& grad,
+                                                  bool needs_planes, bool needs_points) {
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_points(planes, points);
   check_like(grad, "grad", planes);
   STD_TORCH_CHECK(grad.dim() == 3 && grad.size(0) == points.size(0) && grad.size(1) == points.size(1) &&
                       grad.size(2) == planes.size(2),
                   "grad must be [N, M, C], got ", shape_of(grad));
   if (planes.scalar_type() == ScalarType::Double)
-    return sample_planes_backward_typed<double>(planes, points, axes, box_warp, grad, needs_planes, needs_points);
+    return sample_planes_backward_typed<double>(planes, points, settings, grad, needs_planes, needs_points);
   STD_TORCH_CHECK(planes.scalar_type() == ScalarType::Float, "sample_planes takes float32 or float64 on the CPU, got ",
                   torch::headeronly::toString(planes.scalar_type()));
-  return sample_planes_backward_typed<float>(planes, points, axes, box_warp, grad, needs_planes, needs_points);
+  return sample_planes_backward_typed<float>(planes, points, settings, grad, needs_planes, needs_points);
 }
 
 template <typename T>
 std::tuple<Tensor, Tensor> query_planes_typed(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1,
-                                              const Tensor& b1, const Tensor& points_in, int64_t axes, double box_warp) {
+                                              const Tensor& b1, const Tensor& points_in, const PlaneSettings& settings) {
   const Tensor points = contiguous(points_in);
   const int64_t lanes = render_kernels<T>().lanes, n = points.size(0), m = points.size(1);
-  const PackedPlanes<T> packed = pack_planes<T>(planes, axes, box_warp, lanes);
+  const PackedPlanes<T> packed = pack_planes<T>(planes, settings, lanes);
   const PackedDecoder<T> decoder(w0, b0, w1, b1, packed.view.channels, lanes);
   PointJob<T> job = point_job(packed, decoder.view, points, true, planes.size(2));
   Tensor sigma = new_empty(planes, {n, m, 1}), features = new_empty(planes, {n, m, decoder.features});
@@ -508,24 +516,25 @@ std::tuple<Tensor, Tensor> query_planes_typed(const Tensor& planes, const Tensor
 
 std::tuple<Tensor, Tensor> query_planes(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1,
                                         const Tensor& b1, const Tensor& points, int64_t axes, double box_warp,
-                                        int64_t /*precision*/) {
-  check_planes(planes, axes, box_warp);
+                                        double slice_half_distance, double slice_centre, int64_t /*precision*/) {
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_decoder(planes, w0, b0, w1, b1);
   check_points(planes, points);
   if (planes.scalar_type() == ScalarType::Double)
-    return query_planes_typed<double>(planes, w0, b0, w1, b1, points, axes, box_warp);
+    return query_planes_typed<double>(planes, w0, b0, w1, b1, points, settings);
   STD_TORCH_CHECK(planes.scalar_type() == ScalarType::Float, "query_planes takes float32 or float64 on the CPU, got ",
                   torch::headeronly::toString(planes.scalar_type()));
-  return query_planes_typed<float>(planes, w0, b0, w1, b1, points, axes, box_warp);
+  return query_planes_typed<float>(planes, w0, b0, w1, b1, points, settings);
 }
 
 template <typename T>
 Grads6 query_planes_backward_typed(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1, const Tensor& b1,
-                                   const Tensor& points_in, int64_t axes, double box_warp, const Tensor& grad_sigma,
+                                   const Tensor& points_in, const PlaneSettings& settings, const Tensor& grad_sigma,
                                    const Tensor& grad_features, bool needs_planes, bool needs_weights, bool needs_points) {
   const Tensor points = contiguous(points_in), sigma = contiguous(grad_sigma), features = contiguous(grad_features);
   const int64_t lanes = render_kernels<T>().lanes;
-  const PackedPlanes<T> packed = pack_planes<T>(planes, axes, box_warp, lanes);
+  const PackedPlanes<T> packed = pack_planes<T>(planes, settings, lanes);
   const PackedDecoder<T> decoder(w0, b0, w1, b1, packed.view.channels, lanes);
   const PointJob<T> job = point_job(packed, decoder.view, points, true, planes.size(2));
   Tensor g_points = new_zeros(planes, {points.size(0), needs_points ? points.size(1) : 0, 3});
@@ -542,10 +551,11 @@ Grads6 query_planes_backward_typed(const Tensor& planes, const Tensor& w0, const
 }
 
 Grads6 query_planes_backward(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1, const Tensor& b1,
-                             const Tensor& points, int64_t axes, double box_warp, int64_t /*precision*/,
-                             const Tensor& grad_sigma, const Tensor& grad_features, bool needs_planes, bool needs_weights,
-                             bool needs_points) {
-  check_planes(planes, axes, box_warp);
+                             const Tensor& points, int64_t axes, double box_warp, double slice_half_distance,
+                             double slice_centre, int64_t /*precision*/, const Tensor& grad_sigma, const Tensor& grad_features,
+                             bool needs_planes, bool needs_weights, bool needs_points) {
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_decoder(planes, w0, b0, w1, b1);
   check_points(planes, points);
   check_like(grad_sigma, "grad_sigma", planes);
@@ -554,11 +564,11 @@ Grads6 query_planes_backward(const Tensor& planes, const Tensor& w0, const Tenso
                   "grad_sigma must be [N, M, 1] and grad_features [N, M, F], got ", shape_of(grad_sigma), " and ",
                   shape_of(grad_features));
   if (planes.scalar_type() == ScalarType::Double)
-    return query_planes_backward_typed<double>(planes, w0, b0, w1, b1, points, axes, box_warp, grad_sigma, grad_features,
+    return query_planes_backward_typed<double>(planes, w0, b0, w1, b1, points, settings, grad_sigma, grad_features,
                                                needs_planes, needs_weights, needs_points);
   STD_TORCH_CHECK(planes.scalar_type() == ScalarType::Float, "query_planes takes float32 or float64 on the CPU, got ",
                   torch::headeronly::toString(planes.scalar_type()));
-  return query_planes_backward_typed<float>(planes, w0, b0, w1, b1, points, axes, box_warp, grad_sigma, grad_features,
+  return query_planes_backward_typed<float>(planes, w0, b0, w1, b1, points, settings, grad_sigma, grad_features,
                                             needs_planes, needs_weights, needs_points);
 }
 

@@ -26,12 +26,13 @@ struct Arena {
   }
 };
 
-// Where points fall on the three planes; entry i belongs to point i.
+// Where points fall on the planes; entry i belongs to point i.
 template <typename T>
 struct Taps {
   Whole<T>*x[3], *y[3];   // upper left texel; -2 where that axis is outside
   Whole<T>* inside[3];    // bits: left column, right column, upper row, lower row exist
   T *fx[3], *fy[3];       // how far towards the right and the lower neighbour, in [0, 1)
+  T* front;               // weight of the front slice of plane 0; filled with two slices only
 
   Taps(Arena<T>& arena, int capacity) {
     for (int k = 0; k < 3; ++k) {
@@ -41,6 +42,7 @@ struct Taps {
       fx[k] = arena.take(capacity);
       fy[k] = arena.take(capacity);
     }
+    front = arena.take(capacity);
   }
 };
 
@@ -50,7 +52,7 @@ struct Samples {
   int capacity;
   T* position[3];  // [capacity]
   Taps<T> taps;
-  T* x;      // [capacity, channels]  sum of the three readings
+  T* x;      // [capacity, channels]  sum of the readings, the two slices' counting as one
   T* h;      // [capacity, hidden]    softplus(w0 x + b0)
   T* slope;  // [capacity, hidden]    its derivative (backward)
   T* sigma;  // [capacity]
@@ -87,10 +89,17 @@ template <typename T>
 void find_taps(const PlanesView<T>& planes, Samples<T>& samples, int from, int count) {
   constexpr int V = Simd<T>::lanes;
   const T width = T(planes.width), height = T(planes.height);
+  const Projection<T>& projection = planes.projection;
+  if (planes.plane_count == 4)
+    for (int i = from; i < from + count; i += V) {  // front_share, V points at a time
+      Vec<T> share = load(samples.position[2] + i) * projection.slice_scale + projection.slice_offset;
+      share = share < T(0) ? Vec<T>{} : share;
+      store(samples.taps.front + i, share > T(1) ? splat<T>(T(1)) : share);
+    }
   for (int i = from; i < from + count; i += V) {
     for (int k = 0; k < 3; ++k) {
-      Vec<T> column = load(samples.position[plane_column(k, planes.axes)] + i) * planes.scale;
-      Vec<T> row = load(samples.position[plane_row(k, planes.axes)] + i) * planes.scale;
+      Vec<T> column = load(samples.position[plane_column(k, projection.axes)] + i) * projection.scale;
+      Vec<T> row = load(samples.position[plane_row(k, projection.axes)] + i) * projection.scale;
       column = ((column + T(1)) * width - T(1)) * T(0.5);
       row = ((row + T(1)) * height - T(1)) * T(0.5);
       Int<T> x, y;
@@ -110,21 +119,26 @@ void find_taps(const PlanesView<T>& planes, Samples<T>& samples, int from, int c
 
 template <typename T>
 HEAD3D_ALWAYS const T* texel_of(const PlanesView<T>& planes, const T* image, const Taps<T>& taps, int plane, int i) {
-  return image + plane * planes.plane + int64_t(taps.y[plane][i]) * planes.row + int64_t(taps.x[plane][i]) * planes.column;
+  const int k = place_of(plane);
+  return image + plane * planes.plane + int64_t(taps.y[k][i]) * planes.row + int64_t(taps.x[k][i]) * planes.column;
 }
 
-// Sum of the three bilinear readings of point i, NV vectors of channels.
-template <typename T, int NV>
+// Sum of the bilinear readings of point i, NV vectors of channels.
+template <typename T, int NV, int kPlanes>
 HEAD3D_ALWAYS void read_point(const PlanesView<T>& planes, const T* image, const Taps<T>& taps, int i, int channel, T* out) {
   constexpr int V = Simd<T>::lanes;
   Vec<T> acc[NV];
 #pragma GCC unroll 16
   for (int v = 0; v < NV; ++v) acc[v] = Vec<T>{};
-  for (int k = 0; k < 3; ++k) {
-    const int inside = int(taps.inside[k][i]);
-    const T fx = taps.fx[k][i], fy = taps.fy[k][i];
-    const T w11 = fx * fy, w01 = fx - w11, w10 = fy - w11, w00 = (T(1) - fx) - w10;
-    const T* at = texel_of(planes, image, taps, k, i) + channel;
+  if (kPlanes == 4)  // NaN in z gives NaN, even where no texel is read
+    for (int v = 0; v < NV; ++v) acc[v] = splat<T>(taps.front[i] * T(0));
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const T share = share_of<kPlanes>(plane, taps.front[i]);
+    if (share == T(0)) continue;
+    const int k = place_of(plane), inside = int(taps.inside[k][i]);
+    const T fy = taps.fy[k][i], right_half = share * taps.fx[k][i], lower_half = share * fy;
+    const T w11 = right_half * fy, w01 = right_half - w11, w10 = lower_half - w11, w00 = (share - right_half) - w10;
+    const T* at = texel_of(planes, image, taps, plane, i) + channel;
     if (inside == 15) {
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) {
@@ -149,15 +163,16 @@ HEAD3D_ALWAYS void read_point(const PlanesView<T>& planes, const T* image, const
   for (int v = 0; v < NV; ++v) store(out + v * V, acc[v]);
 }
 
-template <typename T, int NV>
+template <typename T, int NV, int kPlanes>
 HEAD3D_ALWAYS void read_points(const PlanesView<T>& planes, const T* image, Samples<T>& samples, int from, int count) {
   constexpr int V = Simd<T>::lanes, kAhead = 3, kLine = 64 / int(sizeof(T));
   for (int i = from; i < from + count; ++i) {
     // The planes do not fit the inner caches: ask for the texels of a later point in time.
     if (i + kAhead < from + count)
-      for (int k = 0; k < 3; ++k)
-        if (samples.taps.inside[k][i + kAhead] == 15) {
-          const T* at = texel_of(planes, image, samples.taps, k, i + kAhead);
+      for (int plane = 0; plane < kPlanes; ++plane)
+        if (samples.taps.inside[place_of(plane)][i + kAhead] == 15 &&
+            share_of<kPlanes>(plane, samples.taps.front[i + kAhead]) != T(0)) {
+          const T* at = texel_of(planes, image, samples.taps, plane, i + kAhead);
 #pragma GCC unroll 8
           for (int v = 0; v < NV; v += kLine / V > 0 ? kLine / V : 1) {
             __builtin_prefetch(at + v * V);
@@ -167,8 +182,21 @@ HEAD3D_ALWAYS void read_points(const PlanesView<T>& planes, const T* image, Samp
           }
         }
     for (int channel = 0; channel < planes.channels; channel += NV * V)
-      read_point<T, NV>(planes, image, samples.taps, i, channel, samples.x + int64_t(i) * planes.channels + channel);
+      read_point<T, NV, kPlanes>(planes, image, samples.taps, i, channel, samples.x + int64_t(i) * planes.channels + channel);
   }
+}
+
+template <typename T, int kPlanes>
+void read_all(const PlanesView<T>& planes, const T* image, Samples<T>& samples, int from, int count) {
+  const int vectors = planes.channels / Simd<T>::lanes;
+  if (vectors % 8 == 0)
+    read_points<T, 8, kPlanes>(planes, image, samples, from, count);
+  else if (vectors % 4 == 0)
+    read_points<T, 4, kPlanes>(planes, image, samples, from, count);
+  else if (vectors % 2 == 0)
+    read_points<T, 2, kPlanes>(planes, image, samples, from, count);
+  else
+    read_points<T, 1, kPlanes>(planes, image, samples, from, count);
 }
 
 // samples.x[from : from + count] from samples.position.
@@ -176,15 +204,10 @@ template <typename T>
 void look_up(const PlanesView<T>& planes, int64_t image, Samples<T>& samples, int from, int count) {
   find_taps(planes, samples, from, count);
   const T* data = planes.data + image * planes.image;
-  const int vectors = planes.channels / Simd<T>::lanes;
-  if (vectors % 8 == 0)
-    read_points<T, 8>(planes, data, samples, from, count);
-  else if (vectors % 4 == 0)
-    read_points<T, 4>(planes, data, samples, from, count);
-  else if (vectors % 2 == 0)
-    read_points<T, 2>(planes, data, samples, from, count);
+  if (planes.plane_count == 4)
+    read_all<T, 4>(planes, data, samples, from, count);
   else
-    read_points<T, 1>(planes, data, samples, from, count);
+    read_all<T, 3>(planes, data, samples, from, count);
 }
 
 // h = softplus(w0 x + b0) and sigma = w1[0] h + b1[0]; the colours wait until somebody asks for them.
@@ -246,15 +269,19 @@ void decode_backward(const Decoder<T>& decoder, int channels, Samples<T>& sample
                         grad_x, channels);
 }
 
-// Derivative of the reading of point i by its position, times grad_x: added to grad[3].
-template <typename T>
-void point_gradient(const PlanesView<T>& planes, int64_t image, const Taps<T>& taps, int i, const T* grad_x, T* grad) {
+// Derivative of the reading of point i by its position, times grad_x: added to grad[3]. With two slices z also moves
+// weight from one to the other: d/dz [t B(front) + (1 - t) B(back)] has (B(front) - B(back)) / (2 half distance) where 0 < t < 1.
+template <typename T, int kPlanes>
+void point_gradient_in(const PlanesView<T>& planes, int64_t image, const Taps<T>& taps, int i, const T* grad_x, T* grad) {
   constexpr int V = Simd<T>::lanes;
+  const Projection<T>& projection = planes.projection;
   const T* data = planes.data + image * planes.image;
-  for (int k = 0; k < 3; ++k) {
-    const int inside = int(taps.inside[k][i]);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const T share = share_of<kPlanes>(plane, taps.front[i]);
+    if (share == T(0)) continue;
+    const int k = place_of(plane), inside = int(taps.inside[k][i]);
     const bool left = inside & 1, right = inside & 2, upper = inside & 4, lower = inside & 8;
-    const T* at = texel_of(planes, data, taps, k, i);
+    const T* at = texel_of(planes, data, taps, plane, i);
     Vec<T> dot[4] = {};  // grad_x . texel for the four corners
     for (int c = 0; c < planes.channels; c += V) {
       const Vec<T> g = load(grad_x + c);
@@ -266,47 +293,71 @@ void point_gradient(const PlanesView<T>& planes, int64_t image, const Taps<T>& t
     const T v00 = sum<T>(dot[0]), v01 = sum<T>(dot[1]), v10 = sum<T>(dot[2]), v11 = sum<T>(dot[3]);
     const T fx = taps.fx[k][i], fy = taps.fy[k][i];
     const T by_column = (T(1) - fy) * (v01 - v00) + fy * (v11 - v10), by_row = (T(1) - fx) * (v10 - v00) + fx * (v11 - v01);
-    grad[plane_column(k, planes.axes)] += by_column * planes.scale * T(planes.width) * T(0.5);
-    grad[plane_row(k, planes.axes)] += by_row * planes.scale * T(planes.height) * T(0.5);
+    grad[plane_column(k, projection.axes)] += share * by_column * projection.scale * T(planes.width) * T(0.5);
+    grad[plane_row(k, projection.axes)] += share * by_row * projection.scale * T(planes.height) * T(0.5);
+    if (kPlanes == 4 && k == 0 && between_slices(taps.front[i])) {
+      const T reading = (T(1) - fy) * ((T(1) - fx) * v00 + fx * v01) + fy * ((T(1) - fx) * v10 + fx * v11);
+      grad[2] += plane == 0 ? projection.slice_scale * reading : -projection.slice_scale * reading;
+    }
   }
 }
 
 template <typename T>
-HEAD3D_ALWAYS void fill_splat(const Taps<T>& taps, int i, int64_t image, Splat<T>& splat) {
+void point_gradient(const PlanesView<T>& planes, int64_t image, const Taps<T>& taps, int i, const T* grad_x, T* grad) {
+  if (planes.plane_count == 4)
+    point_gradient_in<T, 4>(planes, image, taps, i, grad_x, grad);
+  else
+    point_gradient_in<T, 3>(planes, image, taps, i, grad_x, grad);
+}
+
+template <typename T>
+HEAD3D_ALWAYS void fill_splat(const PlanesView<T>& planes, const Taps<T>& taps, int i, int64_t image, Splat<T>& splat) {
   for (int k = 0; k < 3; ++k) {
     splat.x[k] = int32_t(taps.x[k][i]);
     splat.y[k] = int32_t(taps.y[k][i]);
     splat.fx[k] = taps.fx[k][i];
     splat.fy[k] = taps.fy[k][i];
   }
+  splat.front = planes.plane_count == 4 ? taps.front[i] : T(1);
   splat.image = int32_t(image);
 }
 
 // Adds the splats of the texel rows that are `part` modulo `parts`, in order: no two parts meet, and the result does not
 // depend on their number.
-template <typename T>
-void scatter(const ScatterJob<T>& job, int64_t part, int64_t parts) {
+template <typename T, int kPlanes>
+void scatter_in(const ScatterJob<T>& job, int64_t part, int64_t parts) {
   constexpr int V = Simd<T>::lanes;
   const int64_t row_stride = job.width * job.channels, plane_stride = job.height * row_stride;
   for (int64_t i = 0; i < job.count; ++i) {
     const Splat<T>& splat = job.splats[i];
     const T* value = job.values + i * job.channels;
-    for (int k = 0; k < 3; ++k) {
-      T* plane = job.planes + (int64_t(splat.image) * 3 + k) * plane_stride;
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const int k = place_of(plane);
+      const T share = share_of<kPlanes>(plane, splat.front);
+      if (share == T(0)) continue;
+      T* data = job.planes + (int64_t(splat.image) * kPlanes + plane) * plane_stride;
       for (int dy = 0; dy < 2; ++dy) {
         const int64_t y = int64_t(splat.y[k]) + dy;
         if (y < 0 || y >= job.height || uint32_t(y) % uint32_t(parts) != uint32_t(part)) continue;
-        const T wy = dy ? splat.fy[k] : T(1) - splat.fy[k];
+        const T wy = share * (dy ? splat.fy[k] : T(1) - splat.fy[k]);
         for (int dx = 0; dx < 2; ++dx) {
           const int64_t x = int64_t(splat.x[k]) + dx;
           if (x < 0 || x >= job.width) continue;
           const T w = wy * (dx ? splat.fx[k] : T(1) - splat.fx[k]);
-          T* texel = plane + y * row_stride + x * job.channels;
+          T* texel = data + y * row_stride + x * job.channels;
           for (int c = 0; c < job.channels; c += V) store(texel + c, load(texel + c) + w * load(value + c));
         }
       }
     }
   }
+}
+
+template <typename T>
+void scatter(const ScatterJob<T>& job, int64_t part, int64_t parts) {
+  if (job.plane_count == 4)
+    scatter_in<T, 4>(job, part, parts);
+  else
+    scatter_in<T, 3>(job, part, parts);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include <stdexcept>
 
+#include "common/planes.h"
 #include "head3d.h"
 
 namespace head3d {
@@ -40,12 +41,12 @@ inline unsigned blocks_for(int64_t items, int threads) {
   return static_cast<unsigned>(blocks < (int64_t(1) << 30) ? (blocks > 0 ? blocks : 1) : (int64_t(1) << 30));
 }
 
-// Planes [N, 3, C, H, W] as the kernels see them: any strides, in elements.
+// Planes [N, P, C, H, W] as the kernels see them: any strides, in elements.
 template <typename T>
 struct PlaneView {
   T* data;
   int64_t image, plane, channel, row, column;  // strides
-  int channels, height, width;
+  int planes, channels, height, width;  // planes: 3, or 4 with two slices of the first
 };
 
 template <typename T>
@@ -56,16 +57,28 @@ PlaneView<T> view_of(const Tensor& planes, T* data) {
           planes.stride(2),
           planes.stride(3),
           planes.stride(4),
+          static_cast<int>(planes.size(1)),
           static_cast<int>(planes.size(2)),
           static_cast<int>(planes.size(3)),
           static_cast<int>(planes.size(4))};
 }
 
-// A view of contiguous [N, 3, H, W, C].
+// A view of contiguous [N, P, H, W, C].
+template <typename T>
+PlaneView<T> channels_last_view(T* data, int planes, int channels, int height, int width) {
+  const int64_t row = int64_t(width) * channels, plane = height * row;
+  return {data, planes * plane, plane, 1, row, channels, planes, channels, height, width};
+}
+
 template <typename T>
 PlaneView<T> channels_last_view(const Tensor& planes, T* data) {
-  const int64_t c = planes.size(2), h = planes.size(3), w = planes.size(4);
-  return {data, 3 * h * w * c, h * w * c, 1, w * c, c, static_cast<int>(c), static_cast<int>(h), static_cast<int>(w)};
+  return channels_last_view(data, static_cast<int>(planes.size(1)), static_cast<int>(planes.size(2)),
+                            static_cast<int>(planes.size(3)), static_cast<int>(planes.size(4)));
+}
+
+template <typename T>
+Projection<T> projection_of(const PlaneSettings& settings) {
+  return make_projection<T>(settings.axes, settings.box_warp, settings.slice_half_distance, settings.slice_centre);
 }
 
 // The two texels along one axis that a coordinate falls between, and their weights. A texel beyond the border has weight

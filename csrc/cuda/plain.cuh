@@ -10,9 +10,9 @@ namespace head3d {
 template <typename T>
 struct PlaneTaps {
   Taps<T> x, y;
-  __device__ PlaneTaps(const T* point, int plane, int axes, T scale, int height, int width)
-      : x(taps_at(texel_coordinate(point[plane_column(plane, axes)], scale, width), width)),
-        y(taps_at(texel_coordinate(point[plane_row(plane, axes)], scale, height), height)) {}
+  __device__ PlaneTaps(const T* point, int plane, const Projection<T>& at, int height, int width)
+      : x(taps_at(texel_coordinate(point[plane_column(place_of(plane), at.axes)], at.scale, width), width)),
+        y(taps_at(texel_coordinate(point[plane_row(place_of(plane), at.axes)], at.scale, height), height)) {}
   __device__ T weight(int corner) const {
     return (corner & 2 ? y.weight_high : y.weight_low) * (corner & 1 ? x.weight_high : x.weight_low) / T(3);
   }
@@ -25,15 +25,24 @@ struct PlaneTaps {
   }
 };
 
-// features [C] of a point: the mean of the three bilinear readings.
-template <typename T>
-__device__ void read_point(const PlaneView<const T>& planes, const T* image, const T* point, int axes, T scale, T* features) {
-  for (int c = 0; c < planes.channels; ++c) features[c] = T(0);
-  for (int plane = 0; plane < 3; ++plane) {
-    const PlaneTaps<T> taps(point, plane, axes, scale, planes.height, planes.width);
+// Weight of the front slice, 1 if there is one slice only.
+template <int kPlanes, typename T>
+__device__ T plain_front_of(const T* point, const Projection<T>& at) {
+  return kPlanes == 4 ? front_share(point[2], at) : T(1);
+}
+
+// features [C] of a point: a third of the sum of the bilinear readings. NaN in z reaches the features through `front`.
+template <int kPlanes, typename T>
+__device__ void read_point(const PlaneView<const T>& planes, const T* image, const T* point, const Projection<T>& at, T* features) {
+  const T front = plain_front_of<kPlanes>(point, at);
+  for (int c = 0; c < planes.channels; ++c) features[c] = kPlanes == 4 ? front * T(0) : T(0);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const T share = share_of<kPlanes>(plane, front);
+    if (share == T(0)) continue;
+    const PlaneTaps<T> taps(point, plane, at, planes.height, planes.width);
     for (int corner = 0; corner < 4; ++corner) {
       if (!taps.inside(corner)) continue;
-      const T weight = taps.weight(corner);
+      const T weight = share * taps.weight(corner);
       const T* texel = image + taps.offset(planes, plane, corner);
       for (int c = 0; c < planes.channels; ++c) features[c] += weight * texel[c * planes.channel];
     }
@@ -41,15 +50,18 @@ __device__ void read_point(const PlaneView<const T>& planes, const T* image, con
 }
 
 // The transpose: adds to the planes' gradient, and returns the gradient of the point. Either may be null.
-template <typename T>
-__device__ void read_point_backward(const PlaneView<const T>& planes, const T* image, const T* point, int axes, T scale,
+template <int kPlanes, typename T>
+__device__ void read_point_backward(const PlaneView<const T>& planes, const T* image, const T* point, const Projection<T>& at,
                                     const T* grad, const PlaneView<T>& grad_planes, T* grad_image, T* grad_point) {
   if (grad_point != nullptr) grad_point[0] = grad_point[1] = grad_point[2] = T(0);
-  for (int plane = 0; plane < 3; ++plane) {
-    const PlaneTaps<T> taps(point, plane, axes, scale, planes.height, planes.width);
-    T reading[4];
+  const T front = plain_front_of<kPlanes>(point, at);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const T share = share_of<kPlanes>(plane, front);
+    if (share == T(0)) continue;
+    const PlaneTaps<T> taps(point, plane, at, planes.height, planes.width);
+    T reading[4], mean = 0;
     for (int corner = 0; corner < 4; ++corner) {
-      const T weight = taps.weight(corner);
+      const T weight = share * taps.weight(corner);
       reading[corner] = T(0);
       if (!taps.inside(corner)) continue;
       const T* texel = image + taps.offset(planes, plane, corner);
@@ -58,12 +70,16 @@ __device__ void read_point_backward(const PlaneView<const T>& planes, const T* i
         reading[corner] += grad[c] * texel[c * planes.channel];
         if (grad_texel != nullptr) atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c]);
       }
+      mean += taps.weight(corner) * reading[corner];
     }
     if (grad_point == nullptr) continue;
     const T across = (reading[1] - reading[0]) * taps.y.weight_low + (reading[3] - reading[2]) * taps.y.weight_high;
     const T down = (reading[2] - reading[0]) * taps.x.weight_low + (reading[3] - reading[1]) * taps.x.weight_high;
-    grad_point[plane_column(plane, axes)] += across * scale * planes.width / T(6);
-    grad_point[plane_row(plane, axes)] += down * scale * planes.height / T(6);
+    const int k = place_of(plane);
+    grad_point[plane_column(k, at.axes)] += share * across * at.scale * planes.width / T(6);
+    grad_point[plane_row(k, at.axes)] += share * down * at.scale * planes.height / T(6);
+    // Between the slices z moves weight from one to the other.
+    if (kPlanes == 4 && k == 0 && between_slices(front)) grad_point[2] += (plane == 0 ? mean : -mean) * at.slice_scale;
   }
 }
 

@@ -19,50 +19,58 @@ using torch::stable::new_zeros;
 constexpr int kThreads = 128;
 
 // One thread a channel of a point: neighbouring threads read neighbouring channels.
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void sample_kernel(PlaneView<const T> planes, const T* points /* [N, M, 3] */, T* out /* [N, M, C] */, int64_t images,
-                              int64_t count, int axes, T scale) {
+                              int64_t count, Projection<T> at) {
   const int64_t total = images * count * planes.channels, step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
     const int64_t point = i / planes.channels, c = i % planes.channels;
     const T* image = planes.data + point / count * planes.image + c * planes.channel;
-    T sum = 0;
-    for (int plane = 0; plane < 3; ++plane) {
-      const PlaneTaps<T> taps(points + 3 * point, plane, axes, scale, planes.height, planes.width);
+    const T front = plain_front_of<kPlanes>(points + 3 * point, at);
+    T sum = kPlanes == 4 ? front * T(0) : T(0);
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const T share = share_of<kPlanes>(plane, front);
+      if (share == T(0)) continue;
+      const PlaneTaps<T> taps(points + 3 * point, plane, at, planes.height, planes.width);
       for (int corner = 0; corner < 4; ++corner) {
-        if (taps.inside(corner)) sum += taps.weight(corner) * image[taps.offset(planes, plane, corner)];
+        if (taps.inside(corner)) sum += share * taps.weight(corner) * image[taps.offset(planes, plane, corner)];
       }
     }
     out[i] = sum;
   }
 }
 
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void sample_planes_backward_kernel(PlaneView<T> grad_planes, const T* points, const T* grad /* [N, M, C] */,
-                                              int64_t images, int64_t count, int axes, T scale) {
+                                              int64_t images, int64_t count, Projection<T> at) {
   const int64_t total = images * count * grad_planes.channels, step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
     const int64_t point = i / grad_planes.channels, c = i % grad_planes.channels;
     T* image = grad_planes.data + point / count * grad_planes.image + c * grad_planes.channel;
-    for (int plane = 0; plane < 3; ++plane) {
-      const PlaneTaps<T> taps(points + 3 * point, plane, axes, scale, grad_planes.height, grad_planes.width);
+    const T front = plain_front_of<kPlanes>(points + 3 * point, at);
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const T share = share_of<kPlanes>(plane, front);
+      if (share == T(0)) continue;
+      const PlaneTaps<T> taps(points + 3 * point, plane, at, grad_planes.height, grad_planes.width);
       for (int corner = 0; corner < 4; ++corner) {
-        if (taps.inside(corner)) atomicAdd(image + taps.offset(grad_planes, plane, corner), taps.weight(corner) * grad[i]);
+        if (taps.inside(corner)) {
+          atomicAdd(image + taps.offset(grad_planes, plane, corner), share * taps.weight(corner) * grad[i]);
+        }
       }
     }
   }
 }
 
 // One thread a point.
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void sample_points_backward_kernel(PlaneView<const T> planes, const T* points, const T* grad, T* grad_points,
-                                              int64_t images, int64_t count, int axes, T scale) {
+                                              int64_t images, int64_t count, Projection<T> at) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   const PlaneView<T> none{};
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < images * count; i += step) {
     const T* image = planes.data + i / count * planes.image;
-    read_point_backward(planes, image, points + 3 * i, axes, scale, grad + i * planes.channels, none, static_cast<T*>(nullptr),
-                        grad_points + 3 * i);
+    read_point_backward<kPlanes>(planes, image, points + 3 * i, at, grad + i * planes.channels, none, static_cast<T*>(nullptr),
+                                 grad_points + 3 * i);
   }
 }
 
@@ -71,23 +79,22 @@ struct QueryArgs {
   DecoderArgs<T> decoder;
   const T* points;  // [N, M, 3]
   int64_t images, count;
-  int axes;
-  T scale;
+  Projection<T> projection;
 };
 
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void query_plain_kernel(PlaneView<const T> planes, QueryArgs<T> args, T* sigma /* [N, M, 1] */,
                                    T* colours /* [N, M, F] */) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   T x[kPlainChannels], colour[kPlainChannels];
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.images * args.count; i += step) {
-    read_point(planes, planes.data + i / args.count * planes.image, args.points + 3 * i, args.axes, args.scale, x);
+    read_point<kPlanes>(planes, planes.data + i / args.count * planes.image, args.points + 3 * i, args.projection, x);
     sigma[i] = decode_point(args.decoder, x, colour);
     for (int f = 0; f < args.decoder.features; ++f) colours[i * args.decoder.features + f] = colour[f];
   }
 }
 
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void query_plain_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, QueryArgs<T> args,
                                             DecoderGrads<T> grads, const T* grad_sigma, const T* grad_colours, T* grad_points) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
@@ -96,21 +103,21 @@ __global__ void query_plain_backward_kernel(PlaneView<const T> planes, PlaneView
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.images * args.count; i += step) {
     const int64_t n = i / args.count;
     const T* image = planes.data + n * planes.image;
-    read_point(planes, image, args.points + 3 * i, args.axes, args.scale, x);
+    read_point<kPlanes>(planes, image, args.points + 3 * i, args.projection, x);
     decode_point(args.decoder, x, colour);
     for (int f = 0; f < features; ++f) {
       const T s = (colour[f] + T(kColourShift)) / T(kColourScale);
       colour[f] = grad_colours[i * features + f] * T(kColourScale) * s * (T(1) - s);
     }
     decode_point_backward(args.decoder, grads, x, grad_sigma[i], colour, grad_x);
-    read_point_backward(planes, image, args.points + 3 * i, args.axes, args.scale, grad_x, grad_planes,
-                        grad_planes.data == nullptr ? nullptr : grad_planes.data + n * grad_planes.image,
-                        grad_points == nullptr ? nullptr : grad_points + 3 * i);
+    read_point_backward<kPlanes>(planes, image, args.points + 3 * i, args.projection, grad_x, grad_planes,
+                                 grad_planes.data == nullptr ? nullptr : grad_planes.data + n * grad_planes.image,
+                                 grad_points == nullptr ? nullptr : grad_points + 3 * i);
   }
 }
 
 // Tensor cores: a warp takes 16 points. RenderArgs carries the decoder.
-template <typename P>
+template <int kPlanes, typename P>
 __global__ __launch_bounds__(128) void query_tiles_kernel(TileView<const P> planes, RenderArgs<float> decoder,
                                                           QueryArgs<float> args, float* sigma, float* colours) {
   __shared__ ForwardWeights<P> weights;
@@ -124,7 +131,7 @@ __global__ __launch_bounds__(128) void query_tiles_kernel(TileView<const P> plan
     for (int half = 0; half < 2; ++half) {
       const int64_t i = min(tile * kTile + g + 8 * half, total - 1);
       const float point[3] = {args.points[3 * i], args.points[3 * i + 1], args.points[3 * i + 2]};
-      gather(planes, planes.data + i / args.count * planes.image, point, args.axes, args.scale, t, x[half]);
+      gather<kPlanes>(planes, planes.data + i / args.count * planes.image, point, args.projection, t, x[half]);
     }
     Decoded decoded;
     decode(weights, x[0], x[1], lane, true, decoded, [](int, const float(&)[4]) {});
@@ -144,7 +151,7 @@ __global__ __launch_bounds__(128) void query_tiles_kernel(TileView<const P> plan
   }
 }
 
-template <typename P>
+template <int kPlanes, typename P>
 __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kernel(
     TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> decoder, QueryArgs<float> args,
     DecoderGrads<float> grads, const float* grad_sigma, const float* grad_colours, float* grad_points) {
@@ -170,7 +177,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
       images[half] = planes.data + i / args.count * planes.image;
 #pragma unroll
       for (int k = 0; k < 3; ++k) points[half][k] = args.points[3 * i + k];
-      gather(planes, images[half], points[half], args.axes, args.scale, t, x[half]);
+      gather<kPlanes>(planes, images[half], points[half], args.projection, t, x[half]);
     }
     store_inputs(tile, x[0], x[1], lane);
     Decoded decoded;
@@ -194,12 +201,12 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
     for (int half = 0; half < 2; ++half) {
       const int64_t i = first + g + 8 * half;
       if (grad_planes.data != nullptr && i < total) {
-        scatter<P>(grad_planes, grad_planes.data + i / args.count * grad_planes.image, points[half], args.axes, args.scale, t,
-                   grad[half]);
+        scatter<kPlanes, P>(grad_planes, grad_planes.data + i / args.count * grad_planes.image, points[half], args.projection, t,
+                            grad[half]);
       }
       if (grad_points != nullptr) {
         float by_point[3] = {};
-        grad_point(planes, images[half], points[half], args.axes, args.scale, t, grad[half], by_point);
+        grad_point<kPlanes>(planes, images[half], points[half], args.projection, t, grad[half], by_point);
 #pragma unroll
         for (int k = 0; k < 3; ++k) {
           const float sum = quad_sum(by_point[k]);
@@ -232,8 +239,10 @@ void with_type(const Tensor& planes, Run run) {
   }
 }
 
-Tensor sample_planes_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp) {
-  check_planes(planes, axes, box_warp);
+Tensor sample_planes_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp, double slice_half_distance,
+                          double slice_centre) {
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_points(planes, points);
   check_kind(planes, "sample_planes");
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
@@ -242,17 +251,20 @@ Tensor sample_planes_cuda(Tensor planes, Tensor points, int64_t axes, double box
   if (n * m == 0) return out;
   with_type(planes, [&](auto zero) {
     using T = decltype(zero);
-    sample_kernel<T><<<blocks_for(n * m * c, kThreads), kThreads, 0, current_stream(planes)>>>(
+    const auto kernel = planes.size(1) == 4 ? sample_kernel<4, T> : sample_kernel<3, T>;
+    kernel<<<blocks_for(n * m * c, kThreads), kThreads, 0, current_stream(planes)>>>(
         view_of<const T>(planes, planes.const_data_ptr<T>()), at.const_data_ptr<T>(), out.mutable_data_ptr<T>(), n, m,
-        static_cast<int>(axes), T(2) / static_cast<T>(box_warp));
+        projection_of<T>(settings));
   });
   check_launch("sample_planes");
   return out;
 }
 
-std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp, Tensor grad,
+std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp,
+                                                       double slice_half_distance, double slice_centre, Tensor grad,
                                                        bool needs_planes, bool needs_points) {
-  check_planes(planes, axes, box_warp);
+  const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
+  check_planes(planes, settings);
   check_points(planes, points);
   check_kind(planes, "sample_planes");
   check_like(grad, "grad", planes);
@@ -262,22 +274,24 @@ std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor poi
                   "grad must be [N, M, C] like the features, got ", shape_of(grad));
   const Tensor at = contiguous(points), in = contiguous(grad);
   const Tensor grad_planes =
-      needs_planes ? new_zeros(planes, {n, 3, planes.size(3), planes.size(4), c}) : new_empty(planes, {0});
+      needs_planes ? new_zeros(planes, {n, planes.size(1), planes.size(3), planes.size(4), c}) : new_empty(planes, {0});
   const Tensor grad_points = needs_points ? new_zeros(planes, {n, m, 3}) : new_empty(planes, {0});
   if (n * m == 0) return {grad_planes, grad_points};
   const cudaStream_t stream = current_stream(planes);
   with_type(planes, [&](auto zero) {
     using T = decltype(zero);
-    const T scale = T(2) / static_cast<T>(box_warp);
+    const bool slices = planes.size(1) == 4;
     if (needs_planes) {
-      sample_planes_backward_kernel<T><<<blocks_for(n * m * c, kThreads), kThreads, 0, stream>>>(
+      const auto kernel = slices ? sample_planes_backward_kernel<4, T> : sample_planes_backward_kernel<3, T>;
+      kernel<<<blocks_for(n * m * c, kThreads), kThreads, 0, stream>>>(
           channels_last_view<T>(planes, grad_planes.mutable_data_ptr<T>()), at.const_data_ptr<T>(), in.const_data_ptr<T>(), n, m,
-          static_cast<int>(axes), scale);
+          projection_of<T>(settings));
     }
     if (needs_points) {
-      sample_points_backward_kernel<T><<<blocks_for(n * m, kThreads), kThreads, 0, stream>>>(
+      const auto kernel = slices ? sample_points_backward_kernel<4, T> : sample_points_backward_kernel<3, T>;
+      kernel<<<blocks_for(n * m, kThreads), kThreads, 0, stream>>>(
           view_of<const T>(planes, planes.const_data_ptr<T>()), at.const_data_ptr<T>(), in.const_data_ptr<T>(),
-          grad_points.mutable_data_ptr<T>(), n, m, static_cast<int>(axes), scale);
+          grad_points.mutable_data_ptr<T>(), n, m, projection_of<T>(settings));
     }
   });
   check_launch("sample_planes_backward");
@@ -287,23 +301,20 @@ std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor poi
 // Inputs of a query, checked and contiguous.
 struct Query {
   Tensor planes, w0, b0, w1, b1, points;
-  int64_t axes;
-  double box_warp;
+  PlaneSettings settings;
   bool mixed;
 
   Query(const Tensor& planes_, const Tensor& w0_, const Tensor& b0_, const Tensor& w1_, const Tensor& b1_, const Tensor& points_,
-        int64_t axes_, double box_warp_, int64_t precision)
-      : planes(planes_), axes(axes_), box_warp(box_warp_), mixed(precision == 1) {
-    check_planes(planes, axes, box_warp);
+        const PlaneSettings& settings_, int64_t precision)
+      : planes(planes_), settings(settings_), mixed(precision == 1) {
+    check_planes(planes, settings);
     check_decoder(planes, w0_, b0_, w1_, b1_);
     check_points(planes, points_);
     check_kind(planes, "query_planes");
     STD_TORCH_CHECK(planes.size(2) <= kPlainChannels && w1_.size(0) <= kPlainChannels, "query_planes on CUDA takes at most ",
                     kPlainChannels, " channels and ", kPlainChannels - 1, " features, got ", planes.size(2), " and ",
                     w1_.size(0) - 1);
-    STD_TORCH_CHECK(3 * planes.size(2) * planes.size(3) * planes.size(4) < (int64_t(1) << 31),
-                    "the planes of one image must have less than 2^31 elements, got ", shape_of(planes));
-    STD_TORCH_CHECK(3 * planes.size(0) <= 65535, "at most 21845 images a call, got ", planes.size(0));
+    check_launch_limits(planes);
     w0 = contiguous(w0_);
     b0 = contiguous(b0_);
     w1 = contiguous(w1_);
@@ -312,6 +323,7 @@ struct Query {
   }
 
   int64_t images() const { return planes.size(0); }
+  bool slices() const { return planes.size(1) == 4; }
   int64_t count() const { return points.size(1); }
   int64_t features() const { return w1.size(0) - 1; }
   bool tiles() const {
@@ -326,8 +338,7 @@ struct Query {
             points.const_data_ptr<T>(),
             images(),
             count(),
-            static_cast<int>(axes),
-            T(2) / static_cast<T>(box_warp)};
+            projection_of<T>(settings)};
   }
 
   RenderArgs<float> decoder() const {
@@ -345,14 +356,14 @@ struct Query {
     const auto view = view_of<const float>(planes, planes.const_data_ptr<float>());
     const int64_t h = planes.size(3), w = planes.size(4);
     if (mixed && count() > h * w / 4) {
-      const Tensor packed = new_empty(planes, {images(), 3, h, w, kChannels}, ScalarType::Half);
+      const Tensor packed = new_empty(planes, {images(), planes.size(1), h, w, kChannels}, ScalarType::Half);
       __half* data = static_cast<__half*>(packed.mutable_data_ptr());
       launch_repack(view, images(), data, stream);
       run(tile_view(channels_last_view<const __half>(planes, data)));
     } else if (readable_in_place(planes)) {
       run(tile_view(view));
     } else {
-      const Tensor packed = new_empty(planes, {images(), 3, h, w, kChannels});
+      const Tensor packed = new_empty(planes, {images(), planes.size(1), h, w, kChannels});
       float* data = static_cast<float*>(packed.mutable_data_ptr());
       launch_repack(view, images(), data, stream);
       run(tile_view(channels_last_view<const float>(planes, data)));
@@ -368,25 +379,26 @@ struct Query {
 };
 
 std::tuple<Tensor, Tensor> query_planes_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points,
-                                             int64_t axes, double box_warp, int64_t precision) {
-  const Query query(planes, w0, b0, w1, b1, points, axes, box_warp, precision);
+                                             int64_t axes, double box_warp, double slice_half_distance, double slice_centre,
+                                             int64_t precision) {
+  const Query query(planes, w0, b0, w1, b1, points, {axes, box_warp, slice_half_distance, slice_centre}, precision);
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = query.images(), m = query.count();
   const Tensor sigma = new_empty(planes, {n, m, 1}), colours = new_empty(planes, {n, m, query.features()});
   if (n * m == 0) return {sigma, colours};
   const cudaStream_t stream = current_stream(planes);
   if (query.tiles()) {
-    query.with_tile_planes(stream, [&](const auto& view) {
-      query_tiles_kernel<<<query.blocks(4, 4), 128, 0, stream>>>(view, query.decoder(), query.args<float>(),
-                                                                 sigma.mutable_data_ptr<float>(),
-                                                                 colours.mutable_data_ptr<float>());
+    query.with_tile_planes(stream, [&]<typename P>(const TileView<const P>& view) {
+      const auto kernel = query.slices() ? query_tiles_kernel<4, P> : query_tiles_kernel<3, P>;
+      kernel<<<query.blocks(4, 4), 128, 0, stream>>>(view, query.decoder(), query.args<float>(), sigma.mutable_data_ptr<float>(),
+                                                     colours.mutable_data_ptr<float>());
     });
   } else {
     with_type(planes, [&](auto zero) {
       using T = decltype(zero);
-      query_plain_kernel<T><<<blocks_for(n * m, 64), 64, 0, stream>>>(view_of<const T>(planes, planes.const_data_ptr<T>()),
-                                                                      query.args<T>(), sigma.mutable_data_ptr<T>(),
-                                                                      colours.mutable_data_ptr<T>());
+      const auto kernel = query.slices() ? query_plain_kernel<4, T> : query_plain_kernel<3, T>;
+      kernel<<<blocks_for(n * m, 64), 64, 0, stream>>>(view_of<const T>(planes, planes.const_data_ptr<T>()), query.args<T>(),
+                                                       sigma.mutable_data_ptr<T>(), colours.mutable_data_ptr<T>());
     });
   }
   check_launch("query_planes");
@@ -398,7 +410,7 @@ void launch_query_tiles_backward(const Query& query, const TileView<const P>& vi
                                  const DecoderGrads<float>& grads, const Tensor& grad_sigma, const Tensor& grad_colours,
                                  float* grad_points, cudaStream_t stream) {
   const size_t memory = sizeof(ForwardWeights<P>) + sizeof(BackwardWeights<P>) + kBackwardWarps * sizeof(TileMemory<P>);
-  const auto kernel = query_tiles_backward_kernel<P>;
+  const auto kernel = query.slices() ? query_tiles_backward_kernel<4, P> : query_tiles_backward_kernel<3, P>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
              "shared memory for query_planes_backward");
   kernel<<<query.blocks(kBackwardWarps, 2), 32 * kBackwardWarps, memory, stream>>>(
@@ -407,9 +419,10 @@ void launch_query_tiles_backward(const Query& query, const TileView<const P>& vi
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> query_planes_backward_cuda(
-    Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int64_t axes, double box_warp, int64_t precision,
-    Tensor grad_sigma, Tensor grad_features, bool needs_planes, bool needs_weights, bool needs_points) {
-  const Query query(planes, w0, b0, w1, b1, points, axes, box_warp, precision);
+    Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int64_t axes, double box_warp,
+    double slice_half_distance, double slice_centre, int64_t precision, Tensor grad_sigma, Tensor grad_features, bool needs_planes,
+    bool needs_weights, bool needs_points) {
+  const Query query(planes, w0, b0, w1, b1, points, {axes, box_warp, slice_half_distance, slice_centre}, precision);
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = query.images(), m = query.count();
   check_like(grad_sigma, "grad_sigma", planes);
@@ -422,7 +435,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> query_planes_backward
     return wanted ? new_zeros(like, like.sizes()) : new_empty(planes, {0});
   };
   const Tensor grad_planes =
-      needs_planes ? new_zeros(planes, {n, 3, planes.size(3), planes.size(4), planes.size(2)}) : new_empty(planes, {0});
+      needs_planes ? new_zeros(planes, {n, planes.size(1), planes.size(3), planes.size(4), planes.size(2)}) : new_empty(planes, {0});
   const Tensor grad_w0 = zeros(needs_weights, query.w0), grad_b0 = zeros(needs_weights, query.b0);
   const Tensor grad_w1 = zeros(needs_weights, query.w1), grad_b1 = zeros(needs_weights, query.b1);
   const Tensor grad_points = zeros(needs_points, query.points);
@@ -445,7 +458,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> query_planes_backward
         return;
       }
     }
-    query_plain_backward_kernel<T><<<blocks_for(n * m, 64), 64, 0, stream>>>(
+    const auto kernel = query.slices() ? query_plain_backward_kernel<4, T> : query_plain_backward_kernel<3, T>;
+    kernel<<<blocks_for(n * m, 64), 64, 0, stream>>>(
         view_of<const T>(planes, planes.const_data_ptr<T>()), grad_view, query.args<T>(), grads, in_sigma.const_data_ptr<T>(),
         in_colours.const_data_ptr<T>(), data(grad_points, needs_points));
   });

@@ -17,8 +17,9 @@ struct RenderArgs {
   const T* far;         // [N, R]
   const int64_t* seeds;  // [N] or null
   int64_t images, rays;  // N, R
-  int samples, fine_samples, axes, hidden, features;
+  int samples, fine_samples, hidden, features;
   T box_warp;
+  Projection<T> projection;
   bool disparity, white_back;
 };
 
@@ -39,7 +40,7 @@ struct RenderGrads {
   const T* grad_depth;     // [N, R]
   const T* grad_opacity;   // [N, R]
   // the gradients that go out; null: not wanted
-  T* planes;      // [N, 3, H, W, C]
+  T* planes;      // [N, P, H, W, C]
   T* w0;          // [hidden, C]
   T* b0;          // [hidden]
   T* w1;          // [1 + F, hidden]
@@ -70,9 +71,17 @@ template <typename P>
 void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
                                   const RenderGrads<float>& grads, int device, cudaStream_t stream);
 
-// Copies planes of any strides to [N, 3, H, W, C] of type P.
+// Copies planes of any strides to [N, planes, H, W, C] of type P.
 template <typename P>
 void launch_repack(const PlaneView<const float>& planes, int64_t images, P* out, cudaStream_t stream);
+
+// What the kernels' 32-bit offsets and the repacking's grid can address.
+inline void check_launch_limits(const Tensor& planes) {
+  STD_TORCH_CHECK(planes.size(1) * planes.size(2) * planes.size(3) * planes.size(4) < (int64_t(1) << 31),
+                  "the planes of one image must have less than 2^31 elements, got ", shape_of(planes));
+  STD_TORCH_CHECK(planes.size(1) * planes.size(0) <= 65535, "at most ", 65535 / planes.size(1), " images a call, got ",
+                  planes.size(0));
+}
 
 // True if the kernels can read these planes in place: channels innermost, 16-byte aligned taps.
 bool readable_in_place(const Tensor& planes);

@@ -113,10 +113,10 @@ __device__ __forceinline__ float march_backward(float sigma, float depth, float 
 }
 
 // First pass: weights of the stratified samples, and from them all depths. Leaves them in at.all (or at.coarse).
-template <typename P>
+template <int kPlanes, typename P>
 __device__ __forceinline__ void find_samples(const TileView<const P>& planes, const P* image,
                                                      const RenderArgs<float>& args, const ForwardWeights<P>& weights,
-                                                     const RayInput& ray, const RaySamples& at, float scale, int lane) {
+                                                     const RayInput& ray, const RaySamples& at, int lane) {
   const int g = lane >> 2, t = lane & 3, count = args.samples;
   place_coarse(args, ray, at, lane);
   if (args.fine_samples == 0) return;
@@ -125,9 +125,9 @@ __device__ __forceinline__ void find_samples(const TileView<const P>& planes, co
   for (; start < count && !(state.transmittance < kOpaque<P>); start += kTile) {
     float x0[kSlots], x1[kSlots], point[3];
     point_at(ray, at.coarse[min(start + g, count - 1)], point);
-    gather(planes, image, point, args.axes, scale, t, x0);
+    gather<kPlanes>(planes, image, point, args.projection, t, x0);
     point_at(ray, at.coarse[min(start + g + 8, count - 1)], point);
-    gather(planes, image, point, args.axes, scale, t, x1);
+    gather<kPlanes>(planes, image, point, args.projection, t, x1);
     Decoded decoded;
     decode(weights, x0, x1, lane, false, decoded, [](int, const float(&)[4]) {});
     const int sample = start + (lane & 15);
@@ -156,12 +156,12 @@ struct RayPair {
 };
 
 // Adds a sample's part to the gradients of its ray.
-template <typename P>
+template <int kPlanes, typename P>
 __device__ __forceinline__ void add_ray_grads(const TileView<const P>& planes, const P* image, const float (&point)[3],
-                                              float depth, int axes, float scale, int t, const float (&grad)[kSlots],
+                                              float depth, const Projection<float>& projection, int t, const float (&grad)[kSlots],
                                               float (&grad_origin)[3], float (&grad_direction)[3]) {
   float by_point[3] = {};
-  grad_point(planes, image, point, axes, scale, t, grad, by_point);
+  grad_point<kPlanes>(planes, image, point, projection, t, grad, by_point);
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     grad_origin[i] += by_point[i];
@@ -170,7 +170,7 @@ __device__ __forceinline__ void add_ray_grads(const TileView<const P>& planes, c
 }
 
 // kRays: gradients of origins and directions too, which read the texels again.
-template <typename P, bool kRays>
+template <int kPlanes, typename P, bool kRays>
 __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_backward_kernel(
     TileView<const P> planes, TileView<float> grad_planes, RenderArgs<float> args, RenderGrads<float> grads, int side) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -183,7 +183,6 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
   __syncthreads();
   const int ray_floats = RaySamples::floats(args.samples, args.fine_samples);
   float* lists = reinterpret_cast<float*>(shared + sizeof(memory)) + 2 * warp * ray_floats;
-  const float scale = 2.f / args.box_warp;
   const int64_t pairs = (args.rays + 1) / 2, total = args.images * pairs;
   const int count = args.samples + args.fine_samples;
   const bool needs_weights = grads.w0 != nullptr;
@@ -217,8 +216,8 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
       if (!finite[1]) ray[1] = ray[0];
 #pragma unroll 1
       for (int k = 0; k < 2; ++k) {
-        find_samples(planes, image, args, memory.forward, k == 0 ? ray[0] : ray[1],
-                     RaySamples(lists + k * ray_floats, args.samples, args.fine_samples), scale, lane);
+        find_samples<kPlanes>(planes, image, args, memory.forward, k == 0 ? ray[0] : ray[1],
+                     RaySamples(lists + k * ray_floats, args.samples, args.fine_samples), lane);
       }
     }
     BackwardState state;
@@ -229,9 +228,9 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         const float depth0 = depths[row], depth1 = depths[ray_floats + row];
         float x0[kSlots], x1[kSlots], point0[3], point1[3];
         point_at(ray[0], depth0, point0);
-        gather(planes, image, point0, args.axes, scale, t, x0);
+        gather<kPlanes>(planes, image, point0, args.projection, t, x0);
         point_at(ray[1], depth1, point1);
-        gather(planes, image, point1, args.axes, scale, t, x1);
+        gather<kPlanes>(planes, image, point1, args.projection, t, x1);
         if (needs_weights) store_inputs(tile, x0, x1, lane);
         Decoded decoded;
         decode(memory.forward, x0, x1, lane, true, decoded, [&](int j, const float(&h)[4]) {
@@ -272,12 +271,12 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         point_at(ray[1], depth1, point1);
         // A row that waits for the next tile, or lies beyond the end of its ray, has nothing to add: one row in seven.
         if (grads.planes != nullptr && (share0 != 0.f || share1 != 0.f || grad_sigma0 != 0.f || grad_sigma1 != 0.f)) {
-          scatter_pair<P>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1, args.axes, scale, t,
-                          grad0, grad1);
+          scatter_pair<kPlanes, P>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1,
+                                   args.projection, t, grad0, grad1);
         }
         if constexpr (kRays) {
-          add_ray_grads(planes, image, point0, depth0, args.axes, scale, t, grad0, grad_origin[0], grad_direction[0]);
-          add_ray_grads(planes, image, point1, depth1, args.axes, scale, t, grad1, grad_origin[1], grad_direction[1]);
+          add_ray_grads<kPlanes>(planes, image, point0, depth0, args.projection, t, grad0, grad_origin[0], grad_direction[0]);
+          add_ray_grads<kPlanes>(planes, image, point1, depth1, args.projection, t, grad1, grad_origin[1], grad_direction[1]);
         }
         // Behind an opaque surface: nothing. The last interval of this tile is still to be finished if it had weight.
         done = __all_sync(kAllLanes, state.transmittance < kOpaque<P> && state.share < kOpaque<P>);
@@ -318,7 +317,9 @@ void launch_render_tiles_backward(const PlaneView<const P>& planes, const Render
                                   const RenderGrads<float>& grads, int device, cudaStream_t stream) {
   const size_t memory =
       sizeof(BlockMemory<P>) + 2 * sizeof(float) * kBackwardWarps * RaySamples::floats(args.samples, args.fine_samples);
-  const auto kernel = grads.origins != nullptr ? render_tiles_backward_kernel<P, true> : render_tiles_backward_kernel<P, false>;
+  const bool rays = grads.origins != nullptr;
+  const auto kernel = planes.planes == 4 ? (rays ? render_tiles_backward_kernel<4, P, true> : render_tiles_backward_kernel<4, P, false>)
+                                         : (rays ? render_tiles_backward_kernel<3, P, true> : render_tiles_backward_kernel<3, P, false>);
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
              "shared memory for render_rays_backward");
   int resident = 1;
@@ -328,15 +329,9 @@ void launch_render_tiles_backward(const PlaneView<const P>& planes, const Render
   const int root = static_cast<int>(std::lround(std::sqrt(static_cast<double>(args.rays))));
   const int side = int64_t(root) * root == args.rays && root % 2 == 0 ? root : 0;
   const int64_t blocks = std::min<int64_t>(groups, int64_t(multiprocessors(device)) * std::max(resident, 1));
-  const TileView<float> grad_view{grads.planes,
-                                  int64_t(3) * planes.height * planes.width * kChannels,
-                                  planes.height * planes.width * kChannels,
-                                  planes.width * kChannels,
-                                  kChannels,
-                                  planes.height,
-                                  planes.width};
-  kernel<<<static_cast<unsigned>(blocks), 32 * kBackwardWarps, memory, stream>>>(tile_view(planes), grad_view, args, grads,
-                                                                                          side);
+  const auto grad_view = channels_last_view(grads.planes, planes.planes, kChannels, planes.height, planes.width);
+  kernel<<<static_cast<unsigned>(blocks), 32 * kBackwardWarps, memory, stream>>>(tile_view(planes), tile_view(grad_view), args,
+                                                                                 grads, side);
   check_launch("render_rays_backward");
 }
 

@@ -30,7 +30,7 @@ template <typename P>
 __global__ void repack_kernel(PlaneView<const float> planes, P* out) {
   __shared__ float block[kRepackTile][kRepackTile + 1];
   const int64_t pixels = int64_t(planes.height) * planes.width;
-  const int64_t image = blockIdx.z / 3, plane = blockIdx.z % 3;
+  const int64_t image = blockIdx.z / planes.planes, plane = blockIdx.z % planes.planes;
   const float* in = planes.data + image * planes.image + plane * planes.plane;
   const int64_t first_pixel = int64_t(blockIdx.x) * kRepackTile;
   const int first_channel = blockIdx.y * kRepackTile;
@@ -59,7 +59,8 @@ template <typename P>
 void launch_repack(const PlaneView<const float>& planes, int64_t images, P* out, cudaStream_t stream) {
   const int64_t pixels = int64_t(planes.height) * planes.width;
   const dim3 grid(static_cast<unsigned>((pixels + kRepackTile - 1) / kRepackTile),
-                  static_cast<unsigned>((planes.channels + kRepackTile - 1) / kRepackTile), static_cast<unsigned>(3 * images));
+                  static_cast<unsigned>((planes.channels + kRepackTile - 1) / kRepackTile),
+                  static_cast<unsigned>(planes.planes * images));
   repack_kernel<P><<<grid, dim3(kRepackTile, 8), 0, stream>>>(planes, out);
   check_launch("repack of planes");
 }
@@ -84,7 +85,7 @@ struct Call {
        const Tensor& directions_, const Tensor& near_, const Tensor& far_, const std::optional<Tensor>& seeds_,
        const RenderSettings& settings_)
       : planes(planes_), settings(settings_) {
-    check_planes(planes, settings.axes, settings.box_warp);
+    check_planes(planes, settings.projection);
     check_decoder(planes, w0_, b0_, w1_, b1_);
     check_rays(planes, origins_, directions_, near_, far_, seeds_, settings);
     const auto type = planes.scalar_type();
@@ -93,9 +94,7 @@ struct Call {
     STD_TORCH_CHECK(planes.size(2) <= kPlainChannels && w1_.size(0) <= kPlainChannels,
                     "render_rays on CUDA takes at most ", kPlainChannels, " channels and ", kPlainChannels - 1,
                     " features, got ", planes.size(2), " and ", w1_.size(0) - 1);
-    STD_TORCH_CHECK(3 * planes.size(2) * planes.size(3) * planes.size(4) < (int64_t(1) << 31),
-                    "the planes of one image must have less than 2^31 elements, got ", shape_of(planes));
-    STD_TORCH_CHECK(3 * planes.size(0) <= 65535, "at most 21845 images a call, got ", planes.size(0));
+    check_launch_limits(planes);
     using torch::stable::contiguous;
     w0 = contiguous(w0_);
     b0 = contiguous(b0_);
@@ -133,10 +132,10 @@ struct Call {
             rays(),
             static_cast<int>(settings.samples),
             static_cast<int>(settings.fine_samples),
-            static_cast<int>(settings.axes),
             static_cast<int>(w0.size(0)),
             static_cast<int>(features()),
-            static_cast<T>(settings.box_warp),
+            static_cast<T>(settings.projection.box_warp),
+            projection_of<T>(settings.projection),
             settings.disparity,
             settings.white_back};
   }
@@ -152,14 +151,14 @@ struct Call {
     const auto float_view = view<float>();
     const int64_t h = planes.size(3), w = planes.size(4);
     if (settings.precision == 1) {
-      const Tensor packed = new_empty(planes, {planes.size(0), 3, h, w, kChannels}, ScalarType::Half);
+      const Tensor packed = new_empty(planes, {planes.size(0), planes.size(1), h, w, kChannels}, ScalarType::Half);
       __half* data = static_cast<__half*>(packed.mutable_data_ptr());
       launch_repack(float_view, planes.size(0), data, stream);
       run(channels_last_view<const __half>(planes, data));
     } else if (readable_in_place(planes)) {
       run(float_view);
     } else {
-      const Tensor packed = new_empty(planes, {planes.size(0), 3, h, w, kChannels});
+      const Tensor packed = new_empty(planes, {planes.size(0), planes.size(1), h, w, kChannels});
       float* data = static_cast<float*>(packed.mutable_data_ptr());
       launch_repack(float_view, planes.size(0), data, stream);
       run(channels_last_view<const float>(planes, data));
@@ -185,9 +184,10 @@ RenderOutput<T> output_of(const Rendered& out) {
 
 Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                           Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
-                          int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision) {
+                          int64_t axes, double box_warp, double slice_half_distance, double slice_centre, bool disparity,
+                          bool white_back, int64_t precision) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
-                  {samples, fine_samples, axes, box_warp, disparity, white_back, precision});
+                  {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = planes.size(0), rays = call.rays();
   const Rendered out{new_empty(planes, {n, rays, call.features()}), new_empty(planes, {n, rays}), new_empty(planes, {n, rays})};
@@ -215,11 +215,11 @@ Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor
 
 Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                                 Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
-                                int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision,
-                                Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth,
+                                int64_t axes, double box_warp, double slice_half_distance, double slice_centre, bool disparity,
+                                bool white_back, int64_t precision, Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth,
                                 Tensor grad_opacity, bool needs_planes, bool needs_weights, bool needs_rays) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
-                  {samples, fine_samples, axes, box_warp, disparity, white_back, precision});
+                  {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const int64_t n = planes.size(0), rays = call.rays();
   const auto contiguous_like = [&](const Tensor& t, const char* name, std::vector<int64_t> shape) {
     check_like(t, name, planes);
@@ -239,7 +239,7 @@ Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, 
   const auto zeros = [&](bool wanted, const Tensor& like) {
     return wanted ? new_zeros(like, like.sizes()) : new_empty(planes, {0});
   };
-  const Grads out{needs_planes ? new_zeros(planes, {n, 3, planes.size(3), planes.size(4), planes.size(2)})
+  const Grads out{needs_planes ? new_zeros(planes, {n, planes.size(1), planes.size(3), planes.size(4), planes.size(2)})
                                : new_empty(planes, {0}),
                   zeros(needs_weights, call.w0),
                   zeros(needs_weights, call.b0),

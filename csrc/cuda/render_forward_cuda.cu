@@ -13,7 +13,7 @@ constexpr int kRaysPerWarp = 4;  // neighbours in turn, so that their texels are
 #define HEAD3D_FORWARD_BLOCKS 4
 #endif
 
-template <typename P>
+template <int kPlanes, typename P>
 __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_tiles_kernel(TileView<const P> planes,
                                                                                           RenderArgs<float> args,
                                                                                           RenderOutput<float> out) {
@@ -25,7 +25,8 @@ __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_til
   const int ray_floats = RaySamples::floats(args.samples, args.fine_samples);
   const RaySamples at(reinterpret_cast<float*>(shared + sizeof(weights)) + warp * ray_floats, args.samples,
                       args.fine_samples);
-  const float scale = 2.f / args.box_warp;
+  Projection<float> projection = args.projection;
+  if (kPlanes == 3) projection.scale = 2.f / args.box_warp;  // computed here it stays in a register, which spares 100 bytes of spills
   const int64_t total = args.images * args.rays;
   constexpr int kChunk = kWarps * kRaysPerWarp;
 
@@ -56,9 +57,9 @@ __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_til
         for (; start < count; start += kTile) {
           float x0[kSlots], x1[kSlots], point[3];
           point_at(ray, depths[min(start + g, count - 1)], point);
-          gather(planes, image, point, args.axes, scale, t, x0);
+          gather<kPlanes>(planes, image, point, projection, t, x0);
           point_at(ray, depths[min(start + g + 8, count - 1)], point);
-          gather(planes, image, point, args.axes, scale, t, x1);
+          gather<kPlanes>(planes, image, point, projection, t, x1);
           Decoded decoded;
           decode(weights, x0, x1, lane, final_pass, decoded, [](int, const float(&)[4]) {});
 
@@ -130,7 +131,7 @@ void launch_render_tiles(const PlaneView<const P>& planes, const RenderArgs<floa
                          int device, cudaStream_t stream) {
   const size_t memory =
       sizeof(ForwardWeights<P>) + sizeof(float) * kWarps * RaySamples::floats(args.samples, args.fine_samples);
-  const auto kernel = render_tiles_kernel<P>;
+  const auto kernel = planes.planes == 4 ? render_tiles_kernel<4, P> : render_tiles_kernel<3, P>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(memory)),
              "shared memory for render_rays");
   int resident = 1;

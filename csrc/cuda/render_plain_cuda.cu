@@ -54,7 +54,7 @@ __device__ void interval(T sigma_a, T sigma_b, T delta, T& alpha) {
 }
 
 // Depths of all samples, in order, into lists.depths.
-template <typename T>
+template <int kPlanes, typename T>
 __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T>& args, const PlainRay<T>& ray, int64_t index,
                             const RayLists<T>& lists) {
   const int64_t image = index / args.rays;
@@ -63,7 +63,6 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
   const uint32_t seed = random ? seed_key(args.seeds[image]) : 0u;
   const uint32_t depth_key = row_key(seed, row, kStreamDepth), fine_key = row_key(seed, row, kStreamImportance);
   const int samples = args.samples, fine = args.fine_samples;
-  const T scale = T(2) / args.box_warp;
   T x[kPlainChannels], point[3];
   for (int i = 0; i < samples; ++i) {
     const T offset = random ? T(uniform(depth_key, i)) : T(0.5);
@@ -74,7 +73,7 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
   T before = 0, transmittance = 1;
   for (int i = 0; i < samples; ++i) {
     ray.at(lists.coarse[i], point);
-    read_point(planes, planes.data + image * planes.image, point, args.axes, scale, x);
+    read_point<kPlanes>(planes, planes.data + image * planes.image, point, args.projection, x);
     const T sigma = decode_point(decoder_of(planes, args), x, static_cast<T*>(nullptr));
     if (i > 0) {
       T alpha;
@@ -94,13 +93,12 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
   }
 }
 
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> args, RenderOutput<T> out, T* scratch,
                                     int64_t per_ray) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   const RayLists<T> lists(scratch + thread * per_ray, args.samples, args.fine_samples);
   const int count = args.samples + args.fine_samples, features = args.features;
-  const T scale = T(2) / args.box_warp;
   T x[kPlainChannels], colour[kPlainChannels], last[kPlainChannels], point[3];
   for (int64_t index = thread; index < args.images * args.rays; index += threads) {
     const PlainRay<T> ray(args, index);
@@ -110,13 +108,13 @@ __global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> arg
       out.depth[index] = out.opacity[index] = T(NAN);
       continue;
     }
-    find_depths(planes, args, ray, index, lists);
+    find_depths<kPlanes>(planes, args, ray, index, lists);
     const T* image = planes.data + (index / args.rays) * planes.image;
     T before = 0, transmittance = 1, opacity = 0, depth = 0;
     for (int f = 0; f < features; ++f) sum[f] = T(0);
     for (int i = 0; i < count; ++i) {
       ray.at(lists.depths[i], point);
-      read_point(planes, image, point, args.axes, scale, x);
+      read_point<kPlanes>(planes, image, point, args.projection, x);
       const T sigma = decode_point(decoder_of(planes, args), x, colour);
       if (i > 0) {
         T alpha;
@@ -136,20 +134,19 @@ __global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> arg
   }
 }
 
-template <typename T>
+template <int kPlanes, typename T>
 __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, RenderArgs<T> args,
                                              RenderGrads<T> grads, T* scratch, int64_t per_ray) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   const RayLists<T> lists(scratch + thread * per_ray, args.samples, args.fine_samples);
   const int count = args.samples + args.fine_samples, features = args.features;
-  const T scale = T(2) / args.box_warp;
   const DecoderArgs<T> decoder = decoder_of(planes, args);
   T x[kPlainChannels], colour[kPlainChannels], grad_x[kPlainChannels], point[3], by_point[3];
   for (int64_t index = thread; index < args.images * args.rays; index += threads) {
     const PlainRay<T> ray(args, index);
     T grad_origin[3] = {}, grad_direction[3] = {};
     if (ray.finite) {
-      find_depths(planes, args, ray, index, lists);
+      find_depths<kPlanes>(planes, args, ray, index, lists);
       const int64_t n = index / args.rays;
       const T* image = planes.data + n * planes.image;
       T* grad_image = grads.planes == nullptr ? nullptr : grad_planes.data + n * grad_planes.image;
@@ -162,7 +159,7 @@ __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneVie
       const T depth = opacity > T(0) ? grads.depth[index] : T(0);
       for (int i = 0; i < count; ++i) {
         ray.at(lists.depths[i], point);
-        read_point(planes, image, point, args.axes, scale, x);
+        read_point<kPlanes>(planes, image, point, args.projection, x);
         lists.sigma[i] = decode_point(decoder, x, colour);
         T dot = 0;
         for (int f = 0; f < features; ++f) dot += grad_features[f] * colour[f];
@@ -190,7 +187,7 @@ __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneVie
           }
           if (pass == 1) {
             ray.at(lists.depths[i], point);
-            read_point(planes, image, point, args.axes, scale, x);
+            read_point<kPlanes>(planes, image, point, args.projection, x);
             decode_point(decoder, x, colour);
             for (int f = 0; f < features; ++f) {
               const T s = (colour[f] + T(kColourShift)) / T(kColourScale);
@@ -198,8 +195,8 @@ __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneVie
             }
             decode_point_backward(decoder, DecoderGrads<T>{grads.w0, grads.b0, grads.w1, grads.b1}, x,
                                   (grad_mean + grad_before) / T(2), colour, grad_x);
-            read_point_backward(planes, image, point, args.axes, scale, grad_x, grad_planes, grad_image,
-                                grads.origins == nullptr ? nullptr : by_point);
+            read_point_backward<kPlanes>(planes, image, point, args.projection, grad_x, grad_planes, grad_image,
+                                         grads.origins == nullptr ? nullptr : by_point);
             for (int k = 0; grads.origins != nullptr && k < 3; ++k) {
               grad_origin[k] += by_point[k];
               grad_direction[k] += lists.depths[i] * by_point[k];
@@ -224,7 +221,8 @@ int64_t plain_scratch_per_ray(int samples, int fine_samples) { return 6 * int64_
 template <typename T>
 void launch_render_plain(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out, T* scratch,
                          int64_t threads, cudaStream_t stream) {
-  render_plain_kernel<T><<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
+  const auto kernel = planes.planes == 4 ? render_plain_kernel<4, T> : render_plain_kernel<3, T>;
+  kernel<<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
       planes, args, out, scratch, plain_scratch_per_ray(args.samples, args.fine_samples));
   check_launch("render_rays (plain)");
 }
@@ -232,11 +230,9 @@ void launch_render_plain(const PlaneView<const T>& planes, const RenderArgs<T>& 
 template <typename T>
 void launch_render_plain_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
                                   T* scratch, int64_t threads, cudaStream_t stream) {
-  const int64_t c = planes.channels, h = planes.height, w = planes.width;
-  const PlaneView<T> grad_view{grads.planes, 3 * h * w * c, h * w * c,      1,
-                               w * c,        c,             planes.channels, planes.height, planes.width};
-  render_plain_backward_kernel<T><<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
-      planes, grad_view, args, grads, scratch, plain_scratch_per_ray(args.samples, args.fine_samples));
+  const auto kernel = planes.planes == 4 ? render_plain_backward_kernel<4, T> : render_plain_backward_kernel<3, T>;
+  kernel<<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
+      planes, channels_last_view(grads.planes, planes.planes, planes.channels, planes.height, planes.width), args, grads, scratch, plain_scratch_per_ray(args.samples, args.fine_samples));
   check_launch("render_rays_backward (plain)");
 }
 

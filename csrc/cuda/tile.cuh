@@ -138,7 +138,7 @@ struct TileView {
 };
 
 template <typename P>
-TileView<P> tile_view(const PlaneView<P>& view) {
+TileView<P> tile_view(const PlaneView<P>& view) {  // the count of planes is the kernels' template argument
   return {view.data, view.image, static_cast<int>(view.plane), static_cast<int>(view.row), static_cast<int>(view.column),
           view.height, view.width};
 }
@@ -146,16 +146,36 @@ TileView<P> tile_view(const PlaneView<P>& view) {
 // Where a point falls on one plane.
 struct Footprint {
   Taps<float> x, y;
-  __device__ __forceinline__ Footprint(const float (&point)[3], int plane, int axes, float scale, int height, int width) {
+  __device__ __forceinline__ Footprint(const float (&point)[3], int plane, const Projection<float>& projection, int height,
+                                       int width) {
     // plane is known when this is compiled; axes picks between two coordinates of plane 2
+    const int axes = projection.axes;
     const float column = plane < 2 ? point[0] : (axes == 0 ? point[2] : point[1]);
     const float row = plane == 0 ? point[1] : (plane == 1 ? point[2] : (axes == 0 ? point[0] : point[2]));
-    x = taps_at(texel_coordinate(column, scale, width), width);
-    y = taps_at(texel_coordinate(row, scale, height), height);
+    x = taps_at(texel_coordinate(column, projection.scale, width), width);
+    y = taps_at(texel_coordinate(row, projection.scale, height), height);
   }
 };
 
-constexpr float kThird = 1.f / 3.f;  // the three readings are averaged
+constexpr float kThird = 1.f / 3.f;  // the readings are averaged
+
+// Weight of the front slice, 1 if there is one slice only.
+template <int kPlanes>
+__device__ __forceinline__ float front_of(const float (&point)[3], const Projection<float>& projection) {
+  return kPlanes == 4 ? front_share(point[2], projection) : 1.f;
+}
+
+// The planes in the order in which they are read: slices one after the other, as they share a footprint.
+template <int kPlanes>
+__device__ constexpr int plane_in_turn(int turn) {
+  return kPlanes == 3 || turn == 0 ? turn : (turn == 1 ? 3 : turn - 1);
+}
+
+// Weight of a plane's reading: a third, which the two slices of plane 0 share.
+template <int kPlanes>
+__device__ __forceinline__ float reading_weight(int plane, float front) {
+  return kPlanes == 3 || plane == 1 || plane == 2 ? kThird : kThird * share_of<kPlanes>(plane, front);
+}
 
 __device__ __forceinline__ void add_texel(const __half* texel, int t, float weight, float (&x)[kSlots]) {
   const uint4 bits = __ldg(reinterpret_cast<const uint4*>(texel + 8 * t));
@@ -179,19 +199,23 @@ __device__ __forceinline__ void add_texel(const float* texel, int t, float weigh
   }
 }
 
-// Eq. 2: the lane's 8 channels of the mean of the three bilinear readings.
-template <typename P>
-__device__ __forceinline__ void gather(const TileView<const P>& planes, const P* image, const float (&point)[3], int axes,
-                                       float scale, int t, float (&x)[kSlots]) {
+// Eq. 2: the lane's 8 channels of a third of the sum of the bilinear readings.
+template <int kPlanes, typename P>
+__device__ __forceinline__ void gather(const TileView<const P>& planes, const P* image, const float (&point)[3],
+                                       const Projection<float>& projection, int t, float (&x)[kSlots]) {
 #pragma unroll
   for (int i = 0; i < kSlots; ++i) x[i] = 0.f;
+  const float front = front_of<kPlanes>(point, projection);
 #pragma unroll
-  for (int plane = 0; plane < 3; ++plane) {
-    const Footprint at(point, plane, axes, scale, planes.height, planes.width);
+  for (int turn = 0; turn < kPlanes; ++turn) {
+    const int plane = plane_in_turn<kPlanes>(turn);
     const P* data = image + plane * planes.plane;
+    const float weight = reading_weight<kPlanes>(plane, front);
+    if (kPlanes == 4 && weight == 0.f) continue;
+    const Footprint at(point, place_of(plane), projection, planes.height, planes.width);
     const int top = at.y.low * planes.row, bottom = at.y.high * planes.row;
     const int left = at.x.low * planes.column, right = at.x.high * planes.column;
-    const float above = at.y.weight_low * kThird, below = at.y.weight_high * kThird;
+    const float above = at.y.weight_low * weight, below = at.y.weight_high * weight;
     add_texel(data + top + left, t, above * at.x.weight_low, x);
     add_texel(data + top + right, t, above * at.x.weight_high, x);
     add_texel(data + bottom + left, t, below * at.x.weight_low, x);
@@ -212,17 +236,20 @@ __device__ __forceinline__ void add_to(float* address, float a, float b, float c
 }
 
 // The transpose of gather: adds weight * grad to the texels that were read. A texel of weight 0 is left alone.
-template <typename P>
-__device__ __forceinline__ void scatter(const TileView<float>& grads, float* image, const float (&point)[3], int axes,
-                                        float scale, int t, const float (&grad)[kSlots]) {
+template <int kPlanes, typename P>
+__device__ __forceinline__ void scatter(const TileView<float>& grads, float* image, const float (&point)[3],
+                                        const Projection<float>& projection, int t, const float (&grad)[kSlots]) {
+  const float front = front_of<kPlanes>(point, projection);
 #pragma unroll
-  for (int plane = 0; plane < 3; ++plane) {
-    const Footprint at(point, plane, axes, scale, grads.height, grads.width);
+  for (int turn = 0; turn < kPlanes; ++turn) {
+    const int plane = plane_in_turn<kPlanes>(turn);
+    const Footprint at(point, place_of(plane), projection, grads.height, grads.width);
+    const float share = reading_weight<kPlanes>(plane, front);
     float* data = image + plane * grads.plane;
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
       const float across = corner & 1 ? at.x.weight_high : at.x.weight_low;
-      const float weight = (corner & 2 ? at.y.weight_high : at.y.weight_low) * kThird * across;
+      const float weight = (corner & 2 ? at.y.weight_high : at.y.weight_low) * share * across;
       if (weight == 0.f) continue;
       float* texel = data + (corner & 2 ? at.y.high : at.y.low) * grads.row + (corner & 1 ? at.x.high : at.x.low) * grads.column;
       add_to(texel + channel_of<P>(t, 0), weight * grad[0], weight * grad[1], weight * grad[2], weight * grad[3]);
@@ -248,21 +275,26 @@ struct PairedTaps {
   }
 };
 
-template <typename P>
+template <int kPlanes, typename P>
 __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float* image, const float (&point_a)[3],
-                                             const float (&point_b)[3], int axes, float scale, int t,
+                                             const float (&point_b)[3], const Projection<float>& projection, int t,
                                              const float (&grad_a)[kSlots], const float (&grad_b)[kSlots]) {
+  const float front_a = front_of<kPlanes>(point_a, projection), front_b = front_of<kPlanes>(point_b, projection);
 #pragma unroll
-  for (int plane = 0; plane < 3; ++plane) {
-    const Footprint a(point_a, plane, axes, scale, grads.height, grads.width);
-    const Footprint b(point_b, plane, axes, scale, grads.height, grads.width);
+  for (int turn = 0; turn < kPlanes; ++turn) {
+    const int plane = plane_in_turn<kPlanes>(turn);
+    const float share_a = reading_weight<kPlanes>(plane, front_a);
+    const float share_b = reading_weight<kPlanes>(plane, front_b);
+    if (kPlanes == 4 && share_a == 0.f && share_b == 0.f) continue;
+    const Footprint a(point_a, place_of(plane), projection, grads.height, grads.width);
+    const Footprint b(point_b, place_of(plane), projection, grads.height, grads.width);
     const PairedTaps x(a.x, b.x), y(a.y, b.y);
     float* data = image + plane * grads.plane;
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
       const bool right = corner & 1, bottom = corner & 2;
-      const float weight_a = (bottom ? a.y.weight_high : a.y.weight_low) * kThird * (right ? a.x.weight_high : a.x.weight_low);
-      const float weight_b = (bottom ? y.on_high : y.on_low) * kThird * (right ? x.on_high : x.on_low);
+      const float weight_a = (bottom ? a.y.weight_high : a.y.weight_low) * share_a * (right ? a.x.weight_high : a.x.weight_low);
+      const float weight_b = (bottom ? y.on_high : y.on_low) * share_b * (right ? x.on_high : x.on_low);
       if (weight_a != 0.f || weight_b != 0.f) {
         float* texel = data + (bottom ? a.y.high : a.y.low) * grads.row + (right ? a.x.high : a.x.low) * grads.column;
         float sum[kSlots];
@@ -275,7 +307,7 @@ __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
       const bool right = corner & 1, bottom = corner & 2;
-      const float weight = (bottom ? b.y.weight_high : b.y.weight_low) * kThird * (right ? b.x.weight_high : b.x.weight_low);
+      const float weight = (bottom ? b.y.weight_high : b.y.weight_low) * share_b * (right ? b.x.weight_high : b.x.weight_low);
       if (weight != 0.f && ((bottom ? y.high_alone : y.low_alone) || (right ? x.high_alone : x.low_alone))) {
         float* texel = data + (bottom ? b.y.high : b.y.low) * grads.row + (right ? b.x.high : b.x.low) * grads.column;
         add_to(texel + channel_of<P>(t, 0), weight * grad_b[0], weight * grad_b[1], weight * grad_b[2], weight * grad_b[3]);
@@ -285,13 +317,19 @@ __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float
   }
 }
 
-// d (grad . features) / d point: this lane's channels only; the caller adds the four lanes of a row.
-template <typename P>
-__device__ __forceinline__ void grad_point(const TileView<const P>& planes, const P* image, const float (&point)[3], int axes,
-                                           float scale, int t, const float (&grad)[kSlots], float (&out)[3]) {
+// d (grad . features) / d point: this lane's channels only; the caller adds the four lanes of a row. With two slices z
+// also moves weight from one to the other: (B(front) - B(back)) / (2 half distance) where 0 < front_share < 1.
+template <int kPlanes, typename P>
+__device__ __forceinline__ void grad_point(const TileView<const P>& planes, const P* image, const float (&point)[3],
+                                           const Projection<float>& projection, int t, const float (&grad)[kSlots],
+                                           float (&out)[3]) {
+  const float front = front_of<kPlanes>(point, projection);
 #pragma unroll
-  for (int plane = 0; plane < 3; ++plane) {
-    const Footprint at(point, plane, axes, scale, planes.height, planes.width);
+  for (int turn = 0; turn < kPlanes; ++turn) {
+    const int plane = plane_in_turn<kPlanes>(turn);
+    const float weight = reading_weight<kPlanes>(plane, front);
+    if (kPlanes == 4 && weight == 0.f) continue;
+    const Footprint at(point, place_of(plane), projection, planes.height, planes.width);
     float reading[4];  // grad . texel at each corner, 0 outside
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
@@ -307,17 +345,23 @@ __device__ __forceinline__ void grad_point(const TileView<const P>& planes, cons
     }
     const float across = (reading[1] - reading[0]) * at.y.weight_low + (reading[3] - reading[2]) * at.y.weight_high;
     const float down = (reading[2] - reading[0]) * at.x.weight_low + (reading[3] - reading[1]) * at.x.weight_high;
-    const float by_column = across * (kThird * 0.5f * scale * planes.width);
-    const float by_row = down * (kThird * 0.5f * scale * planes.height);
-    if (plane < 2) {
+    const float by_column = across * (weight * 0.5f * projection.scale * planes.width);
+    const float by_row = down * (weight * 0.5f * projection.scale * planes.height);
+    if (place_of(plane) < 2) {
       out[0] += by_column;
-      out[plane == 0 ? 1 : 2] += by_row;
-    } else if (axes == 0) {
+      out[plane == 1 ? 2 : 1] += by_row;
+    } else if (projection.axes == 0) {
       out[2] += by_column;
       out[0] += by_row;
     } else {
       out[1] += by_column;
       out[2] += by_row;
+    }
+    if (kPlanes == 4 && place_of(plane) == 0 && between_slices(front)) {
+      const float above = reading[0] * at.x.weight_low + reading[1] * at.x.weight_high;
+      const float below = reading[2] * at.x.weight_low + reading[3] * at.x.weight_high;
+      const float by_weight = (above * at.y.weight_low + below * at.y.weight_high) * (kThird * projection.slice_scale);
+      out[2] += plane == 0 ? by_weight : -by_weight;
     }
   }
 }
