@@ -19,11 +19,11 @@ namespace {
 
 #define HEAD3D_RENDER_INPUTS                                                                                     \
   "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions, Tensor near, "   \
-  "Tensor far, Tensor? seeds, int samples, int fine_samples, int axes, float box_warp, "                          \
-  "float slice_half_distance, float slice_centre, bool disparity, bool white_back, int precision"
+  "Tensor far, Tensor? seeds, int samples, int fine_samples, int axes, float box_warp, bool disparity, "          \
+  "bool white_back, int precision"
 #define HEAD3D_QUERY_INPUTS                                                                                      \
-  "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int axes, float box_warp, "          \
-  "float slice_half_distance, float slice_centre, int precision"
+  "Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int axes, float box_warp, int precision"
+#define HEAD3D_SLICES "float slice_half_distance=0.1, float slice_centre=0."
 
 bool has_cuda() {
 #ifdef HEAD3D_WITH_CUDA
@@ -37,25 +37,25 @@ bool has_cuda() {
 
 STABLE_TORCH_LIBRARY(head3d, m) {
   // features [N, R, F] (already 2 x - 1), depth [N, R] (+inf where opacity is 0, not clamped), opacity [N, R]
-  m.def("render_rays(" HEAD3D_RENDER_INPUTS ") -> (Tensor, Tensor, Tensor)");
+  m.def("render_rays(" HEAD3D_RENDER_INPUTS ", " HEAD3D_SLICES ") -> (Tensor, Tensor, Tensor)");
   // features, depth, opacity are the forward results; grads: planes, w0, b0, w1, b1, origins, directions
   m.def("render_rays_backward(" HEAD3D_RENDER_INPUTS
         ", Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth, Tensor grad_opacity, "
-        "bool needs_planes, bool needs_weights, bool needs_rays) -> "
+        "bool needs_planes, bool needs_weights, bool needs_rays, " HEAD3D_SLICES ") -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // [N, M, C]: a third of the sum of the bilinear readings; the two slices share one reading
-  m.def("sample_planes(Tensor planes, Tensor points, int axes, float box_warp, float slice_half_distance, float slice_centre) -> "
-        "Tensor");
+  m.def("sample_planes(Tensor planes, Tensor points, int axes, float box_warp, " HEAD3D_SLICES ") -> Tensor");
   // grad [N, M, C]; grads: planes, points
-  m.def("sample_planes_backward(Tensor planes, Tensor points, int axes, float box_warp, float slice_half_distance, "
-        "float slice_centre, Tensor grad, bool needs_planes, bool needs_points) -> (Tensor, Tensor)");
+  m.def("sample_planes_backward(Tensor planes, Tensor points, int axes, float box_warp, Tensor grad, bool needs_planes, "
+        "bool needs_points, " HEAD3D_SLICES ") -> (Tensor, Tensor)");
 
   // sigma [N, M, 1] (raw), colour features [N, M, F] in (-0.001, 1.001)
-  m.def("query_planes(" HEAD3D_QUERY_INPUTS ") -> (Tensor, Tensor)");
+  m.def("query_planes(" HEAD3D_QUERY_INPUTS ", " HEAD3D_SLICES ") -> (Tensor, Tensor)");
   // grads: planes, w0, b0, w1, b1, points
   m.def("query_planes_backward(" HEAD3D_QUERY_INPUTS
-        ", Tensor grad_sigma, Tensor grad_features, bool needs_planes, bool needs_weights, bool needs_points) -> "
+        ", Tensor grad_sigma, Tensor grad_features, bool needs_planes, bool needs_weights, bool needs_points, " HEAD3D_SLICES
+        ") -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // x [N, C, H, W], kernel [kh, kw], padding (left, right, top, bottom) in up-sampled pixels, negative = crop.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from head3d_core.utils.errors import Head3DError
 
@@ -19,6 +19,21 @@ SuperResolutionKind = Literal["8xdc", "8x", "4x", "2x", "deepfp32"]
 
 PLANE_NAMES: dict[Axes, tuple[str, str, str]] = {"eg3d": ("xy", "xz", "zx"), "xyz": ("xy", "xz", "yz")}
 """Names of planes 0, 1, 2 under each axes convention. EG3D as released has no (y, z) plane."""
+SLICE_NAMES = ("xy_front", "xy_back")
+"""Names of planes 0 and 3 where the xy plane has two slices."""
+
+
+class Slices(NamedTuple):
+    """Where the two slices of the xy plane lie. Planes with one slice ignore it."""
+
+    half_distance: float = 0.10
+    """h, world units: the slices lie at z = centre + h (front) and centre - h (back)."""
+    centre: float = 0.0
+    """z0, world units."""
+
+
+SLICES = Slices()
+"""Where they lie unless the rendering options say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,10 @@ class RenderOptions:
     """Space the stratified samples evenly in 1/depth."""
     density_noise: float = 0.0
     """Standard deviation of Gaussian noise on sigma when ``seeds`` are given (training only)."""
+    slice_half_distance: float = SLICES.half_distance
+    """Half the distance of the two slices of the xy plane, world units; one slice ignores it."""
+    slice_centre: float = SLICES.centre
+    """z half-way between the two slices of the xy plane, world units; one slice ignores it."""
 
     def __post_init__(self) -> None:
         if ("auto" in (self.ray_start, self.ray_end)) and self.ray_start != self.ray_end:
@@ -58,8 +77,15 @@ class RenderOptions:
             )
         if not self.box_warp > 0:
             raise Head3DError(f"box_warp must be positive, got {self.box_warp}")
+        if not self.slice_half_distance > 0:
+            raise Head3DError(f"slice_half_distance must be positive, got {self.slice_half_distance}")
         if self.axes not in PLANE_NAMES:
             raise Head3DError(f'axes must be "eg3d" or "xyz", got {self.axes!r}')
+
+    @property
+    def slices(self) -> Slices:
+        """Where the two slices of the xy plane lie."""
+        return Slices(self.slice_half_distance, self.slice_centre)
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,8 @@ class GeneratorConfig:
     """Side of a plane, texels (a power of two)."""
     plane_channels: int = 32
     """Channels of a plane."""
+    front_slices: int = 1
+    """Depth slices of the xy plane: 1 (tri-plane) or 2 (front and back of the head have a plane each)."""
     decoder_hidden: int = 64
     """Hidden units of the decoder."""
     decoder_features: int = 32
@@ -117,6 +145,8 @@ class GeneratorConfig:
         )
         _check_power_of_two(self, "image_resolution", "plane_resolution")
         _check_layers(self)
+        if self.front_slices not in (1, 2):
+            raise Head3DError(f"front_slices must be 1 or 2, got {self.front_slices!r}")
         if self.decoder_features < 3:
             raise Head3DError(
                 f"decoder_features must be at least 3 (the first three are rgb), got {self.decoder_features}"
@@ -126,6 +156,11 @@ class GeneratorConfig:
     def num_ws(self) -> int:
         """Codes that the backbone consumes: one per convolution and one for the last ToRGB."""
         return 2 * (self.plane_resolution.bit_length() - 2)
+
+    @property
+    def plane_count(self) -> int:
+        """Planes of a head: 3, or 4 with two slices of the xy plane."""
+        return 2 + self.front_slices
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary; `from_dict` reads it back."""

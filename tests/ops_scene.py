@@ -41,8 +41,12 @@ def scene(
     height: int = 24,
     width: int = 20,
     density: float = 2.0,
+    slices: int = 1,
 ) -> Scene:
-    """float64; rays from a sphere of radius 2.7 to around the centre, so that some miss the cube."""
+    """float64; rays from a sphere of radius 2.7 to around the centre, so that some miss the cube.
+
+    `slices`: 1 or 2 of the xy plane.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> Tensor:
@@ -54,7 +58,7 @@ def scene(
         normal(1 + features, hidden) * density / math.sqrt(hidden),
         normal(1 + features) * 0.3,
     )
-    planes = normal(n, 3, channels, height, width)
+    planes = normal(n, 2 + slices, channels, height, width)
     origins = torch.nn.functional.normalize(normal(n, rays, 3), dim=-1) * 2.7
     directions = torch.nn.functional.normalize(0.25 * normal(n, rays, 3) - origins, dim=-1)
     return Scene(planes, weights, origins, directions)
@@ -155,6 +159,11 @@ def render_one_ray(what: Scene, how: RenderOptions, image: int, ray: int) -> Ray
             _read_plane(what.planes[image, k], point[column], point[row])
             for k, (column, row) in enumerate(PROJECTION[how.axes])
         ]
+        if what.planes.shape[1] == 4:
+            back = _read_plane(what.planes[image, 3], point[0], point[1])
+            z = origin[2] + t * direction[2]
+            front = min(max(0.5 + (z - how.slice_centre) / (2 * how.slice_half_distance), 0.0), 1.0)
+            reads[0] = [front * a + (1 - front) * b for a, b in zip(reads[0], back, strict=True)]
         return (t, *_decode([sum(v) / 3 for v in zip(*reads, strict=True)], what.weights))
 
     near, far = float(how.ray_start), float(how.ray_end)

@@ -199,12 +199,22 @@ def read_plane(plane: Array, u: float, v: float) -> Array:
     return total
 
 
-def point_feature(planes: Array, point: Array, axes: str, side: float) -> Array:
-    """Mean of the three readings of planes [3, C, H, W]."""
+def point_feature(
+    planes: Array, point: Array, axes: str, side: float, slices: tuple[float, float] = (0.1, 0.0)
+) -> Array:
+    """Mean of the readings of planes [3, C, H, W], or of [4, C, H, W] with `slices` (half distance, centre)."""
     x, y, z = point * 2 / side
     third = {"eg3d": (z, x), "xyz": (y, z)}[axes]
     pairs = ((x, y), (x, z), third)
-    return sum(read_plane(planes[k], *pairs[k]) for k in range(3)) / 3  # type: ignore[return-value]
+    readings = [read_plane(planes[k], *pairs[k]) for k in range(3)]
+    if len(planes) == 4:
+        half_distance, centre = slices
+        if point[2] <= centre - half_distance:
+            readings[0] = read_plane(planes[3], x, y)
+        elif point[2] < centre + half_distance:
+            behind = (centre + half_distance - point[2]) / (2 * half_distance)
+            readings[0] = (1 - behind) * readings[0] + behind * read_plane(planes[3], x, y)
+    return sum(readings) / 3  # type: ignore[return-value]
 
 
 def softplus(x: float) -> float:
@@ -270,10 +280,8 @@ def render_ray(
         depths.append(1 / ((1 - t) / near + t / far) if options.disparity else near + (far - near) * t)
 
     def look(ts: list[float]) -> tuple[list[float], list[Array]]:
-        seen = [
-            decode(point_feature(planes, origin + t * direction, options.axes, options.box_warp), weights)
-            for t in ts
-        ]
+        where = (options.axes, options.box_warp, options.slices)
+        seen = [decode(point_feature(planes, origin + t * direction, *where), weights) for t in ts]
         return [v[0] for v in seen], [v[1] for v in seen]
 
     sigmas, colours = look(depths)

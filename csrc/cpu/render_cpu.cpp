@@ -323,8 +323,8 @@ std::tuple<Tensor, Tensor, Tensor> render_rays(const Tensor& planes, const Tenso
                                                const Tensor& b1, const Tensor& origins, const Tensor& directions,
                                                const Tensor& near, const Tensor& far, std::optional<Tensor> seeds,
                                                int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
-                                               double slice_half_distance, double slice_centre, bool disparity, bool white_back,
-                                               int64_t precision) {
+                                               bool disparity, bool white_back, int64_t precision, double slice_half_distance,
+                                               double slice_centre) {
   const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
                                 white_back, precision};
   check_planes(planes, settings.projection);
@@ -375,10 +375,10 @@ Grads7 render_rays_backward_typed(RayInputs<T>& in, const Tensor& planes, const 
 Grads7 render_rays_backward(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1, const Tensor& b1,
                             const Tensor& origins, const Tensor& directions, const Tensor& near, const Tensor& far,
                             std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
-                            double slice_half_distance, double slice_centre, bool disparity, bool white_back, int64_t precision,
-                            const Tensor& /*features*/, const Tensor& /*depth*/, const Tensor& /*opacity*/,
-                            const Tensor& grad_features, const Tensor& grad_depth, const Tensor& grad_opacity, bool needs_planes,
-                            bool needs_weights, bool needs_rays) {
+                            bool disparity, bool white_back, int64_t precision, const Tensor& /*features*/,
+                            const Tensor& /*depth*/, const Tensor& /*opacity*/, const Tensor& grad_features,
+                            const Tensor& grad_depth, const Tensor& grad_opacity, bool needs_planes, bool needs_weights,
+                            bool needs_rays, double slice_half_distance, double slice_centre) {
   const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
                                 white_back, precision};
   check_planes(planes, settings.projection);
@@ -483,8 +483,8 @@ std::tuple<Tensor, Tensor> sample_planes_backward_typed(const Tensor& planes, co
 }
 
 std::tuple<Tensor, Tensor> sample_planes_backward(const Tensor& planes, const Tensor& points, int64_t axes, double box_warp,
-                                                  double slice_half_distance, double slice_centre, const Tensor& grad,
-                                                  bool needs_planes, bool needs_points) {
+                                                  const Tensor& grad, bool needs_planes, bool needs_points,
+                                                  double slice_half_distance, double slice_centre) {
   const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
   check_planes(planes, settings);
   check_points(planes, points);
@@ -516,7 +516,7 @@ std::tuple<Tensor, Tensor> query_planes_typed(const Tensor& planes, const Tensor
 
 std::tuple<Tensor, Tensor> query_planes(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1,
                                         const Tensor& b1, const Tensor& points, int64_t axes, double box_warp,
-                                        double slice_half_distance, double slice_centre, int64_t /*precision*/) {
+                                        int64_t /*precision*/, double slice_half_distance, double slice_centre) {
   const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
   check_planes(planes, settings);
   check_decoder(planes, w0, b0, w1, b1);
@@ -551,9 +551,9 @@ Grads6 query_planes_backward_typed(const Tensor& planes, const Tensor& w0, const
 }
 
 Grads6 query_planes_backward(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1, const Tensor& b1,
-                             const Tensor& points, int64_t axes, double box_warp, double slice_half_distance,
-                             double slice_centre, int64_t /*precision*/, const Tensor& grad_sigma, const Tensor& grad_features,
-                             bool needs_planes, bool needs_weights, bool needs_points) {
+                             const Tensor& points, int64_t axes, double box_warp, int64_t /*precision*/,
+                             const Tensor& grad_sigma, const Tensor& grad_features, bool needs_planes, bool needs_weights,
+                             bool needs_points, double slice_half_distance, double slice_centre) {
   const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
   check_planes(planes, settings);
   check_decoder(planes, w0, b0, w1, b1);

@@ -260,9 +260,9 @@ Tensor sample_planes_cuda(Tensor planes, Tensor points, int64_t axes, double box
   return out;
 }
 
-std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp,
-                                                       double slice_half_distance, double slice_centre, Tensor grad,
-                                                       bool needs_planes, bool needs_points) {
+std::tuple<Tensor, Tensor> sample_planes_backward_cuda(Tensor planes, Tensor points, int64_t axes, double box_warp, Tensor grad,
+                                                       bool needs_planes, bool needs_points, double slice_half_distance,
+                                                       double slice_centre) {
   const PlaneSettings settings{axes, box_warp, slice_half_distance, slice_centre};
   check_planes(planes, settings);
   check_points(planes, points);
@@ -379,8 +379,8 @@ struct Query {
 };
 
 std::tuple<Tensor, Tensor> query_planes_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points,
-                                             int64_t axes, double box_warp, double slice_half_distance, double slice_centre,
-                                             int64_t precision) {
+                                             int64_t axes, double box_warp, int64_t precision, double slice_half_distance,
+                                             double slice_centre) {
   const Query query(planes, w0, b0, w1, b1, points, {axes, box_warp, slice_half_distance, slice_centre}, precision);
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = query.images(), m = query.count();
@@ -419,9 +419,9 @@ void launch_query_tiles_backward(const Query& query, const TileView<const P>& vi
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> query_planes_backward_cuda(
-    Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int64_t axes, double box_warp,
-    double slice_half_distance, double slice_centre, int64_t precision, Tensor grad_sigma, Tensor grad_features, bool needs_planes,
-    bool needs_weights, bool needs_points) {
+    Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor points, int64_t axes, double box_warp, int64_t precision,
+    Tensor grad_sigma, Tensor grad_features, bool needs_planes, bool needs_weights, bool needs_points, double slice_half_distance,
+    double slice_centre) {
   const Query query(planes, w0, b0, w1, b1, points, {axes, box_warp, slice_half_distance, slice_centre}, precision);
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = query.images(), m = query.count();

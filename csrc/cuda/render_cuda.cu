@@ -184,8 +184,8 @@ RenderOutput<T> output_of(const Rendered& out) {
 
 Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                           Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
-                          int64_t axes, double box_warp, double slice_half_distance, double slice_centre, bool disparity,
-                          bool white_back, int64_t precision) {
+                          int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision,
+                          double slice_half_distance, double slice_centre) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
                   {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
@@ -215,9 +215,10 @@ Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor
 
 Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                                 Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
-                                int64_t axes, double box_warp, double slice_half_distance, double slice_centre, bool disparity,
-                                bool white_back, int64_t precision, Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth,
-                                Tensor grad_opacity, bool needs_planes, bool needs_weights, bool needs_rays) {
+                                int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision,
+                                Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth,
+                                Tensor grad_opacity, bool needs_planes, bool needs_weights, bool needs_rays,
+                                double slice_half_distance, double slice_centre) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
                   {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const int64_t n = planes.size(0), rays = call.rays();

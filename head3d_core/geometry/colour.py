@@ -85,6 +85,8 @@ def surface_colours(
         depth_resolution_importance=0,
         box_warp=G.config.render.box_warp,
         axes=G.config.render.axes,
+        slice_half_distance=G.config.render.slice_half_distance,
+        slice_centre=G.config.render.slice_centre,
     )
     weights = G.decoder.weights()
 

@@ -406,6 +406,8 @@ def closedness(G: Generator, planes: Tensor, directions: int = 2000, level: floa
         depth_resolution_importance=48,
         box_warp=side,
         axes=G.config.render.axes,
+        slice_half_distance=G.config.render.slice_half_distance,
+        slice_centre=G.config.render.slice_centre,
     )
     start = (outward * side).expand(len(planes), -1, -1)
     with torch.no_grad():

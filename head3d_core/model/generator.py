@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from head3d_core.model.cameras import check_camera, frontal
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.planes import check_planes, query
 from head3d_core.model.rays import camera_rays
-from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork
+from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork, ToRGB
 from head3d_core.model.superresolution import SuperResolution
 from head3d_core.model.volume import render_rays
 from head3d_core.ops import random
@@ -56,7 +57,7 @@ class Backbone(nn.Module):
         self.synthesis = SynthesisNetwork(
             config.w_dim,
             config.plane_resolution,
-            3 * config.plane_channels,
+            config.plane_count * config.plane_channels,
             config.channel_base,
             config.channel_max,
             config.backbone_clamp,
@@ -156,7 +157,7 @@ class Generator(nn.Module):
             seeds: [N] int64 for "random".
 
         Returns:
-            [N, 3, C, H, W].
+            [N, P, C, H, W], P = 3 or, with two slices of the xy plane, 4.
         """
         expected = (self.num_ws, self.config.w_dim)
         if ws.ndim != 3 or ws.shape[1:] != expected:
@@ -165,7 +166,7 @@ class Generator(nn.Module):
             raise Head3DError(f'noise must be "const", "random" or "none", got {noise!r}')
         flat = self.backbone.synthesis(ws, noise, seeds)
         # Split with the channels last: the gradient, which comes with channels innermost, is merged in that layout too.
-        split = flat.permute(0, 2, 3, 1).unflatten(-1, (3, self.config.plane_channels))
+        split = flat.permute(0, 2, 3, 1).unflatten(-1, (-1, self.config.plane_channels))
         return split.permute(0, 3, 4, 1, 2)
 
     def render_raw(
@@ -179,17 +180,13 @@ class Generator(nn.Module):
         """Volume rendering alone (Eq. 3), without super-resolution.
 
         Args:
-            planes: [N, 3, C, H, W].
+            planes: [N, P, C, H, W]; a generator with one slice of the xy plane renders planes with two as well.
             camera: [N, 25].
             resolution: R; None: the configuration's `neural_resolution`.
             backend: see `volume.render_rays`.
             seeds: [N] int64 for random sampling; None: deterministic.
         """
-        check_planes(planes)
-        if planes.shape[2] != self.config.plane_channels:
-            raise Head3DError(
-                f"planes must have {self.config.plane_channels} channels, got {planes.shape[2]}"
-            )
+        self._check_planes(planes)
         if len(camera) != len(planes):
             raise Head3DError(
                 f"planes and camera must have one batch size, got {len(planes)} and {len(camera)}"
@@ -222,7 +219,7 @@ class Generator(nn.Module):
         """Volume rendering and super-resolution.
 
         Args:
-            planes: [N, 3, C, H, W].
+            planes: [N, P, C, H, W].
             ws: [N, num_ws, w_dim]; super-resolution takes the last code.
             camera: [N, 25], the camera that renders.
             resolution: of the volume rendering; None: the configuration's.
@@ -269,5 +266,32 @@ class Generator(nn.Module):
 
         features[..., :3] is rgb in [0, 1] (up to 0.001 beyond); density = softplus(sigma - 1).
         """
-        options = self.config.render
-        return query(planes, self.decoder.weights(), points, options.axes, options.box_warp, backend)
+        self._check_planes(planes)
+        how = self.config.render
+        return query(planes, self.decoder.weights(), points, how.axes, how.box_warp, backend, how.slices)
+
+    def widened(self) -> Generator:
+        """A two-slice generator that draws the same heads.
+
+        In every ToRGB layer of the backbone the output rows of xy_back are copies of those of xy.
+
+        Raises:
+            Head3DError: if this generator has two slices already.
+        """
+        if self.config.front_slices != 1:
+            raise Head3DError(f"only a generator with 1 slice can be widened, got {self.config.front_slices}")
+        wide = copy.deepcopy(self)
+        wide.config = replace(self.config, front_slices=2)
+        for module in wide.backbone.synthesis.modules():
+            if isinstance(module, ToRGB):
+                module.append_rows(self.config.plane_channels)
+        return wide
+
+    def _check_planes(self, planes: Tensor) -> None:
+        wanted, channels = self.config.plane_count, self.config.plane_channels
+        if check_planes(planes).shape[1] < wanted:
+            raise Head3DError(
+                f"this generator's heads have {wanted} planes, got {planes.shape[1]}: use `planes.widen`"
+            )
+        if planes.shape[2] != channels:
+            raise Head3DError(f"planes must have {channels} channels, got {planes.shape[2]}")

@@ -218,6 +218,13 @@ class ToRGB(nn.Module):
         x = modulated_conv(x, self.weight, style, demodulate=False)
         return bias_act(x, self.bias, clamp=self.clamp)
 
+    def append_rows(self, count: int) -> None:
+        """Appends copies of the first `count` output channels, as parameters of their own."""
+        for name in ("weight", "bias"):
+            old = self.get_parameter(name)
+            grown = torch.cat([old.detach(), old.detach()[:count]])
+            setattr(self, name, nn.Parameter(grown, requires_grad=old.requires_grad))
+
 
 class SynthesisBlock(nn.Module):
     """Two layers and a ToRGB whose output adds to the up-sampled image so far (skip architecture).
@@ -288,7 +295,7 @@ class SynthesisNetwork(nn.Module):
     Args:
         w_dim: length of the codes.
         resolution: side of the output, a power of two, at least 4.
-        image_channels: channels of the output (three planes side by side).
+        image_channels: channels of the output (the planes side by side).
         channel_base, channel_max: widths, see `channels_at`.
         clamp: limit of all activations, or None.
     """

@@ -165,7 +165,7 @@ def render_rays(
     """Renders features, depth and opacity along rays: two passes, the second where the first found matter.
 
     Args:
-        planes: [N, 3, C, H, W].
+        planes: [N, 3, C, H, W], or [N, 4, C, H, W] with two slices of the xy plane.
         weights: decoder weights with gains folded in.
         ray_origins, ray_directions: [N, R, 3]; directions of unit length.
         options: sampling and marching options.
@@ -208,7 +208,7 @@ def render_rays(
     def look(at: Tensor, stream: int) -> tuple[Tensor, Tensor]:
         points = ray_origins[..., None, :] + at[..., None] * ray_directions[..., None, :]
         sigma, features = query(
-            planes, weights, points.flatten(1, 2), options.axes, options.box_warp, backend="reference"
+            planes, weights, points.flatten(1, 2), options.axes, options.box_warp, "reference", options.slices
         )
         if noisy and seeds is not None:
             noise = random.normal(seeds, count, at.shape[-1], stream).to(sigma.dtype)

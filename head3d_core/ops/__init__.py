@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from head3d_core.config import Axes, Backend, RenderOptions
+from head3d_core.config import SLICES, Axes, Backend, RenderOptions, Slices
 from head3d_core.ops import layers
 from head3d_core.utils.errors import Head3DError
 
@@ -136,10 +136,18 @@ def _same_type(planes: Tensor, *others: Tensor) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in (planes, *others)]
 
 
-def sample_planes(planes: Tensor, points: Tensor, *, axes: Axes, box_warp: float) -> Tensor:
-    """Native twin of `planes.sample_planes`: [N, 3, C, H, W], [N, M, 3] -> [N, M, C]."""
+def _slice_arguments(planes: Tensor, slices: Sequence[float]) -> list[float]:
+    """Trailing arguments of an operator: where two slices lie. A tri-plane has none."""
+    return [float(value) for value in slices] if planes.shape[1] == 4 else []
+
+
+def sample_planes(
+    planes: Tensor, points: Tensor, *, axes: Axes, box_warp: float, slices: Slices = SLICES
+) -> Tensor:
+    """Native twin of `planes.sample_planes`: [N, P, C, H, W], [N, M, 3] -> [N, M, C]."""
     planes, points = _same_type(planes, points)
-    return torch.ops.head3d.sample_planes(planes, points, _AXES[axes], float(box_warp))
+    where = _slice_arguments(planes, slices)
+    return torch.ops.head3d.sample_planes(planes, points, _AXES[axes], float(box_warp), *where)
 
 
 def query_planes(
@@ -152,11 +160,15 @@ def query_planes(
     *,
     axes: Axes,
     box_warp: float,
+    slices: Slices = SLICES,
 ) -> tuple[Tensor, Tensor]:
     """Native twin of `planes.query`: sigma [N, M, 1] (raw) and colour features [N, M, F]."""
     mode = _precision(planes)
     planes, w0, b0, w1, b1, points = _same_type(planes, w0, b0, w1, b1, points)
-    return torch.ops.head3d.query_planes(planes, w0, b0, w1, b1, points, _AXES[axes], float(box_warp), mode)
+    where = _slice_arguments(planes, slices)
+    return torch.ops.head3d.query_planes(
+        planes, w0, b0, w1, b1, points, _AXES[axes], float(box_warp), mode, *where
+    )
 
 
 def render_rays(
@@ -203,6 +215,7 @@ def render_rays(
         options.disparity,
         options.white_back,
         mode,
+        *_slice_arguments(planes, options.slices),
     )
 
 
@@ -273,8 +286,8 @@ def _empty_image(like: Tensor, shape: list[Any]) -> Tensor:
 
 
 def _grad_planes_fake(planes: Tensor, needed: bool) -> Tensor:
-    n, _, c, h, w = planes.shape
-    return planes.new_empty(n, 3, h, w, c) if needed else planes.new_empty(0)
+    n, count, c, h, w = planes.shape
+    return planes.new_empty(n, count, h, w, c) if needed else planes.new_empty(0)
 
 
 def _plain_like(x: Tensor, needed: bool) -> Tensor:
@@ -290,7 +303,7 @@ def _render_rays_fake(
 
 def _render_rays_backward_fake(*args: Any) -> Any:
     planes, weights, origins, directions = args[0], args[1:5], args[5], args[6]
-    needs_planes, needs_weights, needs_rays = args[-3:]
+    needs_planes, needs_weights, needs_rays = args[23:26]
     return (
         _grad_planes_fake(planes, needs_planes),
         *(_plain_like(w, needs_weights) for w in weights),
@@ -299,12 +312,13 @@ def _render_rays_backward_fake(*args: Any) -> Any:
     )
 
 
-def _sample_planes_fake(planes: Tensor, points: Tensor, axes: int, box_warp: float) -> Tensor:
+def _sample_planes_fake(planes: Tensor, points: Tensor, *_: Any) -> Tensor:
     return planes.new_empty(*points.shape[:2], planes.shape[2])
 
 
-def _sample_planes_backward_fake(planes: Tensor, points: Tensor, *args: Any) -> Any:
-    needs_planes, needs_points = args[-2:]
+def _sample_planes_backward_fake(*args: Any) -> Any:
+    planes, points = args[:2]
+    needs_planes, needs_points = args[5:7]
     return _grad_planes_fake(planes, needs_planes), _plain_like(points, needs_points)
 
 
@@ -317,7 +331,7 @@ def _query_planes_fake(
 
 def _query_planes_backward_fake(*args: Any) -> Any:
     planes, weights, points = args[0], args[1:5], args[5]
-    needs_planes, needs_weights, needs_points = args[-3:]
+    needs_planes, needs_weights, needs_points = args[11:14]
     return (
         _grad_planes_fake(planes, needs_planes),
         *(_plain_like(w, needs_weights) for w in weights),
@@ -350,7 +364,7 @@ def _bias_act_backward_fake(
 
 
 def _channels_first(grad: Tensor, needed: bool) -> Tensor | None:
-    """[N, 3, H, W, C] as the kernels write it -> [N, 3, C, H, W]."""
+    """[N, P, H, W, C] as the kernels write it -> [N, P, C, H, W]."""
     return grad.permute(0, 1, 4, 2, 3) if needed else None
 
 
@@ -370,7 +384,7 @@ def _check_order(planes: Tensor) -> None:
 def _render_rays_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, seeds = inputs[:10]
     ctx.save_for_backward(*tensors, *output, *([] if seeds is None else [seeds]))
-    ctx.settings = inputs[10:]
+    ctx.settings, ctx.slices = inputs[10:17], inputs[17:]
 
 
 def _render_rays_grad(
@@ -395,45 +409,54 @@ def _render_rays_grad(
         planes,
         weights,
         rays,
+        *_slice_arguments(tensors[0], ctx.slices),
     )
     return (
         _channels_first(grads[0], planes),
         *(grads[1:5] if weights else [None] * 4),
         *(grads[5:7] if rays else [None] * 2),
-        *[None] * 10,
+        *[None] * (10 + len(ctx.slices)),
     )
 
 
 def _sample_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    planes, points, ctx.axes, ctx.box_warp = inputs
+    planes, points, ctx.axes, ctx.box_warp, *ctx.slices = inputs
     ctx.save_for_backward(planes, points)
 
 
 def _sample_planes_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needs = ctx.needs_input_grad[:2]
-    _check_order(ctx.saved_tensors[0])
-    grads = torch.ops.head3d.sample_planes_backward(*ctx.saved_tensors, ctx.axes, ctx.box_warp, grad, *needs)
-    return _channels_first(grads[0], needs[0]), grads[1] if needs[1] else None, None, None
+    planes, points = ctx.saved_tensors
+    _check_order(planes)
+    where = _slice_arguments(planes, ctx.slices)
+    grads = torch.ops.head3d.sample_planes_backward(
+        planes, points, ctx.axes, ctx.box_warp, grad, *needs, *where
+    )
+    return (
+        _channels_first(grads[0], needs[0]),
+        grads[1] if needs[1] else None,
+        *[None] * (2 + len(ctx.slices)),
+    )
 
 
 def _query_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*inputs[:6])
-    ctx.settings = inputs[6:]
+    ctx.settings, ctx.slices = inputs[6:9], inputs[9:]
 
 
 def _query_planes_grad(ctx: Any, grad_sigma: Tensor, grad_features: Tensor) -> tuple[Any, ...]:
     planes, weights, points = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5]), ctx.needs_input_grad[5]
-    _check_order(ctx.saved_tensors[0])
+    tensors = ctx.saved_tensors
+    _check_order(tensors[0])
+    where = _slice_arguments(tensors[0], ctx.slices)
     grads = torch.ops.head3d.query_planes_backward(
-        *ctx.saved_tensors, *ctx.settings, grad_sigma, grad_features, planes, weights, points
+        *tensors, *ctx.settings, grad_sigma, grad_features, planes, weights, points, *where
     )
     return (
         _channels_first(grads[0], planes),
         *(grads[1:5] if weights else [None] * 4),
         grads[5] if points else None,
-        None,
-        None,
-        None,
+        *[None] * (3 + len(ctx.slices)),
     )
 
 

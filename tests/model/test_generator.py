@@ -43,6 +43,39 @@ def draw(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, G.z_dim), cameras.orbit(torch.linspace(-0.5, 0.5, n), 0.1)
 
 
+def test_two_slices_start_as_the_tri_plane(G: Generator) -> None:
+    """`widened` copies xy's output rows: four planes, first and last equal, and the same picture."""
+    wide = G.widened()
+    assert wide.config == dataclasses.replace(G.config, front_slices=2)
+    z, camera = draw(G)
+    ws = G.mapping(z, camera)
+    planes, four = G.planes(ws), wide.planes(ws)
+    assert four.shape == (2, 4, 8, 32, 32)
+    assert torch.equal(four[:, 0], four[:, 3])
+    torch.testing.assert_close(four[:, :3], planes, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        wide.render(four, ws, camera).image, G.render(planes, ws, camera).image, rtol=0, atol=1e-3
+    )
+    # A network of its own, of the shape that a new two-slice generator has.
+    Generator(wide.config).load_state_dict(wide.state_dict())
+    with torch.no_grad():
+        wide.backbone.synthesis.get_parameter("b32.torgb.bias")[-8:] += 1
+    assert torch.equal(G.planes(ws), planes)
+    assert not torch.equal(wide.planes(ws)[:, 3], four[:, 3])
+    assert torch.equal(wide.planes(ws)[:, :3], four[:, :3])
+
+
+def test_bad_slices(G: Generator) -> None:
+    wide, (z, camera) = G.widened(), draw(G)
+    planes = G.planes(G.mapping(z, camera))
+    for wrong in (lambda: wide.render_raw(planes, camera), lambda: wide.query(planes, torch.zeros(2, 1, 3))):
+        with pytest.raises(Head3DError, match=r"heads have 4 planes, got 3: use `planes\.widen`"):
+            wrong()
+    with pytest.raises(Head3DError, match="only a generator with 1 slice can be widened, got 2"):
+        wide.widened()
+    assert G.render_raw(wide.planes(G.mapping(z, camera)), camera).raw.shape == (2, 3, 16, 16)
+
+
 def test_shapes(G: Generator) -> None:
     z, camera = draw(G)
     ws = G.mapping(z, camera)
@@ -246,4 +279,4 @@ def test_four_decoder_sizes(name: str) -> None:
 
 
 def test_options_are_the_documented_defaults() -> None:
-    assert RenderOptions() == RenderOptions(2.25, 3.3, 48, 48, 1.0, "xyz", False, False, 0.0)
+    assert RenderOptions() == RenderOptions(2.25, 3.3, 48, 48, 1.0, "xyz", False, False, 0.0, 0.1, 0.0)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from head3d_core.config import PLANE_NAMES
+from head3d_core.config import PLANE_NAMES, SLICES, Slices
 from head3d_core.model import planes
 from head3d_core.model.planes import DecoderWeights
 from head3d_core.utils.errors import Head3DError
@@ -67,6 +67,67 @@ def test_sampling_is_the_scalar_loop(axes: planes.Axes, box_warp: float) -> None
         for m in range(40):
             expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, box_warp)
             np.testing.assert_allclose(plain.f64(found[n, m]), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_two_slices_are_the_scalar_loop(axes: planes.Axes) -> None:
+    P = torch.randn(2, 4, 3, 6, 5, dtype=torch.float64)
+    points = (torch.rand(2, 60, 3, dtype=torch.float64) - 0.5) * 1.3
+    for slices in (SLICES, Slices(0.25, -0.1)):
+        found = planes.sample_planes(P, points, axes, backend="reference", slices=slices)
+        for n in range(2):
+            for m in range(60):
+                expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, 1.0, slices)
+                np.testing.assert_allclose(plain.f64(found[n, m]), expected, atol=1e-12)
+
+
+def test_share_of_the_front_slice() -> None:
+    """1 from the front slice on, 0 behind the back one, half in the middle; a NaN stays one."""
+    z = torch.tensor([0.5, 0.3, 0.2, 0.1, 0.05, 0.0, -0.5, torch.nan])
+    points = torch.stack([torch.zeros(8), torch.zeros(8), z], -1)
+    expected = torch.tensor([1, 1, 0.75, 0.5, 0.375, 0.25, 0, torch.nan])
+    found = planes.front_share(points, Slices(half_distance=0.2, centre=0.1))
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_equal_slices_are_the_tri_plane() -> None:
+    P, points = torch.randn(2, 3, 4, 8, 8), torch.rand(2, 50, 3) - 0.5
+    wide = planes.widen(P)
+    assert wide.shape == (2, 4, 4, 8, 8)
+    assert planes.widen(wide) is wide
+    for backend in ("reference", "auto"):
+        torch.testing.assert_close(
+            planes.sample_planes(wide, points, backend=backend),  # type: ignore[arg-type]
+            planes.sample_planes(P, points, backend="reference"),
+        )
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_gradients_reach_the_right_slice(backend: planes.Backend) -> None:
+    """In front of both slices only xy_front learns, behind both only xy_back, half-way both alike."""
+    for z, front, back in ((0.2, 1.0, 0.0), (-0.2, 0.0, 1.0), (0.0, 0.5, 0.5), (0.05, 0.75, 0.25)):
+        P = torch.randn(1, 4, 2, 8, 8, dtype=torch.float64, requires_grad=True)
+        at = torch.tensor([[[0.11, -0.07, z]]], dtype=torch.float64)
+        planes.sample_planes(P, at, backend=backend).sum().backward()
+        assert P.grad is not None
+        reached = P.grad.sum((0, 2, 3, 4))  # the bilinear weights of two channels sum to 2
+        torch.testing.assert_close(
+            reached, torch.tensor([front, 1, 1, back], dtype=torch.float64) * 2 / 3, rtol=0, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_moving_in_depth_exchanges_the_slices(backend: planes.Backend) -> None:
+    """df/dz = (B(xy_front) - B(xy_back)) / (6 h) between the slices if xz and yz are constant; 0 elsewhere."""
+    P = torch.ones(1, 4, 1, 8, 8, dtype=torch.float64)
+    P[:, 0], P[:, 3] = 5.0, 2.0
+    at = torch.tensor(
+        [[[0.1, 0.1, z] for z in (0.3, 0.05, -0.05, -0.3)]], dtype=torch.float64, requires_grad=True
+    )
+    planes.sample_planes(P, at, backend=backend).sum().backward()
+    assert at.grad is not None
+    expected = torch.tensor([0, 3 / 0.6, 3 / 0.6, 0], dtype=torch.float64)
+    torch.testing.assert_close(at.grad[0, :, 2], expected, rtol=0, atol=1e-9)
 
 
 def test_constant_planes_and_their_border() -> None:
@@ -158,10 +219,24 @@ def test_swapping_twice_is_the_identity(name: str, seed: int) -> None:
     assert torch.equal(a, copy), "the input was changed"
 
 
-def test_swapping_all_planes_gives_the_other() -> None:
-    a, b = torch.randn(2, 2, 3, 2, 4, 4)
+@pytest.mark.parametrize("count", [3, 4])
+def test_swapping_all_planes_gives_the_other(count: int) -> None:
+    a, b = torch.randn(2, 2, count, 2, 4, 4)
     assert torch.equal(planes.swap(a, b, ["xy", "xz", "yz"]), b)
     assert torch.equal(planes.swap(a, b, []), a)
+
+
+def test_swapping_slices() -> None:
+    """ "xy" exchanges both slices, the slices' own names one each."""
+    a, b = torch.randn(2, 1, 4, 2, 4, 4)
+    for name, changed in (("xy", {0, 3}), ("xy_front", {0}), ("xy_back", {3}), ("xz", {1}), ("yz", {2})):
+        mixed = planes.swap(a, b, name)
+        assert {k for k in range(4) if torch.equal(mixed[:, k], b[:, k])} == changed
+        assert {k for k in range(4) if torch.equal(mixed[:, k], a[:, k])} == {0, 1, 2, 3} - changed
+    torch.testing.assert_close(planes.blend(a, b, [1, 0, 0]), planes.swap(a, b, "xy"))
+    torch.testing.assert_close(planes.blend(a, b, [0, 0, 0, 1]), planes.swap(a, b, "xy_back"))
+    narrow = torch.randn(1, 3, 2, 4, 4)
+    assert torch.equal(planes.swap(planes.widen(narrow), b, "xy")[:, 0], b[:, 0])
 
 
 def test_blend() -> None:
@@ -177,8 +252,8 @@ def test_blend() -> None:
 def test_bad_input() -> None:
     P, points = torch.zeros(2, 3, 4, 8, 8), torch.zeros(2, 5, 3)
     for wrong, says in (
-        (torch.zeros(2, 96, 8, 8), r"planes must be \[N, 3, C, H, W\], got \[2, 96, 8, 8\]"),
-        (torch.zeros(2, 4, 4, 8, 8), "planes must be"),
+        (torch.zeros(2, 96, 8, 8), r"planes must be \[N, 3, C, H, W\], .* got \[2, 96, 8, 8\]"),
+        (torch.zeros(2, 2, 4, 8, 8), r"planes must be .* two slices of the xy plane, got \[2, 2, 4, 8, 8\]"),
         (torch.zeros(2, 3, 4, 8, 8, dtype=torch.int64), "planes must be floating point"),
     ):
         with pytest.raises(Head3DError, match=says):
@@ -190,7 +265,15 @@ def test_bad_input() -> None:
         planes.swap(P, P, "front")
     with pytest.raises(Head3DError, match="planes of one shape"):
         planes.swap(P, P[:1], "xy")
-    with pytest.raises(Head3DError, match="three weights"):
+    with pytest.raises(
+        Head3DError, match=r"got \[2, 3, .*\] and \[2, 4, .*\]: `planes.widen` makes 4 planes of 3"
+    ):
+        planes.swap(P, planes.widen(P), "xy")
+    with pytest.raises(Head3DError, match=r"'xy_back' is a slice of 4 planes, got planes \[2, 3, 4, 8, 8\]"):
+        planes.swap(P, P, "xy_back")
+    with pytest.raises(Head3DError, match="three weights, or one for each of 3 planes, got 2"):
         planes.blend(P, P, [1, 0])
+    with pytest.raises(Head3DError, match="one for each of 4 planes, got 2"):
+        planes.blend(planes.widen(P), planes.widen(P), [1, 0])
     with pytest.raises(Head3DError, match="backend must be"):
         planes.sample_planes(P, points, backend="fast")  # type: ignore[arg-type]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_planes import weights
 from torch import Tensor
 
-from head3d_core.config import RenderOptions
+from head3d_core.config import Backend, RenderOptions
 from head3d_core.model import cameras, rays, volume
-from head3d_core.model.planes import DecoderWeights
+from head3d_core.model.planes import DecoderWeights, widen
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
 
@@ -24,9 +24,9 @@ SHORT = RenderOptions(depth_resolution=6, depth_resolution_importance=5)
 
 
 def scene(
-    batch: int = 2, resolution: int = 3, dtype: torch.dtype = torch.float64
+    batch: int = 2, resolution: int = 3, dtype: torch.dtype = torch.float64, slices: int = 1
 ) -> tuple[Tensor, DecoderWeights, Tensor, Tensor]:
-    planes = torch.randn(batch, 3, 4, 8, 8, dtype=dtype) * 3
+    planes = torch.randn(batch, 2 + slices, 4, 8, 8, dtype=dtype) * 3
     camera = cameras.orbit(torch.linspace(-0.4, 0.9, batch), 0.2, focal=2.5).to(dtype)
     return planes, weights(dtype=dtype), *rays.camera_rays(camera, resolution)
 
@@ -89,13 +89,15 @@ OPTIONS = {
     "disparity": {"disparity": True},
     "larger box": {"box_warp": 1.6},
     "automatic bounds": {"ray_start": "auto", "ray_end": "auto"},
+    "distant slices": {"slice_half_distance": 0.3, "slice_centre": 0.1},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_render_is_the_scalar_loop(name: str) -> None:
+@pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
+def test_render_is_the_scalar_loop(name: str, slices: int) -> None:
     options = RenderOptions(**{"depth_resolution": 6, "depth_resolution_importance": 5, **OPTIONS[name]})
-    planes, w, origins, directions = scene()
+    planes, w, origins, directions = scene(slices=slices)
     found = render_rays(planes, w, origins, directions, options, backend="reference")
     near, far = rays.ray_bounds(origins, directions, options)
     for n in range(2):
@@ -106,6 +108,35 @@ def test_render_is_the_scalar_loop(name: str) -> None:
             )  # fmt: skip
             np.testing.assert_allclose(plain.f64(found.features[n, r]), features, atol=1e-9)
             assert float(found.opacity[n, r]) == pytest.approx(opacity, abs=1e-10)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_equal_slices_give_the_picture_of_the_tri_plane(backend: Backend) -> None:
+    planes, w, origins, directions = scene()
+    one = render_rays(planes, w, origins, directions, SHORT, backend="reference")
+    two = render_rays(widen(planes), w, origins, directions, SHORT, backend=backend)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_pixels_in_front_of_both_slices_cannot_change_the_back(backend: Backend) -> None:
+    """All samples have z >= h: xy_back gets no gradient at all, and the picture does not depend on it."""
+    planes, w, _, _ = scene(slices=2)
+    origins = torch.rand(2, 9, 3, dtype=torch.float64) * 0.6 - 0.3
+    origins[..., 2] = 0.5
+    directions = torch.nn.functional.normalize(torch.randn(2, 9, 3, dtype=torch.float64), dim=-1)
+    options = dataclasses.replace(SHORT, ray_start=0.0, ray_end=0.3)  # samples end at most 0.35 from z = 0.5
+    planes.requires_grad_()
+    out = render_rays(planes, w, origins, directions, options, backend=backend)
+    (gradient,) = torch.autograd.grad(out.features.square().sum() + out.depth.sum(), planes)
+    assert bool((gradient[:, 3] == 0).all())
+    assert all(bool((gradient[:, k] != 0).any()) for k in range(3))
+    other = planes.detach().clone()
+    other[:, 3] = torch.randn_like(other[:, 3])
+    assert torch.equal(
+        render_rays(other, w, origins, directions, options, backend=backend).features, out.features
+    )
 
 
 def test_depth_is_clamped_by_the_batch() -> None:

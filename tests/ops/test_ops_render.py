@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from head3d_core import ops
+from head3d_core.config import Slices
 from head3d_core.model import planes, volume
 from head3d_core.model.planes import DecoderWeights
 from head3d_core.utils.errors import Head3DError
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ops_scene import Scene, gradients, options, relative, render_one_ray, scene, values_and_gradients
 
 native = pytest.mark.native
+one_or_two = pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
 SEEDS = torch.tensor([5, 123456789012345])
 PATHS = ("avx512", "avx2", "scalar")
 
@@ -45,10 +47,11 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=native)])
 @pytest.mark.parametrize("axes", ["eg3d", "xyz"])
 @pytest.mark.parametrize("changes", [{}, {"white_back": True}, {"disparity": True, "ray_start": 1.5}])
-def test_ladder_loop(backend: str, axes: str, changes: dict[str, object]) -> None:
+@one_or_two
+def test_ladder_loop(backend: str, axes: str, changes: dict[str, object], slices: int) -> None:
     """Plain Python loops over one ray: the rung that shares no code with the others."""
-    what = scene(rays=3, channels=3, hidden=4, features=2, height=5, width=4)
-    how = options(depth_resolution=6, depth_resolution_importance=5, axes=axes, **changes)
+    what = scene(rays=3, channels=3, hidden=4, features=2, height=5, width=4, slices=slices)
+    how = options(depth_resolution=6, depth_resolution_importance=5, axes=axes, slice_centre=0.05, **changes)
     result = volume.render_rays(
         what.planes, what.weights, what.origins, what.directions, how, backend=backend
     )  # type: ignore[arg-type]
@@ -64,8 +67,9 @@ SHAPES = [{}, {"channels": 8, "hidden": 16, "features": 8}, {"channels": 5, "hid
 @native
 @pytest.mark.parametrize("shape", SHAPES, ids=["paper", "tiny", "odd"])
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_ladder_float64(path: str, shape: dict[str, int], seeds: Tensor | None) -> None:
-    what = scene(rays=9, **shape)
+@one_or_two
+def test_ladder_float64(path: str, shape: dict[str, int], seeds: Tensor | None, slices: int) -> None:
+    what = scene(rays=9, slices=slices, **shape)
     how = options(white_back=seeds is None)
     values, grads = values_and_gradients(what, how, "native", seeds)
     expected, expected_grads = values_and_gradients(what, how, "reference", seeds)
@@ -76,8 +80,9 @@ def test_ladder_float64(path: str, shape: dict[str, int], seeds: Tensor | None) 
 @native
 @pytest.mark.parametrize("shape", SHAPES, ids=["paper", "tiny", "odd"])
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_ladder_float32(path: str, shape: dict[str, int], seeds: Tensor | None) -> None:
-    what = scene(**shape)
+@one_or_two
+def test_ladder_float32(path: str, shape: dict[str, int], seeds: Tensor | None, slices: int) -> None:
+    what = scene(slices=slices, **shape)
     how = options(white_back=seeds is not None)
     values, grads = values_and_gradients(what.to(torch.float32), how, "native", seeds)
     expected, expected_grads = values_and_gradients(what, how, "reference", seeds)
@@ -98,12 +103,14 @@ def test_ladder_float32(path: str, shape: dict[str, int], seeds: Tensor | None) 
         {"depth_resolution": 48, "depth_resolution_importance": 48, "box_warp": 0.7},
         {"depth_resolution": 17, "depth_resolution_importance": 40},
         {"ray_start": "auto", "ray_end": "auto"},
+        {"slice_half_distance": 0.4, "slice_centre": -0.1},
     ],
     ids=lambda c: "-".join(c),
 )
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_options(changes: dict[str, object], seeds: Tensor | None) -> None:
-    what = scene(rays=6, channels=8, hidden=16, features=8)
+@one_or_two
+def test_options(changes: dict[str, object], seeds: Tensor | None, slices: int) -> None:
+    what = scene(rays=6, channels=8, hidden=16, features=8, slices=slices)
     how = options(**changes)
     values, grads = values_and_gradients(what, how, "native", seeds)
     expected, expected_grads = values_and_gradients(what, how, "reference", seeds)
@@ -118,9 +125,10 @@ def test_options(changes: dict[str, object], seeds: Tensor | None) -> None:
 @native
 @pytest.mark.parametrize("rays", [0, 1, 31, 32, 33, 64])
 @pytest.mark.parametrize("n", [0, 1, 3])
-def test_edge_sizes(n: int, rays: int) -> None:
+@one_or_two
+def test_edge_sizes(n: int, rays: int, slices: int) -> None:
     """Nothing at all, one ray, ragged groups; 64 = 8 x 8 rays are visited in blocks."""
-    what = scene(n=n, rays=rays, channels=8, hidden=16, features=8)
+    what = scene(n=n, rays=rays, channels=8, hidden=16, features=8, slices=slices)
     values, grads = values_and_gradients(what, options(), "native")
     expected, expected_grads = values_and_gradients(what, options(), "reference")
     for got, want in zip(values + grads, expected + expected_grads, strict=True):
@@ -145,14 +153,15 @@ def test_large_square_of_rays_keeps_its_order() -> None:
 @pytest.mark.parametrize(
     "layout", ["channels last", "image channels last", "every other", "one image", "flipped"]
 )
-def test_strides(layout: str) -> None:
-    what = scene(n=2, rays=5).to(torch.float32)
+@one_or_two
+def test_strides(layout: str, slices: int) -> None:
+    what = scene(n=2, rays=5, slices=slices).to(torch.float32)
     p = what.planes
-    n, _, c, h, w = p.shape
+    n, count, c, h, w = p.shape
     if layout == "channels last":
         p = p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     elif layout == "image channels last":  # a convolution's output, seen as three planes
-        p = p.reshape(n, 3 * c, h, w).contiguous(memory_format=torch.channels_last).unflatten(1, (3, c))
+        p = p.reshape(n, -1, h, w).contiguous(memory_format=torch.channels_last).unflatten(1, (count, c))
     elif layout == "every other":
         p = p.repeat_interleave(2, -1)[..., ::2]
     elif layout == "one image":
@@ -178,8 +187,9 @@ def _outputs(what: Scene) -> list[Tensor]:
 
 @native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_not_finite_rays_give_nan_and_harm_nobody(dtype: torch.dtype) -> None:
-    what = scene(rays=8).to(dtype)
+@one_or_two
+def test_not_finite_rays_give_nan_and_harm_nobody(dtype: torch.dtype, slices: int) -> None:
+    what = scene(rays=8, slices=slices).to(dtype)
     clean = volume.render_rays(
         what.planes, what.weights, what.origins, what.directions, options(), backend="native"
     )
@@ -209,6 +219,26 @@ def test_points_outside_read_nothing() -> None:
     sigma, colour = planes.query(p, what.weights, away, backend="native")
     nothing = planes.decode(torch.zeros(1, 4, 8), what.weights)
     torch.testing.assert_close((sigma, colour), nothing, rtol=1e-5, atol=1e-5)
+
+
+@native
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_slices_read_only_what_weighs(backend: str) -> None:
+    """Outside the band one slice is read, so NaN in the other does no harm. NaN in z shows."""
+    what = scene(n=1, channels=8, hidden=16, features=8, slices=2).to(torch.float32)
+    p, blind = what.planes, what.planes.clone()
+    blind[:, 3] = torch.nan
+    xy = torch.rand(1, 20, 2) * 0.8 - 0.4
+    ahead = torch.cat([xy, torch.linspace(0.1, 0.45, 20)[None, :, None]], -1)
+    seen = planes.sample_planes(p, ahead, backend=backend)  # type: ignore[arg-type]
+    torch.testing.assert_close(seen, planes.sample_planes(p[:, :3], ahead, backend="reference"))
+    if backend == "native":  # the reference multiplies what it has read by 0
+        assert torch.equal(planes.sample_planes(blind, ahead, backend="native"), seen)
+        blind[:, [0, 3]] = blind[:, [3, 0]]
+        behind = ahead * torch.tensor([1, 1, -1])
+        assert planes.sample_planes(blind, behind, backend="native").isfinite().all()
+    lost = torch.tensor([[[0.1, 0.1, torch.nan], [9.0, 9.0, torch.nan]]])
+    assert planes.sample_planes(p, lost, backend=backend).isnan().all()  # type: ignore[arg-type]
 
 
 @native
@@ -302,8 +332,9 @@ def test_one_image_alone_or_in_a_batch() -> None:
 
 
 @native
-def test_the_number_of_threads_changes_nothing() -> None:
-    what = scene(rays=100).to(torch.float32)
+@one_or_two
+def test_the_number_of_threads_changes_nothing(slices: int) -> None:
+    what = scene(rays=100, slices=slices).to(torch.float32)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -340,15 +371,17 @@ def _points(n: int, count: int) -> Tensor:
 @native
 @pytest.mark.parametrize("count", [0, 1, 47, 48, 49, 1000])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_points(path: str, count: int, dtype: torch.dtype) -> None:
-    what, at = scene(channels=8, hidden=16, features=8), _points(2, count)
+@one_or_two
+def test_points(path: str, count: int, dtype: torch.dtype, slices: int) -> None:
+    what, at = scene(channels=8, hidden=16, features=8, slices=slices), _points(2, count)
     tight = TIGHT if dtype == torch.float64 else SINGLE_GRADIENT
 
     def results(kind: str, backend: str, kind_dtype: torch.dtype) -> list[Tensor]:
         inputs = [t.to(kind_dtype).requires_grad_() for t in (what.planes, *what.weights, at)]
         if kind == "sample":
             used = [inputs[0], inputs[5]]
-            outputs = (planes.sample_planes(*used, axes="eg3d", box_warp=1.1, backend=backend),)  # type: ignore[arg-type]
+            where = Slices(0.2, -0.1)
+            outputs = (planes.sample_planes(*used, "eg3d", 1.1, backend, where),)  # type: ignore[arg-type]
         else:
             used = inputs
             outputs = planes.query(inputs[0], DecoderWeights(*inputs[1:5]), inputs[5], backend=backend)  # type: ignore[arg-type]
@@ -369,15 +402,18 @@ def test_points(path: str, count: int, dtype: torch.dtype) -> None:
 # ---------------------------------------------------------------------------------------- derivatives, registration
 
 
-def _small() -> tuple[Scene, Tensor]:
-    return scene(n=1, rays=2, channels=2, hidden=3, features=2, height=4, width=5), _points(1, 3)
+def _small(slices: int = 1) -> tuple[Scene, Tensor]:
+    what = scene(n=1, rays=2, channels=2, hidden=3, features=2, height=4, width=5, slices=slices)
+    return what, _points(1, 3)
 
 
 @native
-def test_gradcheck() -> None:
+@one_or_two
+def test_gradcheck(slices: int) -> None:
     """Importance samples are placed without gradient, so finite differences see them move: only the first pass here."""
-    what, at = _small()
-    how = options(depth_resolution=5, depth_resolution_importance=0, white_back=True)
+    what, at = _small(slices)
+    wide = {"slice_half_distance": 0.45}  # so that some points lie between the slices
+    how = options(depth_resolution=5, depth_resolution_importance=0, white_back=True, **wide)
 
     def render(*t: Tensor) -> tuple[Tensor, ...]:
         return tuple(volume.render_rays(t[0], DecoderWeights(*t[1:5]), t[5], t[6], how, backend="native"))
@@ -385,7 +421,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(render, [t.requires_grad_() for t in what.tensors()])
     leaf = at.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda p, x: planes.sample_planes(p, x, backend="native"), (what.planes, leaf)
+        lambda p, x: planes.sample_planes(p, x, backend="native", slices=how.slices), (what.planes, leaf)
     )
     assert torch.autograd.gradcheck(
         lambda *t: planes.query(t[0], DecoderWeights(*t[1:5]), t[5], backend="native"),
@@ -395,9 +431,10 @@ def test_gradcheck() -> None:
 
 @native
 @pytest.mark.parametrize("wanted", [(0,), (1, 3), (2,), (5,), (6,), (0, 6)])
-def test_partial_gradients(wanted: tuple[int, ...]) -> None:
+@one_or_two
+def test_partial_gradients(wanted: tuple[int, ...], slices: int) -> None:
     """Whatever is not asked for changes nothing about what is."""
-    what = scene(rays=20, channels=8, hidden=16, features=8)
+    what = scene(rays=20, channels=8, hidden=16, features=8, slices=slices)
     _, everything = values_and_gradients(what, options(), "native")
     inputs = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(what.tensors())]
     result = volume.render_rays(
@@ -423,37 +460,41 @@ def test_second_derivatives_are_refused() -> None:
 
 @native
 @pytest.mark.parametrize("name", ["render_rays", "sample_planes", "query_planes"])
-def test_opcheck(name: str) -> None:
-    what, at = _small()
+@pytest.mark.parametrize("where", [(), (0.1, 0.0), (0.3, 0.05)], ids=["one slice", "two slices", "elsewhere"])
+def test_opcheck(name: str, where: tuple[float, ...]) -> None:
+    """(0.1, 0.0) are the arguments' defaults, which the dispatcher leaves out on its way."""
+    what, at = _small(2 if where else 1)
     tensors = [t.requires_grad_() for t in what.tensors()]
     bounds = torch.full((1, 2), 2.25, dtype=torch.float64), torch.full((1, 2), 3.3, dtype=torch.float64)
     arguments = {
-        "render_rays": (*tensors, *bounds, torch.tensor([7]), 5, 4, 1, 1.0, False, True, 0),
-        "sample_planes": (tensors[0], at, 0, 1.0),
-        "query_planes": (*tensors[:5], at, 1, 1.0, 0),
+        "render_rays": (*tensors, *bounds, torch.tensor([7]), 5, 4, 1, 1.0, False, True, 0, *where),
+        "sample_planes": (tensors[0], at.requires_grad_(), 0, 1.0, *where),
+        "query_planes": (*tensors[:5], at, 1, 1.0, 0, *where),
     }
     assert ops.available()
     torch.library.opcheck(getattr(torch.ops.head3d, name).default, arguments[name])
 
 
 @native
-def test_opcheck_backward() -> None:
-    what, _ = _small()
+@pytest.mark.parametrize("where", [(), (0.3, 0.05)], ids=["one slice", "two slices"])
+def test_opcheck_backward(where: tuple[float, ...]) -> None:
+    what, _ = _small(2 if where else 1)
     bounds = torch.full((1, 2), 2.25, dtype=torch.float64), torch.full((1, 2), 3.3, dtype=torch.float64)
     inputs = (*what.tensors(), *bounds, None, 5, 4, 1, 1.0, False, True, 0)
     assert ops.available()
-    outputs = torch.ops.head3d.render_rays(*inputs)
+    outputs = torch.ops.head3d.render_rays(*inputs, *where)
     ones = [torch.ones_like(o) for o in outputs]
     for needs in ((True, True, True), (False, True, False)):
         torch.library.opcheck(
-            torch.ops.head3d.render_rays_backward.default, (*inputs, *outputs, *ones, *needs)
+            torch.ops.head3d.render_rays_backward.default, (*inputs, *outputs, *ones, *needs, *where)
         )
 
 
 @native
-def test_compile() -> None:
+@one_or_two
+def test_compile(slices: int) -> None:
     """One graph, forward and backward, without a break."""
-    what = scene(n=1, rays=4, channels=4, hidden=4, features=3).to(torch.float32)
+    what = scene(n=1, rays=4, channels=4, hidden=4, features=3, slices=slices).to(torch.float32)
     how = options()
 
     def loss(p: Tensor) -> Tensor:
@@ -487,7 +528,10 @@ def test_autocast_renders_in_float32() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"planes": torch.zeros(1, 2, 4, 4, 4)}, r"planes must be \[N, 3, C, H, W\], got \[1, 2, 4, 4, 4\]"),
+        (
+            {"planes": torch.zeros(1, 2, 4, 4, 4)},
+            r"planes must be \[N, 3, C, H, W\] or, with two slices, .*, got \[1, 2, 4, 4, 4\]",
+        ),
         ({"w0": torch.zeros(8, 5)}, r"w0 must be \[hidden, C\] with C = 4 as in planes, got \[8, 5\]"),
         ({"b1": torch.zeros(3)}, r"b1 must be \[1 \+ features\] = \[4\], got \[3\]"),
         ({"near": torch.zeros(1, 3)}, r"near must be \[N, R\] = \[1, 2\], got \[1, 3\]"),
