@@ -47,7 +47,10 @@ GROUPS = {
         "generate": Command("seeds to images", "geometry.sample", "GenerateArgs"),
         "fit": Command("fit planes to renders of one procedural head", "experiments.fit_planes", "FitArgs"),
         "invert": Command(
-            "find held-out heads again from one image each", "experiments.one_view", "InvertArgs"
+            "find held-out heads again from one image each",
+            "experiments.known_heads",
+            "InvertArgs",
+            "run_invert",
         ),
     },
     "train": {
@@ -74,11 +77,12 @@ GROUPS = {
             "SwapStudyArgs",
         ),
         "geometry": Command(
-            "closed heads, and surfaces against known ones", "experiments.known_heads", "GeometryArgs"
+            "closed heads, and surfaces against known ones",
+            "experiments.known_heads",
+            "GeometryArgs",
+            "run_geometry",
         ),
-        "walk": Command(
-            "straight paths in w, and what truncation costs", "experiments.latent_paths", "WalkArgs"
-        ),
+        "walk": Command("straight paths in w, and what truncation costs", "experiments.latent", "WalkArgs"),
         "parametric": Command(
             "an explicit and an implicit parametric head model on the 50 heads",
             "experiments.parametric",

@@ -12,7 +12,7 @@ from torch import Tensor
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, wrong
 from head3d_core.course.figures import PALETTE, STYLES
-from head3d_core.experiments.one_view import SIDES
+from head3d_core.experiments.known_heads import SIDES
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.images import shrink

@@ -1,34 +1,82 @@
-"""Geometry as a measure: closed heads, and surfaces against known ones.
+"""Generators judged on heads whose geometry and other sides are known: heads of the factory that were not trained on.
 
+    python -m head3d_core invert --weights face head3d
     python -m head3d_core geometry --weights face head head3d
 
-Closedness needs no ground truth: it is the share of directions from which a ray meets the head, by the function that
-the evaluation records too (`completeness.closed_heads`). Surface errors need it: heads of the factory that were not
-trained on are found again from one frontal picture, and compared with the true surface.
+`invert` fits codes to one image under its known camera, and again with yaw and pitch unknown; errors are measured on
+images from other sides and on the surface, where nothing was fitted. `geometry` adds closedness, which needs no ground
+truth: the share of directions from which a ray meets the head.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.checkpoints.weights import read_notes
-from head3d_core.experiments.inversion import InversionOptions
-from head3d_core.experiments.one_view import known_head, reconstruct
-from head3d_core.geometry import mesh, turntable
+from head3d_core.experiments import study
+from head3d_core.experiments.inversion import (
+    Inversion,
+    InversionOptions,
+    invert,
+    shrink,
+    view_errors,
+    w_statistics,
+)
+from head3d_core.geometry import mesh, pointclouds, turntable
 from head3d_core.metrics.silhouettes import closed_heads
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils import files, records
+from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
+
+SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
+"""Groups of views by their angle from the fitted one, degrees; the lower end excluded, so the fitted one is in none."""
+FITTED = 0.1
+"""Degrees within which a view is the fitted one: arcsines of rounded directions are not quite 0."""
+TURN = 12
+"""Views of the turn around a head, evenly spaced."""
+SHOWN = (0, 2, 3, 6, 9)
+"""Views of the turn that the sheet shows: 0°, 60°, 90°, 180°, 270°."""
+CELL = 80
+"""Side of its cells, pixels."""
+PICTURED = 4
+"""Heads on it, at most."""
+
+
+@dataclass(frozen=True)
+class InvertArgs:
+    """Fits heads that were not trained on to one picture each, and measures them from all sides."""
+
+    weights: tuple[str, ...] = ("face", "head3d")
+    """Generators to fit with."""
+    heads: int = 4
+    """Held-out heads, at most 50."""
+    steps: int = 200
+    """Iterations with one code w."""
+    layer_steps: int = 200
+    """Iterations with one code per layer afterwards."""
+    candidates: int = 128
+    """Seeds that are looked at for a start."""
+    yaw: float = 30.0
+    """Of the picture whose camera is to be found, degrees; the one with a known camera is frontal."""
+    pitch: float = 10.0
+    """Of the picture whose camera is to be found, degrees."""
+    out: Path = files.DATA / "results" / "inversion.json"
+    """File to write; their pictures go beside it (.jpg)."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, ..."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +103,237 @@ class GeometryArgs:
     """Where to run: cpu, cuda, ..."""
 
 
+@dataclass(frozen=True)
+class KnownHead:
+    """A head of the factory as images and as a surface."""
+
+    seed: int
+    images: Tensor
+    """[V, 3, 256, 256] in [-1, 1]"""
+    camera: Tensor
+    """[V, 25]"""
+    cloud: pointclouds.Cloud
+    """Its surface, seen from `pointclouds.look_around()`."""
+
+
+def known_head(seed: int, camera: Tensor, resolution: int = 256) -> KnownHead:
+    """Renders head `seed` from cameras [V, 25]. Raises Head3DError without OpenGL."""
+    frames = pointclouds.factory_views(seed, camera, resolution)
+    drawn = images.from_pixels(np.stack([f.rgb for f in frames]))
+    return KnownHead(seed, drawn, camera, pointclouds.true_cloud(seed, pointclouds.look_around()))
+
+
+def held_out_seeds(count: int, least: int) -> list[int]:
+    """The first held-out heads of the factory. Raises Head3DError unless there are `least` to 50."""
+    from head3d_core.synth.sets import SETS
+
+    seeds = list(SETS["held_out_heads"].seeds)
+    if not least <= count <= len(seeds):
+        raise Head3DError(f"there are {len(seeds)} held-out heads, got {count}")
+    return seeds[:count]
+
+
+def sample_head(index: int) -> tuple[Tensor, Tensor]:
+    """Pictures [12, 3, 256, 256] in [-1, 1] and cameras [12, 25] of one of the eight bundled heads (no OpenGL needed).
+
+    They belong to the fifty heads of the training set.
+    """
+    from head3d_core.datasets.format import load_arrays
+
+    if not 0 <= index < 8:
+        raise Head3DError(f"there are 8 bundled heads, 0 to 7, got {index}")
+    pixels, camera = load_arrays(files.DATA / "samples" / "heads")
+    rows = slice(12 * index, 12 * index + 12)
+    return images.from_uint8(pixels[rows]), camera[rows]
+
+
+def by_side(errors: Sequence[Any]) -> dict[str, float]:
+    """Mean view error of each group of `SIDES` that has a view; the fitted one says nothing of the others."""
+    out = {}
+    for name, (low, high) in SIDES.items():
+        values = [e.error for e in errors if max(low, FITTED) < e.angle <= high]
+        if values:
+            out[name] = round(float(np.mean(values)), 5)
+    return out
+
+
+def judged(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, Any]:
+    """Errors of codes ws [1, num_ws, w_dim] against everything that is known of a head: other sides and the surface."""
+    errors = view_errors(G, ws, head.images, head.camera, fitted)
+    with torch.no_grad():
+        cloud = pointclouds.model_cloud(G, G.planes(ws), pointclouds.look_around().to(G.device))
+    row: dict[str, Any] = {"by side": by_side(errors), "surface": None}
+    if len(cloud):
+        error = pointclouds.surface_error(cloud, head.cloud)
+        row["surface"] = {k: round(v, 5) for k, v in {**asdict(error), "chamfer": error.chamfer}.items()}
+    return row
+
+
+def reconstruct(
+    G: Generator,
+    heads: Sequence[KnownHead],
+    options: InversionOptions,
+    every: int = 0,
+    progress: study.Progress | None = None,
+) -> tuple[list[dict[str, Any]], Inversion]:
+    """Fits each head's first view (its camera known) and judges the mean head, w and the codes per layer.
+
+    Args:
+        every: iterations between two measurements from other sides; 0: none of them.
+
+    Returns:
+        A JSON-able row for each head, and the fitted codes.
+    """
+    curves: list[list[dict[str, Any]]] = [[] for _ in heads]
+
+    def watch(iteration: int, ws: Tensor) -> None:
+        if every and iteration % every == 0:
+            for head, one, curve in zip(heads, ws.split(1), curves, strict=True):
+                errors = view_errors(G, one, head.images, head.camera, head.camera[:1])
+                curve.append({"iteration": iteration, **by_side(errors)})
+
+    targets, camera = (torch.stack([getattr(h, name)[0] for h in heads]) for name in ("images", "camera"))
+    fit = invert(G, targets, camera, options, progress, watch)
+    mean = w_statistics(G)[0].expand(1, G.num_ws, -1)
+    rows = []
+    for k, head in enumerate(heads):
+        stages = {"mean head": mean, "w": fit.w[k : k + 1], "layers": fit.ws[k : k + 1]}
+        rows.append(
+            {
+                "seed": head.seed,
+                "loss": [round(float(x), 6) for x in fit.loss[:, k]],
+                "other sides": curves[k],
+                **{stage: judged(G, ws, head, head.camera[:1]) for stage, ws in stages.items()},
+            }
+        )
+    return rows, fit
+
+
+def find_cameras(
+    G: Generator,
+    heads: Sequence[KnownHead],
+    yaw: float,
+    pitch: float,
+    options: InversionOptions,
+    progress: study.Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Fits codes and camera to the last view of each head, whose angles (degrees) only the judge knows."""
+    fit = invert(G, torch.stack([h.images[-1] for h in heads]), None, options, progress)
+    errors = torch.rad2deg(fit.angles) - torch.tensor([yaw, pitch])
+    rows = []
+    for k, head in enumerate(heads):
+        sides = view_errors(G, fit.ws[k : k + 1], head.images, head.camera, fit.camera[k : k + 1])
+        rows.append(
+            {
+                "seed": head.seed,
+                "loss": [round(float(x), 6) for x in fit.loss[:, k]],
+                "yaw error": [round(float(x), 3) for x in errors[:, k, 0]],
+                "pitch error": [round(float(x), 3) for x in errors[:, k, 1]],
+                "layers": {"by side": by_side(sides)},
+            }
+        )
+    return rows
+
+
+def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict[str, Any], Tensor]:
+    """The record, and images of the first four heads [K, 3, S, S] (see `image_sheet`)."""
+    seeds = held_out_seeds(args.heads, 1)
+    around = cameras.orbit(2 * math.pi * torch.arange(TURN) / TURN)
+    hidden = cameras.orbit(math.radians(args.yaw), math.radians(args.pitch))
+    options = InversionOptions(args.steps, args.layer_steps, args.candidates)
+    iterations = args.steps + args.layer_steps
+    heads = [known_head(seed, torch.cat([around, hidden])) for seed in seeds]
+    rows: dict[str, Any] = {}
+    sheets = [list(shrink(head.images[list(SHOWN)], CELL)) for head in heads[:PICTURED]]
+
+    def step(done: int, total: int, before: int = 0) -> None:
+        progress(before * iterations + done, 2 * len(args.weights) * iterations)
+
+    for k, name in enumerate(args.weights):
+        G = checkpoint.load_generator(name, device=args.device)
+        every = max(iterations // 10, 1)
+        known, fit = reconstruct(G, heads, options, every, partial(step, before=2 * k))
+        unknown = find_cameras(G, heads, args.yaw, args.pitch, options, partial(step, before=2 * k + 1))
+        rows[name] = {"known camera": known, "unknown camera": unknown}
+        for j, sheet in enumerate(sheets):
+            sheet.extend(_row(G, fit.w[j : j + 1]) + _row(G, fit.ws[j : j + 1]))
+    about = {
+        "yaw": args.yaw,
+        "pitch": args.pitch,
+        "steps": args.steps,
+        "layer_steps": args.layer_steps,
+        "candidates": args.candidates,
+        "heads": "held out: not among the fifty trained on",
+        "errors": "pictures: mean absolute difference / range; surfaces: world units, degrees",
+    }
+    record = {"about": about, "models": rows, "provenance": study.provenance("invert", args, args.weights)}
+    return record, torch.stack([cell for sheet in sheets for cell in sheet])
+
+
+@torch.no_grad()
+def _row(G: Generator, ws: Tensor) -> list[Tensor]:
+    """Cells of ws [1, num_ws, w_dim] from the sides that the sheet shows."""
+    seen = turntable.views(G, G.planes(ws), ws, [360 * k / TURN for k in SHOWN])[0].clamp(-1, 1).cpu()
+    return list(F.interpolate(seen, size=(CELL, CELL), mode="bilinear", antialias=True))
+
+
+def image_sheet(cells: Tensor, weights: Sequence[str]) -> Any:
+    """All heads side by side, two in a row of blocks, as [H, W, 3] uint8: in each block the truth, then every
+    generator's w and codes per layer, with names.
+
+    Args:
+        cells: [heads * (1 + 2 * len(weights)) * 5, 3, S, S], as `measure_inversions` returns them.
+    """
+    names = ["true head", *(f"{name}: {stage}" for name in weights for stage in ("w", "layers"))]
+    turns = [f"{360 * k // TURN}°" for k in SHOWN]
+    blocks = cells.split(len(names) * len(SHOWN))
+    sheets = [images.with_names(images.montage(b, len(SHOWN)), names, turns) for b in blocks]
+    if len(sheets) % 2 and len(sheets) > 1:
+        sheets.append(np.full_like(sheets[0], 255))
+    return np.concatenate([np.concatenate(sheets[k : k + 2], 1) for k in range(0, len(sheets), 2)], 0)
+
+
+def inversion_lines(record: dict[str, Any]) -> list[str]:
+    """The record as text: how far cameras are off, and view errors by side, of each generator."""
+    out = []
+    for name, rows in record["models"].items():
+        yaw = [abs(row["yaw error"][-1]) for row in rows["unknown camera"]]
+        out.append(
+            f"{name:8s}unknown camera: yaw off by {np.mean(yaw):.1f}° on average, {max(yaw):.1f}° at most"
+        )
+        for stage in ("mean head", "w", "layers"):
+            sides = [row[stage]["by side"] for row in rows["known camera"]]
+            text = ", ".join(f"{side} {np.mean([s[side] for s in sides]):.3f}" for side in SIDES)
+            out.append(f"{name:8s}{stage:10s} {text}")
+    return out
+
+
+def run_invert(args: InvertArgs) -> None:
+    """The command `invert`: measures, writes the record and its picture, prints a summary."""
+    sheet = args.out.with_suffix(".jpg")
+    files.check_writable(sheet)
+
+    def measure(args: InvertArgs, progress: study.Progress) -> dict[str, Any]:
+        record, cells = measure_inversions(args, progress)
+        images.save(image_sheet(cells, args.weights), sheet)
+        return record
+
+    study.run(args, measure, inversion_lines, "iterations")
+
+
 @torch.no_grad()
 def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
     """Closedness of `args.heads` seeds, and facts about the surfaces of the first `args.meshes`."""
-    ws = ws_of_seeds(G, list(range(args.heads)), args.truncation_psi)
+    ws = ws_of_seeds(G, range(args.heads), args.truncation_psi)
     planes = torch.cat([G.planes(one) for one in ws.split(4)])
     row: dict[str, Any] = {"closedness": closed_heads(G, planes).to_dict(), "surfaces": []}
-    for k in range(min(args.meshes, args.heads)):
+    for k, one in enumerate(ws[: args.meshes].split(1) if args.meshes else ()):
         start = time.perf_counter()
         try:
-            head = mesh.extract_mesh(G, ws[k : k + 1], args.resolution, colours=False)
+            head = mesh.extract_mesh(G, one, args.resolution, colours=False)
         except Head3DError as error:  # no surface at this level is a result, not a failure
             row["surfaces"].append({"seed": k, "refused": str(error)})
             continue
-        seconds = time.perf_counter() - start
-        pictures = turntable.frames(G, ws[k : k + 1], 24)
         row["surfaces"].append(
             {
                 "seed": k,
@@ -77,64 +341,48 @@ def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
                 "watertight": bool(head.is_watertight),
                 "volume": round(float(abs(head.volume)), 5),
                 "extents": [round(float(x), 4) for x in head.extents],
-                "seconds": round(seconds, 2),
-                "flicker": round(turntable.flicker(pictures), 3),
+                "seconds": round(time.perf_counter() - start, 2),
+                "flicker": round(turntable.flicker(turntable.frames(G, one, 24)), 3),
             }
         )
     return row
 
 
-def measure(args: GeometryArgs, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """The record that the command writes.
+def measure_geometry(args: GeometryArgs, progress: study.Progress | None = None) -> dict[str, Any]:
+    """The record that the command `geometry` writes.
 
     Raises:
         Head3DError: fewer than two heads, weights that are missing, or no OpenGL although heads are to be found again.
     """
-    from head3d_core.synth.sets import SETS
-
-    seeds = list(SETS["held_out_heads"].seeds)
-    if args.heads < 2 or not 0 <= args.reconstructions <= len(seeds):
-        raise Head3DError(
-            f"geometry needs at least 2 heads and 0 to {len(seeds)} reconstructions, "
-            f"got {args.heads} and {args.reconstructions}"
-        )
-    known = [known_head(seed, cameras.orbit(0.0)) for seed in seeds[: args.reconstructions]]
+    if args.heads < 2:
+        raise Head3DError(f"geometry needs at least 2 heads, got {args.heads}")
+    seeds = held_out_seeds(args.reconstructions, 0)
+    known = [known_head(seed, cameras.orbit(0.0)) for seed in seeds]
     options = InversionOptions(steps=args.steps, layer_steps=args.steps)
     models: dict[str, Any] = {}
-    total, done = len(args.weights) * (1 + len(known)), 0
-    for name in args.weights:
+    for k, name in enumerate(args.weights):
         G = checkpoint.load_generator(name, device=args.device)
-        models[name] = {**generated(G, args), "reconstructions": []}
-        done += 1
-        for row in reconstruct(G, known, options)[0] if known else []:
-            kept = {stage: row[stage]["surface"] for stage in ("mean head", "w", "layers")}
-            models[name]["reconstructions"].append({"seed": row["seed"], **kept})
-            done += 1
-            if progress:
-                progress(done, total)
-    command = (
-        f"python -m head3d_core geometry --weights {' '.join(args.weights)} --heads {args.heads} "
-        f"--reconstructions {args.reconstructions} --steps {args.steps} --device {args.device}"
-    )
-    return {
-        "about": {
-            "closedness": "share of 2000 directions with opacity of at least 0.5, 95 % bootstrap interval over heads",
-            "surface": "world units (a head is about 0.4 tall), degrees; heads not trained on, from one frontal view",
-            "level": mesh.LEVEL,
-            "resolution": args.resolution,
-            "truncation_psi": args.truncation_psi,
-        },
-        "models": models,
-        "provenance": records.provenance(
-            command, args.device, {name: read_notes(name) for name in args.weights}
-        ),
+        rows = reconstruct(G, known, options)[0] if known else []
+        kept = [
+            {"seed": r["seed"], **{s: r[s]["surface"] for s in ("mean head", "w", "layers")}} for r in rows
+        ]
+        models[name] = {**generated(G, args), "reconstructions": kept}
+        if progress:
+            progress(k + 1, len(args.weights))
+    about = {
+        "closedness": "share of 2000 directions with opacity of at least 0.5, 95 % bootstrap interval over heads",
+        "surface": "world units (a head is about 0.4 tall), degrees; heads not trained on, from one frontal view",
+        "level": mesh.LEVEL,
+        "resolution": args.resolution,
+        "truncation_psi": args.truncation_psi,
     }
+    return {"about": about, "models": models, "provenance": study.provenance("geometry", args, args.weights)}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def geometry_lines(record: dict[str, Any]) -> list[str]:
     """The record as text: closedness, chamfer distance and normal error of each generator."""
     out = [f"{'':10s}{'closedness':>24s}{'chamfer':>10s}{'normals':>9s}"]
-    for name, row in found["models"].items():
+    for name, row in record["models"].items():
         c = row["closedness"]
         closed = f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]"
         surface = [r["layers"] for r in row["reconstructions"] if r["layers"]]
@@ -144,13 +392,6 @@ def lines(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def run(args: GeometryArgs) -> None:
+def run_geometry(args: GeometryArgs) -> None:
     """The command `geometry`: measures, writes the file, prints the table."""
-    from head3d_core.geometry.export import bar
-
-    files.check_writable(args.out)
-    with bar("models and heads") as step:
-        found = measure(args, step)
-    records.write(args.out, found)
-    print("\n".join(lines(found)))
-    print(f"wrote {args.out}")
+    study.run(args, measure_geometry, geometry_lines, "models")

@@ -1,19 +1,54 @@
-"""Walking the latent space (the paper's Fig. 10, E10): straight lines in w, mixed layers, truncation, directions.
+"""Paths in the latent space (the paper's Fig. 10, E10): straight lines in w, mixed layers, truncation, directions.
 
-Everything here is arithmetic on `ws` [N, num_ws, w_dim]: what `G.mapping` returns and `G.planes` takes.
+    python -m head3d_core walk --weights face head3d
+
+The functions are arithmetic on `ws` [N, num_ws, w_dim]: what `G.mapping` returns and `G.planes` takes. The command
+measures how straight paths are, and what truncation costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.datasets import face_detector
+from head3d_core.experiments import study
+from head3d_core.geometry.turntable import views
+from head3d_core.metrics.distances import bootstrap_mean
+from head3d_core.metrics.identity_encoder import Encoder, load_encoder
+from head3d_core.metrics.verification import diversity
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import ws_of_seeds
+from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_uint8
+
+
+@dataclass(frozen=True)
+class WalkArgs:
+    """Measures straight paths in w and the trade-off of truncation."""
+
+    weights: tuple[str, ...] = ("face", "head3d")
+    """Generators to compare, teacher first."""
+    pairs: int = 16
+    """Paths, each between two seeds."""
+    steps: int = 11
+    """Heads on a path, both ends included."""
+    psi: tuple[float, ...] = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)
+    """Truncations."""
+    heads: int = 32
+    """Heads for each truncation."""
+    out: Path = files.DATA / "results" / "latent.json"
+    """File to write."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, ..."""
 
 
 def interpolate(ws_a: Tensor, ws_b: Tensor, count: int) -> Tensor:
@@ -72,7 +107,7 @@ def _check_pair(ws_a: Tensor, ws_b: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Path:
+class Linearity:
     """How evenly something changes along a path of K heads, from embeddings (unit vectors)."""
 
     distance: tuple[float, ...]
@@ -85,7 +120,7 @@ class Path:
     """Sum of the steps over the angle between the ends: 1 on the shortest way."""
 
 
-def path_linearity(embeddings: Tensor) -> Path:
+def path_linearity(embeddings: Tensor) -> Linearity:
     """Identity distance along a path against a straight line.
 
     Args:
@@ -105,7 +140,7 @@ def path_linearity(embeddings: Tensor) -> Path:
     # The half-chord keeps its digits for small angles, where acos of a cosine loses them.
     steps = 2 * torch.asin(((x[1:] - x[:-1]).norm(dim=1) / 2).clamp(max=1))
     whole = 2 * torch.asin(((x[-1] - x[0]).norm() / 2).clamp(max=1))
-    return Path(
+    return Linearity(
         distance=tuple(float(d) for d in distance),
         bend=float((distance / end - t).abs().max()),
         unevenness=float(steps.max() / steps.mean()),
@@ -167,3 +202,95 @@ def principal_directions(G: Generator, count: int = 8, samples: int = 4096, seed
         values[:count].sqrt().float(),
         (values[:count] / values.sum()).float(),
     )
+
+
+@torch.no_grad()
+def frontal_images(G: Generator, ws: Tensor) -> Tensor:
+    """Frontal images uint8 [N, 3, R, R] of heads ws [N, num_ws, w_dim], on the CPU."""
+    return to_uint8(torch.cat([views(G, G.planes(one), one, (0.0,))[0] for one in ws.split(1)])).cpu()
+
+
+def straightness(G: Generator, pairs: list[tuple[int, int]], steps: int, encoder: Encoder) -> dict[str, Any]:
+    """`path_linearity` of straight paths between seeds: means with intervals, and the mean curve."""
+    paths = []
+    for pair in pairs:
+        first, last = ws_of_seeds(G, pair).split(1)
+        path = interpolate(first, last, steps)
+        paths.append(path_linearity(encoder.embed(frontal_images(G, path), cameras.frontal(steps))))
+    distance = torch.tensor([p.distance for p in paths])
+    relative = (distance / distance[:, -1:]).mean(0)
+    row: dict[str, Any] = {"mean curve": [round(float(x), 4) for x in relative]}
+    for name in ("bend", "unevenness", "detour"):
+        row[name] = bootstrap_mean(torch.tensor([asdict(p)[name] for p in paths])).to_dict()
+    return row
+
+
+def truncation(
+    G: Generator, psi: tuple[float, ...], heads: int, encoder: Encoder, device: str
+) -> list[dict[str, Any]]:
+    """For each psi: how different heads are (mean identity distance) and how surely a detector finds their faces."""
+    rows = []
+    for value in psi:
+        images = frontal_images(G, ws_of_seeds(G, range(heads), value))
+        certain = face_detector.face_probability(images, device)
+        rows.append(
+            {
+                "psi": value,
+                "diversity": diversity(encoder.embed(images, cameras.frontal(heads))).to_dict(),
+                "face probability": bootstrap_mean(certain).to_dict(),
+                "found": int((certain > face_detector.THRESHOLD).sum()),
+                "heads": heads,
+            }
+        )
+    return rows
+
+
+def measure(args: WalkArgs, progress: study.Progress | None = None) -> dict[str, Any]:
+    """The record that the command writes.
+
+    Raises:
+        Head3DError: weights or the identity encoder are missing, or too few paths, steps or heads.
+    """
+    if args.pairs < 2 or args.steps < 3 or args.heads < 2:
+        raise Head3DError(
+            f"a walk needs at least 2 pairs, 3 steps and 2 heads, got {args.pairs}, {args.steps} and {args.heads}"
+        )
+    encoder = load_encoder(device=args.device)
+    pairs = [(2 * k, 2 * k + 1) for k in range(args.pairs)]
+    models: dict[str, Any] = {}
+    for k, name in enumerate(args.weights):
+        G = checkpoint.load_generator(name, device=args.device)
+        directions = principal_directions(G, min(16, G.config.w_dim))
+        models[name] = {
+            "path": straightness(G, pairs, args.steps, encoder),
+            "truncation": truncation(G, args.psi, args.heads, encoder, args.device),
+            "variance share": [round(float(s), 4) for s in directions.share],
+        }
+        if progress:
+            progress(k + 1, len(args.weights))
+    about = {
+        "path": "identity distance (1 - cos) along straight lines in w, frontal view",
+        "encoder": encoder.name,
+        "pairs": args.pairs,
+        "steps": args.steps,
+    }
+    return {"about": about, "models": models, "provenance": study.provenance("walk", args, args.weights)}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The record as text: how straight paths are, and every truncation."""
+    out = []
+    for name, row in found["models"].items():
+        path = row["path"]
+        out.append(f"{name:8s} bend {path['bend']['value']:.3f}, detour {path['detour']['value']:.2f}")
+        out += [
+            f"{name:8s} psi {r['psi']:.2f}: diversity {r['diversity']['value']:.3f}, "
+            f"faces found {r['found']} of {r['heads']}"
+            for r in row["truncation"]
+        ]
+    return out
+
+
+def run(args: WalkArgs) -> None:
+    """The command `walk`: measures, writes the file, prints a summary."""
+    study.run(args, measure, lines, "models")

@@ -8,7 +8,7 @@ import torch
 
 from head3d_core.config import preset
 from head3d_core.course import nb13
-from head3d_core.experiments import one_view
+from head3d_core.experiments import known_heads
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
@@ -29,7 +29,7 @@ def test_views_are_pictures_of_each_head() -> None:
 
 
 def test_curves_of_records_are_drawn() -> None:
-    sides = dict.fromkeys(one_view.SIDES, 0.1)
+    sides = dict.fromkeys(known_heads.SIDES, 0.1)
     row = {"other sides": [{"iteration": k, **sides} for k in (0, 20)], "yaw error": [3.0, -1.0]}
     record = {"about": {"steps": 10}, "models": {"face": {"known camera": [row], "unknown camera": [row]}}}
     figures = [
@@ -44,7 +44,7 @@ def test_curves_of_records_are_drawn() -> None:
 
 def test_inversion_curves_show_every_head_and_the_mean() -> None:
     def row(error: float) -> dict[str, object]:
-        sides = dict.fromkeys(one_view.SIDES, error)
+        sides = dict.fromkeys(known_heads.SIDES, error)
         return {
             "other sides": [{"iteration": k, **sides} for k in (0, 20)],
             "yaw error": [-10 * error, error],

@@ -14,7 +14,7 @@ from PIL import Image
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import preset
-from head3d_core.experiments import known_heads, latent_paths, one_view
+from head3d_core.experiments import known_heads, latent
 from head3d_core.experiments.inversion import ViewError
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
@@ -35,14 +35,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_errors_are_grouped_by_side() -> None:
     errors = [ViewError(0, 0.1), ViewError(45, 0.3), ViewError(90, 0.5), ViewError(180, 0.7)]
-    assert list(one_view.by_side(errors).values()) == [0.3, 0.5, 0.7], (
+    assert list(known_heads.by_side(errors).values()) == [0.3, 0.5, 0.7], (
         "the fitted view is not one of the others"
     )
-    assert one_view.by_side([ViewError(0.01, 0.1)]) == {}
+    assert known_heads.by_side([ViewError(0.01, 0.1)]) == {}
 
 
 def test_bundled_heads_are_views_of_one_head() -> None:
-    images, camera = one_view.sample_head(2)
+    images, camera = known_heads.sample_head(2)
     assert images.shape == (12, 3, 256, 256)
     assert camera.shape == (12, 25)
     assert float(images.amax()) <= 1
@@ -50,7 +50,7 @@ def test_bundled_heads_are_views_of_one_head() -> None:
     yaw = cameras.yaw_pitch(camera)[0]
     assert float(yaw.min()) < -2 < 2 < float(yaw.max()), "from all sides"
     with pytest.raises(Head3DError, match="8 bundled heads"):
-        one_view.sample_head(8)
+        known_heads.sample_head(8)
 
 
 @pytest.mark.opengl
@@ -63,16 +63,16 @@ def test_invert_records_codes_cameras_and_surfaces(weights: str, tmp_path: Path)
     found = json.loads(out.read_text())
     row = found["models"][weights]["known camera"][0]
     assert len(row["loss"]) == 6
-    assert set(row["layers"]["by side"]) == set(one_view.SIDES)
-    assert set(row["w"]["by side"]) == set(one_view.SIDES)
+    assert set(row["layers"]["by side"]) == set(known_heads.SIDES)
+    assert set(row["w"]["by side"]) == set(known_heads.SIDES)
     assert row["w"]["surface"]["chamfer"] > 0
     unknown = found["models"][weights]["unknown camera"][0]
     assert len(unknown["yaw error"]) == 6
     assert found["provenance"]["weights"][weights] == {"images": 12}
     with Image.open(out.with_suffix(".jpg")) as picture:
         shown = np.asarray(picture)
-    assert shown.shape[0] == 30 + 3 * one_view._CELL, "the truth, w and layers"
-    assert shown.shape[1] > 5 * one_view._CELL, "five sides, with names beside them"
+    assert shown.shape[0] == 30 + 3 * known_heads.CELL, "the truth, w and layers"
+    assert shown.shape[1] > 5 * known_heads.CELL, "five sides, with names beside them"
 
 
 @pytest.mark.opengl
@@ -86,7 +86,7 @@ def test_geometry_records_closedness_and_surfaces(weights: str, tmp_path: Path) 
         steps=2,
         out=tmp_path / "g.json",
     )
-    known_heads.run(args)
+    known_heads.run_geometry(args)
     row = json.loads(args.out.read_text())["models"][weights]
     assert 0 <= row["closedness"]["low"] <= row["closedness"]["value"] <= row["closedness"]["high"] <= 1
     assert len(row["surfaces"]) == 1
@@ -95,11 +95,11 @@ def test_geometry_records_closedness_and_surfaces(weights: str, tmp_path: Path) 
 
 def test_geometry_without_ground_truth_needs_no_opengl(weights: str) -> None:
     args = known_heads.GeometryArgs(weights=(weights,), heads=2, meshes=0, reconstructions=0)
-    found = known_heads.measure(args)
+    found = known_heads.measure_geometry(args)
     assert found["models"][weights]["reconstructions"] == []
-    assert any("-" in line for line in known_heads.lines(found))
+    assert any("-" in line for line in known_heads.geometry_lines(found))
     with pytest.raises(Head3DError, match="at least 2 heads"):
-        known_heads.measure(known_heads.GeometryArgs(weights=(weights,), heads=1))
+        known_heads.measure_geometry(known_heads.GeometryArgs(weights=(weights,), heads=1))
 
 
 class _Colours(torch.nn.Module):
@@ -116,16 +116,16 @@ class _Colours(torch.nn.Module):
 def test_walk_records_paths_and_truncation(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_paths, "load_encoder", lambda device: Encoder(_Colours(), "colours"))
+    monkeypatch.setattr(latent, "load_encoder", lambda device: Encoder(_Colours(), "colours"))
     monkeypatch.setattr(
-        latent_paths.face_detector,
+        latent.face_detector,
         "face_probability",
         lambda images, device: torch.linspace(0, 1, len(images)),
     )
-    args = latent_paths.WalkArgs(
+    args = latent.WalkArgs(
         weights=(weights,), pairs=2, steps=5, psi=(0.0, 1.0), heads=3, out=tmp_path / "l.json"
     )
-    latent_paths.run(args)
+    latent.run(args)
     found = json.loads(args.out.read_text())
     row = found["models"][weights]
     curve = row["path"]["mean curve"]
@@ -136,7 +136,7 @@ def test_walk_records_paths_and_truncation(
     assert row["truncation"][0]["diversity"]["value"] < row["truncation"][1]["diversity"]["value"]
     assert sorted(row["variance share"], reverse=True) == row["variance share"]
     with pytest.raises(Head3DError, match="at least 2 pairs"):
-        latent_paths.measure(latent_paths.WalkArgs(weights=(weights,), pairs=1))
+        latent.measure(latent.WalkArgs(weights=(weights,), pairs=1))
 
 
 def test_records_are_read_back_and_missing_ones_named(
@@ -156,20 +156,17 @@ def test_records_are_read_back_and_missing_ones_named(
 
 
 @pytest.mark.parametrize(
-    ("module", "args"),
+    ("module", "run", "args"),
     [
-        (latent_paths, latent_paths.WalkArgs),
-        (one_view, one_view.InvertArgs),
-        (known_heads, known_heads.GeometryArgs),
+        (latent, "run", latent.WalkArgs),
+        (known_heads, "run_invert", known_heads.InvertArgs),
+        (known_heads, "run_geometry", known_heads.GeometryArgs),
     ],
 )
 def test_a_place_that_cannot_be_written_shows_before_the_work(
-    module: Any, args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, run: str, args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(*_: Any) -> None:
-        raise AssertionError("the work had begun")
-
-    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module.study, "bar", lambda _: pytest.fail("the work had begun"))
     (tmp_path / "file").touch()
     with pytest.raises(Head3DError, match="cannot write to"):
-        module.run(args(out=tmp_path / "file" / "record.json"))
+        getattr(module, run)(args(out=tmp_path / "file" / "record.json"))
