@@ -25,8 +25,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from head3d_core.synth.macro import TEMPLATE, macro_weights
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
+from head3d_core.synth.targets import TEMPLATE, macro_weights
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic
 

@@ -23,11 +23,11 @@ from torch import Tensor
 from head3d_core.metrics.identity_encoder import CROP, SIDE, face_crop
 from head3d_core.synth import sets, wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws, stream_key
-from head3d_core.synth.features import draw_expression
 from head3d_core.synth.identity import HELD_OUT_FACES, Identity, identity
 from head3d_core.synth.light import Light, sample_light
 from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
 from head3d_core.synth.renderer import Renderer
+from head3d_core.synth.targets import draw_expression
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 

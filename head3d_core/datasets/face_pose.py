@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +31,7 @@ CANONICAL: Array = np.array(
     ]
 )
 """[5, 3] eyes, nose, mouth corners in world units, the subject's right before its left: where MTCNN sees them on
-average over faces of the head factory (`triangulate`)."""
+average over faces of the head factory: the points closest to all rays through its landmarks, made symmetric."""
 MIRRORED = (1, 0, 2, 4, 3)
 """Which point of a mirrored face is which."""
 _NOISE = 0.01
@@ -137,29 +136,3 @@ def fit_pose(landmarks: Array, level: float | None = LEVEL) -> FacePose:
     apart = found.fun[:10].reshape(5, 2) * _NOISE / _WEIGHTS[:, None]
     residual = math.sqrt(float((apart**2).sum(1).mean()))
     return FacePose(yaw, pitch, roll, math.exp(log_side), (x, y), residual)
-
-
-def triangulate(landmarks: Array, cameras: Tensor) -> Array:
-    """The canonical face of a data set with known cameras: the points [5, 3] closest to all rays through the landmarks.
-
-    It is how `CANONICAL` was found, from faces of the head factory.
-
-    Args:
-        landmarks: [N, 5, 2] in image widths, (0, 0) the corner of the image.
-        cameras: [N, 25].
-    """
-    values = cameras.double().numpy()
-    pose, k = values[:, :16].reshape(-1, 4, 4), values[:, 16:].reshape(-1, 3, 3)
-    rays = np.concatenate([landmarks, np.ones((*landmarks.shape[:2], 1))], -1)
-    rays = np.einsum("nij,njk,npk->npi", pose[:, :3, :3], np.linalg.inv(k), rays)
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    across = np.eye(3) - rays[..., :, None] * rays[..., None, :]  # removes what lies along the ray
-    total = across.sum(0)
-    target = np.einsum("npij,nj->pi", across, pose[:, :3, 3])
-    points = np.linalg.solve(total, target[..., None])[..., 0]
-    return 0.5 * (points + points[list(MIRRORED)] * (-1.0, 1.0, 1.0))  # a canonical face is symmetric
-
-
-def as_cameras(poses: list[FacePose]) -> Tensor:
-    """[N, 25]."""
-    return torch.cat([pose.camera() for pose in poses]) if poses else torch.zeros(0, 25)

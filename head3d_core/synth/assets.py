@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from head3d_core.synth.macro import TEMPLATE, blend, macro_weights
-from head3d_core.synth.masks import crown, spherical
+from head3d_core.synth.masks import crown, smoothstep, spherical
 from head3d_core.synth.subdivision import (
     Array,
     Index,
@@ -27,6 +26,7 @@ from head3d_core.synth.subdivision import (
     unit,
     vertex_normals,
 )
+from head3d_core.synth.targets import TEMPLATE, blend, macro_weights
 from head3d_core.utils.errors import Head3DError
 
 ASSET_PATH = Path(__file__).resolve().parents[2] / "data" / "assets" / "head.npz"
@@ -181,8 +181,7 @@ def _lid_mask(
     for centre, radius in eyeballs(template_base, eyes):
         gap = np.linalg.norm(template - centre, axis=1) - radius
         near = (gap < 0.035) & (template[:, 2] - centre[2] > 0.02) & body
-        t = np.clip((gap - 0.005) / 0.03, 0, 1)
-        mask = np.maximum(mask, np.where(near, 1 - t * t * (3 - 2 * t), 0.0))
+        mask = np.maximum(mask, np.where(near, 1 - smoothstep(0, 1, (gap - 0.005) / 0.03), 0.0))
     return mask
 
 

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from head3d_core.synth.accessories import Solid, join, paint, sheet
 from head3d_core.synth.assets import Asset
 from head3d_core.synth.colours import fabric
 from head3d_core.synth.masks import smoothstep
-from head3d_core.synth.solids import Solid, join, paint, sheet
 from head3d_core.synth.strands import Float32
 from head3d_core.synth.subdivision import Array, unit
 from head3d_core.synth.wardrobe import Hat
 
 SECTORS = 72
+AZIMUTH = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
+"""Of the columns of a hat, from the front, radians."""
 MARGIN = 0.085
 """Room for hair between skull and hat (dm)."""
 WIDEST = 7.60
@@ -76,8 +78,7 @@ def _superellipse(power: float, rows: int) -> tuple[Array, Array]:
 
 def _dome(fit: Fit, radius: Array, height: Array) -> Array:
     """Grid [R + 3, SECTORS, 3]: three rows from the rim up to the widest place, then the given profile."""
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
-    rim = fit.rim_height(azimuth)
+    rim = fit.rim_height(AZIMUTH)
     start = max(fit.centre[1], float(rim.max()) + 0.02)
     rows = []
     for t in (0.0, 0.35, 0.7):
@@ -86,7 +87,7 @@ def _dome(fit: Fit, radius: Array, height: Array) -> Array:
     for r, h in zip(radius, height, strict=True):
         rows.append((np.full(SECTORS, r), np.full(SECTORS, start + (top - start) * h)))
     grid = [
-        np.stack([fit.axes[0] * r * np.sin(azimuth), y, fit.centre[2] + fit.axes[2] * r * np.cos(azimuth)], 1)
+        np.stack([fit.axes[0] * r * np.sin(AZIMUTH), y, fit.centre[2] + fit.axes[2] * r * np.cos(AZIMUTH)], 1)
         for r, y in rows
     ]
     return np.stack(grid)
@@ -107,11 +108,10 @@ def _beanie(hat: Hat, fit: Fit) -> Solid:
     colour, second = fabric(hat.colour), fabric(hat.second)
     radius, height = _superellipse(2.25, 16)
     grid = _dome(fit, radius, height * (1.0 + 0.10 * hat.size))
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
-    rib = 0.010 * np.abs(np.sin(18 * azimuth))
+    rib = 0.010 * np.abs(np.sin(18 * AZIMUTH))
     for row in range(len(grid) - 2):
         _push(grid, slice(row, row + 1), rib, fit)
-    rim = fit.rim_height(azimuth)
+    rim = fit.rim_height(AZIMUTH)
     cuff = []
     for out, up in ((0.015, 0.0), (0.055, -0.015), (0.062, 0.12), (0.058, 0.25), (0.03, 0.275), (0.0, 0.26)):
         ring = grid[0].copy()
@@ -131,7 +131,6 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
     colour, second = fabric(hat.colour), fabric(hat.second)
     radius, height = _superellipse(2.2, 14)
     grid = _dome(fit, radius, height)
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     tints = np.tile(np.append(colour, 0.95), (len(grid) * SECTORS, 1)).reshape(len(grid), SECTORS, 4)
     tints[:, :: SECTORS // 6, :3] *= 0.72  # the seams between six panels
     crown = sheet(grid, tints.reshape(-1, 4), closed=True)
@@ -158,20 +157,19 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
     solid = sheet(visor, paint(visor_colour, 0.95, visor.shape[0] * visor.shape[1]), closed=False)
     top = grid[-1].mean(0)
     button = top + 0.05 * np.stack(
-        [np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.sin(azimuth[::6])),
+        [np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.sin(AZIMUTH[::6])),
          np.outer(0.6 * np.sin(np.linspace(0, np.pi / 2, 4)), np.ones(12)),
-         np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.cos(azimuth[::6]))], -1)  # fmt: skip
+         np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.cos(AZIMUTH[::6]))], -1)  # fmt: skip
     return join([crown, solid, _coloured(button, 0.8 * colour)])
 
 
 def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) -> Array:
     """A brim [14, SECTORS, 3], upper then under side, growing from the rim; it falls, and curls up at the sides."""
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     out = grid[0] - fit.centre
     out[:, 1] = 0
     out = unit(out)
     t = np.linspace(0, 1, 7)[:, None]
-    rise = -fall * t + curl * t * t * np.sin(azimuth) ** 2
+    rise = -fall * t + curl * t * t * np.sin(AZIMUTH) ** 2
     top = grid[0] + width * t[..., None] * out + rise[..., None] * [0, 1.0, 0]
     return np.concatenate([top, top[::-1] - [0, BRIM_THICKNESS, 0]])
 
@@ -181,8 +179,7 @@ def _fedora(hat: Hat, fit: Fit) -> Solid:
     radius = np.array([1.0, 0.985, 0.965, 0.945, 0.925, 0.90, 0.86, 0.78, 0.62, 0.42, 0.22, 0.02])
     height = np.array([0.0, 0.16, 0.32, 0.48, 0.64, 0.80, 0.92, 0.985, 1.0, 0.985, 0.965, 0.955])
     grid = _dome(fit, radius, height)
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
-    pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * azimuth))) - 0.62) / 0.30) ** 2))
+    pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * AZIMUTH))) - 0.62) / 0.30) ** 2))
     for row, share in zip(range(7, 13), (0.2, 0.6, 1.0, 1.0, 0.7, 0.3), strict=True):
         _push(grid, slice(row, row + 1), -pinch * share, fit)
     brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
@@ -207,7 +204,6 @@ def _bucket(hat: Hat, fit: Fit) -> Solid:
 
 
 def _headband(hat: Hat, fit: Fit) -> Solid:
-    azimuth = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
     rows = []
     for out, up in (
         (-0.03, 0.0),
@@ -218,9 +214,9 @@ def _headband(hat: Hat, fit: Fit) -> Solid:
         (0.0, BAND),
         (-0.04, BAND),
     ):
-        y = fit.rim_height(azimuth) + up
+        y = fit.rim_height(AZIMUTH) + up
         narrow = np.sqrt(np.clip(1 - np.clip((y - fit.centre[1]) / fit.axes[1], 0, 1) ** 2, 0, 1))
-        x, z = fit.axes[0] * narrow * np.sin(azimuth), fit.axes[2] * narrow * np.cos(azimuth)
+        x, z = fit.axes[0] * narrow * np.sin(AZIMUTH), fit.axes[2] * narrow * np.cos(AZIMUTH)
         ring = np.stack([x, y, fit.centre[2] + z], 1)
         _push(ring[None], slice(0, 1), out, fit)
         rows.append(ring)

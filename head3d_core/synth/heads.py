@@ -7,9 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from head3d_core.synth import masks
-from head3d_core.synth.accessories import build_glasses
+from head3d_core.synth.accessories import Solid, build_glasses, join, paint
 from head3d_core.synth.assets import Asset, asset, eyeballs
-from head3d_core.synth.clothes import THICKNESS, cloth_mask
 from head3d_core.synth.colours import (
     GREY_HAIR,
     IRIS,
@@ -21,14 +20,22 @@ from head3d_core.synth.colours import (
     srgb_hex,
 )
 from head3d_core.synth.draws import stream_key, uniforms
-from head3d_core.synth.facial_hair import beard_mask, brow_mask, grow_beard, grow_brows
 from head3d_core.synth.hats import Fit, build_hat, fit_hat, squash
 from head3d_core.synth.identity import Identity
 from head3d_core.synth.shape import Sphere, base_shape, eye_sphere, gaze_rotation
-from head3d_core.synth.solids import Solid, join, paint
-from head3d_core.synth.strands import Float32, fit, grown_style, resample
+from head3d_core.synth.strands import (
+    Float32,
+    beard_mask,
+    brow_mask,
+    fit,
+    grow_beard,
+    grow_brows,
+    grown_style,
+    resample,
+)
 from head3d_core.synth.subdivision import Array, Index, unit, vertex_normals
 from head3d_core.synth.types import EyeMesh, HeadGeometry, Material, Mesh, SkinMesh, SolidMesh
+from head3d_core.synth.wardrobe import THICKNESS, cloth_mask
 
 MOST_STRANDS = 16384
 FEWEST_POINTS = 8
@@ -157,16 +164,16 @@ def _material(identity: Identity) -> Material:
     visible = middle + hair.grey * (0.55 * grey - middle)
     ageing = float(np.clip((identity.person.years - 25) / 55, 0, 1))
     return Material(
-        skin=_triple(tone),
-        lips=_triple(srgb_hex(LIPSTICKS[skin.lip_colour])),
-        scalp=_triple(0.5 * visible + 0.04 * tone),
+        skin_colour=_triple(tone),
+        lip_colour=_triple(srgb_hex(LIPSTICKS[skin.lip_colour])),
+        scalp_colour=_triple(0.5 * visible + 0.04 * tone),
         shirt=_triple(fabric(identity.clothes.colour)),
         shirt_second=_triple(fabric(identity.clothes.second)),
         iris_inner=_triple(inner),
         iris_outer=_triple(outer),
         hair_root=_triple(root),
         hair_tip=_triple(tip),
-        brow=_triple(brow),
+        brow_colour=_triple(brow),
         neckline=identity.clothes.neckline,
         shirt_pattern=identity.clothes.pattern,
         scalp_paint=0.15 if hair.style == "bald" else 0.88,
@@ -205,9 +212,7 @@ def build_head(identity: Identity) -> HeadGeometry:
     if identity.glasses is not None:
         worn.append(build_glasses(identity.glasses, base, vertices, data))
     solids = join([_lashes(base, data), *worn])
-    shade = [Solid(base, base, data.coarse_triangles, base), *worn]
-    shifts = np.cumsum([0, *(len(s.vertices) for s in shade)])
-    occluder = np.concatenate([s.vertices for s in shade])
+    shade = join([Solid(base, base, data.coarse_triangles, np.zeros((len(base), 4))), *worn])
     return HeadGeometry(
         skin=_skin_mesh(vertices, normals, brows, identity, data),
         eyes=_eye_mesh(base, identity, data),
@@ -218,11 +223,9 @@ def build_head(identity: Identity) -> HeadGeometry:
             colour=solids.colour.astype(np.float32),
         ),
         occluder=Mesh(
-            vertices=occluder.astype(np.float32),
-            normals=unit(occluder - occluder.mean(0)).astype(np.float32),
-            triangles=np.concatenate([s.triangles + k for s, k in zip(shade, shifts, strict=False)]).astype(
-                np.int32
-            ),
+            vertices=shade.vertices.astype(np.float32),
+            normals=unit(shade.vertices - shade.vertices.mean(0)).astype(np.float32),
+            triangles=shade.triangles.astype(np.int32),
         ),
         hair=_hair(vertices, normals, brows, identity, hat, data),
         material=_material(identity),

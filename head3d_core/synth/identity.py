@@ -14,9 +14,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from head3d_core.synth import wardrobe
+import numpy as np
+
+from head3d_core.synth import masks, wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws
-from head3d_core.synth.features import draw_expression, draw_features
+from head3d_core.synth.targets import Person, draw_expression, draw_features
 from head3d_core.synth.wardrobe import Clothes, Glasses, Hat
 from head3d_core.utils.errors import Head3DError
 
@@ -72,33 +74,9 @@ HEADS_MALE = ("bald", "balding", "balding", *("buzz", "crop", "side_part", "curl
 HEADS_FEMALE = (*("bob", "long", "long_wavy", "ponytail") * 3, *("fringe", "bun", "pixie", "shoulder_curly") * 2,
                 "afro", "curly", "topknot", "twin_tails", "buzz")  # fmt: skip
 """Hairstyles of the 25 women of a stratified block."""
-COLOURS = (
-    "black",
-    "black_brown",
-    "dark_brown",
-    "brown",
-    "light_brown",
-    "dark_blond",
-    "blond",
-    "auburn",
-    "red",
-)
+COLOURS = ("black", "black_brown", "dark_brown", "brown", "light_brown", "dark_blond", "blond", "auburn",
+           "red")  # fmt: skip
 IRISES = ("dark_brown", "black_brown", "brown", "hazel", "blue_grey", "blue", "green_grey")
-
-
-@dataclass(frozen=True)
-class Person:
-    """What the body follows from."""
-
-    years: float
-    """Age in years, 10 to 80."""
-    gender: float
-    """0 female to 1 male, as the mesh blends it."""
-    ancestry: tuple[float, float, float]
-    """Shares of the african, asian and caucasian meshes; sum 1."""
-    muscle: float
-    weight: float
-    """Both in [0, 1], 0.5 average."""
 
 
 @dataclass(frozen=True)
@@ -217,9 +195,8 @@ def _r(x: float) -> float:
 
 
 def smoothstep(low: float, high: float, x: float) -> float:
-    """3t^2 - 2t^3 of x between low and high, clipped to [0, 1]."""
-    t = min(max((x - low) / (high - low), 0.0), 1.0)
-    return t * t * (3 - 2 * t)
+    """`masks.smoothstep` of one number, exact on every machine."""
+    return float(masks.smoothstep(low, high, np.asarray(x)))
 
 
 def strata(seed: int) -> Strata:

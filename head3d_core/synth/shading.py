@@ -73,31 +73,7 @@ class Shading:
     def set_material(self, m: Material) -> None:
         """Colours and surface parameters of the head."""
         self._skin = self._old if m.ageing > _WRINKLED_FROM else self._young
-        self._set(
-            skin_colour=m.skin,
-            lip_colour=m.lips,
-            scalp_colour=m.scalp,
-            shirt=m.shirt,
-            shirt_second=m.shirt_second,
-            iris_inner=m.iris_inner,
-            iris_outer=m.iris_outer,
-            hair_root=m.hair_root,
-            hair_tip=m.hair_tip,
-            brow_colour=m.brow,
-            neckline=m.neckline,
-            shirt_pattern=m.shirt_pattern,
-            scalp_paint=m.scalp_paint,
-            stubble=m.stubble,
-            freckles=m.freckles,
-            blush=m.blush,
-            oil=m.oil,
-            ageing=m.ageing,
-            lipstick=m.lipstick,
-            eyeshadow=m.eyeshadow,
-            hair_gloss=m.hair_gloss,
-            grey=m.grey,
-            texture_offset=m.texture_offset,
-        )
+        self._set(**vars(m))
 
     def run(
         self,

@@ -8,8 +8,8 @@ import numpy as np
 
 from head3d_core.synth.assets import Asset
 from head3d_core.synth.identity import Identity
-from head3d_core.synth.macro import blend, macro_weights
 from head3d_core.synth.subdivision import Array, Index
+from head3d_core.synth.targets import blend, macro_weights
 
 UPPER_TEETH_SHIFT = (0.0, -0.095, 0.03)
 LOWER_TEETH_SHIFT = (0.0, 0.03, 0.0)

@@ -62,18 +62,18 @@ class SolidMesh(Mesh):
 
 @dataclass(frozen=True)
 class Material:
-    """Shading parameters of one head. Colours are linear RGB triples in [0, 1]."""
+    """Shading parameters of one head, by the names of the shaders' uniforms. Colours are linear RGB in [0, 1]."""
 
-    skin: tuple[float, float, float]
-    lips: tuple[float, float, float]
-    scalp: tuple[float, float, float]
+    skin_colour: tuple[float, float, float]
+    lip_colour: tuple[float, float, float]
+    scalp_colour: tuple[float, float, float]
     shirt: tuple[float, float, float]
     shirt_second: tuple[float, float, float]
     iris_inner: tuple[float, float, float]
     iris_outer: tuple[float, float, float]
     hair_root: tuple[float, float, float]
     hair_tip: tuple[float, float, float]
-    brow: tuple[float, float, float]
+    brow_colour: tuple[float, float, float]
     neckline: int
     """Which neckline function the cloth edge follows (see accessories)."""
     shirt_pattern: int

@@ -68,13 +68,6 @@ def test_affine_maps_crop_to_photograph() -> None:
     np.testing.assert_allclose(back, points, atol=1e-9)
 
 
-def test_triangulation_finds_the_canonical_face() -> None:
-    poses = [(-0.5, 0.1), (0.0, -0.2), (0.6, 0.0), (0.2, 0.3)]
-    landmarks = np.stack([photographed(y, p, 0.0, 1.0, (0.5, 0.5)) for y, p in poses])
-    found = face_pose.triangulate(landmarks, torch.cat([cameras.orbit(y, p) for y, p in poses]))
-    np.testing.assert_allclose(found, face_pose.CANONICAL, atol=1e-5)
-
-
 @pytest.mark.parametrize("bad", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.zeros((4, 2))])
 def test_no_face_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(Head3DError, match="5 distinct finite points"):

@@ -7,16 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from head3d_core.synth.accessories import build_glasses
+from head3d_core.synth.accessories import build_glasses, join, paint, sheet, tube
 from head3d_core.synth.assets import asset, eyeballs
-from head3d_core.synth.clothes import cloth_mask, neckline
 from head3d_core.synth.colours import FRAMES, HAIR, IRIS, SKIN, skin_colour
 from head3d_core.synth.hats import build_hat, fit_hat, squash
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import COLOURS, IRISES, Skin, identity
 from head3d_core.synth.shape import base_shape
-from head3d_core.synth.solids import join, paint, sheet, tube
-from head3d_core.synth.wardrobe import FRAME_COLOURS, GLASSES, HATS, NECKLINES, Glasses, Hat
+from head3d_core.synth.wardrobe import (
+    FRAME_COLOURS,
+    GLASSES,
+    HATS,
+    NECKLINES,
+    Glasses,
+    Hat,
+    cloth_mask,
+    neckline,
+)
 
 HAT = Hat("cap", (0.1, 0.4, 0.5), (0.6, 0.4, 0.5), 0.5)
 

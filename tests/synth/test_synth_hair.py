@@ -9,10 +9,17 @@ import pytest
 
 from head3d_core.synth import masks
 from head3d_core.synth.assets import asset
-from head3d_core.synth.facial_hair import BROW_WIDTH, beard_mask, brow_mask
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import STYLES, Beard, Identity, identity
-from head3d_core.synth.strands import fit, grown_style, resample, scatter_roots
+from head3d_core.synth.strands import (
+    BROW_WIDTH,
+    beard_mask,
+    brow_mask,
+    fit,
+    grown_style,
+    resample,
+    scatter_roots,
+)
 
 
 def styled(style: str, **changes: object) -> Identity:

@@ -10,8 +10,8 @@ import pytest
 from head3d_core.synth.assets import asset, eyeballs
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import Kind, Person, identity
-from head3d_core.synth.macro import TEMPLATE, blend, macro_weights, mesh_age
 from head3d_core.synth.shape import align, base_shape, eye_sphere, gaze_rotation, grid_triangles
+from head3d_core.synth.targets import TEMPLATE, blend, macro_weights, mesh_age
 from head3d_core.synth.types import CENTRE, SCALE, Mesh
 
 GOLDEN_GEOMETRY = {
