@@ -54,9 +54,7 @@ GROUPS = {
         ),
     },
     "train": {
-        "train": Command(
-            "train one stage: teacher, whiten, head or distill", "training.train", "TrainArgs", "train"
-        ),
+        "train": Command("train one stage: teacher, whiten, head or distill", "training.train", "TrainArgs"),
     },
     "measure": {
         "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs"),
@@ -152,11 +150,14 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"head3d_core.{command.module}")
+    arguments = getattr(module, command.arguments)
+    # Defaults may depend on other options, as a training recipe does on its stage, preset and row.
+    fill = getattr(module, "from_command_line", None)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             parsed = tyro.cli(
-                getattr(module, command.arguments),
+                fill(args) if fill else arguments,
                 args=list(args),
                 prog=f"{PROG} {name}",
                 description=command.help,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,10 +17,12 @@ from head3d_core.config import Preset, preset
 from head3d_core.model.cameras import orbit
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
-from head3d_core.training.losses import RandomVGG
-from head3d_core.training.recipes import Recipe, recipe
+from head3d_core.training import options, recipes, stages, train
+from head3d_core.training.options import TrainArgs
+from head3d_core.training.perceptual import RandomVGG
+from head3d_core.training.recipes import Recipe, Stage
 from head3d_core.training.stages import make_pools
-from head3d_core.training.trainer import Engine
+from head3d_core.training.trainer import Trainer
 
 SIDE = 64
 
@@ -67,20 +72,20 @@ def networks(seed: int = 0) -> tuple[Generator, Discriminator]:
 def toy_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
     """A stage's recipe without schedules that start from nothing."""
     changes = {"density_points": 8, "warmup_steps": 0, **changes}
-    return dataclasses.replace(recipe(stage, "tiny", row), **changes)
+    return dataclasses.replace(recipes.recipe(stage, "tiny", row), **changes)
 
 
-def engine(
-    how: Recipe, rank: int = 0, world: int = 1, seed: int = 0, device: str = "cpu", **extra: Any
-) -> Engine:
-    """An engine on the toy data with fresh networks: student, discriminators and teacher differ."""
-    pools, face_pool = make_pools(how, faces(), heads(), torch.device(device))
+def trainer(
+    recipe: Recipe, rank: int = 0, world: int = 1, seed: int = 0, device: str = "cpu", **extra: Any
+) -> Trainer:
+    """A trainer on the toy data with fresh networks: student, discriminators and teacher differ."""
+    pools, face_pool = make_pools(recipe, faces(), heads(), torch.device(device))
     student = networks(1)[0]
-    discriminators = [networks(2 + k)[1] for k in range(len(how.domains))]
-    teacher = networks(9)[0] if how.losses.any else None
-    perceptual = vgg() if how.losses.lpips else None
-    return Engine(
-        smaller(), how, pools, student, discriminators,
+    discriminators = [networks(2 + k)[1] for k in range(len(recipe.discriminator_starts))]
+    teacher = networks(9)[0] if recipe.losses.any else None
+    perceptual = vgg() if recipe.losses.lpips else None
+    return Trainer(
+        smaller(), recipe, pools, student, discriminators,
         faces=face_pool, teacher=teacher, perceptual=perceptual, seed=seed, rank=rank, world=world, **extra,
     )  # fmt: skip
 
@@ -88,3 +93,31 @@ def engine(
 def weights(module: torch.nn.Module) -> dict[str, Tensor]:
     """A detached copy of all parameters and buffers."""
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def use_toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` reads the toy sets instead of folders, at a scale that is quick."""
+
+    def load(source: str, resolution: int, cache: Path | None = None) -> tuple[Tensor, Tensor]:
+        return heads() if "heads" in source else faces()
+
+    monkeypatch.setattr(stages, "load_images", load)
+    monkeypatch.setattr(stages, "load_cameras", lambda source: load(source, SIDE)[1])
+    monkeypatch.setattr(options, "preset", lambda name: smaller())
+    monkeypatch.setattr(stages, "preset", lambda name: smaller())
+    monkeypatch.setattr(train, "GRID_YAWS", (0.0, 90.0))
+
+
+def arguments(
+    stage: Stage, out: Path, images: int = 8, changes: Mapping[str, Any] | None = None, **values: Any
+) -> TrainArgs:
+    """Arguments of a short run; `changes` as on the command line."""
+    defaults = {"device": "cpu", "report_seconds": 0.0, "metric_minutes": 0.0}
+    all_changes = {"recipe.images": images, **(changes or {})}
+    return TrainArgs.of(stage, "faces", out, "tiny", all_changes, **(defaults | values))
+
+
+def run(stage: Stage, out: Path, **values: Any) -> Path:
+    """Trains that; returns the run's folder."""
+    train.train(arguments(stage, out, **values))
+    return out

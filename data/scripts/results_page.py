@@ -78,10 +78,11 @@ FITTED_NOTE = (
     "same commands; `LOG.md` says which rows share a fitting (those with `seed1` do), and has the figures."
 )
 STARTING_POINTS = (
-    "Rows start from the bundled generators, which come without discriminators; these are fitted first: `python -m "
-    "head3d_core train whiten --only-discriminator --data synth:faces:20000 --teacher data/weights/face --images 96000 "
-    "--out runs/teacher`, then `python -m head3d_core train head --only-discriminator --data synth:faces:20000 --heads "
-    "synth:heads:4800 --head data/weights/head --teacher runs/teacher --images 48000 --out runs/head`."
+    "Rows start from the bundled generators, which come without discriminators; these are fitted first: "
+    "`python -m head3d_core train whiten --recipe.only-discriminator --data synth:faces:20000 "
+    "--teacher data/weights/face --recipe.images 96000 --out runs/teacher`, then "
+    "`python -m head3d_core train head --recipe.only-discriminator --recipe.start head --data synth:faces:20000 "
+    "--heads synth:heads:4800 --head data/weights/head --teacher runs/teacher --recipe.images 48000 --out runs/head`."
 )
 """How to make what `command_of` starts from."""
 

@@ -23,7 +23,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.training import augment, losses
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 from head3d_core.training.stages import make_pools
-from head3d_core.training.trainer import Engine
+from head3d_core.training.trainer import Trainer
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import DATA
 from head3d_core.utils.images import from_uint8
@@ -61,8 +61,8 @@ def small_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
 
 
 def small_engine(
-    how: Recipe, *, teacher: Engine | None = None, head: Engine | None = None, seed: int = 0
-) -> Engine:
+    how: Recipe, *, teacher: Trainer | None = None, head: Trainer | None = None, seed: int = 0
+) -> Trainer:
     """An engine at preset `tiny` on the sample pictures.
 
     Args:
@@ -89,13 +89,13 @@ def small_engine(
         return generator, discriminator
 
     pools, faces = make_pools(how, *sample_sets(), torch.device("cpu"))
-    return Engine(
-        scale, how, pools, start(how.start)[0], [start(d.start)[1] for d in how.domains],
+    return Trainer(
+        scale, how, pools, start(how.start)[0], [start(name)[1] for name in how.discriminator_starts],
         faces=faces, teacher=start("teacher")[0] if how.losses.any else None, seed=seed,
     )  # fmt: skip
 
 
-def run_steps(engine: Engine, steps: int, every: int = 10) -> dict[str, list[float | None]]:
+def run_steps(engine: Trainer, steps: int, every: int = 10) -> dict[str, list[float | None]]:
     """Trains and returns means over each `every` steps by name; "images" says where each span ends."""
     rows: list[dict[str, float]] = []
     for step in range(1, steps + 1):
@@ -105,7 +105,7 @@ def run_steps(engine: Engine, steps: int, every: int = 10) -> dict[str, list[flo
     return {name: [row.get(name) for row in rows] for name in sorted({k for row in rows for k in row})}
 
 
-def average_picture_gap(engine: Engine, count: int = 32, seed: int = 0) -> float:
+def average_picture_gap(engine: Trainer, count: int = 32, seed: int = 0) -> float:
     """Root mean squared difference between the mean of `count` samples and the mean real picture, 32² pixels.
 
     Both see the cameras of the first domain's data. A crude but steady sign that a generator learns.

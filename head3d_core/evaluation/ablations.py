@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -36,7 +36,9 @@ from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
 from head3d_core.training import losses
 from head3d_core.training.distillation import Sample, distillation_terms
+from head3d_core.training.perceptual import RandomVGG
 from head3d_core.training.recipes import ROWS, Recipe, recipe
+from head3d_core.utils.nested import flat
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
@@ -101,18 +103,63 @@ def alike(rows: Sequence[str], records: Records) -> list[str]:
     return [*found, *(row for row in full if row not in found)]
 
 
-def _in_words(how: Recipe) -> dict[str, str]:
-    """Those settings of a distillation in which rows can differ."""
-    words = {f"λ of L_{name}": f"{value:g}" for name, value in asdict(how.losses).items()}
-    words["planes in L_kd"] = (
-        ", ".join(f"F_{PLANES[k]}" for k in how.distil_planes) if how.losses.kd else "none"
+_WORDS = {
+    **{f"losses.{name}": f"λ of L_{name}" for name in ("kd", "map", "rgb", "lpips")},
+    "distil_planes": "planes in L_kd",
+    "kd_norm": "norm in L_kd",
+    "start": "G starts from",
+    "one_discriminator": "one discriminator for both sides",
+    "images": "real images shown",
+    "lr_g": "rate of G",
+    "lr_d": "rate of D",
+    "ada_target": "adaptive augmentation, target",
+    "back_share": "share of steps with back views",
+}
+"""How the tables call a field of a recipe; others keep their own name."""
+_OF_DOMAIN = {
+    "sources": "real images of D_{}",
+    "start": "D_{} starts from",
+    "gamma": "γ of D_{}",
+    "weight": "λ of L_gan, D_{}",
+}
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "distil_planes":
+        return ", ".join(f"F_{PLANES[k]}" for k in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " + ".join(map(str, value))
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
     )
-    words["discriminators"] = ", ".join(f"D_{d.name} ({' + '.join(d.sources)})" for d in how.domains)
-    for d in how.domains:
-        words[f"λ of L_gan, D_{d.name}"] = f"{d.weight:g}"
-    words["starts from"] = f"the {how.start} generator"
-    words["real images shown"] = f"{how.images:,}"
+
+
+def _in_words(how: Recipe) -> dict[str, str]:
+    """Every setting of a recipe; with one domain the share of back views is that of the pooled images."""
+    words: dict[str, str] = {}
+    for name, value in flat(how).items():
+        domain, _, field = name.rpartition(".")
+        if domain.startswith("domains."):
+            if field != "name":
+                judge = how.domains[int(domain.removeprefix("domains."))].name
+                words[_OF_DOMAIN[field].format(judge)] = _shown(field, value)
+        elif name not in ("stage", "notes"):
+            words[_WORDS.get(name, name)] = _shown(name, value)
+    if len(how.domains) == 1:
+        words[_WORDS["back_share"]] = "as in the pool"
     return words
+
+
+def differences_in_words(full: Recipe, other: Recipe) -> list[tuple[str, str, str]]:
+    """(setting, value of `full`, value of `other`) of everything in which two recipes differ."""
+    one, two = _in_words(full), _in_words(other)
+    return [
+        (name, one.get(name, "–"), two.get(name, "–"))
+        for name in dict.fromkeys([*one, *two])
+        if one.get(name) != two.get(name)
+    ]
 
 
 def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
@@ -121,12 +168,7 @@ def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
     >>> changes("no-gan-front")
     [('λ of L_gan, D_front', '1', '0')]
     """
-    full, other = (_in_words(recipe("distill", scale, name)) for name in (FULL, base_of(row)))
-    return [
-        (name, full.get(name, "–"), other.get(name, "–"))
-        for name in dict.fromkeys([*full, *other])
-        if full.get(name) != other.get(name)
-    ]
+    return differences_in_words(*(recipe("distill", scale, name) for name in (FULL, base_of(row))))
 
 
 def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
@@ -157,7 +199,7 @@ class Speakers:
         scale = preset("tiny")
         torch.manual_seed(seed)
         teacher, student = Generator(scale.generator).eval(), Generator(scale.generator).eval()
-        return cls(teacher, student, Discriminator(scale.discriminator), losses.perceptual_distance("random"))
+        return cls(teacher, student, Discriminator(scale.discriminator), RandomVGG())
 
     def pulls(self, row: str, yaw: float) -> dict[str, Tensor]:
         """Mean absolute gradient that each weighted term of Eq. 10 sends to the student's planes: [3] by term.
@@ -181,7 +223,8 @@ class Speakers:
         if judge.weight:
             assert ours.output is not None
             logit = self.judge(ours.output.image, ours.output.raw, camera)
-            terms[f"D_{judge.name}"] = judge.weight * losses.generator_loss(logit)
+            name = "all" if how.one_discriminator else judge.name
+            terms[f"D_{name}"] = judge.weight * losses.generator_loss(logit)
         return {name: self._at_planes(term, ours.planes) for name, term in terms.items()}
 
     @staticmethod

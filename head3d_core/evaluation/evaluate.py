@@ -27,8 +27,6 @@ import torch
 from tyro.conf import Positional, arg
 
 from head3d_core import ops
-from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.config import GeneratorConfig
 from head3d_core.evaluation.figures import (
     detected_share,
     figures_by_yaw,
@@ -48,7 +46,7 @@ from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_
 from head3d_core.metrics.verification import FEWEST_ROWS
 from head3d_core.model.generator import Generator
 from head3d_core.synth.draws import SAMPLER_VERSION
-from head3d_core.training import snapshots
+from head3d_core.training.snapshots import open_run
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
@@ -103,31 +101,8 @@ def small_args(weights: str, **changes: Any) -> EvaluateArgs:
 
 def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict[str, Any]]:
     """A generator and what is known about it: of weights, or the averaged one of a training run's folder."""
-    folder = Path(name)
-    finished = folder / "weights"
-    if (finished / "generator.json").is_file() and not _went_on(folder, finished):
-        return checkpoint.load_generator(finished, device), checkpoint.read_notes(finished) | _log_facts(
-            folder
-        )
-    if folder.is_dir() and snapshots.latest(folder) is not None:
-        tensors, meta = snapshots.load_latest(folder)
-        G = Generator(GeneratorConfig.from_dict(meta["generator"]))
-        G.load_state_dict(
-            {k.removeprefix("average."): t.float() for k, t in tensors.items() if k.startswith("average.")}
-        )
-        notes = {k: meta[k] for k in ("images", "preset", "recipe", "row", "seed")}
-        return G.to(device).eval(), notes | _log_facts(folder)
-    G = checkpoint.load_generator(name, device)
-    notes = {} if name.endswith((".pkl", ".pickle")) else checkpoint.read_notes(name)
-    return G, notes | (_log_facts(folder) if folder.is_dir() else {})
-
-
-def _went_on(folder: Path, finished: Path) -> bool:
-    """Whether a run was resumed after it had exported its weights: its newest snapshot has seen more images."""
-    newest = snapshots.latest(folder)
-    return newest is not None and int(newest.name.rpartition("-")[2]) > checkpoint.read_notes(finished).get(
-        "images", 0
-    )
+    run = open_run(name, device)
+    return run.generator, run.notes | (_log_facts(Path(name)) if Path(name).is_dir() else {})
 
 
 def _log_facts(folder: Path) -> dict[str, Any]:

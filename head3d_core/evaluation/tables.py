@@ -83,7 +83,7 @@ def command_of(row: str) -> str:
     if row not in ROWS:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
     run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head runs/head --out runs/{row}"
-    return f"python -m head3d_core train {ROWS[row].stage} --row {row} {run}, then evaluate runs/{row}"
+    return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 
 
 def number(value: float | None, digits: int = 2, interval: Sequence[float | None] = ()) -> str:

@@ -7,7 +7,7 @@ The generator stays fixed and Adam moves what goes into it, in the two steps of 
 
 Where it starts decides what it finds: from the mean of w a fit ends in a faceless lump of the right colours. So many
 seeds are looked at first, by the fit's own loss, and it begins at the one that comes nearest. (A perceptual term beside
-the pixels was tried, `losses.RandomVGG`: other sides came out as with pixels alone, for half as much time again.)
+the pixels was tried, `perceptual.RandomVGG`: other sides came out as with pixels alone, for half as much time again.)
 
 Where the camera is unknown its yaw and pitch are fitted along: the first look runs over a grid of them, and the
 renderer passes gradients to ray origins and directions. One view says little about the far side of a head;

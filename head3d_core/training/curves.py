@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from head3d_core.config import preset
 from head3d_core.training.train import GRID_YAWS
 from head3d_core.utils import images, records
 from head3d_core.utils.errors import Head3DError
@@ -121,7 +122,7 @@ def condense(
         "stage": args.get("stage"),
         "row": args.get("row"),
         "preset": args.get("preset"),
-        "axes": args.get("axes"),  # None: the preset's
+        "axes": _own_axes(args),
         "seed": args.get("seed"),
         "data": args.get("data"),
         "heads": args.get("heads"),
@@ -150,6 +151,12 @@ def condense(
         "series": series,
         "metrics": dict(zip(("images", "series"), thin(measured, points), strict=True)) if measured else None,
     }
+
+
+def _own_axes(args: Mapping[str, Any]) -> str | None:
+    """Axes of a run where they are not its preset's."""
+    axes = args.get("generator", {}).get("render", {}).get("axes", args.get("axes"))
+    return axes if axes != preset(args.get("preset", "classroom")).generator.render.axes else None
 
 
 def trained_on(provenance: Mapping[str, Any]) -> str:

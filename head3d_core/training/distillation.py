@@ -1,7 +1,7 @@
 """Tri-plane feature distillation: what the student's loss adds to the GAN's (section 3.3 and 3.4).
 
 The teacher G_t (faces, frozen) and the student G_s (heads) get the same z, the same mapping camera and the same
-random numbers, so that whatever differs between their planes and pictures is the student's to change.
+random numbers, so that whatever differs between their planes and images is the student's to change.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from head3d_core.model.generator import Generator, RenderOutput
 from head3d_core.training import losses
+from head3d_core.training.perceptual import RandomVGG
 from head3d_core.training.recipes import Recipe
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import differences
+
+TERMS = ("kd", "map", "rgb", "lpips")
+"""Names of the distillation terms, in Eq. 10's order."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +31,23 @@ class Sample:
     planes: Tensor
     """[N, 3, C, H, W]"""
     output: RenderOutput | None
-    """Pictures; None where only codes and planes were asked for."""
+    """Images; None where only codes and planes were asked for."""
 
 
 def check_match(teacher: Generator, student: Generator) -> None:
     """Raises Head3DError, naming the fields, if the two architectures differ in more than the number of slices."""
-    a, b = teacher.config.to_dict(), student.config.to_dict()
-    differing = sorted(name for name in a if name not in ("render", "front_slices") and a[name] != b[name])
-    # Planes in another frame or of another extent are no targets for one another.
-    for name in ("axes", "box_warp"):
-        if a["render"][name] != b["render"][name]:
-            differing.append(f"render.{name}")
+    # Planes in another frame or of another extent are no targets for one another; how rays are sampled is free.
+    differing = {
+        name: values
+        for name, values in differences(teacher.config, student.config).items()
+        if name in ("render.axes", "render.box_warp")
+        or not (name.startswith("render.") or name == "front_slices")
+    }
     if differing:
-        first = differing[0]
+        (theirs, ours) = next(iter(differing.values()))
         raise Head3DError(
-            f"teacher and student must have one architecture, but {', '.join(differing)} differ"
-            + (f" ({a[first]} and {b[first]})" if first in a else "")
-            + ": train both with the same preset"
+            f"teacher and student must have one architecture, but {', '.join(differing)} differ ({theirs} and {ours}): "
+            "train both with the same preset"
         )
 
 
@@ -57,7 +62,7 @@ def distillation_terms(
         recipe: weights, planes, τ.
         teacher, student: samples of the same z, mapping camera and rendering camera.
         camera: [N, 25], the rendering camera; its yaw gates rgb and lpips.
-        perceptual: distance of `losses.perceptual_distance`; may be None without an lpips term.
+        perceptual: distance of `perceptual.perceptual_distance`; may be None without an lpips term.
     """
     weights = recipe.losses
     terms: dict[str, Tensor] = {}
@@ -73,7 +78,7 @@ def distillation_terms(
     if weights.rgb:
         terms["rgb"] = weights.rgb * losses.rgb_loss(t.image, s.image, t.raw, s.raw, gate)
     if weights.lpips and perceptual is not None:
-        scale = weights.lpips * (1.0 if perceptual.name == "lpips_vgg" else recipe.perceptual_scale)
+        scale = weights.lpips * (recipe.perceptual_scale if isinstance(perceptual, RandomVGG) else 1.0)
         terms["lpips"] = scale * losses.lpips_loss(perceptual, t.image, s.image, gate)
     return terms
 

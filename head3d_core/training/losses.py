@@ -5,7 +5,6 @@ All take tensors and return a scalar; weights λ are applied by the caller. Teac
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from head3d_core.model.cameras import yaw_pitch
-from head3d_core.utils.errors import Head3DError
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -21,7 +19,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
     Eq. 6 prints f(x) = −log(1 + exp(−x)) = −softplus(−x) and E[f(D(I)) + f(−D(I_gt))]. Read literally (G minimises, D
     maximises), D is high for fakes and G's term saturates. With the sign of D flipped its half is the logistic
-    loss of `discriminator_loss`; for G we use the non-saturating twin, as EG3D does.
+    loss of `discriminator_loss`; for G we use the non-saturating form, as EG3D does.
 
     Args:
         fake_logits: [N, 1].
@@ -124,7 +122,7 @@ def lpips_loss(perceptual: nn.Module, image_t: Tensor, image_s: Tensor, gate: Te
     """L_lpips = 𝕀(|Δp| ≤ τ) ‖F(I^t) − F(I^s)‖ (Eq. 9; the paper also writes L_lips).
 
     Args:
-        perceptual: takes two [N, 3, H, W] in [-1, 1] and returns [N], see `perceptual_distance`.
+        perceptual: takes two [N, 3, H, W] in [-1, 1] and returns [N], see `perceptual.perceptual_distance`.
         image_t, image_s: [N, 3, H, W].
         gate: [N] of `front_gate`.
     """
@@ -134,84 +132,3 @@ def lpips_loss(perceptual: nn.Module, image_t: Tensor, image_s: Tensor, gate: Te
 def _gated(values: Tensor, gate: Tensor) -> Tensor:
     # where, not a product: a gated sample that is not finite must not leak in as 0 * inf.
     return torch.where(gate > 0, values * gate, torch.zeros_like(values)).mean()
-
-
-class RandomVGG(nn.Module):
-    """`lpips_randvgg16(seed)`: a multi-scale local comparison through an *untrained* VGG16.
-
-    Not LPIPS and not perceptual in the trained sense: the weights are He-normal draws of a fixed seed. It needs no
-    download and, unlike small trained nets, optimises cleanly. Each of VGG's five stages is normalised over its
-    channels, squared differences are summed over channels and averaged over pixels, and the stages are added.
-
-    Args:
-        seed: of the weights.
-    """
-
-    _STAGE_ENDS = (4, 9, 16, 23, 30)
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        from torchvision.models import vgg16
-
-        layers = vgg16(weights=None).features
-        generator = torch.Generator().manual_seed(seed)
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                fan_in = layer.weight[0].numel()
-                draw = torch.randn(layer.weight.shape, generator=generator)
-                layer.weight.data = draw * (2.0 / fan_in) ** 0.5
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-            elif isinstance(layer, nn.ReLU):
-                layer.inplace = False
-        starts = (0, *self._STAGE_ENDS[:-1])
-        self.stages = nn.ModuleList(layers[a:b] for a, b in zip(starts, self._STAGE_ENDS, strict=True))
-        self.requires_grad_(False).eval()
-        self.name = f"lpips_randvgg16(seed={seed})"
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
-        x = torch.cat([a, b])
-        total = torch.zeros(len(a), device=a.device)
-        for stage in self.stages:
-            x = stage(x)
-            unit = x.float() * (x.float().square().sum(1, keepdim=True) + 1e-10).rsqrt()
-            u, v = unit.chunk(2)
-            total = total + (u - v).square().sum(1).mean([1, 2])
-        return total
-
-
-class TrainedLPIPS(nn.Module):
-    """LPIPS with trained VGG16 features from the `lpips` package."""
-
-    name = "lpips_vgg"
-
-    def __init__(self) -> None:
-        super().__init__()
-        import lpips
-
-        self.net = lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval()
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
-        return self.net(a, b)[:, 0, 0, 0]
-
-
-VGG_FILE = "vgg16-397923af.pth"
-"""torchvision's ImageNet weights; looked for in torch's hub folder, never downloaded."""
-
-
-def perceptual_distance(kind: Literal["auto", "lpips", "random"] = "auto") -> nn.Module:
-    """The distance behind L_lpips: real LPIPS where its weights are on disk, else `RandomVGG`.
-
-    The module's `.name` says which; it is logged with every run. "lpips" raises Head3DError if the file is missing.
-    """
-    import importlib.util
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
-    there = path.is_file() and importlib.util.find_spec("lpips") is not None
-    if kind == "lpips" and not there:
-        raise Head3DError(
-            f"LPIPS needs the lpips package and torchvision's {VGG_FILE} in {path.parent}: put it there, "
-            'or use kind="random"'
-        )
-    return TrainedLPIPS() if there and kind != "random" else RandomVGG()

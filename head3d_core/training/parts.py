@@ -1,13 +1,9 @@
-"""Parts of the training engine: counter-based draws, data on the device, networks with their optimiser, meters."""
+"""Parts of the trainer: counter-based draws, images on the device, networks with their optimiser, the fading blur."""
 
 from __future__ import annotations
 
 import enum
 import math
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,22 +14,6 @@ from head3d_core.model.cameras import mirror
 from head3d_core.ops import random
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import from_uint8
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the arithmetic is done; none of it changes what is computed beyond rounding."""
-
-    precision: str = "bf16"
-    """bf16, fp16 or fp32: autocast of convolutions on a GPU. Parameters, optimiser, mapping and losses are fp32."""
-    channels_last: bool = True
-    """Keep images and features channels-innermost on a GPU."""
-    graphs: bool = True
-    """Capture each phase as a CUDA graph once it has run a few times."""
-    compile: bool = False
-    """torch.compile the synthesis and super-resolution networks (first-order phases only; slow to start)."""
-    tf32: bool = True
-    """Allow TF32 in what stays in fp32."""
 
 
 class Purpose(enum.IntEnum):
@@ -87,10 +67,6 @@ class Draws:
         return random.normal(self.seeds(phase, purpose), 1, columns, 0)[:, 0]
 
 
-CAPTURE = threading.Lock()
-"""Held while a CUDA graph is captured, and by other threads while they touch the GPU."""
-
-
 class Pool:
     """Images and cameras of one data source on the device.
 
@@ -98,47 +74,23 @@ class Pool:
         images: [N, 3, R, R] uint8; [N, 0, 0, 0] where only cameras are drawn.
         cameras: [N, 25].
         flips: also show everything mirrored.
-        capacity: room for so many images in all, if more arrive later by `extend`.
     """
 
-    def __init__(
-        self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True, capacity: int = 0
-    ) -> None:
+    def __init__(self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True) -> None:
         if len(images) == 0 or len(images) != len(cameras):
             raise Head3DError(
                 f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}"
             )
+        self.images = images.to(device)
         # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
-        both = torch.stack([cameras, mirror(cameras)]).float()
+        self.cameras = torch.stack([cameras, mirror(cameras)]).float().to(device)
         self.flips = flips
-        self.filled = len(images)
-        self.count = torch.tensor(float(self.filled), dtype=torch.float64, device=device)
-        if capacity <= self.filled:
-            self.images, self.cameras = images.to(device), both.to(device)
-            return
-        self.images = torch.empty(capacity, *images.shape[1:], dtype=torch.uint8, device=device)
-        self.cameras = torch.empty(2, capacity, 25, device=device)
-        self.images[: self.filled], self.cameras[:, : self.filled] = images.to(device), both.to(device)
 
     def __len__(self) -> int:
-        return self.filled
-
-    def extend(self, images: Tensor, cameras: Tensor) -> None:
-        """Adds images [n, 3, R, R] with cameras [n, 25] while training goes on in another thread."""
-        start, end = self.filled, self.filled + len(images)
-        both = torch.stack([cameras, mirror(cameras)]).float()
-        with CAPTURE:
-            self.images[start:end], self.cameras[:, start:end] = (
-                images.to(self.images.device),
-                both.to(self.count.device),
-            )
-            if self.count.is_cuda:
-                torch.cuda.current_stream().synchronize()  # the pictures are there before they are counted
-            self.count.fill_(end)
-        self.filled = end
+        return len(self.images)
 
     def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        index = (u[:, 0].double() * self.count).long()
+        index = (u[:, 0].double() * len(self)).long()
         flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
         return index, flipped
 
@@ -151,19 +103,17 @@ class Pool:
         """Images [n, 3, R, R] in [-1, 1] and their cameras [n, 25]."""
         index, flipped = self._pick(u)
         image = from_uint8(self.images[index])
-        return torch.where(flipped[:, None, None, None], image.flip(-1), image), self.cameras[
-            flipped.long(), index
-        ]
+        image = torch.where(flipped[:, None, None, None], image.flip(-1), image)
+        return image, self.cameras[flipped.long(), index]
 
 
-class Trainable:
-    """A network with its gradients in one flat buffer and its Adam.
+class Optimiser:
+    """Adam of one network, with all gradients in one flat buffer.
 
     The flat buffer makes clearing, averaging over processes and cleaning of gradients one kernel each.
     """
 
     def __init__(self, module: nn.Module, rate: float, beta2: float, interval: int) -> None:
-        self.module = module
         self.parameters = list(module.parameters())
         device = self.parameters[0].device
         self.flat = torch.zeros(sum(p.numel() for p in self.parameters), device=device)
@@ -194,24 +144,6 @@ class Trainable:
         self.flat.zero_()
         torch.autograd.backward(loss, inputs=self.parameters)
 
-    def moments(self) -> dict[str, Tensor]:
-        """Adam's state by parameter index: second moment and step (the first moment is the last gradient: β1 = 0)."""
-        state = self.adam.state
-        found = {}
-        for k, p in enumerate(self.parameters):
-            if p in state:
-                found[f"{k}.v"], found[f"{k}.step"] = state[p]["exp_avg_sq"], state[p]["step"]
-        return found
-
-    def set_moments(self, moments: dict[str, Tensor]) -> None:
-        """Inverse of `moments`."""
-        for k, p in enumerate(self.parameters):
-            if f"{k}.v" in moments:
-                v, step = torch.empty_like(p), moments[f"{k}.step"].to(torch.float32).clone()
-                v.copy_(moments[f"{k}.v"])
-                place = p.device if p.is_cuda else torch.device("cpu")
-                self.adam.state[p] = {"step": step.to(place), "exp_avg": torch.zeros_like(p), "exp_avg_sq": v}
-
     def update(self, bad: Tensor) -> None:
         """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
         if dist.is_initialized():
@@ -221,55 +153,23 @@ class Trainable:
         torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
         self.adam.step()
 
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's state by parameter index: second moment and step (the first is the last gradient: β1 = 0)."""
+        moments = {}
+        for k, p in enumerate(self.parameters):
+            if p in self.adam.state:
+                state = self.adam.state[p]
+                moments[f"{k}.v"], moments[f"{k}.step"] = state["exp_avg_sq"], state["step"]
+        return moments
 
-class Meters:
-    """Running sums of named scalars on the device, read once per report."""
-
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        self.names = names
-        self.sums = torch.zeros(2, len(names), device=device)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Adds one value."""
-        k = self.names.index(name)
-        self.sums[0, k] += value.detach()
-        self.sums[1, k] += 1
-
-    def read(self) -> dict[str, float]:
-        """Means since the last call; the only place that waits for the device."""
-        total, count = self.sums.tolist()
-        self.sums.zero_()
-        return {name: t / c for name, t, c in zip(self.names, total, count, strict=True) if c}
-
-
-class Replay:
-    """A phase that runs plainly three times and then as a CUDA graph."""
-
-    def __init__(self, function: Callable[[], None], memory: Any) -> None:
-        self.function = function
-        self.memory = memory
-        self.runs = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        if self.graph is None and self.runs < 3:
-            self.runs += 1
-            self.function()
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            # thread_local: with several processes NCCL's watchdog asks for events from its own thread meanwhile.
-            with (
-                CAPTURE,
-                torch.cuda.graph(
-                    self.graph,
-                    pool=self.memory,
-                    stream=torch.cuda.current_stream(),
-                    capture_error_mode="thread_local",
-                ),
-            ):
-                self.function()
-        self.graph.replay()
+    def set_moments(self, moments: dict[str, Tensor]) -> None:
+        """Inverse of `moments`."""
+        for k, p in enumerate(self.parameters):
+            if f"{k}.v" in moments:
+                second = torch.empty_like(p)
+                second.copy_(moments[f"{k}.v"])
+                step = moments[f"{k}.step"].to(p.device if p.is_cuda else "cpu", torch.float32, copy=True)
+                self.adam.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": second}
 
 
 def blur(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
@@ -278,7 +178,7 @@ def blur(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
     Args:
         x: [N, C, H, W].
         sigma: scalar tensor, pixels; may change without changing the kernel's size.
-        largest: the kernel covers ±⌊3 largest⌋ pixels (at most the picture's side less one).
+        largest: the kernel covers ±⌊3 largest⌋ pixels (at most the image's side less one).
     """
     reach = min(math.floor(3 * largest), x.shape[-1] - 1)
     if reach < 1:

@@ -1,6 +1,6 @@
 """How a model is trained, as data: stages, rows of the comparison and the numbers of the paper's section 4.1.
 
-A `Recipe` says everything that the one training loop (`engine.Engine`) needs: which images each discriminator
+A `Recipe` says everything that the one training loop (`trainer.Trainer`) needs: which images each discriminator
 sees, which losses act, how fast, for how long. The four stages of the method and every row of Tables 2 and 3 are
 values of it; there is no code per row.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import changed
 
 Stage = Literal["teacher", "whiten", "head", "distill"]
 Start = Literal["scratch", "teacher", "head"]
@@ -24,7 +26,7 @@ STAGES: tuple[Stage, ...] = ("teacher", "whiten", "head", "distill")
 
 @dataclass(frozen=True)
 class Domain:
-    """One discriminator: what it judges and how much it counts."""
+    """What one discriminator judges and how much it counts."""
 
     name: str
     """"front", "back" or "all"; the metrics in the log carry it."""
@@ -55,7 +57,7 @@ class LossWeights:
     @property
     def any(self) -> bool:
         """Whether a teacher is needed at all."""
-        return any(dataclasses.astuple(self))
+        return any((self.kd, self.map, self.rgb, self.lpips))
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Recipe:
     start: Start
     """Whose generator it starts from."""
     domains: tuple[Domain, ...]
-    """The discriminators; with two they alternate."""
+    """What is judged; two domains take turns."""
     images: int
     """Real images shown to discriminators in the whole run."""
     batch: int = 16
@@ -81,7 +83,9 @@ class Recipe:
     g_reg_interval: int = 4
     """Density regularisation runs every so many steps (lazy regularisation)."""
     d_reg_interval: int = 16
-    """R1 runs every so many steps of each discriminator."""
+    """R1 runs every so many steps of each domain."""
+    one_discriminator: bool = False
+    """One network judges both domains, each with its own images, γ and weight (Fig. 8 c)."""
     back_share: float = 0.5
     """With two domains: the share of steps that train the second. 0.5 alternates strictly."""
     split_angle: float = math.pi / 2
@@ -89,7 +93,7 @@ class Recipe:
     losses: LossWeights = field(default_factory=LossWeights)
     """Distillation terms."""
     distil_planes: tuple[int, ...] = (0,)
-    """Planes in L_kd. The paper: only F_xy, plane 0; (0, 1, 2) is the ablation of Fig. 8 (b)."""
+    """Planes in L_kd, each with weight λ_kd. The paper: only F_xy, plane 0; 0 1 2 is the ablation of Fig. 8 (b)."""
     kd_norm: Literal["mse", "l2"] = "mse"
     """Mean squared error over the plane (decision 3), or the plain norm that Eq. 5 prints."""
     tau: float = math.pi / 4
@@ -130,7 +134,7 @@ class Recipe:
     ada_start: float = 0.0
     """Initial probability."""
     perceptual_scale: float = 10.0
-    """Extra factor on the offline substitute of LPIPS, whose values are about ten times smaller; 1 for real LPIPS."""
+    """Extra factor on the offline substitute of LPIPS, whose values are about ten times smaller."""
     only_discriminator: bool = False
     """The generator stands still and only its discriminators learn: for weights that come without one."""
     warmup_steps: int = 200
@@ -141,12 +145,24 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.domains or len(self.domains) > 2:
             raise Head3DError(f"a recipe has one or two discriminators, got {len(self.domains)}")
-        if self.batch < 1 or self.images < 0:
-            raise Head3DError(
-                f"batch must be at least 1 and images 0 or more, got {self.batch} and {self.images}"
-            )
+        if self.images < 0:
+            raise Head3DError(f"images must be 0 or more, got {self.images}")
+        for name in (
+            "batch",
+            "g_reg_interval",
+            "d_reg_interval",
+            "density_points",
+            "ada_images",
+            "ema_images",
+        ):
+            if not getattr(self, name) >= 1:
+                raise Head3DError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.distil_planes or not set(self.distil_planes) <= {0, 1, 2}:
+            raise Head3DError(f"distil_planes are some of 0, 1 and 2, got {list(self.distil_planes)}")
         if not 0 < self.back_share < 1:
             raise Head3DError(f"back_share must lie between 0 and 1, got {self.back_share}")
+        if self.one_discriminator and len({domain.start for domain in self.domains}) > 1:
+            raise Head3DError("one discriminator has one start: give both domains the same `start`")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary, written into logs and snapshots."""
@@ -157,7 +173,12 @@ class Recipe:
         """Whether the multi-view head set is among its data."""
         return any(source != "faces" for domain in self.domains for source in domain.sources)
 
-    def compares_pictures(self, domain: int) -> bool:
+    @property
+    def discriminator_starts(self) -> tuple[Start, ...]:
+        """Where each discriminator network starts from: one for every domain, or one for all."""
+        return tuple(domain.start for domain in self.domains[: 1 if self.one_discriminator else None])
+
+    def compares_images(self, domain: int) -> bool:
         """Whether L_rgb and L_lpips can act on views of `domain`: never on back views that all lie outside τ."""
         sources = set(self.domains[domain].sources)
         only_back = sources <= {"heads_back", "heads_side"} and self.split_angle >= self.tau
@@ -169,6 +190,27 @@ class Recipe:
             return 0
         return int(math.floor((step + 1) * self.back_share) - math.floor(step * self.back_share))
 
+    def unused(self) -> dict[str, str]:
+        """Fields that have no effect in this recipe, each with what would give them one."""
+        needs = {
+            "mapping_camera render": (self.mapping_camera == "render", "gpc gpc_images"),
+            "a density_weight": (self.density_weight, "density_points density_distance g_reg_interval"),
+            "a blur_sigma": (self.blur_sigma, "blur_images"),
+            "a neural_resolution": (self.neural_resolution, "neural_images"),
+            "an ada_target": (self.ada_target, "ada_images ada_start"),
+            "losses.kd": (self.losses.kd, "kd_norm distil_planes"),
+            "losses.rgb or losses.lpips": (self.losses.rgb or self.losses.lpips, "tau"),
+            "losses.lpips": (self.losses.lpips, "perceptual_scale"),
+            "two domains": (len(self.domains) == 2, "back_share one_discriminator"),
+            "a domain of back or side views": (
+                any(s.startswith("heads_") for d in self.domains for s in d.sources),
+                "split_angle",
+            ),
+        }
+        return {name: what for what, (acts, names) in needs.items() if not acts for name in names.split()}
+
+
+# -- section 4.1, and smaller scales -------------------------------------------------------------------------------
 
 _NOT_GIVEN = "EMA, ADA target, images per stage and camera layout are not in the paper (decision 6)"
 
@@ -226,42 +268,36 @@ DISTILL = dataclasses.replace(
 PAPER: dict[Stage, Recipe] = {"teacher": TEACHER, "whiten": WHITEN, "head": HEAD, "distill": DISTILL}
 """Section 4.1 at 512²."""
 
-
-def _gamma(recipe: Recipe, factor: float) -> tuple[Domain, ...]:
-    return tuple(dataclasses.replace(d, gamma=d.gamma * factor) for d in recipe.domains)
-
-
 _QUARTER = "γ = 5 for the paper's 20: R1 sums over pixels, and 256² has a quarter of 512²'s"
 _SHORT = "images, EMA, blur and fades shortened in proportion to a run of minutes"
-
-CLASSROOM: dict[Stage, Recipe] = {
-    "teacher": dataclasses.replace(
-        TEACHER,
-        images=2_000_000,
-        gpc_images=200_000,
-        blur_sigma=6.0,
-        blur_images=60_000,
-        neural_resolution=None,
-        neural_images=0,
-        notes=(_SHORT, "γ = 1, StyleGAN2's value for faces at 256²"),
-    ),
-    "whiten": dataclasses.replace(WHITEN, images=100_000, notes=(_SHORT,)),
-    "head": dataclasses.replace(
-        HEAD, domains=_gamma(HEAD, 0.25), images=150_000, ada_images=200_000, notes=(_SHORT, _QUARTER)
-    ),
-    "distill": dataclasses.replace(
-        DISTILL,
-        domains=(DISTILL.domains[0], dataclasses.replace(DISTILL.domains[1], gamma=5.0, weight=1.0)),
-        images=150_000,
-        notes=(
-            _SHORT,
-            _QUARTER + "; γ = 1 for D_front as the teacher's own",
-            "λ_gan_back = 1 for the paper's 10: here the back's gradient is about as large as all others together "
-            "before its weight (data/results/LOG.md); `--gan-back 10` gives the paper's",
-        ),
-    ),
+_GAN_BACK = (
+    "λ_gan_back = 1 for the paper's 10: here the back's gradient is about as large as all others together "
+    "before its weight (data/results/LOG.md); `--recipe.domains.1.weight 10` gives the paper's"
+)
+_CLASSROOM: dict[Stage, dict[str, Any]] = {
+    "teacher": {
+        "images": 2_000_000,
+        "gpc_images": 200_000,
+        "blur_sigma": 6.0,
+        "blur_images": 60_000,
+        "neural_resolution": None,
+        "neural_images": 0,
+        "notes": (_SHORT, "γ = 1, StyleGAN2's value for faces at 256²"),
+    },
+    "whiten": {"images": 100_000, "notes": (_SHORT,)},
+    "head": {
+        "domains.0.gamma": 5.0,
+        "images": 150_000,
+        "ada_images": 200_000,
+        "notes": (_SHORT, _QUARTER),
+    },
+    "distill": {
+        "domains.1.gamma": 5.0,
+        "domains.1.weight": 1.0,
+        "images": 150_000,
+        "notes": (_SHORT, f"{_QUARTER}; γ = 1 for D_front as the teacher's own", _GAN_BACK),
+    },
 }
-"""256², one GPU, minutes."""
 
 
 def _tiny(recipe: Recipe) -> Recipe:
@@ -282,78 +318,55 @@ def _tiny(recipe: Recipe) -> Recipe:
     )
 
 
-TINY: dict[Stage, Recipe] = {stage: _tiny(recipe) for stage, recipe in PAPER.items()}
-"""64², seconds on a CPU."""
+_BY_PRESET: dict[str, dict[Stage, Recipe]] = {
+    "tiny": {stage: _tiny(recipe) for stage, recipe in PAPER.items()},
+    "classroom": {stage: changed(recipe, _CLASSROOM[stage]) for stage, recipe in PAPER.items()},
+    "paper": PAPER,
+}
+"""tiny: 64², seconds on a CPU. classroom: 256², one GPU, minutes. paper: 512²."""
 
-_BY_PRESET: dict[str, dict[Stage, Recipe]] = {"tiny": TINY, "classroom": CLASSROOM, "paper": PAPER}
+
+# -- rows of the comparison ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of Table 2, Table 3 or Fig. 8, as a change to a stage's recipe."""
+    """One row of Table 2, Table 3 or Fig. 8, as changes to the recipe of stage distill."""
 
-    stage: Stage
-    """The stage it changes."""
     help: str
     """What differs, in a few words."""
-    zero: tuple[str, ...] = ()
-    """Loss weights set to 0: names of `LossWeights`, or "gan_front"."""
-    distil_planes: tuple[int, ...] | None = None
-    """Planes of L_kd instead of F_xy alone."""
-    mixed: bool = False
-    """One discriminator for everything: face set and head views together."""
-    gan_only: bool = False
-    """No distillation at all."""
-    start: Start | None = None
-    """Whose networks it starts from instead."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Values by dotted name, as `--recipe.NAME VALUE` takes them."""
+    like: Stage = "distill"
+    """The stage whose numbers it takes, but for `images`."""
     untrained: bool = False
     """No training: the teacher's F_xy is put into the head generator's planes when rendering."""
 
 
+def _fine_tuned(start: Start) -> dict[str, Any]:
+    # Naive union, as the baselines of 4.2: each image is as likely as any other.
+    return {"start": start, "domains.0.start": start, "domains.0.sources": ("faces", "heads")}
+
+
+_POOLED = (Domain("all", ("faces", "heads_back"), "teacher", gamma=1.0),)
+
 ROWS: dict[str, Row] = {
-    "head3d": Row("distill", "the full method"),
-    "single-d": Row("distill", "one discriminator (Fig. 8 c)", mixed=True),
-    "no-kd": Row("distill", "without L_kd (Table 3)", zero=("kd",)),
+    "head3d": Row("the full method"),
+    "single-d": Row(
+        "one discriminator for both sides (Fig. 8 c)", {"domains.0.start": "head", "one_discriminator": True}
+    ),
+    "no-kd": Row("without L_kd (Table 3)", {"losses.kd": 0.0}),
     "dft": Row(
-        "distill",
-        "DFT: the face generator fine-tuned on faces and heads (Table 2)",
-        mixed=True,
-        gan_only=True,
-        start="teacher",
+        "DFT: the face generator fine-tuned on faces and heads (Table 2)", _fine_tuned("teacher"), "head"
     ),
-    "fh": Row(
-        "distill",
-        "FH: the head generator trained on faces and heads (Table 2)",
-        mixed=True,
-        gan_only=True,
-        start="head",
-    ),
-    "no-gan-front": Row("distill", "without L_gan_front (Table 3)", zero=("gan_front",)),
-    "no-rgb-lpips": Row("distill", "without L_rgb and L_lpips (Table 3)", zero=("rgb", "lpips")),
-    "all-planes": Row("distill", "all three planes distilled (Fig. 8 b)", distil_planes=(0, 1, 2)),
-    "plane-swap": Row("distill", "the teacher's F_xy put in, untrained (Fig. 8 a)", untrained=True),
+    "fh": Row("FH: the head generator trained on faces and heads (Table 2)", _fine_tuned("head"), "head"),
+    "no-gan-front": Row("without L_gan_front (Table 3)", {"domains.0.weight": 0.0}),
+    "no-rgb-lpips": Row("without L_rgb and L_lpips (Table 3)", {"losses.rgb": 0.0, "losses.lpips": 0.0}),
+    "all-planes": Row("all three planes distilled (Fig. 8 b)", {"distil_planes": (0, 1, 2)}),
+    "plane-swap": Row("the teacher's F_xy put in, untrained (Fig. 8 a)", {"images": 0}, untrained=True),
+    "single-d-pooled": Row("one discriminator, faces and backs in one pool", {"domains": _POOLED}),
 }
 """Rows of the comparison, in the order in which they are trained."""
-
-
-def _apply(recipe: Recipe, row: Row) -> Recipe:
-    domains = recipe.domains
-    if row.mixed:
-        # Naive union, as the baselines of 4.2: each image is as likely as any other.
-        sources: tuple[Source, ...] = ("faces", "heads") if row.gan_only else ("faces", "heads_back")
-        domains = (Domain("all", sources, row.start or "teacher", gamma=recipe.domains[0].gamma),)
-    if "gan_front" in row.zero:
-        domains = tuple(dataclasses.replace(d, weight=0.0) if d.name == "front" else d for d in domains)
-    zero = {name: 0.0 for name in row.zero if name != "gan_front"}
-    losses = LossWeights() if row.gan_only else dataclasses.replace(recipe.losses, **zero)
-    return dataclasses.replace(
-        recipe,
-        domains=domains,
-        losses=losses,
-        start=row.start or recipe.start,
-        distil_planes=row.distil_planes or recipe.distil_planes,
-        images=0 if row.untrained else recipe.images,
-    )
 
 
 def recipe(stage: str, preset: str, row: str | None = None) -> Recipe:
@@ -365,11 +378,12 @@ def recipe(stage: str, preset: str, row: str | None = None) -> Recipe:
         raise Head3DError(f"no stage called {stage!r}: choose one of {', '.join(STAGES)}")
     if preset not in _BY_PRESET:
         raise Head3DError(f"no preset called {preset!r}: choose one of {', '.join(_BY_PRESET)}")
-    found = _BY_PRESET[preset][next(s for s in STAGES if s == stage)]
+    own = _BY_PRESET[preset][next(s for s in STAGES if s == stage)]
     if row is None:
-        return found
+        return own
     if row not in ROWS:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(ROWS)}")
-    if ROWS[row].stage != stage:
-        raise Head3DError(f"row {row!r} belongs to stage {ROWS[row].stage!r}, not {stage!r}")
-    return _apply(found, ROWS[row])
+    if stage != "distill":
+        raise Head3DError(f"row {row!r} belongs to stage 'distill', not {stage!r}")
+    base = dataclasses.replace(_BY_PRESET[preset][ROWS[row].like], stage=own.stage, images=own.images)
+    return changed(base, ROWS[row].changes)

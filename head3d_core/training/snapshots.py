@@ -1,33 +1,38 @@
-"""Training state on disk: written whole or not at all, in parts of at most 15 MiB, checked when read.
+"""Training state on disk, written whole or not at all, and the one way to open a run.
 
-A snapshot is a folder `<run>/state-<images>` with `part-000.bin ...` (one safetensors stream, cut) and `state.json`
-(sizes, sha256, the run's counters). It is written under another name, flushed to disk and renamed, so a process that is
-killed at any moment leaves the previous snapshot untouched and no half-written one behind under a valid name.
+A snapshot is one file `<run>/state-<images>.safetensors`: every tensor of the run, and in its header the run's
+counters and settings and a sha256. A process that is killed at any moment leaves the previous snapshot as it was and no
+half-written one under a valid name. `<run>/carry/` holds the same in float16 and without Adam's moments, one file a
+network: small enough to be taken to another machine, where the run goes on or later stages start from it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from head3d_core.checkpoints import weights
+from head3d_core.config import Axes, DiscriminatorConfig, GeneratorConfig
+from head3d_core.model.discriminator import Discriminator
+from head3d_core.model.generator import Generator
+from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
-PART_BYTES = 15 * 2**20
-"""Largest part."""
-VERSION = 1
-_NAME = re.compile(r"state-(\d{10})")
+VERSION = "2"
+_NAME = re.compile(r"state-(\d{10})\.safetensors")
+_NETWORKS = re.compile(r"generator|average|d\d")
 
 
 def save(
@@ -43,134 +48,128 @@ def save(
         keep: how many snapshots stay, at least 1.
 
     Returns:
-        The snapshot's folder. A valid one of this name is left as it is.
+        The snapshot's file.
 
     Raises:
         Head3DError: the disk is full or the folder cannot be written; older snapshots are intact.
     """
     run = Path(run)
-    target = run / f"state-{images:010d}"
-    if _is_complete(target):
-        return target
-    partial = run / f"{target.name}.partial"
+    target = run / f"state-{images:010d}.safetensors"
+    for leftover in (*run.glob(".state-*.tmp"), *run.glob(".tmp*")):  # ours, and those of safetensors
+        leftover.unlink(missing_ok=True)
     try:
-        for leftover in run.glob("state-*.partial"):
-            shutil.rmtree(leftover)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.mkdir(parents=True)
-        data = safetensors.torch.save({k: t.detach().to("cpu").contiguous() for k, t in tensors.items()})
-        _write_parts(partial, data, meta)
-        os.rename(partial, target)
-        _flush_folder(run)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        _refuse(run, error)
+        _write(target, tensors, meta)
+    except Head3DError as error:
+        newest = latest(run)
+        intact = f"the last good snapshot is {newest}" if newest else "there is no earlier snapshot"
+        raise Head3DError(f"{error}; {intact}, and --resume goes on from there") from error
     # Never the one just written, even beside newer ones (of a run that went back to an older snapshot).
-    for old in [p for p in all_snapshots(run) if p != target][keep - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in [path for path in all_snapshots(run) if path != target][keep - 1 :]:
+        old.unlink(missing_ok=True)
     return target
 
 
-def _write_parts(folder: Path, data: bytes, meta: dict[str, Any]) -> None:
-    parts = []
-    view = memoryview(data)
-    for k, start in enumerate(range(0, max(len(data), 1), PART_BYTES)):
-        piece = view[start : start + PART_BYTES]
-        name = f"part-{k:03d}.bin"
-        _write_flushed(folder / name, piece)
-        parts.append({"file": name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
-    manifest = {"version": VERSION, "parts": parts, "meta": meta}
-    _write_flushed(folder / "state.json", json.dumps(manifest, indent=1).encode())
-    _flush_folder(folder)
+def save_carry(run: Path | str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
+    """Writes the small state `<run>/carry/`, one file a network, in place of the one before; returns the folder."""
+    target = Path(run) / "carry"
+    partial = target.with_name("carry.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in halve({k: t for k, t in tensors.items() if not k.startswith("adam.")}).items():
+        network = name.partition(".")[0]
+        groups.setdefault(network if _NETWORKS.fullmatch(network) else "rest", {})[name] = tensor
+    for network, group in groups.items():
+        _write(partial / f"{network}.safetensors", group, meta)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target
 
 
-def _write_flushed(path: Path, data: bytes | memoryview) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    host = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    header = {"version": VERSION, "meta": json.dumps(meta), "sha256": _fingerprint(host)}
+    with files.atomic(path) as temporary:
+        save_file(host, temporary, header)
+        _flush(temporary)
+    _flush(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Makes names in `folder` durable, where the system lets folders be opened."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _flush(path: Path) -> None:
+    """Makes a file, or the names in a folder, durable, where the system lets folders be opened."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
-def _refuse(run: Path, error: OSError) -> None:
-    found = latest(run)
-    intact = f"the last good snapshot is {found}" if found else "there is no earlier snapshot"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(run if run.exists() else run.parent).free
-        raise Head3DError(
-            f"the disk is full ({free / 2**20:.0f} MiB free) while saving a snapshot in {run}: free some space and "
-            f"start again with --resume; {intact}"
-        ) from error
-    raise Head3DError(f"cannot save a snapshot in {run} ({error.strerror}): {intact}") from error
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def all_snapshots(run: Path | str) -> list[Path]:
-    """Complete snapshots of a run, newest first."""
-    run = Path(run)
-    found = [p for p in run.glob("state-*") if _NAME.fullmatch(p.name) and _is_complete(p)]
-    return sorted(found, reverse=True)
+    """Complete snapshots of a run, newest first (their contents are checked by `load`)."""
+    named = [path for path in Path(run).glob("state-*") if _NAME.fullmatch(path.name)]
+    return sorted((path for path in named if _is_complete(path)), reverse=True)
 
 
 def latest(run: Path | str) -> Path | None:
-    """The newest complete snapshot of a run, or None."""
-    found = all_snapshots(run)
-    return found[0] if found else None
+    """The newest complete snapshot of a run, else its small state, else None."""
+    carry = Path(run) / "carry"
+    return next(iter(all_snapshots(run)), carry if (carry / "generator.safetensors").is_file() else None)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / "state.json").read_text(encoding="utf8"))
-    if manifest["version"] != VERSION:
-        raise Head3DError(
-            f"{folder} has version {manifest['version']}, this code reads {VERSION}: update head3d_core"
-        )
-    return dict(manifest)
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether all parts are there in full length (contents are checked by `load`)."""
+def _is_complete(path: Path) -> bool:
     try:
-        parts = _manifest(folder)["parts"]
-        return all((folder / p["file"]).stat().st_size == p["bytes"] for p in parts)
-    except (OSError, ValueError, KeyError, TypeError):
+        with safe_open(path, "pt") as file:
+            return "meta" in (file.metadata() or {})
+    except (OSError, SafetensorError):
         return False
 
 
-def load(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and meta of one snapshot.
+def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and meta of one snapshot, or of a small state.
 
-    Raises Head3DError if a part is missing or its bytes are not what was written.
+    Raises Head3DError if it is incomplete, of another version, or not what was written.
     """
-    folder = Path(folder)
+    path = Path(path)
+    if not path.is_dir():
+        return _read(path)
+    tensors: dict[str, Tensor] = {}
+    metas: list[dict[str, Any]] = []
+    for part in sorted(path.glob("*.safetensors")):
+        some, meta = _read(part)
+        tensors |= some
+        metas.append(meta)
+    if not metas or any(meta != metas[0] for meta in metas):
+        raise Head3DError(f"{path} does not hold the networks of one moment: copy the folder again, whole")
+    return tensors, metas[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        manifest = _manifest(folder)
-        pieces = []
-        for part in manifest["parts"]:
-            piece = (folder / part["file"]).read_bytes()
-            if hashlib.sha256(piece).hexdigest() != part["sha256"]:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header["version"] != VERSION:
                 raise Head3DError(
-                    f"{folder / part['file']} is damaged (sha256 differs): use an older snapshot"
+                    f"{path} has version {header['version']}, this code reads {VERSION}: update head3d_core"
                 )
-            pieces.append(piece)
-        return safetensors.torch.load(b"".join(pieces)), dict(manifest["meta"])
-    except Head3DError:
-        raise
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        meta = dict(json.loads(header["meta"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise Head3DError(f"{folder} is not a complete snapshot ({error}): use an older one") from error
+        raise Head3DError(f"{path} is not a complete snapshot ({error}): use an older one") from error
+    if _fingerprint(tensors) != header.get("sha256"):
+        raise Head3DError(f"{path} is damaged (sha256 differs): use an older snapshot")
+    return tensors, meta
 
 
 def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The newest snapshot of a run that can be read in full.
+    """The newest snapshot of a run that can be read in full, else its small state.
 
     Args:
         run: the run's folder.
@@ -179,40 +178,85 @@ def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Ten
 
     Raises Head3DError if there is none.
     """
-    reasons = []
+    run = Path(run)
+    reasons: list[str] = []
     damaged: list[Path] = []
-    for folder in all_snapshots(run):
+    carry = [run / "carry"] if (run / "carry").is_dir() else []
+    for path in [*all_snapshots(run), *carry]:
         try:
-            found = load(folder)
+            state = load(path)
         except Head3DError as error:
             reasons.append(str(error))
-            damaged.append(folder)
+            damaged.append(path)
             continue
         for bad in damaged if set_aside else ():
-            _set_aside(bad)
-        return found
+            with contextlib.suppress(OSError):  # another process of the same run may have been quicker
+                bad.replace(bad.with_name(f"{bad.name}.damaged"))
+        return state
+    if not reasons and any(run.glob("state-*/state.json")):
+        reasons = ["its snapshots are folders of an older version: use weights/, or train it again"]
     why = f" ({reasons[0]})" if reasons else ""
     raise Head3DError(f"{run} holds no readable snapshot{why}: give the --out folder of a training run")
 
 
-def _set_aside(folder: Path) -> None:
-    target = folder.with_name(f"{folder.name}.damaged")
-    shutil.rmtree(target, ignore_errors=True)
-    # Another process of the same run may have been quicker.
-    with contextlib.suppress(OSError):
-        folder.rename(target)
-
-
 def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floating-point tensors as float16, for carrying a run over a narrow path; running sums stay as they are.
-
-    Raises Head3DError if a value does not fit.
-    """
+    """Floating-point tensors as float16; running sums stay as they are. Raises Head3DError if a value does not fit."""
     # "ada": sums over many images, three numbers that float16 cannot hold.
     small = {
         k: t.half() if t.is_floating_point() and not k.startswith("ada") else t for k, t in tensors.items()
     }
     for name, tensor in small.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Head3DError(f"{name} does not fit float16: save the full state instead")
+            raise Head3DError(f"{name} does not fit float16: keep the full state instead")
     return small
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """The networks of a training run, or of weights."""
+
+    generator: Generator
+    """The averaged one, in evaluation mode."""
+    discriminators: tuple[Discriminator, ...]
+    """In the order of the recipe's domains; empty where weights come without one."""
+    notes: dict[str, Any]
+    """What is known about them: stage, recipe, images, seed, ..."""
+
+
+def open_run(path: Path | str, device: torch.device | str = "cpu", axes: Axes | None = None) -> OpenRun:
+    """Opens a run's folder (its newest snapshot, else its small state, else its `weights/`), or weights.
+
+    Args:
+        path: a folder that `train --out` named, its `carry/`, or anything that `load_generator` reads.
+        device: where the networks go.
+        axes: for an EG3D pickle that does not say how its planes are sampled.
+
+    Raises:
+        Head3DError: there is nothing to read, or it is damaged.
+    """
+    folder = Path(path)
+    if folder.is_dir() and (folder / "average.safetensors").is_file():
+        return _networks(*load(folder), device)
+    if folder.is_dir() and latest(folder):
+        return _networks(*load_latest(folder), device)
+    source = folder / "weights" if (folder / "weights").is_dir() else path
+    is_pickle = Path(source).suffix.lower() in (".pkl", ".pickle")
+    generator = weights.load_generator(source, device, axes=axes if is_pickle else None)
+    own = (weights.load_discriminator(source, device),) if weights.holds_discriminator(source) else ()
+    return OpenRun(generator, own, {} if is_pickle else weights.read_notes(source))
+
+
+def _networks(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.device | str) -> OpenRun:
+    def part(name: str) -> dict[str, Tensor]:
+        own = {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+        return {k: t.float() if t.is_floating_point() else t for k, t in own.items()}
+
+    generator = Generator(GeneratorConfig.from_dict(meta["generator"]))
+    generator.load_state_dict(part("average"))
+    discriminators: list[Discriminator] = []
+    while own := part(f"d{len(discriminators)}"):
+        discriminators.append(Discriminator(DiscriminatorConfig.from_dict(meta["discriminator"])))
+        discriminators[-1].load_state_dict(own)
+    known = ("images", "preset", "recipe", "row", "seed")
+    notes: dict[str, Any] = {name: meta[name] for name in known if name in meta}
+    return OpenRun(generator.to(device).eval(), tuple(net.to(device).eval() for net in discriminators), notes)

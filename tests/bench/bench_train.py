@@ -31,10 +31,11 @@ from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Pr
 from head3d_core.model.cameras import orbit
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
-from head3d_core.training.parts import EngineOptions, Phase, Pool
+from head3d_core.training.numerics import Numerics
+from head3d_core.training.parts import Phase, Pool
 from head3d_core.training.recipes import recipe
 from head3d_core.training.stages import memory_estimate
-from head3d_core.training.trainer import Engine
+from head3d_core.training.trainer import Trainer
 from head3d_core.utils import records
 
 
@@ -70,19 +71,19 @@ SETTINGS = {
 """By name; tiny is for a CPU, with `--variants fp32`."""
 
 VARIANTS = {
-    "fp32": EngineOptions("fp32", channels_last=False, graphs=False),
-    "bf16": EngineOptions("bf16", channels_last=False, graphs=False),
-    "channels-last": EngineOptions("bf16", channels_last=True, graphs=False),
-    "graphs": EngineOptions("bf16", channels_last=True, graphs=True),
-    "graphs-fp16": EngineOptions("fp16", channels_last=True, graphs=True),
-    "graphs-contiguous": EngineOptions("bf16", channels_last=False, graphs=True),
-    "compile": EngineOptions("bf16", channels_last=True, graphs=True, compile=True),
+    "fp32": Numerics("fp32", channels_last=False, graphs=False),
+    "bf16": Numerics("bf16", channels_last=False, graphs=False),
+    "channels-last": Numerics("bf16", channels_last=True, graphs=False),
+    "graphs": Numerics("bf16", channels_last=True, graphs=True),
+    "graphs-fp16": Numerics("fp16", channels_last=True, graphs=True),
+    "graphs-contiguous": Numerics("bf16", channels_last=False, graphs=True),
+    "compile": Numerics("bf16", channels_last=True, graphs=True, compile=True),
 }
 """Each adds something to the one before; "compile" is slow to start and off by default."""
 
 
-def build(setting: Setting, options: EngineOptions, device: torch.device, rank: int, world: int) -> Engine:
-    """An engine on random images: the arithmetic does not depend on what they show."""
+def build(setting: Setting, options: Numerics, device: torch.device, rank: int, world: int) -> Trainer:
+    """A trainer on random images: the arithmetic does not depend on what they show."""
     own = setting.preset.name if setting.preset.name in PRESETS else "classroom"
     how = dataclasses.replace(
         recipe("teacher", own), batch=setting.batch * world, blur_sigma=0.0, neural_resolution=None
@@ -93,7 +94,7 @@ def build(setting: Setting, options: EngineOptions, device: torch.device, rank: 
     pool = Pool(images, orbit(torch.linspace(-0.6, 0.6, 64)), device)
     torch.manual_seed(0)
     nets = Generator(setting.preset.generator), [Discriminator(setting.preset.discriminator)]
-    return Engine(setting.preset, how, [pool], *nets, rank=rank, world=world, options=options)
+    return Trainer(setting.preset, how, [pool], *nets, rank=rank, world=world, numerics=options)
 
 
 def synchronise(device: torch.device) -> None:
@@ -102,7 +103,7 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(setting: Setting, options: EngineOptions, device: torch.device, steps: int) -> dict[str, Any]:
+def measure(setting: Setting, options: Numerics, device: torch.device, steps: int) -> dict[str, Any]:
     """Milliseconds of each phase, images/s of whole steps and peak memory.
 
     On a CPU that is the most the process held, PyTorch's own 0.5 GiB included.
@@ -112,7 +113,7 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    engine = build(setting, options, device, rank, world)
+    trainer = build(setting, options, device, rank, world)
     repeats = 5 if device.type == "cuda" else 1
     phases: dict[str, float] = {}
     for timed in (False, True):  # the first round compiles, tunes convolutions and captures graphs
@@ -120,31 +121,31 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
             synchronise(device)
             start = time.perf_counter()
             for _ in range(repeats):
-                engine.run_phase(phase, 0)
+                trainer.run_phase(phase, 0)
             synchronise(device)
             if timed:
                 phases[phase.name.lower()] = (time.perf_counter() - start) / repeats * 1e3
     synchronise(device)
     start = time.perf_counter()
     for _ in range(steps):
-        engine.step()
+        trainer.step()
     synchronise(device)
     seconds = (time.perf_counter() - start) / steps
     result = {
         "phase_ms": {k: round(v, 2) for k, v in phases.items()},
         "step_ms": round(seconds * 1e3, 2),
-        "images_per_s": round(engine.recipe.batch / seconds, 1),
+        "images_per_s": round(trainer.recipe.batch / seconds, 1),
         # What the anchors count: G + D + R1 / 16, without the density regularisation.
         "images_per_s_as_anchored": round(
-            engine.recipe.batch * 1e3 / (phases["g_main"] + phases["d_main"] + phases["d_reg"] / 16), 1
+            trainer.recipe.batch * 1e3 / (phases["g_main"] + phases["d_main"] + phases["d_reg"] / 16), 1
         ),
         "parameters_m": [
             round(sum(p.numel() for p in n.parameters()) / 1e6, 1)
-            for n in (engine.generator, engine.discriminators[0])
+            for n in (trainer.generator, trainer.discriminators[0])
         ],
-        "batch": engine.recipe.batch,
+        "batch": trainer.recipe.batch,
         "world": world,
-        "finite": engine.broken_parameter() is None,
+        "finite": trainer.broken_parameter() is None,
     }
     if device.type == "cuda":
         result["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
@@ -156,7 +157,7 @@ def measure(setting: Setting, options: EngineOptions, device: torch.device, step
         # KiB, on macOS bytes
         unit = 2**30 if sys.platform == "darwin" else 2**20
         result["memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)
-    engine.release_graphs()
+    trainer.device_queue.release()
     return result
 
 

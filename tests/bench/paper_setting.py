@@ -1,6 +1,7 @@
-"""What the paper's setting costs here: rates and memory of a few steps of every stage, and scaling to two GPUs.
+r"""What the paper's setting costs here: rates and memory of a few steps of every stage, and scaling to two GPUs.
 
-    torchrun --nproc-per-node 2 -m head3d_core train teacher --preset paper --data synth:faces:2000 --images 6400 ...
+    torchrun --nproc-per-node 2 -m head3d_core train teacher --preset paper --data synth:faces:2000 \
+        --recipe.images 6400 ...
     (whiten: 6,400 images, head and distill: 3,200; each 200 steps, each stage starting from the one before)
     python tests/bench/paper_setting.py RUNS --one ONE.json ... --many TWO.json --commit HASH --json OUT.json
 

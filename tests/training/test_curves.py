@@ -58,6 +58,7 @@ def test_a_resume_replaces_what_the_interrupted_session_did(run: Path) -> None:
     assert about["ended"] == "done"
     assert curves.condense(run)["provenance"]["commit"] == "not recorded", "an old log"
     assert about["processes"] == []
+    assert about["axes"] is None
     assert found["metrics"] == {"images": [150], "series": {"KD x100 front": [9.0]}}
 
 

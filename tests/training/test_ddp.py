@@ -15,23 +15,23 @@ import training_toys as toys
 
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights
-from head3d_core.training.trainer import Engine
+from head3d_core.training.trainer import Trainer
 from head3d_core.utils.errors import Head3DError
 
 GROUP = 4
 
 
-def record(engine: Engine) -> dict[str, Any]:
+def record(trainer: Trainer) -> dict[str, Any]:
     """Gradients of each phase with every discriminator, all before any update, and the running mean of w."""
     gradients: dict[str, torch.Tensor] = {}
-    for trainable in (engine.g, *engine.d):
-        trainable.adam.step = lambda *a, **k: None  # type: ignore[method-assign, assignment]
-    for domain, judge in enumerate(engine.d):
+    for optimiser in (trainer.generator_optimiser, *trainer.discriminator_optimisers):
+        optimiser.adam.step = lambda *a, **k: None  # type: ignore[method-assign, assignment]
+    for domain, judge in enumerate(trainer.discriminator_optimisers):
         for phase in Phase:
-            engine.run_phase(phase, domain)
-            trained = engine.g if phase in (Phase.G_MAIN, Phase.G_REG) else judge
+            trainer.run_phase(phase, domain)
+            trained = trainer.generator_optimiser if phase in (Phase.G_MAIN, Phase.G_REG) else judge
             gradients[f"{phase.name} {domain}"] = trained.flat.clone()
-    return {"gradients": gradients, "w_avg": engine.generator.w_avg.clone()}
+    return {"gradients": gradients, "w_avg": trainer.generator.w_avg.clone()}
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def work(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     found = {
-        stage: record(toys.engine(toys.toy_recipe(stage, **changes), rank=rank, world=2))
+        stage: record(toys.trainer(toys.toy_recipe(stage, **changes), rank=rank, world=2))
         for stage, changes in CASES.items()
     }
     if rank == 0:
@@ -71,7 +71,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     both = torch.load(out, weights_only=True)
     for stage, changes in CASES.items():
         how = toys.toy_recipe(stage, **changes)
-        one, two = record(toys.engine(how)), both[stage]
+        one, two = record(toys.trainer(how)), both[stage]
         assert len(one["gradients"]) == 4 * len(how.domains)
         for phase, expected in one["gradients"].items():
             assert expected.abs().max() > 0, phase
@@ -84,7 +84,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 def test_a_wrong_split_would_be_seen() -> None:
     """The minibatch-std groups and pose swaps depend on which sample sits where: another order changes gradients."""
     how = toys.toy_recipe("teacher", batch=2 * GROUP, gpc=0.5)
-    right, wrong = toys.engine(how), toys.engine(how)
+    right, wrong = toys.trainer(how), toys.trainer(how)
     wrong.draws.indices = torch.tensor([0, 2, 1, 3, 4, 6, 5, 7])
     a, b = record(right), record(wrong)
     gap = (a["gradients"]["D_MAIN 0"] - b["gradients"]["D_MAIN 0"]).abs().max()
@@ -93,4 +93,4 @@ def test_a_wrong_split_would_be_seen() -> None:
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
-        toys.engine(toys.toy_recipe("teacher", batch=GROUP), world=2)
+        toys.trainer(toys.toy_recipe("teacher", batch=GROUP), world=2)

@@ -13,36 +13,36 @@ from head3d_core.model import cameras
 from head3d_core.training import distillation
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights, Recipe
-from head3d_core.training.trainer import Engine
+from head3d_core.training.trainer import Trainer
 from head3d_core.utils.errors import Head3DError
 
 
-def names(engine: Engine, phases: tuple[Phase, ...] = (Phase.G_MAIN,), domain: int = 0) -> dict[str, float]:
+def names(trainer: Trainer, phases: tuple[Phase, ...] = (Phase.G_MAIN,), domain: int = 0) -> dict[str, float]:
     for phase in phases:
-        engine.run_phase(phase, domain)
-    return {k: v for k, v in engine.read_metrics().items() if k != "bad_gradients"}
+        trainer.run_phase(phase, domain)
+    return {k: v for k, v in trainer.read_metrics().items() if k != "bad_gradients"}
 
 
 def test_all_terms_act_in_front_and_none_in_pictures_from_behind() -> None:
-    engine = toys.engine(toys.toy_recipe("distill"))
-    front = names(engine, domain=0)
+    trainer = toys.trainer(toys.toy_recipe("distill"))
+    front = names(trainer, domain=0)
     assert set(front) == {"g_gan_front", "kd", "map", "rgb", "lpips"}
     assert min(front.values()) > 0
-    back = names(engine, domain=1)
+    back = names(trainer, domain=1)
     assert set(back) == {"g_gan_back", "kd", "map"}, "back views lie outside tau: no pictures to compare"
     assert back["kd"] > 0
 
 
 def test_leaving_out_pictures_from_behind_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     def gradients() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        engine = toys.engine(toys.toy_recipe("distill"))
-        monkeypatch.setattr(engine.g, "update", lambda bad: None)
-        engine.run_phase(Phase.G_MAIN, 1)
-        found = {n: p.grad for n, p in engine.generator.named_parameters() if p.grad is not None}
-        return engine.read_metrics(), found
+        trainer = toys.trainer(toys.toy_recipe("distill"))
+        monkeypatch.setattr(trainer.generator_optimiser, "update", lambda bad: None)
+        trainer.run_phase(Phase.G_MAIN, 1)
+        found = {n: p.grad for n, p in trainer.generator.named_parameters() if p.grad is not None}
+        return trainer.read_metrics(), found
 
     short = gradients()[1]
-    monkeypatch.setattr(Recipe, "compares_pictures", lambda self, domain: True)
+    monkeypatch.setattr(Recipe, "compares_images", lambda self, domain: True)
     metrics, full = gradients()
     assert metrics["rgb"] == metrics["lpips"] == 0
     assert short.keys() == full.keys()
@@ -52,65 +52,65 @@ def test_leaving_out_pictures_from_behind_changes_no_gradient(monkeypatch: pytes
 
 
 def test_only_views_within_tau_are_compared() -> None:
-    how = toys.toy_recipe("distill")
-    assert [how.compares_pictures(k) for k in (0, 1)] == [True, False]
-    side = dataclasses.replace(how.domains[1], sources=("heads_side",))
-    wide = dataclasses.replace(how, domains=(how.domains[0], side))
-    assert not wide.compares_pictures(1)
-    yaw = cameras.yaw_pitch(toys.engine(wide).pools[1].cameras)[0].abs()
-    assert yaw.min() > how.tau
-    assert yaw.min() < how.split_angle
-    assert dataclasses.replace(how, tau=2.0).compares_pictures(1)
-    assert not dataclasses.replace(how, losses=LossWeights(kd=1.0)).compares_pictures(0)
+    recipe = toys.toy_recipe("distill")
+    assert [recipe.compares_images(k) for k in (0, 1)] == [True, False]
+    side = dataclasses.replace(recipe.domains[1], sources=("heads_side",))
+    wide = dataclasses.replace(recipe, domains=(recipe.domains[0], side))
+    assert not wide.compares_images(1)
+    yaw = cameras.yaw_pitch(toys.trainer(wide).pools[1].cameras)[0].abs()
+    assert yaw.min() > recipe.tau
+    assert yaw.min() < recipe.split_angle
+    assert dataclasses.replace(recipe, tau=2.0).compares_images(1)
+    assert not dataclasses.replace(recipe, losses=LossWeights(kd=1.0)).compares_images(0)
 
 
 def test_the_teacher_stays_as_it_was_and_gets_no_gradient() -> None:
-    engine = toys.engine(toys.toy_recipe("distill"))
-    assert engine.teacher is not None
-    before = toys.weights(engine.teacher)
+    trainer = toys.trainer(toys.toy_recipe("distill"))
+    assert trainer.teacher is not None
+    before = toys.weights(trainer.teacher)
     for _ in range(2):
-        engine.step()
-    assert all(torch.equal(v, before[k]) for k, v in engine.teacher.state_dict().items())
-    assert all(p.grad is None for p in engine.teacher.parameters())
+        trainer.step()
+    assert all(torch.equal(v, before[k]) for k, v in trainer.teacher.state_dict().items())
+    assert all(p.grad is None for p in trainer.teacher.parameters())
 
 
 def test_discriminators_alternate_and_see_their_own_views() -> None:
-    how = toys.toy_recipe("distill")
-    engine = toys.engine(how)
+    recipe = toys.toy_recipe("distill")
+    trainer = toys.trainer(recipe)
     for step in range(2):
-        before = [toys.weights(d) for d in engine.discriminators]
-        engine.step()
-        for k, (d, old) in enumerate(zip(engine.discriminators, before, strict=True)):
+        before = [toys.weights(d) for d in trainer.discriminators]
+        trainer.step()
+        for k, (d, old) in enumerate(zip(trainer.discriminators, before, strict=True)):
             moved = any(not torch.equal(v, old[n]) for n, v in d.state_dict().items())
             assert moved == (k == step % 2), f"step {step}: only D_{('front', 'back')[step % 2]} learns"
-    assert engine.visits == [1, 1]
+    assert trainer.visits == [1, 1]
     from head3d_core.model.cameras import yaw_pitch
 
-    front, back = (yaw_pitch(pool.cameras.flatten(0, 1))[0].abs() for pool in engine.pools)
+    front, back = (yaw_pitch(pool.cameras.flatten(0, 1))[0].abs() for pool in trainer.pools)
     assert front.max() < 0.7
     assert back.min() > math.pi / 2
 
 
 def test_both_discriminators_get_their_r1() -> None:
     """With two that alternate, a shared step counter would regularise one of them only."""
-    engine = toys.engine(toys.toy_recipe("distill", d_reg_interval=2))
+    trainer = toys.trainer(toys.toy_recipe("distill", d_reg_interval=2))
     for _ in range(6):
-        engine.step()
-    assert {"r1_front", "r1_back"} <= set(engine.read_metrics())
+        trainer.step()
+    assert {"r1_front", "r1_back"} <= set(trainer.read_metrics())
 
 
 def test_teacher_and_student_share_everything_random() -> None:
     """A student that is the teacher has no distillation loss at all."""
-    engine = toys.engine(toys.toy_recipe("distill", noise="random"))
-    assert engine.teacher is not None
-    engine.generator.load_state_dict(engine.teacher.state_dict())
-    values = names(engine)
+    trainer = toys.trainer(toys.toy_recipe("distill", noise="random"))
+    assert trainer.teacher is not None
+    trainer.generator.load_state_dict(trainer.teacher.state_dict())
+    values = names(trainer)
     assert max(values[k] for k in ("kd", "map", "rgb", "lpips")) < 1e-6
 
 
 def test_mapping_cameras_come_from_the_face_set() -> None:
-    engine = toys.engine(toys.toy_recipe("distill"))
-    camera, mapping = engine.mapping_cameras(Phase.G_MAIN, 1)
+    trainer = toys.trainer(toys.toy_recipe("distill"))
+    camera, mapping = trainer.mapping_cameras(Phase.G_MAIN, 1)
     from head3d_core.model.cameras import yaw_pitch
 
     assert yaw_pitch(camera)[0].abs().min() > math.pi / 2, "renders the back"
@@ -119,22 +119,24 @@ def test_mapping_cameras_come_from_the_face_set() -> None:
 
 def test_kd_pulls_the_front_plane_and_only_it() -> None:
     """L_kd alone on a fixed problem: the xy planes approach the teacher's, and far more than the others do."""
-    how = toys.toy_recipe(
+    recipe = toys.toy_recipe(
         "distill", losses=LossWeights(kd=1.0), density_weight=0.0, noise="const", lr_g=0.005
     )
-    how = dataclasses.replace(how, domains=tuple(dataclasses.replace(d, weight=0.0) for d in how.domains))
-    engine = toys.engine(how)
-    assert engine.teacher is not None
-    z, camera = torch.randn(8, 32), engine.faces.cameras[0, :8]
+    recipe = dataclasses.replace(
+        recipe, domains=tuple(dataclasses.replace(d, weight=0.0) for d in recipe.domains)
+    )
+    trainer = toys.trainer(recipe)
+    assert trainer.teacher is not None
+    z, camera = torch.randn(8, 32), trainer.faces.cameras[0, :8]
 
     def gaps() -> torch.Tensor:
-        assert engine.teacher is not None
-        t, s = distillation.planes_of_both(engine.teacher, engine.generator, z, camera)
+        assert trainer.teacher is not None
+        t, s = distillation.planes_of_both(trainer.teacher, trainer.generator, z, camera)
         return (t - s).square().mean([0, 2, 3, 4])
 
     first = gaps()
     for _ in range(40):
-        engine.step()
+        trainer.step()
     ratio = gaps() / first
     assert ratio[0] < 0.5
     assert ratio[0] < 0.7 * ratio[1:].min()
@@ -150,36 +152,50 @@ def test_kd_pulls_the_front_plane_and_only_it() -> None:
     ],
 )
 def test_rows_drop_their_terms(row: str, gone: set[str]) -> None:
-    engine = toys.engine(toys.toy_recipe("distill", row))
-    assert set(names(engine)) == {"g_gan_front", "kd", "map", "rgb", "lpips"} - gone
+    trainer = toys.trainer(toys.toy_recipe("distill", row))
+    assert set(names(trainer)) == {"g_gan_front", "kd", "map", "rgb", "lpips"} - gone
 
 
 def test_baselines_train_without_a_teacher_on_everything() -> None:
     for row in ("dft", "fh"):
-        engine = toys.engine(toys.toy_recipe("distill", row))
-        assert engine.teacher is None
-        assert len(engine.pools[0]) == 48
-        engine.step()
-    engine = toys.engine(toys.toy_recipe("distill", "single-d"))
-    assert 24 < len(engine.pools[0]) < 48
-    engine.step()
-    assert len(engine.discriminators) == 1
+        trainer = toys.trainer(toys.toy_recipe("distill", row))
+        assert trainer.teacher is None
+        assert len(trainer.pools[0]) == 48
+        trainer.step()
+    trainer = toys.trainer(toys.toy_recipe("distill", "single-d-pooled"))
+    assert 24 < len(trainer.pools[0]) < 48
+    trainer.step()
+    assert len(trainer.discriminators) == 1
+
+
+def test_one_discriminator_takes_turns_with_both_sides() -> None:
+    """The single difference to the full method: one network, with each side's own images, γ and turn."""
+    full, one = (toys.trainer(toys.toy_recipe("distill", row)) for row in ("head3d", "single-d"))
+    assert (len(full.discriminators), len(one.discriminators)) == (2, 1)
+    for a, b in zip(full.pools, one.pools, strict=True):
+        assert torch.equal(a.images, b.images)
+    for step in range(2):
+        before = toys.weights(one.discriminators[0])
+        one.step()
+        assert any(not torch.equal(v, before[k]) for k, v in one.discriminators[0].state_dict().items())
+        assert one.visits == [[1, 0], [1, 1]][step]
+    assert {"d_loss_front", "d_loss_back", "r1_front", "r1_back"} <= set(one.read_metrics())
 
 
 def test_a_discriminator_nobody_listens_to_is_not_trained() -> None:
-    engine = toys.engine(toys.toy_recipe("distill", "no-gan-front"))
-    before = toys.weights(engine.discriminators[0])
-    engine.step()
-    assert all(torch.equal(v, before[k]) for k, v in engine.discriminators[0].state_dict().items())
+    trainer = toys.trainer(toys.toy_recipe("distill", "no-gan-front"))
+    before = toys.weights(trainer.discriminators[0])
+    trainer.step()
+    assert all(torch.equal(v, before[k]) for k, v in trainer.discriminators[0].state_dict().items())
 
 
 def test_side_views_can_go_to_the_back() -> None:
-    how = toys.toy_recipe("distill")
-    back = len(toys.engine(how).pools[1])
+    recipe = toys.toy_recipe("distill")
+    back = len(toys.trainer(recipe).pools[1])
     wide = dataclasses.replace(
-        how, domains=(how.domains[0], dataclasses.replace(how.domains[1], sources=("heads_side",)))
+        recipe, domains=(recipe.domains[0], dataclasses.replace(recipe.domains[1], sources=("heads_side",)))
     )
-    assert len(toys.engine(wide).pools[1]) > back
+    assert len(toys.trainer(wide).pools[1]) > back
 
 
 def test_architectures_must_match() -> None:
@@ -195,7 +211,7 @@ def test_architectures_must_match() -> None:
     student.config = dataclasses.replace(teacher.config, render=render)
     with pytest.raises(Head3DError, match=r"render\.box_warp differ"):
         distillation.check_match(teacher, student)
-    how = toys.toy_recipe("distill")
-    engine = toys.engine(toys.toy_recipe("distill", "dft"))
+    recipe = toys.toy_recipe("distill")
+    trainer = toys.trainer(toys.toy_recipe("distill", "dft"))
     with pytest.raises(Head3DError, match="needs a teacher"):
-        Engine(toys.smaller(), how, [*engine.pools, *engine.pools], student, [], faces=engine.faces)
+        Trainer(toys.smaller(), recipe, [*trainer.pools, *trainer.pools], student, [], faces=trainer.faces)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from head3d_core.model.cameras import orbit
-from head3d_core.training import losses
+from head3d_core.training import losses, perceptual
 from head3d_core.utils.errors import Head3DError
 
 LOG2 = math.log(2)
@@ -105,11 +105,11 @@ def test_rgb_and_lpips_vanish_outside_the_gate_even_for_nan() -> None:
     assert s.grad is not None
     assert not s.grad[1].any()
     assert losses.rgb_loss(t, s, raw_t, raw_s, torch.zeros(2)).item() == 0
-    assert losses.lpips_loss(losses.RandomVGG(), t, s.detach().nan_to_num(), torch.zeros(2)).item() == 0
+    assert losses.lpips_loss(perceptual.RandomVGG(), t, s.detach().nan_to_num(), torch.zeros(2)).item() == 0
 
 
 def test_random_vgg_is_the_same_everywhere_and_orders_distances() -> None:
-    a, b = losses.RandomVGG(), losses.RandomVGG()
+    a, b = perceptual.RandomVGG(), perceptual.RandomVGG()
     assert a.name == "lpips_randvgg16(seed=0)"
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(a(x, x.flip(-1)), b(x, x.flip(-1)))
@@ -120,7 +120,7 @@ def test_random_vgg_is_the_same_everywhere_and_orders_distances() -> None:
 
 
 def test_random_vgg_pulls_a_picture_to_its_target() -> None:
-    distance, target = losses.RandomVGG(), torch.rand(1, 3, 32, 32) * 2 - 1
+    distance, target = perceptual.RandomVGG(), torch.rand(1, 3, 32, 32) * 2 - 1
     picture = torch.nn.functional.avg_pool2d(target, 5, 1, 2).requires_grad_()
     adam = torch.optim.Adam([picture], lr=0.02)
     before = (picture - target).abs().mean().item()
@@ -133,6 +133,6 @@ def test_random_vgg_pulls_a_picture_to_its_target() -> None:
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert losses.perceptual_distance().name == "lpips_randvgg16(seed=0)"
+    assert perceptual.perceptual_distance().name == "lpips_randvgg16(seed=0)"
     with pytest.raises(Head3DError, match=r"vgg16-397923af\.pth"):
-        losses.perceptual_distance("lpips")
+        perceptual.perceptual_distance("lpips")

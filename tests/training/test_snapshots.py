@@ -1,13 +1,13 @@
-"""Snapshots: whole or absent, in small parts, checked when read; killed, damaged and out of space."""
+"""Snapshots: whole or absent, checked when read; killed, damaged and out of space."""
 
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,84 +27,92 @@ def test_round_trip_keeps_bits_types_and_meta(tmp_path: Path) -> None:
         "n": torch.arange(4),
         "s": torch.tensor(2.5),
     }
-    folder = snapshots.save(tmp_path, 128, saved, {"step": 3, "visits": [1, 2]})
-    assert folder.name == "state-0000000128"
-    found, meta = snapshots.load(folder)
+    path = snapshots.save(tmp_path, 128, saved, {"step": 3, "visits": [1, 2]})
+    assert path.name == "state-0000000128.safetensors"
+    found, meta = snapshots.load(path)
     assert meta == {"step": 3, "visits": [1, 2]}
     for name, value in saved.items():
         assert torch.equal(found[name], value)
         assert found[name].dtype == value.dtype
 
 
-def test_parts_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "PART_BYTES", 1000)
-    folder = snapshots.save(tmp_path, 1, tensors(count=1000), {})
-    sizes = [p.stat().st_size for p in folder.glob("part-*.bin")]
-    assert len(sizes) > 10
-    assert max(sizes) <= 1000
-    assert torch.equal(snapshots.load(folder)[0]["a.weight"], tensors(count=1000)["a.weight"])
-
-
 def test_only_the_newest_stay(tmp_path: Path) -> None:
     for images in (1, 2, 3, 20):
         snapshots.save(tmp_path, images, tensors(images), {}, keep=2)
-    assert [p.name for p in snapshots.all_snapshots(tmp_path)] == ["state-0000000020", "state-0000000003"]
+    assert [p.name for p in snapshots.all_snapshots(tmp_path)] == [
+        "state-0000000020.safetensors",
+        "state-0000000003.safetensors",
+    ]
     assert snapshots.latest(tmp_path / "nothing") is None
 
 
 def test_damage_is_named_and_the_older_one_taken(tmp_path: Path) -> None:
-    for images in (1, 2):
-        snapshots.save(tmp_path, images, tensors(images), {"images": images})
-    part = tmp_path / "state-0000000002" / "part-000.bin"
-    data = bytearray(part.read_bytes())
+    paths = [snapshots.save(tmp_path, images, tensors(images), {"images": images}) for images in (1, 2)]
+    data = bytearray(paths[1].read_bytes())
     data[-1] ^= 1
-    part.write_bytes(data)
-    with pytest.raises(Head3DError, match=r"part-000\.bin is damaged"):
-        snapshots.load(part.parent)
+    paths[1].write_bytes(data)
+    with pytest.raises(Head3DError, match=r"state-0000000002\.safetensors is damaged"):
+        snapshots.load(paths[1])
     assert snapshots.load_latest(tmp_path)[1]["images"] == 1
-    part.write_bytes(data[:-5])  # shorter than listed: not even a candidate
-    assert snapshots.latest(tmp_path) == tmp_path / "state-0000000001"
-    part.unlink()
-    (tmp_path / "state-0000000001" / "state.json").write_text("{")
+    paths[1].write_bytes(data[:-5])  # shorter than its header says: not even a candidate
+    assert snapshots.latest(tmp_path) == paths[0]
+    paths[0].write_text("{")
     with pytest.raises(Head3DError, match="holds no readable snapshot"):
         snapshots.load_latest(tmp_path)
 
 
 def test_a_damaged_newest_one_costs_no_good_one(tmp_path: Path) -> None:
-    for images in (1, 5):
-        snapshots.save(tmp_path, images, tensors(images), {"images": images})
-    part = tmp_path / "state-0000000005" / "part-000.bin"
-    part.write_bytes(bytes(part.stat().st_size))
-    snapshots.save(tmp_path, 2, tensors(2), {"images": 2}, keep=1)
-    assert snapshots.load(tmp_path / "state-0000000002")[1]["images"] == 2  # not the one that made room
-    snapshots.save(tmp_path, 5, tensors(5), {"images": 5}, keep=2)
-    part.write_bytes(bytes(part.stat().st_size))
+    newest = snapshots.save(tmp_path, 5, tensors(5), {"images": 5})
+    older = snapshots.save(tmp_path, 2, tensors(2), {"images": 2}, keep=1)
+    assert snapshots.load(older)[1]["images"] == 2  # not the one that made room
+    newest = snapshots.save(tmp_path, 5, tensors(5), {"images": 5})
+    data = newest.read_bytes()
+    newest.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert snapshots.load_latest(tmp_path, set_aside=True)[1]["images"] == 2
-    assert snapshots.latest(tmp_path) == tmp_path / "state-0000000002"
-    assert (tmp_path / "state-0000000005.damaged").is_dir()
-    snapshots.save(tmp_path, 5, tensors(7), {"images": 5}, keep=2)
+    assert snapshots.latest(tmp_path) == older
+    assert newest.with_name(f"{newest.name}.damaged").is_file()
+    snapshots.save(tmp_path, 5, tensors(7), {"images": 5})
     assert torch.equal(snapshots.load_latest(tmp_path)[0]["a.weight"], tensors(7)["a.weight"])
 
 
-def test_newer_formats_are_refused(tmp_path: Path) -> None:
-    folder = snapshots.save(tmp_path, 1, tensors(), {})
-    manifest = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(manifest | {"version": 99}))
+def test_other_formats_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(snapshots, "VERSION", "99")
+        path = snapshots.save(tmp_path / "new", 1, tensors(), {})
     with pytest.raises(Head3DError, match="version 99"):
-        snapshots.load(folder)
+        snapshots.load(path)
+    (tmp_path / "old" / "state-0000000001").mkdir(parents=True)
+    (tmp_path / "old" / "state-0000000001" / "state.json").write_text("{}")
+    with pytest.raises(Head3DError, match="folders of an older version"):
+        snapshots.load_latest(tmp_path / "old")
+
+
+def test_a_small_state_is_of_one_moment(tmp_path: Path) -> None:
+    state = {
+        "generator.w": torch.ones(2),
+        "average.w": torch.ones(2),
+        "ada0": torch.ones(3),
+        "adam.d0.1": torch.ones(9),
+    }
+    carry = snapshots.save_carry(tmp_path, state, {"images": 1})
+    assert snapshots.latest(tmp_path) == carry
+    found, meta = snapshots.load_latest(tmp_path)
+    assert (set(found), meta) == ({"generator.w", "average.w", "ada0"}, {"images": 1})
+    snapshots.save_carry(tmp_path / "later", state, {"images": 2})
+    (tmp_path / "later" / "carry" / "average.safetensors").replace(carry / "average.safetensors")
+    with pytest.raises(Head3DError, match="networks of one moment"):
+        snapshots.load(carry)
 
 
 def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = snapshots.save(tmp_path, 1, tensors(), {})
 
-    def full(path: Path, data: bytes | memoryview) -> None:
-        path.write_bytes(bytes(data)[: len(data) // 2])
+    def full(content: Any, path: Path, header: Any) -> None:
+        path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(snapshots, "_write_flushed", full)
-    with pytest.raises(
-        Head3DError, match=r"the disk is full \(\d+ MiB free\).*--resume; the last good"
-    ) as caught:
+    monkeypatch.setattr(snapshots, "save_file", full)
+    with pytest.raises(Head3DError, match=r"No space left .*free some space.*last good.*--resume") as caught:
         snapshots.save(tmp_path, 2, tensors(), {})
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == [good.name]
@@ -113,7 +121,7 @@ def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pyt
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Head3DError, match="cannot save a snapshot"):
+    with pytest.raises(Head3DError, match="cannot write"):
         snapshots.save(tmp_path / "file", 1, tensors(), {})
 
 
@@ -142,12 +150,11 @@ def test_killed_at_any_moment_a_whole_snapshot_remains(tmp_path: Path) -> None:
         process.join()
         found, meta = snapshots.load(snapshots.latest(tmp_path) or tmp_path)
         assert torch.equal(found["x"], torch.full((200_000,), float(meta["k"])))
-        names = {p.name for p in tmp_path.glob("state-*")}
-        hit += any(n.endswith(".partial") for n in names)
-        start = int(max(n for n in names if not n.endswith(".partial")).split("-")[1])
+        hit += any(tmp_path.glob(".*"))
+        start = int(snapshots.all_snapshots(tmp_path)[0].stem.partition("-")[2])
     assert hit > 3, "too few kills hit the middle of a save: the test would prove nothing"
     snapshots.save(tmp_path, start + 1, tensors(), {})
-    assert not list(tmp_path.glob("*.partial")), "left-overs are cleared by the next save"
+    assert not list(tmp_path.glob(".*")), "left-overs are cleared by the next save"
 
 
 def test_halving_refuses_what_does_not_fit() -> None:
