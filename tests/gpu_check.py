@@ -2,6 +2,7 @@
 
     python tests/gpu_check.py                               # everything, results under ./out (or $OUT)
     python tests/gpu_check.py --steps build tests bench
+    python tests/gpu_check.py --steps tests slices sanitizer  # head3d_core/_C.so as it is: about two minutes
     python tests/gpu_check.py --steps build variants        # the same kernels with other launch bounds
 
 Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each
@@ -24,10 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
 OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
-STEPS = ("build", "tests", "mutants", "bench", "variants", "sanitizer", "ncu")
+STEPS = ("build", "tests", "slices", "mutants", "bench", "variants", "sanitizer", "ncu")
 
 VARIANTS = {"backward2": ["-DHEAD3D_BACKWARD_BLOCKS=2"]}
 """Launch bounds tried beside the shipped ones (resident blocks a multiprocessor)."""
+
+TIME_RATIO, MEMORY_RATIO = 1.25, 1.35
+"""Most that two slices of the xy plane may cost against one."""
 
 SECTIONS = (
     "SpeedOfLight Occupancy WarpStateStats MemoryWorkloadAnalysis MemoryWorkloadAnalysis_Tables "
@@ -185,6 +189,38 @@ MUTANTS = [
         "test_edge_sizes",
     ),
     (
+        "slices exchanged",
+        "tile.cuh",
+        "share_of<kPlanes>(plane, front);",
+        "share_of<kPlanes>(plane, 1.f - front);",
+        "render_forward",
+        "test_strict",
+    ),
+    (
+        "depth gradient of the back slice",
+        "tile.cuh",
+        "plane == 0 ? by_weight : -by_weight",
+        "by_weight",
+        "render_backward",
+        "test_strict",
+    ),
+    (
+        "second ray's share from the first",
+        "tile.cuh",
+        "reading_weight<kPlanes>(plane, front_b)",
+        "reading_weight<kPlanes>(plane, front_a)",
+        "render_backward",
+        "test_strict",
+    ),
+    (
+        "share left out of a plain gradient",
+        "plain.cuh",
+        "atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c])",
+        "atomicAdd(grad_texel + c * grad_planes.channel, taps.weight(corner) * grad[c])",
+        "planes",
+        "test_points",
+    ),
+    (
         "phase of up-sampling ignored",
         "filters_cuda.cu",
         "j * kUp + column_phase",
@@ -255,12 +291,27 @@ def tests() -> int:
         "-p",
         "no:cacheprovider",
         "-n",
-        "6",
+        str(min(12, os.cpu_count() or 1)),
         "tests/ops/test_ops_cuda.py",
     ]
     code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
     print("\n".join((OUT / "tests.log").read_text(encoding="utf8").splitlines()[-3:]))
     return code
+
+
+def slices() -> int:
+    """Time and memory of two slices of the xy plane against one; over the limit is a failure."""
+    report = RESULTS / "slices.json"
+    command = [sys.executable, "tests/bench/bench_cuda.py", "--only", "slices", "--json", str(report)]
+    code = sh(command, "slices.log", 90)
+    print((OUT / "slices.log").read_text(encoding="utf8"))
+    if code:
+        return code
+    rows = json.loads(report.read_text(encoding="utf8"))["rows"]
+    over = [r for r in rows if r["time_ratio"] > TIME_RATIO or r["memory_ratio"] > MEMORY_RATIO]
+    for row in over:
+        print(f"  over the limit: {row['op']}, {row['case']}, {row['scene']}: {row['time_ratio']} in time")
+    return int(bool(over))
 
 
 def bench() -> int:
@@ -337,10 +388,10 @@ def small() -> None:
         ({}, torch.float64),
         ({"channels": 5, "hidden": 7, "features": 3}, torch.float32),
     ):
-        what = scene(n=2, rays=7, height=9, width=11, **shape)
-        p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
         at = torch.rand(2, 21, 3, device="cuda", dtype=dtype) * 1.4 - 0.7
-        for mixed in (False, True):
+        for slices, mixed in ((1, False), (1, True), (2, False), (2, True)):
+            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape)
+            p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
             with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
                 moved = Scene(p, DecoderWeights(w0, b0, w1, b1), origins, directions)
                 values_and_gradients(moved, options(), "native", torch.tensor([3, 4], device="cuda"))

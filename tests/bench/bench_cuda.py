@@ -52,14 +52,20 @@ class Scene:
     """Planes, decoder and rays at the anchor's size (or smaller) on the GPU."""
 
     def __init__(
-        self, batch: int = 8, side: int = 128, planes: int = 256, density: float = 1.0, seed: int = 0
+        self,
+        batch: int = 8,
+        side: int = 128,
+        planes: int = 256,
+        density: float = 1.0,
+        seed: int = 0,
+        slices: int = 1,
     ) -> None:
         generator = torch.Generator("cuda").manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, device="cuda")
 
-        self.planes = normal(batch, 3, 32, planes, planes)
+        self.planes = normal(batch, 2 + slices, 32, planes, planes)
         self.weights = DecoderWeights(
             normal(64, 32) / math.sqrt(32), 0.1 * normal(64), normal(33, 64) / math.sqrt(64), 0.1 * normal(33)
         )
@@ -162,6 +168,28 @@ def bench_render(scene_name: str, density: float, reference: bool, repeats: int)
         rows.append(
             _row("render forward", case, scene_name, milliseconds(forward, repeats), peak_gib(forward))
         )
+    return rows
+
+
+def bench_slices(scene_name: str, density: float, repeats: int) -> list[dict[str, Any]]:
+    """Two slices of the xy plane against one: times in turn, and the ratio of time and of memory."""
+    rows = []
+    one, two = (Scene(density=density, slices=slices) for slices in (1, 2))
+    for case, mixed in (("mixed", True), ("strict", False)):
+        with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+            for op in ("render forward", "render forward+backward"):
+                works = []
+                for scene in (one, two):
+                    leaves = scene.leaves() if op.endswith("backward") else [scene.planes, *scene.weights]
+                    call = scene.step if op.endswith("backward") else scene.render
+                    works.append(partial(call, leaves, "native"))
+                turns = [[milliseconds(work, repeats) for work in works] for _ in range(3)]
+                ms = [statistics.median(turn[k] for turn in turns) for k in range(2)]
+                gib = [peak_gib(work) for work in works]
+                row = _row(f"{op}, two slices", case, scene_name, ms[1], gib[1])
+                ratios = {"one_slice_ms": ms[0], "time_ratio": ms[1] / ms[0], "memory_ratio": gib[1] / gib[0]}
+                rows.append(row | {k: round(v, 3) for k, v in ratios.items()})
+    torch.cuda.empty_cache()
     return rows
 
 
@@ -280,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="*", choices=["render", "errors", "filters", "r1"])
+    parser.add_argument("--only", nargs="*", choices=["render", "slices", "errors", "filters", "r1"])
     parser.add_argument(
         "--reference", action="store_true", help="time the reference renderer too (needs 25 GB)"
     )
@@ -298,6 +326,9 @@ def main() -> None:
         "render": lambda: (
             bench_render("haze", 1.0, args.reference, args.repeats)
             + bench_render("surface", 30.0, False, args.repeats)
+        ),
+        "slices": lambda: (
+            bench_slices("haze", 1.0, args.repeats) + bench_slices("surface", 30.0, args.repeats)
         ),
         "filters": lambda: bench_filters(args.repeats),
         "r1": lambda: bench_r1(5),

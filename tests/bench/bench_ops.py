@@ -64,9 +64,9 @@ def provenance(device: torch.device, command: str) -> dict[str, Any]:
 
 
 def haze(
-    device: torch.device, batch: int, side: int
+    device: torch.device, batch: int, side: int, slices: int = 1
 ) -> tuple[torch.Tensor, DecoderWeights, torch.Tensor, torch.Tensor]:
-    """Random planes [N, 3, 32, 256, 256], a random decoder and the rays of a frontal camera."""
+    """Random planes [N, 2 + slices, 32, 256, 256], a random decoder and the rays of a frontal camera."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -74,16 +74,16 @@ def haze(
 
     weights = DecoderWeights(normal(64, 32) / 32**0.5, normal(64) * 0.1, normal(33, 64) / 8, normal(33) * 0.1)
     origins, directions = rays.camera_rays(cameras.orbit(0.3).to(device).expand(batch, -1), side)
-    return normal(batch, 3, 32, 256, 256), weights, origins.contiguous(), directions
+    return normal(batch, 2 + slices, 32, 256, 256), weights, origins.contiguous(), directions
 
 
 def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
     """(operator, size, what to run) for each line of the table."""
     options = RenderOptions(axes="eg3d", white_back=True)
     batch = 8 if device.type == "cuda" else 1
-    for side in (128,) if device.type == "cuda" else (64, 128):
-        p, weights, origins, directions = haze(device, batch, side)
-        size = f"{batch} x {side}² rays, 48+48 samples, planes 256² x 32"
+    for side, slices in ((128, 1), (128, 2)) if device.type == "cuda" else ((64, 1), (64, 2), (128, 1)):
+        p, weights, origins, directions = haze(device, batch, side, slices)
+        size = f"{batch} x {side}² rays, 48+48 samples, planes 256² x 32" + ", two slices" * (slices - 1)
         inner = p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
         leaves = [t.clone().requires_grad_() for t in (p, *weights)]
 
@@ -203,7 +203,7 @@ def main() -> None:
     report = {"provenance": provenance(device, " ".join(["python", *sys.argv])), "results": []}
     print(json.dumps(report["provenance"]))
     print(
-        f"{'operator':<31} {'size':<62} {'path':<10} {'wall ms':>8} {'cpu ms':>8} {'ratio':>6} {'MiB':>7}",
+        f"{'operator':<31} {'size':<74} {'path':<10} {'wall ms':>8} {'cpu ms':>8} {'ratio':>6} {'MiB':>7}",
         flush=True,
     )
     paths = instruction_sets(device)
@@ -220,7 +220,7 @@ def main() -> None:
             figures = (
                 f"{row['wall_ms']:>8.1f} {row['cpu_ms']:>8.1f} {row['ratio']:>6.1f} {row['peak_mib']:>7.0f}"
             )
-            print(f"{name:<31} {size:<62} {path:<10} {figures}", flush=True)
+            print(f"{name:<31} {size:<74} {path:<10} {figures}", flush=True)
             report["results"].append(
                 {"operator": name, "size": size, "path": path, **{k: round(v, 2) for k, v in row.items()}}
             )

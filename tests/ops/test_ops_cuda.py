@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from head3d_core import ops
-from head3d_core.config import RenderOptions
+from head3d_core.config import RenderOptions, Slices
 from head3d_core.model import filters, planes, volume
 from head3d_core.model.planes import DecoderWeights
 from head3d_core.utils.errors import Head3DError
@@ -21,6 +21,7 @@ from ops_scene import Scene, gradients, options, relative, scene, values_and_gra
 
 pytestmark = [pytest.mark.native, pytest.mark.gpu]
 
+one_or_two = pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
 SEEDS = torch.tensor([5, 123456789012345])
 ODD = {"channels": 5, "hidden": 7, "features": 3}
 TINY = {"channels": 8, "hidden": 16, "features": 8}
@@ -91,6 +92,7 @@ CASES = [
     {"depth_resolution": 48, "depth_resolution_importance": 48, "white_back": True},
     {"depth_resolution": 17, "depth_resolution_importance": 40},
     {"ray_start": "auto", "ray_end": "auto"},
+    {"slice_half_distance": 0.4, "slice_centre": -0.1},
 ]
 
 
@@ -100,39 +102,46 @@ def name(changes: dict[str, object]) -> str:
 
 @pytest.mark.parametrize("changes", CASES, ids=name)
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_float64(changes: dict[str, object], seeds: Tensor | None) -> None:
+@one_or_two
+def test_float64(changes: dict[str, object], seeds: Tensor | None, slices: int) -> None:
     for shape in ({}, ODD):
-        for got, want, _ in both(scene(rays=5, **shape), options(**changes), torch.float64, seeds):
+        for got, want, _ in both(
+            scene(rays=5, slices=slices, **shape), options(**changes), torch.float64, seeds
+        ):
             assert relative(got, want) < TIGHT
 
 
 @pytest.mark.parametrize("changes", CASES, ids=name)
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_strict(changes: dict[str, object], seeds: Tensor | None) -> None:
-    for got, want, is_grad in both(scene(), options(**changes), torch.float32, seeds):
+@one_or_two
+def test_strict(changes: dict[str, object], seeds: Tensor | None, slices: int) -> None:
+    for got, want, is_grad in both(scene(slices=slices), options(**changes), torch.float32, seeds):
         assert relative(got, want) < (STRICT_GRADIENT if is_grad else STRICT_VALUE)
 
 
 @pytest.mark.parametrize("changes", CASES, ids=name)
 @pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
-def test_mixed(changes: dict[str, object], seeds: Tensor | None) -> None:
+@one_or_two
+def test_mixed(changes: dict[str, object], seeds: Tensor | None, slices: int) -> None:
     how = options(**changes)
-    for i, (got, want, _) in enumerate(both(scene(), how, torch.float32, seeds, mixed=True)):
+    for i, (got, want, _) in enumerate(both(scene(slices=slices), how, torch.float32, seeds, mixed=True)):
         assert norm(got, want) < mixed_limit(i, how)
 
 
 @pytest.mark.parametrize("shape", [TINY, ODD], ids=["tiny", "odd"])
-def test_other_decoders_in_float32(shape: dict[str, int]) -> None:
-    for got, want, is_grad in both(scene(**shape), options(), torch.float32, SEEDS):
+@one_or_two
+def test_other_decoders_in_float32(shape: dict[str, int], slices: int) -> None:
+    for got, want, is_grad in both(scene(slices=slices, **shape), options(), torch.float32, SEEDS):
         assert relative(got, want) < (STRICT_GRADIENT if is_grad else STRICT_VALUE)
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["strict", "mixed"])
 @pytest.mark.parametrize("rays", [0, 1, 31, 32, 33, 36])  # 36: a square, whose rows are rendered in pairs
-def test_edge_sizes(rays: int, mixed: bool) -> None:
+@one_or_two
+def test_edge_sizes(rays: int, mixed: bool, slices: int) -> None:
     for n in (0, 1, 3):
         for i, (got, want, is_grad) in enumerate(
-            both(scene(n=n, rays=rays), options(), torch.float32, mixed=mixed)
+            both(scene(n=n, rays=rays, slices=slices), options(), torch.float32, mixed=mixed)
         ):
             assert got.shape == want.shape
             if mixed:
@@ -141,9 +150,10 @@ def test_edge_sizes(rays: int, mixed: bool) -> None:
                 assert relative(got, want) < (STRICT_GRADIENT if is_grad else STRICT_VALUE)
 
 
-def test_opaque_scenes_stop_early_within_the_bound() -> None:
+@one_or_two
+def test_opaque_scenes_stop_early_within_the_bound(slices: int) -> None:
     """Behind transmittance 1e-8 (strict) or 1e-5 (mixed) nothing is computed."""
-    what = scene(rays=64, density=40.0)
+    what = scene(rays=64, density=40.0, slices=slices)
     how = options(depth_resolution=48, depth_resolution_importance=48, white_back=True)
     want = volume.render_rays(
         what.planes, what.weights, what.origins, what.directions, how, backend="reference"
@@ -168,14 +178,15 @@ def test_opaque_scenes_stop_early_within_the_bound() -> None:
 @pytest.mark.parametrize(
     "layout", ["channels last", "image channels last", "every other", "one image", "offset"]
 )
-def test_strides(layout: str) -> None:
-    what = on_gpu(scene(n=2, rays=5))
+@one_or_two
+def test_strides(layout: str, slices: int) -> None:
+    what = on_gpu(scene(n=2, rays=5, slices=slices))
     p = what.planes
-    n, _, c, h, w = p.shape
+    n, count, c, h, w = p.shape
     if layout == "channels last":
         p = p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     elif layout == "image channels last":  # a convolution's output, seen as three planes
-        p = p.reshape(n, 3 * c, h, w).contiguous(memory_format=torch.channels_last).unflatten(1, (3, c))
+        p = p.reshape(n, -1, h, w).contiguous(memory_format=torch.channels_last).unflatten(1, (count, c))
     elif layout == "every other":
         p = p.repeat_interleave(2, -1)[..., ::2]
     elif layout == "one image":
@@ -183,7 +194,7 @@ def test_strides(layout: str) -> None:
     else:  # not on a 16-byte boundary
         flat = torch.empty(p.numel() + 1, device="cuda")
         flat[1:] = p.permute(0, 1, 3, 4, 2).flatten()
-        p = flat[1:].view(n, 3, h, w, c).permute(0, 1, 4, 2, 3)
+        p = flat[1:].view(n, count, h, w, c).permute(0, 1, 4, 2, 3)
     for mixed in (False, True):
         with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
             for used in (p, p.contiguous()):
@@ -197,9 +208,10 @@ def test_strides(layout: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float64", "strict", "mixed"])
-def test_not_finite_rays_give_nan_and_harm_nobody(kind: str) -> None:
+@one_or_two
+def test_not_finite_rays_give_nan_and_harm_nobody(kind: str, slices: int) -> None:
     dtype = torch.float64 if kind == "float64" else torch.float32
-    what = on_gpu(scene(rays=8), dtype)
+    what = on_gpu(scene(rays=8, slices=slices), dtype)
     with torch.autocast("cuda", dtype=torch.float16, enabled=kind == "mixed"):
         clean = volume.render_rays(
             what.planes, what.weights, what.origins, what.directions, options(), backend="native"
@@ -216,6 +228,24 @@ def test_not_finite_rays_give_nan_and_harm_nobody(kind: str) -> None:
     assert torch.equal(values[2][~bad], clean.opacity[~bad])
     for grad in grads[:5]:
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["strict", "mixed"])
+def test_slices_reach_only_their_side(mixed: bool) -> None:
+    """Samples in front of both slices give xy_back no gradient; NaN in z gives NaN, even beyond the planes' border."""
+    what = on_gpu(scene(n=1, rays=8, slices=2))
+    origins = torch.rand(1, 8, 3, device="cuda") * 0.6 - 0.3
+    origins[..., 2] = 0.5
+    how = options(ray_start=0.0, ray_end=0.3)
+    leaf = what.planes.clone().requires_grad_()
+    lost = torch.tensor([[[0.1, 0.1, torch.nan], [9.0, 9.0, torch.nan]]], device="cuda")
+    with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
+        result = volume.render_rays(leaf, what.weights, origins, what.directions, how, backend="native")
+        assert planes.sample_planes(what.planes, lost, backend="native").isnan().all()
+        assert planes.query(what.planes, what.weights, lost, backend="native")[0].isnan().all()
+    (gradient,) = torch.autograd.grad(result.features.square().sum(), leaf)
+    assert (gradient[:, 3] == 0).all()
+    assert all((gradient[:, k] != 0).any() for k in range(3))
 
 
 def test_too_many_elements_are_refused() -> None:
@@ -285,8 +315,9 @@ def points(n: int, count: int) -> Tensor:
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 1000])
 @pytest.mark.parametrize("kind", ["float64", "strict", "mixed", "odd"])
-def test_points(kind: str, count: int) -> None:
-    what, at = scene(**(ODD if kind == "odd" else {})), points(2, count)
+@one_or_two
+def test_points(kind: str, count: int, slices: int) -> None:
+    what, at = scene(slices=slices, **(ODD if kind == "odd" else {})), points(2, count)
     dtype = torch.float64 if kind == "float64" else torch.float32
 
     def results(op: str, backend: str) -> list[Tensor]:
@@ -294,7 +325,8 @@ def test_points(kind: str, count: int) -> None:
         inputs = [t.to(device, used_dtype).requires_grad_() for t in (what.planes, *what.weights, at)]
         used = [inputs[0], inputs[5]] if op == "sample" else inputs
         if op == "sample":
-            outputs = (planes.sample_planes(*used, axes="eg3d", box_warp=1.1, backend=backend),)  # type: ignore[arg-type]
+            where = Slices(0.2, -0.1)
+            outputs = (planes.sample_planes(*used, "eg3d", 1.1, backend, where),)  # type: ignore[arg-type]
         else:
             outputs = planes.query(inputs[0], DecoderWeights(*inputs[1:5]), inputs[5], backend=backend)  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(2)
@@ -317,15 +349,17 @@ def test_points(kind: str, count: int) -> None:
 # ---------------------------------------------------------------------------------------- derivatives, registration
 
 
-def small() -> tuple[Scene, Tensor]:
-    what = scene(n=1, rays=2, channels=2, hidden=3, features=2, height=4, width=5)
+def small(slices: int = 1) -> tuple[Scene, Tensor]:
+    what = scene(n=1, rays=2, channels=2, hidden=3, features=2, height=4, width=5, slices=slices)
     return on_gpu(what, torch.float64), points(1, 3).cuda()
 
 
-def test_gradcheck() -> None:
+@one_or_two
+def test_gradcheck(slices: int) -> None:
     """Only the first pass: importance samples move under finite differences, but carry no gradient."""
-    what, at = small()
-    how = options(depth_resolution=5, depth_resolution_importance=0, white_back=True)
+    what, at = small(slices)
+    wide = {"slice_half_distance": 0.45}  # so that some points lie between the slices
+    how = options(depth_resolution=5, depth_resolution_importance=0, white_back=True, **wide)
 
     def render(*t: Tensor) -> tuple[Tensor, ...]:
         return tuple(volume.render_rays(t[0], DecoderWeights(*t[1:5]), t[5], t[6], how, backend="native"))
@@ -335,7 +369,9 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(render, [t.requires_grad_() for t in what.tensors()], **loose)
     leaf = at.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda p, x: planes.sample_planes(p, x, backend="native"), (what.planes, leaf), **loose
+        lambda p, x: planes.sample_planes(p, x, backend="native", slices=how.slices),
+        (what.planes, leaf),
+        **loose,
     )
     assert torch.autograd.gradcheck(
         lambda *t: planes.query(t[0], DecoderWeights(*t[1:5]), t[5], backend="native"),
@@ -358,15 +394,16 @@ def test_deterministic_algorithms_are_refused() -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_opcheck() -> None:
-    what, _ = small()
+@pytest.mark.parametrize("where", [(), (0.1, 0.0), (0.3, 0.05)], ids=["one slice", "two slices", "elsewhere"])
+def test_opcheck(where: tuple[float, ...]) -> None:
+    what, _ = small(2 if where else 1)
     near = torch.full_like(what.origins[..., 0], 2.25)
     seeds = SEEDS[:1].cuda()
     settings = (5, 4, 1, 1.0, False, True, 0)
     leaves = [t.requires_grad_() for t in what.tensors()]
     torch.library.opcheck(
         torch.ops.head3d.render_rays.default,
-        (*leaves, near, near + 1, seeds, *settings),
+        (*leaves, near, near + 1, seeds, *settings, *where),
         atol=1e-8,
         rtol=1e-8,
     )
