@@ -16,6 +16,7 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import Backend
+from head3d_core.ops import layers
 from head3d_core.utils.errors import Head3DError
 
 Activation = Literal["linear", "lrelu"]
@@ -65,7 +66,7 @@ def bias_act(
     limit = None if clamp is None else clamp * gain
     total = GAIN[activation] * gain
     if ops.use_native(backend, x):
-        return ops.bias_act(x, bias, activation, total, limit)
+        return layers.bias_act(x, bias, activation, total, limit)
     if bias is not None:
         x = x + bias.to(x.dtype).reshape([1, -1] + [1] * (x.ndim - 2))
     if activation == "lrelu":
@@ -108,7 +109,7 @@ def layer_epilogue(
     if ops.use_native_layers(backend, x):
         limit = None if clamp is None else clamp * gain
         total = GAIN[activation] * gain
-        return ops.layer_epilogue(x, scale, noise, strength, bias, activation, total, limit)
+        return layers.layer_epilogue(x, scale, noise, strength, bias, activation, total, limit)
     if scale is not None:
         x = x * scale.to(x.dtype)[:, :, None, None]
     if noise is not None and strength is not None:
@@ -147,7 +148,7 @@ def upfirdn2d(
             f"upfirdn2d takes x [N, C, H, W] and kernel [kh, kw], got {list(x.shape)} and {list(kernel.shape)}"
         )
     if ops.use_native(backend, x):
-        return ops.upfirdn2d(x, kernel, up, down, padding, gain)
+        return layers.upfirdn2d(x, kernel, up, down, padding, gain)
     n, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import PLANE_NAMES, SLICE_NAMES, SLICES, Axes, Backend, Slices
+from head3d_core.ops import render
 from head3d_core.utils.errors import Head3DError
 
 PROJECTION: dict[Axes, tuple[tuple[int, int], ...]] = {
@@ -141,7 +142,7 @@ def sample_planes(
     """
     check_points(check_planes(planes), points)
     if ops.use_native(backend, planes):
-        return ops.sample_planes(planes, points, axes=axes, box_warp=box_warp, slices=slices)
+        return render.sample_planes(planes, points, axes=axes, box_warp=box_warp, slices=slices)
     readings = sample_each_plane(planes, points, axes, box_warp)
     if planes.shape[1] == 3:
         return readings.mean(1)
@@ -179,7 +180,7 @@ def query(
     """Density and colour at points: sigma [N, M, 1] (raw) and colour features [N, M, F] in [0, 1]."""
     check_points(check_planes(planes), points)
     if ops.use_native(backend, planes):
-        return ops.query_planes(planes, *weights, points, axes=axes, box_warp=box_warp, slices=slices)
+        return render.query_planes(planes, weights, points, axes=axes, box_warp=box_warp, slices=slices)
     return decode(sample_planes(planes, points, axes, box_warp, "reference", slices), weights)
 
 

@@ -16,7 +16,7 @@ from head3d_core import ops
 from head3d_core.config import Backend, RenderOptions
 from head3d_core.model.planes import DecoderWeights, check_planes, query
 from head3d_core.model.rays import ray_bounds
-from head3d_core.ops import random
+from head3d_core.ops import random, render
 from head3d_core.utils.errors import Head3DError
 
 
@@ -183,53 +183,81 @@ def render_rays(
     _check_rays(planes, ray_origins, ray_directions, seeds)
     # Where sampling starts and ends is not learned: no gradient passes through it.
     near, far = (bound.detach() for bound in ray_bounds(ray_origins, ray_directions, options))
-    n, count = ray_origins.shape[:2]
-    coarse, fine = options.depth_resolution, options.depth_resolution_importance
     noisy = seeds is not None and options.density_noise > 0
     if not noisy and ops.use_native(backend, planes):
-        features, depth, opacity = ops.render_rays(
-            planes, *weights, ray_origins, ray_directions, near, far, seeds, options
-        )
-        # The nearest and farthest samples of a ray are its first and last stratified ones.
-        # (Built on the device: a copy from the host would stall the stream and break CUDA graphs.)
-        step = torch.arange(2, device=near.device, dtype=near.dtype) * (coarse - 1) + 0.5
-        if seeds is not None:
-            step = step - 0.5 + random.uniform(seeds, count, coarse)[..., :: coarse - 1].to(near.dtype)
-        ends = _depth_at(near, far, step / (coarse - 1), options.disparity)
-        return RayResult(features, clamp_depth(depth, ends[..., 0], ends[..., 1]), opacity)
+        return _render_native(planes, weights, ray_origins, ray_directions, near, far, options, seeds)
+    if near.numel() == 0:
+        return RayResult(near.new_zeros(*near.shape, len(weights.w1) - 1), near, near)
 
-    offset: Tensor | float = 0.5
-    u = None
-    if seeds is not None:
-        offset = random.uniform(seeds, count, coarse, random.STREAM_DEPTH).to(near.dtype)
-        u = random.uniform(seeds, count, fine, random.STREAM_IMPORTANCE).to(near.dtype)
-    depths = stratified_depths(near, far, coarse, offset, options.disparity)
-
-    def look(at: Tensor, stream: int) -> tuple[Tensor, Tensor]:
-        points = ray_origins[..., None, :] + at[..., None] * ray_directions[..., None, :]
-        sigma, features = query(
-            planes, weights, points.flatten(1, 2), options.axes, options.box_warp, "reference", options.slices
-        )
+    def along(depths: Tensor, stream: int) -> tuple[Tensor, Tensor]:
+        sigma, features = query_along(planes, weights, ray_origins, ray_directions, depths, options)
         if noisy and seeds is not None:
-            noise = random.normal(seeds, count, at.shape[-1], stream).to(sigma.dtype)
-            sigma = sigma + options.density_noise * noise.flatten(1)[..., None]
-        return sigma.unflatten(1, (count, -1)), features.unflatten(1, (count, -1))
+            noise = random.normal(seeds, depths.shape[1], depths.shape[2], stream).to(sigma.dtype)
+            sigma = sigma + options.density_noise * noise[..., None]
+        return sigma, features
 
-    if n == 0 or count == 0:
-        empty = planes.new_zeros(n, count)
-        return RayResult(planes.new_zeros(n, count, weights.w1.shape[0] - 1), empty, empty)
-    sigma, features = look(depths, random.STREAM_DENSITY_NOISE)
+    offset, u = _offset(near, options, seeds), None
+    if seeds is not None:
+        count = options.depth_resolution_importance
+        u = random.uniform(seeds, near.shape[1], count, random.STREAM_IMPORTANCE).to(near.dtype)
+    depths = stratified_depths(near, far, options.depth_resolution, offset, options.disparity)
+    sigma, features = along(depths, random.STREAM_DENSITY_NOISE)
     result = march(features, sigma, depths, options.white_back)
-    if fine > 0:
-        extra = importance_depths(depths, result.weights, fine, u)
-        fine_sigma, fine_features = look(extra, random.STREAM_DENSITY_NOISE + 2)
-        depths, order = torch.cat([depths, extra], -1).sort(-1)
+    if options.depth_resolution_importance > 0:
+        fine = importance_depths(depths, result.weights, options.depth_resolution_importance, u)
+        fine_sigma, fine_features = along(fine, random.STREAM_DENSITY_NOISE + 2)
+        depths, order = torch.cat([depths, fine], -1).sort(-1)
         sigma = _reorder(torch.cat([sigma, fine_sigma], -2), order)
         features = _reorder(torch.cat([features, fine_features], -2), order)
         result = march(features, sigma, depths, options.white_back)
-    return RayResult(
-        result.features, clamp_depth(result.depth, depths[..., 0], depths[..., -1]), result.opacity
+    depth = clamp_depth(result.depth, depths[..., 0], depths[..., -1])
+    return RayResult(result.features, depth, result.opacity)
+
+
+def query_along(
+    planes: Tensor,
+    weights: DecoderWeights,
+    ray_origins: Tensor,
+    ray_directions: Tensor,
+    depths: Tensor,
+    options: RenderOptions,
+) -> tuple[Tensor, Tensor]:
+    """sigma [N, R, S, 1] and colour features [N, R, S, F] at origin + depth direction, depths [N, R, S]; no kernel."""
+    points = ray_origins[..., None, :] + depths[..., None] * ray_directions[..., None, :]
+    sigma, features = query(
+        planes, weights, points.flatten(1, 2), options.axes, options.box_warp, "reference", options.slices
     )
+    return sigma.unflatten(1, depths.shape[1:]), features.unflatten(1, depths.shape[1:])
+
+
+def _render_native(
+    planes: Tensor,
+    weights: DecoderWeights,
+    ray_origins: Tensor,
+    ray_directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    options: RenderOptions,
+    seeds: Tensor | None,
+) -> RayResult:
+    """The fused kernel, and the clamp of its depths, whose range is the batch's first and last stratified samples."""
+    features, depth, opacity = render.render_rays(
+        planes, weights, ray_origins, ray_directions, near, far, seeds, options
+    )
+    last = options.depth_resolution - 1
+    # (Built on the device: a copy from the host would stall the stream and break CUDA graphs.)
+    step = torch.arange(2, device=near.device, dtype=near.dtype) * last
+    offset = _offset(near, options, seeds)
+    ends = offset if isinstance(offset, float) else offset[..., ::last]
+    at = _depth_at(near, far, (step + ends) / last, options.disparity)
+    return RayResult(features, clamp_depth(depth, at[..., 0], at[..., 1]), opacity)
+
+
+def _offset(near: Tensor, options: RenderOptions, seeds: Tensor | None) -> Tensor | float:
+    """Place of each stratified sample in its stratum: [N, R, S] in [0, 1), or the middle without seeds."""
+    if seeds is None:
+        return 0.5
+    return random.uniform(seeds, near.shape[1], options.depth_resolution, random.STREAM_DEPTH).to(near.dtype)
 
 
 def _depth_at(near: Tensor, far: Tensor, fraction: Tensor, disparity: bool) -> Tensor:

@@ -1,11 +1,13 @@
-"""The compiled operators around a convolution: `layer_epilogue`, and the gradients of `bias_act` in one pass.
+"""The compiled layers of StyleGAN2: Python wrappers, shapes without data and derivatives.
 
-CUDA only: on a CPU, PyTorch's own kernels do. `filters.layer_epilogue` is the reference; `ops` calls `register` when
-it loads the library. The sums over pixels behind the gradients are made in a fixed order: equal inputs, equal bits.
+`model.filters` is the reference. `bias_act` and `upfirdn2d` run on CPU and CUDA and can be differentiated twice.
+`layer_epilogue` and the one-pass gradients of `bias_act` are CUDA only: on a CPU, PyTorch's own kernels do. Sums over
+pixels behind the gradients are made in a fixed order: equal inputs, equal bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +15,28 @@ from torch import Tensor
 
 from head3d_core.utils.errors import Head3DError
 
+_ACTIVATIONS = {"linear": 0, "lrelu": 1}
+
 
 def present() -> bool:
     """Whether the loaded library has these operators."""
     return hasattr(torch.ops.head3d, "layer_epilogue")
+
+
+def bias_act(
+    x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None
+) -> Tensor:
+    """Native twin of `filters.bias_act`: clamp(activation(x + bias) gain_total, +-limit); differentiable twice."""
+    if bias is not None:
+        bias = bias.to(x.dtype)
+    return torch.ops.head3d.bias_act(x, bias, _ACTIVATIONS[activation], float(gain_total), limit)
+
+
+def upfirdn2d(
+    x: Tensor, kernel: Tensor, up: int, down: int, padding: tuple[int, int, int, int], gain: float
+) -> Tensor:
+    """Native twin of `filters.upfirdn2d`; differentiable any number of times with respect to x."""
+    return torch.ops.head3d.upfirdn2d(x, kernel, up, down, list(padding), float(gain), False)
 
 
 def layer_epilogue(
@@ -25,39 +45,44 @@ def layer_epilogue(
     noise: Tensor | None,
     strength: Tensor | None,
     bias: Tensor | None,
-    activation: int,
-    gain: float,
+    activation: str,
+    gain_total: float,
     limit: float | None,
 ) -> Tensor:
-    """Native twin of `filters.layer_epilogue`; everything but x is computed with in float32 (float64 if x is)."""
+    """Native twin of `filters.layer_epilogue`; differentiable once, and not with respect to the noise.
+
+    Everything but x is computed with in float32 (float64 if x is).
+    """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     parts = [None if t is None else t.to(wide) for t in (scale, noise, strength, bias)]
-    return torch.ops.head3d.layer_epilogue(x, *parts, activation, float(gain), limit)
-
-
-def bias_act_gradients(
-    grad: Tensor, output: Tensor, activation: int, gain: float, limit: float | None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `ops.bias_act` by x [N, C, H, W] and by the bias [C], in one pass; differentiable once more."""
-    grad_x, sums = torch.ops.head3d.bias_act_gradients(grad, output, activation, gain, limit)
-    return grad_x, sums[0].sum(0).to(grad.dtype)
+    return torch.ops.head3d.layer_epilogue(x, *parts, _ACTIVATIONS[activation], float(gain_total), limit)
 
 
 # ------------------------------------------------------------------------------------------------ shapes without data
 
 
-def _image_like(x: Tensor) -> Tensor:
+def _image_like(x: Tensor, shape: Sequence[Any] | None = None) -> Tensor:
+    """Empty [N, C, ...] under the layout rule: channels-last stays so, everything else becomes contiguous."""
     last = x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 1
-    return torch.empty(
-        x.shape,
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape or x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
-def _epilogue_fake(x: Tensor, *_: Any) -> Tensor:
+def _upfirdn2d_fake(
+    x: Tensor, kernel: Tensor, up: int, down: int, padding: list[int], gain: float, flip: bool
+) -> Tensor:
+    n, c, h, w = x.shape
+    out_h = (h * up + padding[2] + padding[3] - kernel.shape[0]) // down + 1
+    out_w = (w * up + padding[0] + padding[1] - kernel.shape[1]) // down + 1
+    return _image_like(x, [n, c, out_h, out_w])
+
+
+def _bias_act_fake(x: Tensor, *_: Any) -> Tensor:
     return _image_like(x)
+
+
+def _bias_act_backward_fake(grad: Tensor, output: Tensor, *_: Any) -> Tensor:
+    return _image_like(output)
 
 
 def _gradients_fake(grad: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -66,6 +91,90 @@ def _gradients_fake(grad: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
+
+
+def _upfirdn2d_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, kernel, ctx.up, ctx.down, ctx.padding, ctx.gain, ctx.flip = inputs
+    ctx.save_for_backward(kernel)
+    ctx.x_size, ctx.out_size = x.shape[2:], output.shape[2:]
+
+
+def _upfirdn2d_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """out[x] = sum_k f[k] u[x down + k - pad] is linear, and its transpose is one too: up and down change places.
+
+    From out[x] to in[j]: d in[j] = sum_k f[K - 1 - k] v[j up + k - (K - 1 - pad)], v = grad with zeros inserted.
+    """
+    if ctx.needs_input_grad[1]:
+        raise Head3DError(
+            "upfirdn2d has no derivative with respect to its kernel: pass a kernel without gradient"
+        )
+    (kernel,) = ctx.saved_tensors
+    (h, w), (out_h, out_w) = ctx.x_size, ctx.out_size
+    up, down, (left, _, top, _) = ctx.up, ctx.down, ctx.padding
+    padding = [
+        kernel.shape[1] - 1 - left,
+        w * up - out_w * down + left - up + 1,
+        kernel.shape[0] - 1 - top,
+        h * up - out_h * down + top - up + 1,
+    ]
+    grad_x = torch.ops.head3d.upfirdn2d(grad, kernel, down, up, padding, ctx.gain, not ctx.flip)
+    return grad_x, None, None, None, None, None, None
+
+
+def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, _, ctx.activation, ctx.gain, ctx.limit = inputs
+    ctx.save_for_backward(output)
+
+
+def _bias_act_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (output,) = ctx.saved_tensors
+    if ctx.needs_input_grad[1] and output.is_cuda and output.ndim == 4 and present():
+        both = _bias_act_gradients(grad, output, ctx.activation, ctx.gain, ctx.limit)
+        return *both, None, None, None
+    grad_x = torch.ops.head3d.bias_act_backward(grad, output, ctx.activation, ctx.gain, ctx.limit)
+    grad_bias = None
+    if ctx.needs_input_grad[1]:
+        grad_bias = grad_x.sum([d for d in range(grad_x.ndim) if d != 1])
+    return grad_x, grad_bias, None, None, None
+
+
+def _bias_act_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, out, ctx.activation, ctx.gain, ctx.limit = inputs
+    ctx.save_for_backward(out)
+
+
+def _bias_act_backward_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    # Piecewise linear: the second derivative by x is zero, and by the gradient it is the same factor again.
+    (out,) = ctx.saved_tensors
+    again = torch.ops.head3d.bias_act_backward(grad, out, ctx.activation, ctx.gain, ctx.limit)
+    return again, None, None, None, None
+
+
+def _bias_act_gradients(
+    grad: Tensor, output: Tensor, activation: int, gain: float, limit: float | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `bias_act` by x [N, C, H, W] and by the bias [C], in one pass; differentiable once more."""
+    grad_x, sums = torch.ops.head3d.bias_act_gradients(grad, output, activation, gain, limit)
+    return grad_x, sums[0].sum(0).to(grad.dtype)
+
+
+def _gradients_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, out, ctx.activation, ctx.gain, ctx.limit = inputs
+    ctx.save_for_backward(out)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None) -> tuple[Any, ...]:
+    # grad_x = factor(output) grad and sums[0] = the sum of grad_x over pixels, both linear in grad.
+    (out,) = ctx.saved_tensors
+    total = grad_x_bar
+    if sums_bar is not None:
+        spread = sums_bar[0].to(out.dtype)[:, :, None, None].expand_as(out)
+        total = spread if total is None else total + spread
+    if total is None:
+        return (None,) * 5
+    again = torch.ops.head3d.bias_act_backward(total, out, ctx.activation, ctx.gain, ctx.limit)
+    return again, None, None, None, None
 
 
 def _epilogue_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -104,33 +213,20 @@ def _refuse_grad(ctx: Any, *grads: Tensor) -> Any:
     )
 
 
-def _gradients_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, out, ctx.activation, ctx.gain, ctx.limit = inputs
-    ctx.save_for_backward(out)
-    ctx.set_materialize_grads(False)
-
-
-def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None) -> tuple[Any, ...]:
-    # grad_x = factor(output) grad and sums[0] = the sum of grad_x over pixels, both linear in grad.
-    (out,) = ctx.saved_tensors
-    total = grad_x_bar
-    if sums_bar is not None:
-        spread = sums_bar[0].to(out.dtype)[:, :, None, None].expand_as(out)
-        total = spread if total is None else total + spread
-    if total is None:
-        return (None,) * 5
-    again = torch.ops.head3d.bias_act_backward(total, out, ctx.activation, ctx.gain, ctx.limit)
-    return again, None, None, None, None
-
-
 def register() -> None:
     """Fakes and derivatives; called once, after the library is loaded."""
-    torch.library.register_fake("head3d::layer_epilogue", _epilogue_fake)
-    torch.library.register_fake("head3d::layer_epilogue_backward", _gradients_fake)
-    torch.library.register_fake("head3d::bias_act_gradients", _gradients_fake)
-    for name, backward, setup in (
-        ("layer_epilogue", _epilogue_grad, _epilogue_setup),
-        ("layer_epilogue_backward", _refuse_grad, _refuse_setup),
-        ("bias_act_gradients", _gradients_grad, _gradients_setup),
-    ):
+    Rule = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+    rules: dict[str, Rule] = {
+        "upfirdn2d": (_upfirdn2d_fake, _upfirdn2d_grad, _upfirdn2d_setup),
+        "bias_act": (_bias_act_fake, _bias_act_grad, _bias_act_setup),
+        "bias_act_backward": (_bias_act_backward_fake, _bias_act_backward_grad, _bias_act_backward_setup),
+    }
+    if present():
+        rules |= {
+            "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
+            "layer_epilogue_backward": (_gradients_fake, _refuse_grad, _refuse_setup),
+            "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
+        }
+    for name, (fake, backward, setup) in rules.items():
+        torch.library.register_fake(f"head3d::{name}", fake)
         torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)

@@ -30,6 +30,13 @@ STREAM_NOISE_MAPS = 16
 """Noise maps of the synthesis layers: 16 + 2 * layer and the one after it."""
 
 
+def _has_kernel(seeds: Tensor) -> bool:
+    """Whether `uniform` and `normal` have a kernel for these seeds: on a GPU, unless torch.compile fuses them."""
+    if not seeds.is_cuda or torch.compiler.is_compiling():
+        return False
+    return ops.has_cuda() and hasattr(torch.ops.head3d, "normal")
+
+
 def _mix(x: Tensor) -> Tensor:
     # int64 holds uint32 values; products wrap modulo 2**64, which leaves the low 32 bits right.
     x = x ^ (x >> 16)
@@ -54,8 +61,8 @@ def uniform(seeds: Tensor, rows: int, columns: int, stream: int = 0) -> Tensor:
     Returns:
         [N, rows, columns] float32, multiples of 2**-24 in [0, 1).
     """
-    if ops.draws_native(seeds):
-        return ops.uniform(seeds, rows, columns, stream)
+    if _has_kernel(seeds):
+        return torch.ops.head3d.uniform(seeds, rows, columns, stream)
     low, high = seeds & _MASK, (seeds >> 32) & _MASK
     key = _mix(_mix((low + _GOLDEN) & _MASK) ^ high)
     row = torch.arange(rows, device=seeds.device, dtype=torch.int64)
@@ -70,8 +77,8 @@ def normal(seeds: Tensor, rows: int, columns: int, stream: int) -> Tensor:
 
     Returns [N, rows, columns] float32.
     """
-    if ops.draws_native(seeds):
-        return ops.normal(seeds, rows, columns, stream)
+    if _has_kernel(seeds):
+        return torch.ops.head3d.normal(seeds, rows, columns, stream)
     u, v = uniform(seeds, rows, columns, stream), uniform(seeds, rows, columns, stream + 1)
     radius = torch.sqrt(-2.0 * torch.log1p(-u))
     return radius * torch.cos(2.0 * math.pi * v)

@@ -14,6 +14,7 @@ from head3d_core import ops
 from head3d_core.config import RenderOptions, Slices
 from head3d_core.model import filters, planes, volume
 from head3d_core.model.planes import DecoderWeights
+from head3d_core.ops.render import render_rays
 from head3d_core.utils.errors import Head3DError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -291,8 +292,8 @@ def test_graph_capture() -> None:
     near, far = (torch.full_like(what.origins[..., 0], v) for v in (2.25, 3.3))
 
     def render() -> tuple[Tensor, ...]:
-        return ops.render_rays(
-            what.planes, *what.weights, what.origins, what.directions, near, far, None, options()
+        return render_rays(
+            what.planes, what.weights, what.origins, what.directions, near, far, None, options()
         )
 
     want = render()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.model import filters
+from head3d_core.ops import layers
 from head3d_core.utils.errors import Head3DError
 
 # Largest difference to the float64 reference over its largest value: one rounding of the result's type, and of the sums
@@ -211,7 +212,7 @@ def test_gradcheck_and_opcheck() -> None:
     torch.library.opcheck(
         torch.ops.head3d.layer_epilogue_backward, (torch.ones_like(plain[0]), *plain, 1, 1.3, 2.0)
     )
-    out = ops.bias_act(plain[0], None, "lrelu", 1.3, 2.0)
+    out = layers.bias_act(plain[0], None, "lrelu", 1.3, 2.0)
     grad = torch.ones_like(out, requires_grad=True)
     torch.library.opcheck(torch.ops.head3d.bias_act_gradients, (grad, out, 1, 1.3, 2.0))
 
