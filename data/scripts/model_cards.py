@@ -310,8 +310,7 @@ def card(name: str, sources: Sources) -> str:
         raise Head3DError(
             f"{folder} does not say which stage it comes from: save it with `train` or `export`, which note it"
         )
-    header = json.loads((folder / "generator.json").read_text(encoding="utf8"))
-    config = GeneratorConfig.from_dict(header["config"])
+    config = GeneratorConfig.from_dict(checkpoint.read_header(folder).config)
     text = STAGES[stage]
     run = sources.table(f"curves_{notes.get('row') or stage}")
     evaluation, real = (sources.table(f"evaluation/{row}") for row in (name, "real"))
@@ -370,7 +369,7 @@ def card(name: str, sources: Sources) -> str:
 
 def cards(sources: Sources) -> dict[Path, str]:
     """README.md beside every generator below `sources.weights`, and what it should say."""
-    found = sorted(sources.weights.glob("*/generator.json"))
+    found = sorted(sources.weights.glob("*/generator.safetensors"))
     return {header.parent / "README.md": card(header.parent.name, sources) for header in found}
 
 

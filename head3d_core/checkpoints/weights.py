@@ -1,22 +1,17 @@
-"""Weights on disk: our own format, and the door through which EG3D's pickles come in.
+"""Weights on disk: one safetensors file per network, whose header carries configuration, notes and a hash.
 
-Ours is safetensors plus a JSON configuration, in one of two shapes:
-
-- one file `model.safetensors`: configuration and a sha256 of the tensors stand in its metadata;
-- a folder: `generator.json` (configuration, list of shards with their sha256) and shards of at most 15 MiB. Bundled
-  weights are such folders in `data/weights/`; a folder may hold a `discriminator.json` as well.
-
-Neither can carry code. Saves are atomic: shards are named by their hash and the JSON that names them is replaced last,
-so that a save that fails leaves what stood there before.
+A folder of weights holds `generator.safetensors` and perhaps `discriminator.safetensors`; the bundled ones are the
+folders of `data/weights/`. The file's metadata is one JSON text under the key "head3d", so that the same network makes
+the same bytes. EG3D's pickles are read here as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -38,50 +33,37 @@ from head3d_core.model.generator import Generator
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
-__all__ = [
-    "FORMAT_VERSION",
-    "discriminator_from_eg3d",
-    "generator_from_eg3d",
-    "load_discriminator",
-    "load_generator",
-    "read_notes",
-    "save_discriminator",
-    "save_generator",
-]
-
-FORMAT = "head3d"
-FORMAT_VERSION = 1
-"""Raised when a file can no longer be read by older code."""
-SHARD_BYTES = 15 * 2**20
-"""Largest shard of a folder."""
-
+FORMAT_VERSION = 2
+"""Raised when a file can no longer be read by older code. Version 1 were folders of shards: `convert` reads them."""
 Kind = Literal["generator", "discriminator"]
-_CONFIGS: dict[str, type[GeneratorConfig] | type[DiscriminatorConfig]] = {
-    "generator": GeneratorConfig,
-    "discriminator": DiscriminatorConfig,
-}
-_NETWORK = {"generator": "G_ema", "discriminator": "D"}
+_KEY = "head3d"
+_EG3D = {"generator": ("G_ema", "TriPlaneGenerator"), "discriminator": ("D", "DualDiscriminator")}
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What a file says about itself."""
 
     kind: str
+    """Which network it holds."""
     config: dict[str, Any]
-    notes: dict[str, Any]
-    sha256: str = ""
-    shards: tuple[dict[str, Any], ...] = ()
+    """Its configuration, as `to_dict` gives it."""
+    sha256: str
+    """Hash over the names, types, shapes and bytes of its tensors."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Anything JSON that travels with the weights."""
+    format_version: int = FORMAT_VERSION
+    """Of the file."""
 
 
 def save_generator(
     model: Generator, path: Path | str, *, half: bool = False, notes: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes a generator; returns the path written.
+    """Writes a generator; returns the file written.
 
     Args:
         model: on any device; it is not changed.
-        path: a name that ends in `.safetensors` makes one file, anything else a folder of shards of up to 15 MiB.
+        path: a name that ends in `.safetensors`, or a folder, which gets a `generator.safetensors`.
         half: store float16 (half the size; values are float32 again after loading).
         notes: anything JSON that should travel with the weights: training images seen, licence, seed.
 
@@ -103,14 +85,14 @@ def load_generator(
     """A generator in evaluation mode.
 
     Args:
-        name_or_path: a bundled name (a folder of `data/weights/`), a path of ours (`.safetensors` file, folder, or the
-            `generator.json` in it) or an EG3D `.pkl`, which is read without executing anything in it (network G_ema).
+        name_or_path: a bundled name (a folder of `data/weights/`), a `.safetensors` file of ours, a folder that holds
+            one, or an EG3D `.pkl`, which is read without executing anything in it (network G_ema).
         device: where the weights go.
         axes: for an EG3D `.pkl` that does not say how its third plane is sampled; others know.
 
     Raises:
-        Head3DError: no such name or file; damaged, truncated or changed file (hash); another architecture or kind; a
-            newer format; anything in a `.pkl` that is not EG3D's. One sentence each.
+        Head3DError: no such name or file; damaged, truncated or changed file (hash); another architecture or kind; an
+            older or newer format; anything in a `.pkl` that is not EG3D's. One sentence each.
     """
     path = _find(name_or_path)
     if is_pickle(path):
@@ -137,14 +119,81 @@ def load_discriminator(name_or_path: Path | str, device: torch.device | str = "c
 
 
 def holds_discriminator(name_or_path: Path | str) -> bool:
-    """Whether there is a discriminator beside the generator; the bundled weights and single files have none."""
+    """Whether there is a discriminator too; the bundled weights and single files have none."""
     path = _find(name_or_path)
-    return is_pickle(path) or (path / "discriminator.json").is_file()
+    return is_pickle(path) or (path / "discriminator.safetensors").is_file()
+
+
+def read_header(name_or_path: Path | str, kind: Kind = "generator") -> Header:
+    """Configuration and notes of saved weights, without their tensors. Raises Head3DError as `load_generator` does."""
+    path = file_of(name_or_path, kind)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") == _KEY:
+            raise Head3DError(_too_old(path))
+        raw = json.loads(metadata.get(_KEY, "{}"))
+        if not isinstance(raw, dict) or "format_version" not in raw:
+            raise Head3DError(f"{path} was not written by head3d_core: its header has no {_KEY!r}")
+        if raw["format_version"] != FORMAT_VERSION:
+            raise Head3DError(
+                f"{path} has format version {raw['format_version']}, this code reads {FORMAT_VERSION}: "
+                "update head3d_core"
+            )
+        return Header(**raw)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        if isinstance(error, Head3DError):
+            raise
+        raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
 
 
 def read_notes(name_or_path: Path | str, kind: Kind = "generator") -> dict[str, Any]:
     """The `notes` that were saved with the weights."""
-    return _header(_index(_find(name_or_path), kind)).notes
+    return read_header(name_or_path, kind).notes
+
+
+def file_of(name_or_path: Path | str, kind: Kind = "generator") -> Path:
+    """The `.safetensors` file of a bundled name, a folder or a path; raises Head3DError if there is none."""
+    path = _find(name_or_path)
+    if path.is_dir():
+        if (path / f"{kind}.json").is_file():
+            raise Head3DError(_too_old(path))
+        if not (path / f"{kind}.safetensors").is_file():
+            there = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))) or "nothing of ours"
+            raise Head3DError(f"{path} holds no {kind} ({kind}.safetensors is missing; it has {there})")
+        return path / f"{kind}.safetensors"
+    if path.suffix != ".safetensors":
+        raise Head3DError(
+            f"{path} is not a weight file: give a .safetensors file, a folder that holds one or an EG3D .pkl"
+        )
+    return path
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether `path` is taken for an EG3D pickle: a file whose name ends in .pkl."""
+    return path.is_file() and path.suffix.lower() in (".pkl", ".pickle")
+
+
+def build(kind: str, config: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+    """The network of a configuration with these tensors, in evaluation mode.
+
+    Raises Head3DError, naming `where` they come from, if one of both cannot be.
+    """
+    try:
+        with torch.device("meta"):
+            model: nn.Module = (
+                Generator(GeneratorConfig.from_dict(config))
+                if kind == "generator"
+                else Discriminator(DiscriminatorConfig.from_dict(config))
+            )
+    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, OverflowError) as error:
+        if isinstance(error, Head3DError):
+            raise
+        raise Head3DError(
+            f"{where} carries a configuration that cannot be built ({error}): fetch the file again"
+        ) from error
+    load_tensors(model, tensors, where)
+    return model.eval()
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -154,37 +203,18 @@ def _save(
     model: nn.Module, kind: Kind, path: Path | str, half: bool, notes: Mapping[str, Any] | None
 ) -> Path:
     path = Path(path)
-    tensors = {name: _stored(name, tensor, half) for name, tensor in sorted(model.state_dict().items())}
-    config = cast(Any, model).config.to_dict()
-    if path.suffix == ".safetensors":
-        metadata = {
-            "format": FORMAT,
-            "format_version": str(FORMAT_VERSION),
-            "kind": kind,
-            "config": _json(config),
-            "notes": _json(dict(notes or {})),
-            "sha256": _digest(tensors.items()),
-        }
-        _write(tensors, path, metadata)
-        return path
     if path.suffix in (".pkl", ".pt", ".json"):
-        raise Head3DError(f"weights are saved as a .safetensors file or a folder, got {path.name}")
-    index = path / f"{kind}.json"
-    shards = [_write_shard(part, path, kind) for part in _parts(tensors)]
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "config": config,
-        "notes": dict(notes or {}),
-        "shards": shards,
-    }
-    with files.atomic(index) as temporary:
-        temporary.write_text(_json(header, indent=1) + "\n", encoding="utf8")
-    keep = {shard["file"] for shard in shards}
-    for old in path.glob(f"{kind}-*.safetensors"):
-        if old.name not in keep:
-            old.unlink()
+        raise Head3DError(f"weights are saved as a .safetensors file or into a folder, got {path.name}")
+    if path.suffix != ".safetensors":
+        path = path / f"{kind}.safetensors"
+    tensors = {name: _stored(name, tensor, half) for name, tensor in sorted(model.state_dict().items())}
+    header = Header(kind, cast(Any, model).config.to_dict(), _digest(tensors), dict(notes or {}))
+    try:
+        text = json.dumps(asdict(header), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise Head3DError(f"notes must be plain JSON values ({error})") from error
+    with files.atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text})
     return path
 
 
@@ -198,54 +228,22 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     return tensor.contiguous()
 
 
-def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Consecutive groups below the shard size; a tensor that is larger by itself gets a shard of its own."""
-    parts: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        need = tensor.nbytes + len(name) + 128  # its line in the shard's header
-        if parts[-1] and size + need > SHARD_BYTES:
-            parts.append({})
-            size = 0
-        parts[-1][name] = tensor
-        size += need
-    return parts
-
-
-def _write_shard(tensors: dict[str, Tensor], folder: Path, kind: str) -> dict[str, Any]:
-    digest = _digest(tensors.items())
-    path = folder / f"{kind}-{digest[:12]}.safetensors"
-    _write(tensors, path, {"format": FORMAT, "sha256": digest})
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
-
-
-def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    with files.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order given."""
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}\n".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    try:
-        return json.dumps(value, indent=indent, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise Head3DError(f"notes must be plain JSON values ({error})") from error
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _bundled() -> list[str]:
-    folder = files.DATA / "weights"
-    return sorted(p.parent.name for p in folder.glob("*/generator.json"))
+def _too_old(path: Path) -> str:
+    return (
+        f"{path} has the format of an older head3d_core (shards, or another header): "
+        f"python -m head3d_core convert {path} NEW writes it in this one"
+    )
 
 
 def _find(name_or_path: Path | str) -> Path:
@@ -254,26 +252,40 @@ def _find(name_or_path: Path | str) -> Path:
     if path.exists():
         return path
     if len(path.parts) == 1 and not path.suffix:
-        bundled = files.DATA / "weights" / path
-        if bundled.is_dir():
-            return bundled
-        known = ", ".join(_bundled()) or "none in this copy"
+        folder = files.DATA / "weights"
+        if (folder / path).is_dir():
+            return folder / path
+        known = ", ".join(sorted(p.parent.name for p in folder.glob("*/generator.safetensors")))
         raise Head3DError(
-            f"no weights called {str(name_or_path)!r}: bundled are {known}, anything else is given as a path"
+            f"no weights called {str(name_or_path)!r}: bundled are "
+            f"{known or files.missing_data('weights')}, anything else is given as a path"
         )
     raise Head3DError(
         f"there is no file {path}: give a bundled name, a .safetensors file, a folder or an EG3D .pkl"
     )
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether `path` is taken for an EG3D pickle: a file whose name ends in .pkl."""
-    return path.is_file() and path.suffix.lower() in (".pkl", ".pickle")
+def _load(path: Path, kind: Kind) -> nn.Module:
+    path = file_of(path, kind)
+    files.check_listed(path)
+    header = read_header(path, kind)
+    if header.kind != kind:
+        raise Head3DError(f"{path} holds a {header.kind}, not a {kind}: use load_{header.kind}")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
+    if _digest(tensors) != header.sha256:
+        raise Head3DError(
+            f"{path} does not have the sha256 written in it: it was damaged or changed, fetch it again"
+        )
+    return build(kind, header.config, tensors, str(path))
 
 
 def _network(path: Path, kind: Kind) -> Network:
-    network = read_network(path, _NETWORK[kind])
-    expected = {"generator": "TriPlaneGenerator", "discriminator": "DualDiscriminator"}[kind]
+    name, expected = _EG3D[kind]
+    network = read_network(path, name)
     if network.class_name != expected:
         raise Head3DError(
             f"{path} holds a {network.class_name[:60]}, EG3D's {kind} is a {expected}: it comes from other code"
@@ -292,106 +304,12 @@ def _about(path: Path) -> Iterator[None]:
 
 def _axes(network: Network, axes: Axes | None) -> Axes:
     if network.plane_axes is not None:
-        found = axes_of(network.plane_axes)
-        if axes not in (None, found):
+        own = axes_of(network.plane_axes)
+        if axes not in (None, own):
             raise Head3DError(
-                f"it was trained with axes {found!r}: sampling its planes as {axes!r} would garble it"
+                f"it was trained with axes {own!r}: sampling its planes as {axes!r} would garble it"
             )
-        return found
+        return own
     if axes is None:
         raise Head3DError('it does not say how its planes are sampled: give axes="eg3d" for official weights')
     return axes
-
-
-def _index(path: Path, kind: Kind) -> Path:
-    """The file that carries the header: a .safetensors file, or the JSON of a folder."""
-    if not path.is_dir():
-        return path
-    index = path / f"{kind}.json"
-    if not index.is_file():
-        there = ", ".join(sorted(p.name for p in path.glob("*.json"))) or "nothing of ours"
-        raise Head3DError(f"{path} holds no {kind} ({index.name} is missing; it has {there})")
-    return index
-
-
-def _header(path: Path) -> _Header:
-    try:
-        if path.suffix == ".json":
-            raw = json.loads(path.read_text(encoding="utf8"))
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                raw = dict(file.metadata() or {})
-            for name in ("config", "notes", "format_version"):
-                raw[name] = json.loads(raw.get(name, "null"))
-        else:
-            raise Head3DError(
-                f"{path} is not a weight file: give a .safetensors file, a folder or an EG3D .pkl"
-            )
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT or "kind" not in raw:
-            raise Head3DError(f"{path} was not written by head3d_core: its header has no format {FORMAT!r}")
-        if raw["format_version"] != FORMAT_VERSION:
-            raise Head3DError(
-                f"{path} has format version {raw['format_version']}, this code reads {FORMAT_VERSION}: "
-                "update head3d_core"
-            )
-        return _Header(
-            raw["kind"],
-            raw["config"],
-            raw.get("notes") or {},
-            raw.get("sha256", ""),
-            tuple(raw.get("shards", ())),
-        )
-    except Head3DError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
-
-
-def _load(path: Path, kind: Kind) -> nn.Module:
-    path = _index(path, kind)
-    files.check_listed(path)
-    header = _header(path)
-    if header.kind != kind:
-        raise Head3DError(f"{path} holds a {header.kind}, not a {kind}: use load_{header.kind}")
-    try:
-        config = _CONFIGS[kind].from_dict(header.config)
-        with torch.device("meta"):
-            model = Generator(config) if isinstance(config, GeneratorConfig) else Discriminator(config)
-    except Head3DError:
-        raise
-    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, OverflowError) as error:
-        raise Head3DError(
-            f"{path} carries a configuration that cannot be built ({error}): fetch the file again"
-        ) from error
-    if path.suffix == ".json":
-        tensors: dict[str, Tensor] = {}
-        for shard in header.shards:
-            tensors.update(_read_shard(path.parent, shard))
-    else:
-        tensors = _read(path)
-        if _digest(sorted(tensors.items())) != header.sha256:
-            raise Head3DError(
-                f"{path} does not have the sha256 written in it: it was damaged or changed, fetch it again"
-            )
-    load_tensors(model, tensors, str(path))
-    return model.eval()
-
-
-def _read_shard(folder: Path, shard: dict[str, Any]) -> dict[str, Tensor]:
-    name = shard.get("file", "") if isinstance(shard, dict) else ""
-    path = folder / name
-    if not name or Path(name).name != name or not path.is_file():
-        raise Head3DError(f"{path} is listed but missing: fetch the folder again")
-    if path.stat().st_size != shard.get("bytes") or files.sha256(path) != shard.get("sha256"):
-        raise Head3DError(
-            f"{path} does not have the size and sha256 listed beside it: it was damaged or changed, fetch it again"
-        )
-    return _read(path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error

@@ -28,8 +28,9 @@ from head3d_core.synth.subdivision import (
 )
 from head3d_core.synth.targets import TEMPLATE, blend, macro_weights
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import DATA
 
-ASSET_PATH = Path(__file__).resolve().parents[2] / "data" / "assets" / "head.npz"
+ASSET_PATH = DATA / "assets" / "head.npz"
 SKIN_PARTS = (0, 3, 4, 5)
 """Parts drawn by the skin shader: body, upper teeth, lower teeth, tongue."""
 SKULL_CENTRE = np.array([0.0, 7.45, 0.50])

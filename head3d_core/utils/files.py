@@ -1,13 +1,11 @@
-"""Files that are written whole or not at all, and the list of what `data/` must hold.
+"""Files that are written whole or not at all, and where the bundled data are.
 
 `data/manifest.json` names every file below `data/` with its sha256, size, licence, origin and the command that makes
-it again. `python -m head3d_core.utils.files` checks it; with paths and `--licence --origin --regenerate` it registers
-files, with `--refresh` it renews hashes and sizes of the files that it names.
+it again (data/scripts/manifest.py writes and checks it).
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import hashlib
 import json
@@ -15,17 +13,24 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from head3d_core.utils.errors import Head3DError
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-"""The repository's data folder."""
+
+def _data() -> Path:
+    named = os.environ.get("HEAD3D_DATA")
+    package = Path(__file__).resolve().parents[1]
+    places = [Path(named).expanduser()] if named else [package.parent / "data", package / "data"]
+    return next((p for p in places if (p / "manifest.json").is_file()), places[0])
+
+
+DATA = _data()
+"""Weights, assets, samples and records: HEAD3D_DATA, else the repository's `data/`, else the installed package's."""
 MANIFEST_VERSION = 1
-_NOT_LISTED = {"manifest.json", "LICENSE", "README.md"}
 
 REFUSALS = {
     errno.ENOSPC: "free some space and try again",
@@ -122,6 +127,14 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def missing_data(what: str) -> str:
+    """What to say where a folder of the bundled data is not there: "none in this copy ..." and how to get it."""
+    return (
+        f"none in this copy ({DATA / what} is not there: install head3d-core from the repository, "
+        "or set HEAD3D_DATA to the data folder of a clone)"
+    )
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the manifest knows about one file."""
@@ -138,7 +151,7 @@ class Entry:
     """The command that makes it again."""
 
 
-def read_manifest(data: Path = DATA) -> dict[str, Entry]:
+def read_manifest(data: Path) -> dict[str, Entry]:
     """Entries of `data/manifest.json` by path relative to `data` (forward slashes); empty without the file.
 
     Raises Head3DError for a manifest that cannot be read.
@@ -159,63 +172,9 @@ def read_manifest(data: Path = DATA) -> dict[str, Entry]:
         raise Head3DError(f"{path} is not a manifest ({error}): restore it from the repository") from error
 
 
-def write_manifest(entries: dict[str, Entry], data: Path = DATA) -> None:
-    """Writes `data/manifest.json`, sorted by path."""
-    files = {name: asdict(entries[name]) for name in sorted(entries)}
-    text = json.dumps({"version": MANIFEST_VERSION, "files": files}, indent=1, ensure_ascii=False)
-    with atomic(data / "manifest.json") as temporary:
-        temporary.write_text(text + "\n", encoding="utf8")
-
-
-def register(
-    paths: Sequence[Path], licence: str, origin: str, regenerate: str, data: Path = DATA
-) -> dict[str, Entry]:
-    """Adds files below `data` to the manifest (or renews their entries) and returns all entries.
-
-    Entries whose file is gone are dropped.
-
-    Args:
-        paths: files; a folder stands for every file below it.
-        licence: SPDX identifier.
-        origin: where they come from, in one sentence.
-        regenerate: the command that makes them again.
-    """
-    entries = {name: entry for name, entry in read_manifest(data).items() if (data / name).is_file()}
-    for path in paths:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-            if not file.is_file() or not file.resolve().is_relative_to(data.resolve()):
-                raise Head3DError(f"the manifest lists files below {data}, got {file}")
-            name = file.resolve().relative_to(data.resolve()).as_posix()
-            entries[name] = Entry(sha256(file), file.stat().st_size, licence, origin, regenerate)
-    write_manifest(entries, data)
-    return entries
-
-
-def problems(data: Path = DATA) -> list[str]:
-    """One sentence for every file below `data` that is missing, changed or not listed; empty if all is well."""
-    entries = read_manifest(data)
-    found = []
-    for name, entry in entries.items():
-        path = data / name
-        if not path.is_file():
-            found.append(
-                f"{name} is listed in the manifest but missing: restore it, or run {entry.regenerate}"
-            )
-        elif path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
-            found.append(f"{name} differs from the manifest: restore it, or register it again")
-    for path in sorted(data.rglob("*")) if data.is_dir() else ():
-        name = path.relative_to(data).as_posix()
-        hidden = any(part.startswith(".") for part in Path(name).parts) or name.startswith(
-            ("external/", "scripts/")
-        )
-        if path.is_file() and not hidden and path.name not in _NOT_LISTED and name not in entries:
-            found.append(f"{name} is not listed in the manifest: register it with its licence and origin")
-    return found
-
-
-def check_listed(path: Path, data: Path = DATA) -> None:
+def check_listed(path: Path, data: Path | None = None) -> None:
     """Raises Head3DError if `path` is listed in the manifest of `data` and its bytes differ; other files pass."""
-    resolved = path.resolve()
+    data, resolved = data or DATA, path.resolve()
     if not resolved.is_relative_to(data.resolve()):
         return
     entry = read_manifest(data).get(resolved.relative_to(data.resolve()).as_posix())
@@ -223,34 +182,3 @@ def check_listed(path: Path, data: Path = DATA) -> None:
         raise Head3DError(
             f"{path} does not have the sha256 that data/manifest.json lists: fetch the file again, or clone afresh"
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Register files if any are named, renew entries with `--refresh`, then check; returns the number of problems."""
-    parser = argparse.ArgumentParser(
-        prog="python -m head3d_core.utils.files", description="Checks data/manifest.json."
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="files or folders below data/ to register")
-    parser.add_argument("--licence", help="SPDX identifier of the files to register")
-    parser.add_argument("--origin", help="where they come from, in one sentence")
-    parser.add_argument("--regenerate", help="the command that makes them again")
-    parser.add_argument("--refresh", action="store_true", help="renew hashes and sizes of all listed files")
-    args = parser.parse_args(arguments)
-    if args.paths:
-        if not (args.licence and args.origin and args.regenerate):
-            parser.error("files are registered with --licence, --origin and --regenerate")
-        try:
-            register(args.paths, args.licence, args.origin, args.regenerate)
-        except Head3DError as error:
-            parser.error(str(error))
-    if args.refresh:
-        for name, entry in read_manifest().items():
-            if (DATA / name).is_file():
-                register([DATA / name], entry.licence, entry.origin, entry.regenerate)
-    found = problems()
-    print("\n".join(found) if found else f"{len(read_manifest())} files as listed")
-    return len(found)
-
-
-if __name__ == "__main__":
-    raise SystemExit(min(main(), 1))

@@ -11,10 +11,12 @@ from typing import Any
 import eg3d_files
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_parity import golden, state
 
 import head3d_core as h3d
+import manifest
 from head3d_core import config
 from head3d_core.checkpoints import convert, weights
 from head3d_core.checkpoints.eg3d import SUPER_RESOLUTION, discriminator_config, generator_config
@@ -48,7 +50,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 @pytest.mark.parametrize("name", ["one.safetensors", "folder"])
 def test_what_is_saved_comes_back(G: Generator, D: Discriminator, tmp_path: Path, name: str) -> None:
     path = weights.save_generator(G, tmp_path / name, notes={"images": 12, "licence": "CC0-1.0"})
-    back = h3d.load_generator(path)
+    back = h3d.load_generator(tmp_path / name)
     assert back.config == G.config
     assert same(G, back)
     assert not back.training
@@ -59,7 +61,10 @@ def test_what_is_saved_comes_back(G: Generator, D: Discriminator, tmp_path: Path
     assert same(D, h3d.load_discriminator(other))
     if name == "folder":  # both live in one folder without disturbing each other
         assert same(G, h3d.load_generator(other))
-        assert same(G, h3d.load_generator(other / "generator.json"))
+        assert path == tmp_path / name / "generator.safetensors"
+        assert weights.holds_discriminator(other)
+    again = weights.save_generator(G, tmp_path / "again", notes=weights.read_notes(path))
+    assert again.read_bytes() == path.read_bytes(), "the same network makes the same bytes"
 
 
 def test_every_configuration_survives(tmp_path: Path) -> None:
@@ -90,48 +95,21 @@ def test_half_precision(G: Generator, tmp_path: Path) -> None:
         weights.save_generator(big, tmp_path / "big", half=True)
 
 
-def test_shards(G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SHARD_BYTES", 100_000)
-    path = weights.save_generator(G, tmp_path / "sharded")
-    shards = sorted(path.glob("*.safetensors"))
-    assert len(shards) > 3
-    largest = max(t.nbytes for t in G.state_dict().values())
-    assert all(s.stat().st_size <= max(100_000, largest + 1000) for s in shards)
-    listed = json.loads((path / "generator.json").read_text())["shards"]
-    assert {s["file"] for s in listed} == {s.name for s in shards}
-    assert all(s["sha256"] == files.sha256(path / s["file"]) for s in listed)
-    assert same(G, weights.load_generator(path))
+def test_the_export_of_a_classroom_run_stays_below_16_mib_a_network(tmp_path: Path) -> None:
+    scale = config.preset("classroom")
+    made = [
+        weights.save_generator(Generator(scale.generator), tmp_path, half=True),
+        weights.save_discriminator(Discriminator(scale.discriminator), tmp_path, half=True),
+    ]
+    assert [path.name for path in made] == ["generator.safetensors", "discriminator.safetensors"]
+    assert max(path.stat().st_size for path in made) <= 16 * 2**20
 
 
-def test_the_shipped_limit() -> None:
-    assert weights.SHARD_BYTES == 15 * 2**20
-
-
-def test_a_paper_sized_discriminator_is_cut_below_the_limit(tmp_path: Path) -> None:
-    wide = Discriminator(dataclasses.replace(TINY.discriminator, channel_base=8192, channel_max=256))
-    path = weights.save_discriminator(wide, tmp_path / "wide")
-    sizes = [s.stat().st_size for s in path.glob("*.safetensors")]
-    assert len(sizes) > 1
-    assert max(sizes) <= 15 * 2**20
-
-
-def test_saving_again_removes_old_shards(G: Generator, tmp_path: Path) -> None:
-    path = weights.save_generator(G, tmp_path / "again")
-    before = {p.name for p in path.iterdir()}
-    other = Generator(TINY.generator)
-    weights.save_generator(other, path)
-    after = {p.name for p in path.iterdir()}
-    assert len(before) == len(after) == 2
-    assert before & after == {"generator.json"}
-    assert same(other, weights.load_generator(path))
-
-
-@pytest.mark.parametrize("name", ["old.safetensors", "old"])
 @pytest.mark.parametrize("when", ["save_file", "replace"])
 def test_a_failed_save_leaves_the_old_weights(
-    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
+    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    path = weights.save_generator(G, tmp_path / name)
+    path = weights.save_generator(G, tmp_path)
     names = sorted(p.name for p in tmp_path.rglob("*"))
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -143,24 +121,9 @@ def test_a_failed_save_leaves_the_old_weights(
     with monkeypatch.context() as patch:
         patch.setattr(*((weights, "save_file") if when == "save_file" else (files.os, "replace")), fail)
         with pytest.raises(Head3DError, match="No space left on device"):
-            weights.save_generator(other, path)
+            weights.save_generator(other, tmp_path)
     assert same(G, weights.load_generator(path))
     assert sorted(p.name for p in tmp_path.rglob("*")) == names, "temporary files stay behind"
-
-
-def test_a_save_that_stops_before_its_index_leaves_the_old_weights(
-    G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = weights.save_generator(G, tmp_path / "old")
-
-    def stop(value: Any, indent: int | None = None) -> str:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(weights, "_json", stop)
-        with pytest.raises(KeyboardInterrupt):
-            weights.save_generator(Generator(TINY.generator), path)
-    assert same(G, weights.load_generator(path))
 
 
 def _flip(path: Path) -> None:
@@ -169,21 +132,14 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _text(path: Path) -> None:
-    path.write_text("<html>not found</html>")
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
-    [(_flip, "sha256 written in it"), (_cut, "truncated"), (_empty, "truncated"), (_text, "truncated")],
+    [
+        (_flip, "sha256 written in it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"),
+        (lambda path: path.write_bytes(b""), "truncated"),
+        (lambda path: path.write_text("<html>not found</html>"), "truncated"),
+    ],
 )
 def test_a_damaged_file(G: Generator, tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
     path = weights.save_generator(G, tmp_path / "x.safetensors")
@@ -193,46 +149,33 @@ def test_a_damaged_file(G: Generator, tmp_path: Path, damage: Callable[[Path], N
     assert "\n" not in str(info.value)
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut, _empty, Path.unlink])
-def test_a_damaged_shard(G: Generator, tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    path = weights.save_generator(G, tmp_path / "x")
-    damage(next(path.glob("*.safetensors")))
-    with pytest.raises(
-        Head3DError, match="size and sha256 listed" if damage is not Path.unlink else "missing"
-    ):
-        weights.load_generator(path)
-
-
-def _index(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text())
-    content.update(changes)
-    path.write_text(json.dumps(content))
+def _reheaded(path: Path, **changes: Any) -> None:
+    """The same tensors under a changed header."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["head3d"])
+    save_file(load_file(path), path, {"head3d": json.dumps({**header, **changes})})
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format_version": 2}, "format version 2, this code reads 1: update"),
-        ({"format": "other"}, "was not written by head3d_core"),
+        ({"format_version": 3}, "format version 3, this code reads 2: update"),
+        ({"colour": 1}, "damaged or truncated"),
         ({"kind": "discriminator"}, "holds a discriminator, not a generator: use load_discriminator"),
         ({"config": {"colour": 1}}, "has no field colour"),
         ({"config": {"mapping_layers": 10**9}}, "mapping_layers must be between 1 and 64"),
-        ({"config": {"channel_max": "x"}}, "cannot be built"),
+        ({"config": {"channel_max": "x"}}, "channel_max must be a whole number|cannot be built"),
         ({"config": {"z_dim": "wide"}}, "z_dim must be a whole number"),
         ({"config": {"render": 3}}, "RenderOptions is read from a dictionary"),
         ({"config": []}, "GeneratorConfig is read from a dictionary"),
         ({"config": {**TINY.generator.to_dict(), "z_dim": 31}}, "fc0.weight of .* is .* where the configuration needs"),
         ({"config": {**TINY.generator.to_dict(), "plane_resolution": 64}}, "lacks .* tensor.*another architecture"),
         ({"config": {**TINY.generator.to_dict(), "plane_resolution": 16}}, "has unknown .* tensor"),
-        ({"shards": [{"file": "../x"}]}, "listed but missing"),
-        ({"shards": ["x"]}, "listed but missing"),
-        ({"shards": 3}, "damaged or truncated"),
-        ({"shards": []}, "lacks"),
     ],
 )  # fmt: skip
 def test_a_changed_header(G: Generator, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    path = weights.save_generator(G, tmp_path / "x")
-    _index(path / "generator.json", **changes)
+    path = weights.save_generator(G, tmp_path / "x.safetensors")
+    _reheaded(path, **changes)
     with pytest.raises(Head3DError, match=says) as info:
         weights.load_generator(path)
     assert "\n" not in str(info.value)
@@ -242,23 +185,15 @@ def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:
     path = weights.save_generator(G, tmp_path / "g.safetensors")
     with pytest.raises(Head3DError, match="holds a generator, not a discriminator: use load_generator"):
         weights.load_discriminator(path)
-    folder = weights.save_discriminator(D, tmp_path / "d")
-    with pytest.raises(
-        Head3DError, match=r"holds no generator \(generator.json is missing; it has discriminator.json"
-    ):
-        weights.load_generator(folder)
-
-
-def test_foreign_safetensors(tmp_path: Path) -> None:
-    save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(Head3DError, match="was not written by head3d_core"):
-        weights.load_generator(tmp_path / "other.safetensors")
+    weights.save_discriminator(D, tmp_path / "d")
+    with pytest.raises(Head3DError, match=r"holds no generator .*it has discriminator.safetensors"):
+        weights.load_generator(tmp_path / "d")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("no-such-name", "no weights called 'no-such-name': bundled are"),
+        ("no-such-name", "no weights called 'no-such-name': bundled are face, head, head3d"),
         ("missing/path.safetensors", "there is no file"),
         ("missing.pkl", "there is no file missing.pkl"),
     ],
@@ -268,18 +203,17 @@ def test_missing(name: str, says: str) -> None:
         weights.load_generator(name)
 
 
-def test_other_files(tmp_path: Path) -> None:
+def test_other_files_and_places(G: Generator, tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(Head3DError, match="was not written by head3d_core"):
+        weights.load_generator(tmp_path / "other.safetensors")
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(Head3DError, match="is not a weight file"):
         weights.load_generator(tmp_path / "x.txt")
     with pytest.raises(Head3DError, match="holds no generator"):
         weights.load_generator(tmp_path)
-
-
-def test_places_that_cannot_be_written(G: Generator, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
     with pytest.raises(Head3DError, match="cannot write to"):
-        weights.save_generator(G, tmp_path / "file" / "below.safetensors")
+        weights.save_generator(G, tmp_path / "x.txt" / "below.safetensors")
     with pytest.raises(Head3DError, match="weights are saved as"):
         weights.save_generator(G, tmp_path / "x.pkl")
     with pytest.raises(Head3DError, match="notes must be plain JSON"):
@@ -290,14 +224,15 @@ def test_bundled_names_and_the_manifest(
     G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "DATA", tmp_path)
-    monkeypatch.setattr(files.check_listed, "__defaults__", (tmp_path,))
+    with pytest.raises(Head3DError, match=r"bundled are none in this copy .*HEAD3D_DATA"):
+        weights.load_generator("small")
     path = weights.save_generator(G, tmp_path / "weights" / "small")
     assert same(G, weights.load_generator("small"))
     with pytest.raises(Head3DError, match="bundled are small"):
         weights.load_generator("large")
-    files.register([path], "CC0-1.0", "random numbers", "pytest", tmp_path)
+    manifest.register([path], "CC0-1.0", "random numbers", "pytest", tmp_path)
     assert same(G, weights.load_generator("small"))
-    _index(path / "generator.json", notes={"changed": True})
+    _reheaded(path, notes={"changed": True})
     with pytest.raises(Head3DError, match="does not have the sha256 that data"):
         weights.load_generator("small")
 
@@ -338,6 +273,53 @@ def test_convert(tmp_path: Path) -> None:
     d = convert.convert(convert.ConvertArgs(source, tmp_path / "d.safetensors", network="discriminator"))
     assert same(weights.load_discriminator(d), weights.load_discriminator(source))
     assert "resample_filter" not in " ".join(load_file(d))
+
+
+def _version_1(G: Generator, folder: Path) -> Path:
+    """A folder as version 1 wrote it: a JSON index and shards by hash."""
+    folder.mkdir()
+    tensors = list(G.state_dict().items())
+    shards = []
+    for part in (tensors[:20], tensors[20:]):
+        path = folder / f"generator-{len(shards)}.safetensors"
+        save_file({k: t.half().contiguous() for k, t in part}, path, {"format": "head3d", "sha256": ""})
+        shards.append({"file": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)})
+    header = {"format": "head3d", "format_version": 1, "kind": "generator", "config": G.config.to_dict()}
+    (folder / "generator.json").write_text(json.dumps({**header, "notes": {"images": 3}, "shards": shards}))
+    return folder
+
+
+def test_folders_of_shards_are_refused_by_name_and_converted(G: Generator, tmp_path: Path) -> None:
+    old = _version_1(G, tmp_path / "old")
+    with pytest.raises(Head3DError, match=r"older head3d_core .*: python -m head3d_core convert .*old NEW"):
+        weights.load_generator(old)
+    new = convert.convert(convert.ConvertArgs(old, tmp_path / "new", half=True))
+    assert weights.read_notes(new) == {"images": 3}
+    for name, value in weights.load_generator(new).state_dict().items():
+        assert torch.equal(value, G.state_dict()[name].half().float())
+    with pytest.raises(Head3DError, match="holds no discriminator"):
+        convert.convert(convert.ConvertArgs(old, tmp_path / "d", network="discriminator"))
+    _flip(old / "generator-1.safetensors")
+    with pytest.raises(
+        Head3DError, match=r"generator-1.safetensors is missing, or not what generator.json lists"
+    ):
+        convert.convert(convert.ConvertArgs(old, tmp_path / "worse"))
+    (old / "generator.json").write_text("{")
+    with pytest.raises(Head3DError, match="damaged or truncated"):
+        convert.convert(convert.ConvertArgs(old, tmp_path / "worse"))
+
+
+def test_single_files_of_version_1_too(G: Generator, tmp_path: Path) -> None:
+    header = {"config": json.dumps(G.config.to_dict()), "notes": "{}", "sha256": ""}
+    save_file(
+        {k: t.contiguous() for k, t in G.state_dict().items()},
+        tmp_path / "old.safetensors",
+        {"format": "head3d", "format_version": "1", "kind": "generator", **header},
+    )
+    with pytest.raises(Head3DError, match=r"convert .*old\.safetensors NEW"):
+        weights.load_generator(tmp_path / "old.safetensors")
+    new = convert.convert(convert.ConvertArgs(tmp_path / "old.safetensors", tmp_path / "new.safetensors"))
+    assert same(G, weights.load_generator(new))
 
 
 # --- EG3D's arguments ---------------------------------------------------------------------------------------------

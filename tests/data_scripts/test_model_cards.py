@@ -175,7 +175,7 @@ def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
 
 
 def test_bundled_cards_are_in_step_with_the_records() -> None:
-    for header in model_cards.Sources.weights.glob("*/generator.json"):
+    for header in model_cards.Sources.weights.glob("*/generator.safetensors"):
         path = header.parent / "README.md"
         assert path.is_file(), f"run python -m data/scripts/model_cards.py: {path} is missing"
         assert path.read_text(encoding="utf8") == model_cards.card(header.parent.name, model_cards.Sources())

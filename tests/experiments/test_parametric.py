@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import manifest
 from head3d_core.experiments import parametric, parametric_pictures
 from head3d_core.experiments.head_scans import BOX, SIZE, Views, load_scan, scan_cameras, shown_cameras
 from head3d_core.experiments.implicit import (
@@ -327,7 +328,7 @@ def test_incomplete_renders_are_refused(tmp_path: Path) -> None:
 
 def test_the_readers_folder_is_not_part_of_the_data(tmp_path: Path) -> None:
     write_renders(tmp_path / "external" / "LYHM", "a")
-    assert files.problems(tmp_path) == []
+    assert manifest.problems(tmp_path) == []
 
 
 def test_figure7_shows_head3d_beside_the_recorded_models(tmp_path: Path) -> None:
