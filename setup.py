@@ -19,11 +19,34 @@ from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 STATUS = ROOT / "build" / "extension.txt"
 STABLE_ABI_TARGET = "0x020b000000000000"  # torch 2.11: the oldest that the built library loads into
 CUDA_TARGETS = "8.0;9.0+PTX"  # A100, H100; newer ones compile the PTX when they load it
+
+
+BUNDLED = ("manifest.json", "LICENSE", "weights", "assets", "samples", "results")
+"""What of data/ an installed package carries, as head3d_core/data (utils/files.py finds it)."""
+
+
+class BuildWithData(build_py):
+    """The package and the bundled data; a checkout (`pip install -e`) uses its own data/ folder."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / "head3d_core" / "data"
+        shutil.rmtree(target, ignore_errors=True)
+        for name in BUNDLED:
+            source = ROOT / "data" / name
+            if source.is_dir():
+                shutil.copytree(source, target / name)
+            elif source.is_file():
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target / name)
 
 
 def choice(name: str) -> str:
@@ -140,7 +163,7 @@ def main() -> None:
     if not build:
         remove_stale_library()
         record(why_not)
-        setup()
+        setup(cmdclass={"build_py": BuildWithData})
         return
 
     from torch.utils.cpp_extension import BuildExtension
@@ -181,7 +204,9 @@ def main() -> None:
                     "head3d_core: the extension could not be built, and the environment asked for it."
                 )
 
-    setup(ext_modules=[make_extension(cuda)], cmdclass={"build_ext": BuildOptional})
+    setup(
+        ext_modules=[make_extension(cuda)], cmdclass={"build_ext": BuildOptional, "build_py": BuildWithData}
+    )
 
 
 main()

@@ -147,12 +147,12 @@ def check_opengl() -> Finding:
 
 
 def check_bundled() -> Finding:
-    """The weights that come with the repository."""
-    folder = ROOT / "data" / "weights"
+    """The weights that come with the repository or the wheel."""
+    from head3d_core.utils import files
+
+    folder = files.DATA / "weights"
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if names:
-        return Finding(True, "bundled weights", ", ".join(names))
-    return Finding(False, "bundled weights", f"none in {short(folder)}")
+    return Finding(bool(names), "bundled weights", ", ".join(names) or files.missing_data("weights"))
 
 
 def check_optional(name: str, file: str, folder: str, substitute: str) -> Finding:

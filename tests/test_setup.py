@@ -81,3 +81,46 @@ def test_left_out_on_request(copy: Path) -> None:
     done = setup(copy, "build_ext", "--inplace", HEAD3D_WITH_EXT="0")
     assert done.returncode == 0, done.stderr
     assert status(copy).startswith("not built: HEAD3D_WITH_EXT=0")
+
+
+def test_an_installed_wheel_finds_its_weights_elsewhere(copy: Path, tmp_path: Path) -> None:
+    """Built without the extension, installed into a folder of its own, used from another working directory."""
+    data = copy / "data"
+    data.mkdir()
+    for name in ("manifest.json", "LICENSE"):
+        shutil.copy(ROOT / "data" / name, data / name)
+    for name in ("weights/head3d", "weights/identity", "assets", "samples/heads", "results"):
+        shutil.copytree(ROOT / "data" / name, data / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "HEAD3D_DATA")}
+
+    def run(*command: str, where: Path) -> str:
+        done = subprocess.run(
+            command,
+            cwd=where,
+            env={**clean, "HEAD3D_WITH_EXT": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    run(*pip, "wheel", ".", "--no-deps", "--no-build-isolation", "-w", "dist", where=copy)
+    (wheel,) = (copy / "dist").glob("*.whl")
+    run(*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel), where=tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import head3d_core as h3d\n"
+        "from head3d_core import doctor\n"
+        "from head3d_core.synth.assets import ASSET_PATH\n"
+        "print(h3d.load_generator('head3d').num_ws, ASSET_PATH.is_file(), doctor.check_bundled())\n"
+        "print(h3d.__file__)\n"
+        "try: h3d.load_generator('face')\n"
+        "except h3d.Head3DError as error: print(error)\n"
+    )
+    found, place, missing = run(sys.executable, "-c", code, where=tmp_path / "elsewhere").splitlines()
+    assert found == "12 True [ok] bundled weights: head3d, identity"
+    assert place.startswith(str(tmp_path / "site"))
+    assert missing == "no weights called 'face': bundled are head3d, anything else is given as a path"
