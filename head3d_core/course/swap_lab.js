@@ -1,9 +1,15 @@
 // The plane-swap lab in the browser: the mixture between its heads A and B, its difference to A, and the controls.
 // Everything shown is computed by Python (swap_lab.py); this file sends the state and shows what comes back. One
 // request is under way at a time and only the newest state waits behind it, so the picture follows the hand however
-// slow the machine is. A is always solid and blue, B striped and orange, at the left and at the right.
+// slow the machine is. Every answer says which state it shows, and the controls follow it; a request that is not
+// answered is reported. A is always solid and blue, B striped and orange, at the left and at the right.
+
+const BUSY_AFTER = 300, SILENT_AFTER = 8000; // milliseconds
+const SILENT = "No answer: is a cell running, or was the kernel restarted? After a restart, run this cell again.";
 
 const STYLE = `
+.jp-OutputArea:has(.swap-lab) > .jp-OutputArea-child:has(.jp-RenderedImage) { display: none; } /* the still */
+.swap-lab-frame { container-type: inline-size; width: 100%; }
 .swap-lab { display: grid; grid-template-columns: 19fr 32fr 19fr 26fr; gap: 14px 16px; max-width: 1280px;
   font: 15px/1.35 sans-serif; align-items: start; width: 100%; }
 .swap-lab figure { margin: 0; min-width: 0; }
@@ -16,7 +22,7 @@ const STYLE = `
 .swap-lab .end { padding-top: 12%; }
 .swap-lab .legend img { aspect-ratio: auto; height: 12px; }
 .swap-lab .legend { margin-top: 6px; }
-.swap-lab .legend div { display: flex; justify-content: space-between; }
+.swap-lab .legend div { display: flex; justify-content: space-between; gap: 8px; }
 .swap-lab img.turn { cursor: grab; touch-action: none; user-select: none; }
 .swap-lab img.turn:active { cursor: grabbing; }
 .swap-lab :focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
@@ -36,7 +42,23 @@ const STYLE = `
 .swap-lab .bar div { position: absolute; top: 0; bottom: 0; left: 0; }
 .swap-lab .bar .a { background: #0072B2; }
 .swap-lab .bar .b { background: repeating-linear-gradient(45deg, #D55E00, #D55E00 5px, #fff 5px, #fff 8px); }
-.swap-lab .says { grid-column: 1 / -1; min-height: 1.3em; }`;
+.swap-lab .says { min-height: 1.3em; font-weight: bold; }
+.swap-lab .note { grid-column: 1 / -1; font-size: 13px; }
+.swap-lab .note:empty { display: none; }
+.swap-lab[data-status=busy] .turn, .swap-lab[data-status=silent] .turn { opacity: 0.6; }
+@container (max-width: 900px) {
+  .swap-lab { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }
+  .swap-lab .end { padding-top: 0; }
+  .swap-lab .end.a { order: 1; } .swap-lab .end.b { order: 2; }
+  .swap-lab .mixture { order: 3; } .swap-lab .difference { order: 4; }
+  .swap-lab .planes, .swap-lab .view { order: 5; grid-column: 1 / -1; }
+}
+@container (max-width: 480px) {
+  .swap-lab { font-size: 14px; gap: 10px 8px; }
+  .swap-lab .choose { grid-template-columns: minmax(0, 1fr); }
+  .swap-lab .planes { grid-template-columns: max-content max-content minmax(60px, 1fr) max-content 3.5em; gap: 6px 4px; }
+  .swap-lab button { padding: 2px 7px; }
+}`;
 
 function node(tag, options = {}, children = []) {
   const made = Object.assign(document.createElement(tag), options);
@@ -49,14 +71,41 @@ const png = (base64) => `data:image/png;base64,${base64}`;
 function render({ model, el }) {
   const options = model.get("options");
   const state = structuredClone(model.get("state"));
-  let busy = false, waiting = null, request = model.get("shown").request ?? 0;
+  const view = Math.random().toString(36).slice(2); // two views of one widget share the model, but not this code
+  let count = 0, asked = null, waiting = null, timers = [];
 
   function send(finished) {
-    if (busy) { waiting = { finished }; return; }
-    busy = true;
-    request += 1;
-    model.set("wanted", { ...structuredClone(state), finished, request });
+    if (asked) { waiting = { finished }; return; }
+    waiting = null;
+    count += 1;
+    model.set("wanted", { ...structuredClone(state), finished, request: `${view}-${count}` });
     model.save_changes();
+  }
+  function requested() { // by this view or by another one of the same widget: the newest request counts
+    const wanted = model.get("wanted");
+    if (!wanted.request.startsWith(view)) { waiting = null; adopt(wanted); }
+    asked = wanted.request;
+    timers.forEach(clearTimeout);
+    timers = [setTimeout(() => status("busy"), BUSY_AFTER), setTimeout(giveUp, SILENT_AFTER)];
+  }
+  function giveUp() {
+    status("silent");
+    asked = null;
+    if (waiting) send(waiting.finished);
+  }
+  function status(what) { // silence lasts until an answer comes
+    if (what === "busy" && lab.dataset.status === "silent") return;
+    lab.dataset.status = what;
+    caption.textContent = what === "busy" ? "computing …" : model.get("shown").finished ? "drag to turn, or arrow keys" : "raw while it changes";
+    says.textContent = what === "silent" ? SILENT : model.get("shown").says;
+  }
+  function adopt(shown) { // the controls show this state
+    for (const key of Object.keys(state)) if (key in shown) state[key] = structuredClone(shown[key]);
+    Object.values(sliders).forEach((paint) => paint());
+    for (const key of ["a", "b"]) {
+      if (!ends[key].typing) ends[key].seed.value = state[`seed_${key}`];
+      ends[key].choose.value = state[`generator_${key}`];
+    }
   }
 
   // --- pictures: A, the mixture, B, the difference
@@ -68,14 +117,28 @@ function render({ model, el }) {
     choose.dataset.key = `generator_${key}`;
     choose.setAttribute("aria-label", `generator of head ${side}`);
     choose.addEventListener("change", () => { state[`generator_${key}`] = choose.value; send(true); });
-    const seed = node("input", { type: "number", min: 0, max: 4294967295, step: 1, value: state[`seed_${key}`] });
+    const largest = options.max_seed;
+    const seed = node("input", { type: "number", min: 0, max: largest, step: 1, value: state[`seed_${key}`] });
     seed.dataset.key = `seed_${key}`;
     seed.setAttribute("aria-label", `seed of head ${side}`);
-    seed.addEventListener("change", () => { state[`seed_${key}`] = Math.max(0, Math.floor(Number(seed.value) || 0)); send(true); });
-    ends[key] = { image, name };
+    const note = node("div", { className: "note" });
+    note.dataset.key = `note_${key}`;
+    note.setAttribute("aria-live", "polite");
+    seed.addEventListener("input", () => { ends[key].typing = true; });
+    seed.addEventListener("change", () => {
+      ends[key].typing = false;
+      const typed = seed.value.trim(), number = Math.floor(Number(typed));
+      const used = typed === "" || !Number.isFinite(number) ? state[`seed_${key}`] : Math.max(0, Math.min(largest, number));
+      note.textContent = String(used) === typed ? "" : `A seed is a whole number from 0 to ${largest}. Used: ${used}.`;
+      seed.value = used;
+      if (used === state[`seed_${key}`]) return;
+      state[`seed_${key}`] = used;
+      send(true);
+    });
+    ends[key] = { image, name, choose, seed, typing: false };
     return node("figure", { className: `end ${key}` }, [
       node("h4", { textContent: `head ${side}` }), image, name,
-      node("div", { className: "choose" }, ["generator", choose, "seed", seed])]);
+      node("div", { className: "choose" }, ["generator", choose, "seed", seed, note])]);
   }
   const picture = node("img", { className: "turn", tabIndex: 0, draggable: false });
   const heat = node("img", { className: "heat" });
@@ -134,12 +197,12 @@ function render({ model, el }) {
   const every = options.planes.map((_, k) => k);
   planes.append(node("span", { textContent: "all" }), ownerButton("A", "all", "all planes", every), node("span"),
     ownerButton("B", "all", "all planes", every), node("span"));
-  const view = node("div", { className: "rows view controls" });
+  const angles = node("div", { className: "rows view controls" });
   const degrees = (v) => `${v}°`;
   for (const row of [
     slider("yaw", "yaw", -180, 180, 5, () => state.yaw, (v) => { state.yaw = v; }, degrees),
     slider("pitch", "pitch", -options.max_pitch, options.max_pitch, 5, () => state.pitch, (v) => { state.pitch = v; }, degrees),
-  ]) view.append(row.label, row.input, row.value);
+  ]) angles.append(row.label, row.input, row.value);
   for (const key of [...options.planes.map((name) => `share_${name}`), "yaw", "pitch"]) sliders[key]();
   const says = node("div", { className: "says" });
   says.setAttribute("aria-live", "polite");
@@ -186,8 +249,6 @@ function render({ model, el }) {
     heat.style.imageRendering = "pixelated";
     heat.alt = `where the mixture differs from head A; ${shown.heat_says}`;
     heatCaption.textContent = shown.heat_says;
-    caption.textContent = shown.finished ? "drag to turn, or arrow keys" : "raw while it changes";
-    says.textContent = shown.says;
     if (shown.ends) { // A and B turn with the mixture; they get sharp when their portraits arrive
       ["a", "b"].forEach((side, k) => { ends[side].image.src = png(shown.ends[k]); });
     }
@@ -207,24 +268,35 @@ function render({ model, el }) {
     });
   }
   function arrived() {
+    const { request, state: shown } = model.get("shown");
     paint();
-    if (model.get("shown").request !== request) return;
-    busy = false;
-    if (waiting) { const { finished } = waiting; waiting = null; send(finished); }
+    if (asked && request !== asked) return; // an older request: the newest is still under way
+    asked = null;
+    timers.forEach(clearTimeout);
+    status("");
+    if (waiting) send(waiting.finished);
+    else adopt(shown);
   }
-  model.on("change:shown", arrived);
-  model.on("change:portraits", paintEnds);
   const lab = node("div", { className: "swap-lab" }, [
     end("A", "a"),
-    node("figure", { className: "mixture" }, [node("h4", { textContent: "the mixture" }), picture, caption, likeness]),
+    node("figure", { className: "mixture" }, [node("h4", { textContent: "the mixture" }), picture, caption, says, likeness]),
     end("B", "b"),
-    node("figure", {}, [node("h4", { textContent: "difference to A" }), heat, legend, heatCaption]),
-    planes, view, says]);
+    node("figure", { className: "difference" }, [node("h4", { textContent: "difference to A" }), heat, legend, heatCaption]),
+    planes, angles]);
+  const listeners = { "change:wanted": requested, "change:shown": arrived, "change:portraits": paintEnds };
+  for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
   paint();
   paintEnds();
-  lab.addEventListener("keydown", (event) => event.stopPropagation()); // or JupyterLab moves between cells by arrow keys
-  el.append(node("style", { textContent: STYLE }), lab);
-  return () => { model.off("change:shown", arrived); model.off("change:portraits", paintEnds); };
+  adopt(model.get("shown").state);
+  status("");
+  lab.addEventListener("keydown", (event) => { // or JupyterLab moves between cells by arrow keys; Ctrl+S is still its own
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+  el.append(node("style", { textContent: STYLE }), node("div", { className: "swap-lab-frame" }, [lab]));
+  return () => {
+    timers.forEach(clearTimeout);
+    for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
+  };
 }
 
 export default { render };

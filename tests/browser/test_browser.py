@@ -26,7 +26,7 @@ from PIL import Image
 from test_plane_swap import visible
 
 from head3d_core.checkpoints import weights
-from head3d_core.course import nb01, nb04, swap_lab, widgets
+from head3d_core.course import nb01, nb04, swap_lab, swap_widget, widgets
 from head3d_core.course.swap_lab import LabState
 from head3d_core.datasets import format
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet, load_encoder
@@ -78,7 +78,7 @@ def opened(jupyter: Jupyter) -> Open:
 # -- Plotly --------------------------------------------------------------------------------------------------------
 
 FIGURES = (
-    ("01_cameras_and_rays.ipynb", "plots.frustums"),
+    ("01_cameras_and_rays.ipynb", "nb01.frustums"),
     ("04_faces_and_heads.ipynb", "camera_sphere"),
     ("06_plane_swap_lab.ipynb", "planes_in_space"),
     ("12_geometry_you_can_hold.ipynb", "head_in_space"),
@@ -183,13 +183,20 @@ STAND_IN = "swap_lab_of_untrained_heads.ipynb"
 STAND_IN_CELL = """
 import torch
 import head3d_core as h3d
-from head3d_core.course import swap_lab
+from head3d_core.course import swap_widget
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 generators = {name: h3d.load_generator(name + "_weights") for name in ("face", "head")}
 torch.manual_seed(1)
 encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-swap_lab.swap_viewer(generators, encoder)
+swap_widget.swap_viewer(generators, encoder)
+"""
+
+SLEEPY_CELL = """
+import time
+
+seconds = globals().get("seconds", -12) + 12  # 0 when all cells run, 12 when this one runs again
+time.sleep(seconds)
 """
 
 Heads = tuple[dict[str, Generator], Encoder]
@@ -203,7 +210,9 @@ def stand_in(folder: Path) -> Heads:
         generators[name] = weights.load_generator(folder / f"{name}_weights")
     torch.manual_seed(1)
     encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAND_IN_CELL.strip())])
+    notebook = nbformat.v4.new_notebook(
+        cells=list(map(nbformat.v4.new_code_cell, (STAND_IN_CELL.strip(), SLEEPY_CELL.strip())))
+    )
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(notebook, folder / STAND_IN)
     return generators, encoder
@@ -242,7 +251,7 @@ class SwapLab:
         state = self.state()
         pair = swap_lab.couple(self.heads[0], state, self.heads[1])
         wanted = swap_lab.show(pair, state)
-        heat = swap_lab.heat_picture(wanted.heat)
+        heat = swap_widget.heat_picture(wanted.heat)
         bars = self.area.locator(".bar + span")
 
         def equal() -> bool:
@@ -309,3 +318,100 @@ def test_the_swap_lab_shows_what_its_controls_say(
     notebook.screenshot("turned")
     for before, after in itertools.pairwise(seen):
         assert np.abs(after - before).max() > 8, "two states look the same: this tests nothing"
+
+
+def _menu(page: Any, *labels: str) -> None:
+    """Clicks through a menu of JupyterLab's menu bar."""
+    page.locator(".lm-MenuBar-itemLabel", has_text=labels[0]).first.click()
+    page.locator(".lm-Menu-itemLabel", has_text=labels[1]).first.click()
+
+
+@pytest.fixture
+def trouble(jupyter: Jupyter, opened: Open) -> tuple[lab.Notebook, SwapLab]:
+    """The lab on untrained heads, run and answering, with a mouse away from it."""
+    heads = stand_in(jupyter[2])
+    notebook = opened(STAND_IN)
+    notebook.page.set_viewport_size({"width": 1400, "height": 1000})
+    widget = SwapLab(notebook, heads)
+    widget.wait("the lab answers")
+    return notebook, widget
+
+
+def test_a_busy_kernel_is_reported_and_answers_later(trouble: tuple[lab.Notebook, SwapLab]) -> None:
+    notebook, widget = trouble
+    notebook.panel.locator(".jp-CodeCell", has_text="time.sleep(").last.locator(".cm-content").click()
+    notebook.page.keyboard.press("Control+Enter")
+    notebook.page.wait_for_timeout(1000)
+    widget.control("all_b").click()
+    lab.until(lambda: widget.area.get_attribute("data-status") == "busy", 3, "computing …")
+    lab.until(lambda: widget.area.get_attribute("data-status") == "silent", 11, "no answer after 8 s")
+    assert "is a cell running" in widget.area.inner_text()
+    notebook.screenshot("busy_kernel")
+    widget.control("share_xz_a").click()
+    widget.wait("the newest state, once the cell has run")
+    assert widget.state().shares == (1.0, 0.0, 1.0)
+    assert widget.area.get_attribute("data-status") == ""
+
+
+def test_two_views_in_jupyterlab_agree(trouble: tuple[lab.Notebook, SwapLab]) -> None:
+    notebook, widget = trouble
+    page = notebook.page
+    widget.area.locator("h4").first.click(button="right")
+    page.locator(".lm-Menu-itemLabel", has_text="Create New View for Cell Output").click()
+    page.wait_for_function("document.querySelectorAll('.swap-lab').length === 2")
+    second = page.locator(".jp-LinkedOutputView .swap-lab")
+    second.locator("[data-key=all_a]").click()
+    second.locator("[data-key=share_yz_b]").click()
+    widget.wait("what the second view asked for")
+    assert widget.state().shares == (0.0, 0.0, 1.0)
+    assert second.locator("[data-key=share_yz]").input_value() == "1"
+    notebook.screenshot("two_views")
+    page.locator(".lm-TabBar-tab.lm-mod-current .lm-TabBar-tabCloseIcon").last.click()
+    page.wait_for_function("document.querySelectorAll('.swap-lab').length === 1")
+
+
+def test_at_150_percent_beside_the_file_browser(trouble: tuple[lab.Notebook, SwapLab]) -> None:
+    """A zoom of 150 % is a window of two thirds: no control is too small to use, in the light and in the dark."""
+    notebook, widget = trouble
+    notebook.page.set_viewport_size({"width": 933, "height": 667})
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        _menu(notebook.page, "Settings", "Theme")
+        notebook.page.locator(".lm-Menu-itemLabel", has_text=theme).first.click()
+        notebook.page.wait_for_timeout(1500)
+        widget.area.scroll_into_view_if_needed()
+        for key in ("seed_a", "generator_b", "yaw", "pitch", "share_xy"):
+            assert widget.control(key).bounding_box()["width"] >= 60, key
+        notebook.screenshot(f"150_percent_{theme.split()[1].lower()}")
+        widget.control("pitch").scroll_into_view_if_needed()
+        notebook.screenshot(f"150_percent_{theme.split()[1].lower()}_below")
+    _menu(notebook.page, "Settings", "Theme")
+    notebook.page.locator(".lm-Menu-itemLabel", has_text="JupyterLab Light").first.click()
+
+
+def test_a_restart_is_reported_and_a_reload_shows_the_last_still(
+    trouble: tuple[lab.Notebook, SwapLab],
+) -> None:
+    notebook, widget = trouble
+    page = notebook.page
+    widget.control("share_xy_b").click()
+    widget.wait("the last state")
+    assert page.locator(".jp-RenderedImage:visible").count() == 0, "the still is hidden while the lab lives"
+    _menu(page, "Kernel", "Restart Kernel…")
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    page.wait_for_timeout(4000)
+    before = widget.picture.get_attribute("src")
+    widget.control("all_a").click()
+    lab.until(lambda: widget.area.get_attribute("data-status") == "silent", 11, "no answer after 8 s")
+    assert "was the kernel restarted?" in widget.area.inner_text()
+    assert widget.picture.get_attribute("src") == before
+    notebook.screenshot("after_restart")
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    page.reload()
+    still = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedImage img").first
+    still.wait_for(timeout=60_000)
+    picture = lab.drawn(still)
+    assert picture is not None
+    assert picture.shape[1] > 600
+    assert page.locator(".swap-lab").count() == 0
+    notebook.screenshot("after_reload")

@@ -15,7 +15,7 @@ from PIL import Image
 from test_plane_swap import visible
 
 from head3d_core.config import Backend, preset
-from head3d_core.course import swap_lab
+from head3d_core.course import swap_lab, swap_widget
 from head3d_core.course.swap_lab import LabState
 from head3d_core.experiments import plane_swap
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
@@ -139,7 +139,7 @@ def test_reference_and_native_show_the_same(generators: dict[str, Generator]) ->
 def test_the_widget_shows_what_the_function_computes(
     generators: dict[str, Generator], encoder: Encoder
 ) -> None:
-    viewer = swap_lab.swap_viewer(generators, encoder)
+    viewer = swap_widget.swap_viewer(generators, encoder)
     start = LabState("face", 0, "face", 1)
     assert viewer.options["generators"] == ["face", "head"]
     assert viewer.options["planes"] == ["xy", "xz", "yz"]
@@ -161,15 +161,15 @@ def test_the_widget_shows_what_the_function_computes(
         )
         assert viewer.shown["request"] == number
         assert np.array_equal(decoded(viewer.shown["picture"]), expected.picture)
-        assert np.array_equal(decoded(viewer.shown["heat"]), swap_lab.heat_picture(expected.heat))
-        assert viewer.shown["heat_says"] == swap_lab.heat_words(expected.heat)
+        assert np.array_equal(decoded(viewer.shown["heat"]), swap_widget.heat_picture(expected.heat))
+        assert viewer.shown["heat_says"] == swap_widget.heat_words(expected.heat)
         assert viewer.shown["similarity"] == (expected.similarity and list(expected.similarity))
         assert f"yaw {state.yaw:g}°" in viewer.shown["alt"]
 
 
 def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None:
     """Raw while the hand turns them, finished after it has let go, and not sent again while only planes change."""
-    viewer = swap_lab.swap_viewer(generators)
+    viewer = swap_widget.swap_viewer(generators)
     first = viewer.portraits
     assert [p["name"] for p in first] == ["face, seed 0", "face, seed 1"]
     G, two = generators["face"], seeds.heads_of_seeds(generators["face"], [1])
@@ -192,7 +192,7 @@ def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None
 
 
 def test_heads_change_with_their_seed(generators: dict[str, Generator]) -> None:
-    viewer = swap_lab.swap_viewer(generators)
+    viewer = swap_widget.swap_viewer(generators)
     first = viewer.portraits
     viewer.wanted = {**viewer.state, "seed_b": 9, "request": 1}
     assert viewer.portraits[0] == first[0]
@@ -208,16 +208,16 @@ def test_heads_change_with_their_seed(generators: dict[str, Generator]) -> None:
 
 
 def test_the_scale_of_the_heat_map() -> None:
-    legend = swap_lab.legend_picture()
+    legend = swap_widget.legend_picture()
     for share, column in ((0.0, 0), (1.0, -1)):
         flat = np.full((1, 1), share * swap_lab.HEAT_LIMIT, dtype=np.float32)
-        assert np.array_equal(swap_lab.heat_picture(flat)[0, 0], legend[0, column])
+        assert np.array_equal(swap_widget.heat_picture(flat)[0, 0], legend[0, column])
     heat = np.array([[0.0, 0.5]], dtype=np.float32)
-    assert swap_lab.heat_words(heat) == "differs from A by 25.0 %, at most 50 %"
+    assert swap_widget.heat_words(heat) == "differs from A by 25.0 %, at most 50 %"
 
 
 def test_a_bad_state_is_a_sentence_and_leaves_the_picture(generators: dict[str, Generator]) -> None:
-    viewer = swap_lab.swap_viewer(generators)
+    viewer = swap_widget.swap_viewer(generators)
     before = viewer.shown["picture"]
     viewer.wanted = {**viewer.state, "yaw": 999, "request": 1}
     assert "yaw must be" in viewer.shown["says"]
@@ -229,9 +229,60 @@ def test_a_bad_state_is_a_sentence_and_leaves_the_picture(generators: dict[str, 
 
 def test_heat_colours_are_ordered() -> None:
     heat = np.linspace(0, 0.5, 32, dtype=np.float32).reshape(1, -1)
-    brightness = swap_lab.heat_picture(heat).astype(float).sum(-1)[0]
+    brightness = swap_widget.heat_picture(heat).astype(float).sum(-1)[0]
     assert (np.diff(brightness) >= -1).all()
     assert brightness[0] < 200 < 500 < brightness[-1]
+
+
+def test_a_still_is_shown_where_the_widget_is_not(
+    generators: dict[str, Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exported pages, code hosts and a page without its kernel show the last images, and no Python repr."""
+    shown: list[tuple[Any, dict[str, Any]]] = []
+
+    class Handle:
+        def update(self, still: Any) -> None:
+            shown.append((still, {}))
+
+    def display(thing: Any, **options: Any) -> Handle:
+        shown.append((thing, options))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    viewer = swap_widget.swap_viewer(generators)
+    viewer._ipython_display_()
+    (still, _), (bundle, _) = shown
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "object at 0x" not in bundle["text/plain"]
+    assert len(still.data) < 60_000
+    assert "head A" in still._repr_mimebundle_()[1]["image/jpeg"]["alt"]
+    sheet = np.asarray(Image.open(io.BytesIO(still.data)).convert("RGB")).astype(int)
+    viewer.wanted = {**viewer.state, "shares": [1, 1, 1], "finished": False, "request": "a-1"}
+    assert len(shown) == 2, "not while the hand moves"
+    viewer.wanted = {**viewer.wanted, "finished": True, "request": "a-2"}
+    later = np.asarray(Image.open(io.BytesIO(shown[-1][0].data)).convert("RGB")).astype(int)
+    assert np.abs(later[28:218, 205:395] - sheet[28:218, 205:395]).max() > 30, "the mixture has changed"
+
+
+def test_whatever_fails_is_answered_and_the_state_before_stays(
+    generators: dict[str, Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = swap_widget.swap_viewer(generators)
+    before = dict(viewer.shown)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(swap_widget, "couple", fails)
+        viewer.wanted = {**viewer.state, "seed_b": 5, "request": "a-1"}
+    assert viewer.shown["request"] == "a-1"
+    assert "RuntimeError: out of memory" in viewer.shown["says"]
+    assert viewer.shown["state"] == before["state"]
+    assert viewer.shown["picture"] == before["picture"]
+    viewer.wanted = {**viewer.state, "seed_b": 5, "request": "a-2"}
+    assert viewer.shown["state"]["seed_b"] == 5
+    assert viewer.shown["says"] == ""
 
 
 # --- how fast --------------------------------------------------------------------------------------------------------
@@ -265,18 +316,18 @@ QUIET_SECONDS = 0.188
 
 
 @pytest.fixture(scope="module")
-def classroom() -> Callable[[Backend], swap_lab.Session]:
+def classroom() -> Callable[[Backend], swap_widget.Session]:
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval().requires_grad_(False)
     encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-    return lambda backend: swap_lab.Session({"face": G}, encoder, backend=backend)
+    return lambda backend: swap_widget.Session({"face": G}, encoder, backend=backend)
 
 
 @pytest.mark.parametrize(
     ("backend", "limit"), [pytest.param("native", 0.150, marks=pytest.mark.native), ("reference", 0.700)]
 )
 def test_preview_follows_the_hand(
-    classroom: Callable[[Backend], swap_lab.Session], backend: Backend, limit: float
+    classroom: Callable[[Backend], swap_widget.Session], backend: Backend, limit: float
 ) -> None:
     session, angle = classroom(backend), iter(range(1, 100))
 
@@ -291,7 +342,7 @@ def test_preview_follows_the_hand(
 
 
 @pytest.mark.parametrize("backend", [pytest.param("native", marks=pytest.mark.native), "reference"])
-def test_release_is_quick(classroom: Callable[[Backend], swap_lab.Session], backend: Backend) -> None:
+def test_release_is_quick(classroom: Callable[[Backend], swap_widget.Session], backend: Backend) -> None:
     session = classroom(backend)
     wanted = {**session.state.to_dict(), "yaw": 30, "shares": [1, 0, 0], "finished": False}
     session.answer(wanted)  # the hand was here a moment ago
