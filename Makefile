@@ -3,6 +3,7 @@
 #   make lab        open JupyterLab on the first notebook
 #   make notebooks  run all notebooks in order, headless; copies and HTML in out/notebooks/
 #   make site       the course as static pages in out/site (stored outputs; the swap lab runs in the browser)
+#   make handouts   student copies of the notebooks, zipped;  make slides: a deck of each notebook
 #   make tables     tables of the recorded results (data/results/tables.md, README, model cards)
 #   make test       pytest, doctests and the notebooks' stored outputs (nbval)
 #   make lint       ruff and mypy
@@ -25,9 +26,9 @@ REQUIREMENTS := $(VENV)/.requirements-$(call sum,cat requirements.txt; echo "$(C
 PACKAGE := $(VENV)/.package-$(call sum,cat pyproject.toml setup.py requirements.txt; find csrc -type f | LC_ALL=C sort | xargs cat; \
 	command -v c++ g++ clang++ nvcc; echo "$(EXTRAS) $(CPU) $$CXX $$HEAD3D_WITH_EXT $$HEAD3D_WITH_CUDA")
 
-.PHONY: help venv lab notebooks pages site tables test lint format clean
+.PHONY: help venv lab notebooks pages site handouts slides tables test lint format clean
 help:
-	@sed -n '3,13p' Makefile | cut -c3-
+	@sed -n '3,14p' Makefile | cut -c3-
 
 venv: $(PACKAGE)
 
@@ -59,7 +60,10 @@ pages: venv
 	$(BIN)/python tests/course_pages.py
 
 site: venv
-	$(BIN)/python notebooks/site/build.py
+	$(BIN)/python notebooks/site/build_site.py
+
+handouts slides: venv
+	$(BIN)/python notebooks/site/$@.py
 
 tables: venv
 	$(BIN)/python data/scripts/results_page.py

@@ -38,7 +38,7 @@ BUDGETS_MIB: dict[str | tuple[str, ...], float] = {
 """Folder, or folders together -> the most that its tracked files may weigh together."""
 
 TOP_LEVEL = {
-    *(".ci", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml"),
+    *(".ci", ".devcontainer", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml"),
     *("CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"),
     *("environment.yml", "pyproject.toml", "requirements.txt", "setup.py"),
     *("csrc", "data", "head3d_core", "notebooks", "tests"),

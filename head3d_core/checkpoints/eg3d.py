@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from head3d_core.checkpoints.eg3d_names import describe
+from head3d_core.checkpoints.eg3d_stand_ins import describe
 from head3d_core.config import (
     PLANE_NAMES,
     Axes,

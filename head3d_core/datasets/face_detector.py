@@ -24,6 +24,8 @@ THRESHOLD = 0.9
 """Probability above which a face counts as detected."""
 SIDE = 256
 """Side of the images that rates are defined on, pixels."""
+SMALLEST = 20
+"""Side of the smallest face that is looked for, pixels; nothing is found in images that are narrower."""
 LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 """Order of the five points, named from the subject: its right eye is on the image's left in a frontal picture."""
 
@@ -83,6 +85,9 @@ def find_faces(
         chunks = [np.ascontiguousarray(image)[None] for image in images]
     found: list[list[Face]] = []
     for chunk in chunks:
+        if min(chunk.shape[1:3]) < SMALLEST:  # which MTCNN cannot take
+            found += [[] for _ in chunk]
+            continue
         boxes, probabilities, points = detector.detect(chunk, landmarks=True)
         for b, p, q in zip(boxes, probabilities, points, strict=True):
             # The arrays come back with dtype object, and as None where there is no face.

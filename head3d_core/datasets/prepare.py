@@ -10,34 +10,29 @@ with the reason.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tyro.conf import Positional, arg
 
 from head3d_core.datasets import face_detector, face_pose
-from head3d_core.datasets.format import IMAGE_SUFFIXES, image_name, write_dataset
+from head3d_core.datasets.matting import HOW_TO_MATTE, Matte, Matting, load_matte
+from head3d_core.datasets.photos import Pixels, Rejected, find_entries, read_photo
+from head3d_core.datasets.storage import IMAGE_SUFFIXES
+from head3d_core.datasets.writer import Geometry, writing_dataset
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
-Pixels = NDArray[np.uint8]
-Matting = Literal["auto", "on", "off"]
 _DETECT_SIDE = 1024
-_MODEL = "modules/selfie_segmentation/selfie_segmentation.tflite"
-HOW_TO_MATTE = (
-    "backgrounds are kept: for white ones, pip install ai-edge-litert==2.3.0, unpack the result of "
-    "`npm pack @mediapipe/selfie_segmentation` and give --matting-model package/selfie_segmentation.tflite"
-)
 
 
 @dataclass(frozen=True)
@@ -82,11 +77,11 @@ class Prepared:
     faces: int
     """Found in the photograph; the largest is used."""
 
-    def facts(self, index: int) -> dict[str, Any]:
-        """Its line in report.json."""
+    def facts(self, image: str) -> dict[str, Any]:
+        """Its line in report.json; `image` is its name in the set."""
         return {
             "file": self.file,
-            "image": image_name(index),
+            "image": image,
             "yaw_deg": round(math.degrees(self.pose.yaw), 2),
             "pitch_deg": round(math.degrees(self.pose.pitch), 2),
             "roll_deg": round(math.degrees(self.pose.roll), 2),
@@ -99,20 +94,20 @@ class Prepared:
         }
 
 
-class Rejected(Exception):
-    """Why a photograph is not used, in a few words."""
-
-
-Matte = Callable[[Pixels], NDArray[np.float32]]
-
-
 @dataclass
 class Report:
     """What became of every photograph."""
 
     accepted: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    """Entries that are no photographs, with the reason."""
     matting: str = "off"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        parts = {k: getattr(self, k) for k in ("accepted", "rejected", "left_out")}
+        return {**parts, "background": self.matting}
 
     def table(self) -> str:
         """The summary that the command prints."""
@@ -126,19 +121,6 @@ class Report:
         reasons = Counter(row["reason"].split(":")[0] for row in self.rejected)
         lines += [f"  rejected {count:4d}  {reason}" for reason, count in reasons.most_common()]
         return "\n".join(lines)
-
-
-def read_photo(path: Path) -> Pixels:
-    """[H, W, 3] upright (EXIF orientation applied), transparency over white. Raises Rejected if it cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise Rejected(f"unreadable: {error}") from None
 
 
 def crop(photo: Pixels, pose: face_pose.FacePose, resolution: int) -> tuple[Pixels, float]:
@@ -171,6 +153,8 @@ def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int]:
     if shrink > 1:
         size = (round(photo.shape[1] / shrink), round(photo.shape[0] / shrink))
         small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+    if min(small.shape[:2]) < face_detector.SMALLEST:
+        raise Rejected(f"too small or too narrow for a face: {photo.shape[1]} x {photo.shape[0]} pixels")
     (faces,) = face_detector.find_faces([small], device)
     if not faces:
         raise Rejected("no face found")
@@ -205,8 +189,13 @@ def prepare_photo(
 ) -> Prepared:
     """One photograph uint8 [H, W, 3] -> crop, camera and mask. Raises Rejected with the reason."""
     face, count = _largest(photo, device)
-    pose, probability = face_pose.fit_pose(face.landmarks), face.probability
-    better = _again(photo, pose, device)
+    try:
+        pose, probability = face_pose.fit_pose(face.landmarks), face.probability
+        if not 1 < pose.side < 8 * max(photo.shape[:2]):
+            raise Rejected(f"the landmarks fit no view of a face: its crop is {pose.side:.3g} pixels wide")
+        better = _again(photo, pose, device)
+    except Head3DError as error:
+        raise Rejected(f"the landmarks fit no view of a face: {error}") from None
     if better is not None:
         pose, probability = better
     if probability < args.min_probability:
@@ -228,113 +217,68 @@ def prepare_photo(
     return Prepared(file, image, mask, pose, probability, outside, count)
 
 
-def matting_model(path: Path | None = None) -> Path | None:
-    """The segmentation model: `path`, or the one inside an installed mediapipe package (which is not imported)."""
-    if path is not None:
-        if not path.is_file():
-            raise Head3DError(f"no segmentation model at {path}: expected selfie_segmentation.tflite")
-        return path
-    spec = importlib.util.find_spec("mediapipe")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    return next((Path(folder) / _MODEL for folder in folders if (Path(folder) / _MODEL).is_file()), None)
-
-
-def load_matte(mode: Matting = "auto", path: Path | None = None) -> Matte | None:
-    """A function from an image [H, W, 3] to the person's coverage [H, W] in [0, 1]; None where there is none to be had.
-
-    It runs MediaPipe's selfie segmentation (256 x 256, Apache-2.0) in LiteRT. It separates a person, clothes and hat
-    included, from the background; it knows no parts of the face. Raises Head3DError if mode is "on" and it is missing.
-    """
-    if mode == "off":
-        return None
-    model = matting_model(path)
-    if model is None or importlib.util.find_spec("ai_edge_litert") is None:
-        if mode == "on":
-            raise Head3DError(f"no matting: {HOW_TO_MATTE}")
-        return None
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(model), num_threads=2)
-    interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    side = int(entry["shape"][1])
-
-    def matte(image: Pixels) -> NDArray[np.float32]:
-        small = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-        interpreter.set_tensor(entry["index"], small[None].astype(np.float32) / 255)
-        interpreter.invoke()
-        mask = interpreter.get_tensor(exit_["index"])[0, ..., 0].astype(np.float32)
-        full = Image.fromarray(mask).resize(image.shape[1::-1], Image.Resampling.BICUBIC)
-        # The soft values are a classifier's doubt, not coverage: steepen them, so that no veil of background stays.
-        return np.clip((np.asarray(full, np.float32) - 0.3) / 0.5, 0, 1)
-
-    return matte
-
-
-def find_photos(source: Path) -> list[Path]:
-    """Images below a folder, sorted. Raises Head3DError if there is no such folder or nothing in it."""
-    if not source.is_dir():
-        raise Head3DError(f"no folder {source}: expected one with portraits ({', '.join(IMAGE_SUFFIXES)})")
-    photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not photos:
-        raise Head3DError(f"no photographs in {source}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return photos
-
-
 def prepare_data(args: PrepareDataArgs, progress: Callable[[int, int], None] | None = None) -> Report:
     """Everything: reads `args.source`, writes `args.out` and a report beside the images (or beside the zip).
 
+    No photograph ends the run: what cannot be used is rejected with the reason.
+
     Raises:
-        Head3DError: nothing to read, `args.out` exists, or not one photograph could be used (the reasons are counted).
+        Head3DError: nothing to read, `args.out` exists or cannot be written (both are found first), or not one
+            photograph could be used (the reasons are counted).
     """
     if args.resolution < 32 or args.resolution & (args.resolution - 1):
         raise Head3DError(f"resolution must be a power of two from 32 up, got {args.resolution}")
-    if args.out.exists():
-        raise Head3DError(f"{args.out} exists already: remove it or choose another --out")
-    photos = find_photos(args.source)
+    photos, left_out = find_entries(args.source)
+    if not photos:
+        raise Head3DError(
+            f"no photographs in {args.source}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
     matte = load_matte(args.matting, args.matting_model)
     report = Report(matting="white (selfie segmentation)" if matte else "kept")
-    kept: list[Prepared] = []
-    for done, path in enumerate(photos):
-        name = path.relative_to(args.source).as_posix()
-        try:
-            kept.append(prepare_photo(read_photo(path), args, name, matte))
-        except Rejected as reason:
-            report.rejected.append({"file": name, "reason": str(reason)})
-        if progress:
-            progress(done + 1, len(photos))
-    if not kept:
-        raise Head3DError(f"no photograph of {args.source} could be used; {' '.join(report.table().split())}")
-    report.accepted = [item.facts(index) for index, item in enumerate(kept)]
-    _write(args, kept, report)
+    report.left_out = [_line(args, path, why) for path, why in left_out]
+    about = {
+        "made_by": "python -m head3d_core prepare-data",
+        "photographs": args.source.name,
+        "background": report.matting,
+    }
+    with writing_dataset(args.out, about=about) as add:
+        for done, path in enumerate(photos, 1):
+            try:
+                item = prepare_photo(read_photo(path), args, _name(args, path), matte)
+            except Rejected as reason:
+                report.rejected.append(_line(args, path, str(reason)))
+            except Exception as error:  # whatever one photograph does to a library, the others are written
+                report.rejected.append(_line(args, path, f"failed: {type(error).__name__} ({error})"))
+            else:
+                truth: dict[Geometry, Any] | None = None if item.mask is None else {"mask": item.mask}
+                name = add(item.image.transpose(2, 0, 1), item.pose.camera()[0], geometry=truth)
+                report.accepted.append(item.facts(name))
+            if progress:
+                progress(done, len(photos))
+        if not report.accepted:
+            reasons = " ".join(report.table().split())
+            raise Head3DError(f"no photograph of {args.source} could be used; {reasons}")
+    beside = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
+    with files.atomic(beside) as temporary:
+        temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     return report
 
 
-def _write(args: PrepareDataArgs, kept: Sequence[Prepared], report: Report) -> None:
-    masks = [item.mask for item in kept if item.mask is not None]
-    write_dataset(
-        args.out,
-        (torch.from_numpy(item.image.copy()).movedim(-1, 0) for item in kept),
-        face_pose.as_cameras([item.pose for item in kept]),
-        geometry={"mask": masks} if masks else None,
-        about={
-            "made_by": "python -m head3d_core prepare-data",
-            "photographs": args.source.name,
-            "background": report.matting,
-        },
-    )
-    document = {"accepted": report.accepted, "rejected": report.rejected, "background": report.matting}
-    beside = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
-    with files.atomic(beside) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+def _name(args: PrepareDataArgs, path: Path) -> str:
+    """Below the source, with forward slashes; bytes that are no text become question marks."""
+    name = path.relative_to(args.source).as_posix()
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _line(args: PrepareDataArgs, path: Path, reason: str) -> dict[str, str]:
+    """A line of report.json about an entry that is not used."""
+    return {"file": _name(args, path), "reason": reason}
 
 
 def run(args: PrepareDataArgs) -> None:
     """The command `prepare-data`: a progress bar, then what was accepted and rejected."""
     from tqdm import tqdm
 
-    if args.matting == "auto" and load_matte("auto", args.matting_model) is None:
-        print(HOW_TO_MATTE)
     with tqdm(unit="photo") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -343,6 +287,8 @@ def run(args: PrepareDataArgs) -> None:
 
         report = prepare_data(args, progress)
     print(report.table())
-    for row in report.rejected:
+    for row in [*report.rejected, *report.left_out]:
         print(f"  {row['file']}: {row['reason']}")
+    if args.matting == "auto" and report.matting == "kept":
+        print(HOW_TO_MATTE)
     print(f"wrote {args.out}")

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
 from head3d_core.geometry import pointclouds
+from head3d_core.geometry.export import bar
 from head3d_core.model import cameras
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.generator import Generator, RawOutput, RenderOutput
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import render_rays
 from head3d_core.ops import random
-from head3d_core.utils import files
-from head3d_core.utils import images as grids
+from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.images import from_pixels
 
 FOLDER = files.DATA / "samples" / "fits"
 """Where bundled fits lie."""
@@ -139,10 +138,6 @@ class Pictures:
 
 def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
     """Renders the head from `args.count` cameras that fill the range of views evenly."""
-    from head3d_core.synth.heads import build_head
-    from head3d_core.synth.identity import identity
-    from head3d_core.synth.light import sample_light
-    from head3d_core.synth.renderer import Renderer
 
     k = torch.arange(args.count) + 0.5
     reach = math.radians(FRONT_YAW) if args.views == "front" else math.pi
@@ -150,15 +145,42 @@ def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
     yaw = reach * (2 * (k * (math.sqrt(5) - 1) / 2 % 1) - 1)
     pitch = math.radians(25) * (2 * (k * (math.sqrt(2) - 1) % 1) - 1)
     camera = cameras.orbit(yaw, pitch)
-    renderer = Renderer(resolution, 3)
-    try:
-        renderer.load(build_head(identity(args.seed, "heads")), sample_light(args.seed, "heads"))
-        frames = list(renderer.draw_many(list(camera.numpy())))
-    finally:
-        renderer.release()
-    images = from_pixels(np.stack([f.rgb for f in frames]))
+    frames = pointclouds.factory_views(args.seed, camera, resolution)
     opacity = torch.from_numpy(np.stack([f.alpha for f in frames])).float() / 255
-    return Pictures(images, opacity, camera)
+    return Pictures(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
+
+
+def descend(
+    groups: list[dict[str, Any]],
+    loss: Callable[[int], tuple[Tensor, Tensor]],
+    steps: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    lowest: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """Adam with learning rates that fall on a cosine: fits planes and a decoder to toys and to images alike.
+
+    Args:
+        groups: of parameters, with their learning rates.
+        loss: step -> what is minimised, and what is reported of it.
+        lowest: learning rate at the end.
+
+    Returns:
+        The reported loss of every step.
+    """
+    optimiser = torch.optim.Adam(groups, betas=betas)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, lowest)
+    losses = []
+    for step in range(steps):
+        objective, reported = loss(step)
+        optimiser.zero_grad()
+        objective.backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(float(reported.detach()))
+        if progress:
+            progress(step + 1, steps)
+    return losses
 
 
 def fit(
@@ -183,31 +205,25 @@ def fit(
     origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(pictures.camera, side))
     colour = pictures.images.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
     opacity = pictures.opacity.reshape(-1).to(device)
-    optimiser = torch.optim.Adam(
-        [{"params": [head.fitted], "lr": 0.03}, {"params": head.decoder.parameters(), "lr": 0.005}],
-        betas=(0.9, 0.99),
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, 1e-4)
     draw = torch.Generator().manual_seed(0)
-    losses: list[float] = []
-    for step in range(steps):
+
+    def loss(step: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(views * side * side, (rays,), generator=draw).to(device)
-        seeds = torch.tensor([step], device=device)
         seen = render_rays(
-            head.fitted[None], head.decoder.weights(), origins[chosen][None], directions[chosen][None],
-            head.config.render, seeds=seeds,
-        )  # fmt: skip
-        loss = (seen.features[0] - colour[chosen]).square().mean() + (
-            seen.opacity[0] - opacity[chosen]
-        ).square().mean()
+            head.fitted[None],
+            head.decoder.weights(),
+            origins[chosen][None],
+            directions[chosen][None],
+            head.config.render,
+            seeds=torch.tensor([step], device=device),
+        )
+        error = (seen.features[0] - colour[chosen]).square().mean()
+        error = error + (seen.opacity[0] - opacity[chosen]).square().mean()
         rough = head.fitted.diff(dim=-1).square().mean() + head.fitted.diff(dim=-2).square().mean()
-        optimiser.zero_grad()
-        (loss + 0.003 * rough).backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if progress:
-            progress(step + 1, steps)
+        return error + 0.003 * rough, error
+
+    groups = [{"params": [head.fitted], "lr": 0.03}, {"params": head.decoder.parameters(), "lr": 0.005}]
+    losses = descend(groups, loss, steps, (0.9, 0.99), 1e-4, progress)
     return head.eval().requires_grad_(False), losses
 
 
@@ -278,8 +294,6 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Fitted
 
 def run(args: FitArgs) -> None:
     """The command `fit`: renders, fits, writes the file and a picture: the truth above, the fit below."""
-    from head3d_core.geometry.export import bar
-
     files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
         raise Head3DError(f"a fit needs at least 2 pictures, got {args.count}")
@@ -297,12 +311,12 @@ def run(args: FitArgs) -> None:
         "licence": "CC0-1.0",
     }
     save(head, args.out, about)
-    shown = pictures.camera[:8].to(head.device)
     with torch.no_grad():
         planes = head.planes(head.codes)
-        rows = [head.render(planes, head.codes, c).image[0].cpu() for c in shown.split(1)]
-    white = pictures.images[:8]
-    picture = grids.save(
-        grids.montage(torch.cat([white, torch.stack(rows)]), 8), args.out.with_suffix(".jpg")
-    )
+        rows = [
+            head.render(planes, head.codes, c).image[0].cpu()
+            for c in pictures.camera[:8].to(head.device).split(1)
+        ]
+    sheet = images.montage(torch.cat([pictures.images[:8], torch.stack(rows)]), 8)
+    picture = images.save(sheet, args.out.with_suffix(".jpg"))
     print(f"{args.out}: loss {losses[0]:.3f} to {about['loss']:.5f}; {picture.name} shows it")

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from head3d_core.geometry.rasterize import seen_by
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.heads import build_head
@@ -40,6 +43,8 @@ POROUS = 0.03
 """How deep a look may go between strands before it is stopped, world units."""
 FLOOR = -0.42
 """Below this height (world units) a bust is cut off: the pictures end there."""
+FACTOR = 3
+"""Samples per pixel side of drawn meshes; odd, so that a pixel has a middle sample for its depth."""
 
 
 def scan_cameras() -> Array:
@@ -136,6 +141,60 @@ class Views:
             stopped = ~through & (depth > distance[k] - POROUS)
             balance += seen[k] * (through.astype(np.int32) - stopped)
         return balance > 0, np.asarray(~seen.any(0))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A coloured triangle mesh."""
+
+    vertices: NDArray[np.float32]
+    """[V, 3] world units."""
+    triangles: NDArray[np.int32]
+    """[T, 3]"""
+    colours: NDArray[np.float32]
+    """[V, 3] sRGB in [0, 1]."""
+
+    def check(self) -> None:
+        """Raises Head3DError unless shapes fit, numbers are finite and triangles point at vertices."""
+        if (
+            self.vertices.shape != self.colours.shape
+            or self.vertices.ndim != 2
+            or self.vertices.shape[1] != 3
+        ):
+            raise Head3DError(
+                f"a surface needs vertices and colours [V, 3], got {self.vertices.shape} and {self.colours.shape}"
+            )
+        if not (np.isfinite(self.vertices).all() and np.isfinite(self.colours).all()):
+            raise Head3DError("a surface has vertices or colours that are not finite: its model has diverged")
+        if len(self.triangles) == 0 or not 0 <= self.triangles.min() <= self.triangles.max() < len(
+            self.vertices
+        ):
+            raise Head3DError("a surface needs triangles between its own vertices, got none or others")
+
+
+def draw(surface: Surface, cameras: NDArray[np.floating[Any]], size: int = SIZE) -> Views:
+    """A surface over white from every camera label [N, 25]; its colours carry their own light.
+
+    Args:
+        size: pixels per side.
+
+    Raises:
+        Head3DError: a broken surface.
+    """
+    surface.check()
+    rgb, mask, depth = [], [], []
+    for camera in torch.from_numpy(np.asarray(cameras, np.float32)).split(1):
+        seen, distance = seen_by(camera, surface.vertices, surface.triangles, size * FACTOR)
+        row, column = seen.pixel.T
+        fine = np.tile(np.array([1.0, 1.0, 1.0, 0.0], np.float32), (size * FACTOR, size * FACTOR, 1))
+        fine[row, column] = np.concatenate([seen.interpolate(surface.colours), np.ones((len(row), 1))], 1)
+        mean = (fine.reshape(size, FACTOR, size, FACTOR, 4).mean((1, 3)) * 255).round().astype(np.uint8)
+        far = np.zeros(fine.shape[:2], np.float32)
+        far[row, column] = distance
+        rgb.append(mean[..., :3])
+        mask.append(mean[..., 3])
+        depth.append(far[FACTOR // 2 :: FACTOR, FACTOR // 2 :: FACTOR])
+    return Views(np.asarray(cameras, np.float32), np.stack(rgb), np.stack(mask), np.stack(depth))
 
 
 @dataclass(frozen=True)

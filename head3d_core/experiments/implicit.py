@@ -21,8 +21,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from head3d_core.experiments.head_scans import BOX, Views
-from head3d_core.experiments.mesh_drawing import Surface
+from head3d_core.experiments.head_scans import BOX, Surface, Views
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic
 

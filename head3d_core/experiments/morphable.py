@@ -21,8 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from head3d_core.experiments.head_scans import FLOOR, HeadScan, Views
-from head3d_core.experiments.mesh_drawing import Surface
+from head3d_core.experiments.head_scans import FLOOR, HeadScan, Surface, Views
 from head3d_core.synth.assets import SKULL_CENTRE, asset
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import identity

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,17 @@ import torch
 from numpy.typing import NDArray
 
 from head3d_core.datasets import face_detector
-from head3d_core.experiments import parametric_pictures
-from head3d_core.experiments.head_scans import SIZE, Views, load_scan, scan_cameras, scan_heads, shown_cameras
+from head3d_core.experiments import parametric_pictures, study
+from head3d_core.experiments.head_scans import (
+    SIZE,
+    Surface,
+    Views,
+    draw,
+    load_scan,
+    scan_cameras,
+    scan_heads,
+    shown_cameras,
+)
 from head3d_core.experiments.implicit import (
     HeadPoints,
     ImplicitConfig,
@@ -35,14 +44,13 @@ from head3d_core.experiments.implicit import (
     save_implicit,
     train_implicit,
 )
-from head3d_core.experiments.mesh_drawing import Drawer, Surface, drawer
 from head3d_core.experiments.morphable import MorphableModel, fit_morphable, registered, save_morphable
 from head3d_core.metrics import distances, silhouettes
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import HEADS, HELD_OUT_HEADS
 from head3d_core.synth.pool import Progress
-from head3d_core.utils import files, records
+from head3d_core.utils import files, images, records
 from head3d_core.utils.errors import Head3DError
 
 MODELS = ("explicit", "implicit")
@@ -107,17 +115,14 @@ class Seconds:
     cpu: float
     """Of processor time, which does not depend on them."""
 
+    @classmethod
+    def since(cls, start: tuple[float, float]) -> Seconds:
+        """From readings of both clocks, `_clocks()`, until now."""
+        return cls(*(round(now - then, 1) for now, then in zip(_clocks(), start, strict=True)))
 
-class _Watch:
-    """A stopwatch for both clocks."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter(), time.process_time()
-
-    def read(self) -> Seconds:
-        return Seconds(
-            round(time.perf_counter() - self._start[0], 1), round(time.process_time() - self._start[1], 1)
-        )
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,9 @@ class Fitted:
 def _train(args: ParametricArgs, seeds: Sequence[int]) -> Fitted:
     """Fits both models and writes them to `args.work`; an implicit model of the same configuration is used again."""
     meshes = [registered_head(args.work, seed) for seed in seeds]
-    watch = _Watch()
+    start = _clocks()
     explicit = fit_morphable(meshes)
-    seconds = {"explicit": watch.read()}
+    seconds = {"explicit": Seconds.since(start)}
     save_morphable(explicit, args.work / "explicit.npz")
     config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
     key = {**asdict(config), "seeds": list(seeds), "sampler_version": SAMPLER_VERSION}
@@ -144,13 +149,13 @@ def _train(args: ParametricArgs, seeds: Sequence[int]) -> Fitted:
         if known["made_of"] == key:
             return Fitted(explicit, load_implicit(path), seconds | {"implicit": Seconds(**known["seconds"])})
     points = [points_of(args.work, seed) for seed in seeds]
-    watch = _Watch()
+    start = _clocks()
 
     def progress(step: int, loss: float) -> None:
         print(f"implicit model: step {step}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
     implicit = train_implicit(points, config, args.device, progress)
-    seconds["implicit"] = watch.read()
+    seconds["implicit"] = Seconds.since(start)
     save_implicit(implicit, path)
     records.write(notes, {"made_of": key, "seconds": asdict(seconds["implicit"])})
     return Fitted(explicit, implicit, seconds)
@@ -189,15 +194,15 @@ def _reconstructed(args: ParametricArgs, models: Fitted, seed: int, trained: boo
 
 
 def _compare(
-    args: ParametricArgs, models: Fitted, pen: Drawer, seeds: Sequence[int], trained: bool
+    args: ParametricArgs, models: Fitted, seeds: Sequence[int], trained: bool
 ) -> tuple[dict[str, Any], dict[str, list[Views]]]:
     """Errors of both models on heads, and the views behind them ("truth" as well)."""
     drawn: dict[str, list[Views]] = {"truth": [], **{name: [] for name in MODELS}, "registered": []}
     for seed in seeds:
         drawn["truth"].append(load_scan(args.work / "scans", seed).shown)
-        drawn["registered"].append(pen.draw(registered_head(args.work, seed), shown_cameras()))
+        drawn["registered"].append(draw(registered_head(args.work, seed), shown_cameras()))
         for name, surface in _reconstructed(args, models, seed, trained).items():
-            drawn[name].append(pen.draw(surface, shown_cameras()))
+            drawn[name].append(draw(surface, shown_cameras()))
     table = {name: view_errors(drawn[name], drawn["truth"]) for name in (*MODELS, "registered")}
     return table, drawn
 
@@ -258,14 +263,12 @@ def _reconstruction_sheet(
     drawn: dict[str, list[Views]], heads: int = 3, side: int = 160
 ) -> NDArray[np.uint8]:
     """A row per head: truth, explicit and implicit model, each from front, side and back, [heads side, 9 side, 3]."""
-    from PIL import Image
-
-    rows = []
-    for k in range(min(heads, len(drawn["truth"]))):
-        pictures = [p for name in ("truth", *MODELS) for p in drawn[name][k].rgb]
-        small = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BOX)) for p in pictures]
-        rows.append(np.concatenate(small, 1))
-    return np.concatenate(rows)
+    rows = [
+        images.from_pixels(drawn[name][k].rgb)
+        for k in range(min(heads, len(drawn["truth"])))
+        for name in ("truth", *MODELS)
+    ]
+    return images.montage(images.shrink(torch.cat(rows), side), 9)
 
 
 def record(args: ParametricArgs) -> dict[str, Any]:
@@ -283,19 +286,14 @@ def record(args: ParametricArgs) -> dict[str, Any]:
     seeds, held_out = HEADS[: args.heads], HELD_OUT_HEADS[: args.held_out]
     scan_heads([*seeds, *held_out], args.work / "scans", Progress("scans", sys.stderr))
     models = _train(args, seeds)
-    with drawer(SIZE) as pen:
-        unseen, drawn = _compare(args, models, pen, held_out, False)
-        seen, _ = _compare(args, models, pen, seeds[: args.held_out], True)
-        codes = models.implicit.sample_codes(args.samples, 1, args.spread)
-        samples = {
-            "explicit": [
-                pen.draw(s, shown_cameras()) for s in models.explicit.sample(args.samples, 1, args.spread)
-            ],
-            "implicit": [
-                pen.draw(implicit_surface(models.implicit, code, args.resolution), shown_cameras())
-                for code in codes
-            ],
-        }
+    unseen, drawn = _compare(args, models, held_out, False)
+    seen, _ = _compare(args, models, seeds[: args.held_out], True)
+    codes = models.implicit.sample_codes(args.samples, 1, args.spread)
+    random = {
+        "explicit": models.explicit.sample(args.samples, 1, args.spread),
+        "implicit": [implicit_surface(models.implicit, code, args.resolution) for code in codes],
+    }
+    samples = {name: [draw(s, shown_cameras()) for s in surfaces] for name, surfaces in random.items()}
     for name, views in samples.items():
         pictures = np.stack([v.rgb for v in views[:4]])
         parametric_pictures.save_sheet(
@@ -308,11 +306,7 @@ def record(args: ParametricArgs) -> dict[str, Any]:
         "training_heads": seen,
         "faces_found": _faces_found(samples),
         "views": list(parametric_pictures.VIEWS),
-        "provenance": records.provenance(
-            f"{parametric_pictures.COMMAND} --heads {args.heads} --held-out {args.held_out} --samples {args.samples} "
-            f"--steps {args.steps} --finishing-steps {args.finishing_steps} --device {args.device}",
-            args.device,
-        )
+        "provenance": study.provenance("parametric", replace(args, work=ParametricArgs.work))
         | {"sampler_version": SAMPLER_VERSION, "samples_seed": 1, "spread": args.spread},
     }
     records.write(args.out / "parametric.json", table)

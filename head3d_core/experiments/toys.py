@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import Axes, RenderOptions
+from head3d_core.experiments.fit_planes import descend
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.planes import DecoderWeights, query
 from head3d_core.model.rays import camera_rays
@@ -125,25 +126,19 @@ def fit_planes(
         decoder = Decoder(channels, 16, 3)
     shape = (len(heads), 3, channels, resolution, resolution)
     planes = (0.1 * torch.randn(shape, generator=generator)).requires_grad_()
-    optimiser = torch.optim.Adam(
-        [{"params": [planes], "lr": 0.05}, {"params": decoder.parameters(), "lr": 0.02}]
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    losses: list[float] = []
-    for step in range(steps):
+
+    def loss(step: int) -> tuple[Tensor, Tensor]:
         where = _training_points(len(heads), points, generator)
         target = [toy_field(head, p) for head, p in zip(heads, where, strict=True)]
         sigma, rgb = query(planes, decoder.weights(), where, axes)
         true_sigma = torch.stack([t[0] for t in target])
         solid = (true_sigma > -6).to(rgb.dtype)
-        loss = ((sigma - true_sigma) / 12).square().mean()
-        loss = loss + (solid * (rgb - torch.stack([t[1] for t in target])).square()).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 10 == 0:
-            losses.append(float(loss.detach()))
+        error = ((sigma - true_sigma) / 12).square().mean()
+        error = error + (solid * (rgb - torch.stack([t[1] for t in target])).square()).mean()
+        return error, error
+
+    groups = [{"params": [planes], "lr": 0.05}, {"params": decoder.parameters(), "lr": 0.02}]
+    losses = descend(groups, loss, steps)[::10]
     options = RenderOptions(depth_resolution=48, depth_resolution_importance=48, axes=axes, white_back=True)
     weights = DecoderWeights(*(w.detach() for w in decoder.weights()))
     return ToyFit(planes.detach(), weights, options, losses)

@@ -5,23 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import build_site
 import lab
+import live_heads
 import numpy as np
 import pytest
 import torch
 
 from head3d_core.utils.images import to_pixels
-
-sys.path.insert(0, str(lab.ROOT / "notebooks" / "site"))
-import live_heads
-
-import build
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -39,7 +35,7 @@ VIEWS = [
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "site"
-    build.build(out)
+    build_site.build(out)
     return out
 
 
@@ -67,18 +63,18 @@ def page(address: str) -> Iterator[Any]:
 
 def test_every_page_is_there_and_small(site: Path) -> None:
     names = {path.stem for path in site.glob("*.html")}
-    assert {p.stem for p in build.notebooks()} <= names
+    assert {p.stem for p in build_site.notebooks()} <= names
     assert {"index", "lab", "syllabus", "glossary"} <= names
     live = sum(p.stat().st_size for p in (site / "live").iterdir())
     assert live < 15 * 2**20
 
 
 def test_a_link_that_leads_nowhere_is_found(site: Path) -> None:
-    one = build.Page("one", "One", "", anchors={"here"})
+    one = build_site.Page("one", "One", "", anchors={"here"})
     (site / "one.html").write_text(
         '<a href="#here"></a><a href="#gone"></a><img src="no.png"><a href="index.html"></a>'
     )
-    assert build.broken_links(site, [one]) == ["one.html: #gone", "one.html: no.png"]
+    assert build_site.broken_links(site, [one]) == ["one.html: #gone", "one.html: no.png"]
     (site / "one.html").unlink()
 
 

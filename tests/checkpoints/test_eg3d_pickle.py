@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import torch
 from test_parity import golden, state
 from torch import Tensor
 
-from head3d_core.checkpoints import eg3d_names, eg3d_pickle, weights
+from head3d_core.checkpoints import eg3d_pickle, eg3d_stand_ins, weights
 from head3d_core.checkpoints.eg3d import axes_of
 from head3d_core.utils.errors import Head3DError
 
@@ -97,22 +98,15 @@ def test_embedded_source_is_not_run(tmp_path: Path, marker: Path) -> None:
     assert set(network.state_dict) == set(TINY)
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_protocols(tmp_path: Path, protocol: int) -> None:
     path = eg3d_files.write(tmp_path / "g.pkl", (TINY, {"z_dim": 4}), protocol=protocol)
     read = eg3d_pickle.read_pickle(path)
     network = eg3d_pickle.read_network(path)
     assert all(torch.equal(network.state_dict[k], v) for k, v in TINY.items())
-    assert read["G_ema"].get("weight_gain") == 0.125
+    assert read["G_ema"].state["weight_gain"] == 0.125
     assert read["G"] is read["G_ema"]
     assert read["augment_pipe"] is None
-
-
-def test_protocol_2_is_refused_by_name(tmp_path: Path) -> None:
-    """It writes bytes through _codecs.encode, which is not on the list."""
-    path = eg3d_files.write(tmp_path / "g.pkl", (TINY, {}), protocol=2)
-    with pytest.raises(Head3DError, match=r"refused the name _codecs\.encode"):
-        eg3d_pickle.read_pickle(path)
 
 
 def test_ordered_dicts_sets_scalars_and_views(tmp_path: Path) -> None:
@@ -130,14 +124,15 @@ def test_ordered_dicts_sets_scalars_and_views(tmp_path: Path) -> None:
         "nested": ({"k": (1, "two", b"three", True)}, [], ()),
     }
     path = tmp_path / "x.pkl"
-    for protocol in (3, 4, 5):
+    for protocol in (2, 3, 4, 5):
         path.write_bytes(pickle.dumps(content, protocol=protocol))
         read = eg3d_pickle.read_pickle(path)
         for name in ("ordered", "set", "numbers", "nested"):
             assert read[name] == content[name], name
         for name in ("view", "half", "whole", "scalar", "empty"):
-            assert read[name].dtype == content[name].dtype  # type: ignore[attr-defined]
-            assert torch.equal(read[name], content[name]), name  # type: ignore[arg-type]
+            value = read[name].tensor()
+            assert value.dtype == content[name].dtype  # type: ignore[attr-defined]
+            assert torch.equal(value, content[name]), name  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("third", "axes"), [("zx", "eg3d"), ("yz", "xyz")])
@@ -274,7 +269,7 @@ RUNNING: dict[str, tuple[Callable[[Path], bytes], str]] = {
         r"the name builtins\.exec",
     ),
     "extension code": (
-        lambda m: script(b"\x82\xc8", text(f"touch {m}"), b"\x85R"), "an extension code"
+        lambda m: script(b"\x82\xc8", text(f"touch {m}"), b"\x85R"), "opcode EXT1"
     ),
 }  # fmt: skip
 """Files that run something when `pickle.loads` reads them (shown below), and what the refusal names."""
@@ -369,10 +364,10 @@ def _cycle() -> bytes:
 
 
 STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "persistent id": (lambda: script(b"Pname\n"), "a persistent id"),
-    "binary persistent id": (lambda: script(text("x"), b"Q"), "a persistent id"),
-    "unregistered extension code": (lambda: script(b"\x83\x01\x02"), "an extension code"),
-    "four-byte extension code": (lambda: script(b"\x84\x01\x02\x03\x04"), "an extension code"),
+    "persistent id": (lambda: script(b"Pname\n"), "opcode PERSID"),
+    "binary persistent id": (lambda: script(text("x"), b"Q"), "opcode BINPERSID"),
+    "unregistered extension code": (lambda: script(b"\x83\x01\x02"), "opcode EXT2"),
+    "four-byte extension code": (lambda: script(b"\x84\x01\x02\x03\x04"), "opcode EXT4"),
     "keyword construction NEWOBJ_EX": (lambda: b"\x80\x04ccollections\nOrderedDict\n)}\x92.", "NEWOBJ_EX"),
     "bytearray": (lambda: dump(bytearray(b"x"), 5), "BYTEARRAY8"),
     "frozenset": (lambda: dump(frozenset({1})), "FROZENSET"),
@@ -380,13 +375,13 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
     "protocol 0": (lambda: pickle.dumps({"G": 1}, 0), "protocol 2 or newer"),
     "set of a string": (lambda: script(name("builtins", "set"), text("abc"), b"\x85R"), "builtins.set"),
     "set of two lists": (lambda: script(name("builtins", "set"), b"]]\x86R"), "builtins.set"),
-    "set of lists": (lambda: script(name("builtins", "set"), b"]]a\x85R"), "as a dictionary key"),
-    "ordered dict with arguments": (lambda: dump(Call(OrderedDict, [("a", 1)])), "collections.OrderedDict"),
-    "EasyDict with arguments": (lambda: dump(Call(eg3d_files.EasyDict, {})), "EasyDict called with 1"),
-    "arguments that are no tuple": (lambda: script(name("builtins", "set"), b"]R"), "for arguments"),
-    "call of a string": (lambda: script(text("os.system"), b")R"), "a call of str"),
+    "set of lists": (lambda: script(name("builtins", "set"), b"]]a\x85R"), "unhashable"),
+    "ordered dict with arguments": (lambda: dump(Call(OrderedDict, [("a", 1)])), "a dictionary called with 1"),
+    "EasyDict with arguments": (lambda: dump(Call(eg3d_files.EasyDict, {})), "a dictionary called with 1"),
+    "arguments that are no tuple": (lambda: script(name("builtins", "set"), b"]R"), "must be a tuple"),
+    "call of a string": (lambda: script(text("os.system"), b")R"), "not callable"),
     "call of a module record": (
-        lambda: script(name("training.triplane", "OSGDecoder"), b")\x81)R"), "a call of a module 'OSGDecoder'"
+        lambda: script(name("training.triplane", "OSGDecoder"), b")\x81)R"), "not callable"
     ),
     "object dtype": (lambda: dump(np.dtype("O")), "numpy.dtype"),
     "scalar of objects": (
@@ -413,7 +408,9 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: dump(Call(torch.storage._load_from_bytes, b"PK\x03\x04" + b"0" * 40)), "legacy format"
     ),
     "storage cut off": (lambda: dump(tensor(storage_bytes()[:-5])), "damaged"),
-    "storage that claims 2^50 numbers": (lambda: dump(tensor(storage_bytes(numel=2**50))), "damaged"),
+    "storage that claims 2^50 numbers": (
+        lambda: dump(tensor(storage_bytes(numel=2**50))), "1125899906842624 numbers in"
+    ),
     "storage whose pickle calls os.system": (
         lambda: dump(tensor(storage_bytes(pickle.dumps(Call(os.system, "true"), 2)))),
         r"(posix|nt)\.system inside a tensor storage",
@@ -426,11 +423,11 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "persistent object of another type": (
         lambda: dump(Call(eg3d_files.reconstruct, {"type": "function", "class_name": "f", "state": {}})),
-        "type 'function'",
+        "type str 'function'",
     ),
     "persistent object with two arguments": (lambda: dump(Call(eg3d_files.reconstruct, {}, {})), "one dictionary"),
-    "state for a list": (lambda: script(b"]}b"), r"a state \(BUILD\) for list"),
-    "state for a number": (lambda: script(b"K\x01}b"), r"a state \(BUILD\) for int"),
+    "state for a list": (lambda: script(b"]}b"), "__dict__"),
+    "state for a number": (lambda: script(b"K\x01}b"), "__dict__"),
     "state for a tensor": (lambda: dump(tensor(storage_bytes()))[:-1] + b"}b.", r"a state \(BUILD\) for a tensor"),
     "state for a name": (lambda: script(name("builtins", "set"), b"}b"), r"for the name builtins\.set"),
     "attributes for an EasyDict": (
@@ -443,21 +440,25 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: script(name("training.triplane", "OSGDecoder"), b")\x81}", text("a"), b"K\x01sb}b"),
         r"a state \(BUILD\) for a module",
     ),
-    "append to a dictionary": (lambda: script(b"}K\x01a"), "APPEND on dict"),
-    "items into a list": (lambda: script(b"]K\x01K\x02s"), "SETITEM on list"),
-    "key without a value": (lambda: script(b"}(K\x01u"), "a key but no value"),
+    "append to a dictionary": (lambda: script(b"}K\x01a"), "append"),
+    "items into a list": (lambda: script(b"]K\x01K\x02s"), "out of range"),
+    "key without a value": (lambda: script(b"}(K\x01u"), "odd number"),
     "empty stack": (lambda: script(b"R"), "more from its stack"),
     "no mark": (lambda: script(b"t"), "stack mark"),
     "memo that was never written": (lambda: script(b"h\x07"), "memo entry 7"),
     "two objects": (lambda: script(b"]]"), "more than one object"),
-    "a global with a number for a name": (lambda: b"\x80\x04K\x01K\x02\x93.", "a global whose name"),
+    "a global with a number for a name": (lambda: b"\x80\x04K\x01K\x02\x93.", "STACK_GLOBAL requires str"),
     "huge whole number": (lambda: script(b"\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6), "64 bits"),
-    "text of 2^60 bytes": (lambda: b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x.", "not a whole pickle"),
-    "bytes of 2^63 + 1 bytes": (lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**63 + 1) + b"x.", "not a whole pickle"),
-    "frame of 2^62 bytes": (lambda: b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "holds NoneType"),
-    "memo index 2^31": (lambda: script(b"}r\xff\xff\xff\x7f0N"), "holds NoneType"),
+    "text of 2^60 bytes": (lambda: b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x.", "not a whole EG3D pickle"),
+    "bytes of 2^63 + 1 bytes": (
+        lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**63 + 1) + b"x.", "not a whole EG3D pickle"
+    ),
+    "frame of 2^62 bytes": (
+        lambda: b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "a frame of 4611686018427387904 bytes in a"
+    ),
+    "memo index 2^31": (lambda: script(b"}r\xff\xff\xff\x7f0N"), "memo entry 2147483647 after 2 steps"),
     "set from one long list, many times": (
-        lambda: script(b"](", b"K\x01" * 2000, b"eq\x010(", (name("builtins", "set") + b"h\x01\x85R") * 2000, b"l"),
+        lambda: script(b"](", b"K\x01" * 2000, b"eq\x010(", (name("builtins", "set") + b"h\x01\x85R") * 2000, b"1N"),
         "builtins.set of 2000 items",
     ),
     "one storage, decoded many times": (
@@ -465,9 +466,46 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         "add up to more than the file",
     ),
     "key that is a deep tuple": (
-        lambda: script(b"})", b"\x85" * 300_000, b"K\x01s"), "as a dictionary key"
+        lambda: script(b"})", b"\x85" * 300_000, b"K\x01s"), "a tuple of more than 256 entries"
     ),
-    "unknown opcode": (lambda: b"\x80\x02\xff.", "not a whole pickle"),
+    "keys that are wide tuples of wide tuples": (
+        lambda: script(
+            b"}(", b"N" * 200, b"tq\x01",
+            *(b"(" + (b"h" + bytes([k])) * 200 + b"tq" + bytes([k + 1]) for k in range(1, 6)), b"K\x01s",
+        ),
+        "a tuple of more than 256 entries",
+    ),
+    "sum of two tensors by ADDITEMS": (
+        lambda: dump(tensor(storage_bytes()))[:-1] + b"(" + dump(tensor(storage_bytes()))[2:-1] + b"\x90.",
+        "no attribute 'add'",
+    ),
+    "item of a tensor": (lambda: dump(tensor(storage_bytes()))[:-1] + b"K\x00K\x01s.", "item assignment"),
+    "method of a stand-in replaced": (
+        lambda: script(
+            name("training.triplane", "OSGDecoder"), b"N}", text("__setstate__"), name("builtins", "set"), b"s\x86b"
+        ),
+        "__setstate__",
+    ),
+    "defaults of a function replaced": (
+        lambda: script(name("builtins", "set"), b"N}", text("__defaults__"), b")s\x86b"), r"for the name builtins\.set"
+    ),
+    "bounds of a checked tensor replaced": (
+        lambda: dump(tensor(storage_bytes()))[:-1] + b"N}" + text("size") + b"J\xff\xff\xff\x7f\x85s\x86b.",
+        "for a tensor",
+    ),
+    "one text as bytes, many times": (
+        lambda: script(
+            b"(", text("x" * 9999), b"q\x010",
+            (name("_codecs", "encode") + b"h\x01" + text("latin1") + b"\x86R") * 99, b"t",
+        ),
+        "add up to more than the file",
+    ),
+    "text as bytes in another encoding": (
+        lambda: script(name("_codecs", "encode"), text("x"), text("rot13"), b"\x86R"), "a text and latin1"
+    ),
+    "a Git LFS pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+    "a web page": (lambda: b"<!DOCTYPE html><html></html>", "a web page"),
+    "unknown opcode": (lambda: b"\x80\x02\xff.", "not a whole EG3D pickle"),
 }  # fmt: skip
 """Files that are odd rather than armed."""
 
@@ -478,8 +516,12 @@ def test_strange_files_get_a_sentence_quickly(case: str, tmp_path: Path) -> None
     path = tmp_path / "strange.pkl"
     path.write_bytes(build())
     start = time.process_time()
+    tracemalloc.start()
     with pytest.raises(Head3DError, match=says) as info:
         eg3d_pickle.read_network(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6, "refused before it gets the memory"
     assert time.process_time() - start < 5
     assert "\n" not in str(info.value)
     assert len(str(info.value)) < 700
@@ -495,14 +537,14 @@ def test_bombs_of_references_stay_small(tmp_path: Path) -> None:
     node = _with_state(1)
     node._init_kwargs = {**golden()["meta"]["G_init_kwargs"], "z_dim": _bomb()}
     path.write_bytes(dump({"G_ema": node}))
-    with pytest.raises(Head3DError, match=r"bomb\.pkl: z_dim must be a number, got list") as info:
+    with pytest.raises(Head3DError, match=r"bomb\.pkl: z_dim must be a (whole )?number.*, got list") as info:
         weights.load_generator(path, axes="eg3d")
     assert len(str(info.value)) < 700
 
 
 def test_a_file_of_endless_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte makes one dictionary: the number of steps is what bounds the memory."""
-    assert eg3d_pickle.MAX_STEPS == 2_000_000
+    assert eg3d_pickle.MAX_STEPS == 500_000
     monkeypatch.setattr(eg3d_pickle, "MAX_STEPS", 1000)
     path = tmp_path / "endless.pkl"
     path.write_bytes(script(b"}" * 5000))
@@ -517,6 +559,12 @@ def test_modules_that_contain_themselves(tmp_path: Path) -> None:
         eg3d_pickle.read_network(path)
 
 
+def _module(state: dict[str, Any]) -> eg3d_stand_ins.Module:
+    module = eg3d_stand_ins.CLASSES["training.triplane", "OSGDecoder"]()
+    module.__setstate__(state)
+    return module  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("group", "value", "says"),
     [
@@ -528,7 +576,7 @@ def test_modules_that_contain_themselves(tmp_path: Path) -> None:
 )
 def test_networks_that_are_none(group: str, value: Any, says: str) -> None:
     with pytest.raises(Head3DError, match=says):
-        eg3d_names.Module("OSGDecoder", {group: value}).tensors()
+        _module({group: value}).tensors()
 
 
 @pytest.mark.parametrize(
@@ -592,10 +640,10 @@ def test_flipped_bytes_never_escape(tmp_path: Path, marker: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "not a whole pickle"),
+        (b"", "not a whole EG3D pickle"),
         (b"\x89PNG\r\n\x1a\n" + b"0" * 50, "not a pickle"),
         (b"PK\x03\x04" + b"0" * 50, "zip archive"),
-        (b"<html>not found</html>", "not a pickle"),
+        (b"<html>not found</html>", "web page"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, content: bytes, says: str) -> None:
@@ -614,8 +662,8 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 def test_the_list_of_names() -> None:
     """A new name on the list deserves a second look: this test is where it is counted."""
-    names = eg3d_names.allowed_names()
-    assert len(names) == 17
+    names = [f"{module}.{name}" for module, name in {**eg3d_stand_ins.CALLS, **eg3d_stand_ins.CLASSES}]
+    assert len(names) == 18
     assert not [
         n for n in names if n.split(".")[-1] in ("eval", "exec", "system", "getattr", "__import__", "load")
     ]

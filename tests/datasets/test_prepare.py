@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from head3d_core.cli import main
-from head3d_core.datasets import face_pose, format, prepare
+from head3d_core.datasets import face_pose, format, matting, photos, prepare
 from head3d_core.model import cameras
 from head3d_core.utils.errors import Head3DError
 
@@ -42,7 +45,7 @@ def test_the_astronaut(prepared: prepare.Prepared) -> None:
     assert prepared.probability > 0.99
     assert 0.05 < prepared.outside < 0.2  # the photograph ends just above her hair
     assert prepared.pose.residual < 0.02
-    assert prepared.facts(3)["image"] == "00000/img00000003.png"
+    assert prepared.facts("x.png")["image"] == "x.png"
 
 
 def test_the_crop_puts_the_face_where_the_camera_sees_it(prepared: prepare.Prepared) -> None:
@@ -148,16 +151,162 @@ def test_bad_folders(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_matting_is_optional(
-    photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+ODD_SIZES = [(1, 1), (10, 10), (16, 16), (19, 300), (20, 20), (1, 1000), (1000, 1), (3000, 38), (24, 24)]
+
+
+def test_no_picture_ends_a_run(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every kind of entry beside one good portrait: all by name and reason, the good one written."""
+    source, out = tmp_path / "mine", tmp_path / "set.zip"
+    source.mkdir()
+    good = Image.fromarray(photo)
+    good.save(source / "good.png")
+    for width, height in ODD_SIZES:
+        good.resize((width, height)).save(source / f"odd {width} x {height}.png")
+    Image.new("L", (20_000, 15_000)).save(source / "scan.png", compress_level=1)
+    (source / "iphone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    (source / "link.jpg").symlink_to(source / "gone.jpg")
+    (source / "linked").symlink_to(tmp_path)
+    (source / "._good.png").write_bytes(b"\0\5\x16\7")
+    (source / "movie.mp4").write_bytes(b"x")
+    (source / "page.png").write_text("<html>404</html>")
+    (source / "nofile.png").mkdir()
+    (source / os.fsdecode(b"bad \xff name.png")).write_bytes(b"x")
+    assert main(["prepare-data", str(source), "--out", str(out), "--matting", "off"]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "set.report.json").read_text())
+    assert [r["file"] for r in report["accepted"]] == ["good.png"]
+    reasons = {r["file"]: r["reason"] for r in [*report["rejected"], *report["left_out"]]}
+    for width, height in ODD_SIZES:
+        said = reasons[f"odd {width} x {height}.png"]
+        assert (
+            said == "no face found"
+            or said == f"too small or too narrow for a face: {width} x {height} pixels"
+        )
+    assert reasons["scan.png"].startswith("too large")
+    assert ".heic files are not read here" in reasons["iphone.HEIC"]
+    assert reasons["link.jpg"] == "a link to nothing"
+    assert reasons["linked"] == "a link to a folder"
+    assert reasons["._good.png"] == "hidden"
+    assert reasons["movie.mp4"] == "not an image by its ending (.mp4)"
+    assert reasons["page.png"].startswith("unreadable")
+    assert reasons["bad \N{REPLACEMENT CHARACTER} name.png"].startswith("unreadable")
+    assert all(f"{name}: {reason}" in printed for name, reason in reasons.items())
+    assert len(format.load_arrays(out)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "ending", ["tiff", "gif", "avif", "webp", "bmp", "jpg", "16.png", "12.png", "32.tiff"]
+)
+def test_kinds_of_files_show_the_same_picture(photo: np.ndarray, tmp_path: Path, ending: str) -> None:
+    """Deep greys are scaled by their white, not cut off at 255; all other kinds are the photograph."""
+    path = tmp_path / f"x.{ending}"
+    grey = np.asarray(Image.fromarray(photo).convert("L"))
+    deep = {
+        "16.png": grey.astype(np.uint16) * 257,
+        "12.png": grey.astype(np.uint16) * 16,
+        "32.tiff": grey / np.float32(255),
+    }
+    if ending in deep:
+        Image.fromarray(deep[ending]).save(path)
+        expected = np.repeat(grey[..., None], 3, -1)
+    else:
+        Image.fromarray(photo).save(path)
+        expected = photo
+    apart = np.abs(photos.read_photo(path).astype(int) - expected).mean()
+    assert apart < (6 if ending in ("gif", "avif", "webp", "jpg") else 1)  # lossy kinds: measured up to 3.2
+
+
+MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B"]
+ENDINGS = ["png", "jpg", "tiff", "gif", "webp", "bmp", "avif"]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    mode=st.sampled_from(MODES),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    ending=st.sampled_from(ENDINGS),
+    damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+    kept=st.floats(0, 1),
+)
+def test_any_file_is_read_or_rejected(
+    tmp_path: Path,
+    mode: str,
+    size: tuple[int, int],
+    ending: str,
+    damage: list[tuple[float, int]],
+    kept: float,
 ) -> None:
-    monkeypatch.setattr(prepare, "matting_model", lambda path=None: None)
-    assert prepare.load_matte("auto") is None
+    path = tmp_path / f"x.{ending}"
+    try:
+        Image.new(mode, size).save(path)
+    except (OSError, ValueError, KeyError):  # there is no such file
+        return
+    data = bytearray(path.read_bytes())
+    for place, value in damage:
+        data[int(place * (len(data) - 1))] = value
+    path.write_bytes(data[: int(kept * len(data)) + 1] if damage else data)
+    try:
+        picture = photos.read_photo(path)
+    except photos.Rejected:
+        return
+    assert picture.dtype == np.uint8
+    assert picture.shape[2:] == (3,)
+    assert damage or picture.shape == (size[1], size[0], 3)
+
+
+def test_very_large_photographs_are_shrunk(tmp_path: Path) -> None:
+    Image.new("RGB", (17_000, 100), "red").save(tmp_path / "x.png")
+    assert photos.read_photo(tmp_path / "x.png").shape == (34, 5667, 3)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, MemoryError, ZeroDivisionError])
+def test_what_a_library_raises_is_a_reason(
+    photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(photo[::2, ::2]).save(tmp_path / name)
+    ready = prepare.prepare_photo(photo, ARGS)
+    calls = iter([error("torch.cat(): expected a non-empty list"), None])
+
+    def planted(*_: object) -> prepare.Prepared:
+        if problem := next(calls):
+            raise problem
+        return ready
+
+    monkeypatch.setattr(prepare, "prepare_photo", planted)
+    report = prepare.prepare_data(dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "out"))
+    assert report.rejected == [
+        {"file": "a.png", "reason": f"failed: {error.__name__} (torch.cat(): expected a non-empty list)"}
+    ]
+    assert len(report.accepted) == 1
+
+
+def test_a_second_run_does_not_read_the_first_ones_output(photo: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "me.png")
+    first = dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "one")
+    assert len(prepare.prepare_data(first).accepted) == 1
+    report = prepare.prepare_data(dataclasses.replace(first, out=tmp_path / "two"))
+    assert [row["file"] for row in report.accepted] == ["me.png"]
+    assert report.left_out == [{"file": "one", "reason": "a data set (dataset.json lies in it)"}]
+
+
+def test_an_unwritable_target_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    monkeypatch.setattr(prepare, "read_photo", lambda path: pytest.fail("read before the target was tried"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Head3DError, match="cannot write"):
+        prepare.prepare_data(dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "file" / "out"))
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_matting_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matting, "matting_model", lambda path=None: None)
+    assert matting.load_matte("auto") is None
     with pytest.raises(Head3DError, match="pip install ai-edge-litert"):
-        prepare.load_matte("on")
+        matting.load_matte("on")
     monkeypatch.undo()
     with pytest.raises(Head3DError, match="no segmentation model at"):
-        prepare.load_matte("auto", tmp_path / "no.tflite")
+        matting.load_matte("auto", tmp_path / "no.tflite")
 
 
 def test_matte_whitens_the_background(photo: np.ndarray) -> None:
@@ -173,13 +322,13 @@ def test_matte_whitens_the_background(photo: np.ndarray) -> None:
     np.testing.assert_array_equal(matted.image[:, :128], plain.image[:, :128])
     assert (matted.image[:, 128:] == 255).all()
     assert matted.mask is not None
-    assert matted.facts(0)["matted"] is True
+    assert matted.facts("")["matted"] is True
 
 
 def test_segmentation_of_the_astronaut(prepared: prepare.Prepared) -> None:
-    if prepare.load_matte("auto") is None:
+    if matting.load_matte("auto") is None:
         pytest.skip("no selfie_segmentation.tflite (optional)")
-    matte = prepare.load_matte("on")
+    matte = matting.load_matte("on")
     assert matte is not None
     mask = matte(prepared.image)
     assert mask[128, 128] == 1

@@ -14,7 +14,16 @@ from PIL import Image
 
 import manifest
 from head3d_core.experiments import parametric, parametric_pictures
-from head3d_core.experiments.head_scans import BOX, SIZE, Views, load_scan, scan_cameras, shown_cameras
+from head3d_core.experiments.head_scans import (
+    BOX,
+    SIZE,
+    Surface,
+    Views,
+    draw,
+    load_scan,
+    scan_cameras,
+    shown_cameras,
+)
 from head3d_core.experiments.implicit import (
     HeadPoints,
     ImplicitConfig,
@@ -26,7 +35,6 @@ from head3d_core.experiments.implicit import (
     save_implicit,
     train_implicit,
 )
-from head3d_core.experiments.mesh_drawing import Surface, draw_all
 from head3d_core.experiments.morphable import fit_morphable, load_morphable, save_morphable
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -219,9 +227,8 @@ def test_implicit_refuses() -> None:
         train_implicit([broken, broken], config)
 
 
-@pytest.mark.opengl
 def test_a_drawn_ball_is_where_it_should_be() -> None:
-    (views,) = draw_all([icosphere(RADIUS, (0.8, 0.2, 0.2))], scan_cameras()[:3], 64)
+    views = draw(icosphere(RADIUS, (0.8, 0.2, 0.2)), scan_cameras()[:3], 64)
     truth = ball_views()
     for k in range(3):
         a, b = views.mask[k] > 127, truth.mask[k] > 127
@@ -238,13 +245,12 @@ def test_a_drawn_ball_is_where_it_should_be() -> None:
     assert error["colour_error"]["value"] < 0.01
 
 
-@pytest.mark.opengl
 def test_broken_surfaces_are_refused() -> None:
     ball = icosphere(0.2, (0.5, 0.5, 0.5))
     with pytest.raises(Head3DError, match="not finite"):
-        draw_all([Surface(ball.vertices * np.nan, ball.triangles, ball.colours)], shown_cameras(), 16)
+        draw(Surface(ball.vertices * np.nan, ball.triangles, ball.colours), shown_cameras(), 16)
     with pytest.raises(Head3DError, match="own vertices"):
-        draw_all([Surface(ball.vertices, ball.triangles + 9999, ball.colours)], shown_cameras(), 16)
+        draw(Surface(ball.vertices, ball.triangles + 9999, ball.colours), shown_cameras(), 16)
 
 
 @pytest.mark.opengl
@@ -255,7 +261,7 @@ def test_a_registered_head_looks_like_its_scan(tmp_path: Path) -> None:
 
     scan_heads([4], tmp_path)
     scan = load_scan(tmp_path, 4)
-    views = draw_all([registered(scan)], shown_cameras(), SIZE)
+    views = [draw(registered(scan), shown_cameras())]
     error = parametric.view_errors(views * 2, [scan.shown] * 2)
     assert error["silhouette_iou"]["value"] > 0.9
     assert error["depth_error"]["value"] < 0.02
