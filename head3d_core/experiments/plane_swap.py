@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.config import PLANE_NAMES, Backend
+from head3d_core.config import PLANE_NAMES, SLICE_NAMES, Backend
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import silhouette_iou
 from head3d_core.model import cameras, planes
@@ -40,24 +40,30 @@ def mix(first: Heads, second: Heads, shares: Sequence[float]) -> tuple[Tensor, T
     favoured.
 
     Args:
-        first, second: B heads each, of one generator or of two whose planes have one shape.
-        shares: one per plane, in the order of `config.PLANE_NAMES`.
+        first, second: B heads each, of one generator or of two whose planes have one shape; a tri-plane meets two-slice
+            planes as one with equal slices.
+        shares: one per plane, in the order of `config.PLANE_NAMES`, the first for both slices of xy; or one for each of
+            four planes.
 
     Returns:
-        planes [B, 3, C, H, W], ws [B, num_ws, w_dim].
+        planes [B, P, C, H, W], ws [B, num_ws, w_dim].
     """
-    mixed = planes.blend(first.planes, second.planes, shares)
+    one, two = first.planes, second.planes
+    if one.shape[1] != two.shape[1]:
+        one, two = planes.widen(one), planes.widen(two)
+    mixed = planes.blend(one, two, shares)
     if first.ws.shape != second.ws.shape:
         raise Head3DError(
             f"both heads need codes of one shape, got {list(first.ws.shape)} and {list(second.ws.shape)}"
         )
-    return mixed, torch.lerp(first.ws, second.ws, sum(shares) / 3)
+    xy = [shares[0], *shares[3:]]
+    return mixed, torch.lerp(first.ws, second.ws, (sum(xy) / len(xy) + shares[1] + shares[2]) / 3)
 
 
-def exchange(name: str) -> tuple[float, float, float]:
-    """Shares that exchange the named plane ("xy", "xz", "yz" or "zx") and nothing else."""
+def exchange(name: str) -> tuple[float, ...]:
+    """Shares that exchange the named plane ("xy", "xz", "yz" or "zx"), or slice ("xy_front", "xy_back"), alone."""
     k = planes.plane_index(name)
-    return tuple(float(j == k) for j in range(3))  # type: ignore[return-value]
+    return tuple(float(j == k) for j in range(4 if name in SLICE_NAMES else 3))
 
 
 @dataclass(frozen=True)

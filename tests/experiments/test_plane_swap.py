@@ -60,6 +60,16 @@ def test_mix_exchanges_one_plane(heads: Heads) -> None:
     assert plane_swap.exchange("zx") == plane_swap.exchange("yz") == (0.0, 0.0, 1.0)
 
 
+def test_mix_of_two_slices(G: Generator, heads: Heads) -> None:
+    """ "xy" moves both slices, a slice's name one; a tri-plane joins with equal slices."""
+    one, two = seeds.heads_of_seeds(G.widened(), [0], psi=1.0), heads.take([1])
+    for name, moved in (("xy", {0, 3}), ("xy_front", {0}), ("xy_back", {3}), ("yz", {2})):
+        mixed, ws = plane_swap.mix(one, two, plane_swap.exchange(name))
+        assert {j for j in range(4) if torch.equal(mixed[:, j], two.planes[:, j % 3])} == moved
+        share = 1 / 6 if "_" in name else 1 / 3
+        assert torch.allclose(ws, torch.lerp(one.ws, two.ws, share))
+
+
 def test_mix_has_the_heads_at_its_ends(heads: Heads) -> None:
     one, two = heads.take([0]), heads.take([1])
     assert all(map(torch.equal, plane_swap.mix(one, two, (0, 0, 0)), (one.planes, one.ws)))
