@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from frontal_people import frontal_people
-from head3d_core.datasets.face_detector import Rate, wilson
 from head3d_core.metrics.identity_encoder import dlib_embeddings, load_encoder
 from head3d_core.metrics.verification import FAR, Agreement, encoder_agreement
 from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, share
 from script import main
 
 SAME = 0.6
@@ -34,9 +34,9 @@ ENOUGH = 0.9
 class CrossCheck:
     """What dlib makes of pictures that our encoder has judged."""
 
-    detected: Rate
+    detected: Estimate
     """Pictures in which it finds a face, and in their mirror images: only those are compared."""
-    mirrored: Rate
+    mirrored: Estimate
     """Of these, the ones it takes for the same person as their mirror image."""
     agreement: Agreement | None
     """None: `mirrored` is below 90 %, dlib's encoder does not apply to these pictures."""
@@ -81,14 +81,14 @@ def dlib_cross_check(
     plain, seen = dlib_embeddings(images)
     turned, seen_turned = dlib_embeddings(images.flip(3))
     both = seen & seen_turned
-    detected = wilson(int(both.sum()), len(images))
+    detected = share(int(both.sum()), len(images))
     if detected.found < 2:
         raise Head3DError(
             f"dlib finds a face in {detected.found} of {len(images)} pictures: give frontal ones"
         )
     plain, turned = plain[both[seen]], turned[both[seen_turned]]
-    mirrored = wilson(int(((plain - turned).norm(dim=1) < SAME).sum()), detected.found)
-    if mirrored.rate < ENOUGH:
+    mirrored = share(int(((plain - turned).norm(dim=1) < SAME).sum()), detected.found)
+    if mirrored.value < ENOUGH:
         return CrossCheck(detected, mirrored, None)
     kept = both.to(embeddings.device)
     return CrossCheck(detected, mirrored, encoder_agreement(embeddings[kept], plain, who[both], replicates))
@@ -127,7 +127,7 @@ def run(args: CrossCheckArgs) -> None:
     }
     records.write(args.out, table)
     print(
-        f"dlib finds a face in {found.detected.rate:.1%}, of which {found.mirrored.rate:.1%} match their mirror image"
+        f"dlib finds a face in {found.detected.value:.1%}, of which {found.mirrored.value:.1%} match their mirror image"
     )
     if found.agreement is None:
         print("dlib's encoder does not apply to these pictures: no agreement to report")

@@ -31,6 +31,7 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, share
 from script import main
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
@@ -111,18 +112,18 @@ def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, in
     return found
 
 
-def _row(rate: face_detector.Rate) -> dict[str, float | int]:
+def _row(rate: Estimate) -> dict[str, float | int]:
     return {
         "found": rate.found,
         "count": rate.count,
-        "rate": round(rate.rate, 4),
+        "rate": round(rate.value, 4),
         "low": round(rate.low, 4),
         "high": round(rate.high, 4),
     }
 
 
 def _share(probability: Tensor) -> dict[str, float | int]:
-    return _row(face_detector.wilson(int((probability > face_detector.THRESHOLD).sum()), len(probability)))
+    return _row(share(int((probability > face_detector.THRESHOLD).sum()), len(probability)))
 
 
 def grouped(probability: Tensor, people: Sequence[Identity], groups: Groups = GROUPS) -> dict[str, Any]:

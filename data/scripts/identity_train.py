@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from head3d_core.metrics.distances import LEVEL
 from head3d_core.metrics.identity_encoder import EMBEDDING, SIDE, EncoderConfig, IdentityNet, save_net
 from head3d_core.metrics.verification import BIN, verification
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import LEVEL
 from head3d_core.utils.images import from_uint8
 from identity_data import (
     FIRST_HELD_OUT,

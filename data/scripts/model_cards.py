@@ -110,22 +110,16 @@ def find(table: dict[str, Any], *keys: str) -> Any:
 
 
 def shown(figure: Any, percent: bool = False) -> str:
-    """A figure with its interval and count; `UNKNOWN` for None.
-
-    Understands {"value", "low", "high", "count"}, {"rate", ...} and plain numbers.
-    """
-    if figure is None:
-        return UNKNOWN
-    if not isinstance(figure, dict):
-        return f"{figure:.1%}" if percent else f"{figure:.4g}"
-    value = figure.get("rate", figure.get("value"))
-    if value is None:
+    """A figure with its interval and count; `UNKNOWN` for None. A recorded estimate, or a plain number."""
+    if figure is None or (isinstance(figure, dict) and figure["value"] is None):
         return UNKNOWN
 
     def number(x: float) -> str:
-        return f"{x:.1%}" if percent or "rate" in figure else f"{x:.4g}"
+        return f"{x:.1%}" if percent else f"{x:.4g}"
 
-    text = number(value)
+    if not isinstance(figure, dict):
+        return number(figure)
+    text = number(figure["value"])
     if figure.get("low") is not None and figure.get("high") is not None:
         text += f" ({number(figure['low'])} to {number(figure['high'])})"
     return text + (f", N = {figure['count']}" if figure.get("count") else "")
@@ -133,9 +127,10 @@ def shown(figure: Any, percent: bool = False) -> str:
 
 def _distance(evaluation: dict[str, Any], where: str) -> Any:
     """(name, figure) of the kernel distance, whatever features it was measured with."""
-    found = find(evaluation, "distance", where) or {}
-    names = [k for k in found if k.endswith("x100")]
-    return (names[0], found[names[0]]) if names else ("kernel distance x100", None)
+    found = find(evaluation, "distance", where)
+    if not found:
+        return "kernel distance x100", None
+    return f"{'KID' if found['features'] == 'Inception' else 'KD-' + found['features']} x100", found["kernel"]
 
 
 def _searched(evaluation: dict[str, Any]) -> str:
@@ -153,8 +148,8 @@ def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[
         return label, shown(find(evaluation, *keys), percent), shown(find(real, *keys), percent)
 
     rows = [
-        both("a face is found on frontal samples", "detector", "front"),
-        both("a face is found on back views (should be rare)", "detector", "back"),
+        both("a face is found on frontal samples", "detector", "front", percent=True),
+        both("a face is found on back views (should be rare)", "detector", "back", percent=True),
     ]
     for where, label in (("front", "frontal"), ("back", "back")):
         name, figure = _distance(evaluation, where)
@@ -163,7 +158,7 @@ def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[
     rows += [
         (label, closed, "no volume"),
         both("near-duplicates among samples", "people", "near_duplicates", percent=True),
-        both(_searched(evaluation), "people", "nearest_training", "repeats"),
+        both(_searched(evaluation), "people", "nearest_training", "repeats", percent=True),
     ]
     if is_teacher(evaluation):
         return rows
@@ -192,7 +187,8 @@ def group_rows(rates: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for kind in GROUPS:
         theirs = find(rates, "frontal", kind) or {}
-        rows += [(f"{kind}: {g}", shown(rate)) for g, rate in theirs.items()] or [(kind, UNKNOWN)]
+        rates_of = {g: {**r, "value": r["rate"]} for g, r in theirs.items()}
+        rows += [(f"{kind}: {g}", shown(r, True)) for g, r in rates_of.items()] or [(kind, UNKNOWN)]
     return rows
 
 
@@ -202,7 +198,8 @@ def own_groups(evaluation: dict[str, Any]) -> str:
     text = "Samples of a generator carry no such labels, so nobody knows which of them belong to which group"
     if not rate:
         return f"{text}."
-    count, missed = rate["count"], rate["count"] - rate["found"]
+    count = rate["count"]
+    missed = count - round(rate["value"] * count)
     if not missed:
         return (
             f"{text}; but a face is found in all {count:,} frontal samples of this model, so in every group."

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import model_cards
-from head3d_core.evaluation.expectations import expectations_table
 from head3d_core.evaluation.tables import (
-    FITTED,
     NAMES,
     NOT_YET,
     RESULTS,
     Records,
     command_of,
+    expectations_table,
     figure_5,
     figure_8,
     load_records,
@@ -70,7 +69,7 @@ PARTS: dict[str, tuple[str, Callable[[Records], str]]] = {
 """Name of a part -> its heading, and what makes it."""
 
 FITTED_NOTE = (
-    f"**Two starting points.** {', '.join(FITTED)} start from the bundled generators with discriminators fitted to "
+    "**Two starting points.** {rows} start from the bundled generators with discriminators fitted to "
     "them (96,000 images of faces, 48,000 of heads, generator held still): compare these with each other. head3d and "
     "single-d start from the discriminators that the teacher and the head generator had trained with, which are "
     "stronger and no longer exist: compare those two. Names with `seed1` are second runs with another seed of the "
@@ -92,7 +91,7 @@ def row_commands(records: Records) -> str:
     lines = [
         f"- {row}{'' if row in records else ' (**not recorded yet**)'}: `{command_of(row)}`" for row in NAMES
     ]
-    seeds = [name for row in NAMES for name in repetitions(row, records) if "-seed0" not in name]
+    seeds = [name for row in NAMES for name in repetitions(row, records) if records[name]["seed"]]
     shown = ", ".join(seeds) or "not recorded yet"
     return (
         "\n".join(lines) + f"\n\nOther seeds (`train --seed 1`, `evaluate --row ROW-seed1-fitted`): {shown}."
@@ -114,8 +113,10 @@ def tables_page(records: Records | None = None) -> str:
             "samples a row has, `images` how many real images its training saw. What they lack and why is under "
             "`missing` in each JSON file."
         )
-    if set(FITTED) & set(records):
-        parts.append(FITTED_NOTE)
+    fitted = [name for row in NAMES for name in (row, *repetitions(row, records)) if name in records]
+    fitted = [name for name in fitted if records[name]["start"] == "fitted"]
+    if fitted:
+        parts.append(FITTED_NOTE.format(rows=", ".join(fitted)))
     for heading, make in PARTS.values():
         parts += [f"## {heading}", make(records)]
     parts += ["## How rows are made", STARTING_POINTS, row_commands(records)]

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.metrics.distances import Estimate
 from head3d_core.model import cameras
+from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import to_pixels as to_pixels
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -18,12 +18,12 @@ from head3d_core.course.nb12 import surface_trace
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.geometry import mesh
-from head3d_core.metrics.distances import Estimate
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
 from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.utils import records
+from head3d_core.utils.estimates import Estimate
 
 TEXELS = 40
 """Side to which planes are averaged for a figure, so that it stays small."""

@@ -15,15 +15,10 @@ from torch import Tensor
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, wrong
 from head3d_core.course.figures import MARKERS, PALETTE, STYLES
-from head3d_core.evaluation.tables import NAMES, Records, kernel_name
-from head3d_core.metrics.distances import (
-    KD_SCALE,
-    Estimate,
-    frechet_distance,
-)
-from head3d_core.metrics.distances import (
-    kernel_distance as library_distance,
-)
+from head3d_core.evaluation.tables import NAMES, Records, kernel
+from head3d_core.metrics.distances import KD_SCALE, frechet_distance
+from head3d_core.metrics.distances import kernel_distance as library_distance
+from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import from_pixels, from_uint8
 
 # --- distances --------------------------------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
     for panel, (axis, title) in enumerate(zip(axes, titles, strict=True)):
         counts = []
         for k, row in enumerate(there):
-            points = [_by_yaw(step, kernel_name(records[row])) for step in records[row]["by_yaw"]]
+            points = [_by_yaw(step) for step in records[row]["by_yaw"]]
             kept = [(x, each[panel]) for x, each in points if each[panel]]
             if kept:
                 x, values = zip(*kept, strict=True)
@@ -174,21 +169,18 @@ def yaw_figure(records: Records, rows: Sequence[str]) -> Any | None:
     return figure
 
 
-def _by_yaw(step: dict[str, Any], distance: str) -> tuple[float, list[dict[str, float]]]:
+def _by_yaw(step: dict[str, Any]) -> tuple[float, list[dict[str, float]]]:
     """The middle of a step of |yaw| and what the three panels show there; empty where it was not measured."""
-    detected = step.get("detected") or {}
-    panels = [step.get("distance", {}).get(distance, {}), detected, step.get("consistency") or {}]
-    if detected:
-        panels[1] = {**detected, "value": detected["rate"]}
-    return (step["low"] + step["high"]) / 2, panels
+    panels = [step.get("distance", {}).get("kernel"), step.get("detected"), step.get("consistency")]
+    return (step["low"] + step["high"]) / 2, [panel or {} for panel in panels]
 
 
 def kernel_figure(records: Records, rows: Sequence[str], side: str = "front") -> Any | None:
     """Kernel distances of the recorded rows with their intervals; None if none is recorded."""
     values = {
-        NAMES[row].strip("*"): Estimate(**records[row]["distance"][side][kernel_name(records[row])])
+        NAMES[row].strip("*"): Estimate.of(found)
         for row in rows
-        if row in records and side in records[row].get("distance", {})
+        if row in records and (found := kernel(records[row], side))
     }
     return figures.dots_figure(values, f"{side} kernel distance × {KD_SCALE:g}") if values else None
 

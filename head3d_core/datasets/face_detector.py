@@ -8,7 +8,6 @@ others: its own rates differ between groups, so every rate here is a fact about 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, share
 
 THRESHOLD = 0.9
 """Probability above which a face counts as detected."""
@@ -114,51 +114,9 @@ def face_probability(images: Tensor, device: str = "cpu") -> Tensor:
     )
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A share with its uncertainty."""
-
-    found: int
-    count: int
-    low: float
-    """Wilson's 95 % interval."""
-    high: float
-
-    @property
-    def rate(self) -> float:
-        """found / count; NaN for no images."""
-        return self.found / self.count if self.count else math.nan
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rate:.1%} ({self.found} of {self.count}, 95 % interval {self.low:.1%} to {self.high:.1%})"
-        )
-
-
-def wilson(found: int, count: int, z: float = 1.959964) -> Rate:
-    r"""Wilson's score interval: the p for which |found/count - p| <= z sqrt(p (1 - p) / count).
-
-    Unlike the usual p ± z·sd it stays inside [0, 1] and is right where nothing, or everything, was found.
-
-    >>> str(wilson(98, 100))
-    '98.0% (98 of 100, 95 % interval 93.0% to 99.4%)'
-    """
-    if not 0 <= found <= count:
-        raise Head3DError(f"found must lie in [0, count], got {found} of {count}")
-    if count == 0:
-        return Rate(0, 0, 0.0, 1.0)
-    share, weight = found / count, z * z / count
-    centre = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    # At both ends the bound is exact, which rounding would miss.
-    low = max(0.0, centre - half) if found else 0.0
-    high = min(1.0, centre + half) if found < count else 1.0
-    return Rate(found, count, low, high)
-
-
-def detection_rate(images: Tensor, threshold: float = THRESHOLD, device: str = "cpu") -> Rate:
+def detection_rate(images: Tensor, threshold: float = THRESHOLD, device: str = "cpu") -> Estimate:
     """Share of images uint8 [N, 3, H, W] in which a face is found with probability > `threshold`.
 
     On back views (|yaw| >= 135 degrees) this is the Janus rate: the share of heads with a second face.
     """
-    return wilson(int((face_probability(images, device) > threshold).sum()), len(images))
+    return share(int((face_probability(images, device) > threshold).sum()), len(images))

@@ -7,89 +7,102 @@ that start from other discriminators than the bundled weights have a full method
 from __future__ import annotations
 
 import itertools
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from head3d_core.config import preset
 from head3d_core.evaluation.sampling import Model
 from head3d_core.evaluation.tables import (
     FIGURE_8,
-    FITTED,
     NAMES,
     NOT_YET,
     TABLE_3,
     Record,
     Records,
     kernel,
+    load_records,
     repetitions,
 )
 from head3d_core.geometry.turntable import views
-from head3d_core.metrics.distances import Estimate
-from head3d_core.model.cameras import frontal, orbit
-from head3d_core.model.discriminator import Discriminator
-from head3d_core.model.generator import Generator
-from head3d_core.training import losses
-from head3d_core.training.distillation import Sample, distillation_terms
-from head3d_core.training.perceptual import RandomVGG
-from head3d_core.training.recipes import ROWS, Recipe, recipe
+from head3d_core.training.recipes import Recipe, recipe
+from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.nested import flat
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
+STARTED_TWICE = (FULL, "single-d")
+"""Rows that were trained from the discriminators of bundled weights, and again from fitted ones."""
+RUN_AGAIN = ("dft", "fh")
+"""Rows whose table shows a second run with the same seed."""
 PLANES = ("xy", "xz", "yz")
 
 
 # -- rows as data --------------------------------------------------------------------------------------------------
 
 
-def base_of(row: str) -> str:
-    """The row that a repetition repeats.
+def base_of(name: str, records: Records | None = None) -> str:
+    """The recipe's row that a record is a run of; a name without a record is that of a row.
 
     >>> base_of("single-d-seed0-fitted")
     'single-d'
     """
-    return row.partition("-seed")[0]
+    return str(_facts(name, records).get("row", name))
 
 
-def label(row: str) -> str:
-    """What a row is called in a figure.
+def _facts(name: str, records: Records | None) -> Record:
+    """The record of that name, of the stored ones by default; empty where there is none."""
+    return (_stored() if records is None else records).get(name, {})
+
+
+@cache
+def _stored() -> Records:
+    return load_records()
+
+
+def label(name: str, records: Records | None = None) -> str:
+    """What a row is called in a figure, with what sets this run apart from others of the row.
 
     >>> label("head3d-seed0-fitted"), label("all-planes-seed1-fitted"), label("dft-seed0-first-fitted")
     ('Head3D (fitted D)', 'all planes distilled (seed 1)', 'DFT (first run)')
     """
-    base = base_of(row)
-    name = "teacher" if row == "face" else NAMES.get(base, row).strip("*")
-    seed = re.search(r"-seed(\d+)", row)
-    marks = ["fitted D"] if base in ("head3d", "single-d") and row.endswith("-fitted") else []
-    marks += [f"seed {seed[1]}"] if seed and seed[1] != "0" else []
-    marks += ["first run"] if "-first" in row else []
-    return f"{name} ({', '.join(marks)})" if marks else name
+    facts = _facts(name, records)
+    row = str(facts.get("row", name))
+    text = "teacher" if row == "face" else NAMES.get(row, row).strip("*")
+    marks = ["fitted D"] if row in STARTED_TWICE and facts.get("start") == "fitted" else []
+    marks += [f"seed {facts['seed']}"] if facts.get("seed") else []
+    marks += ["first run"] if row in RUN_AGAIN and facts.get("run") == 1 else []
+    return f"{text} ({', '.join(marks)})" if marks else text
 
 
-def reference_of(row: str) -> str:
+def reference_of(name: str, records: Records | None = None) -> str:
     """The full method that a row is to be compared with: from the same generators and with the same seed.
 
     Its discriminators come from the same commands, yet not always from the same run of them (`LOG.md` says which rows
-    share one). A row without training needs no discriminators and stands beside most of the others.
+    share one). A row without training needs no discriminators and stands beside most of the others. A row that is
+    not recorded yet will start from fitted discriminators.
 
     >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
     ('head3d-seed0-fitted', 'head3d-seed1-fitted')
     """
-    fitted = row in FITTED or row.endswith("-fitted") or (row in ROWS and ROWS[row].untrained)
-    seed = re.search(r"-seed\d+", row)
-    return (f"{FULL}{seed[0]}-fitted" if seed else FULL_FITTED) if fitted else FULL
+    facts = _facts(name, records)
+    start = facts.get("start", "bundled" if name in STARTED_TWICE else "fitted")
+    start, seed = "fitted" if start == "untrained" else start, facts.get("seed", 0)
+    known = _stored() if records is None else records
+    same = (n for n, r in known.items() if (r["row"], r["start"], r["seed"]) == (FULL, start, seed))
+    return next(same, f"{FULL}-seed{seed}-fitted" if start == "fitted" else FULL)
 
 
 def runs_of(row: str, records: Records) -> list[str]:
     """The recorded runs of a row's recipe from fitted discriminators, the one that tables and figures show first."""
-    again = [name for name in repetitions(row, records) if name.endswith("-fitted")]
-    return [name for name in (row, *again) if name in records and reference_of(name) != FULL]
+    return [n for n in (row, *repetitions(row, records)) if n in records and reference_of(n, records) != FULL]
+
+
+def _fitted_anew(record: Record) -> bool:
+    return record["start"] == "fitted" and record["seed"] == 0
 
 
 def alike(rows: Sequence[str], records: Records) -> list[str]:
@@ -97,9 +110,13 @@ def alike(rows: Sequence[str], records: Records) -> list[str]:
 
     Full methods that recorded rows are to be compared with, and that are not among them, follow at the end.
     """
-    fitted = {row: f"{row}-seed0-fitted" for row in rows}
-    found = [fitted[row] if fitted[row] in records else row for row in rows]
-    full = dict.fromkeys(reference_of(row) for row in found if row in records and row not in FULLS)
+    found = [
+        next((n for n in repetitions(row, records) if _fitted_anew(records[n])), row)
+        if row in STARTED_TWICE
+        else row
+        for row in rows
+    ]
+    full = dict.fromkeys(reference_of(row, records) for row in found if row in records and row not in FULLS)
     return [*found, *(row for row in full if row not in found)]
 
 
@@ -181,75 +198,6 @@ def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
     return "\n".join(lines)
 
 
-# -- who speaks ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Speakers:
-    """Networks of preset `tiny`, as they are before any training: enough to see which gradients exist at all."""
-
-    teacher: Generator
-    student: Generator
-    judge: Discriminator
-    perceptual: nn.Module
-
-    @classmethod
-    def make(cls, seed: int = 0) -> Speakers:
-        """Teacher, student and discriminator with weights of their own, and the offline substitute of LPIPS."""
-        scale = preset("tiny")
-        torch.manual_seed(seed)
-        teacher, student = Generator(scale.generator).eval(), Generator(scale.generator).eval()
-        return cls(teacher, student, Discriminator(scale.discriminator), RandomVGG())
-
-    def pulls(self, row: str, yaw: float) -> dict[str, Tensor]:
-        """Mean absolute gradient that each weighted term of Eq. 10 sends to the student's planes: [3] by term.
-
-        Args:
-            row: of the comparison.
-            yaw: of the rendering camera, radians; it decides which discriminator judges and whether the gate is open.
-        """
-        how, camera, ahead = recipe("distill", "tiny", row), orbit(yaw), frontal(1)
-        z = torch.randn(1, self.teacher.z_dim, generator=torch.Generator().manual_seed(0))
-        sides = []
-        for net in (self.teacher, self.student):
-            with torch.no_grad():
-                ws = net.mapping(z, ahead)
-                planes = net.planes(ws)
-            planes.requires_grad_(net is self.student)
-            sides.append(Sample(ws, planes, net.render(planes, ws, camera)))
-        theirs, ours = sides
-        terms = distillation_terms(how, theirs, ours, camera, self.perceptual)
-        judge = how.domains[-1 if abs(yaw) > how.split_angle else 0]
-        if judge.weight:
-            assert ours.output is not None
-            logit = self.judge(ours.output.image, ours.output.raw, camera)
-            name = "all" if how.one_discriminator else judge.name
-            terms[f"D_{name}"] = judge.weight * losses.generator_loss(logit)
-        return {name: self._at_planes(term, ours.planes) for name, term in terms.items()}
-
-    @staticmethod
-    def _at_planes(term: Tensor, planes: Tensor) -> Tensor:
-        if not term.requires_grad:
-            return torch.zeros(3)
-        (found,) = torch.autograd.grad(term, planes, retain_graph=True, allow_unused=True)
-        return torch.zeros(3) if found is None else found.abs().mean([0, 2, 3, 4])
-
-
-PLACES = ("front: F_xy", "front: F_xz, F_yz", "back: F_xy", "back: F_xz, F_yz")
-"""Views and planes of `speakers`."""
-
-
-def speakers(row: str, nets: Speakers) -> dict[str, list[str]]:
-    """Terms whose gradient is not 0 in a frontal view and in one from behind, at F_xy and at the other planes."""
-    found = {}
-    for side, yaw in (("front", 0.0), ("back", math.pi)):
-        pulls = nets.pulls(row, yaw)
-        for planes, which in (("F_xy", slice(0, 1)), ("F_xz, F_yz", slice(1, 3))):
-            terms = [name for name, pull in pulls.items() if float(pull[which].max()) > 0]
-            found[f"{side}: {planes}"] = [t if t.startswith("D_") else f"L_{t}" for t in terms]
-    return found
-
-
 def seen_from(model: Model, codes: Sequence[int], yaws: Sequence[float], psi: float = 0.7) -> Tensor:
     """Samples of a model by number, the same z in every model: [codes, V, 3, H, W] from `yaws`, degrees."""
     heads = [model.heads(range(k, k + 1), 0, psi) for k in codes]
@@ -277,8 +225,7 @@ class Measure:
         found = self.read(record)
         if not found or not found.get("count"):
             return None
-        value = found["value"] if "value" in found else found["rate"]
-        return Estimate(value, found["low"], found["high"], found["count"]).times(self.scale)
+        return Estimate.of(found).times(self.scale)
 
 
 FRONT = Measure("KD front × 100", "low", lambda r: kernel(r), paper="KID x100")
@@ -288,38 +235,18 @@ JANUS = Measure("a face behind, %", "low", lambda r: r.get("detector", {}).get("
 MEASURES = (FRONT, BACK, COSINE, JANUS)
 
 
-def difference(one: Estimate, other: Estimate) -> Estimate:
-    """one − other with a 95 % interval, from the two intervals alone (Zou and Donner 2008; for rates Newcombe 1998).
-
-    As if both had been measured on different samples. Our rows share z, cameras and real pictures, so the true interval
-    is rather narrower.
-
-    >>> difference(Estimate(3, 2, 4, 9), Estimate(1, 1, 1, 9))
-    Estimate(value=2, low=1.0, high=3.0, count=9)
-    """
-    value = one.value - other.value
-    below = math.hypot(one.value - one.low, other.high - other.value)
-    above = math.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value, value - below, value + above, min(one.count, other.count))
-
-
-def decided(found: Estimate) -> bool:
-    """Whether a difference is on one side of 0 with its whole interval."""
-    return found.low > 0 or found.high < 0
-
-
 def cost(records: Records, row: str, measure: Measure, reference: str | None = None) -> Estimate | None:
     """How much worse a row is than its reference: positive where leaving the part out did harm.
 
     None where either is not recorded, or the row is its own reference.
     """
-    against = reference or reference_of(row)
+    against = reference or reference_of(row, records)
     if row not in records or against not in records or row == against:
         return None
     one, other = measure.of(records[row]), measure.of(records[against])
     if one is None or other is None:
         return None
-    return difference(one, other) if measure.better == "low" else difference(other, one)
+    return one.minus(other) if measure.better == "low" else other.minus(one)
 
 
 def ranks(values: Mapping[str, float], better: Literal["low", "high"]) -> dict[str, int]:
@@ -332,10 +259,16 @@ def ranks(values: Mapping[str, float], better: Literal["low", "high"]) -> dict[s
     return {row: 1 + sum(sign * v < sign * mine for v in values.values()) for row, mine in values.items()}
 
 
-def printed(rows: Sequence[str], measure: Measure, paper: Mapping[str, Any]) -> dict[str, float]:
+def printed(
+    rows: Sequence[str], measure: Measure, paper: Mapping[str, Any], records: Records | None = None
+) -> dict[str, float]:
     """The paper's numbers of rows and their repetitions; rows that it does not print are left out."""
     key = measure.paper
-    return {row: paper[base_of(row)][key] for row in rows if key and key in paper.get(base_of(row), {})}
+    return {
+        row: paper[base_of(row, records)][key]
+        for row in rows
+        if key and key in paper.get(base_of(row, records), {})
+    }
 
 
 def measured(rows: Sequence[str], measure: Measure, records: Records) -> dict[str, Estimate]:
@@ -348,21 +281,21 @@ def beside_the_paper(
     rows: Sequence[str], measure: Measure, records: Records, paper: Mapping[str, Any]
 ) -> list[str]:
     """One sentence a pair of rows: ordered as in the paper, the other way, or undecided here."""
-    ours, theirs = measured(rows, measure, records), printed(rows, measure, paper)
+    ours, theirs = measured(rows, measure, records), printed(rows, measure, paper, records)
     sign = 1 if measure.better == "low" else -1
     lines = []
     for a, b in itertools.combinations([row for row in rows if row in ours and row in theirs], 2):
-        gap, printed_gap = difference(ours[a], ours[b]), theirs[a] - theirs[b]
+        gap, printed_gap = ours[a].minus(ours[b]), theirs[a] - theirs[b]
         if printed_gap == 0:
             verdict = "equal in the paper"
-        elif not decided(gap):
+        elif not gap.decided:
             verdict = "undecided here"
         else:
             verdict = (
                 "as in the paper" if (gap.value > 0) == (printed_gap > 0) else "the other way in the paper"
             )
         better, worse = (a, b) if sign * gap.value < 0 else (b, a)
-        lines.append(f"{label(better)} better than {label(worse)}: {verdict}")
+        lines.append(f"{label(better, records)} better than {label(worse, records)}: {verdict}")
     return lines
 
 
@@ -401,9 +334,9 @@ def run_to_run(records: Records, measure: Measure) -> float | None:
 def _without_record(records: Records, row: str, reference: str) -> str | None:
     """Why a row cannot be compared, as a sentence; None if both records are there."""
     if row not in records:
-        return f"{label(row)}: {NOT_YET}"
+        return f"{label(row, records)}: {NOT_YET}"
     if reference not in records:
-        return f"{label(row)}: nothing to compare with, {label(reference)} {NOT_YET}"
+        return f"{label(row, records)}: nothing to compare with, {label(reference, records)} {NOT_YET}"
     return None
 
 
@@ -418,16 +351,16 @@ def bought(
     Args:
         reference: the full method to compare with; default: `reference_of` the row.
     """
-    against = reference or reference_of(row)
+    against = reference or reference_of(row, records)
     if (reason := _without_record(records, row, against)) is not None:
         return reason
     costs = {m: cost(records, row, m, against) for m in measures}
     words = []
     for m, found in costs.items():
         least = max(apart(records, FULLS, m) or 0.0, run_to_run(records, m) or 0.0)
-        if found and decided(found) and abs(found.value) > least:
+        if found and found.decided and abs(found.value) > least:
             words.append(f"{m.name} {'worse' if found.value > 0 else 'better'} by {abs(found.value):.2f}")
-    return f"{label(row)}: {', '.join(words) or 'nothing that these samples can show'}"
+    return f"{label(row, records)}: {', '.join(words) or 'nothing that these samples can show'}"
 
 
 def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
@@ -438,22 +371,22 @@ def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASU
     """
     runs = runs_of(row, records)
     if not runs:
-        return f"{label(row)}: {NOT_YET}"
+        return f"{label(row, records)}: {NOT_YET}"
     for name in runs:
-        if (reason := _without_record(records, name, reference_of(name))) is not None:
+        if (reason := _without_record(records, name, reference_of(name, records))) is not None:
             return reason
     if len(runs) == 1:
-        return f"{label(row)}: trained once"
+        return f"{label(row, records)}: trained once"
     words = []
     for m in measures:
         costs = [found for name in runs if (found := cost(records, name, m)) is not None]
         same = len({found.value > 0 for found in costs}) == 1
-        if len(costs) == len(runs) and same and all(map(decided, costs)):
+        if len(costs) == len(runs) and same and all(found.decided for found in costs):
             sizes = " and ".join(f"{abs(found.value):.2f}" for found in costs)
             words.append(f"{m.name} {'worse' if costs[0].value > 0 else 'better'} by {sizes}")
-    return f"{label(base_of(row))}: {', '.join(words) or 'nothing that holds in every run'}"
+    return f"{label(base_of(row, records))}: {', '.join(words) or 'nothing that holds in every run'}"
 
 
 def not_recorded(rows: Sequence[str], records: Records) -> list[str]:
     """A line for each row without a record."""
-    return [f"{label(row)}: {NOT_YET}" for row in rows if row not in records]
+    return [f"{label(row, records)}: {NOT_YET}" for row in rows if row not in records]

@@ -40,7 +40,6 @@ from head3d_core.evaluation.pictures import write_pictures
 from head3d_core.evaluation.references import Networks, Tensors, Wanted, real_reference
 from head3d_core.evaluation.sampling import Model, Sampling, draw_samples
 from head3d_core.metrics import distances, identity_encoder
-from head3d_core.metrics.distances import Estimate
 from head3d_core.metrics.features import INCEPTION_FILE, EffLite0, feature_network, inception_path
 from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_path, load_encoder
 from head3d_core.metrics.verification import FEWEST_ROWS
@@ -50,6 +49,7 @@ from head3d_core.training.snapshots import open_run
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate
 
 SWAP = "plane-swap"
 REAL = "real"
@@ -63,7 +63,13 @@ class EvaluateArgs:
     weights: Positional[Annotated[str, arg(metavar="WEIGHTS")]]
     """A bundled name, a path, a training run's folder, "plane-swap", or "real" for the real data's own figures."""
     row: str | None = None
-    """Name of the row, and of the files; default: what the weights say, else their name."""
+    """Row of the comparison; default: what the weights say, else their name."""
+    start: str | None = None
+    """What a distillation's discriminators started from: "trained" with their generators, or "fitted" to them."""
+    run: int = 1
+    """Number of the run with this seed."""
+    name: str | None = None
+    """Name of the files; default: the row, with seed and run where these are not 0 and 1."""
     teacher: str = "face"
     """The face generator that same-z samples are compared with."""
     head: str = "head"
@@ -224,7 +230,8 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     networks, missing = open_networks(args)
     missing |= _left_out(args.wanted)
     reference = real_reference(args.wanted, networks, args.cache)
-    record: dict[str, Any] = {"row": REAL, "provenance": provenance(args, networks), "missing": missing}
+    facts = {"row": REAL, "seed": 0, "start": "none", "run": 1}
+    record: dict[str, Any] = {**facts, "provenance": provenance(args, networks), "missing": missing}
     distance = {}
     for name, theirs in (("front", "faces"), ("back", "heads_back")):
         if reference.has(theirs):
@@ -251,7 +258,7 @@ def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
     record["silhouettes"] = {
         "limit": {name: span.limit for name, span in silhouette_spans(reference).items()}
     }
-    return _written(record, args, start)
+    return _written(record, args, REAL, start)
 
 
 def _model_of(args: EvaluateArgs, device: str) -> tuple[Model, dict[str, Any]]:
@@ -272,6 +279,30 @@ def about_weights(notes: dict[str, Any]) -> dict[str, Any]:
     known = {**notes, "stage": notes.get("stage") or notes.get("recipe", {}).get("stage")}
     names = ("stage", "images", "starts_from", "preset", "seed", "row", "trained_on")
     return {k: known[k] for k in names if known.get(k) is not None}
+
+
+def facts_of(args: EvaluateArgs, notes: dict[str, Any]) -> dict[str, Any]:
+    """What tells this record from others: row, seed, what its discriminators started from, and number of the run.
+
+    >>> facts_of(
+    ...     EvaluateArgs("runs/a", start="trained"), {"row": "dft", "seed": 1, "recipe": {"stage": "distill"}}
+    ... )
+    {'row': 'dft', 'seed': 1, 'start': 'trained', 'run': 1}
+    """
+    row = args.row or notes.get("row") or Path(args.weights).name
+    stage = notes.get("stage") or notes.get("recipe", {}).get("stage")
+    start = "untrained" if row == SWAP else args.start if args.start and stage == "distill" else "none"
+    return {"row": row, "seed": notes.get("seed") or 0, "start": start, "run": args.run}
+
+
+def name_of(facts: dict[str, Any]) -> str:
+    """Name of a record's files.
+
+    >>> name_of({"row": "dft", "seed": 1, "start": "trained", "run": 2})
+    'dft-seed1-run2'
+    """
+    seed = f"-seed{facts['seed']}" if facts["seed"] else ""
+    return facts["row"] + seed + (f"-run{facts['run']}" if facts["run"] > 1 else "")
 
 
 def _optional(name: str, device: str, like: Model) -> Model | None:
@@ -299,7 +330,8 @@ def evaluate_weights(
     networks, missing = open_networks(args)
     missing |= _left_out(args.wanted)
     model, notes = _model_of(args, networks.device)
-    row = args.row or notes.get("row") or Path(args.weights).name
+    facts = facts_of(args, notes)
+    row = args.name or name_of(facts)
     reference = real_reference(args.wanted, networks, args.cache)
     say(f"{row}: real pictures described, {time.perf_counter() - start:.0f} s")
     samples = draw_samples(model, reference, networks, args.sampling, args.cache)
@@ -312,7 +344,7 @@ def evaluate_weights(
         missing["same z"] = f"no teacher called {args.teacher!r} here"
     say(f"{row}: samples drawn and described, {time.perf_counter() - start:.0f} s")
     record: dict[str, Any] = {
-        "row": row,
+        **facts,
         "weights": {
             "digest": model.digest(),
             "parameters": sum(p.numel() for p in model.generator.parameters()),
@@ -332,7 +364,7 @@ def evaluate_weights(
         ),
     }
     say(f"{row}: measured, {time.perf_counter() - start:.0f} s")
-    _written(record, args, start)  # whatever happens to the pictures
+    _written(record, args, row, start)  # whatever happens to the pictures
     others = {
         "teacher": None if is_teacher else teacher,
         "head": _optional(args.head, networks.device, model),
@@ -341,7 +373,7 @@ def evaluate_weights(
     record["pictures"] = write_pictures(
         args.out, row, model, others, reference, samples, args.sampling, is_teacher, shown
     )
-    return _written(record, args, start)
+    return _written(record, args, row, start)
 
 
 def _check(args: EvaluateArgs) -> None:
@@ -361,10 +393,10 @@ def _check(args: EvaluateArgs) -> None:
     files.check_writable(args.out / "record.json")
 
 
-def _written(record: dict[str, Any], args: EvaluateArgs, start: float) -> dict[str, Any]:
+def _written(record: dict[str, Any], args: EvaluateArgs, name: str, start: float) -> dict[str, Any]:
     record["seconds"] = round(time.perf_counter() - start, 1)
     record = _rounded(record)
-    records.write(args.out / f"{record['row']}.json", record)
+    records.write(args.out / f"{name}.json", record)
     return record
 
 
@@ -381,11 +413,11 @@ def summary(record: dict[str, Any]) -> str:
     """A few lines for the terminal."""
     lines = [f"{record['row']}: {record['seconds']:.0f} s"]
     for name, distance in record["distance"].items():
-        shown = ", ".join(f"{k} {Estimate(**v)}" for k, v in distance.items() if isinstance(v, dict))
+        shown = ", ".join(f"{k} {Estimate.of(v)}" for k, v in distance.items() if isinstance(v, dict))
         lines.append(f"  {name}: {shown}")
     for name, rate in record["detector"].items():
         if rate:
-            lines.append(f"  face found, {name}: {rate['rate']:.1%} of {rate['count']}")
+            lines.append(f"  face found, {name}: {rate['value']:.1%} of {rate['count']}")
     if "cosine" in record.get("identity", {}):
         same = record["identity"]
         lines.append(

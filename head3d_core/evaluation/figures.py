@@ -8,16 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.datasets.face_detector import THRESHOLD, wilson
+from head3d_core.datasets.face_detector import THRESHOLD
 from head3d_core.evaluation.references import STEPS, Networks, Reference, Tensors
-from head3d_core.metrics.accessories import KINDS, fit_probe, kept, rate_dict
-from head3d_core.metrics.distances import (
-    KD_SCALE,
-    bootstrap_mean,
-    frechet_distance,
-    kernel_distance,
-    same_source_floor,
-)
+from head3d_core.metrics.accessories import KINDS, fit_probe, kept
+from head3d_core.metrics.distances import KD_SCALE, frechet_distance, kernel_distance, same_source_floor
 from head3d_core.metrics.silhouettes import SilhouetteSpan
 from head3d_core.metrics.verification import (
     Verification,
@@ -30,6 +24,7 @@ from head3d_core.metrics.verification import (
     view_consistency,
 )
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import bootstrap_mean, share
 
 FRECHET_REPLICATES = 10
 GROUPS = {"front": 1, "side": 6, "back": 11}
@@ -58,31 +53,27 @@ def set_distance(
         "features": net.name,
         "real": len(x),
         "floor_count": count,
-        f"{net.kernel_name} x100": kernel(x, y, groups=groups).times(KD_SCALE).to_dict(),
-        f"{net.kernel_name} x100, same source": floor.times(KD_SCALE).to_dict(),
+        "kernel": kernel(x, y, groups=groups).times(KD_SCALE).to_dict(),
+        "kernel_floor": floor.times(KD_SCALE).to_dict(),
     }
     if groups[0] is not None:
         found["real_heads"] = len(groups[0].unique())
     if frechet and min(len(x), len(y)) <= x.shape[1]:
-        found["Fréchet distance left out"] = (
+        found["no_frechet"] = (
             f"needs more pictures of each than features ({x.shape[1]}), got {len(x)} and {len(y)}: below that the "
             "covariances are singular"
         )
     elif frechet:
         measure = partial(frechet_distance, replicates=FRECHET_REPLICATES)
-        found[net.frechet_name] = measure(x, y, groups=groups).to_dict()
-        found[f"{net.frechet_name}, same source"] = same_source_floor(
-            x, count, measure, groups=groups[0]
-        ).to_dict()
+        found["frechet"] = measure(x, y, groups=groups).to_dict()
+        found["frechet_floor"] = same_source_floor(x, count, measure, groups=groups[0]).to_dict()
     return found
 
 
-def detected_share(probability: Tensor) -> dict[str, float | int] | None:
-    return (
-        rate_dict(wilson(int((probability > THRESHOLD).sum()), len(probability)))
-        if len(probability)
-        else None
-    )
+def detected_share(probability: Tensor) -> dict[str, float] | None:
+    """Share of images in which the detector is surer than 0.9 of a face; None of none."""
+    found = int((probability > THRESHOLD).sum())
+    return share(found, len(probability)).to_dict() if len(probability) else None
 
 
 def real_pairs(reference: Reference, replicates: int) -> Verification | None:
@@ -152,12 +143,12 @@ def people_figures(
     if pairs is not None:
         found["near_duplicates"] = near_duplicates(faces, pairs.same_median).to_dict()
         found["near_duplicate_above"] = pairs.same_median
-        found["near_duplicate_pairs"] = near_pairs(faces, pairs.same_median)
+        found["near_duplicate_pairs"] = near_pairs(faces, pairs.same_median).to_dict()
     if looks is not None:
         found["near_duplicates_other_looks"] = {
             **near_duplicates(faces, looks).to_dict(),
             "above": looks,
-            "pairs": near_pairs(faces, looks),
+            "pairs": near_pairs(faces, looks).to_dict(),
         }
     if training is not None:
         nearest = nearest_training(faces, training, replicates)
@@ -167,8 +158,8 @@ def people_figures(
             "most_alike": float(nearest.cosine.max()),
         }
         if pairs is not None:
-            repeats = wilson(int((nearest.cosine > pairs.same_median).sum()), len(faces))
-            found["nearest_training"]["repeats"] = rate_dict(repeats)
+            repeats = share(int((nearest.cosine > pairs.same_median).sum()), len(faces))
+            found["nearest_training"]["repeats"] = repeats.to_dict()
     return found
 
 
@@ -194,14 +185,15 @@ def worn_figures(reference: Reference, teacher: Tensors, student: Tensors) -> di
         except Head3DError as error:
             found[kind] = {"missing": str(error)}
             continue
+        rates = kept(probe, teacher["front.features"], teacher["again.features"], student["front.features"])
         found[kind] = {
             "probe": {
-                "recall": rate_dict(probe.recall),
-                "false": rate_dict(probe.false),
+                "recall": probe.recall.to_dict(),
+                "false": probe.false.to_dict(),
                 "auc": probe.auc,
                 "worn_by_real": float(tested.double().mean()),
             },
-            **kept(probe, teacher["front.features"], teacher["again.features"], student["front.features"]),
+            **{name: rate.to_dict() for name, rate in rates.items()},
         }
         surest = (probe.score(teacher["front.features"]) - probe.limit).topk(4)
         found["shown"] += [
@@ -256,7 +248,7 @@ def row_figures(
     if "around.silhouette" in samples:
         spans = silhouette_spans(reference)
         found["silhouettes"] = {
-            name: rate_dict(span.outside(samples["around.silhouette"][:, GROUPS[name]]))
+            name: span.outside(samples["around.silhouette"][:, GROUPS[name]]).to_dict()
             for name, span in spans.items()
         }
         found["by_yaw"] = figures_by_yaw(reference, samples, networks, n)

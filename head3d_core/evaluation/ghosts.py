@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.checkpoints.weights import load_generator, read_notes
-from head3d_core.datasets.face_detector import wilson
 from head3d_core.evaluation.sampling import Model
-from head3d_core.metrics.accessories import rate_dict
-from head3d_core.metrics.distances import bootstrap_mean
 from head3d_core.metrics.ghost import (
     DEPTH_SIDE,
     SCORES,
@@ -44,6 +41,7 @@ from head3d_core.synth.renderer import Frame, Renderer
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import bootstrap_mean, share
 
 DEVELOPED = 50
 """Held-out heads and people that the measure was developed on: the first so many of each."""
@@ -149,8 +147,8 @@ def ghost_figures(scores: GhostScores, limit: dict[str, float]) -> dict[str, Any
         known = score[score.isfinite()]
         figures[name] = {
             "mean": bootstrap_mean(known).to_dict() if len(known) > 1 else None,
-            "above": rate_dict(wilson(int((known > limit[name]).sum()), len(known))),
-            "unmeasured": rate_dict(wilson(len(score) - len(known), len(score))),
+            "above": share(int((known > limit[name]).sum()), len(known)).to_dict(),
+            "unmeasured": share(len(score) - len(known), len(score)).to_dict(),
         }
     return figures
 
@@ -184,7 +182,7 @@ def run(args: GhostArgs) -> None:
         scores = model_scores(Model(load_generator(name, device)), numbers, args.truncation)
         shows = f"samples {numbers.start} to {numbers.stop - 1} of seed 0, truncation {args.truncation:g}"
         groups[Path(name).name] = _group(scores, limit, shows)
-        print(name, {k: groups[Path(name).name][k]["above"]["rate"] for k in SCORES}, flush=True)
+        print(name, {k: groups[Path(name).name][k]["above"]["value"] for k in SCORES}, flush=True)
     command = COMMAND + "".join(
         f" --{k} {v}" for k, v in (("real", args.real), ("codes", args.codes)) if v != getattr(GhostArgs, k)
     )

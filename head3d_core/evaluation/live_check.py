@@ -23,11 +23,12 @@ from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.evaluation.sampling import Model
-from head3d_core.metrics.distances import KD_SCALE, Estimate, kernel_distance
+from head3d_core.metrics.distances import KD_SCALE, kernel_distance
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate
 
 COUNT = 200
 RECORD = files.DATA / "results" / "live_check.json"

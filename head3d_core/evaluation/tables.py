@@ -1,4 +1,4 @@
-"""Tables from what was recorded, beside the paper's numbers: nothing in them is typed by hand.
+"""Tables from what was recorded, beside the paper's numbers and the limits: nothing in them is typed by hand.
 
 `evaluate` records a row in `data/results/evaluation/<row>.json`; `paper.json` holds what the paper prints. A row that
 was not run yet says so, and which command makes it.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import NONE, Estimate
 
 RESULTS = files.DATA / "results"
 EVALUATION = RESULTS / "evaluation"
@@ -34,29 +37,14 @@ NAMES = {
     "no-gan-front": "without L_gan_front",
     "no-rgb-lpips": "without L_rgb and L_lpips",
     "single-d": "one discriminator",
+    "single-d-pooled": "one discriminator, one pool",
     "all-planes": "all planes distilled",
     "plane-swap": "teacher's F_xy put in, untrained",
 }
 """What a row is called in a table."""
 TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
 TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
-FIGURE_8 = ("plane-swap", "all-planes", "single-d", "head3d")
-FITTED = (
-    "head3d-seed0-fitted",
-    "head3d-seed1-fitted",
-    "single-d-seed0-fitted",
-    "single-d-seed1-fitted",
-    "no-kd",
-    "no-gan-front",
-    "no-rgb-lpips",
-    "all-planes",
-    "all-planes-seed1-fitted",
-    "dft",
-    "dft-seed0-first-fitted",
-    "fh",
-    "fh-seed0-first-fitted",
-)
-"""Rows that start from the bundled generators with discriminators fitted to them."""
+FIGURE_8 = ("plane-swap", "all-planes", "single-d", "single-d-pooled", "head3d")
 
 
 def _read(path: Path) -> Any:
@@ -86,61 +74,40 @@ def command_of(row: str) -> str:
     return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 
 
-def number(value: float | None, digits: int = 2, interval: Sequence[float | None] = ()) -> str:
-    """A number for a table, with its interval in brackets.
+def estimate(found: Mapping[str, Any] | None, digits: int = 2, percent: bool = False) -> str:
+    """A recorded estimate as `Estimate.text`; a dash where there is none.
 
-    >>> number(0.6149, 2, (0.55, 0.699))
-    '0.61 [0.55, 0.70]'
+    >>> estimate({"value": 0.6149, "low": 0.55, "high": 0.699, "count": 9}), estimate(None)
+    ('0.61 [0.55, 0.70]', '–')
     """
-    if value is None:
-        return "–"
-    text = f"{value:.{digits}f}"
-    ends = [f"{x:.{digits}f}" for x in interval if x is not None]
-    return f"{text} [{ends[0]}, {ends[1]}]" if len(ends) == 2 else text
-
-
-def estimate(found: Mapping[str, Any] | None, digits: int = 2) -> str:
-    """A recorded estimate (value, low, high)."""
-    return "–" if not found else number(found["value"], digits, (found["low"], found["high"]))
+    return Estimate.of(found).text(digits, percent) if found else NONE
 
 
 def share(found: Mapping[str, Any] | None) -> str:
-    """A recorded rate, in per cent with its interval.
-
-    >>> share({"rate": 0.98, "low": 0.93, "high": 0.994, "count": 100})
-    '98.0 % [93.0, 99.4]'
-    """
-    if not found or not found["count"]:
-        return "–"
-    return f"{100 * found['rate']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-
-
-def kernel_name(record: Record) -> str:
-    """ "KD-EffLite0 x100", or "KID x100": whatever the record was measured with."""
-    sides = record["distance"].values()
-    return next(k for found in sides for k in found if k.endswith(" x100"))
+    """A recorded rate, in per cent with its interval."""
+    return estimate(found, 1, percent=True)
 
 
 def kernel(record: Record, side: str = "front") -> Mapping[str, Any] | None:
-    """The kernel distance of a side ("front", "back"), or None where it was not measured."""
+    """The kernel distance × 100 of a side ("front", "back"), or None where it was not measured."""
     found = record.get("distance", {}).get(side)
-    return None if found is None else found[kernel_name(record)]
+    return None if found is None else found["kernel"]
 
 
 def _frechet(record: Record) -> str:
     found = record.get("distance", {}).get("front", {})
-    name = next((k for k in found if k[:2] in ("FD", "FI") and "same" not in k), None)
-    if name is None:
-        return "–"
-    floor = found[f"{name}, same source"]
-    value, least = (f"{one['value']:.1f} at N = {one['count']:,}" for one in (found[name], floor))
+    if "frechet" not in found:
+        return NONE
+    value, least = (
+        f"{found[k]['value']:.1f} at N = {found[k]['count']:,}" for k in ("frechet", "frechet_floor")
+    )
     return f"{value} (floor {least})"
 
 
 def _training(record: Record) -> str:
     weights = record.get("weights", {})
     images, minutes = weights.get("images"), weights.get("minutes")
-    shown = "–" if images is None else f"{images:,}"
+    shown = NONE if images is None else f"{images:,}"
     return shown if minutes is None else f"{shown} / {minutes:.0f} min"
 
 
@@ -157,14 +124,14 @@ IDENTITY: tuple[Column, ...] = (
     ("same z, cosine", lambda r: estimate(r.get("identity", {}).get("cosine"))),
     ("AUC", lambda r: estimate(r.get("identity", {}).get("auc"), 3)),
 )
-CLOSED: Column = ("closed", lambda r: "–" if "closed" not in r else f"{100 * r['closed']['value']:.1f} %")
+CLOSED: Column = ("closed", lambda r: NONE if "closed" not in r else f"{100 * r['closed']['value']:.1f} %")
 
 
 def sample_counts(record: Record) -> tuple[int, int]:
     """How many samples (or real pictures or heads, if fewer) the distances, and the detector's rates, stand on."""
     sides = [found for name, found in record["distance"].items() if name in ("front", "back")]
     front = record["detector"]["front"]
-    return max(found[kernel_name(record)]["count"] for found in sides), front["count"] if front else 0
+    return max(found["kernel"]["count"] for found in sides), front["count"] if front else 0
 
 
 def _samples(record: Record) -> str:
@@ -176,7 +143,7 @@ SAMPLES: Column = ("N: KD / detector", _samples)
 
 def repetitions(row: str, records: Records) -> list[str]:
     """Names of the recorded repetitions of a row."""
-    return sorted(name for name in records if name.startswith(f"{row}-seed"))
+    return sorted(name for name, record in records.items() if record["row"] == row and name != row)
 
 
 def table(rows: Sequence[str], records: Records, columns: Sequence[Column], paper: Mapping[str, Any]) -> str:
@@ -193,7 +160,7 @@ def table(rows: Sequence[str], records: Records, columns: Sequence[Column], pape
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in itertools.chain.from_iterable((r, *repetitions(r, records)) for r in rows):
-        theirs = [number(paper.get(row, {}).get(k)) for k in printed]
+        theirs = [f"{paper[row][k]:.2f}" if k in paper.get(row, {}) else NONE for k in printed]
         ours = [show(records[row]) for _, show in columns] if row in records else [NOT_YET]
         ours += [""] * (len(columns) - len(ours))
         lines.append(f"| {' | '.join([NAMES.get(row, row), *theirs, *ours])} |")
@@ -312,3 +279,152 @@ def disagreements(
             better, worse = (a, b) if one["value"] < other["value"] else (b, a)
             found.append(f"{a} and {b}: {better} is better than {worse} here, the paper has it the other way")
     return found
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+Figure = Mapping[str, Any]
+"""value, low, high (None where there is no interval) and count."""
+
+
+BESIDE = {"real": "real", "head": "head", "single-d": "one discriminator"}
+"""Rows whose numbers stand beside, and what they are called."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A number with a limit."""
+
+    what: str
+    row: str
+    """Whose number it is."""
+    limit: float
+    at_least: bool
+    figure: Callable[[Records, str], Figure | None]
+    """Of a row that is recorded."""
+    percent: bool = False
+
+    def verdict(self, records: Records) -> str:
+        """ "met", "not met", or "not recorded yet"."""
+        found = self.of(records, self.row)
+        if found is None:
+            return "not recorded yet"
+        value = found["value"]
+        return "met" if (value >= self.limit if self.at_least else value <= self.limit) else "**not met**"
+
+    def of(self, records: Records, row: str) -> Figure | None:
+        """The same number of any row; None where it is not recorded."""
+        return self.figure(records, row) if row in records else None
+
+    def line(self, records: Records) -> str:
+        """A row of the table."""
+        found = self.of(records, self.row)
+        limit = f"{'≥' if self.at_least else '≤'} {self._shown(self.limit)}"
+        count = 0 if found is None else found["count"]
+        verdict = self.verdict(records)
+        if verdict == "met" and found is not None and self._open(found):
+            verdict = "met, but the interval spans the limit"
+        beside = [self._beside(self.of(records, row), count) for row in BESIDE]
+        cells = (self.what, limit, self._interval(found), f"{count:,}" if count else "–", verdict, *beside)
+        return f"| {' | '.join(cells)} |"
+
+    def _open(self, found: Figure) -> bool:
+        end = found["low" if self.at_least else "high"]
+        return end is not None and (end < self.limit if self.at_least else end > self.limit)
+
+    def _interval(self, found: Figure | None) -> str:
+        if found is None:
+            return "–"
+        text = self._shown(found["value"])
+        ends = [found[k] for k in ("low", "high") if found[k] is not None]
+        return f"{text} [{self._shown(ends[0])}, {self._shown(ends[1])}]" if len(ends) == 2 else text
+
+    def _beside(self, found: Figure | None, count: int) -> str:
+        """Another row's number, with how many samples it stands on where these are fewer than `count`."""
+        if found is None:
+            return "–"
+        return self._shown(found["value"]) + (f" ({found['count']:,})" if found["count"] < count else "")
+
+    def _shown(self, value: float) -> str:
+        value = round(100 * value if self.percent else value, 3) + 0.0  # no -0
+        return f"{value:.3g} %" if self.percent else f"{value:.3g}"
+
+
+Reader = Callable[[Records, str], Figure | None]
+
+
+def _rate(side: str) -> Reader:
+    def read(records: Records, row: str) -> Figure | None:
+        found = records[row]["detector"][side]
+        return found
+
+    return read
+
+
+def _ratio(other: str, side: str) -> Reader:
+    def read(records: Records, row: str) -> Figure | None:
+        if other not in records or other == row:
+            return None
+        a, b = kernel(records[row], side), kernel(records[other], side)
+        if a is None or b is None or b["value"] <= 0:
+            return None
+        count = min(a["count"], b["count"])
+        # Of the ends of two 95 % intervals: wider than the ratio's own, which nobody measured.
+        low = a["low"] / b["high"]
+        high = a["high"] / b["low"] if b["low"] > 0 else math.inf
+        return {"value": a["value"] / b["value"], "low": low, "high": high, "count": count}
+
+    return read
+
+
+def _path(*keys: str) -> Reader:
+    def read(records: Records, row: str) -> Figure | None:
+        found: Any = records[row]
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    return read
+
+
+def _worst_silhouette(records: Records, row: str) -> Figure | None:
+    rates = [r for r in records[row].get("silhouettes", {}).values() if "value" in r]
+    return max(rates, key=lambda r: float(r["value"])) if rates else None
+
+
+EXPECTATIONS = (
+    Expectation("teacher: a face in frontal samples", "face", 0.97, True, _rate("front"), True),
+    Expectation("teacher: near-duplicates", "face", 0.001, False, _path("people", "near_duplicates"), True),
+    Expectation("Head3D: a face in frontal samples", "head3d", 0.94, True, _rate("front"), True),
+    Expectation("Head3D: a face behind (Janus)", "head3d", 0.03, False, _rate("back"), True),
+    Expectation("Head3D: frontal distance / teacher's", "head3d", 2.0, False, _ratio("face", "front")),
+    Expectation("the same, both at truncation 0.7", "head3d", 2.0, False, _ratio("face", "front, truncated")),
+    Expectation("Head3D: back distance / head generator's", "head3d", 1.5, False, _ratio("head", "back")),
+    Expectation("Head3D: directions that are closed", "head3d", 0.99, True, _path("closed"), True),
+    Expectation(
+        "Head3D: silhouettes outside real ones, worst side", "head3d", 0.02, False, _worst_silhouette, True
+    ),
+    Expectation("same z, teacher and Head3D: AUC", "head3d", 0.95, True, _path("identity", "auc")),
+    Expectation(
+        "same z, teacher and Head3D: TAR at FAR 1 %",
+        "head3d",
+        0.80,
+        True,
+        _path("identity", "tar_at_far_0.01"),
+        True,
+    ),
+)
+"""The limits, as they were set before training."""
+
+
+def expectations_table(records: Records | None = None) -> str:
+    """Markdown: what, limit, found with its 95 % interval, of how many samples, verdict, and other rows' numbers.
+
+    A ratio's interval reaches from one low end over the other high end to the opposite: 95 % or more.
+    Where the interval spans the limit, more samples may turn the verdict over; the line says so. Real people's AUC and
+    TAR are those of two pictures of one person.
+    """
+    records = load_records() if records is None else records
+    heads = ["what", "limit", "found", "N", "", *BESIDE.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join([*lines, *(e.line(records) for e in EXPECTATIONS)])

@@ -20,7 +20,6 @@ from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.datasets import face_detector
 from head3d_core.experiments import study
 from head3d_core.geometry.turntable import views
-from head3d_core.metrics.distances import bootstrap_mean
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import diversity
 from head3d_core.model import cameras
@@ -28,6 +27,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import bootstrap_mean
 from head3d_core.utils.images import to_uint8
 
 

@@ -45,13 +45,14 @@ from head3d_core.experiments.implicit import (
     train_implicit,
 )
 from head3d_core.experiments.morphable import MorphableModel, fit_morphable, registered, save_morphable
-from head3d_core.metrics import distances, silhouettes
+from head3d_core.metrics import silhouettes
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import HEADS, HELD_OUT_HEADS
 from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, images, records
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import bootstrap_mean
 
 MODELS = ("explicit", "implicit")
 
@@ -178,7 +179,7 @@ def view_errors(found: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any
         rows.append((float(iou.mean()), float(depth.mean()), float(colour)))
     names = ("silhouette_iou", "depth_error", "colour_error")
     return {
-        name: distances.bootstrap_mean(np.array(values)).to_dict()
+        name: bootstrap_mean(np.array(values)).to_dict()
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
     }
 

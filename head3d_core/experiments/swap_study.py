@@ -22,13 +22,13 @@ from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import PLANE_NAMES
 from head3d_core.experiments import plane_swap, study
 from head3d_core.experiments.plane_swap import Array, Changes
-from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 
 PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
     (("ID 2", "ID 1", "ID 1"), 0.535, 0.968),

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from head3d_core.datasets.face_detector import Rate, wilson
 from head3d_core.synth import sets
 from head3d_core.synth.identity import identity
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, share
 
 KINDS = ("hat", "glasses")
 FALSE_RATE = 0.01
@@ -46,9 +45,9 @@ class Probe:
     mean: Tensor
     """[d]"""
     limit: float
-    recall: Rate
+    recall: Estimate
     """Of held-out wearers that did not set the limit."""
-    false: Rate
+    false: Estimate
     """Of held-out bare heads that did not set the limit: about 1 %."""
     auc: float
     """On the same held-out pictures."""
@@ -111,24 +110,13 @@ def fit_probe(
         weight,
         mean,
         limit,
-        wilson(int((passed & answer).sum()), wearers),
-        wilson(int((passed & ~answer).sum()), bare),
+        share(int((passed & answer).sum()), wearers),
+        share(int((passed & ~answer).sum()), bare),
         auc,
     )
 
 
-def rate_dict(rate: Rate) -> dict[str, float | int]:
-    """JSON-able share with its interval."""
-    return {
-        "rate": rate.rate if rate.count else -1.0,
-        "found": rate.found,
-        "count": rate.count,
-        "low": rate.low,
-        "high": rate.high,
-    }
-
-
-def kept(probe: Probe, teacher: Tensor, again: Tensor, student: Tensor) -> dict[str, Any]:
+def kept(probe: Probe, teacher: Tensor, again: Tensor, student: Tensor) -> dict[str, Estimate]:
     """What of the teacher's samples [N, d] the student's [N, d] of the same z keep.
 
     Args:
@@ -143,8 +131,8 @@ def kept(probe: Probe, teacher: Tensor, again: Tensor, student: Tensor) -> dict[
     theirs, twins = probe.worn(teacher), probe.worn(student)
     repeated = theirs[: len(again)]
     return {
-        "teacher": rate_dict(wilson(int(theirs.sum()), len(theirs))),
-        "again": rate_dict(wilson(int((probe.worn(again) & repeated).sum()), int(repeated.sum()))),
-        "student": rate_dict(wilson(int((twins & theirs).sum()), int(theirs.sum()))),
-        "chance": rate_dict(wilson(int(twins.sum()), len(twins))),
+        "teacher": share(int(theirs.sum()), len(theirs)),
+        "again": share(int((probe.worn(again) & repeated).sum()), int(repeated.sum())),
+        "student": share(int((twins & theirs).sum()), int(theirs.sum())),
+        "chance": share(int(twins.sum()), len(twins)),
     }

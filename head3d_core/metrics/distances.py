@@ -9,8 +9,6 @@ What concerns single heads stands in `verification.py` (identity) and `completen
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,69 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, bootstrap_weights, percentiles
 
-Array = NDArray[np.float64]
-LEVEL = 0.95
-"""Confidence level of every interval."""
 _Z = 1.959964
 KD_SCALE = 100.0
 """Kernel distances are printed times 100, as in the paper's Tables 2 and 3."""
 FEWEST = 10
 """Pictures of each set below which no distance is computed."""
 _ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its 95 % confidence interval and what it was measured on."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-    """Independent things behind it (pictures, heads, identities)."""
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (N = {self.count})"
-
-    def times(self, factor: float) -> Estimate:
-        """The same in other units; `factor` > 0."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.count)
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain JSON-able dictionary."""
-        return asdict(self)
-
-
-def bootstrap_weights(count: int, replicates: int, seed: int = 0) -> Array:
-    """How often each of `count` things is drawn in each replicate: [replicates, count], rows sum to `count`.
-
-    A bootstrap replicate draws `count` things with replacement (Efron 1979).
-    """
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(count, np.full(count, 1 / count), size=replicates).astype(np.float64)
-
-
-def percentiles(value: float, replicates: Array, count: int) -> Estimate:
-    """The estimate with the bootstrap's percentile interval; replicates that are not finite are left out."""
-    finite = replicates[np.isfinite(replicates)]
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(finite) else (math.nan,) * 2
-    return Estimate(float(value), float(low), float(high), count)
-
-
-def bootstrap_mean(values: Array | Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of independent values [N] with its percentile bootstrap interval.
-
-    >>> print(bootstrap_mean(np.full(20, 0.25)))
-    0.25 [0.25, 0.25] (N = 20)
-    """
-    x = np.asarray(values, np.float64).ravel()
-    if len(x) < 2 or not np.isfinite(x).all():
-        raise Head3DError(
-            f"a mean with an interval needs at least 2 finite values, got {len(x)} "
-            f"({int((~np.isfinite(x)).sum())} of them not finite)"
-        )
-    return percentiles(x.mean(), bootstrap_weights(len(x), replicates, seed) @ x / len(x), len(x))
 
 
 def check_features(features: Tensor, name: str) -> Tensor:

@@ -1,14 +1,8 @@
-"""Is it a whole head, with one face? Silhouettes, depth, closedness, and faces where none should be.
-
-"Frontal" is |yaw| <= 20° and |pitch| <= 15°, a back view |yaw| >= 135°. Rates of detection have Wilson's interval
-(`detect.Rate`), which is right for shares near 0 where a bootstrap is not; everything else has a bootstrap one.
-"""
+"""Is it a whole head? Silhouettes, depth and closedness; which views are frontal, and which from behind."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,16 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.datasets import face_detector
 from head3d_core.geometry import mesh
-from head3d_core.metrics.distances import Estimate, bootstrap_mean
-from head3d_core.metrics.features import check_images
 from head3d_core.model.cameras import yaw_pitch
 from head3d_core.model.generator import Generator
-from head3d_core.synth import sets
-from head3d_core.synth.make_data import render_stream
-from head3d_core.synth.renderer import Renderer
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, bootstrap_mean, share
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 """Degrees."""
@@ -44,39 +33,6 @@ def is_back(camera: Tensor) -> Tensor:
     """[N] bool: |yaw| >= 135°."""
     yaw, _ = yaw_pitch(camera)
     return yaw.abs() * 180 / math.pi >= BACK_YAW - _ROUNDING
-
-
-def janus_rate(images: Tensor, camera: Tensor, device: str = "cpu") -> face_detector.Rate:
-    """Share of back views in which a face detector finds a face (Fig. 8 c's "stitching of two faces").
-
-    Args:
-        images: uint8 [N, 3, H, W], back views only.
-        camera: [N, 25].
-    """
-    return _rate(images, camera, is_back(camera), f"|yaw| >= {BACK_YAW:g}°", device)
-
-
-def detection_rate(images: Tensor, camera: Tensor, device: str = "cpu") -> face_detector.Rate:
-    """Share of frontal views in which a face is found; arguments as `janus_rate`. It belongs beside the Janus rate:
-    a model whose heads have no face at all has none behind either."""
-    return _rate(
-        images,
-        camera,
-        is_frontal(camera),
-        f"|yaw| <= {FRONTAL_YAW:g}° and |pitch| <= {FRONTAL_PITCH:g}°",
-        device,
-    )
-
-
-def _rate(images: Tensor, camera: Tensor, fits: Tensor, rule: str, device: str) -> face_detector.Rate:
-    check_images(images)
-    if len(images) != len(camera):
-        raise Head3DError(f"every picture needs a camera, got {len(images)} and {len(camera)}")
-    if not bool(fits.all()):
-        raise Head3DError(
-            f"this rate is for views with {rule}, but {int((~fits).sum())} of {len(fits)} are not"
-        )
-    return face_detector.detection_rate(images, device=device)
 
 
 def _masks(x: Tensor, name: str) -> Tensor:
@@ -129,70 +85,6 @@ def depth_error(depth: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
     return total / inside.flatten(1).sum(1)
 
 
-@dataclass(frozen=True)
-class Completeness:
-    """Agreement with known geometry over views."""
-
-    iou: Estimate
-    depth: Estimate
-    """World units, over pixels that both cover; a head is about 0.4 tall."""
-
-
-def head_completeness(opacity: Tensor, depth: Tensor, true_mask: Tensor, true_depth: Tensor) -> Completeness:
-    """Silhouette IoU and depth error of renderings against the head factory's own geometry.
-
-    The ground truth comes from `synth.renderer` with `geometry=True` (coverage and distance along the ray), the
-    renderings are of the same heads and cameras: reconstructions, or a head whose identity the model was given.
-
-    Args:
-        opacity, depth: [N, 1, R, R] of `Generator.render_raw`.
-        true_mask, true_depth: [N, R, R].
-    """
-    iou = silhouette_iou(opacity, true_mask)
-    error = depth_error(depth, true_depth, _masks(opacity, "opacity") & _masks(true_mask, "true_mask"))
-    seen = torch.isfinite(error)
-    if int(seen.sum()) < 2:
-        raise Head3DError("rendered and true silhouettes never overlap: check that cameras belong together")
-    return Completeness(bootstrap_mean(iou.cpu()), bootstrap_mean(error[seen].cpu()))
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What the head factory knows of its pictures."""
-
-    camera: Tensor
-    """[N, 25]"""
-    mask: Tensor
-    """[N, R, R] uint8 coverage."""
-    depth: Tensor
-    """[N, R, R] float32, distance along the ray, world units."""
-
-
-def true_geometry(
-    name: str, indices: Sequence[int], resolution: int, views: int = sets.HEAD_VIEWS
-) -> Geometry:
-    """Silhouettes and depth of pictures of a set (`synth.sets.SETS`), rendered in this process.
-
-    Views of one head should follow each other: its shape is then built once.
-
-    Raises:
-        Head3DError: no such set or index, no indices, or no OpenGL.
-    """
-    if not indices:
-        raise Head3DError("true_geometry needs at least one index")
-    examples = [sets.example(name, i, views) for i in indices]
-    renderer = Renderer(resolution, 3)
-    try:
-        frames = dict(render_stream(renderer, list(enumerate(examples)), geometry=True))
-    finally:
-        renderer.release()
-    masks, depths = (
-        np.stack([getattr(frames[k], part) for k in range(len(examples))]) for part in ("alpha", "depth")
-    )
-    cameras = np.stack([e.camera for e in examples])
-    return Geometry(torch.from_numpy(cameras), torch.from_numpy(masks), torch.from_numpy(depths))
-
-
 class SilhouetteSpan:
     """What silhouettes of real heads look like: a linear span of them, and how far a new one lies outside.
 
@@ -233,9 +125,9 @@ class SilhouetteSpan:
         """[N] root mean square coverage that the span cannot express."""
         return self._errors(self._describe(masks))
 
-    def outside(self, masks: Tensor) -> face_detector.Rate:
+    def outside(self, masks: Tensor) -> Estimate:
         """Share of silhouettes beyond the limit; about 1 % for real heads."""
-        return face_detector.wilson(int((self.errors(masks) > self.limit).sum()), len(masks))
+        return share(int((self.errors(masks) > self.limit).sum()), len(masks))
 
 
 def closed_heads(G: Generator, planes: Tensor, directions: int = 2000, seed: int = 0) -> Estimate:

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.datasets.face_detector import wilson
-from head3d_core.metrics.distances import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles, share
 
 Array = NDArray[np.float64]
 FAR = 0.01
@@ -235,15 +234,14 @@ def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
     certain.
     """
     twins = _twins(check_embeddings(embeddings), threshold)
-    rate = wilson(int((twins > 0).sum()), len(twins))
-    return Estimate(rate.rate, rate.low, rate.high, len(twins))
+    return share(int((twins > 0).sum()), len(twins))
 
 
-def near_pairs(embeddings: Tensor, threshold: float) -> dict[str, float | int]:
-    """Of all pairs of samples [N, d] those whose cosine exceeds `threshold`: rate, found, count."""
+def near_pairs(embeddings: Tensor, threshold: float) -> Estimate:
+    """Share of all pairs of samples [N, d] whose cosine exceeds `threshold`; pairs share samples, so no interval."""
     twins = _twins(check_embeddings(embeddings), threshold)
     found, count = int(twins.sum()) // 2, len(twins) * (len(twins) - 1) // 2
-    return {"rate": found / count, "found": found, "count": count}
+    return Estimate(found / count, math.nan, math.nan, count)
 
 
 def _twins(x: Array, threshold: float) -> NDArray[np.intp]:
@@ -405,12 +403,12 @@ def encoder_agreement(
         weight = np.where(same, drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
         if weight.sum() > 0:
             replicated.append(correlation(weight))
-        for kind, share in zip(kinds, shares, strict=True):
+        for kind, agreed in zip(kinds, shares, strict=True):
             if weight[kind].sum() > 0:
-                share.append(float(np.average(agree[kind], weights=weight[kind])))
+                agreed.append(float(np.average(agree[kind], weights=weight[kind])))
     shared = [
-        percentiles(float(agree[kind].mean()), np.array(share), len(people))
-        for kind, share in zip(kinds, shares, strict=True)
+        percentiles(float(agree[kind].mean()), np.array(agreed), len(people))
+        for kind, agreed in zip(kinds, shares, strict=True)
     ]
     correlated = percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people))
     return Agreement(correlated, one, other, *shared)

@@ -12,7 +12,8 @@ from PIL import Image
 from test_tables import estimate, rate, record
 
 from head3d_core.course import figures, nb10, recorded
-from head3d_core.metrics.distances import Estimate, kernel_distance
+from head3d_core.metrics.distances import kernel_distance
+from head3d_core.utils.estimates import Estimate
 
 
 def test_damage_is_seen_by_the_kernel_distance() -> None:
@@ -45,7 +46,7 @@ def test_figures_are_drawn_or_left_out() -> None:
         {
             "low": 15 * k,
             "high": 15 * k + 15,
-            "distance": {"KD-EffLite0 x100": estimate(1.0 + k)},
+            "distance": {"kernel": estimate(1.0 + k)},
             "detected": rate(10),
             "consistency": estimate(0.9),
         }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from test_ablations import PAPER, row
+from test_tables import named
 
 from head3d_core.course import figures, nb11
 from head3d_core.evaluation import ablations
@@ -67,7 +68,7 @@ def _named(folder: Path) -> object:
 
 
 def test_numbers_with_a_row_missing() -> None:
-    records = {FULL: row(2.1), FULL_FITTED: row(2.0), "no-kd": row(3.0, 0.6)}
+    records = named({FULL: row(2.1), FULL_FITTED: row(2.0), "no-kd": row(3.0, 0.6)})
     figure = nb11.rows_figure(ROWS, ablations.MEASURES[:3], records, PAPER, FULL_FITTED)
     text = words(figure)
     assert text.count("not recorded yet") == 3
@@ -77,7 +78,7 @@ def test_numbers_with_a_row_missing() -> None:
     assert len(figure.axes) == 4
     assert words(figure).count("not recorded yet") == 4
     nb11.costs_figure(ROWS[:2], ablations.MEASURES, {})
-    again = records | {"head3d-seed1-fitted": row(2.3, 0.6)}
+    again = named(records | {"head3d-seed1-fitted": row(2.3, 0.6)})
     figure = nb11.costs_figure(["no-kd"], ablations.MEASURES[:1], again)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == [

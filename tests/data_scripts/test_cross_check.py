@@ -40,7 +40,7 @@ def test_agreement_on_pictures_that_mean_something(monkeypatch: pytest.MonkeyPat
     images, x, who = scene()
     found = cross_check.dlib_cross_check(images, x, who, 20)
     assert (found.detected.found, found.detected.count) == (23, 24)
-    assert found.mirrored.rate == 1
+    assert found.mirrored.value == 1
     assert found.agreement is not None
     assert found.agreement.second.auc.value == pytest.approx(1)
     assert found.agreement.spearman.value > 0.3
@@ -52,7 +52,7 @@ def test_agreement_on_pictures_that_mean_something(monkeypatch: pytest.MonkeyPat
 def test_no_number_where_mirror_images_are_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_check, "dlib_embeddings", planted(mirror_fails=True))
     found = cross_check.dlib_cross_check(*scene(), 20)
-    assert found.mirrored.rate == 0
+    assert found.mirrored.value == 0
     assert found.agreement is None
     assert "spearman" not in found.to_dict()
 

@@ -56,7 +56,7 @@ def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sou
 
 def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sources) -> None:
     assert row_of(model_cards.card("head3d", sources), "samples that repeat a training person")
-    share = {"found": 0, "count": 100, "rate": 0.0, "low": 0.0, "high": 0.04}
+    share = {"count": 100, "value": 0.0, "low": 0.0, "high": 0.04}
     found = {"people": {"nearest_training": {"training": 5000, "repeats": share}}}
     record(sources, "evaluation/head3d", found)
     row = row_of(model_cards.card("head3d", sources), "samples that repeat someone on one of 5,000 training")
@@ -64,27 +64,27 @@ def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sourc
 
 
 def test_records_are_read(sources: model_cards.Sources) -> None:
-    rate = {"found": 97, "count": 100, "rate": 0.97, "low": 0.92, "high": 0.99}
+    rate = {"count": 100, "value": 0.97, "low": 0.92, "high": 0.99}
     figure = {"value": 1.5, "low": 1.25, "high": 1.75, "count": 1000}
     record(
         sources,
         "evaluation/head3d",
         {
-            "detector": {"front": rate, "back": {**rate, "rate": 0.02, "low": 0.01, "high": 0.05}},
-            "distance": {"front": {"real": 9, "KD x100": figure, "KD x100, same source": 0}, "back": {}},
+            "detector": {"front": rate, "back": {**rate, "value": 0.02, "low": 0.01, "high": 0.05}},
+            "distance": {"front": {"real": 9, "features": "EffLite0", "kernel": figure}, "back": {}},
             "closed": {"value": 0.995, "low": 0.99, "high": 1.0, "count": 100},
             "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
         },
     )
-    record(sources, "evaluation/real", {"detector": {"front": {**rate, "rate": 0.99}}})
-    record(sources, "detector_rates", {"frontal": {"skin tone": {"dark": rate}}})
+    record(sources, "evaluation/real", {"detector": {"front": {**rate, "value": 0.99}}})
+    record(sources, "detector_rates", {"frontal": {"skin tone": {"dark": {**rate, "rate": 0.97}}}})
     about = {"images": 1234, "seconds": 600.0, "device": "one GPU", "date": "2026-01-01", "commit": "def"}
     record(sources, "curves_distill", {"provenance": about})
     text = model_cards.card("head3d", sources)
     assert row_of(text, "a face is found on frontal")[1] == "97.0% (92.0% to 99.0%), N = 100"
     assert row_of(text, "a face is found on frontal")[2].startswith("99.0%")
     assert row_of(text, "a face is found on back")[1].startswith("2.0%")
-    assert row_of(text, "KD x100, frontal")[1] == "1.5 (1.25 to 1.75), N = 1000"
+    assert row_of(text, "KD-EffLite0 x100, frontal")[1] == "1.5 (1.25 to 1.75), N = 1000"
     assert row_of(text, "kernel distance x100, back")[1] == "not measured yet"
     assert row_of(text, "rays to the middle")[1].startswith("99.5%")
     assert row_of(text, "skin tone: dark") == ["skin tone: dark", "97.0% (92.0% to 99.0%), N = 100"]
@@ -109,7 +109,7 @@ def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources
 
 
 def test_every_group_where_every_face_is_found(sources: model_cards.Sources) -> None:
-    rate = {"found": 100, "count": 100, "rate": 1.0, "low": 0.96, "high": 1.0}
+    rate = {"count": 100, "value": 1.0, "low": 0.96, "high": 1.0}
     record(sources, "evaluation/head3d", {"detector": {"front": rate}})
     assert "found in all 100 frontal samples of this model, so in every group" in model_cards.card(
         "head3d", sources

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_tables import estimate, rate, record
+from test_tables import estimate, named, rate, record
 
 from head3d_core.evaluation import ablations, tables
 from head3d_core.evaluation.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS
-from head3d_core.metrics.distances import Estimate
 from head3d_core.training.recipes import ROWS
+from head3d_core.utils.estimates import Estimate
 
 PAPER = {"no-kd": {"KID x100": 3.0, "ID": 0.1}, "head3d": {"KID x100": 0.6, "ID": 0.65}}
 
@@ -42,7 +42,7 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.reference_of("single-d") == FULL
     assert ablations.reference_of("single-d-seed0-fitted") == FULL_FITTED
     assert ablations.reference_of("plane-swap") == FULL_FITTED
-    fitted, both = {FULL_FITTED: {}, "single-d-seed0-fitted": {}}, {FULL_FITTED: {}, "single-d": {}}
+    fitted, both = (named({FULL_FITTED: {}, name: {}}) for name in ("single-d-seed0-fitted", "single-d"))
     assert ablations.alike(["single-d", "head3d"], fitted) == ["single-d-seed0-fitted", FULL_FITTED]
     assert ablations.alike(["single-d", "head3d"], both) == ["single-d", FULL_FITTED, FULL]
     assert ablations.alike(["single-d", "head3d"], {}) == ["single-d", "head3d"]
@@ -53,95 +53,83 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.reference_of("dft-seed0-first-fitted") == FULL_FITTED
 
 
-def test_who_speaks() -> None:
-    """What section 2 of the notebook says, for every row."""
-    nets = ablations.Speakers.make(seed=1)
-    heard = {name: ablations.speakers(name, nets) for name in ROWS if not ROWS[name].untrained}
-    assert list(heard["head3d"]) == list(ablations.PLACES)
-    assert heard["head3d"]["front: F_xy"] == ["L_kd", "L_rgb", "L_lpips", "D_front"]
-    assert heard["head3d"]["back: F_xz, F_yz"] == ["D_back"]
-    assert heard["no-kd"]["back: F_xy"] == ["D_back"]
-    assert heard["no-kd"]["front: F_xy"] == ["L_rgb", "L_lpips", "D_front"]
-    assert heard["no-gan-front"]["front: F_xz, F_yz"] == ["L_rgb", "L_lpips"]
-    assert heard["no-rgb-lpips"]["front: F_xz, F_yz"] == ["D_front"]
-    assert heard["all-planes"]["back: F_xz, F_yz"] == ["L_kd", "D_back"]
-    assert heard["single-d"]["back: F_xy"] == ["L_kd", "D_all"]
-    assert heard["dft"]["front: F_xy"] == ["D_all"]
-
-
 def test_the_interval_of_a_difference() -> None:
     """Symmetric intervals add as the root of squares; an interval of nothing leaves the other as it is."""
-    found = ablations.difference(Estimate(5, 2, 8, 50), Estimate(1, -3, 5, 20))
+    found = Estimate(5, 2, 8, 50).minus(Estimate(1, -3, 5, 20))
     assert (found.value, found.low, found.high, found.count) == (4, -1, 9, 20)
-    assert not ablations.decided(found)
-    assert ablations.decided(ablations.difference(Estimate(5, 4, 6, 9), Estimate(1, 0, 2, 9)))
+    assert not found.decided
+    assert Estimate(5, 4, 6, 9).minus(Estimate(1, 0, 2, 9)).decided
 
 
 def test_the_cost_is_positive_where_a_row_is_worse() -> None:
-    records = {FULL_FITTED: row(2.0, 0.8, behind=0), "no-kd": row(3.0, 0.6, behind=100)}
+    records = named({FULL_FITTED: row(2.0, 0.8, behind=0), "no-kd": row(3.0, 0.6, behind=100)})
     for measure, worse in ((FRONT, 1.0), (COSINE, 0.2), (JANUS, 10.0)):
         found = ablations.cost(records, "no-kd", measure)
         assert found is not None
         assert found.value == pytest.approx(worse)
     equal = ablations.cost(records, "no-kd", BACK)
     assert equal is not None
-    assert not ablations.decided(equal)
+    assert not equal.decided
     assert ablations.cost(records, "single-d", FRONT) is None
     assert ablations.cost(records, FULL_FITTED, FRONT) is None
 
 
 def test_what_a_part_bought_is_more_than_another_start_changes() -> None:
-    records = {FULL: row(2.0, 0.80), FULL_FITTED: row(2.5, 0.79), "no-kd": row(2.8, 0.6)}
+    records = named({FULL: row(2.0, 0.80), FULL_FITTED: row(2.5, 0.79), "no-kd": row(2.8, 0.6)})
     assert ablations.bought(records, "no-kd") == "without L_kd: cosine, same z worse by 0.19"
-    assert ablations.bought({**records, FULL: row(2.5, 0.79)}, "no-kd").startswith("without L_kd: KD front")
+    assert ablations.bought(named({**records, FULL: row(2.5, 0.79)}), "no-kd").startswith(
+        "without L_kd: KD front"
+    )
     assert ablations.bought(records, "all-planes").endswith(tables.NOT_YET)
-    assert "nothing" in ablations.bought({**records, "no-kd": row(2.5, 0.79)}, "no-kd")
+    assert "nothing" in ablations.bought(named({**records, "no-kd": row(2.5, 0.79)}), "no-kd")
 
 
 def test_runs_of_one_recipe() -> None:
     """Runs from other discriminators are none of the recipe's repetitions."""
     names = ("single-d", "single-d-seed0-fitted", "single-d-seed1-fitted", "all-planes", "no-kd", FULL)
-    records = {name: row(2.0) for name in names}
+    records = named({name: row(2.0) for name in names})
     assert ablations.runs_of("single-d", records) == ["single-d-seed0-fitted", "single-d-seed1-fitted"]
     assert ablations.runs_of("all-planes", records) == ["all-planes"]
     assert ablations.runs_of(FULL, records) == []
     assert ablations.repeated(records) == [("single-d-seed0-fitted", "single-d-seed1-fitted")]
-    assert ablations.run_to_run({"no-kd": row(1.0)}, FRONT) is None
+    assert ablations.run_to_run(named({"no-kd": row(1.0)}), FRONT) is None
 
 
 SECOND = "head3d-seed1-fitted"
 
 
 def test_a_change_smaller_than_another_seeds_is_not_bought() -> None:
-    records = {FULL: row(2.0), FULL_FITTED: row(2.1), "no-kd": row(2.6)}
+    records = named({FULL: row(2.0), FULL_FITTED: row(2.1), "no-kd": row(2.6)})
     assert ablations.bought(records, "no-kd") == "without L_kd: KD front × 100 worse by 0.50"
     for kd in (2.8, 1.4):
-        again = {**records, SECOND: row(kd)}
+        again = named({**records, SECOND: row(kd)})
         assert ablations.run_to_run(again, FRONT) == pytest.approx(0.7)
         assert "nothing" in ablations.bought(again, "no-kd")
 
 
 def test_what_holds_in_every_run() -> None:
     """Each run stands beside the full method of its seed, though the two full methods lie far apart."""
-    records = {FULL_FITTED: row(2.0, 0.80), SECOND: row(5.0, 0.60)}
-    both = {"all-planes": row(2.5, 0.70), "all-planes-seed1-fitted": row(5.3, 0.65)}
-    line = ablations.in_every_run(records | both, "all-planes")
+    records = named({FULL_FITTED: row(2.0, 0.80), SECOND: row(5.0, 0.60)})
+    both = named({"all-planes": row(2.5, 0.70), "all-planes-seed1-fitted": row(5.3, 0.65)})
+    line = ablations.in_every_run(named(records | both), "all-planes")
     assert line == "all planes distilled: KD front × 100 worse by 0.50 and 0.30"
     turned = both | {"all-planes-seed1-fitted": row(4.7, 0.65)}
-    assert "nothing" in ablations.in_every_run(records | turned, "all-planes")
+    assert "nothing" in ablations.in_every_run(named(records | turned), "all-planes")
     unsure = both | {"all-planes-seed1-fitted": row(5.3, 0.65, spread=0.5)}
-    assert "nothing" in ablations.in_every_run(records | unsure, "all-planes")
+    assert "nothing" in ablations.in_every_run(named(records | unsure), "all-planes")
     assert ablations.in_every_run(records, "all-planes").endswith(tables.NOT_YET)
     once = records | {"all-planes": both["all-planes"]}
     assert ablations.in_every_run(once, "all-planes") == "all planes distilled: trained once"
-    alone = ablations.in_every_run({FULL_FITTED: row(2.0)} | both, "all-planes")
-    assert "nothing to compare with, Head3D (fitted D, seed 1)" in alone
+    alone = ablations.in_every_run(named({FULL_FITTED: row(2.0)} | both), "all-planes")
+    assert "nothing to compare with, head3d-seed1-fitted" in alone
     blind = both | {"all-planes-seed1-fitted": row(5.3, 0.65) | {"distance": {}}}
-    assert "nothing that holds" in ablations.in_every_run(records | blind, "all-planes"), "measured once"
+    assert "nothing that holds" in ablations.in_every_run(named(records | blind), "all-planes"), (
+        "measured once"
+    )
 
 
 def test_the_seed_of_the_full_method_can_be_chosen() -> None:
-    records = {FULL: row(2.0), FULL_FITTED: row(2.1), SECOND: row(2.2), "no-kd": row(2.6)}
+    records = named({FULL: row(2.0), FULL_FITTED: row(2.1), SECOND: row(2.2), "no-kd": row(2.6)})
     assert ablations.bought(records, "no-kd", [FRONT]).endswith("worse by 0.50")
     assert ablations.bought(records, "no-kd", [FRONT], SECOND).endswith("worse by 0.40")
     del records[SECOND]
@@ -157,14 +145,14 @@ def test_the_seed_of_the_full_method_can_be_chosen() -> None:
     ],
 )
 def test_pairs_beside_the_paper(kd: float, spread: float, verdict: str) -> None:
-    records = {FULL_FITTED: row(2.0, spread=spread), "no-kd": row(kd, spread=spread)}
+    records = named({FULL_FITTED: row(2.0, spread=spread), "no-kd": row(kd, spread=spread)})
     rows = ["no-kd", "no-gan-front", FULL_FITTED]
     assert ablations.beside_the_paper(rows, FRONT, records, PAPER) == [verdict]
     assert ablations.not_recorded(rows, records) == [f"without L_gan_front: {tables.NOT_YET}"]
 
 
 def test_a_higher_cosine_is_better() -> None:
-    records = {FULL_FITTED: row(2.0, 0.8), "no-kd": row(3.0, 0.6)}
+    records = named({FULL_FITTED: row(2.0, 0.8), "no-kd": row(3.0, 0.6)})
     (line,) = ablations.beside_the_paper(["no-kd", FULL_FITTED], COSINE, records, PAPER)
     assert line == "Head3D (fitted D) better than without L_kd: as in the paper"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_tables import rate, record
 
-from head3d_core.evaluation.expectations import EXPECTATIONS, expectations_table
+from head3d_core.evaluation.tables import EXPECTATIONS, expectations_table
 
 
 def test_nothing_recorded() -> None:
@@ -50,7 +50,7 @@ def test_a_figure_that_was_not_measured_is_not_recorded() -> None:
 def test_other_rows_stand_beside() -> None:
     rows = {"real": record(0.0, back=0.0), "head": record(2.0, back=2.0), "single-d": record(1.5, back=1.0)}
     rows |= {"face": record(1.0), "head3d": record(1.2, back=1.2)}
-    rows["real"]["distance"]["front"]["KD-EffLite0 x100"]["value"] = -0.0005
+    rows["real"]["distance"]["front"]["kernel"]["value"] = -0.0005
     rows["single-d"]["detector"]["back"] = rate(1, 200)
     del rows["real"]["closed"]
     lines = {line.split(" | ")[0][2:]: line for line in expectations_table(rows).splitlines()}
@@ -63,7 +63,7 @@ def test_other_rows_stand_beside() -> None:
 
 def test_distances_are_compared_at_both_truncations() -> None:
     rows = {"face": record(1.0), "head3d": record(1.5)}
-    rows["head3d"]["distance"]["front, truncated"]["KD-EffLite0 x100"]["value"] = 5.0
+    rows["head3d"]["distance"]["front, truncated"]["kernel"]["value"] = 5.0
     what = {e.what: e.verdict(rows) for e in EXPECTATIONS}
     assert what["Head3D: frontal distance / teacher's"] == "met"
     assert what["the same, both at truncation 0.7"] == "**not met**"

@@ -14,6 +14,7 @@ from head3d_core.evaluation.sampling import Model
 from head3d_core.metrics.ghost import SCORES, GhostScores
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate
 
 
 @cache
@@ -36,8 +37,8 @@ def test_figures_of_a_group() -> None:
     found = ghosts.ghost_figures(GhostScores(score, score, score), dict.fromkeys(SCORES, 1.0))
     for name in SCORES:
         assert found[name]["mean"]["value"] == pytest.approx(2 / 3)
-        assert (found[name]["above"]["found"], found[name]["above"]["count"]) == (3, 9)
-        assert (found[name]["unmeasured"]["found"], found[name]["unmeasured"]["count"]) == (1, 10)
+        assert Estimate.of(found[name]["above"]).found == 3
+        assert found[name]["unmeasured"]["value"] == pytest.approx(0.1)
 
 
 @pytest.mark.opengl

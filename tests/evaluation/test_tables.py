@@ -19,26 +19,37 @@ def estimate(value: float, spread: float = 0.01, count: int = 1000) -> dict[str,
 
 def rate(found: int, count: int = 1000) -> dict[str, float]:
     return {
-        "rate": found / count,
-        "found": found,
+        "value": found / count,
         "count": count,
         "low": found / count - 0.01,
         "high": found / count + 0.01,
     }
 
 
+def facts(name: str) -> dict[str, Any]:
+    """Row, seed, start and run of a record, as those of the stored record of that name."""
+    known = tables.load_records().get(name, {"row": name, "seed": 0, "start": "fitted", "run": 1})
+    return {key: known[key] for key in ("row", "seed", "start", "run")}
+
+
+def named(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records with the facts of their names."""
+    return {name: {**found, **facts(name)} for name, found in records.items()}
+
+
 def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]:
     """What evaluate writes, with a few numbers of choice."""
     sides = {
         side: {
-            "KD-EffLite0 x100": estimate(value, spread),
-            "KD-EffLite0 x100, same source": estimate(0.0),
-            "FD-EffLite0": estimate(60.0, 1.0),
-            "FD-EffLite0, same source": estimate(20.0, 1.0),
+            "kernel": estimate(value, spread),
+            "kernel_floor": estimate(0.0),
+            "frechet": estimate(60.0, 1.0),
+            "frechet_floor": estimate(20.0, 1.0),
         }
         for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
     }
     return {
+        **facts("head3d"),
         "distance": sides,
         "detector": {"front": rate(980), "back": rate(10)},
         "identity": {
@@ -106,8 +117,8 @@ def test_a_recorded_row_shows_its_numbers() -> None:
 def test_the_floor_is_shown_with_its_own_n() -> None:
     """It stands on halves of the real set, so on fewer pictures than the distance beside it."""
     one = record(1.0)
-    one["distance"]["front"]["FD-EffLite0"]["count"] = 5000
-    one["distance"]["front"]["FD-EffLite0, same source"]["count"] = 2500
+    one["distance"]["front"]["frechet"]["count"] = 5000
+    one["distance"]["front"]["frechet_floor"]["count"] = 2500
     assert "60.0 at N = 5,000 (floor 20.0 at N = 2,500)" in tables.table_2({"head3d": one})
 
 
@@ -125,7 +136,11 @@ def test_every_row_says_how_many_samples_it_has() -> None:
 
 
 def test_a_second_seed_stands_below_its_row() -> None:
-    rows = {"head3d": record(1.0), "head3d-seed1": record(1.1), "dft": record(3.0)}
+    rows = {
+        "head3d": record(1.0),
+        "head3d-seed1": record(1.1) | {"row": "head3d"},
+        "dft": record(3.0) | facts("dft"),
+    }
     lines = tables.table_2(rows).splitlines()
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["**Head3D**", "head3d-seed1"]
 

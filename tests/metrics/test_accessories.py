@@ -31,11 +31,11 @@ def test_labels_follow_the_factory() -> None:
 def test_a_clear_sign_is_found_and_none_is_not() -> None:
     probe = accessories.fit_probe(*people(400, 0), *people(800, 1))
     assert probe.auc > 0.99
-    assert probe.recall.rate > 0.95
-    assert probe.false.rate < 0.04
+    assert probe.recall.value > 0.95
+    assert probe.false.value < 0.04
     blind = accessories.fit_probe(*people(400, 0, 0.0), *people(800, 1, 0.0))
     assert 0.35 < blind.auc < 0.65
-    assert blind.recall.rate < 0.1
+    assert blind.recall.value < 0.1
 
 
 def test_shares_are_the_planted_ones() -> None:
@@ -45,13 +45,13 @@ def test_shares_are_the_planted_ones() -> None:
     lost = wears.nonzero().flatten()[::2]
     half[lost, 0] -= 6
     found = accessories.kept(probe, teacher, teacher[:100], half)
-    assert found["teacher"]["rate"] == pytest.approx(0.25, abs=0.02)
-    assert found["again"]["rate"] == 1
-    assert found["student"]["rate"] == pytest.approx(0.5, abs=0.06)
-    assert found["chance"]["rate"] == pytest.approx(0.125, abs=0.03)
+    assert found["teacher"].value == pytest.approx(0.25, abs=0.02)
+    assert found["again"].value == 1
+    assert found["student"].value == pytest.approx(0.5, abs=0.06)
+    assert found["chance"].value == pytest.approx(0.125, abs=0.03)
     nothing = accessories.kept(probe, teacher, teacher[:0], people(400, 3, 0.0)[0])
-    assert nothing["student"]["rate"] < 0.05
-    assert nothing["again"]["count"] == 0
+    assert nothing["student"].value < 0.05
+    assert nothing["again"].count == 0
     with pytest.raises(Head3DError, match="of the same z"):
         accessories.kept(probe, teacher, teacher, half[:5])
 

@@ -88,23 +88,6 @@ def test_frechet_distance_is_the_textbook_formula() -> None:
     assert distances.frechet_distance(real, fake, replicates=2).value == pytest.approx(expected, rel=1e-6)
 
 
-def test_bootstrap_mean_covers() -> None:
-    generator = np.random.default_rng(0)
-    hits = 0
-    for k in range(100):
-        e = distances.bootstrap_mean(generator.normal(3, 1, 50), 300, seed=k)
-        hits += e.low <= 3 <= e.high
-    assert 87 <= hits <= 100
-    one = distances.bootstrap_mean(generator.normal(0, 1, 400))
-    assert one.high - one.low == pytest.approx(2 * 1.96 / 20, rel=0.2)
-
-
-def test_estimates_scale_and_print() -> None:
-    e = distances.Estimate(0.02, 0.01, 0.03, 7).times(100)
-    assert str(e) == "2 [1, 3] (N = 7)"
-    assert e.to_dict() == {"value": 2.0, "low": 1.0, "high": 3.0, "count": 7}
-
-
 def heads(count: int, views: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
     """Features of some views of each head, alike within one, and which head each shows."""
     own = gaussian(count, width, seed).repeat_interleave(views, 0)
@@ -169,8 +152,6 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         distances.frechet_distance(good, good, replicates=1)
     with pytest.raises(Head3DError, match="N = 11 needs 22 real pictures, got 20"):
         distances.same_source_floor(good, 11)
-    with pytest.raises(Head3DError, match="at least 2 finite values"):
-        distances.bootstrap_mean(np.array([1.0]))
 
 
 def test_the_faster_frechet_arithmetic_is_the_librarys() -> None:
