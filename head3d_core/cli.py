@@ -46,6 +46,11 @@ GROUPS = {
         "validate": Command("list what is wrong with a data set", "datasets.validate", "ValidateArgs"),
         "generate": Command("seeds to images", "geometry.sample", "GenerateArgs"),
         "fit": Command("fit planes to renders of one procedural head", "experiments.fit_planes", "FitArgs"),
+        "portrait": Command(
+            "from one photograph to the nearest head: images, film, surface",
+            "experiments.portrait",
+            "PortraitArgs",
+        ),
         "invert": Command(
             "find held-out heads again from one image each",
             "experiments.known_heads",

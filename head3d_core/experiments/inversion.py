@@ -9,9 +9,9 @@ Where it starts decides what it finds: from the mean of w a fit ends in a facele
 seeds are looked at first, by the fit's own loss, and it begins at the one that comes nearest. (A perceptual term beside
 the pixels was tried, `perceptual.RandomVGG`: other sides came out as with pixels alone, for half as much time again.)
 
-Where the camera is unknown its yaw and pitch are fitted along: the first look runs over a grid of them, and the
-renderer passes gradients to ray origins and directions. One view says little about the far side of a head;
-`view_errors` measures how little.
+Where the camera is unknown or estimated its yaw and pitch are fitted along, because the renderer passes gradients to
+ray origins and directions; an unknown one starts at the best of a grid. One view says little about the far side of a
+head; `view_errors` measures how little.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class InversionOptions:
     """Adam's largest step in w, in standard deviations of w; it rises over the first tenth and falls to nothing."""
     camera_rate: float = 0.03
     """Adam's largest step of yaw and pitch, radians."""
+    refine: bool = False
+    """Fit yaw and pitch of given cameras too, from where they are; None for a camera always does."""
     pull: float = 1e-3
     """Weight of the squared distance that keeps codes within reach, in standard deviations of w: of w from its mean,
     then of the layers' codes from that w."""
@@ -96,16 +98,21 @@ class Inversion:
     """[steps + layer_steps, N, 2] yaw and pitch of the cameras used, radians, on the CPU."""
 
 
-def pyramid_loss(a: Tensor, b: Tensor) -> Tensor:
+def pyramid_loss(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared difference of pictures [N, 3, R, R], averaged over R, R/2, R/4 and R/8 pixels per side; [N].
 
     The small pictures see far: a head that stands beside its place still pulls in the right direction.
+
+    Args:
+        weight: [N, 1, R, R] of the pixels, with mean 1; None: all count alike.
     """
     terms = []
     for k in range(4):
         if k:
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        terms.append((a - b).square().mean([1, 2, 3]))
+            weight = None if weight is None else F.avg_pool2d(weight, 2)
+        square = (a - b).square()
+        terms.append((square if weight is None else square * weight).mean([1, 2, 3]))
         if a.shape[-1] < 4:
             break
     return torch.stack(terms).mean(0)
@@ -121,7 +128,14 @@ def w_statistics(G: Generator, samples: int = 1024, seed: int = 0) -> tuple[Tens
 
 @torch.no_grad()
 def first_look(
-    G: Generator, target: Tensor, w: Tensor, views: Tensor, own: Tensor | None, backend: Backend
+    G: Generator,
+    target: Tensor,
+    w: Tensor,
+    views: Tensor,
+    own: Tensor | None,
+    backend: Backend,
+    weight: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How much every candidate looks like every picture, from the view that suits it best.
 
@@ -130,23 +144,29 @@ def first_look(
         w: [K, w_dim] candidates.
         views: [V, 25] cameras.
         own: [N] the view of each picture; None: any of them.
+        weight: [N, 1, S, S] of the pixels, see `pyramid_loss`.
+        progress: called with (done, total) candidates.
 
     Returns:
         Losses [K, N] of `pyramid_loss`, and the views [K, N] they were reached from.
     """
     losses, places = [], []
-    for one in w:
+    for k, one in enumerate(w):
         planes = G.planes(one.expand(1, G.num_ws, -1))
         seen = [
             G.render_raw(planes.expand(len(part), *planes.shape[1:]), part, target.shape[-1], backend).raw
             for part in views.split(8)
         ]
-        pairs = torch.stack([pyramid_loss(view.expand_as(target), target) for view in torch.cat(seen)])
+        pairs = torch.stack(
+            [pyramid_loss(view.expand_as(target), target, weight) for view in torch.cat(seen)]
+        )
         if own is not None:
             pairs = torch.where(own == torch.arange(len(views), device=own.device)[:, None], pairs, math.inf)
         best = pairs.min(0)
         losses.append(best.values)
         places.append(best.indices)
+        if progress:
+            progress(k + 1, len(w))
     return torch.stack(losses), torch.stack(places)
 
 
@@ -164,6 +184,8 @@ def invert(
     options: InversionOptions | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    weight: Tensor | None = None,
+    looking: Progress | None = None,
 ) -> Inversion:
     """Codes whose renderings look like pictures of one head each, and their cameras if these are not given.
 
@@ -171,25 +193,38 @@ def invert(
 
     Args:
         images: [N, 3, R, R] in [-1, 1], white behind the head, R at least the compared side.
-        camera: [N, 25] of the pictures; None fits yaw and pitch of orbit cameras along with the codes.
+        camera: [N, 25] of the pictures; None fits yaw and pitch of orbit cameras along with the codes, and so does
+            `options.refine`, which starts at the given ones.
         progress: called with (done, total) iterations.
         watch: called with (iteration, ws [N, num_ws, w_dim]) before every iteration, and once at the end.
+        weight: [N, 1, R, R] in [0, 1]: how much each pixel counts, 0 for a background that is not white; None: all.
+        looking: called with (done, total) candidates.
 
     Raises:
-        Head3DError: pictures of the wrong shape or with values that are not finite, another number of cameras, or a
-            loss that is not finite.
+        Head3DError: pictures of the wrong shape or range or with values that are not finite, another number of cameras,
+            or a loss that is not finite.
     """
     how = options or InversionOptions()
-    target = shrink(images.to(G.device), how.resolution or G.config.neural_resolution)
+    side = how.resolution or G.config.neural_resolution
+    target = shrink(images.to(G.device), side)
     if not len(target) or not bool(torch.isfinite(target).all()):
         raise Head3DError("invert takes pictures with finite values, and at least one")
+    if not images.is_floating_point() or float(target.abs().max()) > 2:
+        raise Head3DError(
+            f"pictures must be in [-1, 1], got {images.dtype} up to {float(target.abs().max()):.3g}: "
+            "utils.images.from_uint8 converts bytes"
+        )
     if camera is not None and camera.shape != (len(target), 25):
         raise Head3DError(f"every picture needs a camera: camera must be [{len(target)}, 25] or None")
+    if weight is not None:
+        weight = F.interpolate(weight.to(target), size=(side, side), mode="area")
+        weight = weight / weight.mean([1, 2, 3], keepdim=True).clamp_min(1e-3)
     frozen = [p for p in G.parameters() if p.requires_grad]
     for p in frozen:
         p.requires_grad_(False)
     try:
-        return _Fit(G, target, None if camera is None else camera.to(G.device), how, progress, watch).run()
+        known = None if camera is None else camera.to(G.device)
+        return _Fit(G, target, known, how, progress, watch, weight, looking).run()
     finally:
         for p in frozen:
             p.requires_grad_(True)
@@ -208,9 +243,11 @@ class _Fit:
         options: InversionOptions,
         progress: Progress | None,
         watch: Watch | None,
+        weight: Tensor | None,
+        looking: Progress | None,
     ) -> None:
         self.G, self.target, self.known, self.options = G, target, camera, options
-        self.progress, self.watch = progress, watch
+        self.progress, self.watch, self.weight, self.looking = progress, watch, weight, looking
         self.mean, self.deviation = w_statistics(G)
         self.angles: Tensor | None = None
         self.history: list[tuple[Tensor, Tensor]] = []
@@ -230,16 +267,17 @@ class _Fit:
         return (self.mean + self.deviation * offset).expand(-1, self.G.num_ws, -1)
 
     def camera(self) -> Tensor:
-        if self.known is not None:
-            return self.known
-        assert self.angles is not None
-        return cameras.orbit(self.angles[:, 0], self.angles[:, 1])
+        if self.angles is not None:
+            return cameras.orbit(self.angles[:, 0], self.angles[:, 1])
+        assert self.known is not None
+        return self.known
 
     def loss(self, offset: Tensor, camera: Tensor) -> Tensor:
         """[N] of the pictures, without the pull."""
         planes = self.G.planes(self.codes(offset))
         side = self.target.shape[-1]
-        return pyramid_loss(self.G.render_raw(planes, camera, side, self.options.backend).raw, self.target)
+        raw = self.G.render_raw(planes, camera, side, self.options.backend).raw
+        return pyramid_loss(raw, self.target, self.weight)
 
     @torch.no_grad()
     def start(self) -> Tensor:
@@ -253,14 +291,16 @@ class _Fit:
         if how.candidates:
             w = ws_of_seeds(self.G, range(how.candidates))[:, 0].to(self.mean)
             offset = how.psi * (w - self.mean) / self.deviation
-        small = shrink(self.target, min(self.target.shape[-1], SIDE))
+        side = min(self.target.shape[-1], SIDE)
+        small = shrink(self.target, side)
+        weight = None if self.weight is None else F.interpolate(self.weight, size=(side, side), mode="area")
         w = self.mean + self.deviation * offset
-        losses, places = first_look(self.G, small, w, views, own, how.backend)
+        losses, places = first_look(self.G, small, w, views, own, how.backend, weight, self.looking)
         near = losses.topk(min(len(losses), SHORTLIST), 0, largest=False).indices  # [L, N]
         seen = places.gather(0, near)
         final = [self.loss(offset[k][:, None], views[v]) for k, v in zip(near, seen, strict=True)]
         best = torch.stack(final).argmin(0, keepdim=True)
-        if self.known is None:
+        if self.known is None or how.refine:
             self.angles = torch.stack(cameras.yaw_pitch(views[seen.gather(0, best)[0]]), -1)
         return offset[near.gather(0, best)[0]][:, None]
 

@@ -20,7 +20,7 @@ def command(name: str, args: Any) -> str:
     words = [f"python -m head3d_core {name}"]
     for field in fields(args):
         value = getattr(args, field.name)
-        if field.name == "out" or isinstance(value, bool) or value in ("", ()):
+        if field.name == "out" or isinstance(value, bool) or value in (None, "", ()):
             continue
         words.append(f"--{field.name.replace('_', '-')}")
         words.extend(map(str, value) if isinstance(value, tuple) else [str(value)])

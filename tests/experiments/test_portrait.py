@@ -1,0 +1,168 @@
+"""The command `portrait`: heads whose truth is known, a photograph, and everything that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+import head3d_core as h3d
+from head3d_core import cli
+from head3d_core.experiments import portrait
+from head3d_core.experiments.portrait import PortraitArgs
+from head3d_core.model import cameras
+from head3d_core.model.seeds import heads_of_seeds
+from head3d_core.utils import images
+from head3d_core.utils.errors import Head3DError
+
+YAW, PITCH, SEED = 18.0, 6.0, 5
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample of the bundled generator from a known camera, as a file that somebody brings."""
+    G = h3d.load_generator("head3d")
+    head = heads_of_seeds(G, [SEED])
+    camera = cameras.orbit(*torch.deg2rad(torch.tensor([YAW, PITCH])))
+    with torch.no_grad():
+        image = G.render(head.planes, head.ws, camera).image[0]
+    return images.save(images.to_pixels(image), tmp_path_factory.mktemp("photos") / "truth.png")
+
+
+@pytest.fixture(scope="module")
+def astronaut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = pytest.importorskip("skimage.data")
+    path = tmp_path_factory.mktemp("astronaut") / "astronaut.png"
+    Image.fromarray(data.astronaut()).save(path)
+    return path
+
+
+@pytest.mark.native
+def test_a_head_whose_truth_is_known_is_found_with_its_pose(
+    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "me"
+    words = (
+        f"portrait {rendered} --out {out} --candidates 8 --steps 6 --layer-steps 4 --resolution 48 --frames 3"
+    )
+    assert cli.main(words.split()) == 0
+    text = capsys.readouterr().out
+    assert "nearest person that the generator can draw" in text
+    assert "between unrelated samples" in text
+    record = json.loads((out / "portrait.json").read_text(encoding="utf8"))
+    assert record["camera"]["yaw_deg"] == pytest.approx(YAW, abs=4)
+    assert record["camera"]["pitch_deg"] == pytest.approx(PITCH, abs=6)
+    distance = record["identity_distance"]
+    assert distance["photograph to head"] < 0.5 * distance["between unrelated samples"]
+    errors = list(record["image_error"].values())
+    assert errors[2] < errors[0] < 0.15, "the nearest of the samples is the person, and the fit comes nearer"
+    names = ["comparison.png", "head.glb", "portrait.json", "turntable.mp4", "turntable_sheet.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert len(trimesh.load(out / "head.glb", force="mesh").faces) > 500
+    with Image.open(out / "comparison.png") as sheet:
+        assert sheet.width > 5 * 256
+    assert cli.main(words.split()) == 1, "nothing of the user's is overwritten"
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_photographs_plain_background_becomes_white(astronaut: Path) -> None:
+    photo = portrait.aligned(astronaut, PortraitArgs(astronaut), None)
+    assert abs(np.degrees(photo.pose.yaw)) < 8
+    assert photo.mask is not None
+    assert (photo.image[8:50, [8, 128, 248]] > 250).all(), "above and beside the head"
+    assert float(photo.mask[130:200, 100:160].min()) > 0.99, "the face stays"
+    kept = portrait.aligned(astronaut, PortraitArgs(astronaut, matting="off"), None)
+    assert kept.mask is None
+    assert np.abs(kept.image[130:200, 100:160].astype(int) - photo.image[130:200, 100:160]).max() <= 1
+
+
+def test_only_plain_backgrounds_are_taken_away() -> None:
+    y, x = np.mgrid[:128, :128]
+    person = ((x - 64) / 30) ** 2 + ((y - 70) / 45) ** 2 < 1
+    shaded = np.stack([150 + x // 4, 160 + y // 4, np.full_like(x, 170)], -1)
+    image = np.where(person[..., None], (120, 60, 40), shaded).astype(np.uint8)
+    mask = portrait.plain_background(image)
+    assert mask is not None
+    assert np.abs(mask - person).mean() < 0.02
+    checks = np.where(((x // 8 + y // 8) % 2)[..., None], 230, 30) * np.ones(3)
+    assert portrait.plain_background(np.where(person[..., None], image, checks).astype(np.uint8)) is None
+    assert portrait.plain_background(np.full((64, 64, 3), 200, np.uint8)) is None, "nobody there"
+
+
+def test_a_background_that_was_kept_does_not_count() -> None:
+    kept, white = portrait.pixel_weight(True)[0, 0], portrait.pixel_weight(False)[0, 0]
+    assert float(kept[4, 4]) == 0
+    assert float(white[4, 4]) == pytest.approx(1 / 3)
+    assert float(kept[158, 128]) == float(white[158, 128]) == 1, "the face"
+
+
+def odd_files(folder: Path, face: Path) -> dict[str, str]:
+    """File name -> what the one sentence about it says."""
+    with Image.open(face) as opened:
+        photo = np.asarray(opened.convert("RGB"))
+    Image.fromarray(np.concatenate([photo, photo], 1)).save(folder / "two.png")
+    Image.fromarray(np.full((200, 200, 3), 128, np.uint8)).save(folder / "nobody.png")
+    Image.fromarray(photo[:8, :8]).save(folder / "tiny.png")
+    Image.fromarray(photo).resize((90, 90)).save(folder / "small.png")
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.png").write_bytes(face.read_bytes()[:2000])
+    (folder / "folder.png").mkdir()
+    return {
+        "two.png": "2 large faces: crop it to one person",
+        "nobody.png": "no face found",
+        "tiny.png": "too small",
+        "small.png": "too small|no face|cut off",
+        "text.jpg": "no image that Pillow knows",
+        "cut.png": "unreadable",
+        "folder.png": "no photograph at",
+        "missing.png": "no photograph at",
+    }
+
+
+def test_what_cannot_be_used_gets_one_sentence_and_leaves_nothing(astronaut: Path, tmp_path: Path) -> None:
+    for name, says in odd_files(tmp_path, astronaut).items():
+        with pytest.raises(Head3DError, match=says) as caught:
+            portrait.portrait(PortraitArgs(tmp_path / name, tmp_path / "out" / "me"))
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_bad_options_are_found_before_the_work(astronaut: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    for args, says in (
+        (PortraitArgs(astronaut, tmp_path / "full"), "exists already"),
+        (PortraitArgs(astronaut, tmp_path / "file"), "exists already"),
+        (PortraitArgs(astronaut, tmp_path / "file" / "me"), "cannot write to"),
+        (PortraitArgs(astronaut, tmp_path / "me", candidates=0), "at least 1 candidate"),
+        (PortraitArgs(astronaut, tmp_path / "me", frames=2), "3 frames"),
+        (PortraitArgs(astronaut, tmp_path / "me", weights="nobody"), "nobody"),
+        (
+            PortraitArgs(astronaut, tmp_path / "me", matting_model=tmp_path / "no.tflite"),
+            "no segmentation model",
+        ),
+    ):
+        with pytest.raises(Head3DError, match=says):
+            portrait.portrait(args)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill_the_disk() -> None:
+        with portrait.whole_folder(tmp_path / "me") as folder:
+            (folder / "half.png").write_bytes(b"half")
+            raise OSError("full disk")
+
+    with pytest.raises(OSError, match="full disk"):
+        fill_the_disk()
+    assert list(tmp_path.iterdir()) == []
+    with portrait.whole_folder(tmp_path / "me") as folder:
+        (folder / "whole.png").write_bytes(b"whole")
+    assert [p.name for p in (tmp_path / "me").iterdir()] == ["whole.png"]
