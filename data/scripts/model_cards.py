@@ -8,7 +8,6 @@ Each card joins the notes in the weights, the run's condensed log (`data/results
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -21,64 +20,30 @@ from head3d_core.config import GeneratorConfig
 from head3d_core.training.curves import trained_on
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from script import TEMPLATES, filled, main
 
 UNKNOWN = "not measured yet"
 GROUPS = ("skin tone", "age", "gender")
 
 
-RESPONSIBLE_USE = (
-    "Made for teaching and for research on 3D-aware generators. Nobody in the data or in the samples exists. "
-    "Do not use it to imitate a real person, to get past a check of identity, or to judge people; the rates by group "
-    "are those of a detector on drawn people and say nothing about people. Say that pictures are generated where you "
-    "show them. If you train on photographs instead, you need the right to use them, and this no longer holds."
-)
-
-
 @dataclass(frozen=True)
 class StageText:
-    """What is true of every generator that comes out of one stage."""
+    """What is true of every generator that comes out of one stage (templates/stages.md)."""
 
     what: str
     data: str
-    failures: tuple[str, ...]
+    failures: str
+    """A Markdown list."""
 
 
-_COMMON_FAILURES = (
-    "Trained on computer-drawn people: skin, hair and light look drawn, and the variety is the sampler's.",
-    "The super-resolution network paints on the rendered picture: fine texture can swim when the camera moves.",
-)
-STAGES: dict[str, StageText] = {
-    "teacher": StageText(
-        "A generator of faces, after EG3D: the teacher G_t of Head3D. It knows the front only.",
-        "faces: one roughly frontal picture (|yaw| below 45°) per computer-drawn identity, on white",
-        (
-            "**No back of the head.** Nothing was ever asked of views beyond 45°: from behind there is a second, "
-            "blurred face. This is the problem that Head3D mends, not a defect of this file.",
-        ),
-    ),
-    "whiten": StageText(
-        "The face generator after fine-tuning to a white background (section 4.1 of the paper).",
-        "faces on white, after a teacher that was trained with backgrounds",
-        ("**No back of the head**, as in every face generator.",),
-    ),
-    "head": StageText(
-        "A generator of whole heads, fine-tuned from the face generator on fifty people (section 3.3).",
-        "heads: 50 computer-drawn identities, 96 views each from all around, no glasses, no hats, on white",
-        (
-            "**Fifty identities.** Samples repeat the training people or mix them; glasses, hats and most faces of the "
-            "face generator are forgotten.",
-        ),
-    ),
-    "distill": StageText(
-        "Head3D: whole heads with the face generator's variety (section 3.4), the student G_s.",
-        "faces (for D_front and through the frozen teacher) and the back views of the 50 heads (for D_back)",
-        (
-            "Between the face set's widest view (about 45°) and 90° neither discriminator sees real pictures: "
-            "ears and cheeks there are the least reliable part.",
-            "Backs of heads come from fifty people: hairstyles that these lack are missing behind.",
-        ),
-    ),
-}
+def stage_texts() -> dict[str, StageText]:
+    """Stage -> its text: a heading, two paragraphs and a list."""
+    _, *parts = (TEMPLATES / "stages.md").read_text(encoding="utf8").strip().split("# ")
+    split = [part.strip().split("\n\n") for part in parts]
+    return {name: StageText(what, data, failures) for name, what, data, failures in split}
+
+
+STAGES = stage_texts()
 
 
 @dataclass(frozen=True)
@@ -86,7 +51,9 @@ class Sources:
     """Where a card's facts are read from."""
 
     weights: Path = files.DATA / "weights"
+    """Folder of the generators' folders."""
     results: Path = files.DATA / "results"
+    """Folder of the records."""
 
     @property
     def grids(self) -> Path:
@@ -207,22 +174,20 @@ def own_groups(evaluation: dict[str, Any]) -> str:
     return f"{text}: the {missed:,} of {count:,} frontal samples in which no face is found may all be of one."
 
 
-def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> list[str]:
-    """Links to the recorded grids of this model, with what each shows."""
+def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> str:
+    """Links to the recorded grids of this model, with what each shows; empty without any."""
     there = {n: text for n, text in evaluation.get("pictures", {}).items() if (sources.grids / n).is_file()}
     links = [
         f"* [{name}]({Path(os.path.relpath(sources.grids / name, folder)).as_posix()}): {text}"
         for name, text in there.items()
     ]
-    return ["", "Recorded pictures:", "", *links] if links else []
+    return "\n\nRecorded pictures:\n\n" + "\n".join(links) if links else ""
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(r) + " |" for r in rows),
-    ]
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, *rows]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], "|" + "---|" * len(head), *text[1:]])
 
 
 def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tuple[str, str]]:
@@ -274,14 +239,14 @@ def remarks_of(folder: Path, images: int | None) -> list[str]:
     return remarks if found.get("images") == images else []
 
 
-def _remarks(folder: Path, notes: dict[str, Any]) -> list[str]:
+def _remarks(folder: Path, notes: dict[str, Any]) -> str:
     """The section "About these weights": whether the run reached its plan, and the remarks."""
     images, plan = notes.get("images"), notes.get("recipe", {}).get("images")
     lines = []
     if images is not None and plan and images < plan:
         lines = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."]
     lines += remarks_of(folder, images)
-    return ["## About these weights", "", *(f"* {x}" for x in lines), ""] if lines else []
+    return "\n".join(["## About these weights", "", *(f"* {x}" for x in lines), "", ""]) if lines else ""
 
 
 def _measured(name: str, evaluation: dict[str, Any]) -> str:
@@ -308,60 +273,29 @@ def card(name: str, sources: Sources) -> str:
             f"{folder} does not say which stage it comes from: save it with `train` or `export`, which note it"
         )
     config = GeneratorConfig.from_dict(checkpoint.read_header(folder).config)
-    text = STAGES[stage]
     run = sources.table(f"curves_{notes.get('row') or stage}")
     evaluation, real = (sources.table(f"evaluation/{row}") for row in (name, "real"))
-    rates = sources.table("detector_rates")
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-    measured = _measured(name, evaluation)
+    planes = f"{config.plane_resolution}² x {config.plane_channels} channels x 3, axes `{config.render.axes}`"
     facts = [
         *_training(notes, run, stage),
         ("picture, volume rendering", f"{config.image_resolution}², {config.neural_resolution}²"),
-        (
-            "planes",
-            f"{config.plane_resolution}² x {config.plane_channels} channels x 3, axes `{config.render.axes}`",
-        ),
+        ("planes", planes),
         ("size on disk", f"{size / 1e6:.1f} MB"),
     ]
-    lines = [
-        f"# Model card: `{name}`",
-        "",
-        text.what,
-        "",
-        "    import head3d_core as h3d",
-        f'    G = h3d.load_generator("{name}")',
-        "",
-        *_remarks(folder, notes),
-        "## Training",
-        "",
-        *_table(("", ""), facts),
-        "",
-        "## Measured",
-        "",
-        measured,
-        "",
-        *_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
-        *_pictures(evaluation, sources, folder),
-        "",
-        "## How often a face detector finds a face, by group",
-        "",
-        "Frontal pictures. Real: held-out pictures whose skin tone, age and gender are known from the sampler "
-        f"(`data/results/detector_rates.json`). {own_groups(evaluation)}",
-        "",
-        *_table(("group", "real pictures"), group_rows(rates)),
-        "",
-        "## Known failures",
-        "",
-        *(f"* {failure}" for failure in (*text.failures, *_COMMON_FAILURES)),
-        "",
-        "## Responsible use",
-        "",
-        RESPONSIBLE_USE,
-        "",
-        "Licence: CC0 1.0, as the data (`data/LICENSE`). This page is written by "
-        "`python data/scripts/model_cards.py`; change the records, not the page.",
-    ]
-    return "\n".join(lines) + "\n"
+    return filled(
+        "model_card",
+        name=name,
+        what=STAGES[stage].what,
+        remarks=_remarks(folder, notes),
+        facts=_table(("", ""), facts),
+        measured=_measured(name, evaluation),
+        metrics=_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
+        pictures=_pictures(evaluation, sources, folder),
+        own_groups=own_groups(evaluation),
+        groups=_table(("group", "real pictures"), group_rows(sources.table("detector_rates"))),
+        failures=STAGES[stage].failures,
+    )
 
 
 def cards(sources: Sources) -> dict[Path, str]:
@@ -370,34 +304,14 @@ def cards(sources: Sources) -> dict[Path, str]:
     return {header.parent / "README.md": card(header.parent.name, sources) for header in found}
 
 
-def write_cards(sources: Sources | None = None) -> list[Path]:
-    """Writes the cards; returns the files."""
-    written = cards(sources or Sources())
+def run(args: Sources) -> None:
+    """Writes the cards of all generators below `args.weights`."""
+    written = cards(args)
     for path, text in written.items():
         with files.atomic(path) as temporary:
             temporary.write_text(text, encoding="utf8")
-    return list(written)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the cards of all bundled generators; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python data/scripts/model_cards.py",
-        description="Writes data/weights/*/README.md from the records.",
-    )
-    parser.add_argument(
-        "--weights", type=Path, default=Sources.weights, help="folder of the generators' folders"
-    )
-    parser.add_argument("--results", type=Path, default=Sources.results, help="folder of the records")
-    args = parser.parse_args(arguments)
-    try:
-        written = write_cards(Sources(args.weights, args.results))
-    except Head3DError as error:
-        print(f"error: {error}")
-        return 1
     print("\n".join(map(str, written)) or f"there are no generators in {args.weights}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(Sources, run))

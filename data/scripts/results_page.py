@@ -8,6 +8,7 @@ outputs are compared with the records whenever they run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import model_cards
@@ -27,6 +28,7 @@ from head3d_core.evaluation.tables import (
     table_3,
 )
 from head3d_core.utils import files
+from script import main
 
 PAGE = RESULTS / "tables.md"
 README = files.DATA.parent / "README.md"
@@ -138,14 +140,23 @@ def refreshed(text: str, records: Records) -> str:
     return text
 
 
-def write_tables(
-    page: Path = PAGE, readme: Path = README, cards: model_cards.Sources | None = None
-) -> list[Path]:
-    """Writes the page, the README if it shows any of the tables, and model cards; returns what was written."""
+@dataclass(frozen=True)
+class PageArgs:
+    """Writes the page of tables, the README's tables and the model cards from the records."""
+
+    page: Path = PAGE
+    """Page of all tables."""
+    readme: Path = README
+    """Page whose marked parts are made anew, where it exists."""
+    cards: model_cards.Sources = field(default_factory=model_cards.Sources)
+
+
+def write_tables(args: PageArgs) -> list[Path]:
+    """Writes what differs from the records; returns the files."""
     records = load_records()
-    wanted = {page: tables_page(records), **model_cards.cards(cards or model_cards.Sources())}
-    if readme.is_file():
-        wanted[readme] = refreshed(readme.read_text(encoding="utf8"), records)
+    wanted = {args.page: tables_page(records), **model_cards.cards(args.cards)}
+    if args.readme.is_file():
+        wanted[args.readme] = refreshed(args.readme.read_text(encoding="utf8"), records)
     written = []
     for path, text in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf8") != text:
@@ -155,6 +166,11 @@ def write_tables(
     return written
 
 
+def run(args: PageArgs) -> None:
+    """Writes and says what was written."""
+    written = write_tables(args)
+    print(f"wrote {', '.join(map(str, written))}" if written else "every table is up to date")
+
+
 if __name__ == "__main__":
-    changed = [str(p.relative_to(files.DATA.parent)) for p in write_tables()]
-    print(f"wrote {', '.join(changed)}" if changed else "every table is up to date")
+    raise SystemExit(main(PageArgs, run))

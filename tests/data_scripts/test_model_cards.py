@@ -136,23 +136,18 @@ def test_a_record_of_another_run_is_not_taken_for_this_one(sources: model_cards.
 def test_the_command_writes_every_card(
     sources: model_cards.Sources, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--weights", str(sources.weights), "--results", str(sources.results)]
-    assert model_cards.main(arguments) == 0
+    model_cards.run(sources)
     path = sources.weights / "head3d" / "README.md"
     assert path.read_text(encoding="utf8") == model_cards.card("head3d", sources)
     assert str(path) in capsys.readouterr().out
-    assert model_cards.main(["--weights", str(sources.results)]) == 0
+    model_cards.run(model_cards.Sources(sources.results))
     assert "no generators" in capsys.readouterr().out
 
 
-def test_weights_that_do_not_say_what_they_are(
-    sources: model_cards.Sources, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_do_not_say_what_they_are(sources: model_cards.Sources) -> None:
     weights.save_generator(Generator(preset("tiny").generator), sources.weights / "odd")
     with pytest.raises(Head3DError, match="which stage"):
         model_cards.card("odd", sources)
-    assert model_cards.main(["--weights", str(sources.weights), "--results", str(sources.results)]) == 1
-    assert "error:" in capsys.readouterr().out
 
 
 def test_remarks_belong_to_their_weights(sources: model_cards.Sources) -> None:

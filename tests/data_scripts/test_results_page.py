@@ -39,7 +39,9 @@ def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
     weights.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
     sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
     card = tmp_path / "weights" / "x" / "README.md"
-    assert results_page.write_tables(tmp_path / "tables.md", tmp_path / "none", sources) == [
+    assert results_page.write_tables(
+        results_page.PageArgs(tmp_path / "tables.md", tmp_path / "none", sources)
+    ) == [
         tmp_path / "tables.md",
         card,
     ]
@@ -55,5 +57,5 @@ def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
     page, readme = tmp_path / "tables.md", tmp_path / "README.md"
     readme.write_text(text)
     none = results_page.model_cards.Sources(tmp_path)
-    assert results_page.write_tables(page, readme, none) == [page, readme]
-    assert results_page.write_tables(page, readme, none) == []
+    assert results_page.write_tables(results_page.PageArgs(page, readme, none)) == [page, readme]
+    assert results_page.write_tables(results_page.PageArgs(page, readme, none)) == []

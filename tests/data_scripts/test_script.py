@@ -1,0 +1,62 @@
+"""What the scripts of data/ share."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import script
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import read_manifest
+
+SCRIPTS = Path(script.__file__).parent
+COMMANDS = sorted(p for p in SCRIPTS.glob("*.py") if "__main__" in p.read_text(encoding="utf8"))
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments."""
+
+    number: int = 1
+
+
+def test_a_template_needs_every_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "TEMPLATES", tmp_path)
+    (tmp_path / "x.md").write_text("$a and $b")
+    assert script.filled("x", a=1, b="two", c=3) == "1 and two"
+    with pytest.raises(KeyError, match="b"):
+        script.filled("x", a=1)
+
+
+def test_an_error_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(args: Args) -> None:
+        raise Head3DError(f"{args.number} is wrong")
+
+    monkeypatch.setattr(sys, "argv", ["x.py", "--number", "3"])
+    assert script.main(Args, refuse) == 1
+    assert capsys.readouterr().err == "error: 3 is wrong\n"
+    assert script.main(Args, lambda args: 5) == 5
+    assert script.main(Args, lambda args: None) == 0
+
+
+def test_the_manifest_names_scripts_that_are_there() -> None:
+    """Every `python data/scripts/NAME.py` of the manifest exists."""
+    text = " ".join(entry.regenerate for entry in read_manifest().values())
+    named = set(re.findall(r"python (data/scripts/\w+\.py)", text))
+    assert len(named) >= 7
+    assert all((SCRIPTS.parents[1] / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda p: p.stem)
+def test_every_script_starts(path: Path) -> None:
+    """`--help` imports everything that a script needs at its top."""
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
