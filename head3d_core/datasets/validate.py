@@ -55,6 +55,13 @@ def check_training_set(cameras: Tensor, render: RenderOptions, name: str) -> lis
     return [f"{name}: {p.text}" for p in problems]
 
 
+def check_outside(out: Path, *sets: str | None) -> None:
+    """Raises Head3DError if a run's folder lies inside a data set, where its grids would be images without labels."""
+    for data in filter(None, sets):
+        if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+            raise Head3DError(f"{out} lies inside the data set {data}: choose another --out")
+
+
 def listing(problems: list[Problem], most: int = 3) -> list[str]:
     """Lines for the console: the first `most` problems of every kind, then how many more there are of it."""
     lines, kinds = [], Counter[str]()

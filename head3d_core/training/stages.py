@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
+from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions, preset
 from head3d_core.datasets import format
+from head3d_core.datasets.validate import check_outside, check_training_set
 from head3d_core.model.cameras import yaw_pitch
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
@@ -142,14 +143,18 @@ def make_pools(
     return pools, face_pool
 
 
-def _load_pools(args: TrainArgs, world: World) -> tuple[list[Pool], Pool]:
+def _load_pools(args: TrainArgs, world: World, render: RenderOptions) -> tuple[list[Pool], Pool]:
     side = args.generator.image_resolution
+    check_outside(args.out, args.data, args.heads)
     if any("faces" in domain.sources for domain in args.recipe.domains):
         faces = _load_shared(args.data, side, args.cache, world)
     else:  # only mapping cameras come from the face set
         cameras = load_cameras(args.data)
         faces = torch.empty(len(cameras), 0, 0, 0, dtype=torch.uint8), cameras
     heads = _load_shared(args.heads, side, args.cache, world) if args.heads else None
+    for name, loaded in ((args.data, faces), (args.heads, heads)):
+        for warning in check_training_set(loaded[1], render, str(name)) if loaded else ():
+            print(f"warning: {warning}", flush=True)
     return make_pools(args.recipe, faces, heads, world.device)
 
 
@@ -248,7 +253,7 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
     own = points[recipe.start][0]
     config = _keep_place(args, own.config)
     discriminators = [_discriminator(points[s][1], s, args) for s in recipe.discriminator_starts]
-    pools, face_pool = _load_pools(args, world)
+    pools, face_pool = _load_pools(args, world, config.render)
     return Trainer(
         dataclasses.replace(args.scale, generator=config), recipe, pools, _generator(own, config), discriminators,
         faces=face_pool,

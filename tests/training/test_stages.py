@@ -154,6 +154,7 @@ def test_eg3d_weights_start_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for k, v in (("base", 1024), ("max", 16))
     }
     images, cameras = torch.zeros(4, 3, 512, 512, dtype=torch.uint8), toys.faces(4)[1]
+    cameras[:, [3, 7, 11]] *= 1.7 / 2.7  # as far away as ShapeNet's
     monkeypatch.setattr(stages, "load_images", lambda *_: (images, cameras))
     world = World(0, 1, torch.device("cpu"))
     for stage, sets in (("whiten", {}), ("head", {"heads": "heads"})):
@@ -166,3 +167,27 @@ def test_eg3d_weights_start_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for mine, theirs in ((trainer.generator, G), (trainer.discriminators[0], D)):
             for name, value in theirs.state_dict().items():
                 assert torch.equal(mine.state_dict()[name], value), name
+
+
+@pytest.mark.usefixtures("_toy_data")
+def test_wrong_cameras_stop_training_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blank white is never trained on, and backs of heads get a warning."""
+    images, cameras = toys.faces(8)
+    far, backs = cameras.clone(), cameras.clone()
+    far[:, [3, 7, 11]] *= 4
+    backs[:, [0, 1, 2, 3, 8, 9, 10, 11]] *= -1
+    for labels in (far, backs):
+        monkeypatch.setattr(stages, "load_images", lambda *_, labels=labels: (images, labels))
+        args = TrainArgs.of("teacher", "faces", tmp_path / "run", "tiny", {})
+        if labels is far:
+            with pytest.raises(Head3DError, match=r"faces cannot be trained on: .* images would stay blank"):
+                stages.build_trainer(args, World(0, 1, torch.device("cpu")))
+        else:
+            stages.build_trainer(args, World(0, 1, torch.device("cpu")))
+            assert "warning: faces: the cameras stand behind the head" in capsys.readouterr().out
+    (tmp_path / "own").mkdir()
+    args = TrainArgs.of("teacher", str(tmp_path / "own"), tmp_path / "own" / "run", "tiny", {})
+    with pytest.raises(Head3DError, match="lies inside the data set"):
+        stages.build_trainer(args, World(0, 1, torch.device("cpu")))
