@@ -55,18 +55,18 @@ def vgg() -> RandomVGG:
     return RandomVGG()
 
 
-def smaller(scale: Preset | None = None) -> Preset:
+def smaller(scale: Preset | None = None, slices: int = 1) -> Preset:
     """Preset tiny with cheaper rays."""
     scale = scale or preset("tiny")
     render = dataclasses.replace(scale.generator.render, depth_resolution=4, depth_resolution_importance=4)
-    generator = dataclasses.replace(scale.generator, neural_resolution=8, render=render)
+    generator = dataclasses.replace(scale.generator, neural_resolution=8, render=render, front_slices=slices)
     return dataclasses.replace(scale, generator=generator)
 
 
-def networks(seed: int = 0) -> tuple[Generator, Discriminator]:
+def networks(seed: int = 0, slices: int = 1) -> tuple[Generator, Discriminator]:
     """Fresh networks of the toy scale."""
     torch.manual_seed(seed)
-    return Generator(smaller().generator), Discriminator(smaller().discriminator)
+    return Generator(smaller(slices=slices).generator), Discriminator(smaller().discriminator)
 
 
 def toy_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
@@ -76,17 +76,26 @@ def toy_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
 
 
 def trainer(
-    recipe: Recipe, rank: int = 0, world: int = 1, seed: int = 0, device: str = "cpu", **extra: Any
+    recipe: Recipe,
+    rank: int = 0,
+    world: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    slices: int | None = None,
+    **extra: Any,
 ) -> Trainer:
-    """A trainer on the toy data with fresh networks: student, discriminators and teacher differ."""
+    """A trainer on the toy data with fresh networks: student, discriminators, teacher and head generator differ."""
+    slices = slices or (2 if recipe.losses.kd_back else 1)
     pools, face_pool = make_pools(recipe, faces(), heads(), torch.device(device))
-    student = networks(1)[0]
     discriminators = [networks(2 + k)[1] for k in range(len(recipe.discriminator_starts))]
-    teacher = networks(9)[0] if recipe.losses.any else None
-    perceptual = vgg() if recipe.losses.lpips else None
+    frozen = {
+        "teacher": networks(9)[0] if recipe.losses.any else None,
+        "head": networks(10, slices)[0] if recipe.losses.kd_back else None,
+        "perceptual": vgg() if recipe.losses.lpips else None,
+    }
     return Trainer(
-        smaller(), recipe, pools, student, discriminators,
-        faces=face_pool, teacher=teacher, perceptual=perceptual, seed=seed, rank=rank, world=world, **extra,
+        smaller(slices=slices), recipe, pools, networks(1, slices)[0], discriminators,
+        faces=face_pool, seed=seed, rank=rank, world=world, **(frozen | extra),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from head3d_core.config import preset
 from head3d_core.evaluation.sampling import Model
 from head3d_core.evaluation.tables import (
     FIGURE_8,
@@ -28,9 +29,9 @@ from head3d_core.evaluation.tables import (
     repetitions,
 )
 from head3d_core.geometry.turntable import views
-from head3d_core.training.recipes import Recipe, recipe
+from head3d_core.training.recipes import ROWS, Recipe, recipe
 from head3d_core.utils.estimates import Estimate
-from head3d_core.utils.nested import flat
+from head3d_core.utils.nested import changed, differences, flat
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
@@ -185,7 +186,11 @@ def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
     >>> changes("no-gan-front")
     [('λ of L_gan, D_front', '1', '0')]
     """
-    return differences_in_words(*(recipe("distill", scale, name) for name in (FULL, base_of(row))))
+    full, other = (recipe("distill", scale, name) for name in (FULL, base_of(row)))
+    one = preset(scale).generator
+    two = changed(one, ROWS[base_of(row)].generator)
+    networks = [(name, str(a), str(b)) for name, (a, b) in differences(one, two).items()]
+    return networks + differences_in_words(full, other)
 
 
 def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:

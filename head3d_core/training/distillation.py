@@ -18,8 +18,10 @@ from head3d_core.training.recipes import Recipe
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.nested import differences
 
-TERMS = ("kd", "map", "rgb", "lpips")
-"""Names of the distillation terms, in Eq. 10's order."""
+TERMS = ("kd", "map", "rgb", "lpips", "kd_back")
+"""Names of the distillation terms, in Eq. 10's order; the last is ours."""
+XY_BACK = 3
+"""Index of the back slice of F_xy among four planes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Sample:
     ws: Tensor
     """[N, num_ws, w_dim]"""
     planes: Tensor
-    """[N, 3, C, H, W]"""
+    """[N, P, C, H, W]"""
     output: RenderOutput | None
     """Images; None where only codes and planes were asked for."""
 
@@ -81,6 +83,16 @@ def distillation_terms(
         scale = weights.lpips * (recipe.perceptual_scale if isinstance(perceptual, RandomVGG) else 1.0)
         terms["lpips"] = scale * losses.lpips_loss(perceptual, t.image, s.image, gate)
     return terms
+
+
+def check_slices(head: Generator, student: Generator) -> None:
+    """Raises Head3DError, with both numbers, unless head generator and student both have two slices of F_xy."""
+    theirs, ours = head.config.front_slices, student.config.front_slices
+    if (theirs, ours) != (2, 2):
+        raise Head3DError(
+            f"a target for xy_back needs 2 slices of F_xy in head generator and student, got {theirs} and {ours}: "
+            "train both stages with --generator.front-slices 2"
+        )
 
 
 @torch.no_grad()

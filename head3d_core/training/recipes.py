@@ -19,6 +19,7 @@ from head3d_core.utils.nested import changed
 Stage = Literal["teacher", "whiten", "head", "distill"]
 Start = Literal["scratch", "teacher", "head"]
 Source = Literal["faces", "heads", "heads_back", "heads_side"]
+Perceptual = Literal["auto", "lpips", "random", "efflite2"]
 
 STAGES: tuple[Stage, ...] = ("teacher", "whiten", "head", "distill")
 """In the order in which they are run."""
@@ -53,10 +54,13 @@ class LossWeights:
     """λ_rgb, Eq. 8."""
     lpips: float = 0.0
     """λ_lpips, Eq. 9."""
+    kd_back: float = 0.0
+    """Two slices of F_xy only, not in the paper: weight at the start with which xy_back follows the frozen head
+    generator's, as xy_front follows the teacher's in L_kd."""
 
     @property
     def any(self) -> bool:
-        """Whether a teacher is needed at all."""
+        """Whether a teacher of faces is needed at all."""
         return any((self.kd, self.map, self.rgb, self.lpips))
 
 
@@ -96,6 +100,10 @@ class Recipe:
     """Planes in L_kd, each with weight λ_kd. The paper: only F_xy, plane 0; 0 1 2 is the ablation of Fig. 8 (b)."""
     kd_norm: Literal["mse", "l2"] = "mse"
     """Mean squared error over the plane (decision 3), or the plain norm that Eq. 5 prints."""
+    kd_back_images: int = 100_000
+    """Images over which the weight `losses.kd_back` falls linearly to its floor."""
+    kd_back_floor: float = 0.1
+    """Weight of that term from then on."""
     tau: float = math.pi / 4
     """Largest |yaw| at which L_rgb and L_lpips act, radians. Paper: π/4."""
     mapping_camera: Literal["render", "faces"] = "render"
@@ -133,8 +141,14 @@ class Recipe:
     """Images over which the augmentation probability could rise from 0 to 1."""
     ada_start: float = 0.0
     """Initial probability."""
+    perceptual: Perceptual = "auto"
+    """Features of L_lpips: LPIPS where its weights are on disk, else an untrained VGG ("auto"); or trained ones that no
+    metric uses."""
     perceptual_scale: float = 10.0
     """Extra factor on the offline substitute of LPIPS, whose values are about ten times smaller."""
+    wrong_camera: float = 0.0
+    """Weight in D's loss of real images shown with another image's camera, which count as generated: D must look at
+    the camera, too (not in the paper). 0 switches it off."""
     only_discriminator: bool = False
     """The generator stands still and only its discriminators learn: for weights that come without one."""
     warmup_steps: int = 200
@@ -198,9 +212,11 @@ class Recipe:
             "a blur_sigma": (self.blur_sigma, "blur_images"),
             "a neural_resolution": (self.neural_resolution, "neural_images"),
             "an ada_target": (self.ada_target, "ada_images ada_start"),
-            "losses.kd": (self.losses.kd, "kd_norm distil_planes"),
+            "losses.kd": (self.losses.kd, "distil_planes"),
+            "losses.kd or losses.kd_back": (self.losses.kd or self.losses.kd_back, "kd_norm"),
+            "losses.kd_back": (self.losses.kd_back, "kd_back_images kd_back_floor"),
             "losses.rgb or losses.lpips": (self.losses.rgb or self.losses.lpips, "tau"),
-            "losses.lpips": (self.losses.lpips, "perceptual_scale"),
+            "losses.lpips": (self.losses.lpips, "perceptual perceptual_scale"),
             "two domains": (len(self.domains) == 2, "back_share one_discriminator"),
             "a domain of back or side views": (
                 any(s.startswith("heads_") for d in self.domains for s in d.sources),
@@ -313,6 +329,7 @@ def _tiny(recipe: Recipe) -> Recipe:
         neural_images=min(recipe.neural_images, 32),
         ema_images=16.0,
         ada_images=64,
+        kd_back_images=32,
         warmup_steps=2,
         notes=("for tests: a few steps of everything",),
     )
@@ -337,6 +354,8 @@ class Row:
     """What differs, in a few words."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Values by dotted name, as `--recipe.NAME VALUE` takes them."""
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    """Likewise, of `--generator.NAME VALUE`."""
     like: Stage = "distill"
     """The stage whose numbers it takes, but for `images`."""
     untrained: bool = False
@@ -348,22 +367,29 @@ def _fine_tuned(start: Start) -> dict[str, Any]:
     return {"start": start, "domains.0.start": start, "domains.0.sources": ("faces", "heads")}
 
 
+_ONE_D = {"domains.0.start": "head", "one_discriminator": True}
+_BACK_TARGET = {"losses.kd_back": 1.0}
+_TWO_SLICES = {"front_slices": 2}
 _POOLED = (Domain("all", ("faces", "heads_back"), "teacher", gamma=1.0),)
 
 ROWS: dict[str, Row] = {
     "head3d": Row("the full method"),
-    "single-d": Row(
-        "one discriminator for both sides (Fig. 8 c)", {"domains.0.start": "head", "one_discriminator": True}
-    ),
+    "single-d": Row("one discriminator for both sides (Fig. 8 c)", _ONE_D),
     "no-kd": Row("without L_kd (Table 3)", {"losses.kd": 0.0}),
     "dft": Row(
-        "DFT: the face generator fine-tuned on faces and heads (Table 2)", _fine_tuned("teacher"), "head"
+        "DFT: the face generator fine-tuned on faces and heads (Table 2)", _fine_tuned("teacher"), like="head"
     ),
-    "fh": Row("FH: the head generator trained on faces and heads (Table 2)", _fine_tuned("head"), "head"),
+    "fh": Row(
+        "FH: the head generator trained on faces and heads (Table 2)", _fine_tuned("head"), like="head"
+    ),
     "no-gan-front": Row("without L_gan_front (Table 3)", {"domains.0.weight": 0.0}),
     "no-rgb-lpips": Row("without L_rgb and L_lpips (Table 3)", {"losses.rgb": 0.0, "losses.lpips": 0.0}),
     "all-planes": Row("all three planes distilled (Fig. 8 b)", {"distil_planes": (0, 1, 2)}),
     "plane-swap": Row("the teacher's F_xy put in, untrained (Fig. 8 a)", {"images": 0}, untrained=True),
+    "two-sided": Row("two slices of F_xy, each with its own target", _BACK_TARGET, _TWO_SLICES),
+    "two-sided-single-d": Row(
+        "two slices of F_xy and one discriminator", {**_BACK_TARGET, **_ONE_D}, _TWO_SLICES
+    ),
     "single-d-pooled": Row("one discriminator, faces and backs in one pool", {"domains": _POOLED}),
 }
 """Rows of the comparison, in the order in which they are trained."""

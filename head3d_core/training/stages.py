@@ -169,11 +169,11 @@ def _architecture(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, An
     if isinstance(config, GeneratorConfig):
         widths = config.sr_channels or KINDS[config.sr_kind].channels
         config = dataclasses.replace(config, sr_channels=widths, sr_w_dim=config.sr_w_dim or config.w_dim)
-    sampling = ("neural_resolution", "group_size", "camera_noise")
+    free = ("neural_resolution", "front_slices", "group_size", "camera_noise")
     return {
         name: value
         for name, value in flat(config).items()
-        if name not in sampling and (not name.startswith("render.") or name == "render.axes")
+        if name not in free and (not name.startswith("render.") or name == "render.axes")
     }
 
 
@@ -221,9 +221,21 @@ def _discriminator(own: Discriminator | None, start: Start, args: TrainArgs) -> 
 
 
 def _generator(own: Generator, config: GeneratorConfig) -> Generator:
+    """A network of its own with the weights of `own`; one slice of F_xy becomes two if `config` has two."""
+    slices = own.config.front_slices
+    if slices > config.front_slices:
+        raise Head3DError(
+            f"the run to start from has {slices} slices of F_xy and this one {config.front_slices}: "
+            f"pass --generator.front-slices {slices}"
+        )
     generator = Generator(config)
-    generator.load_state_dict(own.state_dict())
+    generator.load_state_dict((own if slices == config.front_slices else own.widened()).state_dict())
     return generator
+
+
+def _target(own: Generator, config: GeneratorConfig) -> Generator:
+    """A frozen network that the student follows: rendered as the student is, with its own number of slices."""
+    return _generator(own, dataclasses.replace(config, front_slices=own.config.front_slices))
 
 
 def _keep_place(args: TrainArgs, own: GeneratorConfig) -> GeneratorConfig:
@@ -245,6 +257,8 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
     wanted: set[Start] = {recipe.start, *recipe.discriminator_starts}
     if recipe.losses.any:
         wanted.add("teacher")
+    if recipe.losses.kd_back:
+        wanted.add("head")
     for start in sorted(wanted):
         path = {"teacher": args.teacher, "head": args.head}.get(start)
         if start != "scratch" and path is None:
@@ -257,8 +271,9 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
     return Trainer(
         dataclasses.replace(args.scale, generator=config), recipe, pools, _generator(own, config), discriminators,
         faces=face_pool,
-        teacher=_generator(points["teacher"][0], config) if recipe.losses.any else None,
-        perceptual=perceptual_distance() if recipe.losses.lpips else None,
+        teacher=_target(points["teacher"][0], config) if recipe.losses.any else None,
+        head=_target(points["head"][0], config) if recipe.losses.kd_back else None,
+        perceptual=perceptual_distance(recipe.perceptual) if recipe.losses.lpips else None,
         seed=args.seed, rank=world.rank, world=world.size, numerics=args.numerics,
     )  # fmt: skip
 
@@ -278,5 +293,5 @@ def memory_estimate(scale: Preset, batch: int) -> float:
         5 * min(e.channel_base // r, e.channel_max) * r * r for r in (side >> k for k in range(6)) if r >= 4
     )
     planes = sum(6 * min(c.channel_base // r, c.channel_max) * r * r for r in (texels >> k for k in range(5)))
-    activations = batch * (3 * width + 2 * planes + 8 * 3 * c.plane_channels * texels**2) * 2
+    activations = batch * (3 * width + 2 * planes + 8 * c.plane_count * c.plane_channels * texels**2) * 2
     return (parameters * 20 + activations) / 2**30 + 1.0

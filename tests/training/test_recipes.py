@@ -83,6 +83,7 @@ def other_value(value: Any) -> Any:
         "teacher": "head",
         "faces": "render",
         "random": "const",
+        "auto": "random",
         "mse": "l2",
     }.get(value, 7 if value is None else value)
 

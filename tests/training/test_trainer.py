@@ -160,14 +160,15 @@ def test_not_finite_gradients_are_counted_and_do_no_harm() -> None:
 
 
 def _on_gpu(stage: str, **options: Any) -> Trainer:
+    stage, row = ("distill", stage) if stage == "two-sided" else (stage, None)
     recipe = toys.toy_recipe(
-        stage, batch=4, blur_sigma=2.0, blur_images=10_000, ada_target=0.6, ada_start=0.3
+        stage, row, batch=4, blur_sigma=2.0, blur_images=10_000, ada_target=0.6, ada_start=0.3
     )
     return toys.trainer(recipe, device="cuda", numerics=Numerics(**options))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("stage", ["teacher", "distill"])
+@pytest.mark.parametrize("stage", ["teacher", "distill", "two-sided"])
 def test_no_step_waits_for_the_gpu(stage: str) -> None:
     trainer = _on_gpu(stage, graphs=False)
     for _ in range(2):  # fills caches of constants
@@ -181,7 +182,7 @@ def test_no_step_waits_for_the_gpu(stage: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("stage", ["teacher", "distill"])
+@pytest.mark.parametrize("stage", ["teacher", "distill", "two-sided"])
 def test_graphs_train_like_plain_steps(stage: str) -> None:
     """Same draws, same schedules: only the order of atomic sums differs, which Adam's first steps can amplify."""
     plain, captured = (_on_gpu(stage, precision="fp32", graphs=g) for g in (False, True))
@@ -190,7 +191,7 @@ def test_graphs_train_like_plain_steps(stage: str) -> None:
         captured.step()
     a, b = plain.read_metrics(), captured.read_metrics()
     assert a.keys() == b.keys()
-    for name in ("kd", "map", "d_loss_front", "g_gan_front"):
+    for name in ("kd", "map", "kd_back", "d_loss_front", "g_gan_front"):
         if name in a:
             assert b[name] == pytest.approx(a[name], rel=0.05), name
     assert captured.device_queue.graphs

@@ -1,0 +1,146 @@
+"""Two slices of F_xy: a face in front, the head generator behind, one discriminator or two."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_toys as toys
+
+from head3d_core.checkpoints.weights import load_generator
+from head3d_core.config import preset
+from head3d_core.model.cameras import frontal
+from head3d_core.model.stylegan2 import ToRGB
+from head3d_core.training import distillation, schedules, snapshots
+from head3d_core.training.parts import Phase
+from head3d_core.training.recipes import LossWeights, Recipe, recipe
+from head3d_core.training.trainer import Trainer
+from head3d_core.utils.errors import Head3DError
+
+TWO = {"generator.front_slices": 2}
+
+
+def only(**losses: float) -> Recipe:
+    """Those distillation terms and nothing else."""
+    how = toys.toy_recipe("distill", "two-sided", losses=LossWeights(**losses), density_weight=0.0)
+    return dataclasses.replace(how, domains=tuple(dataclasses.replace(d, weight=0.0) for d in how.domains))
+
+
+def pull_of_planes(trainer: Trainer) -> torch.Tensor:
+    """Largest gradient of the ToRGB rows that make each of the four planes: [4]."""
+    trainer.run_phase(Phase.G_MAIN, 0)
+    pulls = []
+    for module in trainer.generator.backbone.synthesis.modules():
+        if isinstance(module, ToRGB):
+            assert module.weight.grad is not None
+            pulls.append(module.weight.grad.unflatten(0, (4, -1)).abs().amax((1, 2, 3, 4)))
+    return torch.stack(pulls).amax(0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "reached"),
+    [({"kd_back": 1.0}, [3]), ({"kd": 1.0}, [0]), ({"kd": 1.0, "kd_back": 1.0}, [0, 3])],
+)
+def test_each_target_reaches_its_own_slice(losses: dict[str, float], reached: list[int]) -> None:
+    trainer = toys.trainer(only(**losses), slices=2)
+    trainer.generator_optimiser.adam.step = lambda *a, **k: None  # type: ignore[method-assign, assignment]
+    assert pull_of_planes(trainer).nonzero()[:, 0].tolist() == reached
+
+
+def test_the_back_target_pulls_xy_back_to_the_head_generator() -> None:
+    trainer = toys.trainer(dataclasses.replace(only(kd_back=1.0), noise="const", lr_g=0.005))
+    z, camera = torch.randn(8, 32), frontal(8)
+
+    def gaps() -> torch.Tensor:
+        assert trainer.head is not None
+        pair = distillation.planes_of_both(trainer.head, trainer.generator, z, camera)
+        return (pair[0] - pair[1]).square().mean((0, 2, 3, 4))
+
+    assert trainer.head is not None
+    first, frozen = gaps(), toys.weights(trainer.head)
+    for _ in range(30):
+        trainer.step()
+    ratio = gaps() / first
+    assert ratio[3] < 0.6
+    assert ratio[3] < 0.8 * ratio[:3].min()
+    assert all(torch.equal(v, frozen[k]) for k, v in trainer.head.state_dict().items())
+
+
+def test_the_weight_is_strong_first_and_keeps_its_floor() -> None:
+    how = dataclasses.replace(toys.toy_recipe("distill", "two-sided"), kd_back_images=100, kd_back_floor=0.2)
+    assert [schedules.kd_back_weight(how, n) for n in (0, 50, 100, 900)] == pytest.approx(
+        [1.0, 0.6, 0.2, 0.2]
+    )
+    trainer = toys.trainer(dataclasses.replace(only(kd_back=1.0), kd_back_images=4, kd_back_floor=0.0))
+    trainer.step()
+    assert trainer.read_metrics()["kd_back"] > 0
+    trainer.step()
+    assert trainer.read_metrics()["kd_back"] == 0
+
+
+@pytest.mark.parametrize("preset_name", ["classroom", "paper"])
+def test_rows_by_name(preset_name: str) -> None:
+    """Beside the head3d row they differ in the slices and the back target; the last also in its discriminator."""
+    full, two, one = (
+        recipe("distill", preset_name, row) for row in ("head3d", "two-sided", "two-sided-single-d")
+    )
+    assert dataclasses.replace(two, losses=full.losses) == full
+    assert two.losses == dataclasses.replace(full.losses, kd_back=1.0)
+    assert (one.discriminator_starts, two.discriminator_starts) == (("head",), ("teacher", "head"))
+    assert one.losses == two.losses
+    args = toys.TrainArgs.of("distill", "f", Path("x"), preset_name, row="two-sided-single-d")
+    assert args.generator == dataclasses.replace(preset(preset_name).generator, front_slices=2)
+
+
+@pytest.fixture
+def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.use_toy_data(monkeypatch)
+
+
+@pytest.mark.usefixtures("_toy_data")
+def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None:
+    teacher = toys.run("teacher", tmp_path / "teacher", images=4)
+    sets: dict[str, Any] = {"heads": "heads", "teacher": teacher}
+    start = toys.run("head", tmp_path / "start", images=0, changes=TWO, **sets)
+    planes = [load_generator(f / "weights") for f in (teacher, start)]
+    three, four = (G.planes(G.mapping(torch.ones(1, 32), frontal(1))) for G in planes)
+    assert torch.equal(four[:, 3], three[:, 0])
+    assert torch.equal(four[:, :3], three)
+    head = toys.run("head", tmp_path / "head", images=8, changes=TWO, **sets)
+    G = load_generator(head / "weights")
+    moved = G.planes(G.mapping(torch.ones(1, 32), frontal(1)))
+    assert not torch.equal(moved[:, 3], moved[:, 0]), "the slices part"
+
+    for row in ("two-sided", "two-sided-single-d"):
+        whole = toys.run("distill", tmp_path / f"{row}-whole", images=16, row=row, head=head, **sets)
+        parts = toys.run("distill", tmp_path / f"{row}-parts", images=8, row=row, head=head, **sets)
+        toys.run("distill", parts, images=16, row=row, head=head, resume=True, **sets)
+        (one, _), (two, _) = snapshots.load_latest(whole), snapshots.load_latest(parts)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[k], two[k]) for k in one), "a resumed run goes on bit for bit"
+        assert load_generator(whole / "weights").config.front_slices == 2
+
+    flat = toys.run("head", tmp_path / "flat", images=4, **sets)
+    with pytest.raises(Head3DError, match=r"2 slices of F_xy in head generator and student, got 1 and 2"):
+        toys.run("distill", tmp_path / "x", row="two-sided", head=flat, **sets)
+    with pytest.raises(
+        Head3DError, match=r"2 slices of F_xy and this one 1: pass --generator.front-slices 2"
+    ):
+        toys.run("distill", tmp_path / "x", head=head, **sets)
+    flat_student = {"generator.front_slices": 1}
+    with pytest.raises(Head3DError, match=r"2 slices of F_xy and this one 1"):
+        toys.run("distill", tmp_path / "x", row="two-sided", head=head, changes=flat_student, **sets)
+
+
+def test_a_real_image_with_a_wrong_camera_counts_as_generated() -> None:
+    trainer = toys.trainer(toys.toy_recipe("head", wrong_camera=1.0))
+    before = toys.trainer(toys.toy_recipe("head"))
+    for each in (trainer, before):
+        each.run_phase(Phase.D_MAIN, 0)
+    a, b = trainer.read_metrics(), before.read_metrics()
+    assert a["d_loss_all"] > b["d_loss_all"]
+    assert "sign_wrong_all" in a
+    assert "sign_wrong_all" not in b
