@@ -219,7 +219,7 @@ def figure_5(records: Records | None = None) -> str:
 def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
     """Fig. 7 in numbers: what data each way to a whole head was given."""
     if not path.is_file():
-        return f"Parametric models: {NOT_YET} (`python -m head3d_core parametric`)."
+        return f"Parametric models: {NOT_YET} (`python -m head3d_core parametric --out data/results`)."
     columns = {
         "heads": "heads",
         "views_per_head": "views of each",

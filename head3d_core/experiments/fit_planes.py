@@ -53,7 +53,7 @@ class FitArgs:
     """Iterations."""
     rays: int = 4096
     """Rays an iteration."""
-    out: Path = FOLDER / "around.safetensors"
+    out: Path = Path("out/fit.safetensors")
     """File to write; a picture of the fit goes beside it (.jpg)."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""

@@ -73,7 +73,7 @@ class InvertArgs:
     """Of the picture whose camera is to be found, degrees; the one with a known camera is frontal."""
     pitch: float = 10.0
     """Of the picture whose camera is to be found, degrees."""
-    out: Path = files.DATA / "results" / "inversion.json"
+    out: Path = Path("out/inversion.json")
     """File to write; their pictures go beside it (.jpg)."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""
@@ -97,7 +97,7 @@ class GeometryArgs:
     """Iterations of each step of that fit."""
     truncation_psi: float = 1.0
     """1: everything the generator knows."""
-    out: Path = files.DATA / "results" / "geometry.json"
+    out: Path = Path("out/geometry.json")
     """File to write."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""

@@ -25,7 +25,6 @@ from head3d_core.metrics.verification import diversity
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
 from head3d_core.utils.images import to_uint8
@@ -45,7 +44,7 @@ class WalkArgs:
     """Truncations."""
     heads: int = 32
     """Heads for each truncation."""
-    out: Path = files.DATA / "results" / "latent.json"
+    out: Path = Path("out/latent.json")
     """File to write."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""

@@ -4,7 +4,7 @@
 
 The explicit model stands for LYHM, the implicit one for i3DMM, whose released weights need licences: here both are
 trained from scratch on scans of the head set (`head_scans`). Measured on heads that neither has seen, with the same
-cameras. What is written: `data/results/parametric.json` and `parametric_*.jpg`; models and scans stay in `--work`.
+cameras. What is written to `--out`: `parametric.json` and `parametric_*.jpg`; models and scans stay in `--work`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ParametricArgs:
     """Grid points along the implicit model's box when its surface is taken."""
     work: Path = Path("out/parametric")
     """Folder for scans and models; what is there is used again."""
-    out: Path = files.DATA / "results"
+    out: Path = Path("out/parametric/results")
     """Folder for the table and the pictures."""
     device: str = "cpu"
     """Where the implicit model is trained."""

@@ -30,7 +30,7 @@ MODELS = {"explicit": "explicit (PCA mesh, as LYHM)", "implicit": "implicit (aut
 """The models that `parametric` records, and how figures call them."""
 EXTERNAL = files.DATA / "external"
 """Where renders of other people's models are looked for; empty in the repository."""
-COMMAND = "python -m head3d_core parametric"
+COMMAND = "python -m head3d_core parametric --out data/results"
 _MOST_BYTES = 64_000
 _NAME = re.compile(rf"(.+)_({'|'.join(VIEWS)})\.png", re.IGNORECASE)
 

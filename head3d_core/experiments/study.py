@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from head3d_core.checkpoints.weights import read_notes
@@ -16,12 +17,19 @@ Args = TypeVar("Args")
 
 
 def command(name: str, args: Any) -> str:
-    """The command line that a dataclass of arguments stands for, without its switches and its `out`."""
+    """The command line that a dataclass of arguments stands for, without its switches.
+
+    Where it writes is left out, unless that is a record in `data`, which is only written when it is asked for by name.
+    """
     words = [f"python -m head3d_core {name}"]
     for field in fields(args):
         value = getattr(args, field.name)
-        if field.name == "out" or isinstance(value, bool) or value in (None, "", ()):
+        if isinstance(value, bool) or value in (None, "", ()):
             continue
+        if field.name == "out":
+            if not Path(value).resolve().is_relative_to(files.DATA):
+                continue
+            value = Path("data", Path(value).resolve().relative_to(files.DATA)).as_posix()
         words.append(f"--{field.name.replace('_', '-')}")
         words.extend(map(str, value) if isinstance(value, tuple) else [str(value)])
     return " ".join(words)

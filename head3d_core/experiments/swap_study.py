@@ -26,7 +26,6 @@ from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
-from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles
 
@@ -46,7 +45,7 @@ class SwapStudyArgs:
 
     weights: str = "face"
     """A bundled name, or a path of ours or of an EG3D .pkl."""
-    out: Path = files.DATA / "results" / "swap_study_xyz.json"
+    out: Path = Path("out/swap_study.json")
     """File to write."""
     second: str = ""
     """Another generator, fine-tuned from the first or the reverse: exchange between the two, seed by seed (Fig. 3)."""

@@ -66,12 +66,14 @@ def read(name: str, command: str) -> dict[str, Any]:
     """The record `data/results/<name>.json`.
 
     Args:
-        command: that makes it, for the message where it is missing.
+        command: that makes it, for the message where it is missing; ours get the record's path as their `--out`.
 
     Raises:
         Head3DError: it has not been recorded yet, or cannot be read.
     """
     path = files.DATA / "results" / f"{name}.json"
+    if command.startswith("python -m head3d_core "):
+        command += f" --out data/results/{name}.json"
     if not path.exists():
         raise Head3DError(f"{path.name} is not recorded yet: run `{command}`")
     try:

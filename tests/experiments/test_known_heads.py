@@ -14,7 +14,7 @@ from PIL import Image
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import preset
-from head3d_core.experiments import known_heads, latent
+from head3d_core.experiments import known_heads, latent, study
 from head3d_core.experiments.inversion import ViewError
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
@@ -147,6 +147,8 @@ def test_records_are_read_back_and_missing_ones_named(
     assert records.read("some", "run it") == {"a": 1, "b": 2.0}
     with pytest.raises(Head3DError, match=r"other.json is not recorded yet: run `make it`"):
         records.read("other", "make it")
+    with pytest.raises(Head3DError, match=r"run `python -m head3d_core walk --out data/results/other.json`"):
+        records.read("other", "python -m head3d_core walk")
     (tmp_path / "results" / "bad.json").write_text("{")
     with pytest.raises(Head3DError, match="damaged"):
         records.read("bad", "make it")
@@ -170,3 +172,14 @@ def test_a_place_that_cannot_be_written_shows_before_the_work(
     (tmp_path / "file").touch()
     with pytest.raises(Head3DError, match="cannot write to"):
         getattr(module, run)(args(out=tmp_path / "file" / "record.json"))
+
+
+def test_records_are_only_written_when_asked_for_by_name() -> None:
+    for args in (latent.WalkArgs, known_heads.InvertArgs, known_heads.GeometryArgs):
+        assert args().out.parts[0] == "out"
+    asked = latent.WalkArgs(out=records.files.DATA / "results" / "latent.json")
+    assert study.command("walk", asked).startswith(
+        "python -m head3d_core walk --weights face head3d --pairs 16"
+    )
+    assert "--out data/results/latent.json" in study.command("walk", asked)
+    assert "--out" not in study.command("walk", latent.WalkArgs())
