@@ -7,10 +7,12 @@ Scale is one dial: ``tiny`` (tests) -> ``classroom`` (bundled weights, laptop in
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import parsed
 
 Axes = Literal["eg3d", "xyz"]
 Backend = Literal["auto", "reference", "native"]
@@ -34,6 +36,36 @@ class Slices(NamedTuple):
 
 SLICES = Slices()
 """Where they lie unless the rendering options say otherwise."""
+
+
+_SIZE = ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1)
+_POWER_OF_TWO = (
+    "a power of two of at least 4",
+    lambda v: isinstance(v, int) and v >= 4 and not v & (v - 1),
+)
+_LAYERS = ("between 1 and 64", lambda v: isinstance(v, int) and 1 <= v <= 64)
+
+
+def _check(config: Any, says: str, fits: Callable[[Any], bool], *names: str) -> None:
+    """Raises Head3DError for the first of the named fields whose value does not fit."""
+    for name in names:
+        value = getattr(config, name)
+        if not fits(value):
+            raise Head3DError(f"{name} must be {says}, got {value!r}")
+
+
+class _Json:
+    """A configuration that weights carry in their header."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dictionary; `from_dict` reads it back."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`. Raises Head3DError for unknown fields and values of another type."""
+        config: Self = parsed(cls, data)
+        return config
 
 
 @dataclass(frozen=True)
@@ -69,18 +101,11 @@ class RenderOptions:
                 'ray_start and ray_end must both be "auto" or both be numbers, '
                 f"got {self.ray_start!r} and {self.ray_end!r}"
             )
-        if self.depth_resolution < 4:
-            raise Head3DError(f"depth_resolution must be at least 4, got {self.depth_resolution}")
-        if self.depth_resolution_importance < 0:
-            raise Head3DError(
-                f"depth_resolution_importance must be 0 or more, got {self.depth_resolution_importance}"
-            )
-        if not self.box_warp > 0:
-            raise Head3DError(f"box_warp must be positive, got {self.box_warp}")
-        if not self.slice_half_distance > 0:
-            raise Head3DError(f"slice_half_distance must be positive, got {self.slice_half_distance}")
-        if self.axes not in PLANE_NAMES:
-            raise Head3DError(f'axes must be "eg3d" or "xyz", got {self.axes!r}')
+        _check(self, "at least 4", lambda v: v >= 4, "depth_resolution")
+        _check(self, "0 or more", lambda v: v >= 0, "depth_resolution_importance")
+        _check(self, "positive", lambda v: v > 0, "box_warp")
+        _check(self, '"eg3d" or "xyz"', PLANE_NAMES.__contains__, "axes")
+        _check(self, "positive", lambda v: v > 0, "slice_half_distance")
 
     @property
     def slices(self) -> Slices:
@@ -89,7 +114,7 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(_Json):
     """Architecture of the tri-plane generator: mapping, backbone, decoder, super-resolution."""
 
     z_dim: int = 512
@@ -102,6 +127,8 @@ class GeneratorConfig:
     """Factor on the mapping camera before it is embedded (EG3D's ``c_scale``)."""
     camera_conditioning: bool = True
     """False feeds zeros instead of the mapping camera (EG3D's ``c_gen_conditioning_zero``)."""
+    camera_radius: float = 2.7
+    """Distance from which it was trained to be seen, world units (EG3D's ``avg_camera_radius``)."""
     image_resolution: int = 512
     """Side of the final image, pixels (a power of two)."""
     neural_resolution: int = 128
@@ -140,17 +167,13 @@ class GeneratorConfig:
     """Clamp of the backbone's activations; None: no clamp, as in every official EG3D network."""
 
     def __post_init__(self) -> None:
-        _check_sizes(
-            self, "z_dim", "w_dim", "channel_base", "plane_channels", "decoder_hidden", "neural_resolution"
-        )
-        _check_power_of_two(self, "image_resolution", "plane_resolution")
-        _check_layers(self)
-        if self.front_slices not in (1, 2):
-            raise Head3DError(f"front_slices must be 1 or 2, got {self.front_slices!r}")
-        if self.decoder_features < 3:
-            raise Head3DError(
-                f"decoder_features must be at least 3 (the first three are rgb), got {self.decoder_features}"
-            )
+        sizes = ("z_dim", "w_dim", "channel_base", "channel_max", "plane_channels", "decoder_hidden")
+        _check(self, *_SIZE, *sizes, "neural_resolution")
+        _check(self, *_POWER_OF_TWO, "image_resolution", "plane_resolution")
+        _check(self, *_LAYERS, "mapping_layers")
+        _check(self, "1 or 2", (1, 2).__contains__, "front_slices")
+        _check(self, "positive", lambda v: v > 0, "camera_radius")
+        _check(self, "at least 3 (the first three are rgb)", lambda v: v >= 3, "decoder_features")
 
     @property
     def num_ws(self) -> int:
@@ -162,23 +185,9 @@ class GeneratorConfig:
         """Planes of a head: 3, or 4 with two slices of the xy plane."""
         return 2 + self.front_slices
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dictionary; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> GeneratorConfig:
-        """Inverse of `to_dict`. Raises Head3DError for unknown fields."""
-        values = _known(cls, data)
-        if not isinstance(values.get("render", RenderOptions()), RenderOptions):
-            values["render"] = RenderOptions(**_known(RenderOptions, values["render"]))
-        if values.get("sr_channels") is not None:
-            values["sr_channels"] = tuple(values["sr_channels"])
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(_Json):
     """Architecture of the discriminator with dual discrimination (image and raw, 6 channels)."""
 
     image_resolution: int = 512
@@ -197,18 +206,9 @@ class DiscriminatorConfig:
     """Noise on the camera in units of its batch standard deviation (EG3D's ``disc_c_noise``)."""
 
     def __post_init__(self) -> None:
-        _check_sizes(self, "channel_base", "channel_max", "group_size")
-        _check_power_of_two(self, "image_resolution")
-        _check_layers(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dictionary; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> DiscriminatorConfig:
-        """Inverse of `to_dict`. Raises Head3DError for unknown fields."""
-        return cls(**_known(cls, data))
+        _check(self, *_SIZE, "channel_base", "channel_max", "group_size")
+        _check(self, *_POWER_OF_TWO, "image_resolution")
+        _check(self, *_LAYERS, "mapping_layers")
 
 
 @dataclass(frozen=True)
@@ -221,39 +221,6 @@ class Preset:
     """The generator of teacher and student alike."""
     discriminator: DiscriminatorConfig
     """D_front and D_back alike."""
-
-
-def _check_sizes(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise Head3DError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _check_power_of_two(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 4 or value & (value - 1):
-            raise Head3DError(f"{name} must be a power of two of at least 4, got {value!r}")
-
-
-def _check_layers(config: Any) -> None:
-    if not isinstance(config.mapping_layers, int) or not 1 <= config.mapping_layers <= 64:
-        raise Head3DError(f"mapping_layers must be between 1 and 64, got {config.mapping_layers!r}")
-
-
-def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise Head3DError(
-            f"{cls.__name__} is read from a dictionary of its fields, got {type(data).__name__}"
-        )
-    names = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - names)
-    if unknown:
-        raise Head3DError(
-            f"{cls.__name__} has no field {', '.join(unknown)}: was the file written by a newer version of head3d_core?"
-        )
-    return dict(data)
 
 
 _TINY = Preset(

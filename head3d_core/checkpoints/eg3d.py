@@ -7,8 +7,8 @@ ignored: a silently different network is worse than none.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from head3d_core.config import (
     Axes,
     DiscriminatorConfig,
     GeneratorConfig,
-    NoiseMode,
     RenderOptions,
     SuperResolutionKind,
 )
@@ -38,29 +37,99 @@ SUPER_RESOLUTION: dict[str, tuple[SuperResolutionKind, int]] = {
 }
 """EG3D's module -> ours, and the image resolution that it is made for."""
 
-_G_KNOWN = {
-    "z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs", "channel_base", "channel_max",
-    "fused_modconv_default", "num_fp16_res", "conv_clamp", "sr_num_fp16_res", "sr_kwargs", "rendering_kwargs",
+
+class _Kind(NamedTuple):
+    """What a value must be."""
+
+    says: str
+    fits: Callable[[Any], bool]
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 2**20 and value == int(value)
+
+
+def _only(*values: Any) -> _Kind:
+    shown = [f'"{value}"' if isinstance(value, str) else str(value) for value in values]
+    says = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
+    return _Kind(says, lambda value: any(type(value) is type(v) and value == v for v in values))
+
+
+_WHOLE = _Kind("a whole number, zero or more", _is_whole, int)
+_NUMBER = _Kind("a number", _is_number, float)
+_OPTIONAL = _Kind(
+    "a number or None", lambda v: v is None or _is_number(v), lambda v: v if v is None else float(v)
+)
+_BOUND = _Kind(
+    'a number or "auto"', lambda v: v == "auto" or _is_number(v), lambda v: v if v == "auto" else float(v)
+)
+_FLAG = _Kind("true or false", lambda v: v is True or v is False or (_is_number(v) and v in (0, 1)), bool)
+_TABLE = _Kind("a dictionary", lambda v: isinstance(v, Mapping))
+_ANY = _Kind("anything", lambda _: True)
+_REQUIRED: Any = object()
+_Table = dict[str, tuple[_Kind, Any]]
+
+_MAPPING: _Table = {
+    "num_layers": (_WHOLE, 8), "embed_features": (_only(None), None), "layer_features": (_only(None), None),
+    "activation": (_only("lrelu"), "lrelu"), "lr_multiplier": (_only(0.01), 0.01), "w_avg_beta": (_ANY, None),
 }  # fmt: skip
-_G_RENDER_KNOWN = {
-    "image_resolution", "disparity_space_sampling", "clamp_mode", "superresolution_module", "c_gen_conditioning_zero",
-    "c_scale", "superresolution_noise_mode", "decoder_lr_mul", "sr_antialias", "depth_resolution",
-    "depth_resolution_importance", "ray_start", "ray_end", "box_warp", "white_back", "density_noise",
+_GENERATOR: _Table = {
+    "z_dim": (_WHOLE, _REQUIRED), "c_dim": (_only(25), _REQUIRED),
+    "w_dim": (_only(512), _REQUIRED),  # its super-resolution takes 512-long codes whatever w_dim says
+    "img_resolution": (_WHOLE, _REQUIRED), "img_channels": (_only(3), _REQUIRED), "mapping_kwargs": (_TABLE, {}),
+    "channel_base": (_WHOLE, 32768), "channel_max": (_WHOLE, 512), "fused_modconv_default": (_ANY, None),
+    "num_fp16_res": (_ANY, None), "conv_clamp": (_OPTIONAL, None), "sr_num_fp16_res": (_NUMBER, 0),
+    "sr_kwargs": (_ANY, None), "rendering_kwargs": (_TABLE, _REQUIRED),
+}  # fmt: skip
+_RENDERING: _Table = {
+    "depth_resolution": (_WHOLE, _REQUIRED), "depth_resolution_importance": (_WHOLE, _REQUIRED),
+    "ray_start": (_BOUND, _REQUIRED), "ray_end": (_BOUND, _REQUIRED), "box_warp": (_NUMBER, _REQUIRED),
+    "avg_camera_radius": (_NUMBER, 2.7), "white_back": (_FLAG, False), "disparity_space_sampling": (_FLAG, _REQUIRED),
+    "density_noise": (_NUMBER, 0), "clamp_mode": (_only("softplus"), _REQUIRED),
+    "superresolution_module": (_ANY, _REQUIRED), "sr_antialias": (_FLAG, _REQUIRED),
+    "superresolution_noise_mode": (_only("const", "random", "none"), _REQUIRED), "decoder_lr_mul": (_NUMBER, 1),
+    "c_gen_conditioning_zero": (_FLAG, _REQUIRED), "c_scale": (_NUMBER, 0),  # without the key the label is times 0
     # used by training and by viewers only
-    "gpc_reg_prob", "gpc_reg_fade_kimg", "density_reg", "density_reg_p_dist", "reg_type", "avg_camera_radius",
-    "avg_camera_pivot", "density_reg_every",
+    "image_resolution": (_ANY, None), "gpc_reg_prob": (_ANY, None), "gpc_reg_fade_kimg": (_ANY, None),
+    "density_reg": (_ANY, None), "density_reg_p_dist": (_ANY, None), "reg_type": (_ANY, None),
+    "avg_camera_pivot": (_ANY, None), "density_reg_every": (_ANY, None),
 }  # fmt: skip
-_D_KNOWN = {
-    "c_dim", "img_resolution", "img_channels", "block_kwargs", "mapping_kwargs", "epilogue_kwargs", "channel_base",
-    "channel_max", "disc_c_noise", "num_fp16_res", "sr_upsample_factor", "conv_clamp", "architecture", "cmap_dim",
+_DISCRIMINATOR: _Table = {
+    "c_dim": (_only(25), _REQUIRED), "img_resolution": (_WHOLE, _REQUIRED), "img_channels": (_only(3), _REQUIRED),
+    "architecture": (_only("resnet"), "resnet"), "channel_base": (_WHOLE, 32768), "channel_max": (_WHOLE, 512),
+    "conv_clamp": (_OPTIONAL, 256), "cmap_dim": (_ANY, None), "disc_c_noise": (_NUMBER, 0),
+    "block_kwargs": (_TABLE, {}),
+    "mapping_kwargs": (_TABLE, {}), "epilogue_kwargs": (_TABLE, {}), "num_fp16_res": (_ANY, None),
+    "sr_upsample_factor": (_ANY, None),
 }  # fmt: skip
-_MAPPING_DEFAULTS = {
-    "embed_features": None,
-    "layer_features": None,
-    "activation": "lrelu",
-    "lr_multiplier": 0.01,
-}
-_EPILOGUE_DEFAULTS = {"mbstd_num_channels": 1, "activation": "lrelu"}
+_BLOCK: _Table = {"activation": (_only("lrelu"), "lrelu"), "freeze_layers": (_ANY, None)}
+_EPILOGUE: _Table = {
+    "mbstd_group_size": (_WHOLE, 4), "mbstd_num_channels": (_only(1), 1), "activation": (_only("lrelu"), "lrelu"),
+}  # fmt: skip
+
+
+def _read(what: str, arguments: Mapping[str, Any], table: _Table) -> dict[str, Any]:
+    """Every argument of the table with its value or default; a sentence for what is unknown, missing or unfit."""
+    unknown = sorted(map(str, set(arguments) - set(table)))
+    if unknown:
+        raise Head3DError(
+            f"EG3D's {what} has no argument {', '.join(unknown)[:120]}: "
+            "the file comes from other code, which this reader does not know"
+        )
+    values = {}
+    for key, (kind, default) in table.items():
+        if key not in arguments and default is _REQUIRED:
+            raise Head3DError(f"EG3D's {what} lacks {key}: give the complete constructor arguments")
+        value = arguments.get(key, default)
+        if not kind.fits(value):
+            raise Head3DError(f"{key} of EG3D's {what} must be {kind.says}, got {describe(value)}")
+        values[key] = kind.read(value)
+    return values
 
 
 def generator_config(
@@ -75,51 +144,45 @@ def generator_config(
 
     Raises Head3DError for arguments that are missing, unknown or outside the format.
     """
-    arguments = _known("generator", init_kwargs, _G_KNOWN)
-    options = _known("rendering_kwargs", _mapping(arguments, "rendering_kwargs"), _G_RENDER_KNOWN)
-    _expect(arguments, "c_dim", 25)
-    _expect(arguments, "img_channels", 3)
-    # EG3D's super-resolution takes 512-long codes whatever w_dim says.
-    _expect(arguments, "w_dim", 512)
-    if options.get("clamp_mode") != "softplus":
-        raise Head3DError(f'clamp_mode must be "softplus", got {describe(options.get("clamp_mode"))}')
-    module = str(_need(options, "superresolution_module")).rpartition(".")[2]
+    given = _read("generator", init_kwargs, _GENERATOR)
+    options = _read("rendering_kwargs", given["rendering_kwargs"], _RENDERING)
+    module = str(options["superresolution_module"]).rpartition(".")[2]
     if module not in SUPER_RESOLUTION:
         raise Head3DError(
             f"superresolution_module must be one of {', '.join(SUPER_RESOLUTION)}, got {module[:80]!r}"
         )
     kind, size = SUPER_RESOLUTION[module]
-    _expect(arguments, "img_resolution", size)
+    if given["img_resolution"] != size:
+        raise Head3DError(f"img_resolution must be {size} with {module}, got {given['img_resolution']}")
     return GeneratorConfig(
-        z_dim=_whole(arguments, "z_dim"),
-        w_dim=512,
-        mapping_layers=_mapping_layers(arguments),
-        # EG3D multiplies the label by 0 if the key is missing.
-        camera_scale=_number(options, "c_scale", 0.0),
-        camera_conditioning=not _flag(options, "c_gen_conditioning_zero"),
+        z_dim=given["z_dim"],
+        w_dim=given["w_dim"],
+        mapping_layers=_read("mapping_kwargs", given["mapping_kwargs"], _MAPPING)["num_layers"],
+        camera_scale=options["c_scale"],
+        camera_conditioning=not options["c_gen_conditioning_zero"],
+        camera_radius=options["avg_camera_radius"],
         image_resolution=size,
         neural_resolution=neural_resolution,
-        channel_base=_whole(arguments, "channel_base", 32768),
-        channel_max=_whole(arguments, "channel_max", 512),
+        channel_base=given["channel_base"],
+        channel_max=given["channel_max"],
         plane_resolution=256,
-        backbone_clamp=_optional_number(arguments, "conv_clamp"),
-        decoder_lr_mul=_number(options, "decoder_lr_mul", 1.0),
+        backbone_clamp=given["conv_clamp"],
+        decoder_lr_mul=options["decoder_lr_mul"],
         sr_kind=kind,
-        sr_w_dim=512,
-        sr_noise=_noise(options),
-        sr_antialias=_flag(options, "sr_antialias"),
+        sr_noise=options["superresolution_noise_mode"],
+        sr_antialias=options["sr_antialias"],
         # Any half-precision block makes EG3D clamp, also where it computes in float32.
-        sr_clamp=256.0 if _number(arguments, "sr_num_fp16_res", 0.0) > 0 else None,
+        sr_clamp=256.0 if given["sr_num_fp16_res"] > 0 else None,
         render=RenderOptions(
-            ray_start=_bound(options, "ray_start"),
-            ray_end=_bound(options, "ray_end"),
-            depth_resolution=_whole(options, "depth_resolution"),
-            depth_resolution_importance=_whole(options, "depth_resolution_importance"),
-            box_warp=_number(options, "box_warp"),
+            ray_start=options["ray_start"],
+            ray_end=options["ray_end"],
+            depth_resolution=options["depth_resolution"],
+            depth_resolution_importance=options["depth_resolution_importance"],
+            box_warp=options["box_warp"],
             axes=axes,
-            white_back=_flag(options, "white_back", False),
-            disparity=_flag(options, "disparity_space_sampling"),
-            density_noise=_number(options, "density_noise", 0.0),
+            white_back=options["white_back"],
+            disparity=options["disparity_space_sampling"],
+            density_noise=options["density_noise"],
         ),
     )
 
@@ -129,29 +192,21 @@ def discriminator_config(init_kwargs: Mapping[str, Any]) -> DiscriminatorConfig:
 
     Raises Head3DError for arguments that are missing, unknown or outside the format.
     """
-    arguments = _known("discriminator", init_kwargs, _D_KNOWN)
-    _expect(arguments, "c_dim", 25)
-    _expect(arguments, "img_channels", 3)
-    if arguments.get("architecture", "resnet") != "resnet":
-        raise Head3DError(f'architecture must be "resnet", got {describe(arguments["architecture"])}')
-    epilogue = _mapping(arguments, "epilogue_kwargs", {})
-    _defaults("epilogue_kwargs", epilogue, _EPILOGUE_DEFAULTS, {"mbstd_group_size"})
-    _defaults(
-        "block_kwargs", _mapping(arguments, "block_kwargs", {}), {"activation": "lrelu"}, {"freeze_layers"}
-    )
+    given = _read("discriminator", init_kwargs, _DISCRIMINATOR)
+    _read("block_kwargs", given["block_kwargs"], _BLOCK)
     config = DiscriminatorConfig(
-        image_resolution=_whole(arguments, "img_resolution"),
-        channel_base=_whole(arguments, "channel_base", 32768),
-        channel_max=_whole(arguments, "channel_max", 512),
-        mapping_layers=_mapping_layers(arguments),
-        group_size=_whole(epilogue, "mbstd_group_size", 4),
-        clamp=_optional_number(arguments, "conv_clamp", 256.0),
-        camera_noise=_number(arguments, "disc_c_noise", 0.0),
+        image_resolution=given["img_resolution"],
+        channel_base=given["channel_base"],
+        channel_max=given["channel_max"],
+        mapping_layers=_read("mapping_kwargs", given["mapping_kwargs"], _MAPPING)["num_layers"],
+        group_size=_read("epilogue_kwargs", given["epilogue_kwargs"], _EPILOGUE)["mbstd_group_size"],
+        clamp=given["conv_clamp"],
+        camera_noise=given["disc_c_noise"],
     )
     width = min(config.channel_base // 4, config.channel_max)
-    if arguments.get("cmap_dim") not in (None, width):
+    if given["cmap_dim"] not in (None, width):
         raise Head3DError(
-            f"cmap_dim must be {width} (the width at 4x4) or None, got {describe(arguments['cmap_dim'])}"
+            f"cmap_dim must be {width} (the width at 4x4) or None, got {describe(given['cmap_dim'])}"
         )
     return config
 
@@ -258,86 +313,3 @@ def _fill(model: Any, state_dict: Mapping[str, Tensor]) -> Any:
         tensors[name] = tensor
     load_tensors(model, tensors, "the EG3D state dict")
     return model.eval()
-
-
-# --- reading arguments with a sentence for each that does not fit -----------------------------------------------------
-
-
-def _known(what: str, arguments: Mapping[str, Any], known: set[str]) -> Mapping[str, Any]:
-    unknown = sorted(map(str, set(arguments) - known))
-    if unknown:
-        raise Head3DError(
-            f"EG3D's {what} has no argument {', '.join(unknown)[:120]}: "
-            "the file comes from other code, which this reader does not know"
-        )
-    return arguments
-
-
-def _need(arguments: Mapping[str, Any], key: str, default: Any = ...) -> Any:
-    if key in arguments:
-        return arguments[key]
-    if default is ...:
-        raise Head3DError(f"EG3D's arguments lack {key}: give the complete constructor arguments")
-    return default
-
-
-def _mapping(arguments: Mapping[str, Any], key: str, default: Any = ...) -> Mapping[str, Any]:
-    value = _need(arguments, key, default)
-    if not isinstance(value, Mapping):
-        raise Head3DError(f"{key} must be a dictionary, got {describe(value)}")
-    return value
-
-
-def _number(arguments: Mapping[str, Any], key: str, default: Any = ...) -> float:
-    value = _need(arguments, key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Head3DError(f"{key} must be a number, got {describe(value)}")
-    return float(value)
-
-
-def _optional_number(arguments: Mapping[str, Any], key: str, default: float | None = None) -> float | None:
-    return None if _need(arguments, key, default) is None else _number(arguments, key, default)
-
-
-def _whole(arguments: Mapping[str, Any], key: str, default: Any = ...) -> int:
-    value = _number(arguments, key, default)
-    if not 0 <= value <= 2**20 or value != int(value):
-        raise Head3DError(f"{key} must be a whole number, zero or more, got {value:g}")
-    return int(value)
-
-
-def _flag(arguments: Mapping[str, Any], key: str, default: Any = ...) -> bool:
-    value = _need(arguments, key, default)
-    if not isinstance(value, bool) and value not in (0, 1):
-        raise Head3DError(f"{key} must be true or false, got {describe(value)}")
-    return bool(value)
-
-
-def _expect(arguments: Mapping[str, Any], key: str, value: int) -> None:
-    if _need(arguments, key) != value:
-        raise Head3DError(f"{key} must be {value} here, got {describe(arguments[key])}")
-
-
-def _defaults(what: str, arguments: Mapping[str, Any], fixed: Mapping[str, Any], free: set[str]) -> None:
-    _known(what, arguments, set(fixed) | free)
-    for key, value in fixed.items():
-        if arguments.get(key, value) != value:
-            raise Head3DError(f"{key} in {what} must be {value}, got {describe(arguments[key])}")
-
-
-def _mapping_layers(arguments: Mapping[str, Any]) -> int:
-    options = _mapping(arguments, "mapping_kwargs", {})
-    _defaults("mapping_kwargs", options, _MAPPING_DEFAULTS, {"num_layers", "w_avg_beta"})
-    return _whole(options, "num_layers", 8)
-
-
-def _bound(options: Mapping[str, Any], key: str) -> Any:
-    return "auto" if _need(options, key) == "auto" else _number(options, key)
-
-
-def _noise(options: Mapping[str, Any]) -> NoiseMode:
-    mode = _need(options, "superresolution_noise_mode")
-    for known in ("const", "random", "none"):
-        if mode == known:
-            return known
-    raise Head3DError(f'superresolution_noise_mode must be "const", "random" or "none", got {describe(mode)}')

@@ -41,7 +41,7 @@ def views(
     images = []
     with torch.no_grad():
         for yaw in yaws:
-            camera = orbit(math.radians(yaw), math.radians(pitch)).to(planes.device)
+            camera = orbit(math.radians(yaw), math.radians(pitch), G.config.camera_radius).to(planes.device)
             images.append(G.render(planes, ws, camera.expand(len(planes), -1), backend=backend).image)
     return torch.stack(images, 1)
 

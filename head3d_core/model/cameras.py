@@ -108,9 +108,9 @@ def eg3d_pose(
     return pose_looking_at(position, position.new_tensor(list(pivot)).expand_as(position))
 
 
-def frontal(count: int = 1, device: torch.device | str = "cpu") -> Tensor:
+def frontal(count: int = 1, device: torch.device | str = "cpu", radius: float = RADIUS) -> Tensor:
     """The frontal camera, repeated: [count, 25]."""
-    return orbit(0.0, 0.0).to(device).expand(count, 25)
+    return orbit(0.0, 0.0, radius).to(device).expand(count, 25)
 
 
 def yaw_pitch(camera: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,7 +254,7 @@ class Generator(nn.Module):
         change with the camera that looks at it. With a `generator` (or `seeds`) the backbone noise is random too.
         """
         if mapping_camera is None:
-            mapping_camera = frontal(len(z), z.device)
+            mapping_camera = frontal(len(z), z.device, self.config.camera_radius)
         if generator is not None and seeds is None:
             seeds = random.draw_seeds(generator, len(z), z.device)
         ws = self.mapping(z, mapping_camera, truncation_psi, truncation_cutoff)

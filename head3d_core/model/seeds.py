@@ -49,7 +49,7 @@ def z_of_numbers(seed: int, numbers: range, z_dim: int, device: torch.device | s
 def ws_of_seeds(G: Generator, seeds: Iterable[int], psi: float = 1.0) -> Tensor:
     """ws [len(seeds), num_ws, w_dim] under the frontal mapping camera, truncated by `psi`."""
     z = z_of_seeds(seeds, G.z_dim).to(G.device)
-    return G.mapping(z, frontal(len(z), G.device), truncation_psi=psi)
+    return G.mapping(z, frontal(len(z), G.device, G.config.camera_radius), truncation_psi=psi)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def _architecture(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, An
     if isinstance(config, GeneratorConfig):
         widths = config.sr_channels or KINDS[config.sr_kind].channels
         config = dataclasses.replace(config, sr_channels=widths, sr_w_dim=config.sr_w_dim or config.w_dim)
-    free = ("neural_resolution", "front_slices", "group_size", "camera_noise")
+    free = ("neural_resolution", "front_slices", "camera_radius", "group_size", "camera_noise")
     return {
         name: value
         for name, value in flat(config).items()

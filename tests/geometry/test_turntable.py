@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from head3d_core.config import preset
 from head3d_core.geometry import mesh, turntable
+from head3d_core.model import seeds
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 
@@ -155,3 +158,21 @@ def test_a_film_cut_short_is_refused(
     with pytest.raises(Head3DError, match="came out short"):
         turntable.write(pictures, tmp_path / "short.mp4")
     assert not (tmp_path / "short.mp4").exists()
+
+
+def test_heads_are_seen_from_the_distance_they_were_trained_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EG3D's ShapeNet networks have their cameras at 1.7 instead of 2.7."""
+    torch.manual_seed(0)
+    near = dataclasses.replace(preset("tiny").generator, camera_radius=1.7)
+    G = Generator(near).eval()
+    seen: list[float] = []
+    render = G.render
+
+    def watched(planes: torch.Tensor, ws: torch.Tensor, camera: torch.Tensor, **more: Any) -> Any:
+        seen.append(float(camera[0, [3, 7, 11]].norm()))
+        return render(planes, ws, camera, **more)
+
+    monkeypatch.setattr(G, "render", watched)
+    heads = seeds.heads_of_seeds(G, [0])
+    turntable.views(G, heads.planes, heads.ws, (0.0, 90.0))
+    assert seen == pytest.approx([1.7, 1.7])
