@@ -32,10 +32,10 @@ from head3d_core.synth.identity import Identity, identity
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, share
-from script import main
+from script import between_marks, main
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
-CARD_MARKS = ("<!-- detector rates -->", "<!-- end of detector rates -->")
+MARK = "detector rates"
 BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
 
@@ -214,12 +214,13 @@ def refresh_card(found: dict[str, Any], card: Path) -> None:
 
     Raises Head3DError if the page has no such marks.
     """
-    before, start, rest = card.read_text(encoding="utf-8").partition(CARD_MARKS[0])
-    _, end, after = rest.partition(CARD_MARKS[1])
-    if not start or not end:
-        raise Head3DError(f"{card} needs the lines {CARD_MARKS[0]} and {CARD_MARKS[1]} around its table")
+    text = between_marks(card.read_text(encoding="utf-8"), MARK, lambda: table(found))
+    if text is None:
+        raise Head3DError(
+            f"{card} needs the lines <!-- {MARK} --> and <!-- end of {MARK} --> around its table"
+        )
     with files.atomic(card) as temporary:
-        temporary.write_text(f"{before}{start}\n{table(found)}\n{end}{after}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def run(args: DetectorRatesArgs) -> None:

@@ -34,3 +34,11 @@ def filled(template: str, **parts: object) -> str:
     Raises KeyError for a mark that is not among `parts`.
     """
     return Template((TEMPLATES / f"{template}.md").read_text(encoding="utf8")).substitute(parts)
+
+
+def between_marks(text: str, name: str, make: Callable[[], str]) -> str | None:
+    """`text` with what `make` returns between `<!-- name -->` and `<!-- end of name -->`; None without such marks."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, opened, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    return f"{before}{start}\n{make()}\n{end}{after}" if opened and closed else None

@@ -12,7 +12,7 @@ import pytest
 
 import script
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.files import read_manifest
+from head3d_core.utils.files import DATA, read_manifest
 
 SCRIPTS = Path(script.__file__).parent
 COMMANDS = sorted(p for p in SCRIPTS.glob("*.py") if "__main__" in p.read_text(encoding="utf8"))
@@ -48,7 +48,7 @@ def test_an_error_is_one_sentence(
 
 def test_the_manifest_names_scripts_that_are_there() -> None:
     """Every `python data/scripts/NAME.py` of the manifest exists."""
-    text = " ".join(entry.regenerate for entry in read_manifest().values())
+    text = " ".join(entry.regenerate for entry in read_manifest(DATA).values())
     named = set(re.findall(r"python (data/scripts/\w+\.py)", text))
     assert len(named) >= 7
     assert all((SCRIPTS.parents[1] / name).is_file() for name in named)

@@ -112,7 +112,7 @@ def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
     import detector_rates
 
     card = tmp_path / "CARD.md"
-    start, end = detector_rates.CARD_MARKS
+    start, end = "<!-- detector rates -->", "<!-- end of detector rates -->"
     card.write_text(f"# Card\n{start}\nold\n{end}\nafter\n")
     for _ in range(2):
         detector_rates.refresh_card(_found(), card)
