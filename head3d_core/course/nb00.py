@@ -1,11 +1,14 @@
-"""Notebook 00: one code turned in two generators, the method and the course as diagrams."""
+"""Notebook 00: one code turned in two generators; the method and the course as diagrams."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from head3d_core.course.figures import PALETTE, arrow, box, canvas, ties
@@ -13,6 +16,7 @@ from head3d_core.experiments.plane_swap import picture
 from head3d_core.model.cameras import orbit
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import heads_of_seeds
+from head3d_core.utils import files
 
 
 @torch.no_grad()
@@ -24,6 +28,16 @@ def turned(nets: Mapping[str, Generator], seed: int, yaws: Sequence[float]) -> d
         name: torch.cat([picture(net, heads[name].planes, heads[name].ws, c[None]) for c in cameras])
         for name, net in nets.items()
     }
+
+
+def stored_turn() -> Callable[[float], NDArray[np.uint8]]:
+    """A function yaw (degrees) -> the nearest stored frames of one code, [R, 2 R, 3]: face generator, Head3D."""
+    films = []
+    for name in ("face", "head3d"):
+        with Image.open(files.DATA / "samples" / "turns" / f"{name}.webp") as film:
+            films.append([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
+    both = [np.concatenate(pair, 1) for pair in zip(*films, strict=True)]
+    return lambda yaw: both[round(yaw * len(both) / 360) % len(both)]
 
 
 def method_diagram() -> Any:

@@ -3,13 +3,67 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, random, wrong
+from head3d_core.evaluation.tables import Records, kernel_name
+from head3d_core.metrics.distances import Estimate
 from head3d_core.training import losses
+
+STARTED_ALIKE = {
+    "two discriminators": ("head3d-seed0-fitted", "head3d-seed1-fitted"),
+    "one discriminator": ("single-d-seed0-fitted", "single-d-seed1-fitted"),
+    "all planes distilled": ("all-planes", "all-planes-seed1-fitted"),
+}
+"""Recipe -> its rows with seeds 0 and 1, all from discriminators that were fitted first."""
+
+
+def distance_by_yaw(record: Mapping[str, Any]) -> dict[tuple[int, int], Estimate]:
+    """Kernel distance × 100 of a row to real people seen from the same side, by step of |yaw| (degrees)."""
+    if not record.get("by_yaw"):
+        return {}
+    name = kernel_name(record)
+    steps = [step for step in record["by_yaw"] if name in step.get("distance", {})]
+    return {(step["low"], step["high"]): Estimate(**step["distance"][name]) for step in steps}
+
+
+def yaw_figure(records: Records, least: float = 45.0) -> Any:
+    """The distance by yaw, from `least` degrees on: a colour a recipe of `STARTED_ALIKE`, a line style a seed."""
+    figure, axis = figures.panels(8.5, 4.0)
+    for k, (name, rows) in enumerate(STARTED_ALIKE.items()):
+        for seed, row in enumerate(rows):
+            found = {step: e for step, e in distance_by_yaw(records.get(row, {})).items() if step[0] >= least}
+            x = [sum(step) / 2 for step in found]
+            band = ([e.low for e in found.values()], [e.high for e in found.values()])
+            style: dict[str, Any] = {"color": figures.PALETTE[k], "linestyle": figures.STYLES[seed]}
+            label = f"{name}, seed {seed}"
+            axis.plot(x, [e.value for e in found.values()], marker=figures.MARKERS[k], label=label, **style)
+            axis.fill_between(x, *band, color=figures.PALETTE[k], alpha=0.12, linewidth=0)
+    axis.set(xlabel="|yaw| (degrees)", ylabel="KD × 100 to real people", xticks=range(45, 181, 15))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    return figure
+
+
+def farther_steps(records: Records, recipe: str) -> list[list[str]]:
+    """Steps of |yaw| at which each run of a recipe is farther from real people than two discriminators, seed by seed.
+
+    A step counts if the two 95 % intervals are apart.
+    """
+    found = []
+    for full, other in zip(STARTED_ALIKE["two discriminators"], STARTED_ALIKE[recipe], strict=True):
+        a, b = (distance_by_yaw(records.get(row, {})) for row in (full, other))
+        found.append(
+            [f"{low}–{high}°" for low, high in a if (e := b.get((low, high))) and e.low > a[low, high].high]
+        )
+    return found
+
 
 # --- exercises --------------------------------------------------------------------------------------------------------
 

@@ -142,3 +142,15 @@ def test_names_of_cameras_stand_outside_and_do_not_cover_the_cube() -> None:
             assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
             assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
     mpl.pyplot.close(figure)
+
+
+def test_stored_heads_turn() -> None:
+    turn = nb00.stored_turn()
+    assert turn(0).shape == (256, 512, 3)
+    assert np.array_equal(turn(-90), turn(270))
+    front, side = turn(0).astype(int), turn(90).astype(int)
+    assert np.abs(front - side).mean() > 5
+    behind = turn(180).astype(int)[:, :256], turn(180).astype(int)[:, 256:]
+    assert np.abs(behind[0] - behind[1]).mean() > 5, "two different backs"
+    fronts = front[:, :256], front[:, 256:]
+    assert np.abs(fronts[0] - fronts[1]).mean() < np.abs(behind[0] - behind[1]).mean()
