@@ -12,9 +12,9 @@ from torch import Tensor
 
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, random, wrong
-from head3d_core.evaluation.tables import Records, kernel_name
-from head3d_core.metrics.distances import Estimate
+from head3d_core.evaluation.tables import Records
 from head3d_core.training import losses
+from head3d_core.utils.estimates import Estimate
 
 STARTED_ALIKE = {
     "two discriminators": ("head3d-seed0-fitted", "head3d-seed1-fitted"),
@@ -26,11 +26,8 @@ STARTED_ALIKE = {
 
 def distance_by_yaw(record: Mapping[str, Any]) -> dict[tuple[int, int], Estimate]:
     """Kernel distance × 100 of a row to real people seen from the same side, by step of |yaw| (degrees)."""
-    if not record.get("by_yaw"):
-        return {}
-    name = kernel_name(record)
-    steps = [step for step in record["by_yaw"] if name in step.get("distance", {})]
-    return {(step["low"], step["high"]): Estimate(**step["distance"][name]) for step in steps}
+    steps = [step for step in record.get("by_yaw", []) if step.get("distance", {}).get("kernel")]
+    return {(step["low"], step["high"]): Estimate.of(step["distance"]["kernel"]) for step in steps}
 
 
 def yaw_figure(records: Records, least: float = 45.0) -> Any:

@@ -17,12 +17,11 @@ def record(*values: float) -> dict[str, Any]:
         {
             "low": 90 + 15 * k,
             "high": 105 + 15 * k,
-            "distance": {"KD-x x100": {"value": v, "low": v - 0.5, "high": v + 0.5, "count": 9}},
+            "distance": {"kernel": {"value": v, "low": v - 0.5, "high": v + 0.5, "count": 9}},
         }
         for k, v in enumerate(values)
     ]
-    front = {"KD-x x100": {"value": 1.0, "low": 0.9, "high": 1.1, "count": 9}}
-    return {"distance": {"front": front}, "by_yaw": steps}
+    return {"by_yaw": steps}
 
 
 def test_steps_count_where_the_intervals_are_apart() -> None:
