@@ -158,7 +158,7 @@ def memory_estimates() -> str:
 
 def runs() -> str:
     """Every recorded training run."""
-    from head3d_core.training.curves import trained_on
+    from head3d_core.utils.records import trained_on
 
     rows = []
     for path in sorted(RESULTS.glob("curves_*.json")):
@@ -177,7 +177,7 @@ def runs() -> str:
             ]
         )
     if not rows:
-        return "No run is recorded yet: `python -m head3d_core.training.curves RUN --out FILE.json`."
+        return "No run is recorded yet: `python data/scripts/curves.py RUN --out FILE.json`."
     return table(["stage", "preset", "images", "time", "images/s, all in", "device", "record"], rows)
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import GeneratorConfig
-from head3d_core.training.curves import trained_on
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.records import trained_on
 from script import TEMPLATES, filled, main
 
 UNKNOWN = "not measured yet"

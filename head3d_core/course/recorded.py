@@ -14,9 +14,9 @@ from torch import Tensor
 from head3d_core.course import figures
 from head3d_core.evaluation.pictures import FACE_YAWS, TURN
 from head3d_core.evaluation.tables import NOT_YET
-from head3d_core.training.curves import trained_on
 from head3d_core.utils import files, records
 from head3d_core.utils.images import from_pixels
+from head3d_core.utils.records import trained_on
 
 RESULTS = files.DATA / "results"
 EVALUATION = RESULTS / "evaluation"
@@ -48,7 +48,7 @@ def record(name: str) -> dict[str, Any] | None:
 
 
 def record_line(found: Mapping[str, Any]) -> str:
-    """One line on the run behind a record of `training.curves`: what, how long, on what, when."""
+    """One line on the run behind a record of `data/scripts/curves.py`: what, how long, on what, when."""
     p = found["provenance"]
     what = p["stage"] + (f", row {p['row']}" if p.get("row") else "")
     planned = found["recipe"].get("images", p["images"])
@@ -68,7 +68,7 @@ def how_to_record(stage: str, row: str | None = None) -> str:
     return (
         "not recorded yet: run\n"
         f"  python -m head3d_core train {stage} --data synth:faces:20000{more} --out runs/{name}\n"
-        f"  python -m head3d_core.training.curves runs/{name} --out data/results/curves_{name}.json"
+        f"  python data/scripts/curves.py runs/{name} --out data/results/curves_{name}.json"
     )
 
 

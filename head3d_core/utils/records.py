@@ -80,3 +80,14 @@ def read(name: str, command: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf8")))
     except ValueError as error:
         raise Head3DError(f"{path} is damaged ({error}): run `{command}` again") from error
+
+
+def trained_on(provenance: Mapping[str, Any]) -> str:
+    """What a run was made on, with how many at a time where that was ever more than one.
+
+    >>> trained_on({"device": "GPU", "processes": [1, 2]}), trained_on({"device": "GPU", "processes": [1]})
+    ('1 and 2 × GPU', 'GPU')
+    """
+    counts = provenance.get("processes") or [1]
+    several = "" if max(counts) == 1 else f"{' and '.join(map(str, sorted(counts)))} × "
+    return f"{several}{provenance['device']}"

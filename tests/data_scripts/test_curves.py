@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from head3d_core.training import curves
+import curves
 from head3d_core.training.train import GRID_YAWS
 from head3d_core.utils.errors import Head3DError
 
@@ -100,7 +100,7 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
         grid = np.full((6 * 16, len(GRID_YAWS) * 16, 3), 40 * k, np.uint8)
         Image.fromarray(grid).save(run / f"grid-{images:010d}.png")
     out = run / "curves_head.json"
-    assert curves.main([str(run), "--out", str(out), "--points", "2"]) == 0
+    curves.run(curves.CurvesArgs(run, out, points=2))
     assert "400 images, 2 points" in capsys.readouterr().out
     found = json.loads(out.read_text())
     assert found["pictures"]["progress"]["images"] == [100, 200, 400, 500]
@@ -111,19 +111,19 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert abs(pixels[-112:] - 160).max() < 5
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 128, 4 * 128)
-    assert curves.main([str(run), "--out", str(out), "--side", "96"]) == 0
+    curves.run(curves.CurvesArgs(run, out, side=96))
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 96, 4 * 96)
-    assert curves.main([str(run), "--out", str(out), "--side", "0"]) == 1
-    assert "at least 8 pixels" in capsys.readouterr().out
+    with pytest.raises(Head3DError, match="at least 8 pixels"):
+        curves.run(curves.CurvesArgs(run, out, side=0))
 
 
-def test_a_run_without_a_log_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_log_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Head3DError, match="there is no log"):
         curves.condense(tmp_path)
     (tmp_path / "log.jsonl").write_text(json.dumps(start(0)) + "\n")
     with pytest.raises(Head3DError, match="has the run trained at all"):
         curves.condense(tmp_path)
-    assert curves.main([str(tmp_path), "--out", str(tmp_path / "x.json")]) == 1
-    assert "error:" in capsys.readouterr().out
+    with pytest.raises(Head3DError, match="has the run trained at all"):
+        curves.run(curves.CurvesArgs(tmp_path, tmp_path / "x.json"))
     assert not (tmp_path / "x.json").exists()

@@ -1,6 +1,6 @@
 """A run's log, condensed into a small file that notebooks and model cards read.
 
-    python -m head3d_core.training.curves RUN --out data/results/curves_teacher.json
+    python data/scripts/curves.py RUN --out data/results/curves_teacher.json
 
 `log.jsonl` has a line every few seconds and one session for every resume. The record keeps means over some hundred
 equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small pictures.
@@ -8,22 +8,24 @@ equal spans of images, how long the run took and on what, and (where the run kep
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tyro.conf import Positional
 
 from head3d_core.config import preset
 from head3d_core.training.train import GRID_YAWS
 from head3d_core.utils import images, records
 from head3d_core.utils.errors import Head3DError
+from script import main
 
 POINTS = 120
 """Spans of images that a record keeps."""
@@ -159,17 +161,6 @@ def _own_axes(args: Mapping[str, Any]) -> str | None:
     return axes if axes != preset(args.get("preset", "classroom")).generator.render.axes else None
 
 
-def trained_on(provenance: Mapping[str, Any]) -> str:
-    """What a run was made on, with how many at a time where that was ever more than one.
-
-    >>> trained_on({"device": "GPU", "processes": [1, 2]}), trained_on({"device": "GPU", "processes": [1]})
-    ('1 and 2 × GPU', 'GPU')
-    """
-    counts = provenance.get("processes") or [1]
-    several = "" if max(counts) == 1 else f"{' and '.join(map(str, sorted(counts)))} × "
-    return f"{several}{provenance['device']}"
-
-
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
@@ -239,30 +230,31 @@ def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[
     return record
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Condenses one run; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m head3d_core.training.curves", description="Condenses a run's log."
-    )
-    parser.add_argument("run", type=Path, help="folder of the run, or its log.jsonl")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="JSON file to write, e.g. data/results/curves_head.json"
-    )
-    parser.add_argument("--points", type=int, default=POINTS, help="spans of images to keep")
-    parser.add_argument("--side", type=int, default=128, help="of one view of the last grid, pixels")
-    parser.add_argument("--commit", help="commit of the code that trained, if the log does not say")
-    parser.add_argument("--date", help="day of the run (default: when the log was last written)")
-    args = parser.parse_args(arguments)
-    try:
-        about = {"points": args.points, "commit": args.commit, "date": args.date}
-        record = write_record(args.run, args.out, args.side, **about)
-    except Head3DError as error:
-        print(f"error: {error}")
-        return 1
+@dataclass(frozen=True)
+class CurvesArgs:
+    """Condense a run's log into a record."""
+
+    run: Positional[Path]
+    """Folder of the run, or its log.jsonl."""
+    out: Path
+    """JSON file to write, e.g. data/results/curves_head.json."""
+    points: int = POINTS
+    """Spans of images to keep."""
+    side: int = 128
+    """Pixels of one view of the last grid."""
+    commit: str | None = None
+    """Commit of the code that trained, if the log does not say."""
+    date: str | None = None
+    """Day of the run; default: as the log says, else when it was last written."""
+
+
+def run(args: CurvesArgs) -> None:
+    """Condenses one run and says what was kept."""
+    about: dict[str, Any] = {"points": args.points, "commit": args.commit, "date": args.date}
+    record = write_record(args.run, args.out, args.side, **about)
     known = record["provenance"]
     print(f"{args.out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(CurvesArgs, run))
