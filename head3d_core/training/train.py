@@ -20,7 +20,7 @@ from head3d_core.checkpoints import weights
 from head3d_core.geometry import turntable
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
-from head3d_core.training import snapshots
+from head3d_core.training import snapshots, state
 from head3d_core.training.metric_snapshots import MetricSnapshots
 from head3d_core.training.numerics import World, join_world
 from head3d_core.training.options import TrainArgs, check_used, from_command_line
@@ -99,8 +99,8 @@ class Run:
                     f"good snapshot is {snapshots.latest(self.out)}: resume "
                     "from it with a lower learning rate or a higher R1 weight"
                 )
-            meta = {**self.trainer.counters(), "images": self.trainer.images_seen, **self.settings()}
-            tensors = self.trainer.tensors()
+            meta = {**state.counters_of(self.trainer), **self.settings()}
+            tensors = state.tensors_of(self.trainer)
             snapshots.save(self.out, self.trainer.images_seen, tensors, meta, keep=self.args.keep)
             if self.args.carry:
                 snapshots.save_carry(self.out, tensors, meta)
@@ -132,7 +132,7 @@ class Run:
             )
         for name, (was, now) in permitted.items():
             self.say(f"note: {name} was {was} and is {now} from here on")
-        self.trainer.restore(tensors, meta)
+        state.restore(self.trainer, tensors, meta)
         self.reported_images = self.trainer.images_seen
 
     # -- what is looked at meanwhile -------------------------------------------------------------------------

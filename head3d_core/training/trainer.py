@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -168,7 +168,7 @@ class Trainer:
         self.kd_back.fill_(schedules.kd_back_weight(recipe, images))
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
-        for optimiser in (self.generator_optimiser, *self.discriminator_optimisers):
+        for optimiser in self.optimisers().values():
             optimiser.set_rate(schedules.warmth(recipe, self.step_count - self.warm_from))
 
     # -- images ----------------------------------------------------------------------------------------------
@@ -398,46 +398,19 @@ class Trainer:
 
     # -- state -----------------------------------------------------------------------------------------------
 
-    def _networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything that a snapshot holds, by name: generator, average, d0, d1."""
         networks: dict[str, nn.Module] = {"generator": self.generator, "average": self.average}
         return networks | {f"d{k}": net for k, net in enumerate(self.discriminators)}
 
-    def _optimisers(self) -> dict[str, Optimiser]:
+    def optimisers(self) -> dict[str, Optimiser]:
+        """Those of the networks that learn, under the same names."""
         by_name = {f"d{k}": optimiser for k, optimiser in enumerate(self.discriminator_optimisers)}
         return {"generator": self.generator_optimiser} | by_name
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Networks, augmentation and Adam's moments by name, for a snapshot."""
-        tensors = {f"{n}.{k}": v for n, net in self._networks().items() for k, v in net.state_dict().items()}
-        tensors |= {f"ada{k}": torch.cat([a.p[None], a.signs]) for k, a in enumerate(self.augmentations)}
-        for name, optimiser in self._optimisers().items():
-            tensors |= {f"adam.{name}.{k}": v for k, v in optimiser.moments().items()}
-        return tensors
-
-    def counters(self) -> dict[str, int | list[int]]:
-        """Host-side counters for a snapshot."""
-        return {"step": self.step_count, "visits": list(self.visits), "warm_from": self.warm_from}
-
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Inverse of `tensors` and `counters`; without Adam's moments the learning rates warm up again."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        for name, net in self._networks().items():
-            net.load_state_dict(part(f"{name}."))
-        for k, augmentation in enumerate(self.augmentations):
-            augmentation.p.copy_(tensors[f"ada{k}"][0])
-            augmentation.signs.copy_(tensors[f"ada{k}"][1:])
-        for name, optimiser in self._optimisers().items():
-            optimiser.set_moments(part(f"adam.{name}."))
-        self.step_count, self.visits = int(counters["step"]), [int(v) for v in counters["visits"]]
-        complete = any(k.startswith("adam.") for k in tensors)
-        self.warm_from = int(counters["warm_from"]) if complete else self.step_count
-
     def broken_parameter(self) -> str | None:
         """Name of a weight that is not finite, or None."""
-        for network, net in self._networks().items():
+        for network, net in self.networks().items():
             for name, tensor in net.state_dict().items():
                 if not bool(torch.isfinite(tensor).all()):
                     return f"{network}.{name}"
