@@ -33,6 +33,8 @@ from head3d_core.utils.images import shrink
 
 GUESS = 15.0
 """Degrees between first guesses of an unknown camera."""
+NEAR = math.radians(5.0)
+"""By how much a camera that was estimated from landmarks is off, radians."""
 SIDE = 16
 """Pixels per side at which candidates are looked at first."""
 SHORTLIST = 8
@@ -59,6 +61,8 @@ class InversionOptions:
     """Adam's largest step of yaw and pitch, radians."""
     refine: bool = False
     """Fit yaw and pitch of given cameras too, from where they are; None for a camera always does."""
+    camera_pull: float = 5e-3
+    """Weight of the squared distance of refined angles from the given camera's, in units of `NEAR`."""
     pull: float = 1e-3
     """Weight of the squared distance that keeps codes within reach, in standard deviations of w: of w from its mean,
     then of the layers' codes from that w."""
@@ -250,6 +254,7 @@ class _Fit:
         self.progress, self.watch, self.weight, self.looking = progress, watch, weight, looking
         self.mean, self.deviation = w_statistics(G)
         self.angles: Tensor | None = None
+        self.given = None if camera is None else torch.stack(cameras.yaw_pitch(camera), -1)
         self.history: list[tuple[Tensor, Tensor]] = []
 
     def run(self) -> Inversion:
@@ -322,9 +327,11 @@ class _Fit:
                 group["lr"] = rate * ramp
             camera = self.camera()
             loss = self.loss(offset, camera)
-            pull = (offset - home).square().mean([1, 2])
+            pull = how.pull * (offset - home).square().mean([1, 2])
+            if self.angles is not None and self.given is not None:
+                pull = pull + how.camera_pull * ((self.angles - self.given) / NEAR).square().sum(1)
             optimiser.zero_grad()
-            (loss + how.pull * pull).sum().backward()
+            (loss + pull).sum().backward()
             optimiser.step()
             self.history.append((loss.detach(), torch.stack(cameras.yaw_pitch(camera.detach()), -1)))
             if self.progress:

@@ -258,15 +258,3 @@ def save_morphable(model: MorphableModel, path: Path) -> Path:
             balance=model.balance,
         )
     return path
-
-
-def load_morphable(path: Path) -> MorphableModel:
-    """Reads what `save_morphable` wrote. Raises Head3DError if it is not there."""
-    if not path.is_file():
-        raise Head3DError(
-            f"there is no morphable model at {path}: make it with python -m head3d_core parametric"
-        )
-    with np.load(path) as data:
-        return MorphableModel(
-            data["mean"], data["axes"].astype(np.float32), data["triangles"], float(data["balance"])
-        )

@@ -47,6 +47,8 @@ LARGE = 0.5
 """A second face counts as large from this share of the largest face's height."""
 SIDE = 256
 """Side of the aligned crop, pixels."""
+PULL = 1e-2
+"""Pull of the codes to those the generator knows: ten times a drawn head's, because a photograph is none."""
 STRANGERS = 16
 """Samples whose mutual distance is shown as that of unrelated drawn people."""
 FACE, HEAD = (0.5, 0.62, 0.2, 0.26), (0.5, 0.55, 0.36, 0.42)
@@ -184,7 +186,9 @@ def fit(
 ) -> Inversion:
     """Codes and camera of one aligned image [1, 3, R, R] in [-1, 1]: both are fitted together from the estimated camera
     [1, 25] and the nearest of `args.candidates` samples."""
-    options = InversionOptions(args.steps, args.layer_steps, args.candidates, camera_rate=0.01, refine=True)
+    options = InversionOptions(
+        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, pull=PULL, refine=True
+    )
     return invert(G, image, camera, options, progress, weight=weight, looking=looking)
 
 

@@ -120,6 +120,36 @@ def test_unknown_cameras_are_found(backend: str) -> None:
     assert first.abs().min() > 15, "it began elsewhere"
 
 
+def test_an_estimated_camera_is_refined_but_does_not_run_away() -> None:
+    toy = toy_generator()
+    true = cameras.orbit(math.radians(20.0), math.radians(5.0))
+    with torch.no_grad():
+        image = toy.render_raw(toy.planes(torch.zeros(1, toy.num_ws, toy.config.w_dim)), true, 32).raw
+
+    def yaw(pull: float, guess: float = 14.0) -> float:
+        options = InversionOptions(
+            25, 0, candidates=0, camera_rate=0.03, resolution=32, refine=True, camera_pull=pull
+        )
+        given = cameras.orbit(math.radians(guess), math.radians(5.0))
+        return math.degrees(float(cameras.yaw_pitch(inversion.invert(toy, image, given, options).camera)[0]))
+
+    assert yaw(0.0) == pytest.approx(20, abs=1.5)
+    assert yaw(100.0) == pytest.approx(14, abs=0.5)
+
+
+def test_pixels_without_weight_do_not_count(G: Generator, picture: torch.Tensor) -> None:
+    half = torch.ones(1, 1, *picture.shape[2:])
+    half[..., : picture.shape[-1] // 2] = 0
+    spoilt = torch.where(half > 0, picture, 1.0)
+    other = torch.where(half > 0, picture, -1.0)
+    options = InversionOptions(steps=2, layer_steps=0, candidates=4)
+    a, b = (inversion.invert(G, x, cameras.orbit(0.0), options, weight=half) for x in (spoilt, other))
+    assert torch.equal(a.start, b.start)
+    assert torch.allclose(a.loss, b.loss, atol=1e-6)
+    whole = inversion.invert(G, other, cameras.orbit(0.0), options)
+    assert not torch.allclose(whole.loss, b.loss, atol=1e-2)
+
+
 def test_first_look_takes_the_nearest_view_of_the_grid() -> None:
     toy = toy_generator()
     ws = torch.zeros(1, toy.num_ws, toy.config.w_dim)
@@ -161,6 +191,8 @@ def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
         inversion.invert(G, torch.zeros(1, 3, 8, 8), cameras.orbit(0.0))
     with pytest.raises(Head3DError, match="finite values"):
         inversion.invert(G, picture * math.nan, cameras.orbit(0.0))
+    with pytest.raises(Head3DError, match=r"in \[-1, 1\], got torch.uint8"):
+        inversion.invert(G, (picture * 100 + 100).byte(), cameras.orbit(0.0))
     with pytest.raises(Head3DError, match="at least one"):
         inversion.invert(G, picture[:0], cameras.orbit(0.0))
     with pytest.raises(Head3DError, match=r"camera must be \[2, 25\]"):
