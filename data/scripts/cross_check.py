@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from frontal_people import frontal_people
 from head3d_core.metrics.identity_encoder import dlib_embeddings, load_encoder
 from head3d_core.metrics.verification import FAR, Agreement, encoder_agreement
 from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, share
+from identity_data import frontal_people
 from script import main
 
 SAME = 0.6

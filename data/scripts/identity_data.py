@@ -11,7 +11,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,23 +135,32 @@ class _PeopleJob:
         return len(task)
 
 
-def render_person(renderer: Renderer, person: int, looks: int, views: int) -> NDArray[np.uint8]:
-    """Crops [looks * views, 3, 144, 144] of one person, look by look."""
+def render_looks(
+    renderer: Renderer, person: int, looks: int, views: Sequence[int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Images [looks * views, 3, R, R] and cameras [looks * views, 25] of one person, look by look."""
     from head3d_core.synth.heads import build_head
 
-    pictures, cameras = [], []
+    images, cameras = [], []
     for look in range(looks):
         head = build_head(dressed(person, look))
-        for view in range(views):
+        for view in views:
             light = light_of(person, look, view)
-            if view == 0:
+            if view == views[0]:
                 renderer.load(head, light)
             else:
                 renderer.relight(light)
             cameras.append(sets.orbit_camera(*angles(person, look, view)))
-            pictures.append(renderer.draw(cameras[-1]).rgb.transpose(2, 0, 1))
-    images = torch.from_numpy(np.stack(pictures))
-    crops = face_crop(images, torch.from_numpy(np.stack(cameras)), MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE)
+            images.append(renderer.draw(cameras[-1]).rgb.transpose(2, 0, 1))
+    return np.stack(images), np.stack(cameras)
+
+
+def render_person(renderer: Renderer, person: int, looks: int, views: int) -> NDArray[np.uint8]:
+    """Crops [looks * views, 3, 144, 144] of one person, look by look."""
+    images, cameras = render_looks(renderer, person, looks, range(views))
+    crops = face_crop(
+        torch.from_numpy(images), torch.from_numpy(cameras), MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE
+    )
     return np.asarray(crops.round().clamp(0, 255).to(torch.uint8).numpy())
 
 
@@ -229,3 +238,69 @@ def cached_people(
     with files.atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, crops=people.crops.numpy(), seeds=np.array(people.seeds))
     return people
+
+
+# -- near-frontal pictures of people that no model was trained on, in two looks: what encoders are compared on
+
+LOOKS = 2
+"""Looks per person: expression, gaze, make-up, clothes, glasses, hat."""
+VIEWS = (0, 2)
+"""Views of `angles` that are frontal, each with a light of its own."""
+
+
+@dataclass(frozen=True)
+class FrontalPeople:
+    """Pictures in the order person, look, view."""
+
+    images: Tensor
+    """uint8 [N, 3, 256, 256]"""
+    camera: Tensor
+    """[N, 25]"""
+    person: Tensor
+    """[N] int64 from 0."""
+    look: Tensor
+    """[N] int64"""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the people, in the order of their numbers."""
+        return [FIRST_HELD_OUT + k for k in range(int(self.person.max()) + 1)]
+
+
+def frontal_people(
+    people: int, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> FrontalPeople:
+    """The first `people` held-out people, four pictures each. Needs OpenGL unless `cache` holds them.
+
+    Args:
+        cache: folder that keeps the pictures for a later call.
+
+    Raises:
+        Head3DError: fewer than two people, or no OpenGL.
+    """
+    if people < 2:
+        raise Head3DError(f"encoders are compared on two people or more, got {people}")
+    path = None if cache is None else cache / f"frontal_v{SAMPLER_VERSION}_{people}.npz"
+    if path is None or not path.is_file():
+        renderer = Renderer(RENDER_SIDE)
+        pictures, cameras = [], []
+        try:
+            for k in range(people):
+                p, c = render_looks(renderer, FIRST_HELD_OUT + k, LOOKS, VIEWS)
+                pictures.append(p)
+                cameras.append(c)
+                if progress:
+                    progress(k + 1, people)
+        finally:
+            renderer.release()
+        images, camera = np.concatenate(pictures), np.concatenate(cameras)
+        if path is not None:
+            with files.atomic(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, images=images, camera=camera)
+    else:
+        with np.load(path) as data:
+            images, camera = data["images"], data["camera"]
+    each = LOOKS * len(VIEWS)
+    person = torch.arange(people).repeat_interleave(each)
+    look = torch.arange(LOOKS).repeat_interleave(len(VIEWS)).repeat(people)
+    return FrontalPeople(torch.from_numpy(images), torch.from_numpy(camera), person, look)

@@ -27,7 +27,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from frontal_people import FrontalPeople, frontal_people
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.metrics.identity_encoder import WEIGHTS, Encoder, load_encoder
 from head3d_core.synth.assets import asset
@@ -37,6 +36,7 @@ from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean, bootstrap_weights, percentiles
+from identity_data import FrontalPeople, frontal_people
 from script import filled, main
 
 Array = NDArray[np.float64]

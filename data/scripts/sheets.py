@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from head3d_core.synth import sets
-from head3d_core.synth.make_data import MakeDataArgs, make_data, render, write_atomically
+from head3d_core.synth.make_data import MakeDataArgs, make_data, render
 from head3d_core.synth.renderer import Renderer
-from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import from_pixels, from_uint8, montage, save
 from script import main
 
 FACES = 64
@@ -41,17 +41,10 @@ class SheetsArgs:
     """Processes; 0 takes one per processor core."""
 
 
-def grid(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """[N, H, W, 3] pictures as one [rows * H, columns * W, 3], row by row; N must fill the rows."""
-    n, h, w, _ = images.shape
-    if columns < 1 or n % columns:
-        raise Head3DError(f"{n} pictures do not fill rows of {columns}.")
-    return images.reshape(n // columns, columns, h, w, 3).swapaxes(1, 2).reshape(-1, columns * w, 3)
-
-
 def faces_sheet(resolution: int, workers: int = 0, count: int = 16, columns: int = 4) -> NDArray[np.uint8]:
     """The first faces of the face set, as a training run sees them."""
-    return grid(render("faces", range(count), resolution, workers).images.transpose(0, 2, 3, 1), columns)
+    shown = render("faces", range(count), resolution, workers).images
+    return montage(from_uint8(torch.from_numpy(shown)), columns)
 
 
 def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np.uint8]:
@@ -66,22 +59,14 @@ def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np
         renderer.load(build_head(identity(seed, "heads")), sets.sample_light(seed, "heads"))
         images += [frame.rgb for frame in renderer.draw_many(cameras)]
     renderer.release()
-    return grid(np.stack(images), yaws)
-
-
-def _save(image: NDArray[np.uint8], path: Path) -> None:
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=78, optimize=True, progressive=True)
-    write_atomically(path, buffer.getvalue())
+    return montage(from_pixels(np.stack(images)), yaws)
 
 
 def run(args: SheetsArgs) -> None:
     """Draws what is asked for."""
-    _save(faces_sheet(args.resolution, args.workers), args.out / "faces_16.jpg")
+    save(faces_sheet(args.resolution, args.workers), args.out / "faces_16.jpg", quality=78)
     # 48 pictures: at the full resolution this sheet alone would weigh more than all faces.
-    _save(heads_sheet(args.resolution * 5 // 8), args.out / "heads_6x8.jpg")
+    save(heads_sheet(args.resolution * 5 // 8), args.out / "heads_6x8.jpg", quality=78)
     print(f"{args.out / 'faces_16.jpg'}\n{args.out / 'heads_6x8.jpg'}")
     if not args.samples:
         return

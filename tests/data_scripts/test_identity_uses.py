@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import identity_uses
-from frontal_people import FrontalPeople, frontal_people
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from identity_data import FrontalPeople, frontal_people
 
 
 def shown(people: int = 6) -> FrontalPeople:

@@ -212,18 +212,6 @@ def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: i
         assert 0.15 < (pixels.min(-1) < 250).mean() < 0.85  # and a head
 
 
-def test_contact_sheets_fill_their_rows() -> None:
-    from sheets import grid
-
-    tiles = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3), np.uint8)
-    sheet = grid(tiles, 3)
-    assert sheet.shape == (4, 9, 3)
-    assert sheet[0, ::3, 0].tolist() == [0, 1, 2]
-    assert sheet[2, ::3, 0].tolist() == [3, 4, 5]
-    with pytest.raises(Head3DError, match="rows of 4"):
-        grid(tiles, 4)
-
-
 def test_heads_and_scenes_come_with_geometry_unless_told_otherwise(tmp_path: Path) -> None:
     wanted = {
         kind: make_data.MakeDataArgs(kind, tmp_path).with_geometry  # type: ignore[arg-type]
