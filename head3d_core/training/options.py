@@ -55,6 +55,8 @@ class TrainArgs:
     """cuda, cpu, or auto."""
     numerics: Numerics = field(default_factory=Numerics)
     """How the arithmetic is done."""
+    stop_at_chance: bool = False
+    """Stop as soon as a discriminator tells real from generated no better than chance: G learns nothing from it."""
     report_seconds: float = 15.0
     """Between two lines of progress."""
     grid_minutes: float = 2.0

@@ -151,6 +151,8 @@ class Recipe:
     the camera, too (not in the paper). 0 switches it off."""
     only_discriminator: bool = False
     """The generator stands still and only its discriminators learn: for weights that come without one."""
+    discriminator_first: int = 0
+    """Images at the start for which only the discriminators learn: for one that is weaker than its generator."""
     warmup_steps: int = 200
     """Learning rates rise linearly over so many steps whenever Adam starts without its second moments."""
     notes: tuple[str, ...] = ()

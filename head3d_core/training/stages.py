@@ -206,7 +206,7 @@ def _fresh(args: TrainArgs) -> tuple[Generator, Discriminator]:
 
 def _discriminator(own: Discriminator | None, start: Start, args: TrainArgs) -> Discriminator:
     """A network for one domain, or for all, with the weights of `own`, the one at its starting point."""
-    if own is None and not args.recipe.only_discriminator:
+    if own is None and not (args.recipe.only_discriminator or args.recipe.discriminator_first):
         path = args.teacher if start == "teacher" else args.head
         fit = "whiten" if start == "teacher" else "head --recipe.start head"
         raise Head3DError(

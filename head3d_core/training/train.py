@@ -190,6 +190,8 @@ class Run:
                     f"warning: D_{name} tells real from generated no better than chance (loss {loss:.3f}, "
                     'signs alike): see "D is too weak" in notebooks/training_guide.md'
                 )
+                if self.args.stop_at_chance:
+                    self.stop_reason = f"D_{name} at chance"
 
     def grid(self) -> None:
         """Samples of the averaged generator from several sides; says when all look the same."""

@@ -366,7 +366,7 @@ class Trainer:
             self._run(phase, domain)
 
     def _phases(self, domain: int) -> Iterator[Phase]:
-        if not self.recipe.only_discriminator:
+        if not self.recipe.only_discriminator and self.images_seen >= self.recipe.discriminator_first:
             yield Phase.G_MAIN
             if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
                 yield Phase.G_REG

@@ -122,6 +122,7 @@ def test_weights_without_a_discriminator_get_one_fitted(tmp_path: Path) -> None:
             for k, v in tensors.items()
             if k.startswith("d0.") and k.endswith("bias")
         ), "its discriminator has learnt"
+    toys.run("whiten", tmp_path / "first", teacher=face, changes={"recipe.discriminator_first": 4})
     toys.run("distill", tmp_path / "s", teacher=tmp_path / "df", head=tmp_path / "dh", **sets)
 
 

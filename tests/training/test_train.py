@@ -192,9 +192,11 @@ def test_a_discriminator_at_chance_is_named(
     if blind:
         forward = Discriminator.forward
         monkeypatch.setattr(Discriminator, "forward", lambda *a, **k: forward(*a, **k) * 0)
-    run("teacher", tmp_path, images=24, report_seconds=0.0)
+    run("teacher", tmp_path, images=24)
     assert capsys.readouterr().out.count("D_front tells real from generated no better than chance") == blind
     assert (tmp_path / "log.jsonl").read_text().count('"at_chance"') == blind
+    stopped = toys.arguments("teacher", tmp_path / "stop", images=24, stop_at_chance=True)
+    assert train.train(stopped) == ("D_front at chance" if blind else "done")
 
 
 def test_metric_snapshots_show_the_trend(

@@ -105,6 +105,17 @@ def test_each_phase_moves_its_own_network_only() -> None:
         )
 
 
+def test_a_discriminator_may_learn_first() -> None:
+    trainer = toys.trainer(toys.toy_recipe("teacher", batch=4, discriminator_first=8))
+    start, judge = toys.weights(trainer.generator), toys.weights(trainer.discriminators[0])
+    for _ in range(2):
+        trainer.step()
+    assert all(torch.equal(v, start[k]) for k, v in trainer.generator.state_dict().items())
+    assert any(not torch.equal(v, judge[k]) for k, v in trainer.discriminators[0].state_dict().items())
+    trainer.step()
+    assert any(not torch.equal(v, start[k]) for k, v in trainer.generator.state_dict().items())
+
+
 def test_one_pass_of_d_equals_two() -> None:
     trainer = toys.trainer(toys.toy_recipe("teacher", batch=8))
     fake, real = ((torch.randn(8, 3, 64, 64), torch.randn(8, 3, 8, 8), toys.faces(8)[1]) for _ in range(2))
