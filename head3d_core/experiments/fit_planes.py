@@ -150,26 +150,35 @@ def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
     return Pictures(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
 
 
+def half_cosine(done: float) -> float:
+    """From 1 at the start (done = 0) to 0 at the end (done = 1), slowly at both."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
 def descend(
     groups: list[dict[str, Any]],
     loss: Callable[[int], tuple[Tensor, Tensor]],
     steps: int,
     betas: tuple[float, float] = (0.9, 0.999),
-    lowest: float = 0.0,
+    rate: Callable[[float], float] = half_cosine,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
-    """Adam with learning rates that fall on a cosine: fits planes and a decoder to toys and to images alike.
+    """Adam with learning rates that fall: fits planes to toys and to images, and the implicit head model.
 
     Args:
-        groups: of parameters, with their learning rates.
+        groups: of parameters, with their largest learning rates.
         loss: step -> what is minimised, and what is reported of it.
-        lowest: learning rate at the end.
+        rate: share of the steps that is done -> factor on the learning rates.
+        progress: called with (done, total) steps.
 
     Returns:
         The reported loss of every step.
+
+    Raises:
+        Head3DError: a loss that is not finite.
     """
     optimiser = torch.optim.Adam(groups, betas=betas)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, lowest)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step / steps))
     losses = []
     for step in range(steps):
         objective, reported = loss(step)
@@ -178,6 +187,8 @@ def descend(
         optimiser.step()
         schedule.step()
         losses.append(float(reported.detach()))
+        if not math.isfinite(losses[-1]):
+            raise Head3DError(f"the loss is {losses[-1]} at step {step + 1}: lower the learning rate")
         if progress:
             progress(step + 1, steps)
     return losses
@@ -223,7 +234,7 @@ def fit(
         return error + 0.003 * rough, error
 
     groups = [{"params": [head.fitted], "lr": 0.03}, {"params": head.decoder.parameters(), "lr": 0.005}]
-    losses = descend(groups, loss, steps, (0.9, 0.99), 1e-4, progress)
+    losses = descend(groups, loss, steps, (0.9, 0.99), lambda k: 0.003 + 0.997 * half_cosine(k), progress)
     return head.eval().requires_grad_(False), losses
 
 

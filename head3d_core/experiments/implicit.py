@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from head3d_core.experiments.head_scans import BOX, Surface, Views
+from head3d_core.experiments.fit_planes import descend, half_cosine
+from head3d_core.experiments.head_scans import BOX, Array, Surface, Views
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.files import atomic
 
 LOW = -0.335
 """Floor of what is modelled, world units: just below the scans' pictures."""
@@ -68,23 +66,15 @@ class ImplicitConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class HeadPoints:
-    """What the network learns of one head."""
-
-    points: NDArray[np.float32]
-    """[M, 3] world units."""
-    distances: NDArray[np.float32]
-    """[M] signed, negative inside, world units."""
-    colours: NDArray[np.float32]
-    """[M, 3] sRGB in [0, 1] of the nearest place on the surface."""
-
-
-def head_points(views: Views, count: int = 40_000, seed: int = 0) -> HeadPoints:
-    """Points around a scanned head with their signed distance and colour.
+def head_points(views: Views, count: int = 40_000, seed: int = 0) -> Array:
+    """What the network learns of a scanned head: points around it with their signed distance and colour.
 
     The distance is to the nearest scanned point, the sign says whether the cameras look through the place. Two fifths
     of the points lie within a few thousandths of the surface, two fifths within a few hundredths, the rest anywhere.
+
+    Returns:
+        [M, 7] with M of at most `count`: the point (world units), its signed distance (negative inside, world units),
+        and the colour of the nearest place on the surface (sRGB in [0, 1]).
     """
     rng = np.random.default_rng(seed)
     surface, colours = views.surface()
@@ -100,11 +90,8 @@ def head_points(views: Views, count: int = 40_000, seed: int = 0) -> HeadPoints:
     points, empty = points[~unseen], empty[~unseen]
     distance, index = tree.query(points, k=4)
     sign = np.where(empty, 1.0, -1.0)
-    return HeadPoints(
-        points.astype(np.float32),
-        (sign * distance[:, 0]).astype(np.float32),
-        colours[index].mean(1).astype(np.float32),
-    )
+    rows = [points, (sign * distance[:, 0])[:, None], colours[index].mean(1)]
+    return np.concatenate(rows, 1).astype(np.float32)
 
 
 class _Modulated(nn.Module):
@@ -133,8 +120,6 @@ class ImplicitHeads(nn.Module):
 
     def __init__(self, config: ImplicitConfig, heads: int) -> None:
         super().__init__()
-        if heads < 2:
-            raise Head3DError(f"an implicit head model is trained on two heads or more, got {heads}")
         self.config = config
         c, w, m = config.code, config.width, config.moving_width
         inputs = 3 + 6 * config.octaves
@@ -195,17 +180,11 @@ class ImplicitHeads(nn.Module):
 class _Batches:
     """Random points of random heads."""
 
-    def __init__(self, heads: Sequence[HeadPoints], seed: int) -> None:
+    def __init__(self, heads: Sequence[Array], seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.count = min(len(h.points) for h in heads)
-        order = [
-            np.random.default_rng(k).permutation(len(h.points))[: self.count] for k, h in enumerate(heads)
-        ]
-        rows = [
-            np.concatenate([h.points, h.distances[:, None], h.colours], 1)[o]
-            for h, o in zip(heads, order, strict=True)
-        ]
-        self.rows = torch.from_numpy(np.stack(rows))
+        self.count = min(map(len, heads))
+        shuffled = [np.random.default_rng(k).permutation(rows)[: self.count] for k, rows in enumerate(heads)]
+        self.rows = torch.from_numpy(np.stack(shuffled))
         low, high = torch.tensor(FACE)
         on_face = ((self.rows[..., :3] > low) & (self.rows[..., :3] < high)).all(-1)
         on_face &= self.rows[..., 3].abs() < COLOURED
@@ -238,62 +217,42 @@ def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor, colour_weight: float
 
 
 def train_implicit(
-    heads: Sequence[HeadPoints],
+    heads: Sequence[Array],
     config: ImplicitConfig | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ImplicitHeads:
     """Networks and codes of the training heads.
 
     Args:
-        heads: of `head_points`.
-        progress: called with (step, loss) every 100 steps.
+        heads: of `head_points`, at least two.
+        progress: called with (done, total) steps.
 
     Raises:
-        Head3DError: fewer than two heads, or a loss that is not finite.
+        Head3DError: a loss that is not finite.
     """
     config = config or ImplicitConfig()
     torch.manual_seed(config.seed)
     model = ImplicitHeads(config, len(heads)).to(device)
     batches = _Batches(heads, config.seed)
-    _descend(model, batches, False, progress)
-    _descend(model, batches, True, progress)
+    nets = [p for name, p in model.named_parameters() if name != "codes"]
+
+    def phase(steps: int, rate: float, face_share: float, colour_weight: float) -> None:
+        def loss(step: int) -> tuple[Tensor, Tensor]:
+            who, rows = batches.draw(config.heads_per_step, config.points_per_head, face_share)
+            code = model.codes[who.to(device)]
+            error = _loss(model, rows.to(device), code, colour_weight)
+            return error + config.code_penalty * code.square().sum(1).mean(), error
+
+        groups = [{"params": nets, "lr": rate}, {"params": [model.codes], "lr": rate / 2}]
+        descend(groups, loss, steps, rate=lambda done: 0.02 + 0.98 * half_cosine(done), progress=progress)
+
+    phase(config.steps, config.rate, 0.0, 1.0)
+    phase(config.finishing_steps, config.rate / 2, FACE_SHARE, FINISHING_COLOUR)
     return model.cpu().eval().requires_grad_(False)
 
 
-def _descend(
-    model: ImplicitHeads, batches: _Batches, finishing: bool, progress: Callable[[int, float], None] | None
-) -> None:
-    """Adam with a cosine schedule, on networks and codes; finishing starts again from half the learning rate."""
-    config, device = model.config, model.codes.device
-    steps = config.finishing_steps if finishing else config.steps
-    rate = config.rate / 2 if finishing else config.rate
-    share, weight = (FACE_SHARE, FINISHING_COLOUR) if finishing else (0.0, 1.0)
-    nets = [p for name, p in model.named_parameters() if name != "codes"]
-    optimiser = torch.optim.Adam(
-        [{"params": nets, "lr": rate}, {"params": [model.codes], "lr": rate / 2}], fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda k: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * k / steps))
-    )
-    for step in range(1, steps + 1):
-        who, rows = batches.draw(config.heads_per_step, config.points_per_head, share)
-        code = model.codes[who.to(device)]
-        loss = _loss(model, rows.to(device), code, weight)
-        loss = loss + config.code_penalty * code.square().sum(1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 100 == 0:
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise Head3DError(f"the implicit model's loss is {value} at step {step}: lower its rate")
-            if progress:
-                progress(step, value)
-
-
-def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 200, rate: float = 0.02) -> Tensor:
+def fit_code(model: ImplicitHeads, head: Array, steps: int = 200, rate: float = 0.02) -> Tensor:
     """Code [code] of a head that the model has not seen: descent on its points from the mean code, networks frozen.
 
     The code is searched within the training codes' span and paid for by its length under their Gaussian, as a new head
@@ -302,21 +261,22 @@ def fit_code(model: ImplicitHeads, head: HeadPoints, steps: int = 200, rate: flo
     mean, root = model.gaussian()
     batches = _Batches([head], 0)
     weights = torch.zeros(len(root), requires_grad=True)
-    optimiser = torch.optim.Adam([weights], lr=10 * rate)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 10 * rate * (1 - step / steps)
+
+    def loss(step: int) -> tuple[Tensor, Tensor]:
         _, rows = batches.draw(1, 2048)
-        loss = _loss(model, rows, (mean + weights @ root)[None]) + 2e-4 * weights.square().mean() * len(root)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        error = _loss(model, rows, (mean + weights @ root)[None])
+        return error + 2e-4 * weights.square().mean() * len(root), error
+
+    descend([{"params": [weights], "lr": 10 * rate}], loss, steps, rate=lambda done: 1 - done)
     return (mean + weights @ root).detach()
 
 
-def _distances(model: ImplicitHeads, points: Tensor, code: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(block[None], code[None])[0][0] for block in points.split(2**15)])
+@torch.no_grad()
+def _answers(model: ImplicitHeads, points: Array, code: Tensor) -> tuple[Array, Array]:
+    """Signed distances [M] and colours [M, 3] at points [M, 3] of one head, in blocks."""
+    blocks = [model(block[None], code[None]) for block in torch.from_numpy(points).split(2**15)]
+    distance, colour = (torch.cat(part, 1)[0].numpy() for part in zip(*blocks, strict=True))
+    return distance, colour
 
 
 def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) -> Surface:
@@ -336,11 +296,11 @@ def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) 
         np.arange(low, high, step, dtype=np.float32) for low, high in ((-BOX, BOX), (LOW, HIGH), (-BOX, BOX))
     ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    rough = _distances(model, torch.from_numpy(grid[::4, ::4, ::4].reshape(-1, 3)), code).numpy()
-    rough = rough.reshape(grid[::4, ::4, ::4].shape[:3])
+    sparse = grid[::4, ::4, ::4]
+    rough = _answers(model, sparse.reshape(-1, 3), code)[0].reshape(sparse.shape[:3])
     field = rough.repeat(4, 0).repeat(4, 1).repeat(4, 2)[: grid.shape[0], : grid.shape[1], : grid.shape[2]]
     close = np.abs(field) < 7 * step
-    field[close] = _distances(model, torch.from_numpy(grid[close]), code).numpy()
+    field[close] = _answers(model, grid[close], code)[0]
     for k in range(3):  # closed where the box ends
         side = np.moveaxis(field, k, 0)
         side[[0, -1]] = np.maximum(side[[0, -1]], step)
@@ -351,35 +311,4 @@ def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) 
     field = np.where((field < 0) & (pieces != largest), step, field)
     vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=(step,) * 3, gradient_direction="descent")
     vertices = (vertices + [a[0] for a in axes]).astype(np.float32)
-    with torch.no_grad():
-        colours = torch.cat(
-            [model(block[None], code[None])[1][0] for block in torch.from_numpy(vertices).split(2**15)]
-        )
-    return Surface(vertices, faces.astype(np.int32), colours.numpy())
-
-
-def save_implicit(model: ImplicitHeads, path: Path) -> Path:
-    """Writes networks, codes and configuration as one safetensors file."""
-    from safetensors.torch import save_file
-
-    metadata = {k: str(v) for k, v in asdict(model.config).items()}
-    with atomic(path) as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
-    return path
-
-
-def load_implicit(path: Path) -> ImplicitHeads:
-    """Reads what `save_implicit` wrote. Raises Head3DError if it is not there."""
-    from safetensors import safe_open
-
-    if not path.is_file():
-        raise Head3DError(
-            f"there is no implicit model at {path}: make it with python -m head3d_core parametric"
-        )
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        known = ImplicitConfig()
-        config = ImplicitConfig(**{k: type(getattr(known, k))(v) for k, v in file.metadata().items()})
-    model = ImplicitHeads(config, len(tensors["codes"]))
-    model.load_state_dict(tensors)
-    return model.eval().requires_grad_(False)
+    return Surface(vertices, faces.astype(np.int32), _answers(model, vertices, code)[1])

@@ -15,20 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from head3d_core.experiments.head_scans import FLOOR, HeadScan, Surface, Views
+from head3d_core.experiments.head_scans import FLOOR, Surface, Views
 from head3d_core.synth.assets import SKULL_CENTRE, asset
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import identity
 from head3d_core.synth.subdivision import corner_matrix, unit, vertex_normals
 from head3d_core.synth.types import CENTRE, SCALE
-from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.files import atomic
 
 Array = NDArray[np.float32]
 REACH = 1.6
@@ -57,6 +54,8 @@ class Topology:
     """[S, 3] unit directions in which hair may lift the skin."""
     reach: NDArray[np.float64]
     """[S] how far (dm): to where the ray would meet the bust again."""
+    corners: sp.csr_matrix
+    """[V, T] which vertices are corners of which triangle."""
     neighbours: sp.csr_matrix
     """[V, V] mean over a vertex and its neighbours."""
 
@@ -91,14 +90,11 @@ def topology() -> Topology:
     throat = (rest[:, 1] < THROAT) & (np.abs(rest[:, 0]) < 1.4 * (rest[:, 2] - SKULL_CENTRE[2] + 0.2))
     reach[throat] = 0
     reach *= data.body[skin] & (data.lids[skin] == 0)
-    i, j = np.concatenate(
-        [triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))]
-    ).T
-    edges = sp.csr_matrix((np.ones(len(i)), (i, j)), (count, count))
+    corners = corner_matrix(triangles.astype(np.int64), count)
+    edges = (corners @ corners.T + sp.identity(count)).tocsr()
     edges.data[:] = 1
-    edges = edges + sp.identity(count)
     mean = sp.diags(1 / np.asarray(edges.sum(1)).ravel()) @ edges
-    return Topology(skin, triangles, directions, reach, mean.tocsr())
+    return Topology(skin, triangles, directions, reach, corners, mean.tocsr())
 
 
 def lifted(bare: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
@@ -126,37 +122,37 @@ def lifted(bare: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
 def vertex_colours(vertices: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
     """Colour [V, 3] in [0, 1] of each vertex (world units): the mean over the views that see it, frontal ones first."""
     net = topology()
-    corners = corner_matrix(net.triangles.astype(np.int64), len(vertices))
-    normals = vertex_normals(vertices, net.triangles.astype(np.int64), corners)
+    normals = vertex_normals(vertices, net.triangles.astype(np.int64), net.corners)
     index, seen, distance = views.pixels(vertices)
-    total, weight = np.zeros((len(vertices), 3)), np.zeros(len(vertices))
-    for k in range(len(views)):
+    total = np.zeros((len(vertices), 4))  # weighted colours, and the sum of the weights
+    for k in range(len(views.cameras)):
         facing = (normals * unit(views.eyes[k] - vertices)).sum(1)
         depth = views.depth[k].ravel()[index[k]]
         full = views.mask[k].ravel()[index[k]] == 255
         good = seen[k] & full & (np.abs(depth - distance[k]) < NEAR) & (facing > 0.1)
-        w = np.where(good, facing**3, 0)
-        total += w[:, None] * views.rgb[k].reshape(-1, 3)[index[k]] / 255
-        weight += w
+        colours = views.rgb[k].reshape(-1, 3)[index[k]] / 255
+        total += np.where(good, facing**3, 0)[:, None] * np.insert(colours, 3, 1, 1)
+    weight = total[:, 3:]
     known = weight > 1e-3
-    colours = np.where(known[:, None], total / np.maximum(weight, 1e-9)[:, None], 0)
-    fill, sure = colours * known[:, None], known.astype(np.float64)
+    mean = np.where(known, total / np.maximum(weight, 1e-9), 0)
+    filled = mean
     for _ in range(FILLING):  # unseen vertices take the mean of those neighbours that have a colour
-        fill, sure = net.neighbours @ fill, net.neighbours @ sure
-        fill = np.where(known[:, None], colours, fill / np.maximum(sure, 1e-9)[:, None])
-        sure = np.where(known, 1.0, (sure > 1e-9).astype(np.float64))
-        fill *= (sure > 0)[:, None]
-    return np.where(sure[:, None] > 0, fill, colours[known].mean(0))
+        filled = net.neighbours @ filled
+        filled = np.where(known, mean, filled / np.maximum(filled[:, 3:], 1e-9))
+    return np.where(filled[:, 3:] > 0.5, filled[:, :3], mean[known[:, 0], :3].mean(0))
 
 
-def registered(scan: HeadScan) -> Surface:
-    """A scan as the shared mesh. The vertices' correspondence is the head factory's own, that is, perfect."""
+def registered(seed: int, views: Views) -> Surface:
+    """Head `seed`, scanned from `views`, as the shared mesh.
+
+    The vertices' correspondence is the head factory's own, that is, perfect.
+    """
     net = topology()
-    head = build_head(identity(scan.seed, "heads"))
+    head = build_head(identity(seed, "heads"))
     bare = head.skin.vertices[net.skin].astype(np.float64)
-    skin = to_world(lifted(bare, scan.training))
+    skin = to_world(lifted(bare, views))
     vertices = np.concatenate([skin, to_world(head.eyes.vertices)])
-    colours = vertex_colours(vertices, scan.training)
+    colours = vertex_colours(vertices, views)
     return Surface(vertices.astype(np.float32), net.triangles, colours.astype(np.float32))
 
 
@@ -184,13 +180,7 @@ class MorphableModel:
         return self.mean.size + self.axes.size
 
     def surface(self, code: NDArray[np.floating]) -> Surface:
-        """The head of a code [K].
-
-        Raises:
-            Head3DError: a code of another length.
-        """
-        if np.shape(code) != (self.code_size,):
-            raise Head3DError(f"a code of this model has {self.code_size} numbers, got {np.shape(code)}")
+        """The head of a code [K]."""
         x = self.mean + np.tensordot(np.asarray(code, np.float32), self.axes, 1)
         return Surface(x[:, :3], self.triangles, x[:, 3:].clip(0, 1))
 
@@ -200,10 +190,6 @@ class MorphableModel:
         Args:
             noise: standard deviation of what the axes cannot express, in units of the last axis.
         """
-        if surface.vertices.shape != self.mean[:, :3].shape:
-            raise Head3DError(
-                f"this model has {len(self.mean)} vertices, got a surface of {len(surface.vertices)}"
-            )
         scale = np.array([1 / self.balance] * 3 + [1.0] * 3)
         x = np.concatenate([surface.vertices, surface.colours], 1).astype(np.float64)
         a = (self.axes * scale).reshape(len(self.axes), -1).astype(np.float64)
@@ -222,16 +208,7 @@ class MorphableModel:
 
 
 def fit_morphable(heads: Sequence[Surface]) -> MorphableModel:
-    """Principal components of registered heads; with N heads there are N - 1.
-
-    Raises:
-        Head3DError: fewer than three heads, or meshes of different topology.
-    """
-    if len(heads) < 3 or len({h.vertices.shape for h in heads}) != 1:
-        raise Head3DError(
-            f"principal components need three heads or more of one topology, got {len(heads)} with "
-            f"{sorted({len(h.vertices) for h in heads})} vertices"
-        )
+    """Principal components of at least three registered heads; with N heads there are N - 1."""
     x = np.stack([np.concatenate([h.vertices, h.colours], 1) for h in heads]).astype(np.float64)
     mean = x.mean(0)
     # Shape and colour get equal shares of the variance, or the one with the larger unit would decide alone.
@@ -245,16 +222,3 @@ def fit_morphable(heads: Sequence[Surface]) -> MorphableModel:
     return MorphableModel(
         mean.astype(np.float32), axes.astype(np.float32), heads[0].triangles.astype(np.int32), balance
     )
-
-
-def save_morphable(model: MorphableModel, path: Path) -> Path:
-    """Writes the model as a compressed npz with half-precision axes."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            mean=model.mean,
-            axes=model.axes.astype(np.float16),
-            triangles=model.triangles,
-            balance=model.balance,
-        )
-    return path

@@ -5,56 +5,72 @@
 The explicit model stands for LYHM, the implicit one for i3DMM, whose released weights need licences: here both are
 trained from scratch on scans of the head set (`head_scans`). Measured on heads that neither has seen, with the same
 cameras. What is written to `--out`: `parametric.json` and `parametric_*.jpg`; models and scans stay in `--work`.
+
+Pictures of random heads are uint8 [N, 3, R, R, 3]: N heads from the front, the side and the back, R² pixels. Fig. 7
+takes them from the recorded sheets, from Head3D itself, and from a folder of renders that a reader made with models
+whose licences keep them out of this repository (LYHM, i3DMM, DECA); `data/external/README.md` describes that folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sys
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from head3d_core.datasets import face_detector
-from head3d_core.experiments import parametric_pictures, study
+from head3d_core.experiments import study
 from head3d_core.experiments.head_scans import (
+    SHOWN,
+    SHOWN_PITCH,
     SIZE,
+    Array,
     Surface,
     Views,
     draw,
-    load_scan,
+    kept,
+    scan,
     scan_cameras,
-    scan_heads,
     shown_cameras,
 )
 from head3d_core.experiments.implicit import (
-    HeadPoints,
     ImplicitConfig,
     ImplicitHeads,
     fit_code,
     head_points,
     implicit_surface,
-    load_implicit,
-    save_implicit,
     train_implicit,
 )
-from head3d_core.experiments.morphable import MorphableModel, fit_morphable, registered, save_morphable
+from head3d_core.experiments.morphable import MorphableModel, fit_morphable, registered
+from head3d_core.geometry import turntable
 from head3d_core.metrics import silhouettes
+from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import HEADS, HELD_OUT_HEADS
-from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, images, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
 
-MODELS = ("explicit", "implicit")
+Pictures = NDArray[np.uint8]
+T = TypeVar("T")
+MODELS = {"explicit": "explicit (PCA mesh, as LYHM)", "implicit": "implicit (auto-decoded SDF, as i3DMM)"}
+"""The models that `parametric` records, and how figures call them."""
+EXTERNAL = files.DATA / "external"
+"""Where renders of other people's models are looked for; empty in the repository."""
+MOST_BYTES = 64_000
+"""Size of a recorded sheet, at most."""
+_RENDER = re.compile(rf"(.+)_({'|'.join(SHOWN)})\.png")
 
 
 @dataclass(frozen=True)
@@ -83,145 +99,123 @@ class ParametricArgs:
     """Where the implicit model is trained."""
 
 
-def _npz(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The arrays of a file, made and written first if it is not there."""
-    if not path.is_file():
-        arrays = make()
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def registered_head(work: Path, seed: int) -> Surface:
     """The scan of head `seed` in `work` as the explicit model's mesh, kept in a file."""
     path = work / f"registered_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    found = _npz(path, lambda: vars(registered(load_scan(work / "scans", seed))))
-    return Surface(found["vertices"], found["triangles"], found["colours"])
+    return Surface(**kept(path, lambda: vars(registered(seed, scan(work, seed)[0]))))
 
 
-def points_of(work: Path, seed: int) -> HeadPoints:
-    """The scan of head `seed` in `work` as the implicit model's points, kept in a file."""
-    path = work / f"points_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    found = _npz(path, lambda: vars(head_points(load_scan(work / "scans", seed).training, seed=seed)))
-    return HeadPoints(found["points"], found["distances"], found["colours"])
+def points_of(work: Path, seed: int) -> Array:
+    """The scan of head `seed` in `work` as the implicit model's points [M, 7] (`head_points`), kept in a file."""
+    path = work / f"point_rows_v{SAMPLER_VERSION}_{seed:05d}.npz"
+    return kept(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """How long a training took."""
-
-    wall: float
-    """By the clock, other programs on the machine included."""
-    cpu: float
-    """Of processor time, which does not depend on them."""
-
-    @classmethod
-    def since(cls, start: tuple[float, float]) -> Seconds:
-        """From readings of both clocks, `_clocks()`, until now."""
-        return cls(*(round(now - then, 1) for now, then in zip(_clocks(), start, strict=True)))
+def _timed(make: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """What `make` returns, and its seconds by the clock ("wall") and of processor time ("cpu")."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    made = make()
+    return made, {
+        "wall": round(time.perf_counter() - wall, 1),
+        "cpu": round(time.process_time() - cpu, 1),
+    }
 
 
-def _clocks() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Both models and what it took."""
-
-    explicit: MorphableModel
-    implicit: ImplicitHeads
-    seconds: dict[str, Seconds]
-
-
-def _train(args: ParametricArgs, seeds: Sequence[int]) -> Fitted:
-    """Fits both models and writes them to `args.work`; an implicit model of the same configuration is used again."""
+def _explicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[MorphableModel, dict[str, float]]:
+    """The explicit model, also written to `args.work`, and how long its training took."""
     meshes = [registered_head(args.work, seed) for seed in seeds]
-    start = _clocks()
-    explicit = fit_morphable(meshes)
-    seconds = {"explicit": Seconds.since(start)}
-    save_morphable(explicit, args.work / "explicit.npz")
+    model, seconds = _timed(lambda: fit_morphable(meshes))
+    with files.atomic(args.work / "explicit.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **vars(model))
+    return model, seconds
+
+
+def _implicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[ImplicitHeads, dict[str, float]]:
+    """The implicit model of this configuration, from `args.work` if it is there, and how long its training took."""
     config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
-    key = {**asdict(config), "seeds": list(seeds), "sampler_version": SAMPLER_VERSION}
-    path, notes = args.work / "implicit.safetensors", args.work / "implicit.json"
-    if path.is_file() and notes.is_file():
-        known = json.loads(notes.read_text(encoding="utf8"))
-        if known["made_of"] == key:
-            return Fitted(explicit, load_implicit(path), seconds | {"implicit": Seconds(**known["seconds"])})
-    points = [points_of(args.work, seed) for seed in seeds]
-    start = _clocks()
+    made_of = json.dumps([asdict(config), list(seeds), SAMPLER_VERSION])
+    path = args.work / f"implicit_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.npz"
 
-    def progress(step: int, loss: float) -> None:
-        print(f"implicit model: step {step}, loss {loss:.4f}", file=sys.stderr, flush=True)
+    def train() -> dict[str, NDArray[Any]]:
+        points = [points_of(args.work, seed) for seed in seeds]
+        with study.bar("steps of the implicit model") as step:
+            model, seconds = _timed(lambda: train_implicit(points, config, args.device, step))
+        tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        return {**tensors, "seconds": np.array([seconds["wall"], seconds["cpu"]])}
 
-    implicit = train_implicit(points, config, args.device, progress)
-    seconds["implicit"] = Seconds.since(start)
-    save_implicit(implicit, path)
-    records.write(notes, {"made_of": key, "seconds": asdict(seconds["implicit"])})
-    return Fitted(explicit, implicit, seconds)
+    arrays = kept(path, train)
+    wall, cpu = arrays.pop("seconds").tolist()
+    model = ImplicitHeads(config, len(seeds))
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return model.eval().requires_grad_(False), {"wall": wall, "cpu": cpu}
 
 
-def view_errors(found: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any]:
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def view_errors(drawn: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any]:
     """Silhouette, depth and colour of drawn heads against the true ones, each with an interval over heads.
 
     Returns:
         As `metrics.Estimate` dictionaries, over the pixels that both cover: "depth_error" (world units; a head is about
         0.4 tall), "colour_error" (mean absolute difference of sRGB in [0, 1]); and "silhouette_iou".
     """
-    rows = []
-    for a, b in zip(found, truth, strict=True):
+    errors: dict[str, list[float]] = {"silhouette_iou": [], "depth_error": [], "colour_error": []}
+    for a, b in zip(drawn, truth, strict=True):
         masks = [torch.from_numpy(v.mask) for v in (a, b)]
         both = ((masks[0] > 127) & (masks[1] > 127)) & torch.from_numpy((a.depth > 0) & (b.depth > 0))
         depth = silhouettes.depth_error(torch.from_numpy(a.depth), torch.from_numpy(b.depth), both)
-        colour = np.abs(a.rgb.astype(np.float64) - b.rgb)[both.numpy()].mean() / 255
-        iou = silhouettes.silhouette_iou(*masks)
-        rows.append((float(iou.mean()), float(depth.mean()), float(colour)))
-    names = ("silhouette_iou", "depth_error", "colour_error")
-    return {
-        name: bootstrap_mean(np.array(values)).to_dict()
-        for name, values in zip(names, zip(*rows, strict=True), strict=True)
-    }
+        errors["silhouette_iou"].append(float(silhouettes.silhouette_iou(*masks).mean()))
+        errors["depth_error"].append(float(depth.mean()))
+        errors["colour_error"].append(float(np.abs(a.rgb.astype(float) - b.rgb)[both.numpy()].mean() / 255))
+    return {name: bootstrap_mean(np.array(values)).to_dict() for name, values in errors.items()}
 
 
-def _reconstructed(args: ParametricArgs, models: Fitted, seed: int, trained: bool) -> dict[str, Surface]:
-    """A head as both models write it. Training heads keep the implicit code that training gave them."""
-    explicit = models.explicit.encode(registered_head(args.work, seed))
-    code = models.implicit.codes[seed] if trained else fit_code(models.implicit, points_of(args.work, seed))
-    return {
-        "explicit": models.explicit.surface(explicit),
-        "implicit": implicit_surface(models.implicit, code, args.resolution),
-    }
+def _reconstructions(
+    args: ParametricArgs,
+    explicit: MorphableModel,
+    implicit: ImplicitHeads,
+    seeds: Sequence[int],
+    trained: bool,
+) -> dict[str, list[Views]]:
+    """Heads as they are ("truth"), as both models write them, and as the mesh that the explicit one is given.
 
-
-def _compare(
-    args: ParametricArgs, models: Fitted, seeds: Sequence[int], trained: bool
-) -> tuple[dict[str, Any], dict[str, list[Views]]]:
-    """Errors of both models on heads, and the views behind them ("truth" as well)."""
-    drawn: dict[str, list[Views]] = {"truth": [], **{name: [] for name in MODELS}, "registered": []}
+    Training heads keep the implicit code that training gave them.
+    """
+    drawn: dict[str, list[Views]] = {name: [] for name in ("truth", *MODELS, "registered")}
     for seed in seeds:
-        drawn["truth"].append(load_scan(args.work / "scans", seed).shown)
-        drawn["registered"].append(draw(registered_head(args.work, seed), shown_cameras()))
-        for name, surface in _reconstructed(args, models, seed, trained).items():
-            drawn[name].append(draw(surface, shown_cameras()))
-    table = {name: view_errors(drawn[name], drawn["truth"]) for name in (*MODELS, "registered")}
-    return table, drawn
-
-
-def _faces_found(samples: dict[str, list[Views]]) -> dict[str, Any]:
-    """How many random heads have a face in front, and how many have one behind."""
-    table: dict[str, Any] = {}
-    for name, views in samples.items():
-        front, _, back = torch.from_numpy(np.stack([v.rgb for v in views])).permute(1, 0, 4, 2, 3)
-        rates = {"front": face_detector.detection_rate(front), "back": face_detector.detection_rate(back)}
-        table[name] = {
-            view: {"found": r.found, "count": r.count, "low": round(r.low, 4), "high": round(r.high, 4)}
-            for view, r in rates.items()
+        mesh = registered_head(args.work, seed)
+        code = implicit.codes[seed] if trained else fit_code(implicit, points_of(args.work, seed))
+        surfaces = {
+            "explicit": explicit.surface(explicit.encode(mesh)),
+            "implicit": implicit_surface(implicit, code, args.resolution),
+            "registered": mesh,
         }
-    return table
+        drawn["truth"].append(scan(args.work, seed)[1])
+        for name, surface in surfaces.items():
+            drawn[name].append(draw(surface, shown_cameras()))
+    return drawn
 
 
-def _about(args: ParametricArgs, models: Fitted) -> dict[str, Any]:
+def _errors(drawn: dict[str, list[Views]]) -> dict[str, Any]:
+    """`view_errors` of everything that is not the truth."""
+    return {name: view_errors(drawn[name], drawn["truth"]) for name in (*MODELS, "registered")}
+
+
+def _faces_found(views: Sequence[Views]) -> dict[str, Any]:
+    """In how many heads a face is found in front, and in how many one behind."""
+    front, _, back = torch.from_numpy(np.stack([v.rgb for v in views])).permute(1, 0, 4, 2, 3)
+    rates = {"front": face_detector.detection_rate(front), "back": face_detector.detection_rate(back)}
+    return {
+        side: {"found": r.found, "count": r.count, "low": round(r.low, 4), "high": round(r.high, 4)}
+        for side, r in rates.items()
+    }
+
+
+def _about(args: ParametricArgs, explicit: MorphableModel, implicit: ImplicitHeads) -> dict[str, Any]:
     """What each model is made of and made from."""
     views = len(scan_cameras())
     data = {
@@ -231,21 +225,18 @@ def _about(args: ParametricArgs, models: Fitted) -> dict[str, Any]:
         "resolution": SIZE,
         "depth": True,
     }
-    explicit, implicit = models.explicit, models.implicit
     return {
         "explicit": {
             "data": data | {"registered_meshes": args.heads, "vertices": len(explicit.mean)},
             "includes": "skin, eyeballs, shirt and hair as the outer shell of one mesh; colours carry the light",
             "code": explicit.code_size,
             "parameters": explicit.parameters,
-            "training_seconds": asdict(models.seconds["explicit"]),
         },
         "implicit": {
             "data": data | {"points_per_head": 40_000},
             "includes": "the whole outer surface with colour; colours carry the light",
             "code": implicit.config.code,
             "parameters": implicit.parameters_without_codes,
-            "training_seconds": asdict(models.seconds["implicit"]),
             "config": asdict(implicit.config),
         },
         "head3d": {
@@ -258,18 +249,6 @@ def _about(args: ParametricArgs, models: Fitted) -> dict[str, Any]:
             }
         },
     }
-
-
-def _reconstruction_sheet(
-    drawn: dict[str, list[Views]], heads: int = 3, side: int = 160
-) -> NDArray[np.uint8]:
-    """A row per head: truth, explicit and implicit model, each from front, side and back, [heads side, 9 side, 3]."""
-    rows = [
-        images.from_pixels(drawn[name][k].rgb)
-        for k in range(min(heads, len(drawn["truth"])))
-        for name in ("truth", *MODELS)
-    ]
-    return images.montage(images.shrink(torch.cat(rows), side), 9)
 
 
 def record(args: ParametricArgs) -> dict[str, Any]:
@@ -285,28 +264,41 @@ def record(args: ParametricArgs) -> dict[str, Any]:
         )
     face_detector.load()  # before OpenGL, see there
     seeds, held_out = HEADS[: args.heads], HELD_OUT_HEADS[: args.held_out]
-    scan_heads([*seeds, *held_out], args.work / "scans", Progress("scans", sys.stderr))
-    models = _train(args, seeds)
-    unseen, drawn = _compare(args, models, held_out, False)
-    seen, _ = _compare(args, models, seeds[: args.held_out], True)
-    codes = models.implicit.sample_codes(args.samples, 1, args.spread)
+    with study.bar("scans") as step:
+        for k, seed in enumerate([*seeds, *held_out]):
+            scan(args.work, seed)
+            step(k + 1, len(seeds) + len(held_out))
+    explicit, explicit_seconds = _explicit(args, seeds)
+    implicit, implicit_seconds = _implicit(args, seeds)
+    about = _about(args, explicit, implicit)
+    about["explicit"]["training_seconds"] = explicit_seconds
+    about["implicit"]["training_seconds"] = implicit_seconds
+    unseen = _reconstructions(args, explicit, implicit, held_out, False)
+    seen = _reconstructions(args, explicit, implicit, seeds[: args.held_out], True)
+    rows = [
+        images.from_pixels(unseen[name][k].rgb)
+        for k in range(min(3, args.held_out))
+        for name in ("truth", *MODELS)
+    ]
+    sheet = images.montage(images.shrink(torch.cat(rows), 160), 9)
+    save_sheet(sheet, args.out / "parametric_reconstructions.jpg")
+    codes = implicit.sample_codes(args.samples, 1, args.spread)
     random = {
-        "explicit": models.explicit.sample(args.samples, 1, args.spread),
-        "implicit": [implicit_surface(models.implicit, code, args.resolution) for code in codes],
+        "explicit": explicit.sample(args.samples, 1, args.spread),
+        "implicit": [implicit_surface(implicit, code, args.resolution) for code in codes],
     }
-    samples = {name: [draw(s, shown_cameras()) for s in surfaces] for name, surfaces in random.items()}
-    for name, views in samples.items():
-        pictures = np.stack([v.rgb for v in views[:4]])
-        parametric_pictures.save_sheet(
-            parametric_pictures.sheet(pictures), args.out / f"parametric_{name}.jpg"
-        )
-    parametric_pictures.save_sheet(_reconstruction_sheet(drawn), args.out / "parametric_reconstructions.jpg")
+    faces = {}
+    for name, surfaces in random.items():
+        views = [draw(s, shown_cameras()) for s in surfaces]
+        faces[name] = _faces_found(views)
+        pictures = images.from_pixels(np.concatenate([v.rgb for v in views[:4]]))
+        save_sheet(images.montage(pictures, 3), args.out / f"parametric_{name}.jpg")
     table = {
-        "models": _about(args, models),
-        "held_out": unseen,
-        "training_heads": seen,
-        "faces_found": _faces_found(samples),
-        "views": list(parametric_pictures.VIEWS),
+        "models": about,
+        "held_out": _errors(unseen),
+        "training_heads": _errors(seen),
+        "faces_found": faces,
+        "views": list(SHOWN),
         "provenance": study.provenance("parametric", replace(args, work=ParametricArgs.work))
         | {"sampler_version": SAMPLER_VERSION, "samples_seed": 1, "spread": args.spread},
     }
@@ -323,3 +315,110 @@ def run(args: ParametricArgs) -> None:
             f"{name}: silhouette IoU {error['silhouette_iou']['value']:.3f}, depth error "
             f"{error['depth_error']['value']:.4f}, colour error {error['colour_error']['value']:.3f} on held-out heads"
         )
+
+
+# --- pictures for Fig. 7 ----------------------------------------------------------------------------------------------
+
+
+def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
+    """Writes a sheet as JPEG in the best quality that stays within `MOST_BYTES`.
+
+    Raises:
+        Head3DError: even a poor quality is larger.
+    """
+    for quality in (92, 88, 84, 80, 75, 70, 60, 50):
+        images.save(picture, path, quality)
+        if path.stat().st_size <= MOST_BYTES:
+            return path
+    raise Head3DError(f"{path.name} does not fit into {MOST_BYTES} bytes: fewer or smaller heads")
+
+
+def recorded(model: str, folder: Path = files.DATA / "results") -> Pictures:
+    """The random heads of "explicit" or "implicit" that stand in `data/results/parametric_<model>.jpg`.
+
+    Raises:
+        Head3DError: not recorded yet.
+    """
+    path = folder / f"parametric_{model}.jpg"
+    if not path.is_file():
+        raise Head3DError(
+            f"{path.name} is not recorded yet: run `python -m head3d_core parametric --out data/results`"
+        )
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    side = picture.shape[1] // 3
+    return picture.reshape(-1, side, 3, side, 3).swapaxes(1, 2)
+
+
+def head3d_pictures(G: Generator, seeds: Sequence[int] = (0, 1), truncation_psi: float = PSI) -> Pictures:
+    """Random heads of Head3D (or any generator), from the same cameras as the parametric models.
+
+    Args:
+        seeds: one head each.
+        truncation_psi: see `Generator.mapping`.
+    """
+    heads = heads_of_seeds(G, seeds, truncation_psi)
+    return images.to_pixels(turntable.views(G, heads.planes, heads.ws, list(SHOWN.values()), SHOWN_PITCH))
+
+
+def external_pictures(folder: Path | str = EXTERNAL, size: int = 256) -> dict[str, Pictures]:
+    """A reader's own renders: model name -> its heads, in the order of their file names.
+
+    A folder below `folder` is a model; in it, `<head>_front.png`, `<head>_side.png` and `<head>_back.png` are one head.
+    Transparency becomes white; other sizes are resampled. Without such folders the result is empty.
+
+    Raises:
+        Head3DError: a model's folder without such files, a head without all three views, or a file that is no picture.
+    """
+    models = sorted(p for p in Path(folder).glob("[!.]*") if p.is_dir())
+    return {model.name: _external_model(model, size) for model in models}
+
+
+def _external_model(folder: Path, size: int) -> Pictures:
+    renders = {path.name.lower(): path for path in folder.iterdir()}
+    heads = sorted({match[1] for match in map(_RENDER.fullmatch, renders) if match}) or ["<head>"]
+    names = [f"{head}_{view}.png" for head in heads for view in SHOWN]
+    missing = [name for name in names if name not in renders]
+    if missing:
+        raise Head3DError(f"{folder} lacks {missing[0]}: a head needs its views {', '.join(SHOWN)}")
+    pictures = np.stack([_render(renders[name], size) for name in names])
+    return pictures.reshape(len(heads), 3, size, size, 3)
+
+
+def _render(path: Path, size: int) -> NDArray[np.uint8]:
+    """A square picture over white, [size, size, 3]."""
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGBA")
+    except (UnidentifiedImageError, OSError) as error:
+        raise Head3DError(f"{path} is not a picture that can be read: save it as PNG again") from error
+    if picture.width != picture.height:
+        raise Head3DError(f"{path} must be square, got {picture.width} x {picture.height}: crop it")
+    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def figure7(
+    G: Generator | None = None,
+    heads: int = 2,
+    folder: Path | str = EXTERNAL,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Pictures]:
+    """What Fig. 7 shows: title -> random heads from the front, the side and the back.
+
+    In this order: the recorded explicit and implicit model, a reader's own renders if there are any, Head3D.
+
+    Args:
+        G: Head3D's generator; None leaves it out.
+        heads: of each model, at most.
+        seeds: of Head3D's heads; None: 0 to heads - 1.
+
+    Raises:
+        Head3DError: the parametric models' pictures are not recorded yet, or a reader's folder is incomplete.
+    """
+    if heads < 1:
+        raise Head3DError(f"a figure shows at least one head of each model, got {heads}")
+    shown = {title: recorded(name)[:heads] for name, title in MODELS.items()}
+    shown |= {name: pictures[:heads] for name, pictures in external_pictures(folder).items()}
+    if G is not None:
+        shown["Head3D"] = head3d_pictures(G, range(heads) if seeds is None else seeds)
+    return shown
