@@ -1,5 +1,5 @@
 // Schemas of every operator, and nothing else. Kernels register themselves in cpu/*_cpu.cpp and cuda/*_cuda.cu; what runs
-// without data ("fakes") and the derivative formulas are registered in head3d_core/ops.py.
+// without data ("fakes") and the derivative formulas are registered in head3d_core/ops/.
 //
 // Shapes: planes [N, P, C, H, W] with any strides (fast where the channels are innermost), P = 3 or, with two slices of the
 // first plane, 4 (the fourth is the back slice); w0 [hidden, C], b0 [hidden],
@@ -67,7 +67,7 @@ STABLE_TORCH_LIBRARY(head3d, m) {
   // grad * d output / d x, told from the sign and size of `output`; linear in grad, so it is its own derivative
   m.def("bias_act_backward(Tensor grad, Tensor output, int activation, float gain, float? limit) -> Tensor");
 
-  // [N, rows, columns] float32 of seeds [N] int64, as head3d_core/seeding.py defines them; CUDA only
+  // [N, rows, columns] float32 of seeds [N] int64, as head3d_core/ops/random.py defines them; CUDA only
   m.def("uniform(Tensor seeds, int rows, int columns, int stream) -> Tensor");
   m.def("normal(Tensor seeds, int rows, int columns, int stream) -> Tensor");
 

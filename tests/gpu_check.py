@@ -130,7 +130,8 @@ def build() -> int:
 def variants() -> int:
     worst = 0
     for name, defines in VARIANTS.items():
-        pattern = "render_forward_cuda.cu" if "forward" in name else "render_backward_cuda.cu"
+        way = "forward" if "forward" in name else "backward"
+        pattern = f"render_tensorcore_{way}_cuda.cu"
         worst |= compile_all(name, defines, pattern)
         bench = [sys.executable, "tests/bench/bench_cuda.py", "--only", "render"]
         worst |= sh(bench, f"variant_{name}.log", 60, HEAD3D_LIBRARY=str(OBJECTS / name / "_C.so"))
@@ -145,7 +146,7 @@ MUTANTS = [
         "tile.cuh",
         "mma_tf32(sum, a.lo, high0, high1);",
         "",
-        "render_forward",
+        "render_tensorcore_forward",
         "test_strict",
     ),
     (
@@ -158,18 +159,18 @@ MUTANTS = [
     ),
     (
         "colour of the row before a tile",
-        "render_forward_cuda.cu",
+        "render_tensorcore_forward_cuda.cu",
         "g == 7 ? 0.5f",
         "g == 6 ? 0.5f",
-        "render_forward",
+        "render_tensorcore_forward",
         "test_strict",
     ),
     (
         "last sample of a full tile",
-        "render_backward_cuda.cu",
+        "render_tensorcore_backward_cuda.cu",
         "start + kRows - 1 == count - 1",
         "false",
-        "render_backward",
+        "render_tensorcore_backward",
         "test_strict",
     ),
     (
@@ -177,7 +178,7 @@ MUTANTS = [
         "tile_backward.cuh",
         "units(unit[0], unit[2], unit[1], unit[3])",
         "units(unit[0], unit[1], unit[2], unit[3])",
-        "render_backward",
+        "render_tensorcore_backward",
         "test_strict",
     ),
     (
@@ -185,7 +186,7 @@ MUTANTS = [
         "tile.cuh",
         "if (high_low) on_low += b.weight_high;",
         "",
-        "render_backward",
+        "render_tensorcore_backward",
         "test_edge_sizes",
     ),
     (
@@ -193,7 +194,7 @@ MUTANTS = [
         "tile.cuh",
         "share_of<kPlanes>(plane, front);",
         "share_of<kPlanes>(plane, 1.f - front);",
-        "render_forward",
+        "render_tensorcore_forward",
         "test_strict",
     ),
     (
@@ -201,7 +202,7 @@ MUTANTS = [
         "tile.cuh",
         "plane == 0 ? by_weight : -by_weight",
         "by_weight",
-        "render_backward",
+        "render_tensorcore_backward",
         "test_strict",
     ),
     (
@@ -209,12 +210,12 @@ MUTANTS = [
         "tile.cuh",
         "reading_weight<kPlanes>(plane, front_b)",
         "reading_weight<kPlanes>(plane, front_a)",
-        "render_backward",
+        "render_tensorcore_backward",
         "test_strict",
     ),
     (
         "share left out of a plain gradient",
-        "plain.cuh",
+        "simple.cuh",
         "atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c])",
         "atomicAdd(grad_texel + c * grad_planes.channel, taps.weight(corner) * grad[c])",
         "planes",
@@ -233,7 +234,7 @@ MUTANTS = [
         "march_warp.cuh",
         "ray.row, kStreamImportance",
         "ray.row, kStreamDepth",
-        "render_forward",
+        "render_tensorcore_forward",
         "test_mixed",
     ),
 ]

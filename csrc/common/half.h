@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "common/macros.h"
 
@@ -37,14 +38,12 @@ HEAD3D_INLINE float widen(Half x) {
   return bits_to_float(sign | special);
 }
 
-HEAD3D_INLINE void narrow(float x, float& out) { out = x; }
-HEAD3D_INLINE void narrow(double x, double& out) { out = x; }
-HEAD3D_INLINE void narrow(float x, BFloat16& out) {
+HEAD3D_INLINE BFloat16 to_bfloat16(float x) {
   const uint32_t bits = float_to_bits(x);
   const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  out.bits = uint16_t((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded);
+  return {uint16_t((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded)};
 }
-HEAD3D_INLINE void narrow(float x, Half& out) {
+HEAD3D_INLINE Half to_half(float x) {
   const uint32_t bits = float_to_bits(x), magnitude = bits & 0x7FFFFFFF;
   // Normal: mend the bias and round to nearest even. Subnormal: adding 0.5 lets the addition do the rounding.
   const uint32_t normal = (magnitude - 0x38000000 + 0xFFF + ((magnitude >> 13) & 1)) >> 13;
@@ -52,7 +51,18 @@ HEAD3D_INLINE void narrow(float x, Half& out) {
   uint32_t result = magnitude < 0x38800000 ? subnormal : normal;
   result = magnitude >= 0x477FF000 ? 0x7C00 : result;
   result = magnitude > 0x7F800000 ? 0x7E00 : result;
-  out.bits = uint16_t(((bits >> 16) & 0x8000) | result);
+  return {uint16_t(((bits >> 16) & 0x8000) | result)};
+}
+
+// x in the type S in which it is stored.
+template <typename S, typename W>
+HEAD3D_INLINE S narrow(W x) {
+  if constexpr (std::is_same_v<S, Half>)
+    return to_half(x);
+  else if constexpr (std::is_same_v<S, BFloat16>)
+    return to_bfloat16(x);
+  else
+    return x;
 }
 
 }  // namespace head3d

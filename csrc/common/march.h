@@ -1,4 +1,4 @@
-// Equations of the marcher and of importance sampling: head3d_core/volume.py, which explains them, line by line.
+// Equations of the marcher and of importance sampling: head3d_core/model/volume.py, which explains them, line by line.
 #pragma once
 
 #include <cmath>
@@ -23,6 +23,18 @@ HEAD3D_INLINE T depth_at(T near, T far, T fraction, bool disparity) {
 template <typename T>
 HEAD3D_INLINE T softplus(T x) {
   return x > T(kSoftplusThreshold) ? x : log1p(exp(x));
+}
+
+// alpha of an interval of length delta whose mid-point has the raw sigma `sigma`: 1 - exp(-softplus(sigma - 1) delta).
+template <typename T>
+HEAD3D_INLINE T alpha_of(T sigma, T delta) {
+  return T(1) - exp(-softplus(sigma - T(1)) * delta);
+}
+
+// What an interval leaves of the light; its weight is alpha times the light before it.
+template <typename T>
+HEAD3D_INLINE T light_behind(T transmittance, T alpha) {
+  return transmittance * (T(1) - alpha + T(kTransmittanceFloor));
 }
 
 // Importance sampling of one ray: volume.importance_depths.

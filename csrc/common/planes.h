@@ -32,6 +32,12 @@ HEAD3D_INLINE T front_share(T z, const Projection<T>& projection) {
   return share < T(0) ? T(0) : (share > T(1) ? T(1) : share);
 }
 
+// The same for kernels compiled for kPlanes planes: 1 if there is one slice only.
+template <int kPlanes, typename T>
+HEAD3D_INLINE T front_of(T z, const Projection<T>& projection) {
+  return kPlanes == 4 ? front_share(z, projection) : T(1);
+}
+
 // Whether a point reads both slices, and its z moves weight from one to the other.
 template <typename T>
 HEAD3D_INLINE bool between_slices(T front) {

@@ -1,4 +1,4 @@
-// Counter-based uniform numbers: the same lines as head3d_core/seeding.py, which explains them.
+// Counter-based uniform numbers: the same lines as head3d_core/ops/random.py, which explains them.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 namespace head3d {
 
 constexpr uint32_t kGolden = 0x9E3779B9u;
-constexpr uint32_t kStreamDepth = 0;       // seeding.STREAM_DEPTH: offsets of the stratified samples
-constexpr uint32_t kStreamImportance = 1;  // seeding.STREAM_IMPORTANCE: positions of the importance samples
+constexpr uint32_t kStreamDepth = 0;       // random.STREAM_DEPTH: offsets of the stratified samples
+constexpr uint32_t kStreamImportance = 1;  // random.STREAM_IMPORTANCE: positions of the importance samples
 
 // C. Wellons' "lowbias32" finaliser (public domain).
 HEAD3D_INLINE uint32_t mix(uint32_t x) {

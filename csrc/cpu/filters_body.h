@@ -23,12 +23,10 @@ struct Activation {
 
   HEAD3D_ALWAYS explicit Activation(const BiasActJob& job)
       : gain(W(job.gain)), small_gain(W(job.gain * job.slope)), limit(W(job.limit)) {}
-  template <typename S>
-  HEAD3D_ALWAYS void apply(W v, S& out) const {
+  HEAD3D_ALWAYS W operator()(W v) const {
     v *= v > W(0) ? gain : small_gain;
     v = v < -limit ? -limit : v;
-    v = v > limit ? limit : v;
-    narrow(v, out);
+    return v > limit ? limit : v;
   }
 };
 
@@ -45,9 +43,9 @@ void bias_act(const BiasActJob& job, int64_t begin, int64_t end) {
       const S* from = x + row * channels;
       S* to = out + row * channels;
       if (bias == nullptr)
-        for (int64_t c = 0; c < channels; ++c) activation.apply(widen(from[c]), to[c]);
+        for (int64_t c = 0; c < channels; ++c) to[c] = narrow<S>(activation(widen(from[c])));
       else
-        for (int64_t c = 0; c < channels; ++c) activation.apply(widen(from[c]) + widen(bias[c]), to[c]);
+        for (int64_t c = 0; c < channels; ++c) to[c] = narrow<S>(activation(widen(from[c]) + widen(bias[c])));
     }
     return;
   }
@@ -55,7 +53,7 @@ void bias_act(const BiasActJob& job, int64_t begin, int64_t end) {
     const W b = bias == nullptr ? W(0) : W(widen(bias[row % channels]));
     const S* from = x + row * inner;
     S* to = out + row * inner;
-    for (int64_t i = 0; i < inner; ++i) activation.apply(widen(from[i]) + b, to[i]);
+    for (int64_t i = 0; i < inner; ++i) to[i] = narrow<S>(activation(widen(from[i]) + b));
   }
 }
 
@@ -67,14 +65,12 @@ void bias_act_backward(const BiasActJob& job, int64_t begin, int64_t end) {
   S* out = static_cast<S*>(job.out);
   const W gain = W(job.gain), small_gain = W(job.gain * job.slope);
   // The limit as the output holds it: rounded to S, or a clamped output could look as if it were inside.
-  S stored;
-  narrow(W(job.limit), stored);
-  const W limit = widen(stored);
+  const W limit = widen(narrow<S>(W(job.limit)));
   for (int64_t i = begin; i < end; ++i) {
     const W y = widen(output[i]);
     W g = widen(grad[i]) * (y > W(0) ? gain : small_gain);
     g = ((y < limit) & (y > -limit)) ? g : W(0);
-    narrow(g, out[i]);
+    out[i] = narrow<S>(g);
   }
 }
 
@@ -150,17 +146,17 @@ void fir_plane(const FirJob& job, int64_t plane, void* scratch) {
     }
     S* to = out + y * job.out_width;
     if (up == 1)
-      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x], to[x]);
+      for (int64_t x = 0; x < job.out_width; ++x) to[x] = narrow<S>(result[x]);
     else if (up == 2) {
       const W *even = result, *odd = result + row_size;
       const int64_t pairs = job.out_width / 2;
       for (int64_t x = 0; x < pairs; ++x) {
-        narrow(even[x], to[2 * x]);
-        narrow(odd[x], to[2 * x + 1]);
+        to[2 * x] = narrow<S>(even[x]);
+        to[2 * x + 1] = narrow<S>(odd[x]);
       }
-      if (job.out_width % 2) narrow(even[pairs], to[2 * pairs]);
+      if (job.out_width % 2) to[2 * pairs] = narrow<S>(even[pairs]);
     } else
-      for (int64_t x = 0; x < job.out_width; ++x) narrow(result[x % up * row_size + x / up], to[x]);
+      for (int64_t x = 0; x < job.out_width; ++x) to[x] = narrow<S>(result[x % up * row_size + x / up]);
   }
 }
 
@@ -185,7 +181,7 @@ void fir_row(const FirJob& job, int64_t line, void* scratch) {
         for (int64_t c = 0; c < channels; ++c) acc[c] += weight * widen(from[c]);
       }
     }
-    for (int64_t c = 0; c < channels; ++c) narrow(acc[c], out[c]);
+    for (int64_t c = 0; c < channels; ++c) out[c] = narrow<S>(acc[c]);
   }
 }
 

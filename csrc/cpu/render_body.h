@@ -1,5 +1,5 @@
 // The renderer of one ray, forward and backward, and the look-up of points. Included by render_{avx512,avx2,portable}_cpu.cpp,
-// each of which compiles it for one instruction set. The equations are those of head3d_core/volume.py.
+// each of which compiles it for one instruction set. The equations are those of head3d_core/model/volume.py.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -74,18 +74,17 @@ void march(int n, const T* depth, const T* sigma, Ray<T>& ray) {
   for (int i = 0; i < n - 1; i += V) {
     const Vec<T> delta = load(depth + i + 1) - load(depth + i);
     const Vec<T> middle = (load(sigma + i + 1) + load(sigma + i)) * T(0.5) - T(1);
-    Vec<T> slope{};
-    const Vec<T> density = soft_plus(middle, slope);
-    const Vec<T> keep = exponential(-(density * delta));
+    const Softplus<T> density = soft_plus_and_slope(middle);
+    const Vec<T> keep = exponential(-(density.value * delta));
     store(ray.keep + i, keep);
     store(ray.alpha + i, T(1) - keep);
-    store(ray.slope + i, slope);
+    store(ray.slope + i, density.slope);
   }
   T through = 1;
   for (int i = 0; i < n - 1; ++i) {
     ray.through[i] = through;
     ray.weight[i] = ray.alpha[i] * through;
-    through *= T(1) - ray.alpha[i] + T(kTransmittanceFloor);
+    through = light_behind(through, ray.alpha[i]);
   }
 }
 

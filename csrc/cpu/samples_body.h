@@ -76,13 +76,17 @@ struct Samples {
 
 // One axis of a tap: texel below the coordinate and the way to the next. NaN and everything outside give -2.
 template <typename T>
-HEAD3D_ALWAYS void find_texel(Vec<T> at, T size, Int<T>& texel, Vec<T>& fraction) {
+struct Texel {
+  Int<T> low;
+  Vec<T> fraction;
+};
+template <typename T>
+HEAD3D_ALWAYS Texel<T> find_texel(Vec<T> at, T size) {
   const Int<T> touches = (at > T(-1)) & (at < size);
   const Vec<T> safe = touches ? at : splat<T>(T(-2));
   Int<T> low = __builtin_convertvector(safe, Int<T>);  // towards zero
   low += __builtin_convertvector(low, Vec<T>) > safe;  // true is -1
-  texel = low;
-  fraction = safe - __builtin_convertvector(low, Vec<T>);
+  return {low, safe - __builtin_convertvector(low, Vec<T>)};
 }
 
 template <typename T>
@@ -102,17 +106,15 @@ void find_taps(const PlanesView<T>& planes, Samples<T>& samples, int from, int c
       Vec<T> row = load(samples.position[plane_row(k, projection.axes)] + i) * projection.scale;
       column = ((column + T(1)) * width - T(1)) * T(0.5);
       row = ((row + T(1)) * height - T(1)) * T(0.5);
-      Int<T> x, y;
-      Vec<T> fx, fy;
-      find_texel<T>(column, width, x, fx);
-      find_texel<T>(row, height, y, fy);
+      const Texel<T> across = find_texel<T>(column, width), down = find_texel<T>(row, height);
+      const Int<T> x = across.low, y = down.low;
       const Int<T> inside = ((x >= 0) & 1) | ((x >= -1) & (x + 1 < Whole<T>(planes.width)) & 2) | ((y >= 0) & 4) |
                             ((y >= -1) & (y + 1 < Whole<T>(planes.height)) & 8);
       store_int<T>(samples.taps.x[k] + i, x);
       store_int<T>(samples.taps.y[k] + i, y);
       store_int<T>(samples.taps.inside[k] + i, inside);
-      store(samples.taps.fx[k] + i, fx);
-      store(samples.taps.fy[k] + i, fy);
+      store(samples.taps.fx[k] + i, across.fraction);
+      store(samples.taps.fy[k] + i, down.fraction);
     }
   }
 }
@@ -223,9 +225,9 @@ void decode_sigma(const Decoder<T>& decoder, int channels, Samples<T>& samples, 
     for (int j = 0; j < hidden; j += V) {
       Vec<T> value;
       if constexpr (kSlope) {
-        Vec<T> slope{};
-        value = soft_plus(load(h + j), slope);
-        store(samples.slope + int64_t(from + i) * hidden + j, slope);
+        const Softplus<T> both = soft_plus_and_slope(load(h + j));
+        value = both.value;
+        store(samples.slope + int64_t(from + i) * hidden + j, both.slope);
       } else {
         value = soft_plus(load(h + j));
       }

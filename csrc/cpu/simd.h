@@ -110,11 +110,15 @@ HEAD3D_ALWAYS Vec<float> soft_plus(Vec<float> x) {
 }
 
 // softplus, and its derivative 1 / (1 + e^-x)
-HEAD3D_ALWAYS Vec<float> soft_plus(Vec<float> x, Vec<float>& slope) {
+template <typename T>
+struct Softplus {
+  Vec<T> value, slope;
+};
+HEAD3D_ALWAYS Softplus<float> soft_plus_and_slope(Vec<float> x) {
   const Vec<float> positive = x < 0.0f ? Vec<float>{} : x;
   const Vec<float> e = exponential(-magnitude(x));
-  slope = (x < 0.0f ? e : splat<float>(1.0f)) / (1.0f + e);
-  return positive + log_one_plus(e);
+  const Vec<float> slope = (x < 0.0f ? e : splat<float>(1.0f)) / (1.0f + e);
+  return {positive + log_one_plus(e), slope};
 }
 
 HEAD3D_ALWAYS Vec<float> logistic(Vec<float> x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -128,13 +132,14 @@ HEAD3D_ALWAYS Vec<double> soft_plus(Vec<double> x) {
   for (int i = 0; i < Simd<double>::lanes; ++i) x[i] = x[i] > kSoftplusThreshold ? x[i] : ::log1p(::exp(x[i]));
   return x;
 }
-HEAD3D_ALWAYS Vec<double> soft_plus(Vec<double> x, Vec<double>& slope) {
+HEAD3D_ALWAYS Softplus<double> soft_plus_and_slope(Vec<double> x) {
+  Vec<double> slope{};
   for (int i = 0; i < Simd<double>::lanes; ++i) {
     const double z = ::exp(x[i]);
     slope[i] = x[i] > kSoftplusThreshold ? 1.0 : z / (1.0 + z);
     x[i] = x[i] > kSoftplusThreshold ? x[i] : ::log1p(z);
   }
-  return x;
+  return {x, slope};
 }
 HEAD3D_ALWAYS Vec<double> logistic(Vec<double> x) { return 1.0 / (1.0 + exponential(-x)); }
 

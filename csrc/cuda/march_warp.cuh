@@ -86,19 +86,23 @@ __device__ __forceinline__ float row_value(float low, float high, int lane) {
   return lane & 8 ? b : a;
 }
 
-// Weight of the interval that ends at sample r (0 for the ray's first sample); `middle` is its mid-point.
-__device__ __forceinline__ float march_tile(float sigma, float depth, MarchState& state, float& middle) {
+// The interval that ends at sample r: its weight (0 for the ray's first sample) and its mid-point.
+struct Marched {
+  float weight, middle;
+};
+
+__device__ __forceinline__ Marched march_tile(float sigma, float depth, MarchState& state) {
   const float sigma_before = from_before<16>(sigma, state.sigma), depth_before = from_before<16>(depth, state.depth);
   const Interval interval(sigma_before, sigma, depth_before, depth);
   const bool none = state.first && (threadIdx.x & 15) == 0;
   const float product = running_product<16>(none ? 1.f : interval.through + static_cast<float>(kTransmittanceFloor));
   const float transmittance = state.transmittance * from_before<16>(product, 1.f);
-  middle = 0.5f * (depth + depth_before);
+  const float middle = 0.5f * (depth + depth_before);
   state.transmittance *= __shfl_sync(kAllLanes, product, 15);
   state.sigma = __shfl_sync(kAllLanes, sigma, 15);
   state.depth = __shfl_sync(kAllLanes, depth, 15);
   state.first = false;
-  return none ? 0.f : interval.alpha * transmittance;
+  return {none ? 0.f : interval.alpha * transmittance, middle};
 }
 
 // Shared memory of one ray. Lists that are not needed at the same time share their place.

@@ -1,5 +1,5 @@
 // sample_planes and query_planes on CUDA: points anywhere, rather than along rays.
-#include "cuda/plain.cuh"
+#include "cuda/simple.cuh"
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -26,7 +26,7 @@ __global__ void sample_kernel(PlaneView<const T> planes, const T* points /* [N, 
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
     const int64_t point = i / planes.channels, c = i % planes.channels;
     const T* image = planes.data + point / count * planes.image + c * planes.channel;
-    const T front = plain_front_of<kPlanes>(points + 3 * point, at);
+    const T front = front_of<kPlanes>(points[3 * point + 2], at);
     T sum = kPlanes == 4 ? front * T(0) : T(0);
     for (int plane = 0; plane < kPlanes; ++plane) {
       const T share = share_of<kPlanes>(plane, front);
@@ -47,7 +47,7 @@ __global__ void sample_planes_backward_kernel(PlaneView<T> grad_planes, const T*
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
     const int64_t point = i / grad_planes.channels, c = i % grad_planes.channels;
     T* image = grad_planes.data + point / count * grad_planes.image + c * grad_planes.channel;
-    const T front = plain_front_of<kPlanes>(points + 3 * point, at);
+    const T front = front_of<kPlanes>(points[3 * point + 2], at);
     for (int plane = 0; plane < kPlanes; ++plane) {
       const T share = share_of<kPlanes>(plane, front);
       if (share == T(0)) continue;
@@ -83,10 +83,10 @@ struct QueryArgs {
 };
 
 template <int kPlanes, typename T>
-__global__ void query_plain_kernel(PlaneView<const T> planes, QueryArgs<T> args, T* sigma /* [N, M, 1] */,
+__global__ void query_simple_kernel(PlaneView<const T> planes, QueryArgs<T> args, T* sigma /* [N, M, 1] */,
                                    T* colours /* [N, M, F] */) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
-  T x[kPlainChannels], colour[kPlainChannels];
+  T x[kSimpleChannels], colour[kSimpleChannels];
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.images * args.count; i += step) {
     read_point<kPlanes>(planes, planes.data + i / args.count * planes.image, args.points + 3 * i, args.projection, x);
     sigma[i] = decode_point(args.decoder, x, colour);
@@ -95,11 +95,11 @@ __global__ void query_plain_kernel(PlaneView<const T> planes, QueryArgs<T> args,
 }
 
 template <int kPlanes, typename T>
-__global__ void query_plain_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, QueryArgs<T> args,
+__global__ void query_simple_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, QueryArgs<T> args,
                                             DecoderGrads<T> grads, const T* grad_sigma, const T* grad_colours, T* grad_points) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   const int features = args.decoder.features;
-  T x[kPlainChannels], colour[kPlainChannels], grad_x[kPlainChannels];
+  T x[kSimpleChannels], colour[kSimpleChannels], grad_x[kSimpleChannels];
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.images * args.count; i += step) {
     const int64_t n = i / args.count;
     const T* image = planes.data + n * planes.image;
@@ -311,8 +311,8 @@ struct Query {
     check_decoder(planes, w0_, b0_, w1_, b1_);
     check_points(planes, points_);
     check_kind(planes, "query_planes");
-    STD_TORCH_CHECK(planes.size(2) <= kPlainChannels && w1_.size(0) <= kPlainChannels, "query_planes on CUDA takes at most ",
-                    kPlainChannels, " channels and ", kPlainChannels - 1, " features, got ", planes.size(2), " and ",
+    STD_TORCH_CHECK(planes.size(2) <= kSimpleChannels && w1_.size(0) <= kSimpleChannels, "query_planes on CUDA takes at most ",
+                    kSimpleChannels, " channels and ", kSimpleChannels - 1, " features, got ", planes.size(2), " and ",
                     w1_.size(0) - 1);
     check_launch_limits(planes);
     w0 = contiguous(w0_);
@@ -396,7 +396,7 @@ std::tuple<Tensor, Tensor> query_planes_cuda(Tensor planes, Tensor w0, Tensor b0
   } else {
     with_type(planes, [&](auto zero) {
       using T = decltype(zero);
-      const auto kernel = query.slices() ? query_plain_kernel<4, T> : query_plain_kernel<3, T>;
+      const auto kernel = query.slices() ? query_simple_kernel<4, T> : query_simple_kernel<3, T>;
       kernel<<<blocks_for(n * m, 64), 64, 0, stream>>>(view_of<const T>(planes, planes.const_data_ptr<T>()), query.args<T>(),
                                                        sigma.mutable_data_ptr<T>(), colours.mutable_data_ptr<T>());
     });
@@ -458,7 +458,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> query_planes_backward
         return;
       }
     }
-    const auto kernel = query.slices() ? query_plain_backward_kernel<4, T> : query_plain_backward_kernel<3, T>;
+    const auto kernel = query.slices() ? query_simple_backward_kernel<4, T> : query_simple_backward_kernel<3, T>;
     kernel<<<blocks_for(n * m, 64), 64, 0, stream>>>(
         view_of<const T>(planes, planes.const_data_ptr<T>()), grad_view, query.args<T>(), grads, in_sigma.const_data_ptr<T>(),
         in_colours.const_data_ptr<T>(), data(grad_points, needs_points));

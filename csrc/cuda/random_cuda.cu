@@ -1,4 +1,4 @@
-// Uniform and normal numbers of head3d_core/seeding.py, one kernel a call: as separate operations the hash is a hundred.
+// Uniform and normal numbers of head3d_core/ops/random.py, one kernel a call: as separate operations the hash is a hundred.
 #include "cuda/device.cuh"
 
 #include <torch/csrc/stable/accelerator.h>

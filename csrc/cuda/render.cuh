@@ -49,19 +49,19 @@ struct RenderGrads {
   T* directions;  // [N, R, 3]
 };
 
-// Sizes that the tensor-core kernels are written for: EG3D's decoder. Other sizes take the plain kernels.
+// Sizes that the tensor-core kernels are written for: EG3D's decoder. Other sizes take the simple kernels.
 constexpr int kChannels = 32, kHidden = 64, kFeatures = 32;
 constexpr int kMostSamples = 512;  // samples + fine_samples that fit in shared memory beside the rest
 
-// Plain kernels: any size up to kPlainChannels, float or double, one thread a ray.
-constexpr int kPlainChannels = 128;
+// Simple kernels: any size up to kSimpleChannels, float or double, one thread a ray.
+constexpr int kSimpleChannels = 128;
 template <typename T>
-void launch_render_plain(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out,
+void launch_render_simple(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out,
                          T* scratch, int64_t threads, cudaStream_t stream);
 template <typename T>
-void launch_render_plain_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
+void launch_render_simple_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
                                   T* scratch, int64_t threads, cudaStream_t stream);
-int64_t plain_scratch_per_ray(int samples, int fine_samples);
+int64_t simple_scratch_per_ray(int samples, int fine_samples);
 
 // Tensor-core kernels. Planes have channels innermost: half for mixed, float for strict precision.
 template <typename P>

@@ -73,7 +73,7 @@ namespace {
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
-constexpr int64_t kPlainThreads = 16384;  // rays that the plain kernels have in hand at once: bounds their scratch
+constexpr int64_t kSimpleThreads = 16384;  // rays that the simple kernels have in hand at once: bounds their scratch
 
 // The inputs of a call, contiguous and checked; keeps the tensors alive.
 struct Call {
@@ -91,8 +91,8 @@ struct Call {
     const auto type = planes.scalar_type();
     STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                     "render_rays on CUDA takes float or double planes, got ", torch::headeronly::toString(type));
-    STD_TORCH_CHECK(planes.size(2) <= kPlainChannels && w1_.size(0) <= kPlainChannels,
-                    "render_rays on CUDA takes at most ", kPlainChannels, " channels and ", kPlainChannels - 1,
+    STD_TORCH_CHECK(planes.size(2) <= kSimpleChannels && w1_.size(0) <= kSimpleChannels,
+                    "render_rays on CUDA takes at most ", kSimpleChannels, " channels and ", kSimpleChannels - 1,
                     " features, got ", planes.size(2), " and ", w1_.size(0) - 1);
     check_launch_limits(planes);
     using torch::stable::contiguous;
@@ -167,8 +167,8 @@ struct Call {
 
   template <typename T, typename Run>
   void with_scratch(Run run) const {
-    const int64_t per_ray = plain_scratch_per_ray(static_cast<int>(settings.samples), static_cast<int>(settings.fine_samples));
-    const int64_t threads = (std::min(planes.size(0) * rays(), kPlainThreads) + 63) / 64 * 64;
+    const int64_t per_ray = simple_scratch_per_ray(static_cast<int>(settings.samples), static_cast<int>(settings.fine_samples));
+    const int64_t threads = (std::min(planes.size(0) * rays(), kSimpleThreads) + 63) / 64 * 64;
     const Tensor scratch = new_empty(planes, {threads * per_ray});
     run(static_cast<T*>(scratch.mutable_data_ptr()), threads);
   }
@@ -199,16 +199,16 @@ Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor
     });
     return out;
   }
-  const auto plain = [&](auto zero) {
+  const auto simple = [&](auto zero) {
     using T = decltype(zero);
     call.with_scratch<T>([&](T* scratch, int64_t threads) {
-      launch_render_plain(call.view<T>(), call.args<T>(), output_of<T>(out), scratch, threads, stream);
+      launch_render_simple(call.view<T>(), call.args<T>(), output_of<T>(out), scratch, threads, stream);
     });
   };
   if (planes.scalar_type() == ScalarType::Double) {
-    plain(double{});
+    simple(double{});
   } else {
-    plain(float{});
+    simple(float{});
   }
   return out;
 }
@@ -273,16 +273,16 @@ Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, 
     });
     return out;
   }
-  const auto plain = [&](auto zero) {
+  const auto simple = [&](auto zero) {
     using T = decltype(zero);
     call.with_scratch<T>([&](T* scratch, int64_t threads) {
-      launch_render_plain_backward(call.view<T>(), call.args<T>(), grads_of(zero), scratch, threads, stream);
+      launch_render_simple_backward(call.view<T>(), call.args<T>(), grads_of(zero), scratch, threads, stream);
     });
   };
   if (planes.scalar_type() == ScalarType::Double) {
-    plain(double{});
+    simple(double{});
   } else {
-    plain(float{});
+    simple(float{});
   }
   return out;
 }

@@ -159,12 +159,6 @@ struct Footprint {
 
 constexpr float kThird = 1.f / 3.f;  // the readings are averaged
 
-// Weight of the front slice, 1 if there is one slice only.
-template <int kPlanes>
-__device__ __forceinline__ float front_of(const float (&point)[3], const Projection<float>& projection) {
-  return kPlanes == 4 ? front_share(point[2], projection) : 1.f;
-}
-
 // The planes in the order in which they are read: slices one after the other, as they share a footprint.
 template <int kPlanes>
 __device__ constexpr int plane_in_turn(int turn) {
@@ -205,7 +199,7 @@ __device__ __forceinline__ void gather(const TileView<const P>& planes, const P*
                                        const Projection<float>& projection, int t, float (&x)[kSlots]) {
 #pragma unroll
   for (int i = 0; i < kSlots; ++i) x[i] = 0.f;
-  const float front = front_of<kPlanes>(point, projection);
+  const float front = front_of<kPlanes>(point[2], projection);
 #pragma unroll
   for (int turn = 0; turn < kPlanes; ++turn) {
     const int plane = plane_in_turn<kPlanes>(turn);
@@ -239,7 +233,7 @@ __device__ __forceinline__ void add_to(float* address, float a, float b, float c
 template <int kPlanes, typename P>
 __device__ __forceinline__ void scatter(const TileView<float>& grads, float* image, const float (&point)[3],
                                         const Projection<float>& projection, int t, const float (&grad)[kSlots]) {
-  const float front = front_of<kPlanes>(point, projection);
+  const float front = front_of<kPlanes>(point[2], projection);
 #pragma unroll
   for (int turn = 0; turn < kPlanes; ++turn) {
     const int plane = plane_in_turn<kPlanes>(turn);
@@ -279,7 +273,7 @@ template <int kPlanes, typename P>
 __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float* image, const float (&point_a)[3],
                                              const float (&point_b)[3], const Projection<float>& projection, int t,
                                              const float (&grad_a)[kSlots], const float (&grad_b)[kSlots]) {
-  const float front_a = front_of<kPlanes>(point_a, projection), front_b = front_of<kPlanes>(point_b, projection);
+  const float front_a = front_of<kPlanes>(point_a[2], projection), front_b = front_of<kPlanes>(point_b[2], projection);
 #pragma unroll
   for (int turn = 0; turn < kPlanes; ++turn) {
     const int plane = plane_in_turn<kPlanes>(turn);
@@ -323,7 +317,7 @@ template <int kPlanes, typename P>
 __device__ __forceinline__ void grad_point(const TileView<const P>& planes, const P* image, const float (&point)[3],
                                            const Projection<float>& projection, int t, const float (&grad)[kSlots],
                                            float (&out)[3]) {
-  const float front = front_of<kPlanes>(point, projection);
+  const float front = front_of<kPlanes>(point[2], projection);
 #pragma unroll
   for (int turn = 0; turn < kPlanes; ++turn) {
     const int plane = plane_in_turn<kPlanes>(turn);

@@ -207,6 +207,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mutant | None],
             path.write_text(text.replace(mutant.right, mutant.wrong))
             if mutant.file in whole:
                 changed = [mutant.file, *changed]
+            elif mutant.file.startswith("common/"):  # the tensor side computes with these headers too
+                changed = ["cpu/render_cpu.cpp", *changed]
         for name in changed:
             output = folder / f"{Path(name).stem}.o"
             _compile(folder / "csrc" / name, folder / "csrc", output)

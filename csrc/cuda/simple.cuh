@@ -1,4 +1,4 @@
-// One point, one thread: the plain arithmetic of planes and decoder for any size and type, forward and backward.
+// One point, one thread: the arithmetic of planes and decoder for any size and type, forward and backward.
 #pragma once
 
 #include "common/march.h"
@@ -25,16 +25,10 @@ struct PlaneTaps {
   }
 };
 
-// Weight of the front slice, 1 if there is one slice only.
-template <int kPlanes, typename T>
-__device__ T plain_front_of(const T* point, const Projection<T>& at) {
-  return kPlanes == 4 ? front_share(point[2], at) : T(1);
-}
-
 // features [C] of a point: a third of the sum of the bilinear readings. NaN in z reaches the features through `front`.
 template <int kPlanes, typename T>
 __device__ void read_point(const PlaneView<const T>& planes, const T* image, const T* point, const Projection<T>& at, T* features) {
-  const T front = plain_front_of<kPlanes>(point, at);
+  const T front = front_of<kPlanes>(point[2], at);
   for (int c = 0; c < planes.channels; ++c) features[c] = kPlanes == 4 ? front * T(0) : T(0);
   for (int plane = 0; plane < kPlanes; ++plane) {
     const T share = share_of<kPlanes>(plane, front);
@@ -54,7 +48,7 @@ template <int kPlanes, typename T>
 __device__ void read_point_backward(const PlaneView<const T>& planes, const T* image, const T* point, const Projection<T>& at,
                                     const T* grad, const PlaneView<T>& grad_planes, T* grad_image, T* grad_point) {
   if (grad_point != nullptr) grad_point[0] = grad_point[1] = grad_point[2] = T(0);
-  const T front = plain_front_of<kPlanes>(point, at);
+  const T front = front_of<kPlanes>(point[2], at);
   for (int plane = 0; plane < kPlanes; ++plane) {
     const T share = share_of<kPlanes>(plane, front);
     if (share == T(0)) continue;
@@ -101,7 +95,7 @@ struct DecoderGrads {
 };
 
 template <typename T>
-__device__ T plain_sigmoid(T x) {
+__device__ T simple_sigmoid(T x) {
   return T(1) / (T(1) + exp(-x));
 }
 
@@ -126,7 +120,7 @@ __device__ T decode_point(const DecoderArgs<T>& w, const T* x, T* colour) {
     for (int f = 0; f < w.features; ++f) colour[f] += w.w1[(1 + f) * w.hidden + unit] * h;
   }
   if (colour != nullptr) {
-    for (int f = 0; f < w.features; ++f) colour[f] = plain_sigmoid(colour[f]) * T(kColourScale) - T(kColourShift);
+    for (int f = 0; f < w.features; ++f) colour[f] = simple_sigmoid(colour[f]) * T(kColourScale) - T(kColourShift);
   }
   return sigma;
 }
@@ -145,7 +139,7 @@ __device__ void decode_point_backward(const DecoderArgs<T>& w, const DecoderGrad
     const T before = before_hidden(w, x, unit), h = softplus(before);
     T grad = grad_sigma * w.w1[unit];
     for (int f = 0; f < w.features; ++f) grad += grad_logits[f] * w.w1[(1 + f) * w.hidden + unit];
-    grad *= plain_sigmoid(before);
+    grad *= simple_sigmoid(before);
     for (int c = 0; c < w.channels; ++c) grad_x[c] += grad * w.w0[unit * w.channels + c];
     if (!wanted) continue;
     atomicAdd(grads.w1 + unit, grad_sigma * h);

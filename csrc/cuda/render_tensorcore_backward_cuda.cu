@@ -71,10 +71,15 @@ __device__ __forceinline__ RayGrads load_grads(const RenderArgs<float>& args, co
   return ray;
 }
 
-// The marcher's derivative over one tile. Lane r has sample r of its ray; returns the gradient of its sigma and, in `share`,
-// the derivative of every feature by its colour. The last row waits for the next tile unless it is the ray's last sample.
-__device__ __forceinline__ float march_backward(float sigma, float depth, float dot, const RayGrads& ray, bool last_tile,
-                                                BackwardState& state, float& share) {
+// Gradient of a sample's sigma, and the derivative of every feature by its colour.
+struct SampleGrad {
+  float sigma, share;
+};
+
+// The marcher's derivative over one tile. Lane r has sample r of its ray. The last row waits for the next tile unless it is the
+// ray's last sample.
+__device__ __forceinline__ SampleGrad march_backward(float sigma, float depth, float dot, const RayGrads& ray, bool last_tile,
+                                                     BackwardState& state) {
   constexpr int W = kRows;
   const int r = threadIdx.x & (W - 1);
   const float sigma_before = from_before<W>(sigma, state.sigma), depth_before = from_before<W>(depth, state.depth);
@@ -104,12 +109,8 @@ __device__ __forceinline__ float march_backward(float sigma, float depth, float 
   state.grad_sigma = __shfl_sync(kAllLanes, grad_sigma, W - 1, W);
   const float next_weight = __shfl_down_sync(kAllLanes, weight, 1, W);
   const float next_grad = __shfl_down_sync(kAllLanes, grad_sigma, 1, W);
-  if (r == W - 1) {
-    share = last_tile ? weight : 0.f;
-    return last_tile ? 0.5f * grad_sigma : 0.f;
-  }
-  share = weight + next_weight;
-  return 0.5f * (grad_sigma + next_grad);
+  if (r == W - 1) return {last_tile ? 0.5f * grad_sigma : 0.f, last_tile ? weight : 0.f};
+  return {0.5f * (grad_sigma + next_grad), weight + next_weight};
 }
 
 // First pass: weights of the stratified samples, and from them all depths. Leaves them in at.all (or at.coarse).
@@ -131,9 +132,8 @@ __device__ __forceinline__ void find_samples(const TileView<const P>& planes, co
     Decoded decoded;
     decode(weights, x0, x1, lane, false, decoded, [](int, const float(&)[4]) {});
     const int sample = start + (lane & 15);
-    float middle;
     const float weight =
-        march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), at.coarse[min(sample, count - 1)], state, middle);
+        march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), at.coarse[min(sample, count - 1)], state).weight;
     if (lane < 16 && sample > 0 && sample < count) at.weights[sample - 1] = weight;
   }
   for (int i = start + lane; i < count; i += 32) at.weights[i - 1] = 0.f;
@@ -248,12 +248,10 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         }
         dot0 = quad_sum(dot0);
         dot1 = quad_sum(dot1);
-        float share;
         const int my_row = min(start + (lane & 7), count - 1);
-        const float grad_sigma = march_backward(row_value(decoded.sigma0, decoded.sigma1, lane),
-                                                depths[(lane & 8 ? ray_floats : 0) + my_row],
-                                                row_value(dot0, dot1, lane), incoming, start + kRows - 1 == count - 1, state,
-                                                share);
+        const auto [grad_sigma, share] =
+            march_backward(row_value(decoded.sigma0, decoded.sigma1, lane), depths[(lane & 8 ? ray_floats : 0) + my_row],
+                           row_value(dot0, dot1, lane), incoming, start + kRows - 1 == count - 1, state);
         const float grad_sigma0 = __shfl_sync(kAllLanes, grad_sigma, g), grad_sigma1 = __shfl_sync(kAllLanes, grad_sigma, g + 8);
         const float share0 = __shfl_sync(kAllLanes, share, g) * colour_scale;
         const float share1 = __shfl_sync(kAllLanes, share, g + 8) * colour_scale;

@@ -65,9 +65,8 @@ __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_til
 
           // Beyond the last sample lanes repeat it: intervals of length 0, weight 0.
           const int sample = start + (lane & 15);
-          float middle;
-          const float weight = march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), depths[min(sample, count - 1)],
-                                          state, middle);
+          const auto [weight, middle] =
+              march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), depths[min(sample, count - 1)], state);
           if (final_pass) {
             // sum_i weight_i (c_i + c_{i+1}) / 2: a sample's colour counts with half the weight on either side of it.
             const float next = __shfl_down_sync(kAllLanes, weight, 1, 16);

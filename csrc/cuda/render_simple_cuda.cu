@@ -1,6 +1,6 @@
 // Rays of any decoder size, in float or double: one thread a ray. Slow and simple: for small presets, odd sizes, gradcheck.
 #include "common/random.h"
-#include "cuda/plain.cuh"
+#include "cuda/simple.cuh"
 
 namespace head3d {
 namespace {
@@ -26,11 +26,11 @@ struct RayLists {
 };
 
 template <typename T>
-struct PlainRay {
+struct SimpleRay {
   T origin[3], direction[3];
   bool finite;
-  __device__ PlainRay(const RenderArgs<T>& args, int64_t index) {
-    T zero = args.near[index] * T(0) + args.far[index] * T(0);
+  __device__ SimpleRay(const RenderArgs<T>& args, int64_t index) {
+    T zero = args.near[index] * T(0) + args.far[index] * T(0);  // NaN if anything is not finite
     for (int i = 0; i < 3; ++i) {
       origin[i] = args.origins[3 * index + i];
       direction[i] = args.directions[3 * index + i];
@@ -48,14 +48,9 @@ __device__ DecoderArgs<T> decoder_of(const PlaneView<const T>& planes, const Ren
   return {args.w0, args.b0, args.w1, args.b1, planes.channels, args.hidden, args.features};
 }
 
-template <typename T>
-__device__ void interval(T sigma_a, T sigma_b, T delta, T& alpha) {
-  alpha = T(1) - exp(-softplus((sigma_a + sigma_b) / T(2) - T(1)) * delta);
-}
-
 // Depths of all samples, in order, into lists.depths.
 template <int kPlanes, typename T>
-__device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T>& args, const PlainRay<T>& ray, int64_t index,
+__device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T>& args, const SimpleRay<T>& ray, int64_t index,
                             const RayLists<T>& lists) {
   const int64_t image = index / args.rays;
   const uint32_t row = static_cast<uint32_t>(index - image * args.rays);
@@ -63,7 +58,7 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
   const uint32_t seed = random ? seed_key(args.seeds[image]) : 0u;
   const uint32_t depth_key = row_key(seed, row, kStreamDepth), fine_key = row_key(seed, row, kStreamImportance);
   const int samples = args.samples, fine = args.fine_samples;
-  T x[kPlainChannels], point[3];
+  T x[kSimpleChannels], point[3];
   for (int i = 0; i < samples; ++i) {
     const T offset = random ? T(uniform(depth_key, i)) : T(0.5);
     lists.coarse[i] = depth_at(args.near[index], args.far[index], (T(i) + offset) / T(samples - 1), args.disparity);
@@ -76,10 +71,9 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
     read_point<kPlanes>(planes, planes.data + image * planes.image, point, args.projection, x);
     const T sigma = decode_point(decoder_of(planes, args), x, static_cast<T*>(nullptr));
     if (i > 0) {
-      T alpha;
-      interval(before, sigma, lists.coarse[i] - lists.coarse[i - 1], alpha);
+      const T alpha = alpha_of((before + sigma) / T(2), lists.coarse[i] - lists.coarse[i - 1]);
       lists.weights[i - 1] = alpha * transmittance;
-      transmittance *= T(1) - alpha + T(kTransmittanceFloor);
+      transmittance = light_behind(transmittance, alpha);
     }
     before = sigma;
   }
@@ -94,14 +88,14 @@ __device__ void find_depths(const PlaneView<const T>& planes, const RenderArgs<T
 }
 
 template <int kPlanes, typename T>
-__global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> args, RenderOutput<T> out, T* scratch,
+__global__ void render_simple_kernel(PlaneView<const T> planes, RenderArgs<T> args, RenderOutput<T> out, T* scratch,
                                     int64_t per_ray) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   const RayLists<T> lists(scratch + thread * per_ray, args.samples, args.fine_samples);
   const int count = args.samples + args.fine_samples, features = args.features;
-  T x[kPlainChannels], colour[kPlainChannels], last[kPlainChannels], point[3];
+  T x[kSimpleChannels], colour[kSimpleChannels], last[kSimpleChannels], point[3];
   for (int64_t index = thread; index < args.images * args.rays; index += threads) {
-    const PlainRay<T> ray(args, index);
+    const SimpleRay<T> ray(args, index);
     T* sum = out.features + index * features;
     if (!ray.finite) {
       for (int f = 0; f < features; ++f) sum[f] = T(NAN);
@@ -117,10 +111,9 @@ __global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> arg
       read_point<kPlanes>(planes, image, point, args.projection, x);
       const T sigma = decode_point(decoder_of(planes, args), x, colour);
       if (i > 0) {
-        T alpha;
-        interval(before, sigma, lists.depths[i] - lists.depths[i - 1], alpha);
+        const T alpha = alpha_of((before + sigma) / T(2), lists.depths[i] - lists.depths[i - 1]);
         const T weight = alpha * transmittance;
-        transmittance *= T(1) - alpha + T(kTransmittanceFloor);
+        transmittance = light_behind(transmittance, alpha);
         for (int f = 0; f < features; ++f) sum[f] += weight * (colour[f] + last[f]);  // 2 weight (c + c') / 2
         opacity += weight;
         depth += weight * (lists.depths[i] + lists.depths[i - 1]) / T(2);
@@ -135,15 +128,15 @@ __global__ void render_plain_kernel(PlaneView<const T> planes, RenderArgs<T> arg
 }
 
 template <int kPlanes, typename T>
-__global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, RenderArgs<T> args,
+__global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneView<T> grad_planes, RenderArgs<T> args,
                                              RenderGrads<T> grads, T* scratch, int64_t per_ray) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   const RayLists<T> lists(scratch + thread * per_ray, args.samples, args.fine_samples);
   const int count = args.samples + args.fine_samples, features = args.features;
   const DecoderArgs<T> decoder = decoder_of(planes, args);
-  T x[kPlainChannels], colour[kPlainChannels], grad_x[kPlainChannels], point[3], by_point[3];
+  T x[kSimpleChannels], colour[kSimpleChannels], grad_x[kSimpleChannels], point[3], by_point[3];
   for (int64_t index = thread; index < args.images * args.rays; index += threads) {
-    const PlainRay<T> ray(args, index);
+    const SimpleRay<T> ray(args, index);
     T grad_origin[3] = {}, grad_direction[3] = {};
     if (ray.finite) {
       find_depths<kPlanes>(planes, args, ray, index, lists);
@@ -174,15 +167,14 @@ __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneVie
           if (i + 1 < count) {
             const T delta = lists.depths[i + 1] - lists.depths[i];
             const T mean = (lists.sigma[i] + lists.sigma[i + 1]) / T(2);
-            T alpha;
-            interval(lists.sigma[i], lists.sigma[i + 1], delta, alpha);
+            const T alpha = alpha_of(mean, delta);
             weight = alpha * transmittance;
             const T v = lists.dot[i] + lists.dot[i + 1] + grad_opacity +
                         grad_depth * ((lists.depths[i] + lists.depths[i + 1]) / T(2) - depth);
             if (pass == 0) total += weight * v;
             behind -= weight * v;
             const T through = T(1) - alpha + T(kTransmittanceFloor);
-            grad_mean = delta * (T(1) - alpha) * (transmittance * v - behind / through) * plain_sigmoid(mean - T(1));
+            grad_mean = delta * (T(1) - alpha) * (transmittance * v - behind / through) * simple_sigmoid(mean - T(1));
             transmittance *= through;
           }
           if (pass == 1) {
@@ -216,30 +208,30 @@ __global__ void render_plain_backward_kernel(PlaneView<const T> planes, PlaneVie
 
 }  // namespace
 
-int64_t plain_scratch_per_ray(int samples, int fine_samples) { return 6 * int64_t(samples) + 3 * int64_t(fine_samples); }
+int64_t simple_scratch_per_ray(int samples, int fine_samples) { return 6 * int64_t(samples) + 3 * int64_t(fine_samples); }
 
 template <typename T>
-void launch_render_plain(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out, T* scratch,
+void launch_render_simple(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderOutput<T>& out, T* scratch,
                          int64_t threads, cudaStream_t stream) {
-  const auto kernel = planes.planes == 4 ? render_plain_kernel<4, T> : render_plain_kernel<3, T>;
+  const auto kernel = planes.planes == 4 ? render_simple_kernel<4, T> : render_simple_kernel<3, T>;
   kernel<<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
-      planes, args, out, scratch, plain_scratch_per_ray(args.samples, args.fine_samples));
-  check_launch("render_rays (plain)");
+      planes, args, out, scratch, simple_scratch_per_ray(args.samples, args.fine_samples));
+  check_launch("render_rays (simple)");
 }
 
 template <typename T>
-void launch_render_plain_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
+void launch_render_simple_backward(const PlaneView<const T>& planes, const RenderArgs<T>& args, const RenderGrads<T>& grads,
                                   T* scratch, int64_t threads, cudaStream_t stream) {
-  const auto kernel = planes.planes == 4 ? render_plain_backward_kernel<4, T> : render_plain_backward_kernel<3, T>;
+  const auto kernel = planes.planes == 4 ? render_simple_backward_kernel<4, T> : render_simple_backward_kernel<3, T>;
   kernel<<<blocks_for(threads, kThreads), kThreads, 0, stream>>>(
-      planes, channels_last_view(grads.planes, planes.planes, planes.channels, planes.height, planes.width), args, grads, scratch, plain_scratch_per_ray(args.samples, args.fine_samples));
-  check_launch("render_rays_backward (plain)");
+      planes, channels_last_view(grads.planes, planes.planes, planes.channels, planes.height, planes.width), args, grads, scratch, simple_scratch_per_ray(args.samples, args.fine_samples));
+  check_launch("render_rays_backward (simple)");
 }
 
 #define HEAD3D_INSTANTIATE(T)                                                                                               \
-  template void launch_render_plain(const PlaneView<const T>&, const RenderArgs<T>&, const RenderOutput<T>&, T*, int64_t,   \
+  template void launch_render_simple(const PlaneView<const T>&, const RenderArgs<T>&, const RenderOutput<T>&, T*, int64_t,   \
                                     cudaStream_t);                                                                          \
-  template void launch_render_plain_backward(const PlaneView<const T>&, const RenderArgs<T>&, const RenderGrads<T>&, T*,    \
+  template void launch_render_simple_backward(const PlaneView<const T>&, const RenderArgs<T>&, const RenderGrads<T>&, T*,    \
                                              int64_t, cudaStream_t)
 HEAD3D_INSTANTIATE(float);
 HEAD3D_INSTANTIATE(double);
