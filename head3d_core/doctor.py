@@ -51,12 +51,6 @@ class DoctorArgs:
     """`doctor` takes no options."""
 
 
-def torch_home() -> Path:
-    """Where torch caches downloaded weights: TORCH_HOME, else XDG_CACHE_HOME/torch, else ~/.cache/torch."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
-
-
 def short(path: Path | str) -> str:
     """A path as one would say it: from the repository, else from home.
 
@@ -157,6 +151,8 @@ def check_bundled() -> Finding:
 
 def check_optional(name: str, file: str, folder: str, substitute: str) -> Finding:
     """A file that the user may have put into torch's cache."""
+    from head3d_core.utils.files import torch_home
+
     path = torch_home() / folder / file
     if path.is_file():
         return Finding(True, name, short(path))

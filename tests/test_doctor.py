@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from head3d_core import doctor
+from head3d_core.utils.files import torch_home
 
 LINE = re.compile(r"\[(ok|--)\] [^:\n]+: \S.*")
 
@@ -53,7 +54,7 @@ def test_torch_home_follows_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv("TORCH_HOME", raising=False)
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert doctor.torch_home() == Path(torch.hub.get_dir()).parent
+        assert torch_home() == Path(torch.hub.get_dir()).parent
 
 
 def test_opengl_failure_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -173,18 +171,14 @@ def measure(args: DetectorRatesArgs, progress: Callable[[int, int], None] | None
 
 
 def _provenance(args: DetectorRatesArgs) -> dict[str, Any]:
-    return {
-        "command": f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
-        "date": date.today().isoformat(),
-        "detector": f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
-        "images": f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
-        "terms": f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
+    return records.provenance(
+        f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
+        detector=f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
+        images=f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
+        terms=f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
         f"|pitch| <= {FRONTAL_PITCH:g}; back: |yaw| >= {BACK_YAW:g} degrees; heavy occlusion: sunglasses; "
         "intervals: Wilson, 95 %",
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "commit": records.code_commit(),
-    }
+    )
 
 
 def table(found: dict[str, Any]) -> str:

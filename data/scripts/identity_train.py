@@ -9,12 +9,10 @@ and after training, with provenance. They belong into `data/weights/identity/` a
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -318,10 +316,7 @@ def train_encoder(
         "steps": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
         "options": dataclasses.asdict(options),
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU",
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-        "commit": records.code_commit(),
+        **records.provenance("python data/scripts/identity_train.py", device),
         **(provenance or {}),
     }
     path = save_net(trainer.net, out / "encoder.safetensors", notes)
@@ -333,8 +328,7 @@ def train_encoder(
             k: {n: untrained[k][n] for n in ("auc", "tar_at_far_0.01")} for k in ("frontal", "all")
         },
     }
-    with files.atomic(out / "identity_roc.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")
+    records.write(out / "identity_roc.json", result)
     return result
 
 

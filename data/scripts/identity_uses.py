@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -283,7 +282,7 @@ def run(args: IdentityUsesArgs) -> None:
     }
     records.write(args.out, found)
     path = files.DATA / "results" / "cross_check.json"
-    check = json.loads(path.read_text(encoding="utf8")) if path.is_file() else None
+    check = records.load(path, "python data/scripts/cross_check.py") if path.is_file() else None
     with files.atomic(args.card) as temporary:
         temporary.write_text(card(found, roc, check), encoding="utf8")
     for sentence in verdicts(found).values():

@@ -17,7 +17,7 @@ from typing import Any
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import GeneratorConfig
-from head3d_core.utils import files
+from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.records import trained_on
 from script import TEMPLATES, filled, main
@@ -63,7 +63,7 @@ class Sources:
     def table(self, name: str) -> dict[str, Any]:
         """A JSON file below `results`, or an empty one."""
         path = self.results / f"{name}.json"
-        return dict(json.loads(path.read_text(encoding="utf8"))) if path.is_file() else {}
+        return dict(records.load(path, f"what makes {name}")) if path.is_file() else {}
 
 
 def find(table: dict[str, Any], *keys: str) -> Any:

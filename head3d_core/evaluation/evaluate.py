@@ -14,12 +14,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
 import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -166,7 +164,7 @@ def other_looks(
         or not (weights.is_file() and record.is_file())
     ):
         return None
-    known = json.loads(record.read_text(encoding="utf8"))
+    known = records.load(record, "python data/scripts/identity_train.py")
     about_these = known["provenance"]["sha256"] == files.sha256(weights)
     return float(known["frontal"]["same_median"]) if about_these else None
 
@@ -197,20 +195,16 @@ def command_of(args: EvaluateArgs) -> str:
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     """What a record was made with."""
     used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache", "encoder_file")}
-    return {
-        "command": command_of(args),
-        "arguments": json.loads(json.dumps(used, default=str)),
-        "date": date.today().isoformat(),
-        "commit": records.code_commit() or "not a git checkout",
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "device": torch.cuda.get_device_name() if networks.device.startswith("cuda") else "cpu",
-        "native": ops.available(),
-        "encoder": None if networks.encoder is None else networks.encoder.name,
-        "sampler_version": SAMPLER_VERSION,
-        "terms": "frontal |yaw| <= 20°, |pitch| <= 15°; back |yaw| >= 135°; detection: MTCNN above 0.9 at 256²; "
+    return records.provenance(
+        command_of(args),
+        networks.device,
+        arguments=json.loads(json.dumps(used, default=str)),
+        native=ops.available(),
+        encoder=None if networks.encoder is None else networks.encoder.name,
+        sampler_version=SAMPLER_VERSION,
+        terms="frontal |yaw| <= 20°, |pitch| <= 15°; back |yaw| >= 135°; detection: MTCNN above 0.9 at 256²; "
         "distances: truncation 1; all else: truncation 0.7; intervals: bootstrap, rates Wilson, 95 %",
-    }
+    )
 
 
 def _left_out(wanted: Wanted) -> dict[str, str]:

@@ -11,11 +11,8 @@ take 10,000 samples): only records of one N compare.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -139,9 +136,7 @@ def check_live(
     Raises:
         Head3DError: no record, or one of another number of samples.
     """
-    if not record.is_file():
-        raise Head3DError(f"{record} is not there: python -m head3d_core live-check --write makes it")
-    known: dict[str, Any] = json.loads(record.read_text(encoding="utf8"))
+    known = records.load(record, "python -m head3d_core live-check --write")
     if known["count"] != count:
         raise Head3DError(
             f"{record} was made with {known['count']} samples, this check has {count}: "
@@ -165,14 +160,12 @@ def write_record(G: Generator, args: LiveCheckArgs, real: tuple[Tensor, Tensor] 
         "kernel x100": {k: round(v, 5) for k, v in asdict(found).items()},
         "means": [round(float(x), 5) for x in means],
         "features": "EffLite0",
-        "device": str(G.device.type),
-        "date": date.today().isoformat(),
-        "commit": records.code_commit(),
-        "torch": str(torch.__version__),
-        "command": f"python -m head3d_core live-check --weights {args.weights} --count {args.count} --write",
+        **records.provenance(
+            f"python -m head3d_core live-check --weights {args.weights} --count {args.count} --write",
+            G.device,
+        ),
     }
-    with files.atomic(args.record) as temporary:
-        temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf8")
+    records.write(args.record, text)
     return found
 
 

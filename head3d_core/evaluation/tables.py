@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import NONE, Estimate
+from head3d_core.utils.records import load
 
 RESULTS = files.DATA / "results"
 EVALUATION = RESULTS / "evaluation"
@@ -47,21 +47,18 @@ TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
 FIGURE_8 = ("plane-swap", "all-planes", "single-d", "single-d-pooled", "head3d")
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
-        raise Head3DError(f"{path} is not a record ({error}): run evaluate again") from error
-
-
 def load_records(folder: Path = EVALUATION) -> dict[str, Record]:
     """Recorded rows by name; empty where nothing was recorded."""
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
+    return (
+        {path.stem: load(path, "python -m head3d_core evaluate") for path in sorted(folder.glob("*.json"))}
+        if folder.is_dir()
+        else {}
+    )
 
 
 def load_paper(path: Path = RESULTS / "paper.json") -> dict[str, Any]:
     """The paper's numbers: "table 1", "table 2", "table 3", "cost"."""
-    return dict(_read(path))
+    return dict(load(path, "git checkout data/results/paper.json"))
 
 
 def command_of(row: str) -> str:
@@ -228,7 +225,7 @@ def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
         "faces": "faces besides",
     }
     lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
-    for name, model in _read(path)["models"].items():
+    for name, model in load(path, "python -m head3d_core parametric")["models"].items():
         given = model["data"]
         cells = (_said(given.get(key, "none")) for key in columns)
         lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")

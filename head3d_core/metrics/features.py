@@ -6,7 +6,6 @@ file that its user puts in place. Neither is trained here.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.files import torch_home
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """torch-fidelity's copy of the network that FID is defined on (release v0.2.0, 96 MB)."""
@@ -109,12 +109,6 @@ class Inception(FeatureNetwork):
         """Features of uint8 [N, 3, H, W]; the network resizes to 299² itself."""
         (features,) = self.net(images)
         return torch.as_tensor(features)
-
-
-def torch_home() -> Path:
-    """Where torch keeps downloaded files: `$TORCH_HOME`, else `$XDG_CACHE_HOME/torch`, else `~/.cache/torch`."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
 
 
 def inception_path() -> Path:

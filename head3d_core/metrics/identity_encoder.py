@@ -217,10 +217,7 @@ def load_encoder(
 
 def facenet_path() -> Path:
     """Where facenet-pytorch keeps its weights: `checkpoints/` of torch's cache folder."""
-    import os
-
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "checkpoints" / FACENET_FILE
+    return files.torch_home() / "checkpoints" / FACENET_FILE
 
 
 def _facenet() -> nn.Module:

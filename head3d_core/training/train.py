@@ -362,15 +362,13 @@ def _memory_named(args: TrainArgs, world: World) -> Iterator[None]:
 
 def provenance(trainer: Trainer) -> dict[str, Any]:
     """What a result was made with: versions, device, recipe, perceptual distance."""
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": records.code_commit(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if trainer.cuda else "cpu",
-        "native": ops.available(),
-        "world": trainer.world,
-        "options": dataclasses.asdict(trainer.numerics),
-        "perceptual": getattr(trainer.perceptual, "name", None),
-        "real_images": [len(pool) for pool in trainer.pools],
-        "recipe": trainer.recipe.to_dict(),
-    }
+    return records.provenance(
+        None,
+        trainer.device,
+        native=ops.available(),
+        world=trainer.world,
+        options=dataclasses.asdict(trainer.numerics),
+        perceptual=getattr(trainer.perceptual, "name", None),
+        real_images=[len(pool) for pool in trainer.pools],
+        recipe=trainer.recipe.to_dict(),
+    )

@@ -127,6 +127,12 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def torch_home() -> Path:
+    """Where torch caches downloaded weights: TORCH_HOME, else XDG_CACHE_HOME/torch, else ~/.cache/torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+
+
 def missing_data(what: str) -> str:
     """What to say where a folder of the bundled data is not there: "none in this copy ..." and how to get it."""
     return (

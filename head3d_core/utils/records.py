@@ -16,6 +16,7 @@ import torch
 
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import parsed
 
 
 def device_name(device: torch.device | str) -> str:
@@ -40,17 +41,22 @@ def code_commit() -> str | None:
 
 
 def provenance(
-    command: str, device: torch.device | str = "cpu", weights: Mapping[str, Any] | None = None
+    command: str | None,
+    device: torch.device | str = "cpu",
+    weights: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Where numbers come from: command, date, commit, device, torch, and the notes of the weights used, by name."""
-    return {
+    """Where numbers come from: command, date, commit, device, versions, the notes of the weights used, and `more`."""
+    found = {
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": code_commit(),
         "device": device_name(device),
         "torch": str(torch.__version__),
-        "weights": dict(weights or {}),
+        "python": platform.python_version(),
+        "weights": None if weights is None else dict(weights),
     }
+    return {name: value for name, value in found.items() if value is not None} | more
 
 
 def write(path: Path, content: Mapping[str, Any]) -> Path:
@@ -62,24 +68,28 @@ def write(path: Path, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def read(name: str, command: str) -> dict[str, Any]:
-    """The record `data/results/<name>.json`.
+def load(path: Path, command: str, kind: Any = dict[str, Any]) -> Any:
+    """The record in a file, as a dictionary or as the dataclass `kind` (see `nested.parsed`).
 
     Args:
-        command: that makes it, for the message where it is missing; ours get the record's path as their `--out`.
+        command: that makes it, for the messages.
 
     Raises:
-        Head3DError: it has not been recorded yet, or cannot be read.
+        Head3DError: it is not there, cannot be read, or has other fields or types than `kind`.
     """
-    path = files.DATA / "results" / f"{name}.json"
-    if command.startswith("python -m head3d_core "):
-        command += f" --out data/results/{name}.json"
     if not path.exists():
         raise Head3DError(f"{path.name} is not recorded yet: run `{command}`")
     try:
-        return dict(json.loads(path.read_text(encoding="utf8")))
+        return parsed(kind, json.loads(path.read_text(encoding="utf8")), path.stem)
     except ValueError as error:
         raise Head3DError(f"{path} is damaged ({error}): run `{command}` again") from error
+
+
+def read(name: str, command: str) -> dict[str, Any]:
+    """The record `data/results/<name>.json`; see `load`. Our commands are named with the record's path as `--out`."""
+    if command.startswith("python -m head3d_core "):
+        command += f" --out data/results/{name}.json"
+    return dict(load(files.DATA / "results" / f"{name}.json", command))
 
 
 def trained_on(provenance: Mapping[str, Any]) -> str:

@@ -16,9 +16,7 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.planes import DecoderWeights
 from head3d_core.model.rays import camera_rays
 from head3d_core.training.losses import r1_penalty
+from head3d_core.utils import records
 
 OPTIONS = RenderOptions(white_back=True)
 TARGETS = {
@@ -283,21 +282,12 @@ def bench_r1(repeats: int) -> list[dict[str, Any]]:
 
 
 def provenance() -> dict[str, Any]:
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-        ).stdout.strip()
-    except OSError:
-        commit = ""
-    return {
-        "device": torch.cuda.get_device_name(),
-        "multiprocessors": torch.cuda.get_device_properties(0).multi_processor_count,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit or os.environ.get("HEAD3D_COMMIT", ""),
-        "command": "python tests/bench/bench_cuda.py",
-    }
+    return records.provenance(
+        "python tests/bench/bench_cuda.py",
+        "cuda",
+        multiprocessors=torch.cuda.get_device_properties(0).multi_processor_count,
+        cuda=torch.version.cuda,
+    )
 
 
 def show(row: dict[str, Any]) -> None:

@@ -15,8 +15,6 @@ import argparse
 import ctypes
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,33 +32,20 @@ from head3d_core import ops  # noqa: E402
 from head3d_core.config import Backend, RenderOptions  # noqa: E402
 from head3d_core.model import cameras, filters, planes, rays, volume  # noqa: E402
 from head3d_core.model.planes import DecoderWeights  # noqa: E402
+from head3d_core.utils import records  # noqa: E402
 
 Run = Callable[[Backend], Any]
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
 def provenance(device: torch.device, command: str) -> dict[str, Any]:
     """What the figures were measured with."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "instruction_set": ops.instruction_set(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit or None,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "command": command,
-    }
+    return records.provenance(
+        command,
+        device,
+        threads=torch.get_num_threads(),
+        instruction_set=ops.instruction_set(),
+        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    )
 
 
 def haze(

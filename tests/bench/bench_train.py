@@ -14,7 +14,6 @@ import dataclasses
 import gc
 import json
 import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -164,18 +163,11 @@ def measure(setting: Setting, options: Numerics, device: torch.device, steps: in
 def provenance(device: torch.device) -> dict[str, Any]:
     """What the figures were measured with."""
     return {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or "cpu",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **records.provenance(" ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]), device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "native": ops.available(),
         "native_cuda": ops.has_cuda(),
-        "commit": records.code_commit(),
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "command": " ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]),
     }
 
 

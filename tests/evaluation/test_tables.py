@@ -173,7 +173,7 @@ def test_records_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "head3d.json").write_text(json.dumps(record(1.0)))
     assert list(tables.load_records(tmp_path)) == ["head3d"]
     (tmp_path / "dft.json").write_text("{")
-    with pytest.raises(Head3DError, match="not a record"):
+    with pytest.raises(Head3DError, match="is damaged"):
         tables.load_records(tmp_path)
 
 
