@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from head3d_core.checkpoints.weights import load_generator, read_notes
@@ -46,6 +49,8 @@ from head3d_core.utils.estimates import bootstrap_mean, share
 DEVELOPED = 50
 """Held-out heads and people that the measure was developed on: the first so many of each."""
 DEVELOPED_CODES = 48
+PART = 10
+"""Heads whose scores are kept together."""
 COMMAND = "python -m head3d_core ghost"
 _BACK, _FRONT = math.pi, 0.0
 
@@ -66,6 +71,8 @@ class GhostArgs:
     """Rendering processes; 0: one per core."""
     device: str = "auto"
     """cuda, cpu, or auto."""
+    cache: Path | None = Path("out/evaluation")
+    """Folder that keeps scores, ten at a time: a run that was stopped goes on where it was."""
     out: Path = files.DATA / "results" / "ghost.json"
     """The record."""
 
@@ -83,6 +90,22 @@ def model_scores(
         behind, ahead = (model.generator.render_raw(planes, c, DEPTH_SIDE) for c in (back, front))
         depths = (x[:, 0] for raw in (behind, ahead) for x in (raw.depth, raw.opacity))
         parts.append(ghost_scores(GhostViews(images, opacity, *depths)))
+    return joined(parts)
+
+
+def kept(name: str, numbers: range, score: Callable[[range], GhostScores], cache: Path | None) -> GhostScores:
+    """`score(numbers)`, ten at a time, taken from `cache` where it was computed before under that name."""
+    parts = []
+    for start in range(numbers.start, numbers.stop, PART):
+        part = range(start, min(start + PART, numbers.stop))
+        path = None if cache is None else cache / f"ghost-{name}-{part.start}-{part.stop}.safetensors"
+        if path is not None and path.is_file():
+            parts.append(GhostScores(**load_file(path)))
+            continue
+        parts.append(score(part))
+        if path is not None:
+            with files.atomic(path) as temporary:
+                save_file({k: getattr(parts[-1], k).contiguous() for k in SCORES}, temporary)
     return joined(parts)
 
 
@@ -169,7 +192,8 @@ def run(args: GhostArgs) -> None:
 
     def real(kind: Literal["faces", "heads"], low: int, count: int) -> tuple[GhostScores, str]:
         seeds = range(first[kind] + low, first[kind] + low + count)
-        return real_scores(kind, seeds, args.workers), f"{kind}, identities {seeds.start} to {seeds.stop - 1}"
+        scores = kept(kind, seeds, lambda part: real_scores(kind, part, args.workers), args.cache)
+        return scores, f"{kind}, identities {seeds.start} to {seeds.stop - 1}"
 
     calibration = [real(kind, 0, DEVELOPED) for kind in ("heads", "faces")]
     limit = limits(joined([scores for scores, _ in calibration]))
@@ -179,7 +203,9 @@ def run(args: GhostArgs) -> None:
         groups[name] = _group(scores, limit, shows)
     numbers = range(DEVELOPED_CODES, DEVELOPED_CODES + args.codes)
     for name in args.weights:
-        scores = model_scores(Model(load_generator(name, device)), numbers, args.truncation)
+        model = Model(load_generator(name, device))
+        known = f"{model.digest()}-{args.truncation:g}"
+        scores = kept(known, numbers, partial(model_scores, model, truncation=args.truncation), args.cache)
         shows = f"samples {numbers.start} to {numbers.stop - 1} of seed 0, truncation {args.truncation:g}"
         groups[Path(name).name] = _group(scores, limit, shows)
         print(name, {k: groups[Path(name).name][k]["above"]["value"] for k in SCORES}, flush=True)

@@ -9,6 +9,7 @@ What concerns single heads stands in `verification.py` (identity) and `completen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -78,35 +79,72 @@ def kernel_distance(
     MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x_i, y_j),  k(a, b) = (aᵀb / d + 1)³.
 
     Its expectation is 0 for equal sources at every N, so values may be a little negative. The kernel is torchmetrics';
-    all pairs are used, where KID averages over subsets of 1,000 to save memory (the expectation is the same). The
-    bootstrap redraws pictures of both sets; pairs of a picture with itself stay out, or replicates would be biased.
+    all pairs are used, where KID averages over subsets of 1,000 to save memory (the expectation is the same).
 
     Args:
         real, fake: [N, d], [M, d] features.
-        groups: which head each picture of either set shows, int [N] and [M]; None where every picture is its own.
-            Pictures of one head are not independent: the bootstrap then redraws heads with all their pictures, and
-            pairs within a head move with the estimate instead of being redrawn.
+        groups: which head each image of either set shows, int [N] and [M]; None where every image is its own. Images
+            of one head are more alike than those of two. So pairs within a head are left out, which keeps the estimate
+            unbiased, and the bootstrap redraws heads with all their images; a head drawn twice is no pair with itself.
 
     Returns:
         MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
     """
-    real, fake = _pair(real, fake)
-    rows, counts = zip(
-        *(_groups(g, len(x), n) for g, x, n in zip(groups, (real, fake), ("real", "generated"), strict=True)),
-        strict=True,
-    )
-    weights = [
+    values, count = kernel_replicates(real, [fake], replicates, seed, groups)
+    return percentiles(float(values[0, 0]), values[0, 1:], count, expanded=True)
+
+
+def kernel_replicates(
+    real: Tensor,
+    fakes: Sequence[Tensor],
+    replicates: int = 200,
+    seed: int = 0,
+    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> tuple[NDArray[np.float64], int]:
+    """Kernel distances of several sets to one real set: [K, 1 + replicates], the estimate first, and the count.
+
+    One replicate redraws the same real heads and the same numbers of samples in every set, so that columns belong
+    together: `paired_ratio` and `paired_difference` take two rows. Row k of every set must then be the same z.
+
+    Args:
+        real: [N, d] features.
+        fakes: K times [M, d].
+        groups: as in `kernel_distance`; of the fakes, one for all.
+    """
+    pairs = [_pair(real, fake) for fake in fakes]
+    if len({len(fake) for fake in fakes}) > 1:
+        raise Head3DError(
+            f"sets that are compared sample by sample have one size, got {[len(f) for f in fakes]}"
+        )
+    real, sets = pairs[0][0], [fake for _, fake in pairs]
+    sides = ((groups[0], real, "real"), (groups[1], sets[0], "generated"))
+    (rows, count), (fake_rows, fake_count) = (_groups(g, len(x), name) for g, x, name in sides)
+    weights, fake_weights = (
         torch.from_numpy(
-            np.concatenate([np.ones((1, len(x))), bootstrap_weights(count, replicates, seed + k)[:, row]])
-        ).to(x)
-        for k, (x, row, count) in enumerate(zip((real, fake), rows, counts, strict=True))
+            np.concatenate([np.ones((1, len(row))), bootstrap_weights(n, replicates, seed + k)[:, row]])
+        ).to(real)
+        for k, (row, n) in enumerate(((rows, count), (fake_rows, fake_count)))
+    )
+    within = _mean_within(real, weights, rows, count)
+    values = [
+        within
+        + _mean_within(fake, fake_weights, fake_rows, fake_count)
+        - 2 * _mean_across(real, fake, weights, fake_weights)
+        for fake in sets
     ]
-    values = (
-        _mean_within(real, weights[0], rows[0], counts[0])
-        + _mean_within(fake, weights[1], rows[1], counts[1])
-        - 2 * _mean_across(real, fake, *weights)
-    ).cpu()
-    return percentiles(float(values[0]), values[1:].numpy(), min(counts))
+    return torch.stack(values).cpu().numpy(), min(count, fake_count)
+
+
+def paired_ratio(one: NDArray[np.float64], other: NDArray[np.float64], count: int) -> Estimate:
+    """one / other of two rows of `kernel_replicates`; infinite where the denominator is not positive."""
+    quotient = np.where(other > 0, one / np.where(other > 0, other, 1), np.inf)
+    return percentiles(float(quotient[0]), quotient[1:], count, expanded=True)
+
+
+def paired_difference(one: NDArray[np.float64], other: NDArray[np.float64], count: int) -> Estimate:
+    """one − other of two rows of `kernel_replicates`."""
+    gap = one - other
+    return percentiles(float(gap[0]), gap[1:], count, expanded=True)
 
 
 def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
@@ -116,32 +154,24 @@ def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
     total = torch.zeros(len(wa), dtype=a.dtype, device=a.device)
     for part, weight in zip(a.split(_ROWS), wa.split(_ROWS, 1), strict=True):
         total += ((poly_kernel(part, b) @ wb.T) * weight.T).sum(0)
-    # Drawn heads have more or fewer pictures than the set: the mean is over those drawn.
+    # Drawn heads have more or fewer images than the set: the mean is over those drawn.
     return total / (wa.sum(1) * wb.sum(1))
 
 
 def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Tensor:
-    """Mean of k over pairs i ≠ j of one set: over all of them first, then one mean per replicate."""
+    """Weighted mean of k over pairs of images of different groups of one set, [replicates]."""
     from torchmetrics.image.kid import poly_kernel
 
     group = torch.from_numpy(rows).to(a.device)
-    whole = torch.zeros((), dtype=a.dtype, device=a.device)
     total = torch.zeros(len(w), dtype=a.dtype, device=a.device)
     for start in range(0, len(a), _ROWS):
         part = slice(start, start + _ROWS)
-        kernel = poly_kernel(a[part], a)
-        own = torch.arange(len(kernel), device=a.device)
-        kernel[own, own + start] = 0
-        whole += kernel.sum()
-        kernel.masked_fill_(group[part, None] == group[None], 0)
+        kernel = poly_kernel(a[part], a).masked_fill_(group[part, None] == group[None], 0)
         total += ((kernel @ w.T) * w[:, part].T).sum(0)
     # Σ w_i w_j over pairs of different groups: all pairs, less those within a group.
     sums = torch.zeros(len(w), count, dtype=a.dtype, device=a.device).index_add_(1, group, w)
     pairs = w.sum(1) ** 2 - (sums**2).sum(1)
-    between = total / pairs.clamp_min(1e-12)
-    mean = whole / (len(a) * (len(a) - 1.0))
-    # A group against itself is in the estimate but, drawn twice, would count as alike: it only shifts the replicates.
-    return between + (mean - between[0])
+    return total / pairs.clamp_min(1e-12)
 
 
 class _Given(nn.Module):

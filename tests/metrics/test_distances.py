@@ -9,6 +9,7 @@ from torch import Tensor
 
 from head3d_core.metrics import distances
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import percentiles
 
 
 def gaussian(count: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -96,32 +97,93 @@ def heads(count: int, views: int, width: int, seed: int) -> tuple[Tensor, Tensor
     )
 
 
-def test_intervals_redraw_heads_with_all_their_views() -> None:
-    """48 views of 20 heads say about as much as 20 pictures, and their interval must admit it."""
+def test_pairs_within_a_head_are_left_out() -> None:
+    """48 views of 20 heads say about as much as 20 images, and their interval must admit it."""
     real, who = heads(20, 48, 4, 0)
     fake = gaussian(300, 4, 7)
     plain = distances.kernel_distance(real, fake, 200)
     grouped = distances.kernel_distance(real, fake, 200, groups=(who, None))
-    assert grouped.value == plain.value
+    kernel = (real @ real.T / 4 + 1) ** 3
+    apart = who[:, None] != who[None]
+    everything = kernel.sum() - kernel.trace()
+    within = everything / (960 * 959) - kernel[apart].mean()
+    assert plain.value - grouped.value == pytest.approx(float(within))
     assert grouped.count == 20
     assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
     alone = distances.kernel_distance(real, fake, 200, groups=(torch.arange(len(real)), None))
-    assert (alone.low, alone.high) == (plain.low, plain.high)
+    assert (alone.value, alone.low, alone.high) == (plain.value, plain.low, plain.high)
 
 
-def test_intervals_over_heads_cover() -> None:
-    """The distance to all heads there are lies in about 95 of 100 intervals measured on some of them."""
-    fake = gaussian(400, 3, 5, shift=0.7)
-    everyone, _ = heads(1500, 1, 3, 90_000)
-    truth = distances.kernel_distance(everyone, fake, 2).value
-    inside = {"pictures": 0, "heads": 0}
-    for k in range(40):
-        real, who = heads(25, 12, 3, 2 * k)
-        for name, groups in (("pictures", None), ("heads", who)):
-            found = distances.kernel_distance(real, fake, 60, groups=(groups, None))
-            inside[name] += found.low <= truth <= found.high
-    assert inside["heads"] >= 32
-    assert inside["pictures"] < inside["heads"] - 8
+def test_equal_sources_are_0_apart_with_many_views_of_few_heads() -> None:
+    """Half of the heads against the other half, 30 views each; with pairs within a head it would be 0.3 and more."""
+    found = []
+    for k in range(60):
+        real, who = heads(24, 30, 4, 2 * k)
+        fake, their = heads(24, 30, 4, 2 * k + 100_001)
+        found.append(distances.kernel_distance(real, fake, 2, groups=(who, their)).value)
+    mean, error = np.mean(found), np.std(found) / len(found) ** 0.5
+    assert abs(mean) < 3 * error
+    biased = distances.kernel_distance(real, fake, 2).value - found[-1]
+    assert biased > 6 * error, "and this test would see the bias"
+
+
+def _mean_kernel(one: tuple[float, float], other: tuple[float, float], width: int) -> float:
+    """E k(x, y) of independent Gaussians, (mean, variance) of every coordinate each."""
+    identity, moments = np.eye(width), []
+    for mean, variance in (one, other):
+        m = np.full(width, mean)
+        second = np.outer(m, m) + variance * identity
+        third = np.einsum("i,jk->ijk", m, second) + variance * (
+            np.einsum("ij,k->ijk", identity, m) + np.einsum("ik,j->ijk", identity, m)
+        )
+        moments.append((m, second, third))
+    first, second, third = (
+        float((a * b).sum()) / width**k for k, (a, b) in enumerate(zip(*moments, strict=True), 1)
+    )
+    return 1 + 3 * first + 3 * second + third
+
+
+def test_intervals_of_distances_ratios_and_differences_cover() -> None:
+    """95 % intervals over 60 heads of two views, and of two generators with the same z: 2,000 simulations."""
+    random, width, who = torch.Generator().manual_seed(0), 6, torch.arange(60).repeat_interleave(2)
+    real, fakes = (1.0, 0.25), ((1.3, 0.2), (1.5, 0.16))
+
+    def normal(count: int) -> Tensor:
+        return torch.randn(count, width, generator=random, dtype=torch.float64)
+
+    def squared(fake: tuple[float, float]) -> float:
+        pairs = ((real, real), (fake, fake), (real, fake))
+        return float(np.dot([1, 1, -2], [_mean_kernel(*pair, width) for pair in pairs]))
+
+    one, other = map(squared, fakes)
+    hits = np.zeros(3)
+    for k in range(2000):
+        views = 1 + 0.4 * normal(60).repeat_interleave(2, 0) + 0.3 * normal(120)
+        z = normal(80)
+        sets = [fakes[0][0] + 0.2**0.5 * z, fakes[1][0] + 0.4 * (0.8 * z + 0.6 * normal(80))]
+        values, count = distances.kernel_replicates(views, sets, 200, k, (who, None))
+        found = (
+            percentiles(values[0, 0], values[0, 1:], count, expanded=True),
+            distances.paired_ratio(values[1], values[0], count),
+            distances.paired_difference(values[1], values[0], count),
+        )
+        truth = (one, other / one, other - one)
+        hits += [e.low <= t <= e.high for e, t in zip(found, truth, strict=True)]
+    assert count == 60
+    assert (hits / 2000 >= 0.93).all(), hits / 2000
+
+
+def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
+    real, fake = gaussian(200, 4, 0), gaussian(200, 4, 1, shift=0.5)
+    values, count = distances.kernel_replicates(real, [fake, fake + 0.1], 200)
+    paired = distances.paired_difference(values[1], values[0], count)
+    one, other = (percentiles(v[0], v[1:], count) for v in values)
+    apart = other.minus(one)
+    assert paired.value == pytest.approx(apart.value)
+    assert paired.high - paired.low < 0.5 * (apart.high - apart.low)
+    assert distances.paired_ratio(values[0], -values[1], count).value == np.inf
+    with pytest.raises(Head3DError, match="have one size"):
+        distances.kernel_replicates(real, [fake, fake[:50]])
 
 
 def test_floor_of_views_takes_other_heads() -> None:
