@@ -40,7 +40,7 @@ BUDGETS_MIB: dict[str | tuple[str, ...], float] = {
 TOP_LEVEL = {
     *(".ci", ".devcontainer", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml"),
     *("CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md"),
-    *("environment.yml", "pyproject.toml", "requirements.txt", "setup.py"),
+    *("MANIFEST.in", "environment.yml", "pyproject.toml", "requirements.txt", "setup.py"),
     *("csrc", "data", "head3d_core", "notebooks", "tests"),
 }
 

@@ -210,7 +210,11 @@ def _intrinsics(k: Array) -> list[str]:
     texts = []
     if np.abs(centre - 0.5).max() > CENTRE:
         ndc = np.abs(centre).max() < 0.1
-        do = "as in NDC, add 0.5 and halve the focal lengths" if ndc else "measure it from the corner"
+        do = (
+            "as in NDC, add 0.5 (PyTorch3D's: also halve the focal lengths)"
+            if ndc
+            else "measure it from the corner"
+        )
         texts.append(
             f"the principal point is at {centre[0]:.3g}, {centre[1]:.3g}: expected the middle, 0.5, {do}"
         )

@@ -112,8 +112,9 @@ class Store:
         except Head3DError:
             raise
         except Exception as error:  # damaged, encrypted or unknown to zipfile, which raises many kinds
-            do = "unpack the archive" if "encrypted" in str(error) else "copy it again"
-            raise Head3DError(f"the file is truncated or damaged ({_reason(error)}): {do}") from None
+            if "encrypted" in str(error):
+                raise Head3DError("the file is encrypted: unpack the archive with its password") from None
+            raise Head3DError(f"the file is truncated or damaged ({_reason(error)}): copy it again") from None
 
 
 def _reason(error: Exception) -> str:

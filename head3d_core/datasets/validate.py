@@ -80,7 +80,8 @@ def run(args: ValidateArgs) -> int:
     """The command `validate`; returns the exit status."""
     generator = preset(args.preset).generator
     problems = format.validate(args.data, generator.image_resolution, ray_interval(generator.render))
-    print("\n".join(listing(problems, args.most)))
+    for line in listing(problems, args.most):
+        print(line)
     fatal = sum(p.fatal for p in problems)
     images = len(format.image_names(args.data))
     print(f"{args.data}: {images:,} images with labels, {fatal:,} errors, {len(problems) - fatal:,} warnings")

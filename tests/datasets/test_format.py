@@ -434,7 +434,7 @@ def test_encrypted_and_absurd_archives(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     (problem,) = format.validate(tmp_path / "a.zip")
     assert "encrypted" in problem.text
-    assert problem.text.endswith("unpack the archive")
+    assert problem.text.endswith("unpack the archive with its password")
     data[directory + 8] &= ~1
     data[directory + 24 : directory + 28] = (1 << 31).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(data)
