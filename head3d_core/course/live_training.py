@@ -5,6 +5,7 @@ The very engine of the real runs, with fewer pixels, channels and pictures. Noth
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
 from head3d_core.training import augment, losses
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
-from head3d_core.training.stages import make_pools
+from head3d_core.training.stages import copy_of, make_pools
 from head3d_core.training.trainer import Trainer
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import DATA
@@ -61,37 +62,51 @@ def small_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
 
 
 def small_engine(
-    how: Recipe, *, teacher: Trainer | None = None, head: Trainer | None = None, seed: int = 0
+    how: Recipe,
+    *,
+    teacher: Trainer | None = None,
+    head: Trainer | None = None,
+    seed: int = 0,
+    slices: int = 1,
 ) -> Trainer:
-    """An engine at preset `tiny` on the sample pictures.
+    """A trainer at preset `tiny` on the sample pictures.
 
     Args:
         how: what to train, e.g. of `small_recipe`.
-        teacher, head: engines of earlier stages, which it starts from (and, with distillation terms, learns from).
+        teacher, head: trainers of earlier stages, which it starts from (and, with distillation terms, learns from).
         seed: of networks and draws.
+        slices: of F_xy; two make a one-slice start into one with equal slices.
 
     Raises Head3DError if the recipe starts from a stage that was not given.
     """
     scale = preset("tiny")
-    engines = {"teacher": teacher, "head": head}
+    scale = dataclasses.replace(scale, generator=dataclasses.replace(scale.generator, front_slices=slices))
+    trainers = {"teacher": teacher, "head": head}
 
-    def start(name: str) -> tuple[Generator, Discriminator]:
+    def earlier(name: str) -> Trainer:
+        found = trainers[name]
+        if found is None:
+            raise Head3DError(
+                f"stage {how.stage} starts from a {name}: pass {name}=, a trainer of that stage"
+            )
+        return found
+
+    def discriminator(name: str) -> Discriminator:
         torch.manual_seed(seed)
-        generator, discriminator = Generator(scale.generator), Discriminator(scale.discriminator)
+        network = Discriminator(scale.discriminator)
         if name != "scratch":
-            earlier = engines[name]
-            if earlier is None:
-                raise Head3DError(
-                    f"stage {how.stage} starts from a {name}: pass {name}=, an engine of that stage"
-                )
-            generator.load_state_dict(earlier.average.state_dict())
-            discriminator.load_state_dict(earlier.discriminators[0].state_dict())
-        return generator, discriminator
+            network.load_state_dict(earlier(name).discriminators[0].state_dict())
+        return network
 
     pools, faces = make_pools(how, *sample_sets(), torch.device("cpu"))
+    torch.manual_seed(seed)
+    start = Generator(scale.generator) if how.start == "scratch" else earlier(how.start).average
     return Trainer(
-        scale, how, pools, start(how.start)[0], [start(name)[1] for name in how.discriminator_starts],
-        faces=faces, teacher=start("teacher")[0] if how.losses.any else None, seed=seed,
+        scale, how, pools, copy_of(start, scale.generator), [discriminator(s) for s in how.discriminator_starts],
+        faces=faces,
+        teacher=copy.deepcopy(earlier("teacher").average) if how.losses.any else None,
+        head=copy.deepcopy(earlier("head").average) if how.losses.kd_back else None,
+        seed=seed,
     )  # fmt: skip
 
 

@@ -6,30 +6,23 @@ many more samples and against people that no generator has seen.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from head3d_core.metrics.distances import kernel_distance
 from head3d_core.metrics.features import FeatureNetwork, extract, feature_network
-from head3d_core.model.cameras import frontal, yaw_pitch
+from head3d_core.metrics.silhouettes import is_back, is_frontal
+from head3d_core.model.cameras import frontal
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import z_of_numbers
 from head3d_core.training.parts import Pool
 from head3d_core.utils.images import to_uint8
 
-FRONT_YAW, FRONT_PITCH, BACK_YAW = (math.radians(d) for d in (20, 15, 135))
-"""Frontal and back views, radians."""
+VIEWS = {"front": is_frontal, "back": is_back}
+"""What is measured, with the cameras that see it."""
 _ENOUGH = 16
 """Pictures below which a view is left out."""
 _BATCH = 32
-
-
-def view_of(cameras: Tensor, view: str) -> Tensor:
-    """Which cameras [N, 25] look at the head from the "front" or the "back": bool [N]."""
-    yaw, pitch = (angle.abs() for angle in yaw_pitch(cameras))
-    return (yaw <= FRONT_YAW) & (pitch <= FRONT_PITCH) if view == "front" else yaw >= BACK_YAW
 
 
 class MetricSnapshots:
@@ -54,7 +47,7 @@ class MetricSnapshots:
         if view in self.real:
             return self.real[view]
         held = [pool.cameras[0, : len(pool)] for pool in self.pools]
-        chosen = [view_of(camera, view).nonzero()[:, 0] for camera in held]
+        chosen = [VIEWS[view](camera).nonzero()[:, 0] for camera in held]
         total = sum(map(len, chosen))
         if total < _ENOUGH:
             return None
@@ -71,9 +64,9 @@ class MetricSnapshots:
 
     @torch.no_grad()
     def measure(self, net: Generator) -> dict[str, float]:
-        """`front` and `back` (where the run has such pictures): kernel distance x 100, by the network's own name."""
+        """`front` and `back` (where the run has such images): kernel distance x 100, by the network's own name."""
         found: dict[str, float] = {}
-        for view in ("front", "back"):
+        for view in VIEWS:
             real = self._real(view)
             if real is None:
                 continue

@@ -220,8 +220,11 @@ def _discriminator(own: Discriminator | None, start: Start, args: TrainArgs) -> 
     return discriminator
 
 
-def _generator(own: Generator, config: GeneratorConfig) -> Generator:
-    """A network of its own with the weights of `own`; one slice of F_xy becomes two if `config` has two."""
+def copy_of(own: Generator, config: GeneratorConfig) -> Generator:
+    """A network of `config` with the weights of `own`; one slice of F_xy becomes two if `config` has two.
+
+    Raises Head3DError, with both numbers, if `own` has more slices.
+    """
     slices = own.config.front_slices
     if slices > config.front_slices:
         raise Head3DError(
@@ -235,7 +238,7 @@ def _generator(own: Generator, config: GeneratorConfig) -> Generator:
 
 def _target(own: Generator, config: GeneratorConfig) -> Generator:
     """A frozen network that the student follows: rendered as the student is, with its own number of slices."""
-    return _generator(own, dataclasses.replace(config, front_slices=own.config.front_slices))
+    return copy_of(own, dataclasses.replace(config, front_slices=own.config.front_slices))
 
 
 def _keep_place(args: TrainArgs, own: GeneratorConfig) -> GeneratorConfig:
@@ -269,7 +272,7 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
     discriminators = [_discriminator(points[s][1], s, args) for s in recipe.discriminator_starts]
     pools, face_pool = _load_pools(args, world, config.render)
     return Trainer(
-        dataclasses.replace(args.scale, generator=config), recipe, pools, _generator(own, config), discriminators,
+        dataclasses.replace(args.scale, generator=config), recipe, pools, copy_of(own, config), discriminators,
         faces=face_pool,
         teacher=_target(points["teacher"][0], config) if recipe.losses.any else None,
         head=_target(points["head"][0], config) if recipe.losses.kd_back else None,

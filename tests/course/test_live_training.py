@@ -70,3 +70,15 @@ def test_backs_of_real_heads_do_not_look_like_faces() -> None:
     assert len(front) == len(back) == 8
     assert abs(live_training.front_back_likeness(front, back)) < 0.25
     assert live_training.front_back_likeness(front, front.flip(-1)) > 0.99
+
+
+def test_two_slices_train_live() -> None:
+    """A one-slice teacher, a head generator whose slices part, and a student with a target for each."""
+    teacher = live_training.small_engine(live_training.small_recipe("teacher", batch=2))
+    head = live_training.small_engine(live_training.small_recipe("head", batch=2), teacher=teacher, slices=2)
+    assert head.generator.config.front_slices == 2
+    how = live_training.small_recipe("distill", "two-sided", batch=2)
+    student = live_training.small_engine(how, teacher=teacher, head=head, slices=2)
+    assert live_training.run_steps(student, 1)["kd_back"][0] == 0, "it starts as the head generator"
+    with pytest.raises(Head3DError, match="2 slices of F_xy and this one 1"):
+        live_training.small_engine(how, teacher=teacher, head=head)

@@ -10,9 +10,8 @@ import torch
 import training_toys as toys
 from torch import Tensor
 
-from head3d_core.model.cameras import orbit
 from head3d_core.training import metric_snapshots
-from head3d_core.training.metric_snapshots import MetricSnapshots, view_of
+from head3d_core.training.metric_snapshots import MetricSnapshots
 from head3d_core.training.parts import Pool
 
 
@@ -33,15 +32,6 @@ def _network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pool(data: tuple[Tensor, Tensor]) -> Pool:
     return Pool(*data, torch.device("cpu"))
-
-
-def test_views_are_told_apart() -> None:
-    cameras = torch.cat(
-        [orbit(math.radians(yaw), 0.0) for yaw in (0.0, 19.0, 21.0, 90.0, 134.0, -136.0, 180.0)]
-    )
-    assert view_of(cameras, "front").tolist() == [True, True, False, False, False, False, False]
-    assert view_of(cameras, "back").tolist() == [False, False, False, False, False, True, True]
-    assert not view_of(orbit(0.0, math.radians(16)), "front").any()
 
 
 def test_real_pictures_come_evenly_from_all_pools_with_their_cameras() -> None:
