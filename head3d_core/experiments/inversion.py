@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.config import Backend
+from head3d_core.experiments.latent import principal_directions
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
@@ -66,6 +67,9 @@ class InversionOptions:
     pull: float = 1e-3
     """Weight of the squared distance that keeps codes within reach, in standard deviations of w: of w from its mean,
     then of the layers' codes from that w."""
+    typical: bool = False
+    """Count the pull's distance along each principal direction of w in that direction's own standard deviations, so
+    that codes stay where the generator was trained: for pictures that it cannot draw, such as photographs."""
     resolution: int | None = None
     """Side of the volume-rendered picture that is compared; None: the generator's."""
     widest_guess: float = 60.0
@@ -253,6 +257,11 @@ class _Fit:
         self.G, self.target, self.known, self.options = G, target, camera, options
         self.progress, self.watch, self.weight, self.looking = progress, watch, weight, looking
         self.mean, self.deviation = w_statistics(G)
+        self.scale: Tensor | None = None
+        if options.typical:  # offsets, in the standard deviation of w, to principal coordinates, in their own
+            known = principal_directions(G, G.config.w_dim)
+            own = known.deviation.clamp_min(0.02 * float(known.deviation.max())).to(self.mean)
+            self.scale = self.deviation * known.axes.T.to(self.mean) / own
         self.angles: Tensor | None = None
         self.given = None if camera is None else torch.stack(cameras.yaw_pitch(camera), -1)
         self.history: list[tuple[Tensor, Tensor]] = []
@@ -327,7 +336,8 @@ class _Fit:
                 group["lr"] = rate * ramp
             camera = self.camera()
             loss = self.loss(offset, camera)
-            pull = how.pull * (offset - home).square().mean([1, 2])
+            away = offset - home
+            pull = how.pull * (away if self.scale is None else away @ self.scale).square().mean([1, 2])
             if self.angles is not None and self.given is not None:
                 pull = pull + how.camera_pull * ((self.angles - self.given) / NEAR).square().sum(1)
             optimiser.zero_grad()

@@ -47,8 +47,8 @@ LARGE = 0.5
 """A second face counts as large from this share of the largest face's height."""
 SIDE = 256
 """Side of the aligned crop, pixels."""
-PULL = 1e-2
-"""Pull of the codes to those the generator knows: ten times a drawn head's, because a photograph is none."""
+PULL = 3e-2
+"""Pull of the codes to those that the generator knows, see `InversionOptions.typical`."""
 STRANGERS = 16
 """Samples whose mutual distance is shown as that of unrelated drawn people."""
 FACE, HEAD = (0.5, 0.62, 0.2, 0.26), (0.5, 0.55, 0.36, 0.42)
@@ -77,7 +77,7 @@ class PortraitArgs:
     """Samples that are looked at for a start."""
     steps: int = 150
     """Iterations with one code w."""
-    layer_steps: int = 100
+    layer_steps: int = 50
     """Iterations with one code per layer afterwards."""
     matting: matting.Matting = "auto"
     """auto: white background if the segmentation model is found; on: insist; off: keep the background."""
@@ -187,7 +187,7 @@ def fit(
     """Codes and camera of one aligned image [1, 3, R, R] in [-1, 1]: both are fitted together from the estimated camera
     [1, 25] and the nearest of `args.candidates` samples."""
     options = InversionOptions(
-        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, pull=PULL, refine=True
+        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, refine=True, pull=PULL, typical=True
     )
     return invert(G, image, camera, options, progress, weight=weight, looking=looking)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from head3d_core.config import preset
-from head3d_core.experiments import inversion
+from head3d_core.experiments import inversion, latent
 from head3d_core.experiments.inversion import InversionOptions
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
@@ -95,6 +95,18 @@ def test_pull_keeps_w_to_the_mean_and_layers_to_w(G: Generator, picture: torch.T
     free, held = away(0.0), away(100.0)
     assert held[0] < 0.5 * free[0]
     assert held[1] < 0.5 * free[1]
+
+
+def test_typical_codes_stay_where_the_generator_was_trained(G: Generator) -> None:
+    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    known = latent.principal_directions(G, G.config.w_dim)
+    strange: list[float] = []
+    for typical in (False, True):
+        options = InversionOptions(steps=40, layer_steps=0, candidates=0, pull=0.1, typical=typical)
+        w = inversion.invert(G, noise, cameras.orbit(0.0), options).w[:, 0]
+        along = (w - known.mean) @ known.axes.T / known.deviation.clamp_min(1e-6)
+        strange.append(float(along.square().mean()))
+    assert strange[1] < 0.5 * strange[0]
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=pytest.mark.native)])
