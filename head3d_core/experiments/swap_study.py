@@ -27,7 +27,7 @@ from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles
+from head3d_core.utils.estimates import Estimate, bootstrap_weights, percentiles
 
 PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
     (("ID 2", "ID 1", "ID 1"), 0.535, 0.968),
@@ -66,50 +66,35 @@ class SwapStudyArgs:
 
 
 def pair_mean(values: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of values[i, j] over ordered pairs i != j, with a bootstrap interval over identities.
+    """Mean of values[i, j] over ordered pairs i != j, or of values[i], with a bootstrap interval over identities.
 
     Pairs share people, so pairs are not independent: redrawing them would give an interval that is far too narrow. A
     replicate redraws the N identities; a pair then counts as often as both of its people were drawn.
 
     Args:
-        values: [N, N]; the diagonal is ignored, NaN leaves a pair out.
+        values: [N, N], whose diagonal is ignored, or [N]; NaN leaves a pair out.
     """
-    total, weight = _weighted(values, len(values), replicates, seed)
-    means = total / weight
-    return percentiles(float(means[0]), means[1:], len(values))
+    return pair_ratio(values, np.ones_like(values), replicates, seed)
 
 
 def pair_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
     """Ratio of two means over ordered pairs, numerator and denominator redrawn together; as `pair_mean`."""
+    count = len(above)
+    if above.shape not in ((count, count), (count,)) or count < 2:
+        raise Head3DError(f"values must be of pairs [N, N] or of heads [N], N >= 2, got {list(above.shape)}")
     usable = np.isfinite(above) & np.isfinite(below)
-    up, _ = _weighted(np.where(usable, above, np.nan), len(above), replicates, seed)
-    down, _ = _weighted(np.where(usable, below, np.nan), len(above), replicates, seed)
-    ratio = up / np.where(down > 0, down, np.nan)
-    return percentiles(float(ratio[0]), ratio[1:], len(above))
-
-
-def _weighted(values: Array, count: int, replicates: int, seed: int) -> tuple[Array, Array]:
-    """Sums of values and of weights over i != j, [1 + replicates]: first all pairs once, then the replicates."""
-    if values.shape != (count, count) or count < 2:
-        raise Head3DError(f"pair values must be [N, N] with N >= 2, got {list(values.shape)}")
-    usable = np.isfinite(values) & ~np.eye(count, dtype=bool)
+    if above.ndim == 2:
+        usable &= ~np.eye(count, dtype=bool)
     if not usable.any():
         raise Head3DError("no pair has a finite value: the pictures are empty, or the model has diverged")
     drawn = np.concatenate([np.ones((1, count)), bootstrap_weights(count, replicates, seed)])
-    total = np.einsum("ri,ij,rj->r", drawn, np.where(usable, values, 0.0), drawn, optimize=True)
-    weight = np.einsum("ri,ij,rj->r", drawn, usable.astype(np.float64), drawn, optimize=True)
-    return total, np.where(weight > 0, weight, np.nan)
-
-
-def _seed_mean(values: Array) -> Estimate:
-    return bootstrap_mean(values[np.isfinite(values)])
-
-
-def _seed_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
-    usable = np.isfinite(above) & np.isfinite(below)
-    up, down = above[usable], below[usable]
-    drawn = bootstrap_weights(len(up), replicates, seed)
-    return percentiles(float(up.sum() / down.sum()), (drawn @ up) / (drawn @ down), len(up))
+    terms = "ri,ij,rj->r" if above.ndim == 2 else "ri,i->r"
+    up, down = (
+        np.einsum(terms, drawn, np.where(usable, x, 0.0), *[drawn] * (x.ndim - 1), optimize=True)
+        for x in (above, below)
+    )
+    ratio = up / np.where(down > 0, down, np.nan)
+    return percentiles(float(ratio[0]), ratio[1:], count)
 
 
 def table_rows(changes: Changes, measure: str = plane_swap.FINISHED) -> list[dict[str, Any]]:
@@ -144,7 +129,6 @@ def measure_rows(changes: Changes) -> dict[str, Any]:
     Between identities, pairs are averaged and people redrawn; between generators, seeds are independent and redrawn.
     """
     pairs = next(iter(changes.apart.values())).ndim == 2
-    mean, ratio = (pair_mean, pair_ratio) if pairs else (_seed_mean, _seed_ratio)
     first_name, second_name = ("to ID 1", "to ID 2") if pairs else ("to first", "to second")
     found: dict[str, Any] = {}
     for measure, apart in changes.apart.items():
@@ -152,11 +136,11 @@ def measure_rows(changes: Changes) -> dict[str, Any]:
         for k, name in enumerate(changes.names):
             first, second = changes.to_first[measure][k], changes.to_second[measure][k]
             per_plane[name] = {
-                first_name: mean(first).to_dict(),
-                second_name: mean(second).to_dict(),
-                "carried": ratio(first, apart).to_dict(),
+                first_name: pair_mean(first).to_dict(),
+                second_name: pair_mean(second).to_dict(),
+                "carried": pair_ratio(first, apart).to_dict(),
             }
-        found[measure] = {"apart": mean(apart).to_dict(), "planes": per_plane}
+        found[measure] = {"apart": pair_mean(apart).to_dict(), "planes": per_plane}
     return found
 
 
@@ -216,17 +200,17 @@ def as_text(found: dict[str, Any], measure: str = plane_swap.FINISHED) -> str:
     return "\n".join(lines)
 
 
+def _shares(found: dict[str, Any], measure: str) -> str:
+    rows = found["measures"][measure]["planes"]
+    shares = [rows[name]["carried"] for name in found["planes"]]
+    return "".join(f"{s['value']:8.2f} [{s['low']:.2f}, {s['high']:.2f}]" for s in shares)
+
+
 def carried_text(found: dict[str, Any]) -> str:
     """Share of each measure's difference that travels with each plane, with intervals, one line a measure."""
     width = max(map(len, found["measures"]))
     lines = [" " * width + "".join(f"{'F_' + name:>22s}" for name in found["planes"])]
-    for measure, row in found["measures"].items():
-        cells = ""
-        for name in found["planes"]:
-            share = row["planes"][name]["carried"]
-            cells += f"{share['value']:8.2f} [{share['low']:.2f}, {share['high']:.2f}]"
-        lines.append(f"{measure:<{width}}{cells}")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"{name:<{width}}{_shares(found, name)}" for name in found["measures"]])
 
 
 def carried_by_axes(studies: Sequence[dict[str, Any]], measure: str = plane_swap.FINISHED) -> str:
@@ -234,11 +218,8 @@ def carried_by_axes(studies: Sequence[dict[str, Any]], measure: str = plane_swap
     lines = [f"axes  {'images':>9s}  people" + "".join(f"{n:>22s}" for n in ("F_xy", "F_xz", "third plane"))]
     for found in studies:
         seen = next(iter(found["provenance"]["weights"].values()))["images"]
-        shares = [found["measures"][measure]["planes"][name]["carried"] for name in found["planes"]]
-        cells = "".join(f"{s['value']:8.2f} [{s['low']:.2f}, {s['high']:.2f}]" for s in shares)
-        lines.append(
-            f"{found['axes']:4s}  {seen:>9,}  {found['identities']:>6}{cells}  F_{found['planes'][2]}"
-        )
+        start = f"{found['axes']:4s}  {seen:>9,}  {found['identities']:>6}"
+        lines.append(f"{start}{_shares(found, measure)}  F_{found['planes'][2]}")
     return "\n".join(lines)
 
 
