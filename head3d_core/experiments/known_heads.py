@@ -258,11 +258,7 @@ def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict
         for j, sheet in enumerate(sheets):
             sheet.extend(_row(G, fit.w[j : j + 1]) + _row(G, fit.ws[j : j + 1]))
     about = {
-        "yaw": args.yaw,
-        "pitch": args.pitch,
-        "steps": args.steps,
-        "layer_steps": args.layer_steps,
-        "candidates": args.candidates,
+        **{k: getattr(args, k) for k in ("yaw", "pitch", "steps", "layer_steps", "candidates")},
         "heads": "held out: not among the fifty trained on",
         "errors": "pictures: mean absolute difference / range; surfaces: world units, degrees",
     }

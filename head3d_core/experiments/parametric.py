@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ from head3d_core.experiments.morphable import MorphableModel, fit_morphable, reg
 from head3d_core.geometry import turntable
 from head3d_core.metrics import silhouettes
 from head3d_core.model.generator import Generator
-from head3d_core.model.seeds import PSI, heads_of_seeds
+from head3d_core.model.seeds import heads_of_seeds
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import HEADS, HELD_OUT_HEADS
@@ -63,7 +63,6 @@ from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
 
 Pictures = NDArray[np.uint8]
-T = TypeVar("T")
 MODELS = {"explicit": "explicit (PCA mesh, as LYHM)", "implicit": "implicit (auto-decoded SDF, as i3DMM)"}
 """The models that `parametric` records, and how figures call them."""
 EXTERNAL = files.DATA / "external"
@@ -114,43 +113,47 @@ def points_of(work: Path, seed: int) -> Array:
     return kept(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
 
 
-def _timed(make: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """What `make` returns, and its seconds by the clock ("wall") and of processor time ("cpu")."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = make()
-    return made, {
-        "wall": round(time.perf_counter() - wall, 1),
-        "cpu": round(time.process_time() - cpu, 1),
-    }
+def _trained(
+    path: Path, made_of: list[Any], train: Callable[[], dict[str, NDArray[Any]]]
+) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """A model's arrays, trained only where none made of the same is kept, and the seconds that the training took.
+
+    The seconds are by the clock ("wall") and of processor time ("cpu").
+    """
+
+    def timed() -> dict[str, NDArray[Any]]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        arrays = train()
+        seconds = np.array([time.perf_counter() - wall, time.process_time() - cpu])
+        return {**arrays, "seconds": seconds.round(1)}
+
+    digest = hashlib.sha256(json.dumps([*made_of, SAMPLER_VERSION]).encode()).hexdigest()
+    arrays = kept(path.with_stem(f"{path.stem}_{digest[:8]}"), timed)
+    return arrays, dict(zip(("wall", "cpu"), arrays.pop("seconds").tolist(), strict=True))
 
 
 def _explicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[MorphableModel, dict[str, float]]:
-    """The explicit model, also written to `args.work`, and how long its training took."""
+    """The explicit model and how long its training took."""
     meshes = [registered_head(args.work, seed) for seed in seeds]
-    model, seconds = _timed(lambda: fit_morphable(meshes))
-    with files.atomic(args.work / "explicit.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **vars(model))
-    return model, seconds
+    arrays, seconds = _trained(args.work / "explicit.npz", list(seeds), lambda: vars(fit_morphable(meshes)))
+    mean, axes, triangles, balance = (arrays[name] for name in ("mean", "axes", "triangles", "balance"))
+    return MorphableModel(mean, axes, triangles, float(balance)), seconds
 
 
 def _implicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[ImplicitHeads, dict[str, float]]:
-    """The implicit model of this configuration, from `args.work` if it is there, and how long its training took."""
+    """The implicit model and how long its training took."""
     config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
-    made_of = json.dumps([asdict(config), list(seeds), SAMPLER_VERSION])
-    path = args.work / f"implicit_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.npz"
+    points = [points_of(args.work, seed) for seed in seeds]
 
     def train() -> dict[str, NDArray[Any]]:
-        points = [points_of(args.work, seed) for seed in seeds]
         with study.bar("steps of the implicit model") as step:
-            model, seconds = _timed(lambda: train_implicit(points, config, args.device, step))
-        tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        return {**tensors, "seconds": np.array([seconds["wall"], seconds["cpu"]])}
+            model = train_implicit(points, config, args.device, step)
+        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
-    arrays = kept(path, train)
-    wall, cpu = arrays.pop("seconds").tolist()
+    arrays, seconds = _trained(args.work / "implicit.npz", [asdict(config), *seeds], train)
     model = ImplicitHeads(config, len(seeds))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return model.eval().requires_grad_(False), {"wall": wall, "cpu": cpu}
+    return model.eval().requires_grad_(False), seconds
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -349,17 +352,6 @@ def recorded(model: str, folder: Path = files.DATA / "results") -> Pictures:
     return picture.reshape(-1, side, 3, side, 3).swapaxes(1, 2)
 
 
-def head3d_pictures(G: Generator, seeds: Sequence[int] = (0, 1), truncation_psi: float = PSI) -> Pictures:
-    """Random heads of Head3D (or any generator), from the same cameras as the parametric models.
-
-    Args:
-        seeds: one head each.
-        truncation_psi: see `Generator.mapping`.
-    """
-    heads = heads_of_seeds(G, seeds, truncation_psi)
-    return images.to_pixels(turntable.views(G, heads.planes, heads.ws, list(SHOWN.values()), SHOWN_PITCH))
-
-
 def external_pictures(folder: Path | str = EXTERNAL, size: int = 256) -> dict[str, Pictures]:
     """A reader's own renders: model name -> its heads, in the order of their file names.
 
@@ -397,20 +389,15 @@ def _render(path: Path, size: int) -> NDArray[np.uint8]:
     return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def figure7(
-    G: Generator | None = None,
-    heads: int = 2,
-    folder: Path | str = EXTERNAL,
-    seeds: Sequence[int] | None = None,
-) -> dict[str, Pictures]:
+def figure7(G: Generator | None = None, heads: int = 2, folder: Path | str = EXTERNAL) -> dict[str, Pictures]:
     """What Fig. 7 shows: title -> random heads from the front, the side and the back.
 
-    In this order: the recorded explicit and implicit model, a reader's own renders if there are any, Head3D.
+    In this order: the recorded explicit and implicit model, a reader's own renders if there are any, Head3D from the
+    same cameras (seeds 0 to heads - 1, truncated to `seeds.PSI`).
 
     Args:
         G: Head3D's generator; None leaves it out.
         heads: of each model, at most.
-        seeds: of Head3D's heads; None: 0 to heads - 1.
 
     Raises:
         Head3DError: the parametric models' pictures are not recorded yet, or a reader's folder is incomplete.
@@ -420,5 +407,7 @@ def figure7(
     shown = {title: recorded(name)[:heads] for name, title in MODELS.items()}
     shown |= {name: pictures[:heads] for name, pictures in external_pictures(folder).items()}
     if G is not None:
-        shown["Head3D"] = head3d_pictures(G, range(heads) if seeds is None else seeds)
+        made = heads_of_seeds(G, range(heads))
+        views = turntable.views(G, made.planes, made.ws, list(SHOWN.values()), SHOWN_PITCH)
+        shown["Head3D"] = images.to_pixels(views)
     return shown
