@@ -27,91 +27,70 @@ PROG = "python -m head3d_core"
 class Command:
     """Where a command's arguments and function live."""
 
+    place: str
+    """`module:Arguments` or `module:Arguments:function` below head3d_core; the function is called `run` by default."""
     help: str
     """One line for the list of commands."""
-    module: str
-    """Module below `head3d_core`."""
-    arguments: str
-    """Dataclass in that module."""
-    function: str = "run"
-    """Function in that module that takes an instance of it; an int that it returns is the exit status."""
+
+    def load(self) -> tuple[Any, Any, Any]:
+        """Module, dataclass, and the function that takes an instance of it; an int it returns is the exit status."""
+        module, arguments, function = [*self.place.split(":"), "run"][:3]
+        found = importlib.import_module(f"head3d_core.{module}")
+        return found, getattr(found, arguments), getattr(found, function)
 
 
 GROUPS = {
     "make": {
-        "make-data": Command("render faces or heads into a data set", "synth.make_data", "MakeDataArgs"),
+        "make-data": Command("synth.make_data:MakeDataArgs", "render faces or heads into a data set"),
         "prepare-data": Command(
-            "a folder of portraits to a data set with cameras", "datasets.prepare", "PrepareDataArgs"
+            "datasets.prepare:PrepareDataArgs", "a folder of portraits to a data set with cameras"
         ),
-        "validate": Command("list what is wrong with a data set", "datasets.validate", "ValidateArgs"),
-        "generate": Command("seeds to images", "geometry.sample", "GenerateArgs"),
-        "fit": Command("fit planes to renders of one procedural head", "experiments.fit_planes", "FitArgs"),
+        "validate": Command("datasets.validate:ValidateArgs", "list what is wrong with a data set"),
+        "generate": Command("geometry.sample:GenerateArgs", "seeds to images"),
+        "fit": Command("experiments.fit_planes:FitArgs", "fit planes to renders of one procedural head"),
         "portrait": Command(
+            "experiments.portrait:PortraitArgs",
             "from one photograph to the nearest head: images, film, surface",
-            "experiments.portrait",
-            "PortraitArgs",
         ),
         "invert": Command(
-            "find held-out heads again from one image each",
-            "experiments.known_heads",
-            "InvertArgs",
-            "run_invert",
+            "experiments.known_heads:InvertArgs:run_invert", "find held-out heads again from one image each"
         ),
     },
     "train": {
-        "train": Command("train one stage: teacher, whiten, head or distill", "training.train", "TrainArgs"),
+        "train": Command("training.train:TrainArgs", "train one stage: teacher, whiten, head or distill"),
     },
     "measure": {
-        "doctor": Command("what this machine offers, one line each", "doctor", "DoctorArgs"),
-        "evaluate": Command(
-            "measure a generator: one row of the tables", "evaluation.evaluate", "EvaluateArgs"
-        ),
-        "ghost": Command(
-            "count second faces behind real heads and samples", "evaluation.ghosts", "GhostArgs"
-        ),
+        "doctor": Command("doctor:DoctorArgs", "what this machine offers, one line each"),
+        "evaluate": Command("evaluation.evaluate:EvaluateArgs", "measure a generator: one row of the tables"),
+        "ghost": Command("evaluation.ghosts:GhostArgs", "count second faces behind real heads and samples"),
         "live-check": Command(
-            "compare 200 samples with the record of the same number",
-            "evaluation.live_check",
-            "LiveCheckArgs",
+            "evaluation.live_check:LiveCheckArgs", "compare 200 samples with the record of the same number"
         ),
         "swap-study": Command(
+            "experiments.swap_study:SwapStudyArgs",
             "exchange planes between heads and tabulate what each plane carries",
-            "experiments.swap_study",
-            "SwapStudyArgs",
         ),
         "geometry": Command(
+            "experiments.known_heads:GeometryArgs:run_geometry",
             "closed heads, and surfaces against known ones",
-            "experiments.known_heads",
-            "GeometryArgs",
-            "run_geometry",
         ),
-        "walk": Command("straight paths in w, and what truncation costs", "experiments.latent", "WalkArgs"),
+        "walk": Command("experiments.latent:WalkArgs", "straight paths in w, and what truncation costs"),
         "parametric": Command(
+            "experiments.parametric:ParametricArgs",
             "an explicit and an implicit parametric head model on the 50 heads",
-            "experiments.parametric",
-            "ParametricArgs",
         ),
     },
     "export": {
-        "mesh": Command(
-            "the surface of a seed as GLB, OBJ or PLY", "geometry.export", "MeshArgs", "run_mesh"
-        ),
+        "mesh": Command("geometry.export:MeshArgs:run_mesh", "the surface of a seed as GLB, OBJ or PLY"),
         "turntable": Command(
+            "geometry.export:TurntableArgs:run_turntable",
             "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
-            "geometry.export",
-            "TurntableArgs",
-            "run_turntable",
         ),
         "turns": Command(
-            "seeds from all around by several generators, as one JPEG",
-            "geometry.export",
-            "TurnsArgs",
-            "run_turns",
+            "geometry.export:TurnsArgs:run_turns", "seeds from all around by several generators, as one JPEG"
         ),
         "convert": Command(
-            "EG3D weights (.pkl) to ours, running nothing that is in them",
-            "checkpoints.convert",
-            "ConvertArgs",
+            "checkpoints.convert:ConvertArgs", "EG3D weights (.pkl) to ours, running nothing that is in them"
         ),
     },
 }
@@ -154,8 +133,7 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
     import tyro
 
     command = COMMANDS[name]
-    module = importlib.import_module(f"head3d_core.{command.module}")
-    arguments = getattr(module, command.arguments)
+    module, arguments, function = command.load()
     # Defaults may depend on other options, as a training recipe does on its stage, preset and row.
     fill = getattr(module, "from_command_line", None)
     errors = io.StringIO()
@@ -171,7 +149,7 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
         if stop.code:
             raise _UsageError(_sentence(errors.getvalue(), name)) from None
         raise
-    return parsed, getattr(module, command.function)
+    return parsed, function
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,16 +50,15 @@ def with_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("head3d_core.doctor")
     monkeypatch.setattr(module, "ProbeArgs", ProbeArgs, raising=False)
     monkeypatch.setattr(module, "probe", probe, raising=False)
-    monkeypatch.setitem(cli.COMMANDS, "probe", cli.Command("for tests", "doctor", "ProbeArgs", "probe"))
+    monkeypatch.setitem(cli.COMMANDS, "probe", cli.Command("doctor:ProbeArgs:probe", "for tests"))
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_commands_are_wired(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = cli.COMMANDS[name]
-    module = importlib.import_module(f"head3d_core.{command.module}")
-    arguments = getattr(module, command.arguments)
+    _, arguments, function = command.load()
     assert dataclasses.is_dataclass(arguments)
-    assert callable(getattr(module, command.function))
+    assert callable(function)
     with pytest.raises(SystemExit) as exit_info:
         cli.main([name, "--help"])
     assert exit_info.value.code == 0
