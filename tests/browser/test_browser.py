@@ -337,15 +337,21 @@ def trouble(jupyter: Jupyter, opened: Open) -> tuple[lab.Notebook, SwapLab]:
     return notebook, widget
 
 
-def test_a_busy_kernel_is_reported_and_answers_later(trouble: tuple[lab.Notebook, SwapLab]) -> None:
+def test_a_busy_kernel_answers_or_is_reported(trouble: tuple[lab.Notebook, SwapLab]) -> None:
+    """Whether a kernel answers widgets while a cell runs depends on its version; never is a stale picture all there is."""
     notebook, widget = trouble
     notebook.panel.locator(".jp-CodeCell", has_text="time.sleep(").last.locator(".cm-content").click()
     notebook.page.keyboard.press("Control+Enter")
     notebook.page.wait_for_timeout(1000)
+    before = widget.picture.get_attribute("src")
     widget.control("all_b").click()
-    lab.until(lambda: widget.area.get_attribute("data-status") == "busy", 3, "computing …")
-    lab.until(lambda: widget.area.get_attribute("data-status") == "silent", 11, "no answer after 8 s")
-    assert "is a cell running" in widget.area.inner_text()
+
+    def answered() -> bool:
+        return bool(widget.picture.get_attribute("src") != before)
+
+    lab.until(lambda: answered() or widget.area.get_attribute("data-status") == "busy", 3, "computing …")
+    lab.until(lambda: answered() or widget.area.get_attribute("data-status") == "silent", 11, "no answer")
+    assert answered() or "is a cell running" in widget.area.inner_text()
     notebook.screenshot("busy_kernel")
     widget.control("share_xz_a").click()
     widget.wait("the newest state, once the cell has run")
