@@ -7,6 +7,7 @@ that start from other discriminators than the bundled weights have a full method
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +30,8 @@ from head3d_core.evaluation.tables import (
     repetitions,
 )
 from head3d_core.geometry.turntable import views
-from head3d_core.training.recipes import ROWS, Recipe, recipe
+from head3d_core.training.recipes import ROWS, Domain, LossWeights, Recipe, recipe
+from head3d_core.utils import files
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.nested import changed, differences, flat
 
@@ -193,13 +195,34 @@ def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
     return networks + differences_in_words(full, other)
 
 
+def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
+    """(setting, now, in the recorded run) of a row whose recorded curves name another recipe than `--row` has now."""
+    path = files.DATA / "results" / f"curves_{row}.json"
+    if not path.is_file():
+        return []
+    then = json.loads(path.read_text(encoding="utf8"))["recipe"]
+    summed = "kd_back_images" in then  # planes of L_kd were averaged before this field existed
+    then |= {name: tuple(then[name]) for name in ("distil_planes", "notes")}
+    then["losses"] = LossWeights(**then["losses"])
+    then["domains"] = tuple(Domain(**{**d, "sources": tuple(d["sources"])}) for d in then["domains"])
+    recorded = Recipe(**then)
+    found = differences_in_words(recipe("distill", "classroom", base_of(row)), recorded)
+    if len(recorded.distil_planes) > 1 and not summed:
+        found.append(("L_kd of several planes", "their sum", "their mean"))
+    return found
+
+
 def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
-    """`changes` of some rows as a Markdown table."""
+    """`changes` of some rows as a Markdown table; below it what recorded runs of them had otherwise."""
     lines = ["| row | `--row` | setting | full method | this row |", "|---|---|---|---|---|"]
     for row in rows:
         for k, (name, full, other) in enumerate(changes(row, scale)):
             first = f"{label(row)} | `{row}`" if k == 0 else " | "
             lines.append(f"| {first} | {name} | {full} | {other} |")
+    for row in rows:
+        if otherwise := recorded_otherwise(row):
+            settings = "; ".join(f"{name}: {then} (now {now})" for name, now, then in otherwise)
+            lines += ["", f"The recorded run of `{row}` had other settings: {settings}."]
     return "\n".join(lines)
 
 

@@ -28,7 +28,19 @@ def test_every_row_changes_something_and_says_what(name: str) -> None:
     found = ablations.changes(name)
     assert found
     assert all(full != other for _, full, other in found)
-    assert ablations.changes_table([name]).count("\n") == 1 + len(found)
+    table, *notes = ablations.changes_table([name]).split("\n\n")
+    assert table.count("\n") == 1 + len(found)
+    assert len(notes) == bool(ablations.recorded_otherwise(name))
+
+
+def test_runs_of_an_older_recipe_are_named() -> None:
+    """What was recorded before rows differed in one thing is not shown as what the row is now."""
+    assert ablations.recorded_otherwise("no-kd") == []
+    assert ("rate of G", "0.0025", "0.001") in ablations.recorded_otherwise("dft")
+    assert ablations.recorded_otherwise("all-planes") == [
+        ("L_kd of several planes", "their sum", "their mean")
+    ]
+    assert "real images of D_all" in {name for name, *_ in ablations.recorded_otherwise("single-d")}
 
 
 def test_the_changes_of_table_3_are_single_terms() -> None:
