@@ -442,12 +442,12 @@ def test_encrypted_and_absurd_archives(tmp_path: Path) -> None:
     assert "2,147,483,648 bytes" in problem.text
 
 
-def test_an_image_too_large_for_any_set(tmp_path: Path) -> None:
+def test_an_image_too_large_for_any_set(tmp_path: Path, huge_png: Callable[[Path, int, int], None]) -> None:
     write(tmp_path / "a")
-    Image.new("RGB", (20_000, 20_000)).save(tmp_path / "a/00000/img00000001.png", compress_level=1)
+    huge_png(tmp_path / "a/00000/img00000001.png", 20_000, 20_000)
     (problem,) = format.validate(tmp_path / "a")
     assert problem.text.startswith("the image says that it is larger")
-    Image.new("RGB", (16_384, 8_192)).save(tmp_path / "a/00000/img00000001.png", compress_level=1)
+    huge_png(tmp_path / "a/00000/img00000001.png", 16_384, 8_192)
     (problem,) = format.validate(tmp_path / "a")
     assert problem.text == "the image is 16384 x 8192: shrink it"
 

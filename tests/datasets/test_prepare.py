@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,12 @@ def test_bad_folders(tmp_path: Path) -> None:
 ODD_SIZES = [(1, 1), (10, 10), (16, 16), (19, 300), (20, 20), (1, 1000), (1000, 1), (3000, 38), (24, 24)]
 
 
-def test_no_picture_ends_a_run(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_picture_ends_a_run(
+    photo: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    huge_png: Callable[[Path, int, int], None],
+) -> None:
     """Every kind of entry beside one good portrait: all by name and reason, the good one written."""
     source, out = tmp_path / "mine", tmp_path / "set.zip"
     source.mkdir()
@@ -162,7 +168,7 @@ def test_no_picture_ends_a_run(photo: np.ndarray, tmp_path: Path, capsys: pytest
     good.save(source / "good.png")
     for width, height in ODD_SIZES:
         good.resize((width, height)).save(source / f"odd {width} x {height}.png")
-    Image.new("L", (20_000, 15_000)).save(source / "scan.png", compress_level=1)
+    huge_png(source / "scan.png", 20_000, 15_000)
     (source / "iphone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
     (source / "link.jpg").symlink_to(source / "gone.jpg")
     (source / "linked").symlink_to(tmp_path)
