@@ -314,3 +314,16 @@ def test_recall_has_every_cell_of_code() -> None:
             if cell["cell_type"] == "code":
                 assert source in text, f"{path.name}: {source[:60]}"
     assert "**You should see**" not in text
+
+
+def test_syllabus_names_folders_and_modules_that_exist() -> None:
+    """Every notebook says which folder of the package it is about."""
+    listed = [cells for cells in rows(read("README.md")) if cells[0] in NUMBERS and cells[-1].startswith("`")]
+    named = {cells[0]: cells[-1] for cells in listed}
+    assert list(named) == NUMBERS
+    for cell in named.values():
+        for folder, _, modules in re.findall(r"`([\w.]+)`( \(([^)]*)\))?", cell):
+            place = ROOT if folder == "csrc" else ROOT / "head3d_core"
+            assert (place / folder).is_dir() or (place / f"{folder}.py").is_file(), folder
+            for module in filter(None, modules.split(", ")):
+                assert (place / folder / f"{module}.py").is_file(), f"{folder}/{module}.py"
