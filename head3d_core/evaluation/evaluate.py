@@ -97,7 +97,7 @@ class EvaluateArgs:
 def small_args(weights: str, **changes: Any) -> EvaluateArgs:
     """A few of everything at the size of preset `tiny`: a check that it runs, in a minute or two on a CPU."""
     wanted = Wanted("synth:faces:24", "synth:heads:24", 24, 40, 6, 2, resolution=64, workers=1)
-    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12)
+    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12, straight=12)
     return EvaluateArgs(
         weights, **{"wanted": wanted, "sampling": how, "replicates": 50, "batch": 8, **changes}
     )

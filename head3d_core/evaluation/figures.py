@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 
 from head3d_core.datasets.face_detector import THRESHOLD
+from head3d_core.evaluation.ghosts import ghost_figures, recorded_limits
 from head3d_core.evaluation.references import STEPS, Networks, Reference, Tensors
 from head3d_core.metrics.accessories import KINDS, fit_probe, kept
-from head3d_core.metrics.distances import KD_SCALE, frechet_distance, kernel_distance, same_source_floor
+from head3d_core.metrics.distances import (
+    KD_SCALE,
+    frechet_distance,
+    kernel_distance,
+    kernel_replicates,
+    paired_ratio,
+    same_source_floor,
+)
+from head3d_core.metrics.ghost import SCORES, GhostScores
+from head3d_core.metrics.hair import FEWEST, colour_agreement
 from head3d_core.metrics.silhouettes import SilhouetteSpan
 from head3d_core.metrics.verification import (
     Verification,
@@ -126,6 +136,19 @@ def figures_by_yaw(
     return rows
 
 
+def profile_ratio(reference: Reference, samples: Tensors, replicates: int) -> dict[str, Any] | None:
+    """Distance of profiles (75° to 105°) over the mean of the steps beside them (60° to 75°, 105° to 120°).
+
+    A seam between front and back would raise it. Steps share people and samples, so the interval is a paired one.
+    """
+    real, fake = reference["around.features"].double(), samples["around.features"].double()
+    if len(fake) < 10:
+        return None
+    steps = [kernel_replicates(real[:, k], [fake[:, k]], replicates) for k in (5, 6, 7, 8)]
+    beside, profile = ((steps[a][0][0] + steps[b][0][0]) / 2 for a, b in ((0, 3), (1, 2)))
+    return paired_ratio(profile, beside, steps[0][1]).to_dict()
+
+
 def people_figures(
     faces: Tensor,
     training: Tensor | None,
@@ -202,6 +225,22 @@ def worn_figures(reference: Reference, teacher: Tensors, student: Tensors) -> di
     return found
 
 
+def behind_figures(samples: Tensors) -> dict[str, Any]:
+    """Second faces, hair colour front against back and diversity of backs; what cannot be measured is left out.
+
+    Diversity is the mean cosine distance of two backs' features, from straight behind.
+    """
+    figures: dict[str, Any] = {"diversity": diversity(samples["behind.features"]).to_dict()}
+    limit = recorded_limits()
+    if limit is not None:
+        scores = GhostScores(*(samples[f"behind.{name}"] for name in SCORES))
+        figures["ghost"] = ghost_figures(scores, limit)
+    ahead, behind = (samples[f"{side}.hair"] for side in ("ahead", "behind"))
+    if int((ahead.isfinite() & behind.isfinite()).all(1).sum()) >= FEWEST:
+        figures["hair"] = {name: found.to_dict() for name, found in colour_agreement(ahead, behind).items()}
+    return figures
+
+
 def row_figures(
     reference: Reference,
     networks: Networks,
@@ -245,6 +284,8 @@ def row_figures(
     )
     if len(samples.get("closed", ())) > 1:
         found["closed"] = bootstrap_mean(samples["closed"]).to_dict()
+    if "behind.hair" in samples:
+        found["behind"] = behind_figures(samples)
     if "around.silhouette" in samples:
         spans = silhouette_spans(reference)
         found["silhouettes"] = {
@@ -252,6 +293,7 @@ def row_figures(
             for name, span in spans.items()
         }
         found["by_yaw"] = figures_by_yaw(reference, samples, networks, n)
+        found["profiles"] = profile_ratio(reference, samples, n)
     if networks.encoder is not None:
         group = "faces" if is_teacher else "heads"
         training = reference[f"{group}.face"] if reference.has(group) else None

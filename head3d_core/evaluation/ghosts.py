@@ -52,6 +52,7 @@ DEVELOPED_CODES = 48
 PART = 10
 """Heads whose scores are kept together."""
 COMMAND = "python -m head3d_core ghost"
+RECORD = files.DATA / "results" / "ghost.json"
 _BACK, _FRONT = math.pi, 0.0
 
 
@@ -73,7 +74,7 @@ class GhostArgs:
     """cuda, cpu, or auto."""
     cache: Path | None = Path("out/evaluation")
     """Folder that keeps scores, ten at a time: a run that was stopped goes on where it was."""
-    out: Path = files.DATA / "results" / "ghost.json"
+    out: Path = RECORD
     """The record."""
 
 
@@ -85,11 +86,8 @@ def model_scores(
     parts = []
     for start in range(numbers.start, numbers.stop, batch):
         ws, planes = model.heads(range(start, min(start + batch, numbers.stop)), seed, truncation)
-        back, front = (orbit(yaw).expand(len(ws), 25).to(ws.device) for yaw in (_BACK, _FRONT))
-        images, opacity = model.view((ws, planes), back)
-        behind, ahead = (model.generator.render_raw(planes, c, DEPTH_SIDE) for c in (back, front))
-        depths = (x[:, 0] for raw in (behind, ahead) for x in (raw.depth, raw.opacity))
-        parts.append(ghost_scores(GhostViews(images, opacity, *depths)))
+        images, opacity = model.view((ws, planes), orbit(_BACK).expand(len(ws), 25))
+        parts.append(ghost_scores(model.ghost_views((ws, planes), images, opacity)))
     return joined(parts)
 
 
@@ -174,6 +172,11 @@ def ghost_figures(scores: GhostScores, limit: dict[str, float]) -> dict[str, Any
             "unmeasured": share(len(score) - len(known), len(score)).to_dict(),
         }
     return figures
+
+
+def recorded_limits(record: Path = RECORD) -> dict[str, float] | None:
+    """The limits that real backs set, or None where the command `ghost` has not recorded them."""
+    return dict(records.load(record, COMMAND)["limits"]) if record.is_file() else None
 
 
 def _group(scores: GhostScores, limit: dict[str, float], shows: str) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from head3d_core.evaluation.references import (
     silhouettes,
 )
 from head3d_core.geometry import mesh
-from head3d_core.model.cameras import frontal
+from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
+from head3d_core.metrics.hair import hair_colour
+from head3d_core.model.cameras import frontal, orbit
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import z_of_numbers
 from head3d_core.training.distillation import check_match
@@ -54,11 +56,13 @@ class Sampling:
     """Heads whose closedness is measured."""
     again: int = 2000
     """Seen a second time from another frontal camera, not truncated."""
+    straight: int = 1000
+    """Seen from straight in front and straight behind, truncated: for hair colour, second faces, diversity of backs."""
     truncation: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("count", "detector", "around", "turned", "closed", "again"):
+        for name in ("count", "detector", "around", "turned", "closed", "again", "straight"):
             least = 1 if name in ("count", "detector") else 0
             if getattr(self, name) < least:
                 raise Head3DError(
@@ -66,6 +70,10 @@ class Sampling:
                 )
         if not math.isfinite(self.truncation):
             raise Head3DError(f"truncation must be a number, e.g. 0.7, got {self.truncation}")
+
+
+STRAIGHT = {"ahead": 0.0, "behind": math.pi}
+"""Yaw of straight views, radians; the last one is from behind."""
 
 
 class Model:
@@ -105,6 +113,16 @@ class Model:
         ws, planes = head
         out = self.generator.render(planes, ws, camera.to(ws.device))
         return to_uint8(out.image), out.opacity[:, 0]
+
+    @torch.inference_mode()
+    def ghost_views(self, head: tuple[Tensor, Tensor], images: Tensor, opacity: Tensor) -> GhostViews:
+        """What ghost scores need beside images uint8 [N, 3, R, R] and opacity [N, r, r] from straight behind."""
+        planes = head[1]
+        sides = (orbit(yaw).expand(len(planes), 25).to(planes.device) for yaw in (math.pi, 0.0))
+        back, front = (self.generator.render_raw(planes, camera, DEPTH_SIDE) for camera in sides)
+        return GhostViews(
+            images, opacity, *(x[:, 0] for raw in (back, front) for x in (raw.depth, raw.opacity))
+        )
 
     def digest(self) -> str:
         """Names the weights."""
@@ -195,6 +213,21 @@ def _around(model: Model, reference: Reference, networks: Networks, how: Samplin
     return {name: torch.stack(rows) for name, rows in parts.items() if rows}
 
 
+def _straight(model: Model, reference: Reference, networks: Networks, how: Sampling) -> Tensors:
+    """Hair colours, ghost scores and features of truncated samples from straight in front and straight behind."""
+    parts: dict[str, list[Tensor]] = {}
+    for numbers in _batches(how.straight, networks.batch):
+        head = model.heads(numbers, how.seed, how.truncation)
+        for side, yaw in STRAIGHT.items():
+            images, opacity = model.view(head, orbit(yaw).expand(len(numbers), 25))
+            parts.setdefault(f"{side}.hair", []).append(hair_colour(images, opacity).cpu())
+        parts.setdefault("behind.features", []).append(networks.describe(images))
+        scores = ghost_scores(model.ghost_views(head, images, opacity))
+        for name in SCORES:
+            parts.setdefault(f"behind.{name}", []).append(getattr(scores, name))
+    return {name: torch.cat(rows) for name, rows in parts.items()}
+
+
 def _closed(model: Model, networks: Networks, how: Sampling) -> Tensors:
     """Closedness of truncated samples."""
     rows = []
@@ -211,7 +244,8 @@ def draw_samples(
 
     front.features, back.features, again.features [N, d] (not truncated); near.features, near.found, near_back.found,
     straight.face [n, ...] (truncated); around.features, around.face [h, 13, ...], around.silhouette [h, 13, 64, 64],
-    around.found [g, 13]; closed [c]; speed [2]: pictures a second while generating, and of how many.
+    around.found [g, 13]; ahead.hair, behind.hair [s, 3], behind.features [s, d], behind.eye_pair, behind.relief_pair,
+    behind.front_relief [s] (truncated); closed [c]; speed [2]: pictures a second while generating, and of how many.
 
     Args:
         cache: folder that keeps them for the next call (the teacher's are compared with every row's).
@@ -227,7 +261,7 @@ def draw_samples(
     if path is not None and path.is_file():
         return load_file(path)
     tensors: Tensors = {}
-    for part in (_plain, _truncated, _around):
+    for part in (_plain, _truncated, _around, _straight):
         tensors |= part(model, reference, networks, how)
     tensors |= _closed(model, networks, how)
     tensors = {name: t.contiguous() for name, t in tensors.items()}

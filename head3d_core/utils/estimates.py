@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def percentiles(value: float, replicates: Array, count: int, expanded: bool = Fa
         from scipy.stats import norm, t
 
         tail = float(norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(tail, count - 1)))
-    method = "linear" if np.isfinite(known).all() else "nearest"
+    method: Literal["linear", "nearest"] = "linear" if np.isfinite(known).all() else "nearest"
     low, high = np.quantile(known, [tail, 1 - tail], method=method) if len(known) else (math.nan,) * 2
     return Estimate(float(value), float(low), float(high), count)
 

@@ -103,6 +103,8 @@ def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     assert "real_heads" not in record["distance"]["front"]
     assert record["worn"]["hat"]["probe"]["recall"]["value"] > 0.5
     assert record["worn"]["hat"]["teacher"]["count"] == 14
+    assert record["behind"]["diversity"]["count"] == 11
+    assert record["profiles"]["count"] == 11
     stored = json.loads((place / "out" / "head3d.json").read_text())
     assert stored == json.loads(json.dumps(record))
     for name in record["pictures"]:

@@ -11,8 +11,9 @@ import torch
 from head3d_core.config import preset
 from head3d_core.evaluation import ghosts
 from head3d_core.evaluation.sampling import Model
-from head3d_core.metrics.ghost import SCORES, GhostScores
+from head3d_core.metrics.ghost import SCORES, GhostScores, limits
 from head3d_core.model.generator import Generator
+from head3d_core.utils import records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate
 
@@ -47,6 +48,23 @@ def test_real_heads_from_behind_can_be_measured() -> None:
     for name in SCORES:
         assert getattr(scores, name).isfinite().all()
     assert float(scores.eye_pair.max()) < 2.5, "no eyes behind"
+
+
+def test_the_record_has_the_rates_that_its_scores_have() -> None:
+    record = records.read("ghost", ghosts.COMMAND)
+    scores = [
+        GhostScores(
+            *(torch.tensor([math.nan if x is None else x for x in group["scores"][k]]) for k in SCORES)
+        )
+        for group in record["calibration"].values()
+    ]
+    assert limits(ghosts.joined(scores)) == pytest.approx(record["limits"], abs=1e-3)
+    for group in record["groups"].values():
+        for name in SCORES:
+            known = [x for x in group["scores"][name] if x is not None]
+            found = Estimate.of(group[name]["above"])
+            assert abs(sum(x > record["limits"][name] for x in known) - found.found) <= 1  # rounded scores
+            assert found.count == len(known)
 
 
 def test_too_few_of_either_get_a_sentence() -> None:
