@@ -71,19 +71,15 @@ def check_python() -> Finding:
 
 def check_torch() -> Finding:
     """torch and its thread count."""
-    try:
-        import torch
-    except ImportError as error:
-        return Finding(False, "torch", f"cannot be imported ({error}); run `make venv`")
+    import torch
+
     return Finding(True, "torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
 
 
 def check_cuda() -> Finding:
     """A CUDA GPU that torch can use."""
-    try:
-        import torch
-    except ImportError:
-        return Finding(False, "CUDA", "not looked for without torch")
+    import torch
+
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info(0)
         text = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
@@ -105,10 +101,8 @@ def check_compiler() -> Finding:
 
 def check_extension() -> Finding:
     """The compiled operators and the instruction set that they chose."""
-    try:
-        from head3d_core import ops
-    except ImportError as error:
-        return Finding(False, "extension", f"not looked for ({error})")
+    from head3d_core import ops
+
     if ops.available():
         return Finding(True, "extension", f"loaded, CPU path {ops.instruction_set()}")
     status = ROOT / "build" / "extension.txt"
@@ -161,26 +155,28 @@ def check_optional(name: str, file: str, folder: str, substitute: str) -> Findin
 
 def report() -> Iterator[Finding]:
     """All findings, in the order in which they matter."""
-    checks: tuple[Callable[[], Finding], ...] = (
-        check_python,
-        check_torch,
-        check_cuda,
-        check_compiler,
-        check_extension,
-        check_opengl,
-        check_bundled,
-    )
-    for check in checks:
-        yield check()
+    checks: dict[str, Callable[[], Finding]] = {
+        "Python": check_python,
+        "torch": check_torch,
+        "CUDA": check_cuda,
+        "compiler": check_compiler,
+        "extension": check_extension,
+        "OpenGL": check_opengl,
+        "bundled weights": check_bundled,
+    }
+    for name, check in checks.items():
+        try:
+            yield check()
+        except ImportError as error:
+            yield Finding(False, name, f"cannot be looked at ({error}); run `make venv`")
     for row in OPTIONAL_WEIGHTS:
         yield check_optional(*row)
 
 
 def run(args: DoctorArgs) -> int:
     """Print the report. Exit status 1 only if Python or torch is missing: all else has a substitute."""
-    status = 0
+    missing = set()
     for finding in report():
         print(finding, flush=True)
-        if not finding.ok and finding.name in ("Python", "torch"):
-            status = 1
-    return status
+        missing |= set() if finding.ok else {finding.name}
+    return int(bool(missing & {"Python", "torch"}))

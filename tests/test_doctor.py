@@ -91,3 +91,15 @@ def test_reference_path_with_the_library_hidden() -> None:
     assert refused == "refused"
     assert shape.startswith("(1, ")
     assert line.startswith("[--] extension:")
+
+
+def test_without_torch_the_report_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(doctor, "check_opengl", lambda: doctor.Finding(True, "OpenGL", "not tried here"))
+    assert doctor.run(doctor.DoctorArgs()) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert all(LINE.fullmatch(line) for line in lines), lines
+    assert [line[:4] for line in lines[:3]] == ["[ok]", "[--]", "[--]"]
+    assert lines[1].startswith("[--] torch: cannot be looked at")

@@ -23,9 +23,9 @@ from head3d_core.checkpoints.eg3d_stand_ins import CALLS, CLASSES, Module, Recor
 from head3d_core.utils.errors import Head3DError
 
 MAX_STEPS = 500_000
-"""Opcodes in a file, each of which makes at most some hundred bytes; EG3D's have tens of thousands."""
+"""Opcodes in a file, each of which makes at most some hundred bytes; two networks of EG3D's have about 20,000."""
 MAX_TUPLE = 256
-"""Entries of a tuple and of the tuples in it. Python hashes keys recursively: a nested one could exhaust the stack."""
+"""Entries of a tuple and of those in it; EG3D has at most 15. Python hashes keys recursively; deep ones crash it."""
 _ALLOWED = {
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
     "LONG1", "LONG4", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES",
