@@ -2,7 +2,7 @@
 
     python tests/gpu_check.py                               # everything, results under ./out (or $OUT)
     python tests/gpu_check.py --steps build tests bench
-    python tests/gpu_check.py --steps tests slices sanitizer  # head3d_core/_C.so as it is: about two minutes
+    python tests/gpu_check.py --steps tests slices sanitizer  # head3d_core/_C.so as it is
     python tests/gpu_check.py --steps build variants        # the same kernels with other launch bounds
 
 Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each
