@@ -40,6 +40,8 @@ NAMES = {
     "single-d-pooled": "one discriminator, one pool",
     "all-planes": "all planes distilled",
     "plane-swap": "teacher's F_xy put in, untrained",
+    "two-sided": "**Head3D, two slices**",
+    "two-sided-single-d": "two slices, one discriminator",
 }
 """What a row is called in a table."""
 TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
@@ -67,7 +69,8 @@ def command_of(row: str) -> str:
         return f"python -m head3d_core evaluate {row}"
     if row not in ROWS:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
-    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head runs/head --out runs/{row}"
+    head = "runs/head-two-slices" if ROWS[row].generator else "runs/head"
+    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head {head} --out runs/{row}"
     return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 
 
