@@ -46,7 +46,10 @@ NAMES = {
 """What a row is called in a table."""
 TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
 TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
-FIGURE_8 = ("plane-swap", "all-planes", "single-d", "single-d-pooled", "head3d")
+FIGURE_8 = (
+    *("plane-swap", "all-planes", "single-d", "single-d-pooled"),
+    *("two-sided", "two-sided-single-d", "head3d"),
+)
 
 
 def load_records(folder: Path = EVALUATION) -> dict[str, Record]:

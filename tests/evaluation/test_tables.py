@@ -97,7 +97,7 @@ def test_an_empty_table_says_so() -> None:
 
 def test_a_recorded_row_shows_its_numbers() -> None:
     text = tables.table_2({"head3d": record(1.234)})
-    line = next(x for x in text.splitlines() if "Head3D" in x)
+    line = next(x for x in text.splitlines() if "**Head3D**" in x)
     for part in (
         "0.61",
         "1.234 [1.224, 1.244]",
@@ -126,7 +126,7 @@ def test_every_row_says_how_many_samples_it_has() -> None:
     few = record(1.0)
     few["detector"]["front"] = rate(60, 64)
     for text in (tables.table_2({"head3d": few}), tables.figure_8({"head3d": few})):
-        line = next(x for x in text.splitlines() if "Head3D" in x)
+        line = next(x for x in text.splitlines() if "**Head3D**" in x)
         assert line.endswith("| 200,000 / 12 min | 1,000 / 64 |")
     real = record(1.0)
     del real["distance"]["front"]
