@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -190,6 +191,19 @@ def test_pre_commit_and_lock_agree_on_ruff() -> None:
 @pytest.mark.parametrize("target", ["lab", "notebooks", "site", "test", "venv", "lint"])
 def test_readme_targets_exist(target: str) -> None:
     assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf8")
+
+
+def test_files_and_functions_stay_short() -> None:
+    """A file of the package has at most 450 lines, a function 60."""
+    long = []
+    for path in sorted((ROOT / "head3d_core").rglob("*.py")):
+        text = path.read_text(encoding="utf8")
+        if (count := text.count("\n")) > 450:
+            long.append(f"{path.relative_to(ROOT)}: {count} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (count := node.end_lineno - node.lineno + 1) > 60:
+                long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {count} lines")
+    assert not long, long
 
 
 def test_readme_shows_the_tree() -> None:

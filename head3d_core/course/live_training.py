@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +93,7 @@ def small_engine(
 
     def discriminator(name: str) -> Discriminator:
         torch.manual_seed(seed)
+        Generator(scale.generator)  # as in the command, a new D draws its weights after a new G
         network = Discriminator(scale.discriminator)
         if name != "scratch":
             network.load_state_dict(earlier(name).discriminators[0].state_dict())
@@ -138,6 +139,15 @@ def average_picture_gap(engine: Trainer, count: int = 32, seed: int = 0) -> floa
     return float((means[0] - means[1]).square().mean().sqrt())
 
 
+def _augmented(images: tuple[Tensor, Tensor], chance: float, key: int) -> tuple[Tensor, Tensor]:
+    """Image and raw image under the same random transforms; as they are at probability 0."""
+    if chance == 0:
+        return images
+    seeds = key * 10_000 + torch.arange(len(images[0]))
+    transform = augment.draw_transforms(seeds, torch.tensor(chance))
+    return augment.apply(images[0], *transform), augment.apply(images[1], *transform)
+
+
 def memorise(
     count: int,
     steps: int = 60,
@@ -168,35 +178,31 @@ def memorise(
     (pictures, cameras), _ = sample_sets()
     images = from_uint8(pictures)
     raws = resize(images, 16)
-    shown, held, fakes = torch.arange(count), torch.arange(32, 48), torch.arange(48, len(images))
+    indices = (torch.arange(count), torch.arange(32, 48), torch.arange(48, len(images)))
+    pools = dict(zip(("shown", "held out", "fake"), indices, strict=True))
     torch.manual_seed(seed)
     net = Discriminator(preset("tiny").discriminator)
     adam = torch.optim.Adam(net.parameters(), lr=0.002, betas=(0.0, 0.99))
     draw = torch.Generator().manual_seed(seed)
 
     def judge(index: Tensor, chance: float, key: int) -> Tensor:
-        image, raw = images[index], raws[index]
-        if chance > 0:
-            seeds = key * 10_000 + torch.arange(len(index))
-            transform = augment.draw_transforms(seeds, torch.tensor(chance))
-            image, raw = augment.apply(image, *transform), augment.apply(raw, *transform)
-        logits: Tensor = net(image, raw, cameras[index])
-        return logits
+        image, raw = _augmented((images[index], raws[index]), chance, key)
+        return cast(Tensor, net(image, raw, cameras[index]))
 
-    def pick(pool: Tensor) -> Tensor:
-        return pool[torch.randint(len(pool), (batch,), generator=draw)]
+    def pick(name: str) -> Tensor:
+        return pools[name][torch.randint(len(pools[name]), (batch,), generator=draw)]
 
-    history: dict[str, list[float]] = {"steps": [], "shown": [], "held out": [], "fake": []}
+    history: dict[str, list[float]] = {"steps": [], **{name: [] for name in pools}}
     for step in range(steps + 1):
         if step % every == 0:
             history["steps"].append(float(step))
             with torch.no_grad():
-                for name, pool in (("shown", shown), ("held out", held), ("fake", fakes)):
+                for name, pool in pools.items():
                     whole = pool.repeat(math.ceil(16 / len(pool)))[:16]
                     history[name].append(float(judge(whole, 0.0, 0).mean()))
             if report:
                 report(step)
-        real, fake = judge(pick(shown), p, 2 * step + 1), judge(pick(fakes), p, 2 * step + 2)
+        real, fake = judge(pick("shown"), p, 2 * step + 1), judge(pick("fake"), p, 2 * step + 2)
         adam.zero_grad()
         losses.discriminator_loss(real, fake).backward()
         adam.step()

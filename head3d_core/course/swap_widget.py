@@ -176,30 +176,12 @@ def _view(state: LabState) -> tuple[object, ...]:
     return *_heads(state), state.yaw, state.pitch
 
 
-def swap_viewer(
-    generators: Mapping[str, Generator],
-    encoder: Encoder | None = None,
-    state: LabState | None = None,
-    backend: Backend = "auto",
-) -> Any:
-    """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
-
-    The mixture stands between A and B, which turn with it; beside them is where it differs from A, with a scale in
-    numbers. Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
-
-    Args:
-        generators: name -> generator; heads A and B choose among them. All must be able to exchange planes.
-        encoder: for the similarity bars; None: no bars.
-        state: to begin with; None: seeds 0 and 1 of the first generator.
-    """
+def _viewer_class(session: Session) -> Any:
+    """The widget's class; `anywidget` is imported only where a widget is made."""
     import anywidget
     import traitlets
     from IPython.display import Image as Still
     from IPython.display import display
-
-    first = next(iter(generators))
-    state = state or LabState(first, 0, first, 1)
-    session = Session(generators, encoder, state, backend)
 
     class SwapViewer(anywidget.AnyWidget):
         _esm = Path(__file__).with_name("swap_lab.js")
@@ -221,7 +203,30 @@ def swap_viewer(
             data, metadata = found if isinstance(found, tuple) else (found or {}, {})
             display({**data, "text/plain": STILL}, metadata=metadata, raw=True)
 
-    viewer = SwapViewer(
+    return SwapViewer
+
+
+def swap_viewer(
+    generators: Mapping[str, Generator],
+    encoder: Encoder | None = None,
+    state: LabState | None = None,
+    backend: Backend = "auto",
+) -> Any:
+    """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
+
+    The mixture stands between A and B, which turn with it; beside them is where it differs from A, with a scale in
+    numbers. Sliders work with the arrow keys; so does the picture, once it has the focus (Tab).
+
+    Args:
+        generators: name -> generator; heads A and B choose among them. All must be able to exchange planes.
+        encoder: for the similarity bars; None: no bars.
+        state: to begin with; None: seeds 0 and 1 of the first generator.
+    """
+    first = next(iter(generators))
+    state = state or LabState(first, 0, first, 1)
+    session = Session(generators, encoder, state, backend)
+
+    viewer = _viewer_class(session)(
         options={
             "generators": list(generators),
             "planes": list(session.pair.names),

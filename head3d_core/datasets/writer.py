@@ -131,6 +131,53 @@ Add = Callable[..., str]
 """add(image, camera=None, identity=None, geometry=None) -> the name that the image got."""
 
 
+class _Writer:
+    """What `writing_dataset` has written so far, below `partial` or into its archive."""
+
+    def __init__(self, partial: Path, level: int) -> None:
+        self.partial, self.level = partial, level
+        self.archive: zipfile.ZipFile | None = None
+        self.names: list[str] = []
+        self.cameras: list[Any] = []
+        self.identities: list[int] = []
+        self.side = 0
+
+    def put(self, name: str, data: bytes | str) -> None:
+        """One file of the set."""
+        if self.archive is not None:
+            self.archive.writestr(name, data)
+            return
+        (self.partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.partial / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+    def add(
+        self,
+        image: Values,
+        camera: Values | None = None,
+        identity: int | None = None,
+        geometry: Mapping[Geometry, Values] | None = None,
+    ) -> str:
+        """One image with what belongs to it; returns its name."""
+        name, pixels = image_name(len(self.names)), np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
+            raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+        if text := size_problem(pixels.shape[1:], self.side or pixels.shape[-1], None):
+            raise Head3DError(f"not written, {name}: {text}")
+        self.side = pixels.shape[-1]
+        self.put(name, encode_image(pixels.transpose(1, 2, 0), level=self.level))
+        if geometry:
+            self.put(geometry_name(name), encode_geometry(geometry))
+        self.names.append(name)
+        self.cameras.extend([] if camera is None else [np.asarray(camera)])
+        self.identities.extend([] if identity is None else [identity])
+        return name
+
+    def labels(self, about: Mapping[str, Any] | None) -> str:
+        """The text of dataset.json."""
+        cameras = np.stack(self.cameras) if self.cameras else None
+        return labels_json(self.names, cameras, self.identities or None, about)
+
+
 @contextmanager
 def writing_dataset(
     path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, level: int = 6
@@ -151,55 +198,22 @@ def writing_dataset(
         raise Head3DError(f"{target} exists already: remove it or choose another name")
     files.check_writable(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    names: list[str] = []
-    cameras: list[Any] = []
-    identities: list[int] = []
-    side = 0
-
-    def put(name: str, data: bytes | str) -> None:
-        if archive is not None:
-            archive.writestr(name, data)
-            return
-        (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        (partial / name).write_bytes(data.encode() if isinstance(data, str) else data)
-
-    def add(
-        image: Values,
-        camera: Values | None = None,
-        identity: int | None = None,
-        geometry: Mapping[Geometry, Values] | None = None,
-    ) -> str:
-        nonlocal side
-        name, pixels = image_name(len(names)), np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
-            raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
-        if text := size_problem(pixels.shape[1:], side or pixels.shape[-1], None):
-            raise Head3DError(f"not written, {name}: {text}")
-        side = pixels.shape[-1]
-        put(name, encode_image(pixels.transpose(1, 2, 0), level=level))
-        if geometry:
-            put(geometry_name(name), encode_geometry(geometry))
-        names.append(name)
-        cameras.extend([] if camera is None else [np.asarray(camera)])
-        identities.extend([] if identity is None else [identity])
-        return name
-
-    archive: zipfile.ZipFile | None = None
+    writer = _Writer(partial, level)
     try:
         with files.writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.suffix == ".zip":
-                archive = zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED)
+                writer.archive = zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED)
             else:
                 partial.mkdir()
-            yield add
-            put(LABELS, labels_json(names, np.stack(cameras) if cameras else None, identities or None, about))
-            if archive is not None:
-                archive.close()
+            yield writer.add
+            writer.put(LABELS, writer.labels(about))
+            if writer.archive is not None:
+                writer.archive.close()
             partial.replace(target)
     finally:
-        if archive is not None:
-            archive.close()
+        if writer.archive is not None:
+            writer.archive.close()
         if partial.is_dir():
             shutil.rmtree(partial)
         else:

@@ -241,6 +241,24 @@ def behind_figures(samples: Tensors) -> dict[str, Any]:
     return figures
 
 
+def _distances(reference: Reference, networks: Networks, samples: Tensors, n: int) -> dict[str, Any]:
+    """Distances to real images in front and behind, and of truncated samples in front."""
+    found = {
+        side: set_distance(
+            reference[f"{side}.features"],
+            samples[f"{side}.features"],
+            networks,
+            n,
+            groups=(reference.heads(side), None),
+        )
+        for side in ("front", "back")
+    }
+    found["front, truncated"] = set_distance(
+        reference["front.features"], samples["near.features"], networks, n, False
+    )
+    return found
+
+
 def row_figures(
     reference: Reference,
     networks: Networks,
@@ -259,16 +277,7 @@ def row_figures(
     """
     n = replicates
     found: dict[str, Any] = {
-        "distance": {
-            name: set_distance(
-                reference[f"{name}.features"],
-                samples[f"{name}.features"],
-                networks,
-                n,
-                groups=(reference.heads(name), None),
-            )
-            for name in ("front", "back")
-        },
+        "distance": _distances(reference, networks, samples, n),
         "detector": {
             "front": detected_share(samples["near.found"]),
             "back": detected_share(samples["near_back.found"]),
@@ -279,9 +288,6 @@ def row_figures(
             "batch": networks.batch,
         },
     }
-    found["distance"]["front, truncated"] = set_distance(
-        reference["front.features"], samples["near.features"], networks, n, False
-    )
     if len(samples.get("closed", ())) > 1:
         found["closed"] = bootstrap_mean(samples["closed"]).to_dict()
     if "behind.hair" in samples:

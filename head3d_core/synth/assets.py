@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -186,9 +187,8 @@ def _lid_mask(
     return mask
 
 
-@lru_cache(maxsize=1)
-def asset(path: Path = ASSET_PATH) -> Asset:
-    """Loads the asset (about half a second, once per process)."""
+def _arrays(path: Path) -> dict[str, Any]:
+    """The asset's arrays by name; Head3DError says how to get a file that is missing or cannot be unpacked."""
     if not path.is_file():
         raise Head3DError(
             f"The head asset should be at {path}, but is not there: build it with "
@@ -196,12 +196,18 @@ def asset(path: Path = ASSET_PATH) -> Asset:
         )
     try:
         with np.load(path) as file:
-            data = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except RuntimeError as error:  # zipfile's, where Python was built without the lzma module
         raise Head3DError(
             f"{path.name} cannot be unpacked ({error}): install Python with lzma (on Debian and Ubuntu liblzma-dev "
             "before building it)"
         ) from None
+
+
+@lru_cache(maxsize=1)
+def asset(path: Path = ASSET_PATH) -> Asset:
+    """Loads the asset (about half a second, once per process)."""
+    data = _arrays(path)
     base = data["base"].astype(np.float64)
     quads, part = data["quads"].astype(np.int64), data["part"]
     ends, index = data["target_ends"], data["target_index"].astype(np.int64)

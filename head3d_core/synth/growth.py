@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from head3d_core.synth.assets import SKULL_CENTRE, Asset
 from head3d_core.synth.draws import Draws, normals, stream_key, uniforms
@@ -188,6 +189,31 @@ def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     )
 
 
+def _falling(comb: Array, fringe: NDArray[np.bool_]) -> Callable[[Array, float], Array]:
+    """Where hair is drawn as it grows: along `comb` [G, 3] first, then down, off face and neck unless `fringe` [G]."""
+
+    def field(p: Array, u: float) -> Array:
+        normal = unit(p - SKULL_CENTRE)
+        along = unit(comb - normal * (comb * normal).sum(1, keepdims=True))
+        face = (p[:, 2] > 0.95) & (p[:, 1] < 7.8) & (np.abs(p[:, 0]) < 0.78) & ~fringe
+        neck = (p[:, 2] > 0.5) & (p[:, 1] < 6.6) & (np.abs(p[:, 0]) < 0.72) & ~fringe
+        off = np.stack([0.5 * np.sign(p[:, 0]), np.zeros(len(p)), np.full(len(p), -0.55)], 1)
+        # Over the shoulders hair falls to the chest or the back instead of spreading sideways.
+        wide = smoothstep(0.75, 1.05, np.abs(p[:, 0])) * smoothstep(6.5, 6.1, p[:, 1])
+        nape = smoothstep(6.8, 6.2, p[:, 1]) * (p[:, 2] < 0.1)
+        fall = np.stack(
+            [
+                -0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape,
+                np.zeros(len(p)),
+                0.40 * np.sign(p[:, 2] - 0.25) * wide,
+            ],
+            1,
+        )
+        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off + fall
+
+    return field
+
+
 def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     """Hair that falls from a parting to a given height, off the face; fringe and pixie comb the front forward."""
     points, relative = scalp.points, scalp.relative
@@ -224,29 +250,12 @@ def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     if style == "pixie":
         reach = np.where(fringe, reach, np.clip(0.55 * reach, 0.20, (0.40, 0.48, 0.56)[length]))
 
-    def field(p: Array, u: float) -> Array:
-        normal = unit(p - SKULL_CENTRE)
-        along = unit(comb - normal * (comb * normal).sum(1, keepdims=True))
-        face = (p[:, 2] > 0.95) & (p[:, 1] < 7.8) & (np.abs(p[:, 0]) < 0.78) & ~fringe
-        neck = (p[:, 2] > 0.5) & (p[:, 1] < 6.6) & (np.abs(p[:, 0]) < 0.72) & ~fringe
-        off = np.stack([0.5 * np.sign(p[:, 0]), 0 * side, np.full_like(side, -0.55)], 1)
-        # Over the shoulders hair falls to the chest or the back instead of spreading sideways.
-        wide = smoothstep(0.75, 1.05, np.abs(p[:, 0])) * smoothstep(6.5, 6.1, p[:, 1])
-        nape = smoothstep(6.8, 6.2, p[:, 1]) * (p[:, 2] < 0.1)
-        fall = np.stack(
-            [
-                -0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape,
-                0 * side,
-                0.40 * np.sign(p[:, 2] - 0.25) * wide,
-            ],
-            1,
-        )
-        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off + fall
-
     steps = 21 if end < 6 else 18
     layer = (0.02 if style == "pixie" else 0.06) + 0.10 * scalp.random("layer") ** 1.5
     gravity = 0.22 if style == "shoulder_curly" else 0.30
-    grown = grow(scalp, points, direction, reach, steps, gravity, layer, field, 0.02, ceiling=0.16)
+    grown = grow(
+        scalp, points, direction, reach, steps, gravity, layer, _falling(comb, fringe), 0.02, ceiling=0.16
+    )
     waves: dict[str, dict[str, float]] = {
         "long_wavy": dict(curl=0.05, turns=1.1, loose=0.1),
         "shoulder_curly": dict(curl=0.07, turns=2.4, loose=0.2, frizz=0.03),
