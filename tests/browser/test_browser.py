@@ -22,8 +22,8 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from helpers import visible
 from PIL import Image
-from test_plane_swap import visible
 
 from head3d_core.checkpoints import weights
 from head3d_core.course import nb01, nb04, swap_lab, swap_widget, widgets

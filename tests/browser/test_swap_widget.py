@@ -16,7 +16,7 @@ import lab
 import numpy as np
 import pytest
 import torch
-from test_plane_swap import visible
+from helpers import visible
 
 from head3d_core.course import swap_lab, swap_widget, widgets
 from head3d_core.course.swap_lab import LabState

@@ -22,7 +22,7 @@ import eg3d_files
 import numpy as np
 import pytest
 import torch
-from test_parity import golden, state
+from helpers import golden, state
 from torch import Tensor
 
 from head3d_core.checkpoints import eg3d_pickle, eg3d_stand_ins, weights

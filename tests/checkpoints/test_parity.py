@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import golden, state
 from torch import Tensor
 
 from head3d_core import ops
@@ -26,25 +24,13 @@ from head3d_core.model.discriminator import Conv2d, Discriminator, minibatch_std
 from head3d_core.model.generator import Generator
 from head3d_core.model.stylegan2 import ToRGB, modulated_conv
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "eg3d_parity_a.npz"
 LIMITS = {"values": 1e-5, "rendered": 3e-4, "logits": 1e-5, "R1": 5e-5}
 """What the two systems may differ by: float32 rounding of sums in another order, and what rendering makes of it."""
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
-@functools.cache
-def golden() -> dict[str, Any]:
-    with np.load(GOLDEN, allow_pickle=False) as file:
-        arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "meta"}
-        return {"meta": json.loads(str(file["meta"])), **arrays}
-
-
 def g(name: str) -> Tensor:
     return golden()[name]
-
-
-def state(prefix: str) -> dict[str, Tensor]:
-    return {k[2:]: v.float() for k, v in golden().items() if k.startswith(prefix)}
 
 
 @functools.cache

@@ -11,9 +11,9 @@ from typing import Any
 import eg3d_files
 import pytest
 import torch
+from helpers import golden, state
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_parity import golden, state
 
 import head3d_core as h3d
 import manifest

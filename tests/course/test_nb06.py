@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from test_plane_swap import visible
+from helpers import visible
 from test_swap_study import made_up
 
 from head3d_core.course import nb06, recorded, swap_lab

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import estimate, rate, record
 from PIL import Image
-from test_tables import estimate, rate, record
 
 from head3d_core.course import figures, nb10, recorded
 from head3d_core.metrics.distances import kernel_distance

@@ -7,9 +7,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 import torch
+from helpers import named
 from PIL import Image
 from test_ablations import PAPER, row
-from test_tables import named
 
 from head3d_core.course import figures, nb11
 from head3d_core.evaluation import ablations

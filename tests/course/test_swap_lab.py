@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import visible
 from PIL import Image
-from test_plane_swap import visible
 
 from head3d_core.config import Backend, preset
 from head3d_core.course import swap_lab, swap_widget

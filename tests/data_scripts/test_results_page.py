@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from test_tables import record
+from helpers import record
 
 import results_page
 from head3d_core.checkpoints import weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_tables import estimate, named, rate, record
+from helpers import estimate, named, rate, record
 
 from head3d_core.evaluation import ablations, tables
 from head3d_core.evaluation.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_tables import rate, record
+from helpers import rate, record
 
 from head3d_core.evaluation.tables import EXPECTATIONS, expectations_table
 

@@ -5,63 +5,12 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers import facts, rate, record
 
 from head3d_core.evaluation import tables
 from head3d_core.utils.errors import Head3DError
-
-
-def estimate(value: float, spread: float = 0.01, count: int = 1000) -> dict[str, float]:
-    return {"value": value, "low": value - spread, "high": value + spread, "count": count}
-
-
-def rate(found: int, count: int = 1000) -> dict[str, float]:
-    return {
-        "value": found / count,
-        "count": count,
-        "low": found / count - 0.01,
-        "high": found / count + 0.01,
-    }
-
-
-def facts(name: str) -> dict[str, Any]:
-    """Row, seed, start and run of a record, as those of the stored record of that name."""
-    known = tables.load_records().get(name, {"row": name, "seed": 0, "start": "fitted", "run": 1})
-    return {key: known[key] for key in ("row", "seed", "start", "run")}
-
-
-def named(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The records with the facts of their names."""
-    return {name: {**found, **facts(name)} for name, found in records.items()}
-
-
-def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]:
-    """What evaluate writes, with a few numbers of choice."""
-    sides = {
-        side: {
-            "kernel": estimate(value, spread),
-            "kernel_floor": estimate(0.0),
-            "frechet": estimate(60.0, 1.0),
-            "frechet_floor": estimate(20.0, 1.0),
-        }
-        for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
-    }
-    return {
-        **facts("head3d"),
-        "distance": sides,
-        "detector": {"front": rate(980), "back": rate(10)},
-        "identity": {
-            "cosine": estimate(0.7),
-            "auc": estimate(0.97),
-            "tar_at_far_0.01": estimate(0.85),
-        },
-        "people": {"near_duplicates": estimate(0.0)},
-        "closed": estimate(0.995),
-        "silhouettes": {"front": rate(10), "back": rate(15)},
-        "weights": {"images": 200_000, "minutes": 12.3},
-    }
 
 
 def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from helpers import visible
 
 import head3d_core as h3d
 from head3d_core.config import Backend, preset
@@ -17,21 +16,6 @@ from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import Heads
 from head3d_core.utils.errors import Head3DError
-
-
-def visible(seed: int = 0) -> Generator:
-    """A tiny untrained generator whose density comes and goes, so that silhouettes differ between seeds."""
-    torch.manual_seed(seed)
-    G = Generator(preset("tiny").generator).eval().requires_grad_(False)
-    points = torch.rand(1, 2000, 3) - 0.5
-    ws = G.mapping(torch.randn(1, G.z_dim), cameras.frontal())
-    sigma, _ = G.query(G.planes(ws), points)
-    # Scaled so that about half of the cube is solid (raw sigma 10 and more) and half of it empty.
-    last: Any = G.decoder.net["2"]
-    scale = 20 / float(sigma.std())
-    last.bias[0] = scale * float(last.bias[0] - sigma.median()) + 5
-    last.weight[0] *= scale
-    return G
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_plane_swap import visible
+from helpers import visible
 
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import training_toys as toys
-from test_parity import golden
+from helpers import golden
 
 from head3d_core.checkpoints.eg3d import discriminator_config, generator_config
 from head3d_core.checkpoints.weights import load_generator

@@ -1,0 +1,148 @@
+"""What several test files share: paths, refusals, processes, small generators, recorded numbers and a web server."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from head3d_core.config import preset
+from head3d_core.evaluation import tables
+from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
+from head3d_core.model import cameras
+from head3d_core.model.generator import Generator
+from head3d_core.utils.errors import Head3DError
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+PACKAGE = ROOT / "head3d_core"
+SAMPLES = ROOT / "data" / "samples"
+
+
+def refused(sentence: str) -> pytest.RaisesExc[Head3DError]:
+    """Expects a Head3DError whose text matches the regular expression `sentence`."""
+    return pytest.raises(Head3DError, match=sentence)
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs this Python with `arguments` in a process of its own, which must end with status 0."""
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address under which a folder is served over HTTP."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Writes nothing to stderr."""
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+# -- small networks ------------------------------------------------------------------------------------------------
+
+
+def visible(seed: int = 0) -> Generator:
+    """A tiny untrained generator whose density varies in space, so that silhouettes differ between seeds."""
+    torch.manual_seed(seed)
+    G = Generator(preset("tiny").generator).eval().requires_grad_(False)
+    points = torch.rand(1, 2000, 3) - 0.5
+    ws = G.mapping(torch.randn(1, G.z_dim), cameras.frontal())
+    sigma, _ = G.query(G.planes(ws), points)
+    # Scaled so that about half of the cube is solid (raw sigma 10 and more) and half of it empty.
+    last: Any = G.decoder.net["2"]
+    scale = 20 / float(sigma.std())
+    last.bias[0] = scale * float(last.bias[0] - sigma.median()) + 5
+    last.weight[0] *= scale
+    return G
+
+
+def untrained_encoder(seed: int = 1) -> Encoder:
+    """An identity encoder with random weights."""
+    torch.manual_seed(seed)
+    return Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+
+
+# -- EG3D's numbers ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def golden() -> dict[str, Any]:
+    """The parity file's arrays by name, and "meta"."""
+    with np.load(TESTS / "golden" / "eg3d_parity_a.npz", allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "meta"}
+        return {"meta": json.loads(str(file["meta"])), **arrays}
+
+
+def state(prefix: str) -> dict[str, Tensor]:
+    """The parameters of one network in the parity file: "G." or "D."."""
+    return {k[2:]: v.float() for k, v in golden().items() if k.startswith(prefix)}
+
+
+# -- records of evaluations ----------------------------------------------------------------------------------------
+
+
+def estimate(value: float, spread: float = 0.01, count: int = 1000) -> dict[str, float]:
+    """A recorded estimate with a symmetric interval."""
+    return {"value": value, "low": value - spread, "high": value + spread, "count": count}
+
+
+def rate(found: int, count: int = 1000) -> dict[str, float]:
+    """A recorded share with an interval of one per cent to either side."""
+    return estimate(found / count, 0.01, count)
+
+
+def facts(name: str) -> dict[str, Any]:
+    """Row, seed, start and run of a record, as those of the stored record of that name."""
+    known = tables.load_records().get(name, {"row": name, "seed": 0, "start": "fitted", "run": 1})
+    return {key: known[key] for key in ("row", "seed", "start", "run")}
+
+
+def named(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records with the facts of their names."""
+    return {name: {**found, **facts(name)} for name, found in records.items()}
+
+
+def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]:
+    """What `evaluate` writes, with a few chosen numbers."""
+    sides = {
+        side: {
+            "kernel": estimate(value, spread),
+            "kernel_floor": estimate(0.0),
+            "frechet": estimate(60.0, 1.0),
+            "frechet_floor": estimate(20.0, 1.0),
+        }
+        for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
+    }
+    return {
+        **facts("head3d"),
+        "distance": sides,
+        "detector": {"front": rate(980), "back": rate(10)},
+        "identity": {"cosine": estimate(0.7), "auc": estimate(0.97), "tar_at_far_0.01": estimate(0.85)},
+        "people": {"near_duplicates": estimate(0.0)},
+        "closed": estimate(0.995),
+        "silhouettes": {"front": rate(10), "back": rate(15)},
+        "weights": {"images": 200_000, "minutes": 12.3},
+    }
