@@ -7,6 +7,7 @@ import os
 # Before torch is imported: notebooks under test start kernels of their own, which inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HEAD3D_PREDICTIONS", "")  # and show nobody's guesses
 
 import functools
 import random

@@ -29,13 +29,18 @@ NOT_RECORDED = "ready, not recorded yet"
 REPRODUCED = "reproduced at classroom scale"
 MEASURED = "measured"
 
-PLACE = r"\[?(\d\d)((?: §\d+)?)(?:\]\([^)]*\))?"
+PLACE = r"\[?(\d\d[ab]?)((?: §\d+)?)(?:\]\([^)]*\))?"
 """A notebook and perhaps a section, linked or not: 02, 02 §4, [02 §4](02_….ipynb)."""
 
 
 def notebooks() -> list[Path]:
     """The numbered notebooks that exist, in reading order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
+
+
+def number(path: Path | str) -> str:
+    """Of a notebook, from its file's name: "05a" of 05a_….ipynb."""
+    return Path(path).name.split("_")[0]
 
 
 # -- recall --------------------------------------------------------------------------------------------------------
@@ -60,7 +65,7 @@ def _recalled(path: Path, cell: dict[str, Any]) -> str:
     kept = []
     for line in source.splitlines():
         if heading := re.match(r"(#+) (.*)", line):
-            title = f"[{path.name[:2]}]({path.name}) {heading[2]}" if heading[1] == "#" else heading[2]
+            title = f"[{number(path)}]({path.name}) {heading[2]}" if heading[1] == "#" else heading[2]
             kept.append(f"#{heading[1]} {title}\n\n")
         elif line.startswith("**What breaks if**"):
             kept.append(f"> {line.split('?')[0]}?\n\n")
@@ -224,11 +229,12 @@ def times() -> str:
 
     rows = [
         [
-            name[:2],
+            number(name),
             *(f"{found[kind]['seconds'][name]:.0f} s" for kind in ("extension", "without")),
-            *LIVE[name[:2]],
+            *LIVE[number(name)],
         ]
         for name in sorted(found["extension"]["seconds"])
+        if (NOTEBOOKS / f"{name}.ipynb").is_file()
     ]
     totals = [sum(kept["seconds"].values()) / 60 for kept in (found["extension"], found["without"])]
     rows.append(["all", *(f"{minutes:.0f} min" for minutes in totals), "", ""])
@@ -325,7 +331,7 @@ def with_status(text: str) -> str:
 
 def linked(text: str) -> str:
     """Notebooks in tables and headings as links where they exist, as plain numbers where they don't."""
-    files = {path.name[:2]: path.name for path in notebooks()}
+    files = {number(path): path.name for path in notebooks()}
 
     def link(match: re.Match[str]) -> str:
         label = match[1] + match[2]

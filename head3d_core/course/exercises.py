@@ -1,13 +1,17 @@
-"""Exercise checks: `check.name(my_function)` prints one line and never raises.
+"""Exercise checks: `check.name(answer)` prints a verdict and never raises.
 
-``○ not attempted`` while the stub returns None, ``✓ correct on N cases``, or ``✗`` with the misconception named.
-Each exercise lists its typical wrong answers as code; the same list is what the tests plant. The exercises themselves
-stand in the modules `nbNN`, one for each notebook.
+``○ not attempted`` for a stub, ``✓ correct on N cases``, or ``✗`` with the misconception and the case that shows it.
+Each exercise lists its typical wrong answers as code; tests plant the same list. The exercises themselves are in the
+modules `nbNN`, one for each notebook.
 """
 
 from __future__ import annotations
 
 import copy
+import dis
+import inspect
+import linecache
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor
 
 Answer = Callable[..., Any]
+NOT_ATTEMPTED = "○ not attempted"
 
 
 @dataclass(frozen=True)
@@ -35,23 +40,33 @@ class Exercise:
         print(self.verdict(answer))
 
     def verdict(self, answer: Answer) -> str:
-        """The line that calling the exercise prints."""
+        """The text that calling the exercise prints."""
         for number, case in enumerate(self.cases, 1):
             given = [_copy(a) for a in case]
             try:
                 result = answer(*given)
             except NotImplementedError:
-                return "○ not attempted"
+                return NOT_ATTEMPTED
             except Exception as error:  # whatever the reader's code raises becomes the verdict
-                return f"✗ case {number} raised {type(error).__name__}: {error}"
-            if result is None or result is Ellipsis:
-                return "○ not attempted"
-            problem = self._difference(result, self.truth(*case))
+                return f"✗ case {number} raised {type(error).__name__}: {error}{_line(error, answer)}"
+            if result is Ellipsis or (result is None and _is_stub(answer)):
+                return NOT_ATTEMPTED
+            if result is None:
+                return "✗ the function ran and gave nothing back: its last line needs a `return`"
+            truth = self.truth(*map(_copy, case))
+            problem = self._difference(result, truth)
             if problem:
-                return f"✗ {self._recognise(answer) or f'case {number}: {problem}'}"
+                shown = f"input {_inputs(self.truth, case)}; expected {_brief(truth)}, got {_brief(result)}"
+                return f"✗ {self._recognise(answer) or problem}\n  case {number}: {shown}"
             if self.keeps_inputs and not all(map(_same, given, case)):
                 return f"✗ case {number}: the result is right, but the input was changed: work on a copy"
         return f"✓ correct on {len(self.cases)} cases"
+
+    def yours(self, answer: Answer) -> Answer:
+        """The reader's function if it is right, else the course's; prints which. For what the next figure draws."""
+        right = self.verdict(answer).startswith("✓")
+        print("uses your function" if right else "uses the course's function until yours is right")
+        return answer if right else self.truth
 
     def _difference(self, result: Any, truth: Any) -> str:
         try:
@@ -76,6 +91,28 @@ class Exercise:
             except Exception:  # the reader's code fails on a later case: then it is no mistake that we know
                 continue
         return ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with an answer to pick: find the bug, read the figure, design the experiment."""
+
+    right: str
+    replies: dict[str, str]
+    """Every answer -> what to say to it; that to the right one says why."""
+
+    def __call__(self, answer: Any) -> None:
+        """Prints the verdict on `answer`, a key of `replies` in either case; never raises."""
+        print(self.verdict(answer))
+
+    def verdict(self, answer: Any) -> str:
+        """The line that calling the question prints."""
+        if answer is Ellipsis or answer is None or answer == "":
+            return NOT_ATTEMPTED
+        picked = str(answer).strip().upper()
+        if picked not in self.replies:
+            return f"✗ expected one of {', '.join(self.replies)}, got {picked}"
+        return f"{'✓' if picked == self.right else '✗'} {self.replies[picked]}"
 
 
 def wrong(*pairs: Any) -> dict[str, Answer]:
@@ -110,3 +147,47 @@ def _same(value: Any, before: Any) -> bool:
 def _call(answer: Answer, case: tuple[Any, ...]) -> Any:
     """The answer on copies: whatever it does to them, the next call sees the case as it was."""
     return answer(*map(_copy, case))
+
+
+def _is_stub(answer: Answer) -> bool:
+    """Whether a function's body is `...`, `pass` or `return None`."""
+    code = getattr(answer, "__code__", None)
+    empty = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
+    return code is not None and {step.opname for step in dis.get_instructions(code)} <= empty
+
+
+def _line(error: Exception, answer: Answer) -> str:
+    """Where in the reader's function an error arose: the number of the line in it, and the line."""
+    code = getattr(answer, "__code__", None)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if code is not None and frame.filename == code.co_filename and frame.lineno:
+            text = linecache.getline(frame.filename, frame.lineno).strip()
+            return f"\n  line {frame.lineno - code.co_firstlineno + 1} of your function" + f": {text}" * bool(
+                text
+            )
+    return ""
+
+
+def _inputs(function: Answer, case: tuple[Any, ...]) -> str:
+    names = [*inspect.signature(function).parameters][: len(case)]
+    return ", ".join(f"{name} = {_brief(value)}" for name, value in zip(names, case, strict=False))
+
+
+def _brief(value: Any) -> str:
+    """A value in a few words: numbers as they are, of a large tensor its shape and first numbers."""
+    if isinstance(value, bool | int | str):
+        return repr(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple) and not all(isinstance(v, int | float) for v in value):
+        return "[" + ", ".join(map(_brief, value)) + "]"
+    try:
+        numbers = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        return type(value).__name__
+    first = ", ".join(f"{float(v):.4g}" for v in numbers.flatten()[:6])
+    if numbers.ndim == 0:
+        return first
+    if numbers.ndim == 1 and len(numbers) <= 6:
+        return f"[{first}]"
+    return f"{list(numbers.shape)} starting {first}"

@@ -21,7 +21,7 @@ from head3d_core.training import recipes
 
 ROOT = pages.ROOT
 WRITTEN = [*sorted(pages.NOTEBOOKS.glob("*.md")), ROOT / "README.md"]
-NUMBERS = [f"{k:02d}" for k in range(14)]
+NUMBERS = [pages.number(p) for p in pages.notebooks()]
 
 # The vocabulary: one word for each thing, with the shape that it has everywhere.
 SHAPES = {
@@ -119,11 +119,11 @@ def test_syllabus_has_the_time_of_every_notebook() -> None:
 @pytest.mark.parametrize("name", ["glossary.md", "paper_map.md"])
 def test_places_exist(name: str) -> None:
     """ "02 §4" means that notebook 02 has a section 4; notebooks that are planned are named without a section."""
-    there = {p.name[:2]: headings(p) for p in pages.notebooks()}
+    there = {pages.number(p): headings(p) for p in pages.notebooks()}
     column = {"glossary.md": -1, "paper_map.md": 3}[name]
     found = 0
     for cells in rows(read(name)):
-        for number, section in re.findall(r"\b(\d\d)(?: §(\d+))?\b(?!_)", cells[column]):
+        for number, section in re.findall(r"\b(\d\d[ab]?)(?: §(\d+))?\b(?!_)", cells[column]):
             assert number in NUMBERS
             assert not section or section in there.get(number, set()), f"{name}: {number} §{section}"
             found += 1
@@ -161,7 +161,7 @@ def test_paper_map_is_whole() -> None:
 def test_paper_map_names_sections() -> None:
     """A notebook alone is a long way to scroll; only notebooks that are not written yet may stand without a section."""
     for cells in rows(read("paper_map.md")):
-        for place in re.findall(r"\[([^]]*)\]\(\d\d_[^)]*\)", cells[3]):
+        for place in re.findall(r"\[([^]]*)\]\(\d\d[ab]?_[^)]*\)", cells[3]):
             assert "§" in place, f"{cells[0]}, {cells[1]}: which section of {place}?"
 
 
@@ -201,7 +201,7 @@ def test_first_used_is_where_a_word_is_first_used() -> None:
             text = "".join(cell["source"])
             for part in re.split(r"^(?=## )", text, flags=re.MULTILINE):
                 if heading := re.match(r"## (\d+)\.", part):
-                    place = f"{path.name[:2]} §{heading[1]}"
+                    place = f"{pages.number(path)} §{heading[1]}"
                 elif part.startswith("## "):
                     place = ""
                 if place:
@@ -261,14 +261,14 @@ def test_glossary_shapes_are_those_of_the_code() -> None:
 
 def test_instructor_has_a_plan_for_every_notebook() -> None:
     text = read("instructor.md")
-    chapters = re.split(r"^## \[?(\d\d)\b.*$", text, flags=re.MULTILINE)
+    chapters = re.split(r"^## \[?(\d\d[ab]?)\b.*$", text, flags=re.MULTILINE)
     assert chapters[1::2] == NUMBERS
     checks = {
         name
         for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
         for name in re.findall(r"^(\w+) = Exercise\(", path.read_text(encoding="utf8"), re.MULTILINE)
     }
-    used = {p.name[:2]: p for p in pages.notebooks()}
+    used = {pages.number(p): p for p in pages.notebooks()}
     for number, chapter in zip(chapters[1::2], chapters[2::2], strict=True):
         for part in ("**Goal.**", "**Ask.**", "**Likely wrong.**", "**Skip**"):
             assert part in chapter, f"{number}: {part} is missing"

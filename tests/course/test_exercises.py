@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from typing import Any
 
 import pytest
 import torch
 
 from head3d_core import course
-from head3d_core.course.exercises import Exercise
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.course.nb01 import camera_position
 from head3d_core.course.nb02 import texel
 from head3d_core.metrics import distances
 
-EXERCISES = {
+EVERY = {
     f"{module.name}.{name}": value
     for module in pkgutil.iter_modules(course.__path__)
     if module.name.startswith("nb")
     for name, value in vars(importlib.import_module(f"head3d_core.course.{module.name}")).items()
-    if isinstance(value, Exercise)
+    if isinstance(value, Exercise | Choice)
 }
+EXERCISES = {name: value for name, value in EVERY.items() if isinstance(value, Exercise)}
+CHOICES = {name: value for name, value in EVERY.items() if isinstance(value, Choice)}
 PLANTED = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise.mistakes]
 
 
 def test_there_are_exercises_with_mistakes() -> None:
-    assert len(EXERCISES) == 37, sorted(EXERCISES)
+    assert len(EVERY) >= 30, sorted(EVERY)
     assert all(len(e.mistakes) >= 2 for e in EXERCISES.values())
 
 
@@ -38,7 +41,9 @@ def test_right_answer_passes(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "hint"), PLANTED, ids=[f"{n}-{hint[:30]}" for n, hint in PLANTED])
 def test_planted_mistake_gets_its_hint(name: str, hint: str) -> None:
-    assert EXERCISES[name].verdict(EXERCISES[name].mistakes[hint]) == f"✗ {hint}"
+    said = EXERCISES[name].verdict(EXERCISES[name].mistakes[hint])
+    assert said.startswith(f"✗ {hint}\n  case ")
+    assert re.search(r"case \d+: input .+; expected .+, got .+", said, re.DOTALL)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -55,9 +60,59 @@ def test_stub_is_not_attempted(name: str) -> None:
 def test_nonsense_never_raises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for nonsense in (lambda *_: "text", lambda *_: torch.zeros(7), lambda *_: float("nan"), lambda: 0):
         EXERCISES[name](nonsense)
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
     assert len(lines) == 4
     assert all(line.startswith("✗") for line in lines)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_has_a_reply(name: str) -> None:
+    choice = CHOICES[name]
+    assert len(choice.replies) >= 3
+    assert choice.verdict(...) == "○ not attempted"
+    marks = {key: choice.verdict(key.lower())[0] for key in choice.replies}
+    assert [key for key, mark in marks.items() if mark == "✓"] == [choice.right]
+    assert choice.verdict("nothing of these").startswith("✗ expected one of")
+
+
+def test_a_forgotten_return_is_told() -> None:
+    exercise = Exercise(truth=lambda a, b: a + b, cases=[(1, 2.5)])
+
+    def forgot(a: float, b: float) -> None:
+        _ = a + b
+
+    assert "needs a `return`" in exercise.verdict(forgot)
+
+
+def test_a_wrong_case_shows_input_expected_and_got() -> None:
+    exercise = Exercise(truth=lambda a, b: a + b, cases=[(1, 2.5), (torch.ones(3, 2), 1)])
+    assert exercise.verdict(lambda a, b: a * b).endswith(
+        "case 1: input a = 1, b = 2.5; expected 3.5, got 2.5"
+    )
+    second = exercise.verdict(lambda a, b: a + b if isinstance(a, int) else a)
+    assert "case 2: input a = [3, 2] starting 1, 1" in second
+    assert second.endswith("got [3, 2] starting 1, 1, 1, 1, 1, 1")
+
+
+def test_an_exception_says_its_line() -> None:
+    def fails(a: torch.Tensor) -> torch.Tensor:
+        b = a + 1
+        return b.reshape(5)
+
+    said = Exercise(truth=lambda a: a, cases=[(torch.zeros(2),)]).verdict(fails)
+    assert said.startswith("✗ case 1 raised RuntimeError")
+    assert said.endswith("line 3 of your function: return b.reshape(5)")
+
+
+def test_the_readers_function_is_used_when_it_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    exercise = Exercise(truth=lambda a: a + 1, cases=[(1,)])
+
+    def mine(a: int) -> int:
+        return 1 + a
+
+    assert exercise.yours(mine) is mine
+    assert exercise.yours(lambda a: a) is exercise.truth
+    assert capsys.readouterr().out.splitlines()[1] == "uses the course's function until yours is right"
 
 
 def test_unknown_mistake_says_how_far_off() -> None:
@@ -108,7 +163,7 @@ def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
             raise KeyError(1)
         return wrong(yaw, pitch, radius)
 
-    assert camera_position.verdict(fails_later).startswith("✗ case")
+    assert camera_position.verdict(fails_later).startswith("✗ off by")
 
 
 def test_the_exercise_of_notebook_10_is_the_librarys_distance() -> None:

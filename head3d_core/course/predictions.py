@@ -1,0 +1,75 @@
+"""The reader's predictions: asked for before an output, shown beside the answer after it.
+
+    predictions.ask("02.1")               # a field to write in
+    predictions.ask("02.1", "the back")   # the same without widgets
+    predictions.compare("02.1", "62 %")   # prints the guess and the answer
+
+Guesses are kept in a file, so that one made in notebook 00 is still there in notebook 11.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from head3d_core.utils import files
+
+_session: dict[str, str] = {}
+"""Guesses of this kernel."""
+
+
+def place() -> Path | None:
+    """The file of guesses: HEAD3D_PREDICTIONS, else `out/predictions.json` next to `data/`; None if that is empty."""
+    named = os.environ.get("HEAD3D_PREDICTIONS")
+    if named is None:
+        return files.DATA.parent / "out" / "predictions.json"
+    return Path(named).expanduser() if named else None
+
+
+def kept() -> dict[str, str]:
+    """All guesses by name, of this kernel and of earlier ones; an unreadable file counts as empty."""
+    path = place()
+    try:
+        found = json.loads(path.read_text(encoding="utf8")) if path else {}
+    except (OSError, ValueError):
+        found = {}
+    earlier = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {k: v for k, v in {**earlier, **_session}.items() if v}
+
+
+def keep(name: str, guess: str) -> None:
+    """Keeps a guess; an empty one is forgotten. Where nothing can be written it lasts as long as the kernel."""
+    _session[name] = guess.strip()
+    path, every = place(), kept()
+    if path is None:
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(every, indent=1, ensure_ascii=False), encoding="utf8")
+        os.replace(partial, path)
+
+
+def ask(name: str, guess: str | float | None = None) -> None:
+    """Shows a field for the prediction `name`, such as "02.1"; what is typed is kept at once.
+
+    Args:
+        guess: the prediction itself, where widgets are not shown; then no field appears.
+    """
+    if guess is not None:
+        keep(name, str(guess))
+        return
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    field = widgets.Text(kept().get(name, ""), placeholder="your prediction", description=f"Predict {name}")
+    field.layout.width, field.style.description_width = "34em", "8em"
+    field.observe(lambda change: keep(name, change["new"]), names="value")
+    display(field)
+
+
+def compare(name: str, answer: str) -> None:
+    """Prints the guess `name` beside the answer."""
+    print(f"prediction {name} | yours: {kept().get(name, 'none written')} | answer: {answer}")

@@ -1,0 +1,191 @@
+"""The form of notebooks and pages: what is cheap to check of how the course is written."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import course_pages as pages
+import nbformat
+import pytest
+
+from head3d_core.course import predictions
+
+WAITING = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13"}
+"""Notebooks that are still in the old form."""
+NOTEBOOKS = [p for p in pages.notebooks() if pages.number(p) not in WAITING]
+PAGES = [pages.NOTEBOOKS / name for name in ("errata_of_the_paper.md", "what_came_after.md")]
+BANNED = (
+    "alike", "beside", "by heart", "whom", "twin", "twins", "undecided", "decidedly", "near-repeat", "nor",
+    "you should see", "talked down", "to the right is worse",
+)  # fmt: skip
+"""Words that our readers trip over, or that mean two things here."""
+LONGEST, COLONS = 80, 2
+ENTRY = re.compile(
+    r"- (?P<who>[^(\[]+) \((?P<year>\d{4})\), \[(?P<title>[^]]+)\]\((?P<url>[^)]+)\)\. (?P<why>.+\.)"
+)
+"""- Author et al. (2020), [Title](address). One sentence on what to read it for."""
+DRAWS = re.compile(r"\b(?:figures\.show(?:_plotly)?|show_recorded)\(")
+
+
+def cells(path: Path) -> list[tuple[str, str]]:
+    """(kind, source) of every cell of a notebook; a page is one cell."""
+    if path.suffix == ".md":
+        return [("markdown", path.read_text(encoding="utf8"))]
+    return [(c.cell_type, c.source) for c in nbformat.read(path, as_version=4).cells]
+
+
+def prose(path: Path) -> str:
+    return "\n\n".join(source for kind, source in cells(path) if kind == "markdown")
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Paragraphs and list items, without tables, formulas, code, addresses and tags."""
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>", "", text, flags=re.DOTALL)
+    text = re.sub(r"`[^`]*`|\$[^$\n]*\$", "X", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.|\|) )", text):
+        if block.strip() and not block.lstrip().startswith(("|", "#")):
+            yield " ".join(block.split())
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [p.name for p in paths]
+
+
+def test_waiting_notebooks_exist() -> None:
+    assert {pages.number(p) for p in pages.notebooks()} >= WAITING
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=names(NOTEBOOKS + PAGES))
+def test_paragraphs_are_short_and_words_plain(path: Path) -> None:
+    for paragraph in paragraphs(prose(path)):
+        assert len(paragraph.split()) <= LONGEST, f"{len(paragraph.split())} words: {paragraph[:80]}"
+        assert len(re.findall(r":(?=\s|$)", paragraph)) <= COLONS, f"colons: {paragraph[:80]}"
+        said = [word for word in BANNED if re.search(rf"\b{word}\b", paragraph.lower())]
+        assert not said, f"{said} in: {paragraph[:120]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_figures_are_numbered_and_captioned(path: Path) -> None:
+    """Each cell that draws is followed by **Fig. NN.k.** and a sentence that anybody can see."""
+    captions = []
+    for (kind, source), (after, text) in itertools.pairwise([*cells(path), ("", "")]):
+        if kind == "code" and DRAWS.search(source):
+            caption = re.match(r"\*\*Fig\. (\w+)\.(\d+)\.\*\* \S.{30,}", text)
+            assert after == "markdown", f"no caption: {source[:80]}"
+            assert caption, f"no caption: {source[:80]} … {text[:60]}"
+            captions.append((caption[1], int(caption[2])))
+    assert captions == [(pages.number(path), k + 1) for k in range(len(captions))]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_predictions_come_before_their_answers(path: Path) -> None:
+    code = "\n".join(source for kind, source in cells(path) if kind == "code")
+    asked = re.findall(r'predictions\.(ask|compare)\(\s*"([\w.]+)"', code)
+    made = [name for kind, name in asked if kind == "ask"]
+    assert len(made) == len(set(made)) >= 3, made
+    assert made == [f"{pages.number(path)}.{k + 1}" for k in range(len(made))]
+    for name in made:
+        here = [kind for kind, other in asked if other == name]
+        assert here == ["ask", "compare"] or f"(answer in notebook {LATER.get(name)})" in prose(path), name
+
+
+LATER = {"00.3": "11a"}
+"""A prediction that is asked in one notebook and answered in another."""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_warm_up_exercises_and_answers(path: Path) -> None:
+    text = prose(path)
+    if pages.number(path) != "00":
+        warm = re.search(r"\*\*Warm-up.*?\*\*.*?</details>", text, re.DOTALL)
+        assert warm, "no **Warm-up**"
+        questions, answers = warm[0].split("<details>")
+        assert len(re.findall(r"^\d\. ", questions, re.MULTILINE)) == 3
+        assert len(re.findall(r"^\d\. ", answers, re.MULTILINE)) == 3
+        headings = re.findall(r"^### Exercise .*", text, re.MULTILINE)
+        assert headings
+        for heading in headings:
+            assert re.fullmatch(r"### Exercise \d: .+ \(\d+ min, [●○]{3}\)", heading), heading
+    for question in re.findall(r"\*\*What breaks if\*\*.*?(?=\*\*What breaks|\Z)", text, re.DOTALL):
+        assert "<details>" in question, f"no folded answer: {question[:80]}"
+    assert text.count("<details>") == text.count("</details>")
+
+
+def works() -> dict[str, tuple[str, str, str]]:
+    """Title -> (first author's family name, year, address) of everything in references.bib."""
+    found = {}
+    for entry in (pages.NOTEBOOKS / "references.bib").read_text(encoding="utf8").split("@misc")[1:]:
+        field = dict(re.findall(r"^  (\w+) = \{+(.*?)\}+,$", entry, re.MULTILINE))
+        address = (
+            f"https://arxiv.org/abs/{field['eprint']}"
+            if "eprint" in field
+            else f"https://doi.org/{field['doi']}"
+        )
+        found[field["title"]] = (field["author"].split(",")[0], field["year"], address)
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_literature_has_its_form_and_is_in_the_bibliography(path: Path) -> None:
+    sections = re.split(r"^## Where this comes from, what came after$", prose(path), flags=re.MULTILINE)
+    assert len(sections) == 2, "one section of literature"
+    entries = re.findall(r"^- .*", sections[1], re.MULTILINE)
+    assert 3 <= len(entries) <= 6
+    known = works()
+    for entry in entries:
+        found = ENTRY.fullmatch(entry)
+        assert found, f"form: {entry}"
+        assert found["title"] in known, f"not in references.bib: {found['title']}"
+        who, year, address = known[found["title"]]
+        assert (found["who"].split()[0].rstrip(",") in who.split()[0], found["year"], found["url"]) == (
+            True,
+            year,
+            address,
+        )
+
+
+def test_bibliography_is_whole() -> None:
+    known = works()
+    assert len(known) == (pages.NOTEBOOKS / "references.bib").read_text(encoding="utf8").count("@misc")
+    for who, year, address in known.values():
+        assert who
+        assert re.fullmatch(r"(19|20)\d\d", year)
+        assert re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}|https://doi\.org/10\.\S+", address)
+
+
+def test_notebooks_print_numbers_not_truth_values() -> None:
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            printed = "".join(o.text for o in cell.get("outputs", []) if o.get("name") == "stdout")
+            assert not re.search(r"\b(True|False)\b", printed), f"{path.name}: {printed[:100]}"
+
+
+def test_predictions_are_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEAD3D_PREDICTIONS", str(tmp_path / "deep" / "guesses.json"))
+    monkeypatch.setattr(predictions, "_session", {})
+    predictions.compare("00.1", "hair")
+    assert capsys.readouterr().out == "prediction 00.1 | yours: none written | answer: hair\n"
+    predictions.ask("00.1", "a face")
+    monkeypatch.setattr(predictions, "_session", {})  # another kernel, another day
+    predictions.compare("00.1", "hair")
+    assert "yours: a face | answer: hair" in capsys.readouterr().out
+    (tmp_path / "deep" / "guesses.json").write_text("not json")
+    assert predictions.kept() == {}
+    monkeypatch.setenv("HEAD3D_PREDICTIONS", "")
+    predictions.ask("00.2", 3)
+    assert predictions.kept() == {"00.2": "3"}, "without a file a guess lasts as long as the kernel"
+
+
+def test_a_field_keeps_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(predictions, "_session", {})
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    predictions.ask("01.1")
+    shown[0].value = "upside down"
+    assert predictions.kept() == {"01.1": "upside down"}
