@@ -290,7 +290,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
             )
     # Copies, so that the model neither shares memory with its source nor keeps a file mapped.
     own = {
-        name: tensor.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
+        name: tensor.detach().to(expected[name].dtype).clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     model.load_state_dict(own, assign=True)

@@ -111,12 +111,12 @@ class _Scan:
         return taken
 
 
-def find(module: str, name: str = "") -> Callable[..., Any]:
-    """The stand-in for a name; refuses those that are not on the list."""
-    try:
-        return CLASSES.get((module, name)) or CALLS[module, name]
-    except KeyError:
-        raise refuse(f"the name {module[:80]}.{name[:80]}") from None
+def find(module: str, name: str = "") -> Any:
+    """The entry of `CLASSES` or `CALLS` for a name; refuses those that are in neither."""
+    entry = CLASSES.get((module, name)) or CALLS.get((module, name))
+    if entry is None:
+        raise refuse(f"the name {module[:80]}.{name[:80]}")
+    return entry
 
 
 class _Unpickler(pickle.Unpickler):
@@ -128,8 +128,8 @@ class _Unpickler(pickle.Unpickler):
         """Bytes that may still be made: an honest file names each storage once (and protocol 2 its text before)."""
 
     def find_class(self, module: str, name: str) -> Any:
-        found = find(module, name)
-        return found if isinstance(found, type) else _Call(self, f"{module}.{name}", found)
+        entry = find(module, name)
+        return entry if isinstance(entry, type) else _Call(self, f"{module}.{name}", *entry)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +139,14 @@ class _Call:
     owner: _Unpickler
     name: str
     function: Callable[..., Any]
+    kinds: tuple[type, ...]
 
     def __call__(self, *args: Any) -> Any:
-        if self.name in ("_codecs.encode", "torch.storage._load_from_bytes"):
-            self.owner.budget -= sum(len(value) for value in args[:1] if isinstance(value, str | bytes))
+        if len(args) < len(self.kinds) or not all(map(isinstance, args, self.kinds)):
+            wanted = ", ".join(kind.__name__ for kind in self.kinds)
+            raise refuse(f"{self.name} of {', '.join(map(describe, args)) or 'nothing'}, not of {wanted}")
+        if self.kinds[0] in (str, bytes):
+            self.owner.budget -= len(args[0])
         if self.owner.budget < 0:
             raise refuse("byte strings and tensor storages that add up to more than the file")
         return self.function(*args)
@@ -211,28 +215,29 @@ def read_network(path: Path | str, name: str = "G_ema") -> Network:
     Raises Head3DError for files that are something else.
     """
     content = read_pickle(path)
-    if isinstance(content, tuple) and len(content) == 3:
-        raise Head3DError(
-            f"{path} holds a tuple of three, the old TensorFlow StyleGAN format: only EG3D's is read"
+    try:
+        if isinstance(content, tuple) and len(content) == 3:
+            raise Head3DError(
+                "it holds a tuple of three, the old TensorFlow StyleGAN format: only EG3D's is read"
+            )
+        if not isinstance(content, dict):
+            raise Head3DError(f"it holds {describe(content)} where EG3D has a dictionary with G, D and G_ema")
+        module = content.get(name)
+        if not isinstance(module, Module):
+            names = ", ".join(str(k)[:60] for k, v in content.items() if isinstance(v, Module)) or "none"
+            raise Head3DError(f"it has no network {name}: its networks are {names}")
+        arguments = module.state.get("_init_kwargs")
+        if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+            raise Head3DError(f"{name} has no constructor arguments (_init_kwargs), so its shape is unknown")
+        renderer = module.child("renderer")
+        axes = renderer.state.get("plane_axes") if renderer is not None else None
+        resolution = module.state.get("neural_rendering_resolution")
+        return Network(
+            module.class_name,
+            module.tensors(),
+            dict(arguments),
+            axes.tensor() if isinstance(axes, Record) else None,
+            resolution if type(resolution) is int else None,
         )
-    if not isinstance(content, dict):
-        raise Head3DError(f"{path} holds {describe(content)} where EG3D has a dictionary with G, D and G_ema")
-    module = content.get(name)
-    if not isinstance(module, Module):
-        names = ", ".join(str(k)[:60] for k, v in content.items() if isinstance(v, Module)) or "none"
-        raise Head3DError(f"{path} has no network {name}: its networks are {names}")
-    arguments = module.state.get("_init_kwargs")
-    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-        raise Head3DError(
-            f"{path}: {name} carries no constructor arguments (_init_kwargs), so its shape is unknown"
-        )
-    renderer = module.child("renderer")
-    axes = renderer.state.get("plane_axes") if renderer is not None else None
-    resolution = module.state.get("neural_rendering_resolution")
-    return Network(
-        module.class_name,
-        module.tensors(),
-        dict(arguments),
-        axes.tensor() if isinstance(axes, Record) else None,
-        resolution if type(resolution) is int else None,
-    )
+    except Head3DError as error:
+        raise Head3DError(f"{path}: {error}") from None

@@ -1,7 +1,7 @@
-"""What the names in an EG3D pickle stand for: inert records in place of modules, tensors and NumPy's numbers.
+"""What the names in an EG3D pickle mean here: inert records in place of modules, tensors and NumPy's numbers.
 
 A pickle can call what it names, set the state of what it made, and append, add or assign items to it. So nothing here
-has a method that does any of this, except where the format needs it, and every function checks its arguments' types.
+has a method that does any of this, except where the format needs it, and `CALLS` says of which types arguments are.
 """
 
 from __future__ import annotations
@@ -122,15 +122,8 @@ class Dictionary(dict[Any, Any]):
             raise refuse(f"a state (BUILD) for {describe(self)}")
 
 
-class Storage(Inert):
-    """One torch storage, decoded."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-
-
 class Record(Inert):
-    """A tensor as a view of a storage, within its bounds."""
+    """A decoded torch storage, or a tensor as a view of one, within its bounds."""
 
     def __init__(self, values: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> None:
         self.values, self.size, self.stride, self.offset = values, size, stride, offset
@@ -157,67 +150,54 @@ class DType(Inert):
 _SCALARS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "b1": "?"}
 
 
-def _persistent(*args: Any) -> Module:
-    if len(args) != 1 or not isinstance(args[0], dict):
-        raise refuse("_reconstruct_persistent_obj with arguments other than one dictionary")
-    kind, name, state = (args[0].get(key) for key in ("type", "class_name", "state"))
+def _persistent(meta: dict[Any, Any]) -> Module:
+    kind, name, state = (meta.get(key) for key in ("type", "class_name", "state"))
     if kind != "class" or not isinstance(name, str) or not isinstance(state, dict):
         raise refuse(
             f"a persistent object of type {describe(kind)} and class {describe(name)} without a plain state"
         )
-    module = Module()  # args[0]["module_src"], the source code that EG3D would run, is dropped here
+    module = Module()  # meta["module_src"], the source code that EG3D would run, is dropped here
     module.class_name, module.state = name, state
     return module
 
 
-def _set(*args: Any) -> set[Any]:
-    if len(args) > 1 or not isinstance(args[0] if args else [], list):
-        raise refuse("builtins.set of something other than one list")
-    items = args[0] if args else []
+def _set(items: list[Any]) -> set[Any]:
     if len(items) > 16:  # the same long list, named often, would fill the memory
         raise refuse(f"builtins.set of {len(items)} items")
     return set(items)
 
 
-def _dtype(*args: Any) -> DType:
-    if not args or not isinstance(args[0], str) or args[0] not in _SCALARS:
-        raise refuse(f"numpy.dtype of {describe(args[0]) if args else 'nothing'}")
-    return DType(args[0])
+def _dtype(code: str, *_: Any) -> DType:
+    if code not in _SCALARS:
+        raise refuse(f"numpy.dtype of {describe(code)}")
+    return DType(code)
 
 
-def _scalar(*args: Any) -> float | int | bool:
-    if len(args) != 2 or not isinstance(args[0], DType) or not isinstance(args[1], bytes):
-        raise refuse("a numpy scalar that is not a type and its bytes")
-    form = args[0].order + _SCALARS[args[0].code]
-    if len(args[1]) != struct.calcsize(form):
-        raise refuse(f"a numpy scalar of {len(args[1])} bytes for type {args[0].code}")
-    number: float | int | bool = struct.unpack(form, args[1])[0]
+def _scalar(dtype: DType, raw: bytes) -> float | int | bool:
+    form = dtype.order + _SCALARS[dtype.code]
+    if len(raw) != struct.calcsize(form):
+        raise refuse(f"a numpy scalar of {len(raw)} bytes for type {dtype.code}")
+    number: float | int | bool = struct.unpack(form, raw)[0]
     return number
 
 
-def _bytes(*args: Any) -> bytes:
+def _bytes(text: str, encoding: str) -> bytes:
     """How protocol 2 writes a byte string."""
-    if len(args) != 2 or not isinstance(args[0], str) or args[1] != "latin1":
-        raise refuse("_codecs.encode of something other than a text and latin1")
-    return args[0].encode("latin1")
+    if encoding != "latin1":
+        raise refuse(f"_codecs.encode to {describe(encoding)}, which is not latin1")
+    return text.encode("latin1")
 
 
-def _parameter(*args: Any) -> Record:
-    if len(args) != 3 or not isinstance(args[0], Record):
-        raise refuse("_rebuild_parameter of something other than a tensor")
-    return args[0]
+def _parameter(tensor: Record, *_: Any) -> Record:
+    return tensor
 
 
-def _tensor(*args: Any) -> Record:
-    if len(args) not in (6, 7) or not isinstance(args[0], Storage):
-        raise refuse("_rebuild_tensor_v2 with arguments that torch does not write")
-    offset, size, stride = args[1:4]
-    for numbers in ((offset,), size, stride):
-        if not isinstance(numbers, tuple) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
-            raise refuse("a tensor whose offset, size or stride is not made of whole numbers")
+def _tensor(storage: Record, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...], *_: Any) -> Record:
+    if not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride)):
+        raise refuse("a tensor whose offset, size or stride is not made of whole numbers")
     if len(size) != len(stride) or len(size) > 8:
         raise refuse(f"a tensor of {len(size)} sizes and {len(stride)} strides")
-    values = args[0].values
+    values = storage.values
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     # The product bounds copies made later: a stride of 0 could otherwise blow one number up to any size.
     count = math.prod(size)
@@ -232,30 +212,17 @@ _STORAGE_TYPES = {
     f"torch {name}Storage"
     for name in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 }
-_INNER_REFUSED = {
-    "STACK_GLOBAL",
-    "INST",
-    "OBJ",
-    "REDUCE",
-    "NEWOBJ",
-    "NEWOBJ_EX",
-    "BUILD",
-    "EXT1",
-    "EXT2",
-    "EXT4",
-}
+_INNER_REFUSED = {"REDUCE", "NEWOBJ", "BUILD"}
+"""The rest of what could run or build something is unknown to torch's weights-only loader as well."""
 _STORAGE_PART = 3
 """The legacy format is five pickles: magic number, protocol, system, storage, list of keys."""
 
 
-def _storage(*args: Any) -> Storage:
+def _storage(raw: bytes) -> Record:
     """A storage in torch's legacy format.
 
     Its opcodes are read first, so that a refusal names its reason; torch's weights-only loader then decodes it.
     """
-    if len(args) != 1 or not isinstance(args[0], bytes):
-        raise refuse("_load_from_bytes of something other than one byte string")
-    raw = args[0]
     if not raw.startswith(_LEGACY):
         raise refuse("a tensor storage that is not in torch's legacy format")
     stream = io.BytesIO(raw)
@@ -278,22 +245,23 @@ def _storage(*args: Any) -> Storage:
         raise Head3DError(
             f"a tensor storage of the file is damaged ({type(error).__name__}): fetch the file again"
         ) from error
-    return Storage(values)
+    return Record(values, (values.numel(),), (1,), 0)
 
 
-CALLS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
-    ("builtins", "set"): _set,
-    ("__builtin__", "set"): _set,
-    ("_codecs", "encode"): _bytes,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy", "dtype"): _dtype,
+_SCALAR = (_scalar, (DType, bytes))
+CALLS: dict[tuple[str, str], tuple[Callable[..., Any], tuple[type, ...]]] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): (_persistent, (dict,)),
+    ("builtins", "set"): (_set, (list,)),
+    ("__builtin__", "set"): (_set, (list,)),
+    ("_codecs", "encode"): (_bytes, (str, str)),
+    ("torch._utils", "_rebuild_parameter"): (_parameter, (Record,)),
+    ("torch._utils", "_rebuild_tensor_v2"): (_tensor, (Record, int, tuple, tuple)),
+    ("torch.storage", "_load_from_bytes"): (_storage, (bytes,)),
+    ("numpy._core.multiarray", "scalar"): _SCALAR,
+    ("numpy.core.multiarray", "scalar"): _SCALAR,
+    ("numpy", "dtype"): (_dtype, (str,)),
 }
-"""Names that a file may call, and the function of ours that answers."""
+"""Names that a file may call, the function of ours that answers, and the types of its first arguments."""
 
 CLASSES: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): Dictionary,

@@ -2,15 +2,15 @@
 
 A folder of weights holds `generator.safetensors` and perhaps `discriminator.safetensors`; the bundled ones are the
 folders of `data/weights/`. The file's metadata is one JSON text under the key "head3d", so that the same network makes
-the same bytes. EG3D's pickles are read here as well.
+the same bytes. The identity encoder and fitted planes are files of the same form (`write`, `read`). EG3D's pickles are
+read here as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,7 +26,7 @@ from head3d_core.checkpoints.eg3d import (
     generator_from_eg3d,
     load_tensors,
 )
-from head3d_core.checkpoints.eg3d_pickle import Network, read_network
+from head3d_core.checkpoints.eg3d_pickle import read_network
 from head3d_core.config import Axes, DiscriminatorConfig, GeneratorConfig
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
@@ -34,7 +34,7 @@ from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 FORMAT_VERSION = 2
-"""Raised when a file can no longer be read by older code. Version 1 were folders of shards: `convert` reads them."""
+"""Raised when a file can no longer be read by older code."""
 Kind = Literal["generator", "discriminator"]
 _KEY = "head3d"
 _EG3D = {"generator": ("G_ema", "TriPlaneGenerator"), "discriminator": ("D", "DualDiscriminator")}
@@ -45,7 +45,7 @@ class Header:
     """What a file says about itself."""
 
     kind: str
-    """Which network it holds."""
+    """What it holds: "generator", "discriminator", "identity encoder" or "fitted head"."""
     config: dict[str, Any]
     """Its configuration, as `to_dict` gives it."""
     sha256: str
@@ -96,12 +96,7 @@ def load_generator(
     """
     path = _find(name_or_path)
     if is_pickle(path):
-        network = _network(path, "generator")
-        with _about(path):
-            model = generator_from_eg3d(
-                network.state_dict, network.init_kwargs, _axes(network, axes), network.neural_resolution or 64
-            )
-        return model.to(device)
+        return cast(Generator, _load_eg3d(path, "generator", axes).to(device))
     if axes is not None:
         raise Head3DError(f"axes= is for EG3D pickles; {path} carries its own")
     return cast(Generator, _load(path, "generator").to(device))
@@ -110,12 +105,8 @@ def load_generator(
 def load_discriminator(name_or_path: Path | str, device: torch.device | str = "cpu") -> Discriminator:
     """A discriminator in evaluation mode; arguments and errors as in `load_generator` (network D of a `.pkl`)."""
     path = _find(name_or_path)
-    if is_pickle(path):
-        network = _network(path, "discriminator")
-        with _about(path):
-            model = discriminator_from_eg3d(network.state_dict, network.init_kwargs)
-        return model.to(device)
-    return cast(Discriminator, _load(path, "discriminator").to(device))
+    load = _load_eg3d if is_pickle(path) else _load
+    return cast(Discriminator, load(path, "discriminator").to(device))
 
 
 def holds_discriminator(name_or_path: Path | str) -> bool:
@@ -126,25 +117,7 @@ def holds_discriminator(name_or_path: Path | str) -> bool:
 
 def read_header(name_or_path: Path | str, kind: Kind = "generator") -> Header:
     """Configuration and notes of saved weights, without their tensors. Raises Head3DError as `load_generator` does."""
-    path = file_of(name_or_path, kind)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.get("format") == _KEY:
-            raise Head3DError(_too_old(path))
-        raw = json.loads(metadata.get(_KEY, "{}"))
-        if not isinstance(raw, dict) or "format_version" not in raw:
-            raise Head3DError(f"{path} was not written by head3d_core: its header has no {_KEY!r}")
-        if raw["format_version"] != FORMAT_VERSION:
-            raise Head3DError(
-                f"{path} has format version {raw['format_version']}, this code reads {FORMAT_VERSION}: "
-                "update head3d_core"
-            )
-        return Header(**raw)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        if isinstance(error, Head3DError):
-            raise
-        raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
+    return _open(_file_of(_find(name_or_path), kind), kind)[0]
 
 
 def read_notes(name_or_path: Path | str, kind: Kind = "generator") -> dict[str, Any]:
@@ -152,48 +125,48 @@ def read_notes(name_or_path: Path | str, kind: Kind = "generator") -> dict[str, 
     return read_header(name_or_path, kind).notes
 
 
-def file_of(name_or_path: Path | str, kind: Kind = "generator") -> Path:
-    """The `.safetensors` file of a bundled name, a folder or a path; raises Head3DError if there is none."""
-    path = _find(name_or_path)
-    if path.is_dir():
-        if (path / f"{kind}.json").is_file():
-            raise Head3DError(_too_old(path))
-        if not (path / f"{kind}.safetensors").is_file():
-            there = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))) or "nothing of ours"
-            raise Head3DError(f"{path} holds no {kind} ({kind}.safetensors is missing; it has {there})")
-        return path / f"{kind}.safetensors"
-    if path.suffix != ".safetensors":
-        raise Head3DError(
-            f"{path} is not a weight file: give a .safetensors file, a folder that holds one or an EG3D .pkl"
-        )
-    return path
-
-
 def is_pickle(path: Path) -> bool:
     """Whether `path` is taken for an EG3D pickle: a file whose name ends in .pkl."""
     return path.is_file() and path.suffix.lower() in (".pkl", ".pickle")
 
 
-def build(kind: str, config: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
-    """The network of a configuration with these tensors, in evaluation mode.
+def write(
+    path: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    half: bool = False,
+    notes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes tensors of one kind with their configuration; floating-point ones as float32, or float16 if `half`.
 
-    Raises Head3DError, naming `where` they come from, if one of both cannot be.
+    Raises Head3DError as `save_generator` does.
     """
+    stored = {name: _stored(name, tensor, half) for name, tensor in sorted(tensors.items())}
+    header = Header(kind, dict(config), _digest(stored), dict(notes or {}))
     try:
-        with torch.device("meta"):
-            model: nn.Module = (
-                Generator(GeneratorConfig.from_dict(config))
-                if kind == "generator"
-                else Discriminator(DiscriminatorConfig.from_dict(config))
-            )
-    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, OverflowError) as error:
-        if isinstance(error, Head3DError):
-            raise
+        text = json.dumps(asdict(header), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise Head3DError(f"notes must be plain JSON values ({error})") from error
+    with files.atomic(path) as temporary:
+        save_file(stored, temporary, metadata={_KEY: text})
+    return path
+
+
+def read(path: Path, kind: str) -> tuple[Header, dict[str, Tensor]]:
+    """Header and tensors of a file that `write` wrote.
+
+    Raises:
+        Head3DError: a damaged, truncated or changed file (its own hash, or the one in the manifest of data/), or one of
+            another kind or format.
+    """
+    files.check_listed(path)
+    header, tensors = _open(path, kind, with_tensors=True)
+    if _digest(tensors) != header.sha256:
         raise Head3DError(
-            f"{where} carries a configuration that cannot be built ({error}): fetch the file again"
-        ) from error
-    load_tensors(model, tensors, where)
-    return model.eval()
+            f"{path} does not have the sha256 written in it: it was damaged or changed, fetch it again"
+        )
+    return header, tensors
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -207,24 +180,16 @@ def _save(
         raise Head3DError(f"weights are saved as a .safetensors file or into a folder, got {path.name}")
     if path.suffix != ".safetensors":
         path = path / f"{kind}.safetensors"
-    tensors = {name: _stored(name, tensor, half) for name, tensor in sorted(model.state_dict().items())}
-    header = Header(kind, cast(Any, model).config.to_dict(), _digest(tensors), dict(notes or {}))
-    try:
-        text = json.dumps(asdict(header), ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise Head3DError(f"notes must be plain JSON values ({error})") from error
-    with files.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
-    return path
+    return write(path, kind, cast(Any, model).config.to_dict(), model.state_dict(), half, notes)
 
 
 def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
-    tensor = tensor.detach().to("cpu", torch.float32)
-    if half:
-        small = tensor.to(torch.float16)
-        if not torch.equal(torch.isfinite(small), torch.isfinite(tensor)):
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        whole = tensor.float()
+        tensor = whole.half() if half else whole
+        if not torch.equal(tensor.isfinite(), whole.isfinite()):
             raise Head3DError(f"{name} has values beyond float16's 65504: save without half")
-        tensor = small
     return tensor.contiguous()
 
 
@@ -237,13 +202,6 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _too_old(path: Path) -> str:
-    return (
-        f"{path} has the format of an older head3d_core (shards, or another header): "
-        f"python -m head3d_core convert {path} NEW writes it in this one"
-    )
 
 
 def _find(name_or_path: Path | str) -> Path:
@@ -265,51 +223,91 @@ def _find(name_or_path: Path | str) -> Path:
     )
 
 
-def _load(path: Path, kind: Kind) -> nn.Module:
-    path = file_of(path, kind)
-    files.check_listed(path)
-    header = read_header(path, kind)
-    if header.kind != kind:
-        raise Head3DError(f"{path} holds a {header.kind}, not a {kind}: use load_{header.kind}")
+def _file_of(path: Path, kind: Kind) -> Path:
+    """The `.safetensors` file at a path, or in the folder there."""
+    if path.is_dir():
+        if not (path / f"{kind}.safetensors").is_file():
+            there = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))) or "nothing of ours"
+            raise Head3DError(f"{path} holds no {kind} ({kind}.safetensors is missing; it has {there})")
+        return path / f"{kind}.safetensors"
+    if path.suffix != ".safetensors":
+        raise Head3DError(
+            f"{path} is not a weight file: give a .safetensors file, a folder that holds one or an EG3D .pkl"
+        )
+    return path
+
+
+def _open(path: Path, kind: str, with_tensors: bool = False) -> tuple[Header, dict[str, Tensor]]:
+    """Header and, if asked for, tensors of a file; checks format and kind."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
+            raw = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+        if not isinstance(raw, dict) or "format_version" not in raw:
+            raise Head3DError(
+                f"{path} was not written by this head3d_core (no {_KEY!r} in its header): "
+                "weights of older code must be exported again"
+            )
+        if raw["format_version"] != FORMAT_VERSION:
+            raise Head3DError(
+                f"{path} has format version {raw['format_version']}, this code reads {FORMAT_VERSION}: "
+                "update head3d_core"
+            )
+        header = Header(**raw)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        if isinstance(error, Head3DError):
+            raise
         raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
-    if _digest(tensors) != header.sha256:
+    if header.kind != kind:
+        advice = f": use load_{header.kind}" if header.kind in _EG3D else ""
+        raise Head3DError(f"{path} has {header.kind} weights, not {kind} weights{advice}")
+    return header, tensors
+
+
+def _load(path: Path, kind: Kind) -> nn.Module:
+    """The network at a path, in evaluation mode."""
+    path = _file_of(path, kind)
+    header, tensors = read(path, kind)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = (
+                Generator(GeneratorConfig.from_dict(header.config))
+                if kind == "generator"
+                else Discriminator(DiscriminatorConfig.from_dict(header.config))
+            )
+    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, OverflowError) as error:
+        if isinstance(error, Head3DError):
+            raise
         raise Head3DError(
-            f"{path} does not have the sha256 written in it: it was damaged or changed, fetch it again"
-        )
-    return build(kind, header.config, tensors, str(path))
+            f"{path} carries a configuration that cannot be built ({error}): fetch the file again"
+        ) from error
+    load_tensors(model, tensors, str(path))
+    return model.eval()
 
 
-def _network(path: Path, kind: Kind) -> Network:
+def _load_eg3d(path: Path, kind: Kind, axes: Axes | None = None) -> nn.Module:
+    """A network of an EG3D pickle, in evaluation mode."""
     name, expected = _EG3D[kind]
     network = read_network(path, name)
-    if network.class_name != expected:
-        raise Head3DError(
-            f"{path} holds a {network.class_name[:60]}, EG3D's {kind} is a {expected}: it comes from other code"
-        )
-    return network
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Puts the file's name before what is wrong with its content."""
     try:
-        yield
-    except Head3DError as error:
-        raise Head3DError(f"{path}: {error}") from None
-
-
-def _axes(network: Network, axes: Axes | None) -> Axes:
-    if network.plane_axes is not None:
-        own = axes_of(network.plane_axes)
-        if axes not in (None, own):
+        if network.class_name != expected:
+            raise Head3DError(
+                f"it holds a {network.class_name[:60]}, EG3D's {kind} is a {expected}: it comes from other code"
+            )
+        if kind == "discriminator":
+            return discriminator_from_eg3d(network.state_dict, network.init_kwargs)
+        own = None if network.plane_axes is None else axes_of(network.plane_axes)
+        if own and axes not in (None, own):
             raise Head3DError(
                 f"it was trained with axes {own!r}: sampling its planes as {axes!r} would garble it"
             )
-        return own
-    if axes is None:
-        raise Head3DError('it does not say how its planes are sampled: give axes="eg3d" for official weights')
-    return axes
+        known = own or axes
+        if known is None:
+            raise Head3DError(
+                'it does not say how its planes are sampled: give axes="eg3d" for official weights'
+            )
+        resolution = network.neural_resolution or 64
+        return generator_from_eg3d(network.state_dict, network.init_kwargs, known, resolution)
+    except Head3DError as error:
+        raise Head3DError(f"{path}: {error}") from None

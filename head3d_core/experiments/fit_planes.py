@@ -1,15 +1,14 @@
-"""One head of the factory as planes: fitted to pictures from many sides, without any generator.
+"""Planes fitted to images of one procedural head, without a generator.
 
     python -m head3d_core fit --views front --out data/samples/fits/front.safetensors
 
-What planes and volume rendering can hold is seen best where the truth is known. A head is drawn from all sides, or from
-the front alone as a set of portraits shows it, and planes with a small decoder are fitted until their renderings look
-alike. `FittedHead` gives the result a generator's face, so that everything that takes a generator takes it too.
+The head is rendered from all sides, or from the front alone as a set of portraits shows it. Planes and a small decoder
+are fitted to these images, so their error against the known head says what planes and volume rendering can hold. The
+result, a `FittedHead`, has a generator's interface.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.checkpoints.eg3d import load_tensors
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
 from head3d_core.geometry import pointclouds
 from head3d_core.geometry.export import bar
@@ -33,36 +34,38 @@ from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
 
 FOLDER = files.DATA / "samples" / "fits"
-"""Where bundled fits lie."""
+"""Where the bundled fits are."""
+KIND = "fitted head"
+"""What the header of a fit's file says."""
 FRONT_YAW = 40.0
-"""Views "front" keep to this yaw, degrees: what portraits show."""
+"""Largest yaw of the views "front", degrees, because portraits show no more."""
 CHANNELS, SIDE, HIDDEN = 16, 96, 32
 
 
 @dataclass(frozen=True)
 class FitArgs:
-    """Fits planes to pictures of one head of the factory (needs OpenGL)."""
+    """Fits planes to images of one procedural head (needs OpenGL)."""
 
     views: Literal["front", "around"] = "around"
-    """From where it is seen: "front" within 40 degrees of yaw, "around" from everywhere."""
+    """Yaws of the images: "front" stays within 40 degrees, "around" has all."""
     seed: int = 1006
     """Which head; from 1000 on they belong to no training set."""
     count: int = 96
-    """Pictures."""
+    """Images."""
     steps: int = 1500
     """Iterations."""
     rays: int = 4096
     """Rays an iteration."""
     out: Path = Path("out/fit.safetensors")
-    """File to write; a picture of the fit goes beside it (.jpg)."""
+    """File to write; an image of the fit takes its name and ends in .jpg."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""
 
 
 class FittedHead(Generator):
-    """Planes of one head where a generator is expected: `planes` returns them whatever the codes say.
+    """Planes of one head where a generator is expected: `planes` returns them whatever the codes are.
 
-    Its picture is the volume rendering itself, at any resolution; there is no super-resolution and no mapping.
+    Its image is the volume rendering itself, at any resolution, because it has no super-resolution and no mapping.
     """
 
     def __init__(self, config: GeneratorConfig, planes: Tensor, decoder: Decoder) -> None:
@@ -238,14 +241,11 @@ def fit(
     return head.eval().requires_grad_(False), losses
 
 
-def save(head: FittedHead, path: Path | str, about: dict[str, Any]) -> Path:
-    """Writes a fit as float16 safetensors with what is known of it, atomically."""
-    from safetensors.torch import save_file
-
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in head.state_dict().items()}
-    with files.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "head3d-fit", "notes": json.dumps(about)})
-    return Path(path)
+def save(head: FittedHead, path: Path | str, notes: dict[str, Any]) -> Path:
+    """Writes a fit in half precision with `notes` on it, see `weights.write`."""
+    return checkpoint.write(
+        Path(path), KIND, head.config.to_dict(), head.state_dict(), half=True, notes=notes
+    )
 
 
 def surface_by_side(head: FittedHead, seed: int) -> dict[str, dict[str, float]]:
@@ -274,31 +274,18 @@ def _path(name_or_path: str | Path) -> Path:
 
 def notes(name_or_path: str | Path) -> dict[str, Any]:
     """What was recorded with a fit: seed, views, steps, loss, and its distance from the true surface."""
-    from safetensors import safe_open
-
-    with safe_open(_path(name_or_path), "pt") as file:
-        return dict(json.loads((file.metadata() or {}).get("notes", "{}")))
+    return checkpoint.read(_path(name_or_path), KIND)[0].notes
 
 
 def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> FittedHead:
     """A bundled fit ("front" or "around") or a file.
 
     Raises:
-        Head3DError: no such fit, or another kind of file.
+        Head3DError: no such fit, or anything that `weights.read` refuses.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = _path(name_or_path)
-    files.check_listed(path)
     head = empty_head()
-    try:
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("format") != "head3d-fit":
-                raise Head3DError(f"{path} is not a fit of head3d_core")
-            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118 (not a dictionary)
-        head.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError) as error:
-        raise Head3DError(f"{path} is damaged ({str(error).splitlines()[0]}): fetch it again") from error
+    load_tensors(head, checkpoint.read(path, KIND)[1], str(path))
     head.fitted.data = head.fitted.data.contiguous(memory_format=torch.channels_last)
     return head.eval().requires_grad_(False).to(device)
 
@@ -307,21 +294,18 @@ def run(args: FitArgs) -> None:
     """The command `fit`: renders, fits, writes the file and a picture: the truth above, the fit below."""
     files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
-        raise Head3DError(f"a fit needs at least 2 pictures, got {args.count}")
+        raise Head3DError(f"a fit needs at least 2 images, got {args.count}")
     pictures = draw_views(args)
     with bar("iterations") as step:
         head, losses = fit(pictures, args.steps, args.rays, args.device, step)
-    about = {
-        "seed": args.seed,
-        "views": args.views,
-        "count": args.count,
-        "steps": args.steps,
-        "loss": round(float(np.mean(losses[-50:])), 6),
-        "rays": args.rays,
+    loss = round(float(np.mean(losses[-50:])), 6)
+    recorded = {
+        **{name: getattr(args, name) for name in ("seed", "views", "count", "steps", "rays")},
+        "loss": loss,
         "surface": surface_by_side(head, args.seed),
         "licence": "CC0-1.0",
     }
-    save(head, args.out, about)
+    save(head, args.out, recorded)
     with torch.no_grad():
         planes = head.planes(head.codes)
         rows = [
@@ -330,4 +314,4 @@ def run(args: FitArgs) -> None:
         ]
     sheet = images.montage(torch.cat([pictures.images[:8], torch.stack(rows)]), 8)
     picture = images.save(sheet, args.out.with_suffix(".jpg"))
-    print(f"{args.out}: loss {losses[0]:.3f} to {about['loss']:.5f}; {picture.name} shows it")
+    print(f"{args.out}: loss {losses[0]:.3f} to {loss:.5f}; {picture.name} shows it")

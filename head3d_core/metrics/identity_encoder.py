@@ -11,7 +11,6 @@ says is for `verification.view_consistency` to show.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,14 +20,15 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.checkpoints.eg3d import load_tensors
 from head3d_core.model.cameras import unpack
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import from_uint8
+from head3d_core.utils.nested import parsed
 
 CENTRE = (0.0, -0.03, 0.10)
 """World point in the middle of the crop: between the eyes and the mouth, a little inside the face."""
@@ -42,7 +42,8 @@ NAME = "head3d-identity"
 """What records call our own encoder."""
 WEIGHTS = files.DATA / "weights" / "identity" / "encoder.safetensors"
 """Where our encoder's weights lie."""
-FORMAT_VERSION = "1"
+KIND = "identity encoder"
+"""What the header of the file says."""
 FACENET_FILE = "20180402-114759-vggface2.pt"
 """facenet-pytorch's InceptionResnetV1 trained on VGGFace2 (release v2.2.9, 112 MB; softmax, not ArcFace)."""
 FACENET_HASH = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
@@ -242,30 +243,15 @@ def _facenet() -> nn.Module:
 
 
 def save_net(net: IdentityNet, path: Path | str, notes: Mapping[str, Any] | None = None) -> Path:
-    """Writes our encoder as float16 safetensors with its configuration and `notes` (plain JSON), atomically."""
-    path = Path(path)
-    tensors = {}
-    for name, tensor in net.state_dict().items():
-        small = tensor.detach().cpu().to(torch.float16) if tensor.is_floating_point() else tensor.cpu()
-        if small.is_floating_point() and not bool(torch.isfinite(small).all()):
-            raise Head3DError(f"{name} has values that float16 cannot hold: the training has diverged")
-        tensors[name] = small.contiguous()
-    metadata = {
-        "format": "head3d-identity",
-        "format_version": FORMAT_VERSION,
-        "config": json.dumps(asdict(net.config)),
-        "notes": json.dumps(dict(notes or {})),
-    }
-    with files.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-    return path
+    """Writes our encoder in half precision with its configuration and `notes` (plain JSON); see `checkpoint.write`."""
+    return checkpoint.write(Path(path), KIND, asdict(net.config), net.state_dict(), half=True, notes=notes)
 
 
 def load_net(path: Path | str = WEIGHTS) -> IdentityNet:
     """Our encoder, float32, in evaluation mode.
 
     Raises:
-        Head3DError: no such file, another kind of file, or one that differs from `data/manifest.json`.
+        Head3DError: no such file, or anything that `checkpoint.read` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -273,21 +259,9 @@ def load_net(path: Path | str = WEIGHTS) -> IdentityNet:
             f"our identity encoder is not at {path}: restore it, or train it with "
             "python data/scripts/identity_train.py"
         )
-    files.check_listed(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("format_version")) != (
-                "head3d-identity",
-                FORMAT_VERSION,
-            ):
-                raise Head3DError(f"{path} is not an identity encoder of format {FORMAT_VERSION}")
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
-        found = json.loads(metadata["config"])
-        net = IdentityNet(EncoderConfig(tuple(found["widths"]), int(found["blocks"])))
-        net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise Head3DError(f"{path} is damaged ({str(error).splitlines()[0]}): fetch it again") from error
+    header, tensors = checkpoint.read(path, KIND)
+    net = IdentityNet(parsed(EncoderConfig, header.config, "config"))
+    load_tensors(net, tensors, str(path))
     return net.eval()
 
 

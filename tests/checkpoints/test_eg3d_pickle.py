@@ -373,8 +373,9 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
     "frozenset": (lambda: dump(frozenset({1})), "FROZENSET"),
     "out-of-band buffer": (lambda: b"\x80\x05\x97.", "NEXT_BUFFER"),
     "protocol 0": (lambda: pickle.dumps({"G": 1}, 0), "protocol 2 or newer"),
-    "set of a string": (lambda: script(name("builtins", "set"), text("abc"), b"\x85R"), "builtins.set"),
-    "set of two lists": (lambda: script(name("builtins", "set"), b"]]\x86R"), "builtins.set"),
+    "set of a string": (lambda: script(name("builtins", "set"), text("abc"), b"\x85R"), "str 'abc', not of list"),
+    "set of nothing": (lambda: script(name("builtins", "set"), b")R"), "set of nothing, not of list"),
+    "set of two lists": (lambda: script(name("builtins", "set"), b"]]\x86R"), "takes 1 positional argument"),
     "set of lists": (lambda: script(name("builtins", "set"), b"]]a\x85R"), "unhashable"),
     "ordered dict with arguments": (lambda: dump(Call(OrderedDict, [("a", 1)])), "a dictionary called with 1"),
     "EasyDict with arguments": (lambda: dump(Call(eg3d_files.EasyDict, {})), "a dictionary called with 1"),
@@ -388,7 +389,7 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: dump(Call(np.float64(1).__reduce__()[0], np.dtype("f8"), b"12")), "2 bytes for type f8"
     ),
     "scalar without a type": (
-        lambda: dump(Call(np.float64(1).__reduce__()[0], "f8", b"12345678")), "a numpy scalar that is not"
+        lambda: dump(Call(np.float64(1).__reduce__()[0], "f8", b"12345678")), "str 'f8', bytes .*, not of DType, bytes"
     ),
     "parameter of a number": (
         lambda: dump(Call(torch._utils._rebuild_parameter, 1, False, None)), "_rebuild_parameter"
@@ -398,6 +399,7 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "tensor beyond its storage": (lambda: dump(tensor(storage_bytes(), 2)), "in a storage of 4 numbers"),
     "tensor before its storage": (lambda: dump(tensor(storage_bytes(), -1)), "whole numbers"),
+    "tensor whose size is a number": (lambda: dump(tensor(storage_bytes(), 0, 4)), "_rebuild_tensor_v2 of a tensor"),
     "tensor with text for a size": (lambda: dump(tensor(storage_bytes(), 0, ("4",))), "whole numbers"),
     "tensor blown up by a stride of 0": (
         lambda: dump(tensor(storage_bytes(), 0, (2**40,), (0,))), "in a storage of 4 numbers"
@@ -425,7 +427,7 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: dump(Call(eg3d_files.reconstruct, {"type": "function", "class_name": "f", "state": {}})),
         "type str 'function'",
     ),
-    "persistent object with two arguments": (lambda: dump(Call(eg3d_files.reconstruct, {}, {})), "one dictionary"),
+    "persistent object with two arguments": (lambda: dump(Call(eg3d_files.reconstruct, {}, {})), "takes 1 positional"),
     "state for a list": (lambda: script(b"]}b"), "__dict__"),
     "state for a number": (lambda: script(b"K\x01}b"), "__dict__"),
     "state for a tensor": (lambda: dump(tensor(storage_bytes()))[:-1] + b"}b.", r"a state \(BUILD\) for a tensor"),
@@ -501,10 +503,18 @@ STRANGE: dict[str, tuple[Callable[[], bytes], str]] = {
         "add up to more than the file",
     ),
     "text as bytes in another encoding": (
-        lambda: script(name("_codecs", "encode"), text("x"), text("rot13"), b"\x86R"), "a text and latin1"
+        lambda: script(name("_codecs", "encode"), text("x"), text("rot13"), b"\x86R"), "not latin1"
     ),
     "a Git LFS pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
     "a web page": (lambda: b"<!DOCTYPE html><html></html>", "a web page"),
+    "a zip archive": (lambda: b"PK\x03\x04" + b"0" * 50, "zip archive"),
+    "an image": (lambda: b"\x89PNG\r\n\x1a\n" + b"0" * 50, "not a pickle"),
+    "nothing": (lambda: b"", "not a whole EG3D pickle"),
+    "a tuple of three": (lambda: dump((1, 2, 3)), "a tuple of three, the old TensorFlow"),
+    "a list": (lambda: dump([1]), "holds list"),
+    "a dictionary without networks": (lambda: dump({"G": 1}), "its networks are none"),
+    "a dictionary in place of a network": (lambda: dump({"G_ema": {"_init_kwargs": {}}}), "has no network G_ema"),
+    "modules that contain themselves": (_cycle, "nests modules more than 32 deep"),
     "unknown opcode": (lambda: b"\x80\x02\xff.", "not a whole EG3D pickle"),
 }  # fmt: skip
 """Files that are odd rather than armed."""
@@ -554,13 +564,6 @@ def test_a_file_of_endless_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         eg3d_pickle.read_network(path)
 
 
-def test_modules_that_contain_themselves(tmp_path: Path) -> None:
-    path = tmp_path / "cycle.pkl"
-    path.write_bytes(_cycle())
-    with pytest.raises(Head3DError, match="nests modules more than 32 deep"):
-        eg3d_pickle.read_network(path)
-
-
 def _module(state: dict[str, Any]) -> eg3d_stand_ins.Module:
     module = eg3d_stand_ins.CLASSES["training.triplane", "OSGDecoder"]()
     module.__setstate__(state)
@@ -581,22 +584,6 @@ def test_networks_that_are_none(group: str, value: Any, says: str) -> None:
         _module({group: value}).tensors()
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ((1, 2, 3), "a tuple of three, the old TensorFlow"),
-        ([1], "holds list"),
-        ({"G": 1}, "its networks are none"),
-        ({"G_ema": {"_init_kwargs": {}}}, "has no network G_ema"),
-    ],
-)
-def test_other_top_levels(tmp_path: Path, content: Any, says: str) -> None:
-    path = tmp_path / "x.pkl"
-    path.write_bytes(dump(content))
-    with pytest.raises(Head3DError, match=says):
-        eg3d_pickle.read_network(path)
-
-
 def test_other_classes_and_missing_arguments(tmp_path: Path) -> None:
     node = _with_state(1)
     path = tmp_path / "x.pkl"
@@ -605,9 +592,7 @@ def test_other_classes_and_missing_arguments(tmp_path: Path) -> None:
         weights.load_generator(path)
     node._init_kwargs = {}
     path.write_bytes(dump({"G_ema": node, "D": node}))
-    with pytest.raises(
-        Head3DError, match="holds a TriPlaneGenerator, EG3D's discriminator is a DualDiscriminator"
-    ):
+    with pytest.raises(Head3DError, match=r"holds a TriPlaneGenerator, .* is a DualDiscriminator"):
         weights.load_discriminator(path)
 
 
@@ -637,22 +622,6 @@ def test_flipped_bytes_never_escape(tmp_path: Path, marker: Path) -> None:
             network = eg3d_pickle.read_network(path)
             assert all(isinstance(value, Tensor) for value in network.state_dict.values())
     assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "not a whole EG3D pickle"),
-        (b"\x89PNG\r\n\x1a\n" + b"0" * 50, "not a pickle"),
-        (b"PK\x03\x04" + b"0" * 50, "zip archive"),
-        (b"<html>not found</html>", "web page"),
-    ],
-)
-def test_files_that_are_something_else(tmp_path: Path, content: bytes, says: str) -> None:
-    path = tmp_path / "x.pkl"
-    path.write_bytes(content)
-    with pytest.raises(Head3DError, match=says):
-        weights.load_generator(path)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

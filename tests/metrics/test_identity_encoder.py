@@ -113,15 +113,15 @@ def test_damaged_weights_are_refused(net: idn.IdentityNet, tmp_path: Path) -> No
     with pytest.raises(Head3DError, match="damaged"):
         idn.load_net(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(Head3DError, match="not an identity encoder"):
+    with pytest.raises(Head3DError, match="not written by this head3d_core"):
         idn.load_net(path)
     idn.save_net(net, path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Head3DError, match="damaged"):
         idn.load_net(path)
     broken = idn.IdentityNet()
-    torch.nn.init.constant_(broken.project.weight, float("nan"))
-    with pytest.raises(Head3DError, match="float16 cannot hold"):
+    torch.nn.init.constant_(broken.project.weight, 1e6)
+    with pytest.raises(Head3DError, match="beyond float16"):
         idn.save_net(broken, path)
 
 
