@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from head3d_core.synth import sets, wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws, stream_key
 from head3d_core.synth.identity import HELD_OUT_FACES, Identity, identity
 from head3d_core.synth.light import Light, sample_light
-from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
+from head3d_core.synth.pool import Progress, Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.targets import draw_expression
 from head3d_core.utils import files
@@ -106,35 +107,6 @@ class People:
         return dataclasses.replace(self, **moved)
 
 
-@dataclass(frozen=True)
-class _PeopleJob:
-    """What a worker needs: renders all pictures of one person per index into shared memory."""
-
-    shared: Path
-    count: int
-    looks: int
-    views: int
-    resolution: int
-
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Crops [people, looks * views, 3, S, S] and whether a person is complete, [people]."""
-        shape = (self.count, self.looks * self.views, 3, MARGIN_SIDE, MARGIN_SIDE)
-        both = shared_array(self.shared)
-        end = int(np.prod(shape))
-        return both[:end].reshape(shape), both[end : end + self.count]
-
-    def start(self) -> tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]]:
-        torch.set_num_threads(1)
-        return Renderer(self.resolution, 3), *self.arrays()
-
-    def run(self, state: tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]], task: Task) -> int:
-        renderer, crops, done = state
-        for slot, person in task:
-            crops[slot] = render_person(renderer, person, self.looks, self.views)
-            done[slot] = 1
-        return len(task)
-
-
 def render_looks(
     renderer: Renderer, person: int, looks: int, views: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -164,8 +136,9 @@ def render_person(renderer: Renderer, person: int, looks: int, views: int) -> ND
     return np.asarray(crops.round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-class _TimeUp(Exception):
-    """Rendering has used its minutes."""
+def _people(looks: int, views: int, renderer: Renderer, task: Task) -> NDArray[np.uint8]:
+    torch.set_num_threads(1)
+    return np.stack([render_person(renderer, person, looks, views) for _, person in task])
 
 
 def render_people(
@@ -177,7 +150,7 @@ def render_people(
     workers: int = 0,
     resolution: int = RENDER_SIDE,
 ) -> People:
-    """Renders people `first`, `first + 1`, … with `looks` looks of `views` pictures each.
+    """Renders people `first`, `first + 1`, … with `looks` looks of `views` images each.
 
     Args:
         minutes: stop then and return the people who are complete; 0 renders all.
@@ -188,28 +161,19 @@ def render_people(
     """
     if min(count, looks, views) < 1:
         raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {views}")
-    shared = reserve_shared(count * (looks * views * 3 * MARGIN_SIDE**2 + 1))
-    job = _PeopleJob(shared, count, looks, views, resolution)
     start, show = time.monotonic(), Progress("people", sys.stderr, 15.0)
-
-    def progress(done: int, total: int) -> None:
-        show(done, total)
-        if minutes and done < total and time.monotonic() - start > 60 * minutes:
-            raise _TimeUp
-
-    try:
-        try:
-            run_tasks(job, [[(k, first + k)] for k in range(count)], workers, progress)
-        except _TimeUp:
+    tasks = [[(k, first + k)] for k in range(count)]
+    whole: dict[int, NDArray[np.uint8]] = {}
+    begin, work = partial(Renderer, resolution), partial(_people, looks, views)
+    for ((_, seed),), crops in run_tasks(begin, work, tasks, workers, show):
+        whole[seed] = crops
+        if minutes and len(whole) < count and time.monotonic() - start > 60 * minutes:
             print(f"people: {minutes:g} minutes are up", file=sys.stderr)
-        crops, done = job.arrays()
-        whole = np.flatnonzero(done)
-        kept = torch.from_numpy(crops[whole].reshape(-1, 3, MARGIN_SIDE, MARGIN_SIDE))
-    finally:
-        shared.unlink()
+            break
     if len(whole) < min(2, count):
         raise Head3DError(f"only {len(whole)} people were rendered in {minutes:g} minutes: allow more")
-    return _labelled(kept, tuple(first + int(k) for k in whole), looks, views)
+    kept = torch.from_numpy(np.concatenate([whole[seed][0] for seed in sorted(whole)]))
+    return _labelled(kept, sorted(whole), looks, views)
 
 
 def _labelled(crops: Tensor, seeds: Sequence[int], looks: int, views: int) -> People:

@@ -17,10 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,7 +37,7 @@ from head3d_core.model.cameras import orbit
 from head3d_core.synth import sets
 from head3d_core.synth.identity import HELD_OUT_FACES, HELD_OUT_HEADS
 from head3d_core.synth.make_data import render_stream
-from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
+from head3d_core.synth.pool import Progress, Task, run_tasks
 from head3d_core.synth.renderer import Frame, Renderer
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
@@ -120,44 +118,28 @@ def _depth(frame: Frame) -> tuple[Tensor, Tensor]:
     return (F.avg_pool2d(depth, factor) / share.clamp_min(1e-3))[:, 0], share[:, 0]
 
 
-@dataclass(frozen=True)
-class _RealJob:
-    """Draws one person per task from behind and from the front, and scores it."""
-
-    shared: Path
-    kind: Literal["faces", "heads"]
-    people: int
-
-    def scores(self) -> NDArray[np.float64]:
-        """[people, 3]"""
-        return shared_array(self.shared).view(np.float64).reshape(self.people, len(SCORES))
-
-    def start(self) -> tuple[Renderer, NDArray[np.float64]]:
-        return Renderer(SIDE, 3), self.scores()
-
-    def run(self, state: tuple[Renderer, NDArray[np.float64]], task: Task) -> int:
-        renderer, scores = state
-        for slot, seed in task:
-            cameras = [sets.orbit_camera(yaw, 0.0) for yaw in (_BACK, _FRONT)]
-            items = [(v, sets.Example(seed, self.kind, v, c, None)) for v, c in enumerate(cameras)]
-            back, front = (frame for _, frame in render_stream(renderer, items, geometry=True))
-            image = torch.from_numpy(back.rgb.transpose(2, 0, 1).copy())[None]
-            coverage = torch.from_numpy(back.alpha.copy())[None].float() / 255
-            found = ghost_scores(GhostViews(image, coverage, *_depth(back), *_depth(front)))
-            scores[slot] = [float(getattr(found, name)) for name in SCORES]
-        return len(task)
+def _score(kind: Literal["faces", "heads"], renderer: Renderer, task: Task) -> list[list[float]]:
+    """Draws every person of a task from behind and from the front: one row of scores each."""
+    rows = []
+    for _, seed in task:
+        cameras = [sets.orbit_camera(yaw, 0.0) for yaw in (_BACK, _FRONT)]
+        items = [(v, sets.Example(seed, kind, v, c, None)) for v, c in enumerate(cameras)]
+        back, front = (frame for _, frame in render_stream(renderer, items, geometry=True))
+        image = torch.from_numpy(back.rgb.transpose(2, 0, 1).copy())[None]
+        coverage = torch.from_numpy(back.alpha.copy())[None].float() / 255
+        found = ghost_scores(GhostViews(image, coverage, *_depth(back), *_depth(front)))
+        rows.append([float(getattr(found, name)) for name in SCORES])
+    return rows
 
 
 def real_scores(kind: Literal["faces", "heads"], seeds: range, workers: int = 0) -> GhostScores:
     """Scores of real heads ("heads") or of people of the face set ("faces"); raises Head3DError without OpenGL."""
-    shared = reserve_shared(len(seeds) * len(SCORES) * 8)
-    try:
-        job = _RealJob(shared, kind, len(seeds))
-        tasks = [[(slot, seed)] for slot, seed in enumerate(seeds)]
-        run_tasks(job, tasks, workers, Progress(f"backs of {kind}", sys.stderr, 15.0))
-        return GhostScores(*torch.from_numpy(job.scores().copy()).unbind(1))
-    finally:
-        shared.unlink()
+    tasks = [[(slot, seed)] for slot, seed in enumerate(seeds)]
+    scores = torch.empty(len(seeds), len(SCORES), dtype=torch.float64)
+    show = Progress(f"backs of {kind}", sys.stderr, 15.0)
+    for task, rows in run_tasks(partial(Renderer, SIDE), partial(_score, kind), tasks, workers, show):
+        scores[[slot for slot, _ in task]] = torch.tensor(rows, dtype=torch.float64)
+    return GhostScores(*scores.unbind(1))
 
 
 def ghost_figures(scores: GhostScores, limit: dict[str, float]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from head3d_core.model.cameras import yaw_pitch
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.make_data import render, render_stream
-from head3d_core.synth.pool import Progress, Task, reserve_shared, run_tasks, shared_array
+from head3d_core.synth.pool import Progress, Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -144,46 +145,27 @@ def around_camera(person: int) -> NDArray[np.float32]:
     return np.stack([sets.orbit_camera(float(y), float(p)) for y, p in zip(yaw, pitch, strict=True)])
 
 
-@dataclass(frozen=True)
-class _AroundJob:
-    """Renders all views of one person per task."""
-
-    shared: Path
-    seeds: tuple[int, ...]
-    resolution: int
-
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Images [P, 13, 3, R, R] and coverage [P, 13, R, R]."""
-        n, r = len(self.seeds) * (STEPS + 1), self.resolution
-        both = shared_array(self.shared)
-        end = n * 3 * r * r
-        shape = (len(self.seeds), STEPS + 1)
-        return both[:end].reshape(*shape, 3, r, r), both[end : end + n * r * r].reshape(*shape, r, r)
-
-    def start(self) -> tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]]:
-        return Renderer(self.resolution, 3), *self.arrays()
-
-    def run(self, state: tuple[Renderer, NDArray[np.uint8], NDArray[np.uint8]], task: Task) -> int:
-        renderer, images, masks = state
-        for slot, seed in task:
-            cameras = around_camera(seed)
-            items = [(v, sets.Example(seed, "faces", v, c, None)) for v, c in enumerate(cameras)]
-            for view, frame in render_stream(renderer, items, geometry=False):
-                images[slot, view] = frame.rgb.transpose(2, 0, 1)
-                masks[slot, view] = frame.alpha
-        return len(task)
+def _around(renderer: Renderer, task: Task) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """Images [13, 3, R, R] and coverage [13, R, R] of each person of a task."""
+    images, masks = [], []
+    for _, seed in task:
+        items = [(v, sets.Example(seed, "faces", v, c, None)) for v, c in enumerate(around_camera(seed))]
+        frames = [frame for _, frame in render_stream(renderer, items, geometry=False)]
+        images.append(np.stack([frame.rgb.transpose(2, 0, 1) for frame in frames]))
+        masks.append(np.stack([frame.alpha for frame in frames]))
+    return images, masks
 
 
 def render_around(seeds: tuple[int, ...], resolution: int, workers: int = 0) -> tuple[Tensor, Tensor]:
     """People of the face set from all sides: images uint8 [P, 13, 3, R, R], coverage uint8 [P, 13, R, R]."""
-    shared = reserve_shared(len(seeds) * (STEPS + 1) * 4 * resolution**2)
-    try:
-        job = _AroundJob(shared, seeds, resolution)
-        run_tasks(job, [[(k, s)] for k, s in enumerate(seeds)], workers, Progress("around", sys.stderr, 15.0))
-        images, masks = job.arrays()
-    finally:
-        shared.unlink()
-    return torch.from_numpy(images), torch.from_numpy(masks)
+    images = torch.empty(len(seeds), STEPS + 1, 3, resolution, resolution, dtype=torch.uint8)
+    masks = torch.empty(len(seeds), STEPS + 1, resolution, resolution, dtype=torch.uint8)
+    tasks = [[(k, seed)] for k, seed in enumerate(seeds)]
+    show = Progress("around", sys.stderr, 15.0)
+    for task, found in run_tasks(partial(Renderer, resolution), _around, tasks, workers, show):
+        for k, (slot, _) in enumerate(task):
+            images[slot], masks[slot] = (torch.from_numpy(part[k]) for part in found)
+    return images, masks
 
 
 def silhouettes(coverage: Tensor, camera: Tensor) -> Tensor:

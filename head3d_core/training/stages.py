@@ -58,7 +58,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     if not source.startswith("synth:"):
         return format.load_arrays(source, resolution)
     from head3d_core.synth.draws import SAMPLER_VERSION
-    from head3d_core.synth.make_data import render_set
+    from head3d_core.synth.make_data import render
 
     name, count = _rendered(source)
     kept = cache / f"{name}-{count}-{resolution}-v{SAMPLER_VERSION}.npz" if cache else None
@@ -69,7 +69,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise Head3DError(f"{kept} cannot be read ({error}): delete it") from None
     start = time.monotonic()
-    images, cameras = render_set(name, range(count), resolution)
+    images, cameras, _ = render(name, range(count), resolution)
     print(f"rendered {count} images of {name} in {time.monotonic() - start:.0f} s", flush=True)
     if kept:
         with files.atomic(kept) as temporary, temporary.open("wb") as file:

@@ -121,6 +121,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write(path: Path | str, content: str | bytes) -> None:
+    """Writes a whole file or nothing, see `atomic`; text is written as UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:

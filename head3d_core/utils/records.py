@@ -63,8 +63,7 @@ def write(path: Path, content: Mapping[str, Any]) -> Path:
     """Writes a record as JSON, whole or not at all; lists and dictionaries that hold no others take one line each."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     text = re.sub(r"[\[{]\n[^\[\]{}]*[\]}]", lambda leaf: re.sub(r"\n *", " ", leaf[0]), text)
-    with files.atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf8")
+    files.write(path, text + "\n")
     return path
 
 

@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 from head3d_core.synth import sets  # noqa: E402
 from head3d_core.synth.heads import build_head  # noqa: E402
 from head3d_core.synth.identity import identity  # noqa: E402
-from head3d_core.synth.make_data import render_set, render_stream  # noqa: E402
+from head3d_core.synth.make_data import render, render_stream  # noqa: E402
 from head3d_core.synth.pool import cores  # noqa: E402
 from head3d_core.synth.renderer import Renderer  # noqa: E402
 
@@ -141,7 +141,7 @@ def main() -> None:
     alone.release()
     total = max(faces // 4, 8)
     t = time.perf_counter()
-    images, _ = render_set("faces", range(total), args.resolution, workers=args.workers)
+    images, *_ = render("faces", range(total), args.resolution, workers=args.workers)
     whole = time.perf_counter() - t
 
     report = {

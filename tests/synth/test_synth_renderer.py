@@ -249,13 +249,13 @@ def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeom
 
 
 def test_sets_render_alike_in_one_process_and_in_two() -> None:
-    from head3d_core.synth.make_data import render, render_set
+    from head3d_core.synth.make_data import render
 
     alone = render("heads", [0, 1, 96], 32, workers=1)
     assert alone.images.shape == (3, 3, 32, 32)
     assert alone.masks.any()
     np.testing.assert_array_equal(alone.labels[2], sets.example("heads", 96).camera)
-    images, labels = render_set("heads", [0, 1, 96], 32, workers=2)
+    images, labels, _ = render("heads", [0, 1, 96], 32, workers=2)
     np.testing.assert_array_equal(images, alone.images)
     np.testing.assert_array_equal(labels, alone.labels)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SAMPLES, refused
 
 from head3d_core.datasets.writer import image_name
 from head3d_core.model import cameras
@@ -141,12 +142,6 @@ def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, objec
         make_data.make_data(make_data.MakeDataArgs("faces", tmp_path, **wrong))  # type: ignore[arg-type]
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        make_data.write_atomically(tmp_path / "a" / "b.bin", "text")  # type: ignore[arg-type]
-    assert list((tmp_path / "a").iterdir()) == []
-
-
 def test_without_moderngl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
     with pytest.raises(Head3DError, match="pip install moderngl"):
@@ -159,41 +154,29 @@ def test_without_a_driver_the_error_says_what_to_install() -> None:
         gl.create_context(backend="no such back end")
 
 
-class _Failing(pool.Job):
-    def start(self) -> None:
-        raise Head3DError("No OpenGL here.")
+def no_renderer() -> None:
+    raise Head3DError("No OpenGL here.")
 
-    def run(self, state: object, task: pool.Task) -> int:
-        return 0
+
+def double(state: object, task: pool.Task) -> list[int]:
+    return [2 * index for _, index in task]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_in_a_worker_arrives_as_its_sentence(workers: int) -> None:
-    with pytest.raises(Head3DError, match="No OpenGL here"):
-        pool.run_tasks(_Failing(), [[(0, 0)], [(1, 1)]], workers)
+def test_results_come_back_with_their_tasks_and_errors_as_their_sentence(workers: int) -> None:
+    tasks = [[(0, 5), (1, 6)], [(2, 7)]]
+    calls: list[tuple[int, int]] = []
+    found = list(pool.run_tasks(int, double, tasks, workers, lambda *done: calls.append(done)))
+    assert sorted(found) == [(tasks[0], [10, 12]), (tasks[1], [14])]
+    assert calls[-1] == (3, 3)
+    with refused("No OpenGL here"):
+        list(pool.run_tasks(no_renderer, double, tasks, workers))
 
 
 def test_shaders_are_found_and_includes_put_in_place() -> None:
     source = gl.shader_source("shade.comp.glsl")
     assert "#include" not in source
     assert "vec3 shade_skin" in source
-
-
-def test_shared_space_is_refused_before_a_process_dies_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(Head3DError, match=r"need 2\.0 GB of shared space.*No space left"):
-        pool.reserve_shared(2_000_000_000)
-    monkeypatch.undo()
-    path = pool.reserve_shared(10)
-    pool.shared_array(path)[3] = 7
-    assert pool.shared_array(path)[3] == 7
-    path.unlink()
-
-
-SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 
 
 @pytest.mark.parametrize(("name", "count", "views"), [("faces", 64, 1), ("heads", 96, 12)])

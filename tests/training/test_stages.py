@@ -36,12 +36,12 @@ def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
 ) -> None:
     calls = []
 
-    def render(name: str, which: range, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    def render(name: str, which: range, resolution: int) -> tuple[np.ndarray, ...]:
         calls.append(name)
         images = np.full((len(which), 3, resolution, resolution), 7, np.uint8)
-        return images, np.ones((len(which), 25), np.float32)
+        return images, np.ones((len(which), 25), np.float32), images[:, 0]
 
-    monkeypatch.setattr("head3d_core.synth.make_data.render_set", render)
+    monkeypatch.setattr("head3d_core.synth.make_data.render", render)
     for _ in range(2):
         images, labels = stages.load_images("synth:faces:20", 8, tmp_path)
         assert images.shape == (20, 3, 8, 8)
