@@ -46,7 +46,7 @@ GROUPS = {
             "datasets.prepare:PrepareDataArgs", "a folder of portraits to a data set with cameras"
         ),
         "validate": Command("datasets.validate:ValidateArgs", "list what is wrong with a data set"),
-        "generate": Command("geometry.sample:GenerateArgs", "seeds to images"),
+        "generate": Command("geometry.export:GenerateArgs:run_generate", "seeds to images"),
         "fit": Command("experiments.fit_planes:FitArgs", "fit planes to renders of one procedural head"),
         "portrait": Command(
             "experiments.portrait:PortraitArgs",

@@ -1,12 +1,12 @@
-"""The colours of a surface, as pictures show them, and as files hold them: at vertices or in a baked texture.
+"""Colours of a surface as rendered images show them, at vertices or in a baked texture.
 
-A volume has no skin: what a picture shows lies about 0.02 world units below the surface of `mesh.surface`. Rays along
-the normals of a rough surface meet it now here, now there, which smears eyes and lips; rays that run side by side keep
-neighbours neighbours, as in a picture. So the head is looked at from six sides.
+An image shows what is about 0.02 world units below the surface of `mesh.surface`. Rays along the normals of a rough
+surface cross, which smears eyes and lips. Parallel rays do not, so a surface gets its colours from six directions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WIDTH = 0.03
 """World units over which `facing` averages: about an eye's width."""
 SHARPNESS = 8
-"""Exponent of the six sides' shares: two sides are mixed where the surface runs askew of both."""
+"""Exponent of the six sides' shares: two sides are mixed where the surface is oblique to both."""
 LEAST = 0.05
 """Share below which a side is left out."""
 FACES = 30_000
@@ -65,6 +65,20 @@ def facing(mesh: trimesh.Trimesh, points: NDArray[Any], width: float = WIDTH) ->
     return np.where(length > 0, out / np.maximum(length, 1e-30), [0.0, 0.0, 1.0])
 
 
+def ray_options(G: Generator, length: float, coarse: int, fine: int) -> RenderOptions:
+    """Options of rays from 0 to `length` through planes of `G`, over black, with so many samples in each pass."""
+    return dataclasses.replace(
+        G.config.render,
+        ray_start=0.0,
+        ray_end=length,
+        depth_resolution=coarse,
+        depth_resolution_importance=fine,
+        white_back=False,
+        disparity=False,
+        density_noise=0.0,
+    )
+
+
 def surface_colours(
     G: Generator, planes: Tensor, points: Tensor, towards: Tensor, outside: float = 0.03, inside: float = 0.06
 ) -> Tensor:
@@ -78,17 +92,7 @@ def surface_colours(
         towards: [M, 3] unit vectors n, from `facing`.
         outside, inside: where rays start and end, world units from the point.
     """
-    options = RenderOptions(
-        ray_start=0.0,
-        ray_end=outside + inside,
-        depth_resolution=28,
-        depth_resolution_importance=0,
-        box_warp=G.config.render.box_warp,
-        axes=G.config.render.axes,
-        slice_half_distance=G.config.render.slice_half_distance,
-        slice_centre=G.config.render.slice_centre,
-    )
-    weights = G.decoder.weights()
+    options, weights = ray_options(G, outside + inside, 28, 0), G.decoder.weights()
 
     def look(rays: Tensor) -> Tensor:
         seen = render_rays(planes, weights, rays[None, :, :3], rays[None, :, 3:], options)
@@ -108,6 +112,23 @@ def surface_colours(
             seen = in_blocks(torch.cat([points[chosen] + outside * out, -out], 1), look)
             rgb[chosen] += share[chosen, k, None] * seen
     return rgb.clamp(0, 1)
+
+
+def colours_at(
+    G: Generator,
+    planes: Tensor,
+    mesh: trimesh.Trimesh,
+    points: NDArray[np.floating[Any]],
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """`surface_colours` of points [M, 3] on a mesh, for the directions in which the mesh faces there: [M, 3]."""
+    rows = np.concatenate([points, facing(mesh, points)], 1)
+    parts = []
+    for block in torch.as_tensor(rows, dtype=torch.float32, device=planes.device).split(_BLOCK):
+        parts.append(surface_colours(G, planes, block[:, :3], block[:, 3:]).cpu().numpy())
+        if progress:
+            progress(sum(map(len, parts)), len(points))
+    return np.concatenate(parts)
 
 
 def bake_texture(
@@ -142,21 +163,13 @@ def bake_texture(
     # v points up, rows point down.
     place = np.stack([uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5], 1)
     covered = rasterise(place, triangles.astype(np.int64), size)
-    places = covered.interpolate(vertices)
-    points, towards = (
-        torch.as_tensor(x, dtype=torch.float32, device=G.device) for x in (places, facing(mesh, places))
-    )
     with torch.no_grad():
         planes = G.planes(ws)
     picture = np.zeros((size, size, 3), np.float32)
     filled = np.zeros((size, size), bool)
-    for start in range(0, len(points), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        row, column = covered.pixel[part].T
-        picture[row, column] = surface_colours(G, planes, points[part], towards[part]).cpu().numpy()
-        filled[row, column] = True
-        if progress:
-            progress(min(start + _BLOCK, len(points)), len(points))
+    row, column = covered.pixel.T
+    picture[row, column] = colours_at(G, planes, mesh, covered.interpolate(vertices), progress)
+    filled[row, column] = True
     # Empty texels take their nearest neighbour's colour, or filtering would draw seams along the charts.
     nearest = ndimage.distance_transform_edt(~filled, return_distances=False, return_indices=True)
     image = Image.fromarray((picture[tuple(nearest)] * 255).round().astype(np.uint8))

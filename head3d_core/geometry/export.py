@@ -1,5 +1,6 @@
-"""Surfaces and turntables as files, from the command line.
+"""Commands from seeds to files: images, surfaces and turntables.
 
+python -m head3d_core generate --seeds 0-3
 python -m head3d_core mesh --seed 5 --out head.glb
 python -m head3d_core turntable --seed 5 --out head.mp4
 python -m head3d_core turns --seeds 1 --weights face head3d --out turns.jpg
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.config import Backend
 from head3d_core.geometry import colour, mesh, turntable
 from head3d_core.model.generator import Generator
-from head3d_core.model.seeds import ws_of_seeds
+from head3d_core.model.seeds import PSI, ws_of_seeds
 from head3d_core.utils import files, images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
@@ -29,17 +31,46 @@ from head3d_core.utils.errors import Head3DError
 if TYPE_CHECKING:
     import trimesh
 
+MOST_SEEDS = 100_000
+"""Seeds in one range of `generate`."""
 
-@dataclass(frozen=True)
-class MeshArgs:
+
+@dataclass(frozen=True, kw_only=True)
+class _SampleArgs:
+    """Which generator, and how its samples are drawn."""
+
+    weights: str = "head3d"
+    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    truncation_psi: float = PSI
+    """1: everything the generator knows; 0: the average head."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateArgs(_SampleArgs):
+    """Images of seeds: one PNG per seed, its views side by side."""
+
+    seeds: tuple[str, ...] = ("0-3",)
+    """Seeds or ranges of them: 0 5 10-19."""
+    out: Path = Path("out/generate")
+    """Folder for the images; made if missing."""
+    yaw: tuple[float, ...] = (0.0,)
+    """Views, degrees: 0 is the front, 90 the side, 180 the back."""
+    pitch: float = 0.0
+    """Degrees, up is positive."""
+    backend: Backend = "auto"
+    """Renderer: the compiled one where it is built, or the reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshArgs(_SampleArgs):
     """The surface of one head as a file that other tools open: y up, the face looks along +z."""
 
     seed: int = 0
     """Which head."""
     out: Path = Path("out/head.glb")
-    """File to write: .glb, .obj (with .mtl and texture beside it) or .ply (binary)."""
-    weights: str = "head3d"
-    """A bundled name, or a path of ours or of an EG3D .pkl."""
+    """File to write: .glb, .obj (and .mtl and texture in the same folder) or .ply (binary)."""
     resolution: int = 256
     """Points of the grid of sigma per side."""
     level: float = mesh.LEVEL
@@ -54,39 +85,29 @@ class MeshArgs:
     """Keep floaters; by default only the largest connected piece is kept."""
     colours: bool = True
     """False leaves the surface grey."""
-    truncation_psi: float = 0.7
-    """1: everything the generator knows; 0: the average head."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, ..."""
 
 
-@dataclass(frozen=True)
-class TurntableArgs:
-    """One full turn of a head as a film, and a contact sheet of it beside it."""
+@dataclass(frozen=True, kw_only=True)
+class TurntableArgs(_SampleArgs):
+    """One full turn of a head as a film, and a contact sheet of it."""
 
     seed: int = 0
     """Which head."""
     out: Path = Path("out/head.mp4")
     """Film to write: .mp4, .gif or .webp; the contact sheet takes its name and ends in .png."""
-    weights: str = "head3d"
-    """A bundled name, or a path of ours or of an EG3D .pkl."""
     seconds: float = 4.0
     """Length of the film."""
     rate: int = 30
     """Frames per second."""
     pitch: float = 6.0
     """Degrees, from above is positive."""
-    truncation_psi: float = 0.7
-    """1: everything the generator knows; 0: the average head."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, ..."""
 
 
-@dataclass(frozen=True)
-class TurnsArgs:
+@dataclass(frozen=True, kw_only=True)
+class TurnsArgs(_SampleArgs):
     """The same seeds from all around by several generators, one row each, as one small JPEG."""
 
-    weights: tuple[str, ...] = ("face", "head3d")
+    weights: tuple[str, ...] = ("face", "head3d")  # type: ignore[assignment]
     """Generators, top to bottom: bundled names, or paths of ours or of an EG3D .pkl."""
     seeds: tuple[int, ...] = (1,)
     """Heads; every generator has one row for each."""
@@ -95,13 +116,9 @@ class TurnsArgs:
     views: int = 8
     """Evenly spaced yaws of one full turn, from the front."""
     side: int = 128
-    """Pixels of one picture's side, at most the generators'."""
+    """Side of one image, pixels, at most the generators'."""
     pitch: float = 0.0
     """Degrees, from above is positive."""
-    truncation_psi: float = 0.7
-    """1: everything the generator knows; 0: the average head."""
-    device: str = "cpu"
-    """Where to run: cpu, cuda, cuda:1, ..."""
 
 
 def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generator, Tensor]:
@@ -127,6 +144,54 @@ def bar(what: str) -> Iterator[mesh.Progress]:
             bar.update(done - bar.n)
 
         yield step
+
+
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """Seeds and ranges as numbers.
+
+    >>> parse_seeds(["3", "10-12"])
+    [3, 10, 11, 12]
+
+    Raises Head3DError for anything else.
+    """
+    seeds: list[int] = []
+    for word in words:
+        first, dash, last = word.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 2**32):
+            raise Head3DError(f"a seed must be a number or a range such as 10-19, got {word!r}")
+        if int(last) - int(first) >= MOST_SEEDS:
+            raise Head3DError(f"{word} asks for more than {MOST_SEEDS} images: give a shorter range")
+        seeds.extend(range(int(first), int(last) + 1))
+    if not seeds:
+        raise Head3DError("no seeds: give numbers or ranges such as 0 5 10-19")
+    return seeds
+
+
+def generate(args: GenerateArgs) -> list[Path]:
+    """Writes `seed0000.png` for every seed; returns the paths.
+
+    The mapping camera is the frontal one for every view, so that a head does not change as the camera moves.
+    Raises Head3DError for seeds, weights or a device that cannot be had.
+    """
+    seeds = parse_seeds(args.seeds)
+    if not args.yaw:
+        raise Head3DError("no views: give at least one --yaw, degrees")
+    G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
+    written = []
+    with bar("heads") as step:
+        for seed in seeds:
+            ws = ws_of_seeds(G, [seed], args.truncation_psi)
+            with torch.no_grad():
+                row = turntable.views(G, G.planes(ws), ws, args.yaw, args.pitch, args.backend)[0]
+            written.append(images.save(images.montage(row, len(row)), args.out / f"seed{seed:04d}.png"))
+            step(len(written), len(seeds))
+    return written
+
+
+def run_generate(args: GenerateArgs) -> None:
+    """The command `generate`: writes the images and says where they are."""
+    print(f"{len(generate(args))} images in {args.out}")
 
 
 def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:

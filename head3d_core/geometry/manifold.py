@@ -1,7 +1,7 @@
-"""Surfaces whose sheets touch: edges that belong to four triangles are parted, so that every edge has two again.
+"""Repairs non-manifold edges: an edge of four triangles is split in two, so that every edge has two again.
 
 Decimation can press two sheets of a surface onto one edge (behind ears, between strands). Nothing is open there, but
-tools that ask for a manifold (3D printing, trimesh's `is_watertight`) refuse such a mesh.
+tools that need a manifold (3D printing, trimesh's `is_watertight`) refuse such a mesh.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
     import trimesh
@@ -21,9 +23,8 @@ GAP = 1e-5
 def part_sheets(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """The same surface with every edge shared by two triangles only, where that is possible; no normals or colours.
 
-    An edge with more is parted between the solids that meet there or, where these hang together at both its ends,
-    between the hollows. Vertices are doubled and moved apart by
-    `GAP`; triangles keep their number and order.
+    An edge with more is split between the solids that meet there or, where these are connected at both its ends,
+    between the hollows. Vertices are doubled and moved apart by `GAP`; triangles keep their number and order.
 
     Args:
         mesh: closed, triangles facing outwards.
@@ -97,24 +98,17 @@ def _fans(
     ends: NDArray[np.int64],
     of_edge: NDArray[np.int64],
     joined: dict[int, list[tuple[int, int]]],
-) -> list[list[int]]:
-    """Triangles around a vertex, grouped by which hang together through edges or couples."""
+) -> list[NDArray[np.int64]]:
+    """Triangles around a vertex, grouped by which are connected through edges or couples."""
     mine = np.flatnonzero((faces == vertex).any(1))
-    leader = {int(t): int(t) for t in mine}
-
-    def find(t: int) -> int:
-        while leader[t] != t:
-            t = leader[t]
-        return t
-
-    by_edge: dict[int, list[int]] = {}
-    for side in (3 * mine[:, None] + np.arange(3)).ravel():
-        if vertex in ends[side]:
-            by_edge.setdefault(int(of_edge[side]), []).append(int(side // 3))
-    for edge, around in by_edge.items():
-        for s, t in joined.get(edge, [(around[0], around[-1])]):
-            leader[find(s)] = find(t)
-    fans: dict[int, list[int]] = {}
-    for t in leader:
-        fans.setdefault(find(t), []).append(t)
-    return list(fans.values())
+    sides = (3 * mine[:, None] + np.arange(3)).ravel()
+    sides = sides[(ends[sides] == vertex).any(1)]
+    links: list[tuple[int, int]] = []
+    for edge in np.unique(of_edge[sides]):
+        around = sides[of_edge[sides] == edge] // 3
+        links += joined.get(int(edge), [(around[0], around[-1])])
+    place = np.searchsorted(mine, links)
+    count, group = connected_components(
+        coo_matrix((np.ones(len(place)), place.T), (len(mine), len(mine))), directed=False
+    )
+    return [mine[group == k] for k in range(count)]

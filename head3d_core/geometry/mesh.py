@@ -1,4 +1,4 @@
-"""From planes to a surface that other tools open: grid of sigma, marching cubes, colours, files.
+"""Surfaces of a head as meshes that other tools open: grid of sigma, marching cubes, colours, files.
 
 World units and EG3D's frame throughout: y up, the face looks along +z, which is also glTF's "right way up". A surface
 is where the decoder's raw output `sigma` crosses a level; EG3D's customary level is 10.
@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.config import RenderOptions
-from head3d_core.geometry.colour import facing, in_blocks, linear_light, surface_colours
+from head3d_core.geometry.colour import colours_at, in_blocks, linear_light, ray_options
 from head3d_core.geometry.manifold import part_sheets
 from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
@@ -52,7 +51,7 @@ def density_grid(
 ) -> NDArray[np.float32]:
     """Raw sigma (density = softplus(sigma - 1)) on a regular grid over the cube of the planes.
 
-    Grid point (i, j, k) stands at x, y, z = -side/2 + side (i, j, k) / (resolution - 1). The outermost `BORDER` of
+    Grid point (i, j, k) is at x, y, z = -side/2 + side (i, j, k) / (resolution - 1). The outermost `BORDER` of
     the cube is set to `OUTSIDE`.
 
     Args:
@@ -73,14 +72,12 @@ def density_grid(
     check_memory(resolution)
     half = G.config.render.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=planes.device)
-    yz = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     grid = np.empty((resolution,) * 3, np.float32)
-    slices = max(1, _BLOCK // len(yz))
+    slices = max(1, _BLOCK // resolution**2)
     with torch.no_grad():
         for start in range(0, resolution, slices):
             x = axis[start : start + slices]
-            points = torch.cat([x.repeat_interleave(len(yz))[:, None], yz.repeat(len(x), 1)], 1)
-            sigma, _ = G.query(planes, points[None])
+            sigma, _ = G.query(planes, torch.cartesian_prod(x, axis, axis)[None])
             grid[start : start + len(x)] = sigma.reshape(len(x), resolution, resolution).cpu().numpy()
             if progress:
                 progress(min(start + slices, resolution), resolution)
@@ -164,15 +161,10 @@ def _rim(grid: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def pieces(mesh: trimesh.Trimesh) -> NDArray[np.int64]:
     """Number of the connected piece that each triangle belongs to, [faces]: 0, 1, 2, ..."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+    import trimesh
 
-    corners = np.asarray(mesh.faces, np.int64)
-    ends = np.concatenate([corners[:, :2], corners[:, 1:]])
-    count = len(mesh.vertices)
-    graph = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), (count, count))
-    _, of_vertex = connected_components(graph, directed=False)
-    _, of_face = np.unique(of_vertex[corners[:, 0]], return_inverse=True)
+    of_vertex = trimesh.graph.connected_component_labels(mesh.edges, len(mesh.vertices))
+    _, of_face = np.unique(of_vertex[mesh.faces[:, 0]], return_inverse=True)
     return np.asarray(of_face, np.int64)
 
 
@@ -293,11 +285,7 @@ def extract_mesh(
     normals = outward_normals(G, planes, mesh, G.config.render.box_warp / (resolution - 1))
     mesh.vertex_normals = normals  # type: ignore[method-assign]
     if colours:
-        points, towards = (
-            torch.as_tensor(x, dtype=torch.float32, device=planes.device)
-            for x in (np.asarray(mesh.vertices), facing(mesh, mesh.vertices))
-        )
-        rgb = surface_colours(G, planes, points, towards).cpu().numpy()
+        rgb = colours_at(G, planes, mesh, np.asarray(mesh.vertices))
         rgba = np.concatenate([(rgb * 255).round(), np.full((len(rgb), 1), 255)], 1).astype(np.uint8)
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=rgba)
     mesh.metadata = {"resolution": resolution, "level": level, "pieces": found}
@@ -399,16 +387,7 @@ def closedness(G: Generator, planes: Tensor, directions: int = 2000, level: floa
     level_radius = (1 - height.square()).sqrt()
     outward = torch.stack([level_radius * turn.cos(), height, level_radius * turn.sin()], -1)
     side = G.config.render.box_warp
-    options = RenderOptions(
-        ray_start=0.0,
-        ray_end=side,
-        depth_resolution=48,
-        depth_resolution_importance=48,
-        box_warp=side,
-        axes=G.config.render.axes,
-        slice_half_distance=G.config.render.slice_half_distance,
-        slice_centre=G.config.render.slice_centre,
-    )
+    options = ray_options(G, side, 48, 48)
     start = (outward * side).expand(len(planes), -1, -1)
     with torch.no_grad():
         seen = render_rays(planes, G.decoder.weights(), start, -outward.expand_as(start), options)

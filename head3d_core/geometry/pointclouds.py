@@ -1,7 +1,7 @@
 """Surfaces as clouds of points: lighter than a mesh, quick to compare with a known head.
 
-A depth map and its camera are a cloud: p = origin + depth · direction. Clouds of several views of one head stand in one
-world, so the surface that a model renders and the one that the head factory drew can be compared point by point.
+A depth map and its camera are a cloud: p = origin + depth · direction. Clouds of several views of one head share world
+coordinates, so the surface that a model renders can be compared with the known one point by point.
 """
 
 from __future__ import annotations
@@ -114,41 +114,36 @@ def model_cloud(G: Generator, planes: Tensor, camera: Tensor, resolution: int | 
     return Cloud(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def factory_views(
-    seed: int, camera: Tensor, resolution: int, kind: str = "heads", geometry: bool = False
-) -> list[Frame]:
-    """A head of the factory, in its own light, as cameras [V, 25] see it: rgb and coverage, uint8; depth and normals.
+def factory_views(seed: int, camera: Tensor, resolution: int, geometry: bool = False) -> list[Frame]:
+    """A procedural head, in its own light, as cameras [V, 25] see it: rgb and coverage, uint8; depth and normals.
 
     Args:
         seed: of the identity.
-        kind: "heads" or "faces".
         geometry: also draw depth and normals.
 
     Raises:
-        Head3DError: no OpenGL, or no such kind.
+        Head3DError: no OpenGL.
     """
     from head3d_core.synth.heads import build_head
     from head3d_core.synth.identity import identity
     from head3d_core.synth.light import sample_light
     from head3d_core.synth.renderer import Renderer
 
-    if kind not in ("heads", "faces"):
-        raise Head3DError(f'kind must be "heads" or "faces", got {kind!r}')
     renderer = Renderer(resolution, 3)
     try:
-        renderer.load(build_head(identity(seed, kind)), sample_light(seed, kind))  # type: ignore[arg-type]
+        renderer.load(build_head(identity(seed, "heads")), sample_light(seed, "heads"))
         return list(renderer.draw_many(list(camera.cpu().numpy()), geometry=geometry))
     finally:
         renderer.release()
 
 
-def true_cloud(seed: int, camera: Tensor, resolution: int = 64, kind: str = "heads") -> Cloud:
-    """The surface of a head of the factory, hair and glasses included, as cameras [V, 25] see it.
+def true_cloud(seed: int, camera: Tensor, resolution: int = 64) -> Cloud:
+    """The surface of a procedural head, hair and glasses included, as cameras [V, 25] see it.
 
     Arguments and errors as `factory_views`.
     """
     parts = []
-    frames = factory_views(seed, camera, resolution, kind, geometry=True)
+    frames = factory_views(seed, camera, resolution, geometry=True)
     for view, frame in zip(camera.cpu().split(1), frames, strict=True):
         assert frame.depth is not None
         assert frame.normals is not None

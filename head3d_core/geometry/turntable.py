@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -150,23 +150,15 @@ def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: 
 
 
 def _write_film(pictures: NDArray[np.uint8], temporary: Path, path: Path, rate: int) -> None:
-    import imageio_ffmpeg
+    import imageio.v3 as imageio
 
-    side = pictures.shape[1]
-    writer = imageio_ffmpeg.write_frames(
-        str(temporary), (side, side), fps=rate, codec="libx264", quality=8, macro_block_size=2,
-        output_params=["-f", "mp4"],  # the temporary file's ending does not say it
-    )  # fmt: skip
-    writer.send(None)
-    try:
-        for picture in pictures:
-            writer.send(np.ascontiguousarray(picture))
-        writer.close()
-        count = _frame_count(temporary)
-    except OSError:  # ffmpeg went away; the text of the error is its whole log
-        count = 0
+    with suppress(OSError):  # ffmpeg went away; the text of the error is its whole log
+        imageio.imwrite(
+            temporary, pictures, extension=".mp4", plugin="FFMPEG", fps=rate, codec="libx264", quality=8,
+            macro_block_size=2, output_params=["-f", "mp4"],  # the temporary file's ending does not say it
+        )  # fmt: skip
     # ffmpeg writes the film's index last, and a full disk may end it without an error here.
-    if count < len(pictures):
+    if _frame_count(temporary) < len(pictures):
         raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
 
 

@@ -1,4 +1,4 @@
-"""The commands `mesh` and `turntable`: files that open, and one sentence for what cannot be done."""
+"""The commands that make images, meshes and films of seeds: files that open, one sentence for what cannot be done."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import preset
 from head3d_core.geometry import export, mesh
+from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,49 @@ def level(weights: str) -> float:
     with torch.no_grad():
         grid = mesh.density_grid(G, G.planes(ws), 16)
     return float(np.quantile(grid[grid > mesh.OUTSIDE], 0.75))
+
+
+def test_images_are_what_the_generator_renders(weights: str, tmp_path: Path) -> None:
+    args = export.GenerateArgs(
+        seeds=("7", "2-3"), weights=weights, out=tmp_path / "new", yaw=(0.0, 90.0), truncation_psi=0.8
+    )
+    written = export.generate(args)
+    assert [p.name for p in written] == ["seed0007.png", "seed0002.png", "seed0003.png"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in written)
+    picture = np.asarray(Image.open(written[0]))
+    assert picture.shape == (64, 128, 3)
+    G = checkpoint.load_generator(weights)
+    z = torch.from_numpy(np.random.RandomState(7).randn(1, G.z_dim)).float()
+    with torch.no_grad():
+        image = G(z, cameras.orbit(torch.pi / 2, 0.0), truncation_psi=0.8).image[0]
+    expected = to_pixels(image)
+    assert np.abs(picture[:, 64:].astype(int) - expected).max() <= 1
+
+
+def test_seeds() -> None:
+    assert export.parse_seeds(["0", "5-7", "5"]) == [0, 5, 6, 7, 5]
+    for words in (["x"], ["3-1"], ["-1"], ["1.5"], ["4294967296"], ["1-"]):
+        with pytest.raises(Head3DError, match="a seed must be a number or a range"):
+            export.parse_seeds(words)
+    with pytest.raises(Head3DError, match="more than 100000 images"):
+        export.parse_seeds(["0-999999999"])
+    with pytest.raises(Head3DError, match="no seeds"):
+        export.parse_seeds([])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"yaw": ()}, "no views"),
+        ({"device": "toaster"}, "device 'toaster' cannot be used"),
+        ({"weights": "no.safetensors"}, "there is no file"),
+    ],
+)
+def test_bad_generate_input(weights: str, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    args = export.GenerateArgs(weights=weights, out=tmp_path)
+    with pytest.raises(Head3DError, match=says):
+        export.generate(dataclasses.replace(args, **change))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("ending", mesh.ENDINGS)
