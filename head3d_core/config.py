@@ -46,7 +46,7 @@ _POWER_OF_TWO = (
 _LAYERS = ("between 1 and 64", lambda v: isinstance(v, int) and 1 <= v <= 64)
 
 
-def _check(config: Any, says: str, fits: Callable[[Any], bool], *names: str) -> None:
+def check_fields(config: Any, says: str, fits: Callable[[Any], bool], *names: str) -> None:
     """Raises Head3DError for the first of the named fields whose value does not fit."""
     for name in names:
         value = getattr(config, name)
@@ -101,11 +101,11 @@ class RenderOptions:
                 'ray_start and ray_end must both be "auto" or both be numbers, '
                 f"got {self.ray_start!r} and {self.ray_end!r}"
             )
-        _check(self, "at least 4", lambda v: v >= 4, "depth_resolution")
-        _check(self, "0 or more", lambda v: v >= 0, "depth_resolution_importance")
-        _check(self, "positive", lambda v: v > 0, "box_warp")
-        _check(self, '"eg3d" or "xyz"', PLANE_NAMES.__contains__, "axes")
-        _check(self, "positive", lambda v: v > 0, "slice_half_distance")
+        check_fields(self, "at least 4", lambda v: v >= 4, "depth_resolution")
+        check_fields(self, "0 or more", lambda v: v >= 0, "depth_resolution_importance")
+        check_fields(self, "positive", lambda v: v > 0, "box_warp")
+        check_fields(self, '"eg3d" or "xyz"', PLANE_NAMES.__contains__, "axes")
+        check_fields(self, "positive", lambda v: v > 0, "slice_half_distance")
 
     @property
     def slices(self) -> Slices:
@@ -168,12 +168,12 @@ class GeneratorConfig(_Json):
 
     def __post_init__(self) -> None:
         sizes = ("z_dim", "w_dim", "channel_base", "channel_max", "plane_channels", "decoder_hidden")
-        _check(self, *_SIZE, *sizes, "neural_resolution")
-        _check(self, *_POWER_OF_TWO, "image_resolution", "plane_resolution")
-        _check(self, *_LAYERS, "mapping_layers")
-        _check(self, "1 or 2", (1, 2).__contains__, "front_slices")
-        _check(self, "positive", lambda v: v > 0, "camera_radius")
-        _check(self, "at least 3 (the first three are rgb)", lambda v: v >= 3, "decoder_features")
+        check_fields(self, *_SIZE, *sizes, "neural_resolution")
+        check_fields(self, *_POWER_OF_TWO, "image_resolution", "plane_resolution")
+        check_fields(self, *_LAYERS, "mapping_layers")
+        check_fields(self, "1 or 2", (1, 2).__contains__, "front_slices")
+        check_fields(self, "positive", lambda v: v > 0, "camera_radius")
+        check_fields(self, "at least 3 (the first three are rgb)", lambda v: v >= 3, "decoder_features")
 
     @property
     def num_ws(self) -> int:
@@ -206,9 +206,9 @@ class DiscriminatorConfig(_Json):
     """Noise on the camera in units of its batch standard deviation (EG3D's ``disc_c_noise``)."""
 
     def __post_init__(self) -> None:
-        _check(self, *_SIZE, "channel_base", "channel_max", "group_size")
-        _check(self, *_POWER_OF_TWO, "image_resolution")
-        _check(self, *_LAYERS, "mapping_layers")
+        check_fields(self, *_SIZE, "channel_base", "channel_max", "group_size")
+        check_fields(self, *_POWER_OF_TWO, "image_resolution")
+        check_fields(self, *_LAYERS, "mapping_layers")
 
 
 @dataclass(frozen=True)

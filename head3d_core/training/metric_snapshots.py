@@ -1,6 +1,6 @@
-"""While a stage trains: how far the averaged generator's pictures are from the training pictures, front and back.
+"""Kernel distances of the averaged generator to the training images while a stage trains, front and back.
 
-A few hundred pictures say whether training still improves; they are no result. Results are measured by `evaluate`, on
+A few hundred images say whether training still improves; they are no result. Results are measured by `evaluate`, on
 many more samples and against people that no generator has seen.
 """
 
@@ -21,16 +21,16 @@ from head3d_core.utils.images import to_uint8
 VIEWS = {"front": is_frontal, "back": is_back}
 """What is measured, with the cameras that see it."""
 _ENOUGH = 16
-"""Pictures below which a view is left out."""
+"""Images below which a view is left out."""
 _BATCH = 32
 
 
 class MetricSnapshots:
-    """Kernel distances x 100 between a run's own pictures and the pictures it learns from.
+    """Kernel distances x 100 between generated images of a run and the real images that it learns from.
 
     Args:
-        pools: real pictures of the run; views with fewer than 16 pictures in all are left out.
-        count: pictures of each view, real and generated.
+        pools: real images of the run; views with fewer than 16 images in all are left out.
+        count: images of each view, real and generated.
         seed: of the samples, which are the same at every snapshot.
 
     Raises:
@@ -40,34 +40,26 @@ class MetricSnapshots:
     def __init__(self, pools: list[Pool], count: int, seed: int = 0) -> None:
         self.pools, self.count, self.seed = pools, count, seed
         self.network: FeatureNetwork = feature_network("auto", pools[0].cameras.device)
-        self.real: dict[str, tuple[Tensor, Tensor]] = {}
+        self.real = {view: self._real(view) for view in VIEWS}
 
     def _real(self, view: str) -> tuple[Tensor, Tensor] | None:
-        """Features [n, d] and cameras [n, 25] of real pictures, spread evenly over what the pools hold by now."""
-        if view in self.real:
-            return self.real[view]
-        held = [pool.cameras[0, : len(pool)] for pool in self.pools]
-        chosen = [VIEWS[view](camera).nonzero()[:, 0] for camera in held]
-        total = sum(map(len, chosen))
-        if total < _ENOUGH:
+        """Features [n, d] and cameras [n, 25] of real images, spread evenly over the pools; None if there are few."""
+        cameras = torch.cat([pool.cameras[0] for pool in self.pools])
+        seen = VIEWS[view](cameras).nonzero()[:, 0]
+        if len(seen) < _ENOUGH:
             return None
-        pick = torch.linspace(0, total - 1, min(self.count, total)).round().long().to(held[0].device)
-        images, cameras, start = [], [], 0
-        for pool, camera, index in zip(self.pools, held, chosen, strict=True):
-            part = index[pick[(pick >= start) & (pick < start + len(index))] - start]
-            images.append(pool.images[part])
-            cameras.append(camera[part])
-            start += len(index)
-        found = extract(self.network, torch.cat(images), _BATCH), torch.cat(cameras)
-        self.real[view] = found
-        return found
+        pick = torch.linspace(0, len(seen) - 1, min(self.count, len(seen))).round().long()
+        chosen, images, start = seen[pick.to(seen.device)], [], 0
+        for pool in self.pools:
+            images.append(pool.images[chosen[(chosen >= start) & (chosen < start + len(pool))] - start])
+            start += len(pool)
+        return extract(self.network, torch.cat(images), _BATCH), cameras[chosen]
 
     @torch.no_grad()
     def measure(self, net: Generator) -> dict[str, float]:
         """`front` and `back` (where the run has such images): kernel distance x 100, by the network's own name."""
-        found: dict[str, float] = {}
-        for view in VIEWS:
-            real = self._real(view)
+        distances: dict[str, float] = {}
+        for view, real in self.real.items():
             if real is None:
                 continue
             features, cameras = real
@@ -79,5 +71,5 @@ class MetricSnapshots:
                 image = net.render(net.planes(ws), ws, camera).image
                 parts.append(extract(self.network, to_uint8(image), _BATCH))
             value = kernel_distance(features, torch.cat(parts), replicates=2).value
-            found[f"{self.network.kernel_name}_x100_{view}"] = round(100 * value, 3)
-        return found
+            distances[f"{self.network.kernel_name}_x100_{view}"] = round(100 * value, 3)
+        return distances

@@ -92,8 +92,7 @@ class Pool:
 
     def _pick(self, u: Tensor) -> tuple[Tensor, Tensor]:
         index = (u[:, 0].double() * len(self)).long()
-        flipped = (u[:, 1] < 0.5) if self.flips else torch.zeros_like(u[:, 1], dtype=torch.bool)
-        return index, flipped
+        return index, (u[:, 1] < 0.5) & self.flips
 
     def draw_cameras(self, u: Tensor) -> Tensor:
         """Cameras [n, 25] of uniformly drawn images; u is [n, 2]."""
@@ -118,6 +117,7 @@ class Optimiser:
         self.parameters = list(module.parameters())
         device = self.parameters[0].device
         self.flat = torch.zeros(sum(p.numel() for p in self.parameters), device=device)
+        self.bad = torch.zeros((), dtype=torch.int64, device=device)
         offset = 0
         for p in self.parameters:
             # Gradients take the parameter's own strides (channels-last weights), as fused Adam wants.
@@ -140,19 +140,25 @@ class Optimiser:
         else:
             self.adam.param_groups[0]["lr"] = self.rate * factor
 
-    def descend(self, loss: Tensor) -> None:
-        """Gradients of `loss` for this network only, whatever else the graph holds."""
+    def minimise(self, loss: Tensor) -> None:
+        """One Adam step on `loss`, for this network only, whatever else the graph holds.
+
+        Gradients are averaged over processes; values that are not finite are counted and cleaned.
+        """
         self.flat.zero_()
         torch.autograd.backward(loss, inputs=self.parameters)
-
-    def update(self, bad: Tensor) -> None:
-        """Average over processes, count and clean values that are not finite (into `bad`), Adam step."""
         if dist.is_initialized():
             dist.all_reduce(self.flat)
             self.flat /= dist.get_world_size()
-        bad += (~torch.isfinite(self.flat)).sum()
+        self.bad += (~torch.isfinite(self.flat)).sum()
         torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
         self.adam.step()
+
+    def read_bad(self) -> int:
+        """How many gradient values were not finite since the last call."""
+        count = int(self.bad)
+        self.bad.zero_()
+        return count
 
     def moments(self) -> dict[str, Tensor]:
         """Adam's state by parameter index: second moment and step (the first is the last gradient: β1 = 0)."""

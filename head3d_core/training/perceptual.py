@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -13,12 +15,35 @@ from head3d_core.training.recipes import Perceptual
 from head3d_core.utils.errors import Head3DError
 
 
-class RandomVGG(nn.Module):
-    """`lpips_randvgg16(seed)`: a multi-scale local comparison through an *untrained* VGG16.
+class _StageDistance(nn.Module):
+    """Compares features as LPIPS does, at several stages of a network.
+
+    At each stage the features are normalised over channels, squared differences are summed over channels and averaged
+    over pixels; the stages are added.
+    """
+
+    name: str
+    """Written into the log of a run."""
+
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """The feature maps [N, C, H, W] that are compared, of images [N, 3, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
+        total = torch.zeros(len(a), device=a.device)
+        for x in self.features(torch.cat([a, b])):
+            x = x.float()
+            u, v = (x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()).chunk(2)
+            total = total + (u - v).square().sum(1).mean([1, 2])
+        return total
+
+
+class RandomVGG(_StageDistance):
+    """`lpips_randvgg16(seed)`: a multi-scale local comparison through the five stages of an *untrained* VGG16.
 
     Not LPIPS and not perceptual in the trained sense: the weights are He-normal draws of a fixed seed. It needs no
-    download and, unlike small trained nets, optimises cleanly. Each of VGG's five stages is normalised over its
-    channels, squared differences are summed over channels and averaged over pixels, and the stages are added.
+    download and, unlike small trained nets, optimises cleanly.
 
     Args:
         seed: of the weights.
@@ -34,25 +59,20 @@ class RandomVGG(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                fan_in = layer.weight[0].numel()
                 draw = torch.randn(layer.weight.shape, generator=generator)
-                layer.weight.data = draw * (2.0 / fan_in) ** 0.5
+                layer.weight.data = draw * (2.0 / layer.weight[0].numel()) ** 0.5
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             elif isinstance(layer, nn.ReLU):
                 layer.inplace = False
-        starts = (0, *self._STAGE_ENDS[:-1])
-        self.stages = nn.ModuleList(layers[a:b] for a, b in zip(starts, self._STAGE_ENDS, strict=True))
+        self.stages = nn.ModuleList(layers[a:b] for a, b in pairwise((0, *self._STAGE_ENDS)))
         self.requires_grad_(False).eval()
         self.name = f"lpips_randvgg16(seed={seed})"
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
-        x = torch.cat([a, b])
-        total = torch.zeros(len(a), device=a.device)
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """The output of each stage."""
         for stage in self.stages:
             x = stage(x)
-            total = total + _compared(x)
-        return total
+            yield x
 
 
 class TrainedLPIPS(nn.Module):
@@ -71,12 +91,8 @@ class TrainedLPIPS(nn.Module):
         return self.net(a, b)[:, 0, 0, 0]
 
 
-class EffLite2(nn.Module):
-    """Trained features that no metric here uses: EfficientNet-Lite2 (ImageNet, Apache-2.0), compared as LPIPS does.
-
-    The outputs of its five resolutions and depths are normalised over channels; squared differences are summed over
-    channels, averaged over pixels and added up.
-    """
+class EffLite2(_StageDistance):
+    """Trained features that no metric here uses: EfficientNet-Lite2 (ImageNet, Apache-2.0), at its five resolutions."""
 
     name = "efflite2"
     _STAGE_ENDS = (0, 3, 6, 14, 20)
@@ -86,22 +102,13 @@ class EffLite2(nn.Module):
         self.net = efficientnet_lite(2, LITE2_HASH)
         self.requires_grad_(False).eval()
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
-        x = self.net._swish(self.net._bn0(self.net._conv_stem(torch.cat([a, b]))))
-        total = torch.zeros(len(a), device=a.device)
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """The last block of each resolution."""
+        x = self.net._swish(self.net._bn0(self.net._conv_stem(x)))
         for k, block in enumerate(self.net._blocks):
             x = block(x)
             if k in self._STAGE_ENDS:
-                total = total + _compared(x)
-        return total
-
-
-def _compared(features: Tensor) -> Tensor:
-    """Squared difference of the two halves [N, C, H, W] of [2 N, C, H, W], of unit length over channels -> [N]."""
-    x = features.float()
-    u, v = (x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()).chunk(2)
-    return (u - v).square().sum(1).mean([1, 2])
+                yield x
 
 
 VGG_FILE = "vgg16-397923af.pth"

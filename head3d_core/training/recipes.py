@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from head3d_core.config import check_fields
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.nested import changed
 
@@ -27,7 +28,7 @@ STAGES: tuple[Stage, ...] = ("teacher", "whiten", "head", "distill")
 
 @dataclass(frozen=True)
 class Domain:
-    """What one discriminator judges and how much it counts."""
+    """The images that one discriminator sees, and how much it counts."""
 
     name: str
     """"front", "back" or "all"; the metrics in the log carry it."""
@@ -66,14 +67,14 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that training needs beside the architecture."""
+    """Everything that training needs except the architecture."""
 
     stage: Stage
     """Which step of the method this is."""
     start: Start
     """Whose generator it starts from."""
     domains: tuple[Domain, ...]
-    """What is judged; two domains take turns."""
+    """The discriminators' data; two domains take turns."""
     images: int
     """Real images shown to discriminators in the whole run."""
     batch: int = 16
@@ -89,7 +90,7 @@ class Recipe:
     d_reg_interval: int = 16
     """R1 runs every so many steps of each domain."""
     one_discriminator: bool = False
-    """One network judges both domains, each with its own images, γ and weight (Fig. 8 c)."""
+    """One network for both domains, each with its own images, γ and weight (Fig. 8 c)."""
     back_share: float = 0.5
     """With two domains: the share of steps that train the second. 0.5 alternates strictly."""
     split_angle: float = math.pi / 2
@@ -150,7 +151,7 @@ class Recipe:
     """Weight in D's loss of real images shown with another image's camera, which count as generated: D must look at
     the camera, too (not in the paper). 0 switches it off."""
     only_discriminator: bool = False
-    """The generator stands still and only its discriminators learn: for weights that come without one."""
+    """The generator is frozen and only its discriminators learn: for weights that come without one."""
     discriminator_first: int = 0
     """Images at the start for which only the discriminators learn: for one that is weaker than its generator."""
     warmup_steps: int = 200
@@ -161,22 +162,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.domains or len(self.domains) > 2:
             raise Head3DError(f"a recipe has one or two discriminators, got {len(self.domains)}")
-        if self.images < 0:
-            raise Head3DError(f"images must be 0 or more, got {self.images}")
-        for name in (
-            "batch",
-            "g_reg_interval",
-            "d_reg_interval",
-            "density_points",
-            "ada_images",
-            "ema_images",
-        ):
-            if not getattr(self, name) >= 1:
-                raise Head3DError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.distil_planes or not set(self.distil_planes) <= {0, 1, 2}:
-            raise Head3DError(f"distil_planes are some of 0, 1 and 2, got {list(self.distil_planes)}")
-        if not 0 < self.back_share < 1:
-            raise Head3DError(f"back_share must lie between 0 and 1, got {self.back_share}")
+        sizes = ("batch", "g_reg_interval", "d_reg_interval", "density_points", "ada_images", "ema_images")
+        check_fields(self, "0 or more", lambda v: v >= 0, "images")
+        check_fields(self, "at least 1", lambda v: v >= 1, *sizes)
+        check_fields(self, "some of 0, 1 and 2", lambda v: v and set(v) <= {0, 1, 2}, "distil_planes")
+        check_fields(self, "between 0 and 1", lambda v: 0 < v < 1, "back_share")
         if self.one_discriminator and len({domain.start for domain in self.domains}) > 1:
             raise Head3DError("one discriminator has one start: give both domains the same `start`")
 

@@ -1,4 +1,4 @@
-"""Training state on disk, written whole or not at all, and the one way to open a run.
+"""Training state on disk, written atomically, and the one way to open a run.
 
 A snapshot is one file `<run>/state-<images>.safetensors`: every tensor of the run, and in its header the run's
 counters and settings and a sha256. A process that is killed at any moment leaves the previous snapshot as it was and no
@@ -133,22 +133,15 @@ def _is_complete(path: Path) -> bool:
 
 
 def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and meta of one snapshot, or of a small state.
+    """Tensors and meta of one snapshot, or of a small state (a folder).
 
     Raises Head3DError if it is incomplete, of another version, or not what was written.
     """
     path = Path(path)
-    if not path.is_dir():
-        return _read(path)
-    tensors: dict[str, Tensor] = {}
-    metas: list[dict[str, Any]] = []
-    for part in sorted(path.glob("*.safetensors")):
-        some, meta = _read(part)
-        tensors |= some
-        metas.append(meta)
-    if not metas or any(meta != metas[0] for meta in metas):
+    parts = [_read(part) for part in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
+    if not parts or any(meta != parts[0][1] for _, meta in parts):
         raise Head3DError(f"{path} does not hold the networks of one moment: copy the folder again, whole")
-    return tensors, metas[0]
+    return {name: tensor for tensors, _ in parts for name, tensor in tensors.items()}, parts[0][1]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -179,20 +172,18 @@ def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Ten
     Raises Head3DError if there is none.
     """
     run = Path(run)
-    reasons: list[str] = []
-    damaged: list[Path] = []
-    carry = [run / "carry"] if (run / "carry").is_dir() else []
-    for path in [*all_snapshots(run), *carry]:
+    damaged: dict[Path, str] = {}
+    for path in [*all_snapshots(run), *([run / "carry"] if (run / "carry").is_dir() else [])]:
         try:
             state = load(path)
         except Head3DError as error:
-            reasons.append(str(error))
-            damaged.append(path)
+            damaged[path] = str(error)
             continue
         for bad in damaged if set_aside else ():
             with contextlib.suppress(OSError):  # another process of the same run may have been quicker
                 bad.replace(bad.with_name(f"{bad.name}.damaged"))
         return state
+    reasons = list(damaged.values())
     if not reasons and any(run.glob("state-*/state.json")):
         reasons = ["its snapshots are folders of an older version: use weights/, or train it again"]
     why = f" ({reasons[0]})" if reasons else ""
@@ -201,13 +192,13 @@ def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Ten
 
 def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Floating-point tensors as float16; running sums stay as they are. Raises Head3DError if a value does not fit."""
-    # "ada": sums over many images, three numbers that float16 cannot hold.
-    small = {
-        k: t.half() if t.is_floating_point() and not k.startswith("ada") else t for k, t in tensors.items()
-    }
-    for name, tensor in small.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Head3DError(f"{name} does not fit float16: keep the full state instead")
+    small = dict(tensors)
+    for name, tensor in tensors.items():
+        # "ada": sums over many images, three numbers that float16 cannot hold.
+        if tensor.is_floating_point() and not name.startswith("ada"):
+            small[name] = tensor.half()
+            if not bool(torch.isfinite(small[name]).all()):
+                raise Head3DError(f"{name} does not fit float16: keep the full state instead")
     return small
 
 

@@ -1,14 +1,17 @@
-"""`train STAGE`: data and starting networks in, a trained generator out; stops and resumes at any moment."""
+"""The command `train`: trains one stage, with log, sample grids and snapshots; stops and resumes at any moment."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
+import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,7 +23,7 @@ from head3d_core.checkpoints import weights
 from head3d_core.geometry import turntable
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
-from head3d_core.training import snapshots, state
+from head3d_core.training import snapshots
 from head3d_core.training.metric_snapshots import MetricSnapshots
 from head3d_core.training.numerics import World, join_world
 from head3d_core.training.options import TrainArgs, check_used, from_command_line
@@ -37,12 +40,12 @@ INTERRUPTED = 75
 """Exit status of a run that stopped before its last image: the same command with --resume goes on."""
 GRID_YAWS = (-35.0, 0.0, 35.0, 90.0, 180.0)
 """Views of the periodic grids, degrees."""
-_ALIKE = 0.01
+_COLLAPSED = 0.01
 """Mean standard deviation over samples below which images count as all the same (range [-1, 1])."""
 _CHANCE, _NEAR, _APART = 2 * math.log(2), 0.01, 0.1
 """Loss of a discriminator that answers 0 to everything; how near to it, and signs how far apart, look like one."""
-_MAY_CHANGE = ("images", "lr_g", "lr_d", "warmup_steps", "notes")
-"""What a resumed run may change in its recipe, beside γ: its length, and the cures for divergence."""
+_MAY_CHANGE = re.compile(r"sources\..*|recipe\.(images|lr_g|lr_d|warmup_steps|notes|domains\.\d\.gamma)")
+"""Settings that a resumed run may change: where its data are, its length, and the cures for divergence."""
 
 
 class Run:
@@ -52,8 +55,15 @@ class Run:
         self.args, self.world, self.trainer = args, world, trainer
         self.recipe, self.out = args.recipe, args.out
         self.first = world.rank == 0
-        self.started = self.reported = self.drawn = self.saved = self.measured = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.reported_images = trainer.images_seen
+        self.periodic: dict[Callable[[], None], float] = {
+            self.report: args.report_seconds,
+            self.grid: args.grid_minutes * 60,
+            self.save: args.snapshot_minutes * 60,
+            self.measure: args.metric_minutes * 60 or math.inf,
+        }
+        self.last = dict.fromkeys(self.periodic, self.started)
         self.stop_reason: str | None = None
         self.reports_at_chance: dict[str, int] = {}
         self.metrics: MetricSnapshots | None = None
@@ -99,12 +109,11 @@ class Run:
                     f"good snapshot is {snapshots.latest(self.out)}: resume "
                     "from it with a lower learning rate or a higher R1 weight"
                 )
-            meta = {**state.counters_of(self.trainer), **self.settings()}
-            tensors = state.tensors_of(self.trainer)
+            meta = {**self.trainer.counters(), **self.settings()}
+            tensors = self.trainer.tensors()
             snapshots.save(self.out, self.trainer.images_seen, tensors, meta, keep=self.args.keep)
             if self.args.carry:
                 snapshots.save_carry(self.out, tensors, meta)
-        self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Continues from the newest snapshot in the run's folder, if there is one.
@@ -116,26 +125,19 @@ class Run:
         tensors, meta = snapshots.load_latest(self.out, set_aside=self.first)
         then = {name: meta[name] for name in self.settings() if name in meta}
         changes = differences(then, json.loads(json.dumps(self.settings())))
-        permitted = {
-            name: values
-            for name, values in changes.items()
-            if name.startswith("sources.")
-            or name.removeprefix("recipe.") in _MAY_CHANGE
-            or name.endswith(".gamma")
-        }
-        refused = [name for name in changes if name not in permitted]
+        refused = [name for name in changes if not _MAY_CHANGE.fullmatch(name)]
         if refused:
             was, now = changes[refused[0]]
             raise Head3DError(
                 f"{self.out} was trained with another {', '.join(refused)} ({refused[0]} was {was}, is {now}): "
                 "use its own, or another --out"
             )
-        for name, (was, now) in permitted.items():
+        for name, (was, now) in changes.items():
             self.say(f"note: {name} was {was} and is {now} from here on")
-        state.restore(self.trainer, tensors, meta)
+        self.trainer.restore(tensors, meta)
         self.reported_images = self.trainer.images_seen
 
-    # -- what is looked at meanwhile -------------------------------------------------------------------------
+    # -- progress --------------------------------------------------------------------------------------------
 
     def report(self) -> None:
         """One line of progress with rate and remaining time; checks for divergence."""
@@ -147,24 +149,25 @@ class Run:
         if self.args.max_minutes is not None:
             left = min(left, max(0.0, self.args.max_minutes * 60 - (now - self.started)))
         memory = torch.cuda.max_memory_allocated() / 2**30 if self.trainer.cuda else 0.0
-        self.log(
-            "progress",
-            seconds=round(now - self.started, 2),
-            rate=round(rate, 2),
-            memory_gib=round(memory, 2),
-            **values,
+        numbers = {"seconds": now - self.started, "rate": rate, "memory_gib": memory}
+        self.log("progress", **{name: round(value, 2) for name, value in numbers.items()}, **values)
+        progress = (
+            f"{images}/{self.recipe.images} images  {rate:.1f}/s  {timedelta(seconds=round(left))} left"
         )
-        shown = [
+        losses = [
             f"{k}={v:.3g}" for k, v in values.items() if k.split("_")[0] in ("g", "d", "kd", "rgb", "r1")
         ]
-        progress = f"{images}/{self.recipe.images} images  {rate:.1f}/s  {_clock(left)} left"
-        self.say(f"{progress}  {' '.join(shown)}")
+        self.say(f"{progress}  {' '.join(losses)}")
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, images)
         self._check_divergence(values)
-        if images > self.recipe.images // 10:  # at a run's beginning every discriminator is at chance
+        if self._under_way:  # at a run's beginning every discriminator is at chance
             self._check_chance(values)
+
+    @property
+    def _under_way(self) -> bool:
+        return self.trainer.images_seen > self.recipe.images // 10
 
     def _check_divergence(self, values: dict[str, float]) -> None:
         wrong = sorted(k for k, v in values.items() if not math.isfinite(v))
@@ -188,7 +191,7 @@ class Run:
                 self.log("at_chance", discriminator=name)
                 self.say(
                     f"warning: D_{name} tells real from generated no better than chance (loss {loss:.3f}, "
-                    'signs alike): see "D is too weak" in notebooks/training_guide.md'
+                    'equal signs): see "D is too weak" in notebooks/training_guide.md'
                 )
                 if self.args.stop_at_chance:
                     self.stop_reason = f"D_{name} at chance"
@@ -202,18 +205,15 @@ class Run:
             front = images[GRID_YAWS.index(0.0) :: len(GRID_YAWS)].clamp(-1, 1)
             spread = float(front.std(0).mean())
             self.log("grid", file=path.name, spread=round(spread, 4))
-            if spread < _ALIKE and self.trainer.images_seen > self.recipe.images // 10:
-                self.say(
-                    f"warning: samples look all alike (spread {spread:.3f}): the generator may have collapsed"
-                )
+            if spread < _COLLAPSED and self._under_way:
+                self.say(f"warning: all samples look the same (spread {spread:.3f}): mode collapse")
                 self.log("collapse", spread=spread)
             if self.args.keep_grids is not None:
                 for old in sorted(self.out.glob("grid-*.png"))[: -self.args.keep_grids or None]:
                     old.unlink()
-        self.drawn = time.monotonic()
 
     def measure(self) -> None:
-        """Kernel distances of the averaged generator to the training images; says once if they cannot be had."""
+        """Kernel distances of the averaged generator to the training images; says once if they cannot be measured."""
         if self.first and self.args.metric_minutes:
             try:
                 if self.metrics is None:
@@ -227,22 +227,17 @@ class Run:
                 self.log("no_metrics", reason=str(error))
                 self.say(f"note: no metric snapshots: {error}")
                 self.args = dataclasses.replace(self.args, metric_minutes=0.0)
-        self.measured = time.monotonic()
+                self.periodic[self.measure] = math.inf
 
     # -- the loop --------------------------------------------------------------------------------------------
 
     def _schedule(self) -> list[bool]:
-        """[report, grid, save, measure, stop] as process 0 sees it."""
-        now, args = time.monotonic(), self.args
-        if args.max_minutes is not None and now - self.started > args.max_minutes * 60:
+        """Which of `periodic` to do now, and whether to stop, as process 0 sees it."""
+        now, limit = time.monotonic(), self.args.max_minutes
+        if limit is not None and now - self.started > limit * 60:
             self.stop_reason = self.stop_reason or "time limit"
-        return [
-            now - self.reported > args.report_seconds,
-            now - self.drawn > args.grid_minutes * 60,
-            now - self.saved > args.snapshot_minutes * 60,
-            bool(args.metric_minutes) and now - self.measured > args.metric_minutes * 60,
-            self.stop_reason is not None,
-        ]
+        due = [now - self.last[act] > seconds for act, seconds in self.periodic.items()]
+        return [*due, self.stop_reason is not None]
 
     def loop(self) -> str:
         """Trains until done, out of time or told to stop; returns which."""
@@ -255,11 +250,9 @@ class Run:
                 flags = torch.tensor(schedule, dtype=torch.int32, device=self.world.device)
                 dist.broadcast(flags, 0)
                 schedule = [bool(flag) for flag in flags.tolist()]
-            for act, now in zip(
-                (self.report, self.grid, self.save, self.measure), schedule[:-1], strict=True
-            ):
-                if now:
-                    act()
+            for act in itertools.compress(list(self.periodic), schedule):
+                act()
+                self.last[act] = time.monotonic()
             if schedule[-1]:
                 return self.stop_reason or "stopped by process 0"
         return "done"
@@ -277,8 +270,8 @@ class Run:
         self.measure()
         self.log("end", reason=reason, seconds=round(time.monotonic() - self.started, 1))
         if reason == "done" and self.first:
-            about = {"images": self.trainer.images_seen, "recipe": self.recipe.to_dict()}
-            notes = {name: getattr(self.args, name) for name in ("stage", "row", "seed")} | about
+            notes: dict[str, Any] = {name: getattr(self.args, name) for name in ("stage", "row", "seed")}
+            notes |= {"images": self.trainer.images_seen, "recipe": self.recipe.to_dict()}
             weights.save_generator(self.trainer.average, self.out / "weights", half=True, notes=notes)
         self.say(f"{reason} at {self.trainer.images_seen} images; state in {snapshots.latest(self.out)}")
 
@@ -287,11 +280,6 @@ def sample_views(net: Generator, seeds: Sequence[int], yaws: tuple[float, ...], 
     """Samples from each yaw (degrees): [len(seeds) * len(yaws), 3, H, W], the views of one seed together."""
     heads = heads_of_seeds(net, seeds, psi)
     return turntable.views(net, heads.planes, heads.ws, yaws).flatten(0, 1).float()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(min(seconds, 359_999)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def run(args: TrainArgs) -> int:
@@ -330,7 +318,17 @@ def train(args: TrainArgs) -> str:
         run.resume()
     previous = {number: signal.signal(number, run.request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        run.log("start", args=dataclasses.asdict(args), **provenance(trainer))
+        origin = records.provenance(
+            None,
+            trainer.device,
+            native=ops.available(),
+            world=world.size,
+            options=dataclasses.asdict(args.numerics),
+            perceptual=getattr(trainer.perceptual, "name", None),
+            real_images=[len(pool) for pool in trainer.pools],
+            recipe=args.recipe.to_dict(),
+        )
+        run.log("start", args=dataclasses.asdict(args), **origin)
         with _memory_named(args, world), trainer.device_queue.stream():
             reason = run.loop()
             run.finish(reason)
@@ -358,17 +356,3 @@ def _memory_named(args: TrainArgs, world: World) -> Iterator[None]:
             f"{world.size} process(es) needs about {need:.0f} GiB each, and {held:.1f} GiB for every 10,000 images; "
             "lower --recipe.batch, spread it over more GPUs, or take fewer images or a smaller preset"
         ) from error
-
-
-def provenance(trainer: Trainer) -> dict[str, Any]:
-    """What a result was made with: versions, device, recipe, perceptual distance."""
-    return records.provenance(
-        None,
-        trainer.device,
-        native=ops.available(),
-        world=trainer.world,
-        options=dataclasses.asdict(trainer.numerics),
-        perceptual=getattr(trainer.perceptual, "name", None),
-        real_images=[len(pool) for pool in trainer.pools],
-        recipe=trainer.recipe.to_dict(),
-    )

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -46,7 +45,7 @@ class Trainer:
         recipe: what to train.
         pools: one per domain of the recipe, in order.
         generator, discriminators: starting points; they are moved to the pools' device and trained in place.
-        faces: where mapping cameras come from if the recipe says so.
+        faces: the face set, where mapping cameras come from if the recipe says so.
         teacher: frozen G_t, for recipes with distillation terms.
         head: frozen head generator, for recipes with a target for xy_back.
         perceptual: distance for L_lpips.
@@ -63,7 +62,7 @@ class Trainer:
         generator: Generator,
         discriminators: list[Discriminator],
         *,
-        faces: Pool | None = None,
+        faces: Pool,
         teacher: Generator | None = None,
         head: Generator | None = None,
         perceptual: nn.Module | None = None,
@@ -76,8 +75,8 @@ class Trainer:
         self.numerics = numerics or Numerics()
         self.device = pools[0].cameras.device
         self.cuda = self.device.type == "cuda"
-        self._check(faces, teacher, head)
-        self.faces = faces or pools[0]
+        self._check_sizes()
+        self.faces = faces
         self.generator = self._place(generator).train().requires_grad_(True)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.teacher, self.head = (
@@ -94,6 +93,10 @@ class Trainer:
         self.discriminator_optimisers = [
             Optimiser(d, recipe.lr_d, recipe.beta2, recipe.d_reg_interval) for d in self.discriminators
         ]
+        self.networks: dict[str, nn.Module] = {"generator": self.generator, "average": self.average}
+        self.networks |= {f"d{k}": net for k, net in enumerate(self.discriminators)}
+        self.optimisers = {"generator": self.generator_optimiser}
+        self.optimisers |= {f"d{k}": optimiser for k, optimiser in enumerate(self.discriminator_optimisers)}
         self.augmentations = [
             augment.AdaptiveProbability(recipe.ada_target, recipe.ada_images, recipe.ada_start, self.device)
             for _ in pools
@@ -102,7 +105,6 @@ class Trainer:
         per_domain = ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "sign_wrong", "ada_p")
         names = [f"{name}_{domain.name}" for domain in recipe.domains for name in per_domain]
         self.meters = Meters([*names, *TERMS, "density"], self.device)
-        self.bad = torch.zeros((), dtype=torch.int64, device=self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
         self.blur, self.swap, self.kd_back = torch.zeros(3, device=self.device)
         self.blurred, self.resolution = False, preset.generator.neural_resolution
@@ -115,7 +117,7 @@ class Trainer:
 
     # -- set-up ----------------------------------------------------------------------------------------------
 
-    def _check(self, faces: Pool | None, teacher: Generator | None, head: Generator | None) -> None:
+    def _check_sizes(self) -> None:
         group, batch = self.preset.discriminator.group_size, self.recipe.batch
         if batch % (self.world * group) and (self.world > 1 or batch > group):
             raise Head3DError(
@@ -129,14 +131,6 @@ class Trainer:
                     f"training images must be 3 x {side} x {side}, got {list(pool.images.shape[1:])}: "
                     f"prepare the data at {side} pixels"
                 )
-        if self.recipe.losses.any and teacher is None:
-            raise Head3DError("this recipe distils, so it needs a teacher: pass --teacher RUN")
-        if self.recipe.losses.kd_back and head is None:
-            raise Head3DError("xy_back follows a head generator, which was not given: pass --head RUN")
-        if self.recipe.mapping_camera == "faces" and faces is None:
-            raise Head3DError(
-                "mapping cameras come from the face set, which was not given: pass --data FACES"
-            )
 
     def _place(self, module: _Net) -> _Net:
         module = module.to(self.device)
@@ -144,14 +138,12 @@ class Trainer:
             module.to(memory_format=torch.channels_last)  # in place
         return module
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.numerics.precision)
-        if not self.cuda or dtype is None:
-            return nullcontext()
-        return torch.autocast("cuda", dtype=dtype)
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.numerics.precision == "fp16" else torch.bfloat16
+        return torch.autocast("cuda", dtype, enabled=self.cuda and self.numerics.precision != "fp32")
 
-    def _judge_index(self, domain: int) -> int:
-        """Which discriminator judges a domain."""
+    def _index(self, domain: int) -> int:
+        """Which discriminator a domain has."""
         return 0 if self.recipe.one_discriminator else domain
 
     @property
@@ -168,7 +160,7 @@ class Trainer:
         self.kd_back.fill_(schedules.kd_back_weight(recipe, images))
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
-        for optimiser in self.optimisers().values():
+        for optimiser in self.optimisers.values():
             optimiser.set_rate(schedules.warmth(recipe, self.step_count - self.warm_from))
 
     # -- images ----------------------------------------------------------------------------------------------
@@ -197,10 +189,11 @@ class Trainer:
             output = None if camera is None else net.render(planes, ws, camera, self.resolution, seeds=seeds)
         return Sample(ws, planes, output)
 
-    def _judge(
+    def _logits(
         self, domain: int, image: Tensor, raw: Tensor, camera: Tensor, *, learns: bool = True
     ) -> Tensor:
-        net = self.discriminators[self._judge_index(domain)]
+        """What the domain's discriminator says, [n, 1] float32."""
+        net = self.discriminators[self._index(domain)]
         net.requires_grad_(learns)  # where only the generator learns, D's own gradients are not even computed
         try:
             with self._autocast():
@@ -209,7 +202,7 @@ class Trainer:
             net.requires_grad_(True)
         return logit
 
-    def _judge_both(
+    def _logits_of_both(
         self, domain: int, fake: tuple[Tensor, ...], real: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """Logits of generated and real (image, raw, camera), in one pass where that changes nothing.
@@ -218,11 +211,11 @@ class Trainer:
         even groups hold generated images and odd ones real images, exactly as in two passes.
         """
         if len(fake[0]) % self.preset.discriminator.group_size:
-            return self._judge(domain, *fake), self._judge(domain, *real)
+            return self._logits(domain, *fake), self._logits(domain, *real)
         image, raw, camera = (
             torch.stack([f.float(), r], 1).flatten(0, 1) for f, r in zip(fake, real, strict=True)
         )
-        logits = self._judge(domain, image, raw, camera).unflatten(0, (-1, 2))
+        logits = self._logits(domain, image, raw, camera).unflatten(0, (-1, 2))
         return logits[:, 0], logits[:, 1]
 
     def _present(
@@ -261,7 +254,7 @@ class Trainer:
             shown = self._present(
                 student.output.image, student.output.raw, augment_seeds, domain, blur_raw=False
             )
-            gan = losses.generator_loss(self._judge(domain, *shown, camera, learns=False))
+            gan = losses.generator_loss(self._logits(domain, *shown, camera, learns=False))
             self.meters.add(f"g_gan_{settings.name}", gan)
             total = total + settings.weight * gan
         if self.teacher is not None:
@@ -279,8 +272,7 @@ class Trainer:
             back = losses.kd_loss(target.planes, student.planes, (XY_BACK,), self.recipe.kd_norm)
             self.meters.add("kd_back", self.kd_back * back)
             total = total + self.kd_back * back
-        self.generator_optimiser.descend(total)
-        self.generator_optimiser.update(self.bad)
+        self.generator_optimiser.minimise(total)
 
     def g_reg(self, domain: int) -> None:
         """Generator: density regularisation."""
@@ -295,8 +287,7 @@ class Trainer:
         sigma, _ = self.generator.query(sample.planes.float(), torch.cat([points, points + offset], 1))
         value = losses.density_loss(*sigma.float().chunk(2, 1))
         self.meters.add("density", value)
-        self.generator_optimiser.descend(recipe.density_weight * recipe.g_reg_interval * value)
-        self.generator_optimiser.update(self.bad)
+        self.generator_optimiser.minimise(recipe.density_weight * recipe.g_reg_interval * value)
 
     def d_main(self, domain: int) -> None:
         """Discriminator: logistic loss on generated and real images."""
@@ -309,16 +300,14 @@ class Trainer:
             augment_seeds = self.draws.seeds(Phase.D_MAIN, Purpose.AUGMENT_FAKE)
             shown = self._present(output.image, output.raw, augment_seeds, domain, blur_raw=False)
             real_images = self._real(Phase.D_MAIN, domain)
-        fake, real = self._judge_both(domain, (*shown, camera), real_images)
+        fake, real = self._logits_of_both(domain, (*shown, camera), real_images)
         loss = losses.discriminator_loss(real, fake)
         if self.recipe.wrong_camera > 0:
             wrong = self.pools[domain].draw_cameras(self.draws.uniform(Phase.D_MAIN, Purpose.WRONG_CAMERA, 2))
-            mistaken = self._judge(domain, *real_images[:2], wrong)
+            mistaken = self._logits(domain, *real_images[:2], wrong)
             loss = loss + self.recipe.wrong_camera * losses.generator_loss(-mistaken)
             self.meters.add(f"sign_wrong_{name}", mistaken.sign().mean())
-        optimiser = self.discriminator_optimisers[self._judge_index(domain)]
-        optimiser.descend(loss)
-        optimiser.update(self.bad)
+        self.discriminator_optimisers[self._index(domain)].minimise(loss)
         if self.recipe.ada_target > 0:
             self.augmentations[domain].observe(real)
         self.meters.add(f"d_loss_{name}", loss)
@@ -331,11 +320,10 @@ class Trainer:
         with torch.no_grad():
             image, raw, camera = self._real(Phase.D_REG, domain)
         image, raw = image.requires_grad_(), raw.requires_grad_()
-        penalty = losses.r1_penalty(self._judge(domain, image, raw, camera), image, raw)
+        penalty = losses.r1_penalty(self._logits(domain, image, raw, camera), image, raw)
         self.meters.add(f"r1_{settings.name}", penalty)
-        optimiser = self.discriminator_optimisers[self._judge_index(domain)]
-        optimiser.descend(penalty * (settings.gamma / 2 * self.recipe.d_reg_interval))
-        optimiser.update(self.bad)
+        loss = penalty * (settings.gamma / 2 * self.recipe.d_reg_interval)
+        self.discriminator_optimisers[self._index(domain)].minimise(loss)
 
     def _track_w(self, ws: Tensor) -> None:
         mean = ws[:, 0].detach().float().mean(0, keepdim=True)
@@ -398,19 +386,38 @@ class Trainer:
 
     # -- state -----------------------------------------------------------------------------------------------
 
-    def networks(self) -> dict[str, nn.Module]:
-        """Everything that a snapshot holds, by name: generator, average, d0, d1."""
-        networks: dict[str, nn.Module] = {"generator": self.generator, "average": self.average}
-        return networks | {f"d{k}": net for k, net in enumerate(self.discriminators)}
+    def tensors(self) -> dict[str, Tensor]:
+        """What a snapshot holds, by name: networks, augmentation and Adam's moments."""
+        tensors = {f"{n}.{k}": v for n, net in self.networks.items() for k, v in net.state_dict().items()}
+        tensors |= {f"ada{k}": torch.cat([a.p[None], a.signs]) for k, a in enumerate(self.augmentations)}
+        for name, optimiser in self.optimisers.items():
+            tensors |= {f"adam.{name}.{k}": v for k, v in optimiser.moments().items()}
+        return tensors
 
-    def optimisers(self) -> dict[str, Optimiser]:
-        """Those of the networks that learn, under the same names."""
-        by_name = {f"d{k}": optimiser for k, optimiser in enumerate(self.discriminator_optimisers)}
-        return {"generator": self.generator_optimiser} | by_name
+    def counters(self) -> dict[str, int | list[int]]:
+        """Counters on the host."""
+        steps = {"step": self.step_count, "warm_from": self.warm_from, "images": self.images_seen}
+        return {**steps, "visits": list(self.visits)}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Inverse of `tensors` and `counters`; without Adam's moments the learning rates warm up again."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        for name, net in self.networks.items():
+            net.load_state_dict(part(f"{name}."))
+        for k, augmentation in enumerate(self.augmentations):
+            augmentation.p.copy_(tensors[f"ada{k}"][0])
+            augmentation.signs.copy_(tensors[f"ada{k}"][1:])
+        for name, optimiser in self.optimisers.items():
+            optimiser.set_moments(part(f"adam.{name}."))
+        self.step_count, self.visits = int(counters["step"]), [int(v) for v in counters["visits"]]
+        self.warm_from = int(counters["warm_from"]) if part("adam.") else self.step_count
 
     def broken_parameter(self) -> str | None:
         """Name of a weight that is not finite, or None."""
-        for network, net in self.networks().items():
+        for network, net in self.networks.items():
             for name, tensor in net.state_dict().items():
                 if not bool(torch.isfinite(tensor).all()):
                     return f"{network}.{name}"
@@ -420,6 +427,7 @@ class Trainer:
         """Means since the last call; "bad_gradients" counts gradient values that were not finite."""
         with self.device_queue.stream():
             values = self.meters.read()
-            values["bad_gradients"] = float(self.bad)
-            self.bad.zero_()
+            values["bad_gradients"] = float(
+                sum(optimiser.read_bad() for optimiser in self.optimisers.values())
+            )
         return values

@@ -93,7 +93,7 @@ def build(setting: Setting, options: Numerics, device: torch.device, rank: int, 
     pool = Pool(images, orbit(torch.linspace(-0.6, 0.6, 64)), device)
     torch.manual_seed(0)
     nets = Generator(setting.preset.generator), [Discriminator(setting.preset.discriminator)]
-    return Trainer(setting.preset, how, [pool], *nets, rank=rank, world=world, numerics=options)
+    return Trainer(setting.preset, how, [pool], *nets, faces=pool, rank=rank, world=world, numerics=options)
 
 
 def synchronise(device: torch.device) -> None:

@@ -62,15 +62,11 @@ def test_wrong_sizes_and_batches_are_refused() -> None:
     with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
         toys.trainer(recipe)
     images, cameras = toys.faces()
-    pools, _ = stages.make_pools(recipe, (images[:, :, ::2, ::2], cameras), None, torch.device("cpu"))
+    small = images[:, :, ::2, ::2], cameras
+    pools, faces = stages.make_pools(recipe, small, None, torch.device("cpu"))
+    G, D = toys.networks()
     with pytest.raises(Head3DError, match="training images must be 3 x 64 x 64"):
-        Trainer(
-            toys.smaller(),
-            dataclasses.replace(recipe, batch=4),
-            pools,
-            toys.networks()[0],
-            [toys.networks()[1]],
-        )
+        Trainer(toys.smaller(), dataclasses.replace(recipe, batch=4), pools, G, [D], faces=faces)
 
 
 def test_memory_estimate_grows_with_batch_and_scale() -> None:

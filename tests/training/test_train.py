@@ -180,7 +180,7 @@ def test_collapse_is_noticed(
         mapping = Generator.mapping
         monkeypatch.setattr(Generator, "mapping", lambda *a, **k: mapping(*a, **k) * 0)
     run("teacher", tmp_path, images=4)
-    assert ("samples look all alike" in capsys.readouterr().out) == collapsed
+    assert ("mode collapse" in capsys.readouterr().out) == collapsed
     assert ('"collapse"' in (tmp_path / "log.jsonl").read_text()) == collapsed
 
 

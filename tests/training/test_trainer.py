@@ -119,8 +119,8 @@ def test_a_discriminator_may_learn_first() -> None:
 def test_one_pass_of_d_equals_two() -> None:
     trainer = toys.trainer(toys.toy_recipe("teacher", batch=8))
     fake, real = ((torch.randn(8, 3, 64, 64), torch.randn(8, 3, 8, 8), toys.faces(8)[1]) for _ in range(2))
-    together = trainer._judge_both(0, fake, real)
-    for a, b in zip(together, (trainer._judge(0, *fake), trainer._judge(0, *real)), strict=True):
+    together = trainer._logits_of_both(0, fake, real)
+    for a, b in zip(together, (trainer._logits(0, *fake), trainer._logits(0, *real)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -161,8 +161,7 @@ def test_d_learns_to_tell_and_g_moves_towards_the_data() -> None:
 def test_not_finite_gradients_are_counted_and_do_no_harm() -> None:
     trainer = toys.trainer(toys.toy_recipe("teacher", density_weight=0.0))
     optimiser, before = trainer.generator_optimiser, toys.weights(trainer.generator)
-    optimiser.descend((optimiser.parameters[0] * torch.nan).sum())
-    optimiser.update(trainer.bad)
+    optimiser.minimise((optimiser.parameters[0] * torch.nan).sum())
     assert trainer.read_metrics()["bad_gradients"] == optimiser.parameters[0].numel()
     assert all(torch.equal(v, before[k]) for k, v in trainer.generator.state_dict().items())
 
