@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -276,8 +276,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def portrait(args: PortraitArgs, bar: Callable[[str], Any] = study.bar) -> dict[str, Any]:
+def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullcontext()) -> dict[str, Any]:
     """Writes comparison.png, turntable.mp4 with its sheet, head.glb and portrait.json; returns the content of the last.
+
+    Args:
+        bar: opens a progress bar with a name, as `study.bar`; none by default.
 
     Raises:
         Head3DError: a photograph that cannot be used (see `aligned`), an `out` that is in use or cannot be written,
@@ -347,7 +350,7 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 def run(args: PortraitArgs) -> None:
     """The command `portrait`."""
-    record = portrait(args)
+    record = portrait(args, study.bar)
     print(*lines(record), sep="\n")
     if record["background"].startswith("kept"):
         print(

@@ -30,7 +30,8 @@ def command(name: str, args: Any) -> str:
             if not Path(value).resolve().is_relative_to(files.DATA):
                 continue
             value = Path("data", Path(value).resolve().relative_to(files.DATA)).as_posix()
-        words.append(f"--{field.name.replace('_', '-')}")
+        if not str(field.type).startswith("Positional"):
+            words.append(f"--{field.name.replace('_', '-')}")
         words.extend(map(str, value) if isinstance(value, tuple) else [str(value)])
     return " ".join(words)
 
