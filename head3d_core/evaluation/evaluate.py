@@ -51,7 +51,6 @@ from head3d_core.utils.estimates import Estimate
 
 SWAP = "plane-swap"
 REAL = "real"
-OUT = files.DATA / "results" / "evaluation"
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class EvaluateArgs:
     """Weights of our own encoder."""
     cache: Path | None = Path("out/evaluation")
     """Folder that keeps what was rendered and measured on real pictures and on the teacher."""
-    out: Path = OUT
-    """Folder for the results."""
+    out: Path = Path("out/evaluation/rows")
+    """Folder for the results; the tables read data/results/evaluation."""
     minutes: float | None = None
     """GPU minutes that training took, where the weights do not say."""
 

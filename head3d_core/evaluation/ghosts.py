@@ -72,7 +72,7 @@ class GhostArgs:
     """cuda, cpu, or auto."""
     cache: Path | None = Path("out/evaluation")
     """Folder that keeps scores, ten at a time: a run that was stopped goes on where it was."""
-    out: Path = RECORD
+    out: Path = Path("out/ghost.json")
     """The record."""
 
 
