@@ -251,7 +251,8 @@ def _remarks(folder: Path, notes: dict[str, Any]) -> str:
 
 def _measured(name: str, evaluation: dict[str, Any]) -> str:
     if not evaluation:
-        return f"Nothing was measured on these weights yet: run `python -m head3d_core evaluate {name} --out data/results/evaluation`."
+        command = f"python -m head3d_core evaluate {name} --out data/results/evaluation"
+        return f"Nothing was measured on these weights yet: run `{command}`."
     about = evaluation.get("provenance", {})
     return (
         f"Measured {about.get('date', 'on a day not recorded')} on {about.get('device', 'a device not recorded')}, "
