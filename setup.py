@@ -24,7 +24,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 STATUS = ROOT / "build" / "extension.txt"
 STABLE_ABI_TARGET = "0x020b000000000000"  # torch 2.11: the oldest that the built library loads into
-CUDA_TARGETS = "8.0;9.0+PTX"  # A100, H100; newer ones compile the PTX when they load it
+CUDA_TARGETS = "7.5;8.0;9.0+PTX"  # T4, A100, H100; newer ones compile the PTX when they load it
 
 
 BUNDLED = ("manifest.json", "LICENSE", "weights", "assets", "samples", "results")
@@ -65,8 +65,8 @@ def record(sentence: str) -> None:
 
 
 def remove_stale_library() -> None:
-    """A library from an earlier build would not match these sources."""
-    for path in (ROOT / "head3d_core").glob("_C*"):
+    """A library from an earlier build would not match these sources; a copy in build/ would be installed again."""
+    for path in [*ROOT.glob("head3d_core/_C*"), *ROOT.glob("build/lib*/head3d_core/_C*")]:
         if path.suffix in (".so", ".pyd", ".dylib"):
             path.unlink()
 

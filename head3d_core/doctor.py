@@ -100,11 +100,20 @@ def check_compiler() -> Finding:
 
 
 def check_extension() -> Finding:
-    """The compiled operators and the instruction set that they chose."""
+    """The compiled operators, the instruction set that they chose, and whether their kernels run on the GPU."""
+    import torch
+
     from head3d_core import ops
 
     if ops.available():
-        return Finding(True, "extension", f"loaded, CPU path {ops.instruction_set()}")
+        text = f"loaded, CPU path {ops.instruction_set()}"
+        if not torch.cuda.is_available():
+            return Finding(True, "extension", text)
+        if ops.has_cuda() and ops.runs_on(torch.device("cuda", 0)):
+            return Finding(True, "extension", f"{text}, CUDA kernels")
+        wanted = "{}.{}".format(*torch.cuda.get_device_capability(0))
+        why = f"CUDA kernels not built for this GPU ({wanted}), PyTorch's run instead"
+        return Finding(False, "extension", f"{text}, {why}: rebuild with TORCH_CUDA_ARCH_LIST={wanted}")
     status = ROOT / "build" / "extension.txt"
     why = status.read_text(encoding="utf8").strip() if status.exists() else "not built; run `make venv`."
     if why.startswith("built"):

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from head3d_core import doctor
+from head3d_core import doctor, ops
+from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import torch_home
 
 LINE = re.compile(r"\[(ok|--)\] [^:\n]+: \S.*")
@@ -68,6 +70,36 @@ def test_opengl_failure_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     assert not finding.ok
     assert "libEGL.so not loaded" in finding.text
     assert "install libegl1" in finding.text
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("built", [True, False])
+def test_a_gpu_that_the_kernels_were_not_built_for(built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On such a GPU the first launch fails; then "auto" takes PyTorch, "native" refuses, and doctor says what to do."""
+
+    def launch(*_: object) -> None:
+        if not built:
+            raise RuntimeError("random: no kernel image is available for execution on the device\nstack ...")
+
+    class OnGPU:
+        is_cpu, is_cuda, dtype, device = False, True, torch.float32, torch.device("cuda", 0)
+
+    monkeypatch.setattr(torch.ops.head3d, "uniform", launch)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(ops, "has_cuda", lambda: True)
+    ops.runs_on.cache_clear()
+    try:
+        assert ops.use_native("auto", OnGPU()) == built  # type: ignore[arg-type]
+        finding = doctor.check_extension()
+        if not built:
+            with pytest.raises(Head3DError, match="no kernel"):
+                ops.use_native("native", OnGPU())  # type: ignore[arg-type]
+    finally:
+        ops.runs_on.cache_clear()
+    assert finding.ok == built
+    assert ("TORCH_CUDA_ARCH_LIST=7.5" in finding.text) != built
 
 
 def test_reference_path_with_the_library_hidden() -> None:

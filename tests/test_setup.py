@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,14 @@ def test_no_compiler(copy: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="no command that always fails")
 def test_broken_compiler(copy: Path) -> None:
+    """Also after a build that succeeded: its library, which setuptools keeps in build/, does not come back."""
+    kept = copy / f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}/head3d_core/_C.so"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"from an earlier build")
     done = setup(copy, "build_ext", "--inplace", CXX="false", CC="false", HEAD3D_WITH_CUDA="0")
     assert done.returncode == 0, done.stderr
     assert status(copy).startswith("not built: the compiler failed")
-    assert not list((copy / "head3d_core").glob("_C*"))
+    assert not [*copy.glob("head3d_core/_C*"), *copy.glob("build/lib*/head3d_core/_C*")]
 
 
 @pytest.mark.parametrize(
@@ -124,3 +129,19 @@ def test_an_installed_wheel_finds_its_weights_elsewhere(copy: Path, tmp_path: Pa
     assert found == "12 True [ok] bundled weights: head3d, identity"
     assert place.startswith(str(tmp_path / "site"))
     assert missing == "no weights called 'face': bundled are head3d, anything else is given as a path"
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_tensor_core_kernels_compile_for_turing(tmp_path: Path) -> None:
+    """Their instructions need capability 8.0; for a T4 (7.5) they are left out and the simple kernels serve."""
+
+    pip = Path(sysconfig.get_path("platlib")) / "nvidia" / "cu13" / "include"
+    cpp_extension = pytest.importorskip("torch.utils.cpp_extension")
+    folders = [ROOT / "csrc", *cpp_extension.include_paths(), *([pip] if pip.is_dir() else [])]
+    words = ["nvcc", "-std=c++17", "-O1", "-arch=sm_75", "--expt-relaxed-constexpr", "-cubin"]
+    words += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DHEAD3D_WITH_CUDA", *(f"-I{f}" for f in folders)]
+    source = ROOT / "csrc" / "cuda" / "render_tensorcore_forward_cuda.cu"
+    done = subprocess.run(
+        [*words, "-o", tmp_path / "x.cubin", source], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

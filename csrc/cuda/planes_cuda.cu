@@ -328,7 +328,7 @@ struct Query {
   int64_t features() const { return w1.size(0) - 1; }
   bool tiles() const {
     return planes.scalar_type() == ScalarType::Float && planes.size(2) == kChannels && w0.size(0) == kHidden &&
-           features() == kFeatures;
+           features() == kFeatures && tiles_compiled();
   }
 
   template <typename T>

@@ -71,6 +71,10 @@ template <typename P>
 void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
                                   const RenderGrads<float>& grads, int device, cudaStream_t stream);
 
+// Whether the code that runs on the current device was compiled for capability 8.0 or more; below it, as on Turing
+// (7.5), the simple kernels serve.
+bool tiles_compiled();
+
 // Copies planes of any strides to [N, planes, H, W, C] of type P.
 template <typename P>
 void launch_repack(const PlaneView<const float>& planes, int64_t images, P* out, cudaStream_t stream);

@@ -65,6 +65,12 @@ void launch_repack(const PlaneView<const float>& planes, int64_t images, P* out,
   check_launch("repack of planes");
 }
 
+bool tiles_compiled() {
+  cudaFuncAttributes found;
+  check_cuda(cudaFuncGetAttributes(&found, repack_kernel<float>), "attributes of a kernel");
+  return found.ptxVersion >= 80;
+}
+
 template void launch_repack(const PlaneView<const float>&, int64_t, __half*, cudaStream_t);
 template void launch_repack(const PlaneView<const float>&, int64_t, float*, cudaStream_t);
 
@@ -114,7 +120,7 @@ struct Call {
   // Whether the tensor-core kernels take this decoder.
   bool tiles() const {
     return planes.scalar_type() == ScalarType::Float && planes.size(2) == kChannels && w0.size(0) == kHidden &&
-           features() == kFeatures && settings.samples + settings.fine_samples <= kMostSamples;
+           features() == kFeatures && settings.samples + settings.fine_samples <= kMostSamples && tiles_compiled();
   }
 
   template <typename T>

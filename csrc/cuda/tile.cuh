@@ -58,9 +58,17 @@ __device__ __forceinline__ float tile_softplus(float x) {
 
 __device__ __forceinline__ float tile_sigmoid(float x) { return fast_reciprocal(1.f + fast_exp2(-kLog2e * x)); }
 
+// These instructions need compute capability 8.0. The kernels compile for older ones and are never chosen there
+// (tiles_compiled in render.cuh).
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define HEAD3D_AMPERE(...) asm(__VA_ARGS__)
+#else
+#define HEAD3D_AMPERE(...) __trap()
+#endif
+
 __device__ __forceinline__ float to_tf32(float x) {
-  uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  uint32_t bits = 0;
+  HEAD3D_AMPERE("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return __uint_as_float(bits);
 }
 
@@ -74,14 +82,14 @@ __device__ __forceinline__ float rest_of_half(float x) { return x - __half2float
 
 // sum [16, 8] += a [16, 16] b [16, 8], half factors
 __device__ __forceinline__ void mma_half(float* sum, const uint32_t* a, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  HEAD3D_AMPERE("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // sum [16, 8] += a [16, 8] b [8, 8], TF32 factors
 __device__ __forceinline__ void mma_tf32(float* sum, const float* a, float b0, float b1) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  HEAD3D_AMPERE("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
         "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));

@@ -10,6 +10,7 @@ HEAD3D_CPU_ISA=avx2 or scalar forces a slower CPU path.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -74,6 +75,20 @@ def has_cuda() -> bool:
     return bool(torch.ops.head3d.has_cuda()) if _loaded or available() else False
 
 
+@torch.compiler.assume_constant_result
+@functools.lru_cache
+def runs_on(device: torch.device) -> bool:
+    """Whether the CUDA kernels were built for this GPU, by a call of the smallest; says so once where they were not."""
+    try:
+        torch.ops.head3d.uniform(torch.zeros(1, dtype=torch.int64, device=device), 1, 1, 0)
+    except RuntimeError as error:
+        _log.warning(
+            "the CUDA kernels do not run on %s, so PyTorch's do: %s", device, str(error).splitlines()[0]
+        )
+        return False
+    return True
+
+
 def use_native(backend: Backend, *tensors: Tensor) -> bool:
     """Whether the compiled operator serves this call.
 
@@ -96,7 +111,7 @@ def use_native(backend: Backend, *tensors: Tensor) -> bool:
             )
         return False
     for tensor in tensors:
-        served = tensor.is_cpu or (tensor.is_cuda and has_cuda())
+        served = tensor.is_cpu or (tensor.is_cuda and has_cuda() and runs_on(tensor.device))
         if not served or tensor.dtype not in _TYPES:
             if backend == "native":
                 raise Head3DError(
