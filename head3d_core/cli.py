@@ -7,14 +7,17 @@ sentence on stderr with exit status 2 (the command line) or 1 (what it asked for
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
 import io
+import math
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from head3d_core.utils.errors import Head3DError
@@ -100,6 +103,10 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 """Name -> command."""
 
 
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "facenet_pytorch": "facenet-pytorch==2.5.3"}
+"""What to install for a module of another name."""
+
+
 class _UsageError(Exception):
     """One sentence about the command line."""
 
@@ -111,6 +118,50 @@ def overview() -> str:
     for title, group in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {name:<{width}}  {command.help}" for name, command in group.items())]
     return "\n".join([*lines, "", f"{PROG} COMMAND --help lists the options of one."])
+
+
+_SPELT = {
+    "≤": "<=",
+    "≥": ">=",
+    "–": "-",
+    "−": "-",
+    "─": "-",
+    "│": "|",
+    "→": "->",
+    "×": "x",
+    "°": " deg",
+    "’": "'",
+}
+"""Characters that our text uses, for consoles that cannot print them."""
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """The error handler of our consoles: λ becomes lambda, é becomes e, ≤ becomes <=, the rest `?`."""
+
+    def one(character: str) -> str:
+        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        name = unicodedata.name(character, "").replace("LAMDA", "LAMBDA").split()
+        return _SPELT.get(character) or plain or (name[-1].lower() if name[:1] == ["GREEK"] else "?")
+
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(one, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error("head3d.spell", _spell)
+
+
+def _check_numbers(name: str, args: Any, prefix: str = "--") -> None:
+    """Raises _UsageError for numbers that no option takes: values that are not finite, and whole ones below 0."""
+    for field in fields(args):
+        value, option = getattr(args, field.name), prefix + field.name.replace("_", "-")
+        if is_dataclass(value):
+            _check_numbers(name, value, f"{option}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            wanted = "a finite number" if isinstance(number, float) else "0 or more"
+            if isinstance(number, int | float) and not (
+                math.isfinite(number) if isinstance(number, float) else number >= 0
+            ):
+                raise _UsageError(f"{option} must be {wanted}, got {number}; see {PROG} {name} --help.")
 
 
 def _sentence(box: str, name: str) -> str:
@@ -149,12 +200,16 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
         if stop.code:
             raise _UsageError(_sentence(errors.getvalue(), name)) from None
         raise
+    _check_numbers(name, parsed)
     return parsed, function
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="head3d.spell")
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if args else 2
@@ -173,6 +228,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (_UsageError, Head3DError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, _UsageError) else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "head3d_core"):  # our mistake: it shows
+            raise
+        print(
+            f"error: {name} needs {package}, which is missing: pip install {PACKAGES.get(package, package)}.",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (stays open: Python flushes it at exit)
         return 0

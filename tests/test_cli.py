@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from PIL import Image
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import preset
+from head3d_core.experiments import study
 from head3d_core.model.generator import Generator
+from head3d_core.utils import estimates
 from head3d_core.utils.errors import Head3DError
 
 
@@ -181,6 +184,31 @@ def test_what_the_user_can_mend_is_one_sentence(
     assert err.startswith("error: ")
     assert says in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "latin-1"])
+def test_every_console_can_print_everything(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Help of all commands, a progress bar, a table and an error, on consoles that know few characters."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    assert cli.main([]) == 2
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+    assert cli.main(["validate", str(tmp_path / "größer ≤ λ 日本 \udc80")]) == 1
+    with study.bar("λ") as step:
+        step(1, 2)
+    print(estimates.NONE, "λψγ ≤ 3°")
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)  # type: ignore[attr-defined]
+    assert "usage: python -m head3d_core train" in out
+    for character, spelt in {"λ": "lambda", "ψ": "psi", "≤": "<=", "°": "deg", estimates.NONE: "-"}.items():
+        known = character.encode(encoding, "ignore").decode(encoding)
+        assert (known or spelt) in out.splitlines()[-1]
+    assert ("größer" if encoding != "ascii" else "gro?er") in err
+    assert "Traceback" not in out + err
 
 
 def test_module_entry_point_is_quick_and_light() -> None:
