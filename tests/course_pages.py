@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "data" / "results"
 NOT_RECORDED = "ready, not recorded yet"
-REPRODUCED = "reproduced at classroom scale"
+REPRODUCED = "run at classroom scale"
 MEASURED = "measured"
 
 PLACE = r"\[?(\d\d[ab]?)((?: §\d+)?)(?:\]\([^)]*\))?"
@@ -202,14 +202,15 @@ def recipes() -> str:
 
 
 LIVE = {
-    "00": ("checks of the machine", "–"),
+    "00": ("two heads, turned; checks of the machine", "ghost scores"),
     "01": ("everything", "–"),
     "02": ("everything, on two toy heads", "–"),
     "03": ("both paths at small sizes", "times and memory, CPU and GPU"),
     "04": ("shipped pictures, cameras and light", "–"),
-    "05": ("layers by hand; a `tiny` generator trained for some steps", "the teacher's run"),
+    "05a": ("layers by hand; planes made symmetric", "–"),
+    "05b": ("a `tiny` generator trained for some steps", "the teacher's run; ghost scores"),
     "06": ("swaps between a few identities; the widget", "Table 1 over more pairs"),
-    "07": ("samples of both generators; a plane exchanged", "the head generator's run"),
+    "07": ("samples of both generators; a discriminator that memorises", "the head generator's run"),
     "08": ("each loss; all three stages at `tiny`", "Head3D's run"),
     "09": ("losses and schedule; backs of Head3D", "curves of two judges and of one; weights of D_back"),
     "10": ("metrics on toys and pictures; 200 samples of Head3D", "the tables; parametric heads"),
@@ -323,8 +324,8 @@ def with_status(text: str) -> str:
     lines = []
     for line in text.splitlines():
         cells = line.split(" | ")
-        if line.startswith("| ") and len(cells) == 6 and records_in(cells[4]):
-            line = " | ".join([*cells[:5], f"{status_of(cells)} |"])
+        if line.startswith("| ") and len(cells) == 7 and records_in(cells[4]):
+            line = " | ".join([*cells[:5], status_of(cells), cells[6]])
         lines.append(line)
     return "\n".join(lines) + "\n"
 

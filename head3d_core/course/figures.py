@@ -87,6 +87,12 @@ def rounded(values: Tensor, digits: int = 3) -> Any:
     return plain(values.detach().double().tolist())
 
 
+def within(error: Tensor | float, limit: float) -> str:
+    """The largest |error| as text that is the same on every machine: "below 1e-06", or a digit where it is not."""
+    largest = float(torch.as_tensor(error).detach().abs().max())
+    return f"below {limit:.0e}" if largest < limit else f"{largest:.0e}"
+
+
 # --- stills -----------------------------------------------------------------------------------------------------------
 
 

@@ -236,18 +236,13 @@ def front_back_likeness(front: Tensor, back: Tensor, side: int = 64) -> float:
     return float(((a * b).sum([1, 2]) / (energy + 1e-12).sqrt()).mean())
 
 
-def ends_of_heads(images: Tensor, camera: Tensor, who: Tensor) -> tuple[Tensor, Tensor]:
-    """The most frontal and the most backward picture of everybody, [people, 3, H, W] in [-1, 1] each.
+def face_of(images: Tensor, camera: Tensor, who: Tensor) -> Tensor:
+    """The most frontal image of the first person, [1, 3, H, W] in [-1, 1].
 
     Args:
         images: [N, 3, H, W] uint8.
         camera: [N, 25].
         who: [N], one number a person.
     """
-    yaw = yaw_pitch(camera)[0].abs()
-    fronts, backs = [], []
-    for person in who.unique():
-        index = (who == person).nonzero()[:, 0]
-        fronts.append(images[index[yaw[index].argmin()]])
-        backs.append(images[index[yaw[index].argmax()]])
-    return from_uint8(torch.stack(fronts)), from_uint8(torch.stack(backs))
+    index = (who == who[0]).nonzero()[:, 0]
+    return from_uint8(images[index[yaw_pitch(camera[index])[0].abs().argmin()]][None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,40 +68,33 @@ def method_diagram() -> Any:
     return figure
 
 
-COURSE: tuple[tuple[str, str], ...] = (
-    ("00", "start here"),
-    ("01", "cameras\nand rays"),
-    ("02", "three planes,\none volume"),
-    ("03", "the same\nthing, fast"),
-    ("04", "faces\nand heads"),
-    ("05", "a face\ngenerator"),
-    ("06", "plane-swap\nlab"),
-    ("07", "fine-tuning"),
-    ("08", "feature\ndistillation"),
-    ("09", "two dis-\ncriminators"),
-    ("10", "how good\nis it?"),
-    ("11", "what each\npart buys"),
-    ("12", "geometry\nyou can hold"),
-    ("13", "walking the\nlatent space"),
-)
-"""Numbers and short titles of the course's notebooks, in reading order."""
+Course = dict[str, tuple[str, list[str]]]
+"""Number of a notebook -> its short title, and the notebooks that it needs."""
 
 
-def course_map(available: set[str]) -> Any:
-    """The course as a path of boxes; those whose number is in `available` are solid, the others dashed."""
-    figure, axis = canvas(14.6, 4.4, (12, 3.6))
-    for k, (number, title) in enumerate(COURSE):
-        row, column = divmod(k, 7)
-        x, y = 1.1 + 2.05 * column, 3.2 - 2.1 * row
-        there = number in available
-        style = {"facecolor": "#E8F1FA" if there else "white", "linestyle": "-" if there else "--"}
-        box(axis, x, y, "", PALETTE[0] if there else "#888888", 1.6, 1.2, **style)
-        axis.text(x, y + 0.32, number, ha="center", va="center", fontsize=12, fontweight="bold")
-        axis.text(x, y - 0.2, title, ha="center", va="center", fontsize=10)
-        if column < 6 and k + 1 < len(COURSE):
-            arrow(axis, (x + 0.86, y), (x + 1.2, y))
-    axis.plot([13.4, 13.4, 1.1, 1.1], [2.54, 2.16, 2.16, 2.0], color="#333333", linewidth=1.5)
-    arrow(axis, (1.1, 2.1), (1.1, 1.75))
-    if not available >= {number for number, _ in COURSE}:
-        axis.text(0.1, 0.05, "solid: in this release     dashed: to come", fontsize=10, color="#333333")
+def syllabus(text: str) -> Course:
+    """The notebooks of a syllabus page: rows `| 02 | [Title](file.ipynb) | question | 00, 01 | ...` of its table."""
+    rows = re.findall(r"^\| (\d\d[ab]?) \| \[([^]]+)\]\([^)]*\) \| [^|]* \| ([^|]*) \|", text, re.MULTILINE)
+    return {number: (title, re.findall(r"\d\d[ab]?", needs)) for number, title, needs in rows}
+
+
+def course_map(course: Course) -> Any:
+    """The notebooks as a graph of prerequisites, from top to bottom."""
+    depth: dict[str, int] = {}
+    for number, (_, needs) in course.items():
+        depth[number] = 1 + max((depth[n] for n in needs), default=-1)
+    levels = [[n for n in course if depth[n] == d] for d in range(1 + max(depth.values()))]
+    width, height = 2.6 * max(map(len, levels)), 1.1 * len(levels)
+    figure, axis = canvas(width, height, (width, 0.8 * height))
+    place = {
+        number: (width / 2 + 2.6 * (k - (len(level) - 1) / 2), height - 0.55 - 1.1 * row)
+        for row, level in enumerate(levels)
+        for k, number in enumerate(level)
+    }
+    for number, (title, needs) in course.items():
+        x, y = place[number]
+        text = textwrap.fill(f"{number}  {title}", 23)
+        box(axis, x, y, text, PALETTE[0], 2.25, 0.5, facecolor="#E8F1FA")
+        for other in needs:
+            arrow(axis, (place[other][0], place[other][1] - 0.31), (x, y + 0.3))
     return figure

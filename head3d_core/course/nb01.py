@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.exercises import Choice, Exercise, vector
 from head3d_core.course.figures import PALETTE, STYLES
 from head3d_core.model import cameras
 from head3d_core.model.rays import camera_rays
@@ -128,16 +128,18 @@ def _position(yaw: float, pitch: float, radius: float) -> Tensor:
 camera_position = Exercise(
     truth=_position,
     cases=[(0.0, 0.0, 2.7), (math.pi / 2, 0.0, 2.7), (0.4, 0.2, 2.7), (math.pi, -0.3, 1.0)],
-    mistakes=wrong(
-        "sine and cosine of the yaw are exchanged: yaw 0 must be the front, on the +z axis",
-        lambda y, p, r: _position(math.pi / 2 - y, p, r),
-        "positive yaw moves the camera to +x (the subject's left)",
-        lambda y, p, r: _position(-y, p, r),
-        "positive pitch moves the camera up: the world has y up, though the image has y down",
-        lambda y, p, r: _position(y, -p, r),
-        "the camera leaves its sphere: x and z need a factor cos(pitch)",
-        lambda y, p, r: r * vector(math.sin(y), math.sin(p), math.cos(y)),
-    ),
+    mistakes={
+        "sine and cosine of the yaw are exchanged: yaw 0 must be the front, on the +z axis": lambda y, p, r: (
+            _position(math.pi / 2 - y, p, r)
+        ),
+        "positive yaw moves the camera to +x (the subject's left)": lambda y, p, r: _position(-y, p, r),
+        "positive pitch moves the camera up: the world has y up, though the image has y down": lambda y, p, r: (
+            _position(y, -p, r)
+        ),
+        "the camera leaves its sphere: x and z need a factor cos(pitch)": lambda y, p, r: (
+            r * vector(math.sin(y), math.sin(p), math.cos(y))
+        ),
+    },
 )
 
 
@@ -150,16 +152,18 @@ def _direction(focal: float, row: int, col: int, resolution: int, half: float = 
 pixel_direction = Exercise(
     truth=_direction,
     cases=[(4.2647, 0, 0, 4), (4.2647, 1, 2, 4), (1.0, 3, 0, 4), (2.0, 10, 63, 64)],
-    mistakes=wrong(
-        "a ray leaves through the centre of its pixel: (col + 0.5) / R",
-        lambda f, r, c, n: _direction(f, r, c, n, half=0.0),
-        "rows and columns are exchanged: x goes with the column",
-        lambda f, r, c, n: _direction(f, c, r, n),
-        "the camera's y axis points down, like the rows of the image",
-        lambda f, r, c, n: _direction(f, r, c, n) * vector(1, -1, 1),
-        "the direction must have length 1, or depths are not distances",
-        lambda f, r, c, n: _direction(f, r, c, n) / _direction(f, r, c, n)[2],
-    ),
+    mistakes={
+        "a ray leaves through the centre of its pixel: (col + 0.5) / R": lambda f, r, c, n: _direction(
+            f, r, c, n, half=0.0
+        ),
+        "rows and columns are exchanged: x goes with the column": lambda f, r, c, n: _direction(f, c, r, n),
+        "the camera's y axis points down, like the rows of the image": lambda f, r, c, n: (
+            _direction(f, r, c, n) * vector(1, -1, 1)
+        ),
+        "the direction must have length 1, or depths are not distances": lambda f, r, c, n: (
+            _direction(f, r, c, n) / _direction(f, r, c, n)[2]
+        ),
+    },
     tolerance=1e-5,
 )
 
@@ -183,12 +187,19 @@ def _mirror_rotation_only(camera: Tensor) -> Tensor:
 mirror_camera = Exercise(
     truth=_mirror,
     cases=[(cameras.orbit(0.3, 0.1)[0],), (cameras.orbit(-1.2, -0.2)[0],), (cameras.orbit(2.5, 0.4)[0],)],
-    mistakes=wrong(
-        "flipping the picture without its camera teaches the wrong pose",
-        lambda c: c,
-        "the position is mirrored, but the camera still looks the old way",
-        _mirror_position_only,
-        "the camera is turned, but it still stands on the old side",
-        _mirror_rotation_only,
-    ),
+    mistakes={
+        "flipping the picture without its camera teaches the wrong pose": lambda c: c,
+        "the position is mirrored, but the camera still looks the old way": _mirror_position_only,
+        "the camera is turned, but it still stands on the old side": _mirror_rotation_only,
+    },
+)
+
+forgotten_flip = Choice(
+    "B",
+    {
+        "A": "flipping exchanges left and right only; nothing turns upside down",
+        "B": "half of the left views are called right views, so the generator learns the mean of both",
+        "C": "front and back keep their yaw's size, only its sign is wrong",
+        "D": "D is told the camera (notebook 05b), and so is the mapping network: both learn from the wrong sign",
+    },
 )

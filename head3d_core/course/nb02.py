@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.course.figures import PALETTE
-from head3d_core.model.volume import March
 
 
 def ray_image(features: Tensor) -> Tensor:
@@ -35,20 +34,16 @@ def plane_grid(planes: Tensor, names: Sequence[str], channel: int = 0) -> Any:
     return figure
 
 
-def march_profile(depths: Tensor, sigma: Tensor, result: March) -> Any:
-    """Density, transmittance and weights along one ray.
-
-    Args:
-        depths: [S]; sigma: [S], raw; result: the March of that one ray (N = R = 1).
-    """
+def march_profile(depths: Tensor, sigma: Tensor, weights: Tensor) -> Any:
+    """Density, transmittance and weights along one ray: depths [S], raw sigma [S], weights [S - 1]."""
     middle = ((depths[1:] + depths[:-1]) / 2).numpy()
     density = F.softplus((sigma[1:] + sigma[:-1]) / 2 - 1).numpy()
-    weights = result.weights.flatten().numpy()
-    left = 1 - np.concatenate([[0], np.cumsum(weights)[:-1]])
+    share = weights.numpy()
+    left = 1 - np.concatenate([[0], np.cumsum(share)[:-1]])
     figure, axes = figures.panels(7.5, 4.2, 2, sharex=True)
     figures.curve(axes[0], 0, middle, density, "density", markersize=3, markevery=1)
     figures.curve(axes[1], 1, middle, left, "transmittance (light left)", markersize=3, markevery=1)
-    axes[1].bar(middle, weights, width=0.8 * np.diff(middle).min(), color=PALETTE[2], label="weight")
+    axes[1].bar(middle, share, width=0.8 * np.diff(middle).min(), color=PALETTE[2], label="weight")
     axes[0].set_ylabel("density (1 / length)")
     axes[0].legend(loc="upper right")
     axes[1].set(ylabel="share of the light", xlabel="depth along the ray (world units)")
@@ -70,30 +65,13 @@ third_plane = Exercise(
         (torch.tensor([-0.4, 0.5, 0.0]), 1.0),
         (torch.tensor([0.3, -0.6, 0.7]), 1.6),
     ],
-    mistakes=wrong(
-        "you used (z, x): that is what EG3D's released code does; a third plane should see (y, z)",
-        lambda p, b: _third_plane(p, b, (2, 0)),
-        "the column is y and the row is z, not the reverse",
-        lambda p, b: _third_plane(p, b, (2, 1)),
-        "scale by 2 / box_warp, so that the cube becomes [-1, 1]",
-        lambda p, b: _third_plane(p, b) * b / 2,
-    ),
-)
-
-
-def _texel(u: float, width: int) -> Tensor:
-    return vector(((u + 1) * width - 1) / 2)[0]
-
-
-texel = Exercise(
-    truth=_texel,
-    cases=[(-1.0, 4), (0.0, 4), (0.75, 4), (1.0, 256)],
-    mistakes=wrong(
-        "that puts u = -1 on the first texel's centre (align_corners=True); here it is the texel's outer edge",
-        lambda u, w: vector((u + 1) / 2 * (w - 1))[0],
-        "half a texel too far: texel 0 has its centre at u = 1/W - 1",
-        lambda u, w: vector((u + 1) / 2 * w)[0],
-    ),
+    mistakes={
+        "you used (z, x): that is what EG3D's released code does; a third plane should see (y, z)": lambda p, b: (
+            _third_plane(p, b, (2, 0))
+        ),
+        "the column is y and the row is z, not the reverse": lambda p, b: _third_plane(p, b, (2, 1)),
+        "scale by 2 / box_warp, so that the cube becomes [-1, 1]": lambda p, b: _third_plane(p, b) * b / 2,
+    },
 )
 
 
@@ -115,14 +93,27 @@ ray_weights = Exercise(
         (torch.tensor([-9.0, 12.0, 12.0]), torch.tensor([0.5, 0.25, 0.25])),
         (torch.zeros(5), torch.linspace(0.1, 0.5, 5)),
     ],
-    mistakes=wrong(
-        "density = softplus(sigma - 1): without the -1 empty space is foggy",
-        lambda s, d: _ray_weights(s, d, 0.0),
-        "that is alpha alone: multiply by the light that is left, the product of (1 - alpha) before it",
-        lambda s, d: 1 - torch.exp(-F.softplus(s - 1) * d),
-        "the transmittance of interval i takes the intervals before i, not i itself: shift the product",
-        _inclusive,
-        "the length of the interval is missing: alpha = 1 - exp(-density * delta)",
-        lambda s, d: _ray_weights(s, torch.ones_like(d)),
-    ),
+    mistakes={
+        "density = softplus(sigma - 1): without the -1 empty space is foggy": lambda s, d: _ray_weights(
+            s, d, 0.0
+        ),
+        "that is alpha alone: multiply by the light that is left, the product of (1 - alpha) before it": lambda s, d: (
+            1 - torch.exp(-F.softplus(s - 1) * d)
+        ),
+        "the transmittance of interval i takes the intervals before i, not i itself: shift the product": _inclusive,
+        "the length of the interval is missing: alpha = 1 - exp(-density * delta)": lambda s, d: _ray_weights(
+            s, torch.ones_like(d)
+        ),
+    },
+)
+
+
+which_axes = Choice(
+    "C",
+    {
+        "A": "the front looks right under both conventions (Fig. 02.4)",
+        "B": "both conventions have as many channels",
+        "C": "without F_xy only a third plane that sees y is left to react to height: with (z, x) nothing does",
+        "D": "brightness depends on the light and on the person more than on the axes",
+    },
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from head3d_core import ops
 from head3d_core.config import RenderOptions
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.model import cameras, rays
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.volume import render_rays
@@ -110,22 +110,14 @@ def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _stored_bytes(rays: int, samples: int, channels: int, hidden: int, outputs: int) -> int:
-    # Three plane readings, their mean, the hidden layer, the decoder's outputs: float32 each.
-    return 4 * rays * samples * (3 * channels + channels + hidden + outputs)
-
-
-stored_bytes = Exercise(
-    truth=_stored_bytes,
-    cases=[(4096, 96, 32, 64, 33), (1, 1, 1, 1, 1), (256, 24, 8, 16, 9)],
-    mistakes=wrong(
-        "float32 takes 4 bytes, not 1: count bytes, not numbers",
-        lambda r, s, c, h, o: _stored_bytes(r, s, c, h, o) // 4,
-        "each of the three planes is read into its own array before the mean is taken",
-        lambda r, s, c, h, o: 4 * r * s * (c + c + h + o),
-        "every sample along the ray has its own values, not every ray",
-        lambda r, s, c, h, o: 4 * r * (4 * c + h + o),
-    ),
+share_of_traffic = Choice(
+    "B",
+    {
+        "A": "338 MiB twice are 0.7 GB, so 0.07 s of 1.17 s at 10 GB/s",
+        "B": "0.07 s of 1.17 s; starting operations and needless colours cost the rest",
+        "C": "compute it: 2 * 338 MiB / (10 GB/s) = 0.07 s",
+        "D": "338 MiB are far more than any cache of a laptop",
+    },
 )
 
 
@@ -138,14 +130,17 @@ def _texel_offset(
 texel_offset = Exercise(
     truth=_texel_offset,
     cases=[(0, 0, 0, 1, 32, 256, 256), (1, 2, 3, 4, 32, 16, 8), (2, 7, 0, 0, 8, 8, 16)],
-    mistakes=wrong(
-        "that is channels first: neighbouring channels of a texel are then h * w numbers apart, a cache line each",
-        lambda p, r, q, k, c, h, w: ((p * c + k) * h + r) * w + q,
-        "row and column are exchanged: a row holds `width` texels",
-        lambda p, r, q, k, c, h, w: ((p * h + q) * w + r) * c + k,
-        "planes 1 and 2 start after height * width * channels numbers each",
-        lambda p, r, q, k, c, h, w: (r * w + q) * c + k,
-    ),
+    mistakes={
+        "that is channels first: channels of a texel are then h * w numbers apart": lambda p, r, q, k, c, h, w: (
+            ((p * c + k) * h + r) * w + q
+        ),
+        "row and column are exchanged: a row holds `width` texels": lambda p, r, q, k, c, h, w: (
+            ((p * h + q) * w + r) * c + k
+        ),
+        "planes 1 and 2 start after height * width * channels numbers each": lambda p, r, q, k, c, h, w: (
+            (r * w + q) * c + k
+        ),
+    },
 )
 
 
@@ -162,10 +157,12 @@ colours_needed = Exercise(
         (torch.tensor([0.004, 0.9, 0.004, 0.004], dtype=torch.float64), 0.009),
         (torch.tensor([0.25, 0.25, 0.25, 0.25], dtype=torch.float64), 0.6),
     ],
-    mistakes=wrong(
-        "each dropped sample is below the tolerance, but together they may not be: bound their sum",
-        lambda w, t: int((w > t).sum()),
-        "samples of tiny weight may be dropped too, as long as their sum stays below",
-        lambda w, t: int((w > 0).sum()),
-    ),
+    mistakes={
+        "each dropped sample is below the tolerance, but together they may not be: bound their sum": lambda w, t: (
+            int((w > t).sum())
+        ),
+        "samples of tiny weight may be dropped too, as long as their sum stays below": lambda w, t: int(
+            (w > 0).sum()
+        ),
+    },
 )

@@ -7,7 +7,6 @@ EG3D's format, so nothing here needs OpenGL.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.course.figures import HATCHES, PALETTE, STYLES
 from head3d_core.model import cameras
 from head3d_core.synth import sets
@@ -108,17 +107,31 @@ def views_by_yaw(camera: Tensor, step: int = 15) -> NDArray[np.int64]:
     return np.histogram(yaw.abs().numpy(), bins=np.arange(0, 181, step))[0]
 
 
+PEOPLE = {"faces": 20_000, "heads": 50}
+"""People of a small training run."""
+
+
 def yaw_bars(counts: dict[str, NDArray[np.int64]], step: int = 15) -> Any:
-    """Images per step of |yaw|, one row of bars per set, on a logarithmic scale (so that few still show)."""
-    figure, axis = figures.panels(8.5, 3.2)
-    width = step * 0.42
+    """Images (left) and people (right) of each set that show a front, a side or a back; linear scales."""
+    figure, axes = figures.panels(9, 3.2, 1, 2)
+    parts = {"front (to 45°)": (0, 45), "side": (45, 135), "back (from 135°)": (135, 180)}
     for k, (name, count) in enumerate(counts.items()):
-        left = np.arange(len(count)) * step + step / 2 + (k - 0.5) * width
-        axis.bar(left, count, width, color=PALETTE[k], hatch=HATCHES[k], edgecolor="white", label=name)
-    axis.set_yscale("symlog", linthresh=1)
-    _grey_backs(axis)
-    axis.set_ylabel("pictures")
-    axis.legend()
+        images = [int(count[low // step : high // step].sum()) for low, high in parts.values()]
+        people = [PEOPLE[name] if n else 0 for n in images]
+        for axis, values in zip(axes, (images, people), strict=True):
+            place = np.arange(3) + 0.4 * (k - 0.5)
+            look: dict[str, Any] = {
+                "color": PALETTE[k],
+                "hatch": HATCHES[k],
+                "edgecolor": "white",
+                "label": name,
+            }
+            axis.bar_label(axis.bar(place, values, 0.4, **look), [f"{v:,}" for v in values], fontsize=10)
+    for axis, label in zip(axes, ("images", "people"), strict=True):
+        axis.set(ylabel=label)
+        axis.margins(y=0.12)
+        axis.set_xticks(range(3), list(parts))
+    axes[1].legend()
     return figure
 
 
@@ -155,13 +168,6 @@ def share_of_back_views(yaw: Tensor) -> float:
 # --- light ------------------------------------------------------------------------------------------------------------
 
 
-def key_angles(lights: Sequence[Light]) -> tuple[NDArray[np.float64], ...]:
-    """Azimuth (degrees, positive at the subject's left), elevation (degrees), strength of the key lights, [N] each."""
-    d = np.array([light.key_direction for light in lights], np.float64)
-    strength = np.array([light.key_colour.mean() for light in lights], np.float64)
-    return np.degrees(np.arctan2(d[:, 0], d[:, 2])), np.degrees(np.arcsin(d[:, 1])), strength
-
-
 def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
     """A grey ball in this light, seen from the front: (image uint8 [3, S, S], mask [S, S]).
 
@@ -182,75 +188,43 @@ def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
     return pixels.movedim(-1, 0).contiguous(), torch.from_numpy(mask.astype(np.float32))
 
 
-def light_asymmetry(images: Tensor, masks: Tensor) -> Tensor:
-    """How one-sided the light on each head is, [N]: (left - right) / (left + right) of the mean brightness in the mask.
-
-    "Left" is the left half of the image. Brightness is linear: the sRGB curve is undone, since light adds up there.
-
-    Args:
-        images: uint8 [N, 3, H, W]; masks: [N, H, W] in [0, 1].
-    """
-    linear = (images.float() / 255) ** 2.2
-    brightness = (linear * linear.new_tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(1)
-    half = images.shape[-1] // 2
-    left, right = (
-        (brightness[..., part] * masks[..., part]).sum((1, 2)) / masks[..., part].sum((1, 2)).clamp_min(1e-6)
-        for part in (slice(None, half), slice(half, None))
-    )
-    return (left - right) / (left + right).clamp_min(1e-6)
+def brightness(image: Tensor) -> Tensor:
+    """Brightness [..., H, W] of images uint8 [..., 3, H, W], linear (sRGB is undone), so that light adds up."""
+    weights = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
+    return ((image.float() / 255) ** 2.2 * weights).sum(-3)
 
 
-def light_map(faces: Sequence[Light], heads: Sequence[Light]) -> Any:
-    """Where the key light of each head comes from (left) and how strong it is (right), for both sets."""
-    figure, axes = figures.panels(9, 3.4, 1, 2)
-    bins = np.arange(0, 1.25, 0.1)
-    for k, (name, lights, marker) in enumerate((("faces", faces, "o"), ("heads", heads, "^"))):
-        azimuth, elevation, strength = key_angles(lights)
-        style: dict[str, Any] = {"color": PALETTE[k], "label": name, "alpha": 0.7}
-        axes[0].scatter(azimuth, elevation, s=22, marker=marker, linewidths=0, **style)
-        share = np.full(len(strength), 1 / len(strength))
-        axes[1].hist(strength, bins, weights=share, hatch=HATCHES[k], edgecolor="white", **style)
-    axes[0].set(xlabel="azimuth of the key light (degrees)", ylabel="elevation (degrees)")
-    axes[1].set(xlabel="strength of the key light", ylabel="share of the set")
-    for axis in axes:
-        figures.legend_above(axis)
+def one_sidedness(lights: Sequence[Light], side: Callable[[Tensor, Tensor], Any]) -> NDArray[np.float64]:
+    """|side(brightness, mask)| of a grey ball in each light, [N]."""
+    balls = (light_ball(light) for light in lights)
+    return np.array([abs(float(side(brightness(image), mask))) for image, mask in balls])
+
+
+def side_histogram(found: dict[str, NDArray[np.float64]]) -> Any:
+    """Shares of lights by how one-sided they are, a line for each set."""
+    figure, axis = figures.panels(6.4, 3.0)
+    edges = np.linspace(0, max(map(np.max, found.values())), 13)
+    for k, (name, values) in enumerate(found.items()):
+        share = np.histogram(values, edges)[0] / len(values)
+        axis.stairs(share, edges, color=PALETTE[k], linewidth=2, linestyle=STYLES[k], label=name)
+    axis.set(xlabel="one-sidedness of the light (0: even, 1: one half is black)", ylabel="share of the set")
+    axis.legend()
     return figure
 
 
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
-def people_facts(people: Sequence[Identity]) -> dict[str, Any]:
-    """{"years": [N], "melanin": [N], "men": share, "worn": share with glasses or a hat, "styles": Counter}."""
+def people_facts(people: Sequence[Identity]) -> dict[str, float]:
+    """Of some people: share of men, share with glasses or a hat, number of hairstyles, youngest and oldest (years)."""
+    years = [p.person.years for p in people]
     return {
-        "years": np.array([p.person.years for p in people]),
-        "melanin": np.array([p.skin.melanin for p in people]),
         "men": float(np.mean([p.person.gender > 0.5 for p in people])),
         "worn": float(np.mean([p.glasses is not None or p.hat is not None for p in people])),
-        "styles": Counter(p.hair.style for p in people),
+        "styles": len({p.hair.style for p in people}),
+        "youngest": min(years),
+        "oldest": max(years),
     }
-
-
-def people_bars(faces: Sequence[Identity], heads: Sequence[Identity]) -> Any:
-    """Age, skin tone and hairstyle in both sets, as shares."""
-    facts = {"faces": people_facts(faces), "heads": people_facts(heads)}
-    figure, axes = figures.panels(11, 3.6, 1, 3, width_ratios=(1, 1, 1.6))
-    bins = {"years": np.linspace(10, 85, 6), "melanin": np.linspace(0, 1, 6)}
-    styles = sorted(set(facts["faces"]["styles"]) | set(facts["heads"]["styles"]))
-    for k, (name, fact) in enumerate(facts.items()):
-        for axis, (key, edges) in zip(axes, bins.items(), strict=False):
-            share = np.histogram(fact[key], edges)[0] / len(fact[key])
-            axis.stairs(share, edges, color=PALETTE[k], linewidth=2, linestyle=STYLES[k], label=name)
-        shares = [fact["styles"][s] / sum(fact["styles"].values()) for s in styles]
-        look: dict[str, Any] = {"color": PALETTE[k], "hatch": HATCHES[k], "edgecolor": "white"}
-        axes[2].bar(np.arange(len(styles)) + 0.4 * k, shares, 0.4, label=name, **look)
-    for axis, label in zip(axes, ("age (years)", "skin tone (0 lightest)", "hairstyle"), strict=True):
-        axis.set(xlabel=label, ylim=(0, None))
-        figures.legend_above(axis)
-    axes[0].set_ylabel("share of the set")
-    names = [s.replace("_", " ") for s in styles]
-    axes[2].set_xticks(np.arange(len(styles)) + 0.2, names, rotation=60, ha="right")
-    return figure
 
 
 # --- detector ---------------------------------------------------------------------------------------------------------
@@ -285,16 +259,20 @@ back_share = Exercise(
         (torch.tensor([2.4, 2.3, -2.4, -2.3, 0.1]),),
         (torch.tensor([2 * math.pi, 2 * math.pi - 3.0, 4.0]),),
     ],
-    mistakes=wrong(
-        "only one side counts: the back is seen from yaw +135 up and from -135 down",
-        lambda yaw: (yaw >= _BACK).float().mean(),
-        "a yaw of 360 degrees is the front again: wrap the angle into (-pi, pi] first",
-        lambda yaw: (yaw.abs() >= _BACK).float().mean(),
-        "radians are compared with degrees: 135 degrees are 3/4 pi",
-        lambda yaw: (torch.atan2(yaw.sin(), yaw.cos()).abs() >= BACK).float().mean(),
-        "this is the number of back views: divide by how many cameras there are",
-        lambda yaw: (torch.atan2(yaw.sin(), yaw.cos()).abs() >= _BACK).float().sum(),
-    ),
+    mistakes={
+        "only one side counts: the back is seen from yaw +135 up and from -135 down": lambda yaw: (
+            (yaw >= _BACK).float().mean()
+        ),
+        "a yaw of 360 degrees is the front again: wrap the angle into (-pi, pi] first": lambda yaw: (
+            (yaw.abs() >= _BACK).float().mean()
+        ),
+        "radians are compared with degrees: 135 degrees are 3/4 pi": lambda yaw: (
+            (torch.atan2(yaw.sin(), yaw.cos()).abs() >= BACK).float().mean()
+        ),
+        "this is the number of back views: divide by how many cameras there are": lambda yaw: (
+            (torch.atan2(yaw.sin(), yaw.cos()).abs() >= _BACK).float().sum()
+        ),
+    },
 )
 
 
@@ -310,18 +288,21 @@ def _from_opengl(cam2world: Tensor) -> Tensor:
 from_opengl = Exercise(
     truth=_from_opengl,
     cases=[(_from_opengl(_poses())[k],) for k in range(4)],
-    mistakes=wrong(
-        "the rows are flipped, which turns the world: the camera's axes are the columns",
-        lambda m: m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None],
-        "only z is flipped, which mirrors the camera (determinant -1): y changes its direction too",
-        lambda m: _columns(m, 1, 1, -1),
-        "only y is flipped, which mirrors the camera: z changes its direction too",
-        lambda m: _columns(m, 1, -1, 1),
-        "this is world2cam: both conventions are cam2world, so no inverse is needed",
-        lambda m: torch.linalg.inv(m),
-        "nothing is changed: OpenGL's camera looks along -z, OpenCV's along +z",
-        lambda m: m,
-    ),
+    mistakes={
+        "the rows are flipped, which turns the world: the camera's axes are the columns": lambda m: (
+            m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None]
+        ),
+        "only z is flipped, which mirrors the camera (determinant -1): y changes its direction too": lambda m: (
+            _columns(m, 1, 1, -1)
+        ),
+        "only y is flipped, which mirrors the camera: z changes its direction too": lambda m: _columns(
+            m, 1, -1, 1
+        ),
+        "this is world2cam: both conventions are cam2world, so no inverse is needed": lambda m: (
+            torch.linalg.inv(m)
+        ),
+        "nothing is changed: OpenGL's camera looks along -z, OpenCV's along +z": lambda m: m,
+    },
 )
 
 
@@ -356,14 +337,22 @@ def _halves(brightness: Tensor, mask: Tensor) -> Tensor:
 side_light = Exercise(
     truth=_side,
     cases=[_picture(seed) for seed in range(4)],
-    mistakes=wrong(
-        "the white background is counted as well: weight by the mask",
-        lambda b, m: _side(b, torch.ones_like(m)),
-        "the sign is turned: left minus right",
-        lambda b, m: -_side(b, m),
-        "sums instead of means: a head further left would look lit from the left; divide by the mask's sum",
-        _sums,
-        "divide by the sum of both sides, not by their mean",
-        lambda b, m: 2 * _side(b, m),
-    ),
+    mistakes={
+        "the white background is counted as well: weight by the mask": lambda b, m: _side(
+            b, torch.ones_like(m)
+        ),
+        "the sign is turned: left minus right": lambda b, m: -_side(b, m),
+        "sums instead of means: a head further left would look lit from the left; divide by the mask's sum": _sums,
+        "divide by the sum of both sides, not by their mean": lambda b, m: 2 * _side(b, m),
+    },
+)
+
+which_gap = Choice(
+    "C",
+    {
+        "A": "it tells that D can separate the sets, which it could also do by glasses or by yaw",
+        "B": "backs differ in more than light: only heads have any",
+        "C": "the same people, cameras and clothes; only the light differs, so whatever separates the images is light",
+        "D": "a smaller difference of means may still separate every single image",
+    },
 )

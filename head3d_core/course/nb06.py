@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES
-from head3d_core.course import figures, recorded
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course import figures
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.course.figures import PALETTE, image_grid
 from head3d_core.course.nb12 import surface_trace
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
@@ -126,22 +126,13 @@ def carried_dots(*studies: dict[str, Any]) -> Any:
     return figure
 
 
-def recorded_study(name: str) -> dict[str, Any] | None:
-    """The recorded study of generators with axes "xyz" or "eg3d", or None if it is not there yet.
-
-    "xyz_531k" and "eg3d_531k" are the two teachers at equal images, on fewer people.
-    """
-    return recorded.record(f"swap_study_{name}")
-
-
-def table_beside_paper(found: dict[str, Any], measure: str = plane_swap.RAW) -> str:
-    """Table 1 as text: ours, (1 + cos) / 2, with the paper's numbers beside it."""
-    head = "  ".join(f"F_{n:4s}" for n in found["planes"])
-    lines = [f"{head}  to ID 1 (paper)   to ID 2 (paper)"]
-    for row, (source, first, second) in zip(found["table_1"][measure], swap_study.PAPER_TABLE_1, strict=True):
-        one, two = (row[f"{side}, (1+cos)/2"]["value"] for side in ("to ID 1", "to ID 2"))
-        cells = "  ".join(f"{s:6s}" for s in source)
-        lines.append(f"{cells}   {one:5.3f} ({first:5.3f})     {two:5.3f} ({second:5.3f})")
+def table_beside_paper(studies: Sequence[dict[str, Any]], measure: str = plane_swap.FINISHED) -> str:
+    """Table 1 as text: how near each exchange comes to ID 2, (1 + cos) / 2, for each study and in the paper."""
+    names = [f"{s['axes']} (N = {s['identities']})" for s in studies]
+    lines = [f"{'planes xy, xz, third':24s}{'paper':>8s}" + "".join(f"{n:>18s}" for n in names)]
+    for k, (source, _, paper) in enumerate(swap_study.PAPER_TABLE_1):
+        ours = [s["table_1"][measure][k]["to ID 2, (1+cos)/2"]["value"] for s in studies]
+        lines.append(f"{', '.join(source):24s}{paper:8.3f}" + "".join(f"{v:18.3f}" for v in ours))
     return "\n".join(lines)
 
 
@@ -228,76 +219,83 @@ def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72
     return figure
 
 
-def planes_flat(G: Generator, head: Heads) -> Any:
-    """The still of `planes_in_space`: the same three textures side by side, y upwards where a plane sees it."""
-    half = G.config.render.box_warp / 2
-    figure, axes = figures.panels(10.5, 2.9, 1, 4)
-    style = dict(origin="lower", cmap="cividis", vmin=-1, vmax=1, extent=(-half, half, -half, half))
-    for k, name in enumerate(PLANE_NAMES[G.config.render.axes]):
-        texture, across, up = plane_texture(head.planes[0, k]), name[0], name[1]
-        if across == "y":  # or the head would lie on its side
-            texture, across, up = texture.T, up, across
-        axes[k].imshow(texture, **style)
-        axes[k].set(title=f"F_{name}", xlabel=across, ylabel=up)
-    axes[3].imshow(figures.to_pixels(plane_swap.look(G, head.planes, cameras.orbit(0.5, 0.2)).rgb[0]))
-    axes[3].set_title("the head")
-    axes[3].axis("off")
+def plane_colours(planes: Tensor, texels: int = 96) -> NDArray[np.float64]:
+    """Planes [P, C, H, W] as colours [P, texels, texels, 3] in [0, 1]: their first three principal components.
+
+    The components are those of all P planes together, so that equal colours mean equal features.
+    """
+    small = torch.nn.functional.adaptive_avg_pool2d(planes.detach().float(), texels)
+    flat = small.movedim(1, -1).flatten(0, 2)
+    _, _, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    axes = (
+        axes[:3] * axes[:3].sum(1, keepdim=True).sign()
+    )  # a component's sign is arbitrary: make it repeatable
+    scores = (flat - flat.mean(0)) @ axes.T
+    low, high = scores.quantile(0.02, dim=0), scores.quantile(0.98, dim=0)
+    shown = ((scores - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    return shown.reshape(len(planes), texels, texels, 3).double().numpy()
+
+
+def planes_flat(G: Generator, heads: Heads) -> Any:
+    """The planes of some heads in colours, a row a head: rendered head, then each plane, y upwards where it sees y."""
+    names, rows = PLANE_NAMES[G.config.render.axes], len(heads.planes)
+    figure, axes = figures.panels(9.6, 2.5 * rows, rows, 4, squeeze=False)
+    for k, name in enumerate(names):
+        for row, picture in enumerate(plane_colours(heads.planes[:, k])):
+            across, up = name
+            if across == "y":  # or the head would lie on its side
+                picture, across, up = picture.transpose(1, 0, 2), up, across
+            axes[row, k + 1].imshow(picture, origin="lower", extent=(-0.5, 0.5, -0.5, 0.5))
+            axes[row, k + 1].set(title=f"F_{name}" if row == 0 else "", xlabel=across, ylabel=up)
+    for row in range(rows):
+        view = plane_swap.look(G, heads.planes[row : row + 1], cameras.orbit(0.5, 0.2))
+        axes[row, 0].imshow(figures.to_pixels(view.rgb[0]))
+        axes[row, 0].axis("off")
     return figure
 
 
-@torch.no_grad()
-def dense_points(
-    G: Generator, planes: Tensor, count: int = 3000, least: float = 0.5, seed: int = 0
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Random points of the cube where something stands: positions [M, 3] and densities [M], M <= count.
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def two_bootstraps(
+    values: Tensor, mean: Callable[[Tensor], Any], count: int = 400
+) -> dict[str, NDArray[np.float64]]:
+    """Means over pairs when people are redrawn, and when pairs are redrawn as if they were independent.
 
     Args:
-        planes: [1, 3, C, H, W].
-        least: density below which a point is dropped, 1 / world unit.
+        values: [P, P], one for each ordered pair.
+        mean: the mean over ordered pairs of different people, of a matrix [P, P].
     """
-    generator = torch.Generator().manual_seed(seed)
-    points = (torch.rand(1, 30 * count, 3, generator=generator) - 0.5) * G.config.render.box_warp * 0.96
-    sigma, _ = G.query(planes, points.to(planes.device))
-    density = torch.nn.functional.softplus(sigma[0, :, 0] - 1).cpu()
-    where = (density >= least).nonzero()[:count, 0]
-    return points[0, where].numpy().round(3), density[where].numpy().round(2)
+    people, draw = len(values), torch.Generator().manual_seed(0)
+    outside = ~torch.eye(people, dtype=torch.bool)
+    pairs = values[outside]
+    found: dict[str, list[float]] = {"people redrawn": [], "pairs redrawn": []}
+    for _ in range(count):
+        who = torch.randint(people, (people,), generator=draw)
+        again = values[who][:, who]
+        met = who[:, None] != who  # a person drawn twice makes no pair with itself
+        found["people redrawn"].append(float(mean(torch.where(met, again, again[met].mean()))))
+        some = torch.randint(len(pairs), (len(pairs),), generator=draw)
+        found["pairs redrawn"].append(float(pairs[some].mean()))
+    return {name: np.array(means) for name, means in found.items()}
 
 
-def density_points(
-    points: NDArray[np.float32], density: NDArray[np.float32], camera: Tensor, labels: Sequence[str]
-) -> Any:
-    """Plotly figure: points coloured by density, and the frusta of the cameras [N, 25] that look at them, cut off where
-    they leave the neighbourhood of the cube."""
-    import plotly.graph_objects as go
-
-    title = "Where the volume is dense, and who looks at it (drag to turn)"
-    figure = figures.scene(title, figures.space(0.95, (1.2, 0.6, 0.75)))
-    # Whole numbers: a machine's last digits do not show, and stored outputs can be compared.
-    colour, high = np.round(density), float(np.ceil(np.quantile(density, 0.95)))
-    bar = dict(title="density (1/length)", len=0.6)
-    marker = dict(size=2, color=colour, colorscale="Cividis", cmin=0, cmax=high, colorbar=bar)
-    hover = "density %{marker.color:.0f}<extra></extra>"
-    style = dict(mode="markers", name="density", hovertemplate=hover, showlegend=False, marker=marker)
-    figure.add_trace(go.Scatter3d(x=points[:, 0], y=points[:, 1], z=points[:, 2], **style))
-    figure.add_trace(figures.line_in_space(figures.cube_lines(1.0), "the cube", "#444444", "dot"))
-    for k, label in enumerate(labels):
-        figure.add_trace(figures.line_in_space(figures.frustum_lines(camera[k], 2.4), label, PALETTE[k % 6]))
-        eye = camera[k, [3, 7, 11]]
-        figures.label_at(figure, (eye / eye.norm() * 0.9).tolist(), label)
-    figure.update_layout(legend=dict(x=0, y=1))
-    return figure
-
-
-def density_maps(points: NDArray[np.float32], density: NDArray[np.float32]) -> Any:
-    """The still of `density_points`: the same points from the front, from the side and from above."""
-    figure, axes = figures.panels(8.4, 2.8, 1, 3)
-    style = dict(s=3, c=density, cmap="cividis", vmin=0, vmax=float(np.quantile(density, 0.95)))
-    views = ((0, 1, "from the front"), (2, 1, "from the side"), (0, 2, "from above"))
-    for axis, (a, b, title) in zip(axes, views, strict=True):
-        drawn = axis.scatter(points[:, a], points[:, b], rasterized=True, **style)
-        axis.set(title=title, xlabel="xyz"[a], ylabel="xyz"[b], xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
-        axis.set_aspect("equal")
-    figure.colorbar(drawn, ax=axes, label="density (1/length)")
+def bootstrap_histogram(found: dict[str, NDArray[np.float64]]) -> Any:
+    """Both distributions of `two_bootstraps` on one axis."""
+    figure, axis = figures.panels(6.4, 2.8)
+    edges = np.linspace(min(map(np.min, found.values())), max(map(np.max, found.values())), 25)
+    for k, (name, means) in enumerate(found.items()):
+        axis.hist(
+            means,
+            edges,
+            histtype="step",
+            color=PALETTE[k],
+            linestyle=figures.STYLES[k],
+            linewidth=2,
+            label=name,
+        )
+    axis.set(xlabel="mean cosine of two different people", ylabel="redraws")
+    axis.legend()
     return figure
 
 
@@ -328,16 +326,16 @@ _some, _others = (torch.randn(2, 3, 4, 5, 5, generator=_generator) for _ in rang
 exchange_plane = Exercise(
     truth=_exchange,
     cases=[(_some, _others, k) for k in range(3)],
-    mistakes=wrong(
-        "that is ID 2 with one plane of ID 1: start from planes_1 and take plane k of planes_2",
-        lambda a, b, k: _exchange(b, a, k),
-        "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second",
-        _channel,
-        "that takes plane k and all planes after it from ID 2: exchange plane k only",
-        lambda a, b, k: torch.cat([a[:, :k], b[:, k:]], 1),
-        "half of plane k is still that of ID 1: replace it",
-        lambda a, b, k: (_exchange(a, b, k) + a) / 2,
-    ),
+    mistakes={
+        "that is ID 2 with one plane of ID 1: start from planes_1 and take plane k of planes_2": lambda a, b, k: (
+            _exchange(b, a, k)
+        ),
+        "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second": _channel,
+        "that takes plane k and all planes after it from ID 2: exchange plane k only": lambda a, b, k: (
+            torch.cat([a[:, :k], b[:, k:]], 1)
+        ),
+        "half of plane k is still that of ID 1: replace it": lambda a, b, k: (_exchange(a, b, k) + a) / 2,
+    },
     keeps_inputs=True,
 )
 
@@ -354,14 +352,17 @@ pair_mean = Exercise(
         (torch.tensor([[1.0, -0.5], [0.25, 1.0]], dtype=torch.float64),),
         (torch.eye(5, dtype=torch.float64) * 7 + torch.arange(25.0, dtype=torch.float64).reshape(5, 5) / 9,),
     ],
-    mistakes=wrong(
-        "the diagonal compares people with themselves: leave it out, or the mean is too high",
-        lambda v: v.mean(),
-        "ordered pairs: (1, 2) puts a plane of 2 into 1 and (2, 1) the reverse; average both triangles",
-        lambda v: v[torch.triu(torch.ones_like(v), 1) > 0].mean(),
-        "N (N - 1) pairs are left when the diagonal is gone, not N²",
-        lambda v: (v.sum() - v.diagonal().sum()) / len(v) ** 2,
-    ),
+    mistakes={
+        "the diagonal compares people with themselves: leave it out, or the mean is too high": lambda v: (
+            v.mean()
+        ),
+        "ordered pairs: (1, 2) puts a plane of 2 into 1 and (2, 1) the reverse; average both triangles": lambda v: (
+            v[torch.triu(torch.ones_like(v), 1) > 0].mean()
+        ),
+        "N (N - 1) pairs are left when the diagonal is gone, not N²": lambda v: (
+            (v.sum() - v.diagonal().sum()) / len(v) ** 2
+        ),
+    },
 )
 
 
@@ -372,12 +373,26 @@ def _seen_by(projection: Pairs, coordinate: int) -> int:
 planes_that_see = Exercise(
     truth=_seen_by,
     cases=[(PROJECTION[axes], coordinate) for axes in ("xyz", "eg3d") for coordinate in range(3)],
-    mistakes=wrong(
-        "a plane sees two coordinates, its column and its row: you counted the columns only",
-        lambda p, c: sum(pair[0] == c for pair in p),
-        "true for xyz; under EG3D's axes the third pair is (z, x), so y is seen by one plane and z by two",
-        lambda p, c: 2,
-        "count planes, not different pairs: (x, z) and (z, x) are two planes with contents of their own",
-        lambda p, c: len({frozenset(pair) for pair in p if c in pair}),
-    ),
+    mistakes={
+        "a plane sees two coordinates, its column and its row: you counted the columns only": lambda p, c: (
+            sum(pair[0] == c for pair in p)
+        ),
+        "true for xyz; under EG3D's axes the third pair is (z, x): one plane sees y, two see z": lambda p, c: (
+            2
+        ),
+        "count planes, not different pairs: (x, z) and (z, x) are two planes with contents of their own": lambda p, c: (
+            len({frozenset(pair) for pair in p if c in pair})
+        ),
+    },
+)
+
+
+where_would_identity_be = Choice(
+    "C",
+    {
+        "A": "that is the paper's case, with frontal images",
+        "B": "F_xz sees neither a profile's outline nor the heights of its features",
+        "C": "a profile is an image of height and depth, so its features are told apart in (y, z)",
+        "D": "the channels are shared by all planes, but each plane is read at its own two coordinates",
+    },
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random, wrong
+from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.metrics.verification import most_alike
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 
@@ -91,39 +91,41 @@ next_p = Exercise(
         (0.002, torch.tensor([-1.0, -1.0]), 0.6, 16, 4, 6400),
         (0.995, torch.tensor([1.0, 1.0]), 0.6, 16, 4, 6400),
     ],
-    mistakes=wrong(
-        "p is a probability: keep it between 0 and 1",
-        lambda p, s, t, b, k, n: torch.tensor(p + b * k / n * float(torch.sign(s.mean() - t))),
-        "the direction is wrong: D that is sure of its real pictures over-fits, and needs more augmentation",
-        lambda p, s, t, b, k, n: _next_p(p, -s, -t, b, k, n),
-        "an adjustment stands for `interval` steps: batch * interval images have gone by",
-        lambda p, s, t, b, k, n: _next_p(p, s, t, b, 1, n),
-        "the target is for the mean sign, from -1 to 1, not for the share of pictures that D gets right",
-        lambda p, s, t, b, k, n: _next_p(p, (s + 1) / 2, t, b, k, n),
-        "the step has a fixed size: only the sign of (mean - target) counts",
-        lambda p, s, t, b, k, n: (p + (s.mean() - t) * b * k / n).clamp(0, 1),
-    ),
+    mistakes={
+        "p is a probability: keep it between 0 and 1": lambda p, s, t, b, k, n: torch.tensor(
+            p + b * k / n * float(torch.sign(s.mean() - t))
+        ),
+        "the direction is wrong: a D that is sure of its real images over-fits": lambda p, s, t, b, k, n: (
+            _next_p(p, -s, -t, b, k, n)
+        ),
+        "an adjustment stands for `interval` steps: batch * interval images have gone by": lambda p, s, t, b, k, n: (
+            _next_p(p, s, t, b, 1, n)
+        ),
+        "the target is for the mean sign, from -1 to 1, not for a share": lambda p, s, t, b, k, n: _next_p(
+            p, (s + 1) / 2, t, b, k, n
+        ),
+        "the step has a fixed size: only the sign of (mean - target) counts": lambda p, s, t, b, k, n: (
+            p + (s.mean() - t) * b * k / n
+        ).clamp(0, 1),
+    },
 )
 
 
-def _swap(head: Tensor, face: Tensor, plane: int) -> Tensor:
-    mixed = head.clone()
-    mixed[:, plane] = face[:, plane]
-    return mixed
-
-
-swap_plane = Exercise(
-    truth=_swap,
-    cases=[(random(8, 2, 3, 2, 4, 4), random(9, 2, 3, 2, 4, 4), k) for k in (0, 1, 2)],
-    mistakes=wrong(
-        "the other way round: everything but the one plane comes from the head generator",
-        lambda h, f, k: _swap(f, h, k),
-        "the first index is the sample, the second is the plane: planes are [N, 3, C, H, W]",
-        lambda h, f, k: torch.cat([f[:1], h[1:]]),
-        "you always exchange plane 0: use the index that is asked for",
-        lambda h, f, k: _swap(h, f, 0),
-        "nothing was exchanged",
-        lambda h, f, k: h,
-    ),
-    keeps_inputs=True,
+read_the_gap = Choice(
+    "C",
+    {
+        "A": "held-out real images and generated ones have nearly the same logit: that is no balance",
+        "B": "it separates *shown* images from all others; real people it has not met count as generated",
+        "C": "the gap of 4.0 between shown and held-out real images is memory, so weaken memory first",
+        "D": "a weak D would give all three groups similar logits",
+    },
+)
+people_or_time = Choice(
+    "B",
+    {
+        "A": "the loss of D says how well it separates, not who the samples are",
+        "B": "it counts people, and equal distance to real images rules out that one run is merely younger",
+        "C": "distortions change images of the same people",
+        "D": "that is exactly what slowing memory down changes; it says nothing about people",
+    },
 )

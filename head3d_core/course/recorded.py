@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from head3d_core.course import figures
+from head3d_core.evaluation.ghosts import COMMAND as GHOST_COMMAND
+from head3d_core.evaluation.ghosts import RECORD as GHOST_RECORD
 from head3d_core.evaluation.pictures import FACE_YAWS, TURN
 from head3d_core.evaluation.tables import NOT_YET
 from head3d_core.utils import files, records
+from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import from_pixels
 from head3d_core.utils.records import trained_on
 
 RESULTS = files.DATA / "results"
 EVALUATION = RESULTS / "evaluation"
+GHOST = "eye_pair"
+"""The ghost score that the course uses: two places as dark as eyes behind the head."""
 
 Panel = tuple[str, tuple[tuple[str, str], ...]]
 """A panel's title and its curves: (name in the record, label)."""
@@ -70,6 +76,51 @@ def how_to_record(stage: str, row: str | None = None) -> str:
         f"  python -m head3d_core train {stage} --data synth:faces:20000{more} --out runs/{name}\n"
         f"  python data/scripts/curves.py runs/{name} --out data/results/curves_{name}.json"
     )
+
+
+@dataclass(frozen=True)
+class SecondFaces:
+    """One group of heads seen from straight behind (`metrics.ghost`)."""
+
+    shows: str
+    """Which heads."""
+    scores: np.ndarray
+    """[N], of those that could be measured."""
+    above: Estimate
+    """Share of scores above the limit that real heads set."""
+
+
+def ghost_limit(score: str = GHOST) -> float:
+    """The limit of a ghost score: 5 % of the real heads that set it are above."""
+    return float(records.load(GHOST_RECORD, GHOST_COMMAND)["limits"][score])
+
+
+def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
+    """Second faces behind real heads and samples that the measure was not developed on, by group."""
+    groups = records.load(GHOST_RECORD, GHOST_COMMAND)["groups"]
+    return {
+        name: SecondFaces(
+            group["shows"],
+            np.array([x for x in group["scores"][score] if x is not None]),
+            Estimate(**group[score]["above"]),
+        )
+        for name, group in groups.items()
+    }
+
+
+def second_faces_figure(score: str = GHOST) -> Any:
+    """Every score as a dot, a group a line, against the limit that real heads set."""
+    figure, axis = figures.panels(7.2, 3.2)
+    groups = second_faces(score)
+    for k, group in enumerate(groups.values()):
+        jitter = k + 0.5 * (np.arange(len(group.scores)) % 7 / 6 - 0.5)
+        axis.plot(group.scores, jitter, figures.MARKERS[k], color=figures.PALETTE[k], markersize=4, alpha=0.7)
+    axis.axvline(ghost_limit(score), color="0.2", linestyle="--")
+    axis.set_yticks(
+        range(len(groups)), [f"{name}\n{g.above.text(0, percent=True)}" for name, g in groups.items()]
+    )
+    axis.set(xlabel="second face behind, score (dashed: limit)", ylim=(len(groups) - 0.5, -0.5))
+    return figure
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------

@@ -73,15 +73,16 @@ def test_tools_notice_what_is_out_of_step() -> None:
     made = pages.with_tables("a\n<!-- begin recipes -->\nold\n<!-- end recipes -->\nz")
     assert "old" not in made
     assert "| `paper` | distill | front 1, back 20 | 16 |" in made
-    row = "| Eq. 1 | what | `f` | 02 | `no-such-file.json` | reproduced at classroom scale |\n"
-    assert pages.with_status(row).endswith(f"| {pages.NOT_RECORDED} |\n")
-    assert pages.with_status(row.replace("no-such-file", "fused_cpu")).endswith(f"| {pages.REPRODUCED} |\n")
+    row = "| Eq. 1 | what | `f` | 02 | `no-such-file.json` | run at classroom scale | agrees |\n"
+    assert pages.with_status(row).endswith(f"| {pages.NOT_RECORDED} | agrees |\n")
+    done = pages.with_status(row.replace("no-such-file", "fused_cpu"))
+    assert done.endswith(f"| {pages.REPRODUCED} | agrees |\n")
     hats = row.replace("no-such-file", "evaluation/real").replace("`f`", "`worn.kept`")
-    assert pages.with_status(hats).endswith(f"| {pages.NOT_RECORDED} |\n"), (
+    assert f"| {pages.NOT_RECORDED} |" in pages.with_status(hats), (
         "a record without hats and glasses"
     )
     both = row.replace("`no-such-file.json`", "`fused_cpu.json`, `no-such-file.json`")
-    assert pages.with_status(both).endswith("| in part: `no-such-file.json` not recorded yet |\n")
+    assert pages.with_status(both).endswith("| in part: `no-such-file.json` not recorded yet | agrees |\n")
     assert pages.extent_of({"identities": 16}) == " (trial: 16 people)"
     assert pages.extent_of({"identities": 100}) == ""
     assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 120}}}}) == " (trial: 120 samples)"
@@ -154,8 +155,9 @@ def test_paper_map_is_whole() -> None:
     allowed = (pages.REPRODUCED, pages.MEASURED, pages.NOT_RECORDED, "in part: ", "shown", "not attempted: ")
     for cells in table:
         if cells[0] != "Paper":
-            assert len(cells) == 6, cells
+            assert len(cells) == 7, cells
             assert cells[5].startswith(allowed), cells[5]
+            assert cells[6].startswith(("agrees", "in part", "same direction", "differs", "–")), cells[6]
 
 
 def test_paper_map_names_sections() -> None:
@@ -266,7 +268,7 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
     checks = {
         name
         for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
-        for name in re.findall(r"^(\w+) = Exercise\(", path.read_text(encoding="utf8"), re.MULTILINE)
+        for name in re.findall(r"^(\w+) = (?:Exercise|Choice)\(", path.read_text(encoding="utf8"), re.MULTILINE)
     }
     used = {pages.number(p): p for p in pages.notebooks()}
     for number, chapter in zip(chapters[1::2], chapters[2::2], strict=True):

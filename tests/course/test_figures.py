@@ -23,6 +23,11 @@ def test_rounded_has_no_negative_zero() -> None:
     assert text == "[[0.0, 0.123], [2.0, -0.5]]"
 
 
+def test_within_hides_what_differs_between_machines() -> None:
+    assert plots.within(torch.tensor([1e-8, -3e-7]), 1e-6) == "below 1e-06"
+    assert plots.within(-0.02, 1e-6) == "2e-02"
+
+
 def test_ray_image_is_row_major() -> None:
     features = torch.arange(4.0)[:, None].expand(4, 5)
     assert nb02.ray_image(features)[0].tolist() == [[0, 1], [2, 3]]
@@ -48,9 +53,9 @@ def test_figures_are_drawn() -> None:
         nb01.rays_from_above(camera, ["a", "b"]),
         nb02.plane_grid(torch.randn(3, 2, 8, 8), ("xy", "xz", "yz")),
         plots.image_grid([torch.zeros(3, 4, 4)] * 3, ["x"], columns=2),
-        nb02.march_profile(depths[0, 0], sigma, march),
+        nb02.march_profile(depths[0, 0], sigma, march.weights[0, 0]),
         nb00.method_diagram(),
-        nb00.course_map({"00"}),
+        nb00.course_map({"00": ("start", []), "01": ("cameras", ["00"]), "02": ("planes", ["00", "01"])}),
     ]
     for figure in figures:
         figure.canvas.draw()

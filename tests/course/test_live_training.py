@@ -7,6 +7,7 @@ import torch
 
 from head3d_core.course import live_training
 from head3d_core.datasets import format
+from head3d_core.model import cameras
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import DATA
 
@@ -45,7 +46,7 @@ def test_the_gap_of_mean_pictures_sees_a_difference() -> None:
     assert live_training.average_picture_gap(engine) > first > 0.1
 
 
-def test_a_discriminator_learns_few_pictures_by_heart() -> None:
+def test_a_discriminator_memorises_few_images() -> None:
     run = live_training.memorise(4, steps=24, every=12, batch=4)
     assert run["steps"] == [0.0, 12.0, 24.0]
     assert abs(run["shown"][0] - run["held out"][0]) < 0.5
@@ -63,13 +64,14 @@ def test_likeness_of_front_and_back() -> None:
         live_training.front_back_likeness(front, front[:1])
 
 
-def test_backs_of_real_heads_do_not_look_like_faces() -> None:
+def test_the_face_of_a_person_is_its_most_frontal_image() -> None:
     folder = DATA / "samples" / "heads"
     images, camera = format.load_arrays(folder)
-    front, back = live_training.ends_of_heads(images, camera, format.load_identities(folder))
-    assert len(front) == len(back) == 8
-    assert abs(live_training.front_back_likeness(front, back)) < 0.25
-    assert live_training.front_back_likeness(front, front.flip(-1)) > 0.99
+    who = format.load_identities(folder)
+    face = live_training.face_of(images, camera, who)
+    yaw = cameras.yaw_pitch(camera[who == who[0]])[0].abs()
+    expected = images[who == who[0]][yaw.argmin()].float() / 127.5 - 1
+    assert torch.allclose(face[0], expected, atol=1e-6)
 
 
 def test_two_slices_train_live() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,13 +11,12 @@ import torch
 from helpers import visible
 from test_swap_study import made_up
 
-from head3d_core.course import nb06, recorded, swap_lab
+from head3d_core.course import nb06, swap_lab
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.geometry import mesh
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
-from head3d_core.utils import files
 
 mpl.use("Agg")
 LIMIT = 0.5e6
@@ -47,15 +44,14 @@ def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
     found = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
     state = swap_lab.LabState(shares=(1, 0, 0))
     shown = swap_lab.show(swap_lab.couple({"face": G}, state), state)
-    points, density = nb06.dense_points(G, heads.planes[:1], 300)
     for figure in (
         nb06.identity_grid(G, heads, [(0, 1)], finished=False),
         nb06.generator_grid(G, visible(5), 0, ("head", "face")),
         nb06.shown_states([shown, shown], ["A", "B"]),
         nb06.carried_dots(found),
         nb06.carried_dots({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
-        nb06.planes_flat(G, heads.take([0])),
-        nb06.density_maps(points, density),
+        nb06.planes_flat(G, heads.take([0, 1])),
+        nb06.bootstrap_histogram({"a": np.arange(9.0), "b": np.arange(9.0) / 2}),
     ):
         assert drawn(figure).std() > 5, "the figure is blank"
 
@@ -101,38 +97,32 @@ def test_plotly_figures_are_small(G: Generator, heads: seeds.Heads, monkeypatch:
     # A surface and textures as large as they get in the notebook.
     many = (4000 * 3 * 4 + 2100 * 3 * 4) * 4 / 3 + 2100 * 10 + 3 * nb06.TEXELS**2 * 4 * 4 * 4 / 3
     assert many < LIMIT
-    points, density = nb06.dense_points(G, heads.planes[:1])
-    views = cameras.orbit(torch.tensor([0.0, 1.5]))
-    cloud = nb06.density_points(points, density, views, ["front", "side"])
-    assert len(cloud.to_json()) < LIMIT
-    assert len(json.loads(cloud.to_json())["data"]) == 1 + 1 + 2 * 2
-
-
-def test_dense_points_are_dense(G: Generator, heads: seeds.Heads) -> None:
-    points, density = nb06.dense_points(G, heads.planes[:1], 500, least=2.0)
-    assert 50 < len(points) <= 500
-    sigma, _ = G.query(heads.planes[:1], torch.from_numpy(points)[None])
-    truth = torch.nn.functional.softplus(sigma[0, :, 0] - 1).numpy()
-    assert np.allclose(density, truth, atol=0.3)  # positions are rounded
-    assert density.min() >= 1.99
 
 
 def test_table_beside_the_papers() -> None:
-    found = {"planes": ["xy", "xz", "yz"], "table_1": {"x": swap_study.table_rows(made_up())}}
-    lines = nb06.table_beside_paper(found, "x").splitlines()
+    rows = {"axes": "xyz", "identities": 9, "table_1": {"x": swap_study.table_rows(made_up())}}
+    lines = nb06.table_beside_paper([rows, rows], "x").splitlines()
     assert len(lines) == 6
-    assert "(0.535)" in lines[1]
-    assert "(0.968)" in lines[1]
-    assert lines[4].split()[:3] == ["ID", "1", "ID"]
+    assert lines[1].split()[:7] == ["ID", "2,", "ID", "1,", "ID", "1", "0.968"]
+    assert lines[5].split()[-1] == "1.000"
 
 
-def test_recorded_study_says_when_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(files, "DATA", tmp_path)
-    assert nb06.recorded_study("eg3d") is None
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "swap_study_eg3d.json").write_text('{"axes": "eg3d"}')
-    assert nb06.recorded_study("eg3d") == {"axes": "eg3d"}
+def test_redrawing_people_gives_the_wider_interval() -> None:
+    """Values that belong to people, not to pairs: 132 pairs of 12 people are 12 independent things."""
+    person = torch.randn(12, generator=torch.Generator().manual_seed(1))
+    values = person[:, None] + person
+    found = nb06.two_bootstraps(values, nb06.pair_mean.truth)
+    assert found["people redrawn"].std() > 2 * found["pairs redrawn"].std()
+    assert abs(found["people redrawn"].mean() - float(nb06.pair_mean.truth(values))) < 0.2
+
+
+def test_equal_features_get_equal_colours() -> None:
+    planes = torch.zeros(2, 4, 96, 96)
+    planes[0, 0, :40], planes[1, 0, 50:], planes[:, 1, :, :30] = 1.0, 1.0, 2.0
+    colours = nb06.plane_colours(planes)
+    assert colours.shape == (2, 96, 96, 3)
+    assert np.allclose(colours[0, 10, 60], colours[1, 60, 60], atol=1e-3)
+    assert np.abs(colours[0, 10, 60] - colours[0, 60, 60]).max() > 0.2
 
 
 def test_the_table_between_generators_names_every_plane() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from head3d_core.course import figures, nb05, nb07, nb08, recorded
+from head3d_core.course import figures, nb05b, nb07, nb08, recorded
 from head3d_core.metrics.verification import most_alike
 from head3d_core.utils import files
 
@@ -115,7 +115,7 @@ def test_pictures_of_a_record(found: dict[str, Any]) -> None:
 def test_other_figures_draw(found: dict[str, Any]) -> None:
     run = {"steps": [0.0, 1.0], "shown": [0.0, 1.0], "held out": [0.0, -1.0], "fake": [0.0, -1.0]}
     assert len(nb07.memory_curves({"a": run, "b": run}).axes) == 2
-    assert len(nb05.loss_shapes().axes) == 2
+    assert len(nb05b.loss_shapes().axes) == 2
     bars = nb08.gradient_bars({"L_kd": torch.tensor([1.0, 0.0, 0.0]), "L_gan": torch.tensor([1.0, 1.0, 2.0])})
     heights = [patch.get_height() for patch in bars.axes[0].patches]
     assert heights == pytest.approx([1, 0.25, 0, 0.25, 0, 0.5])

@@ -1,0 +1,92 @@
+"""Notebook 05a: what a face generator is made of, and why its planes confuse front and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from head3d_core.course.exercises import Choice, Exercise, random
+from head3d_core.course.figures import PALETTE, arrow, canvas
+from head3d_core.model import stylegan2
+
+
+def same_texel() -> Any:
+    """A head from the side: a point of the face and one of the back project to one texel of F_xy."""
+    from matplotlib.patches import Ellipse
+
+    figure, axis = canvas(10, 4, (7.5, 3.0))
+    axis.add_patch(Ellipse((4.6, 2), 4.2, 3.4, facecolor="0.92", edgecolor="0.4"))
+    axis.plot([8.6, 8.6], [0.2, 3.8], color=PALETTE[0], linewidth=4)
+    axis.text(8.8, 3.5, "F_xy", color=PALETTE[0], fontsize=12)
+    for x, name in ((6.5, "(x, y, z)"), (2.7, "(x, y, −z)")):
+        axis.plot(x, 2.4, "o", color=PALETTE[1], markersize=8)
+        axis.text(x, 1.9, name, ha="center", va="top", fontsize=11)
+    arrow(axis, (2.7, 2.4), (8.5, 2.4))
+    axis.plot(8.6, 2.4, "s", color=PALETTE[1], markersize=10)
+    axis.text(8.8, 2.3, "one texel", fontsize=11)
+    axis.text(1.6, 0.2, "back", fontsize=11)
+    axis.text(6.9, 0.2, "face", fontsize=11)
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """d [O] of one sample: weight [O, I, k, k], style [I]."""
+    return stylegan2.demodulation(weight, style[None], torch.float32)[2][0]
+
+
+def _energy(weight: Tensor, style: Tensor) -> Tensor:
+    return (weight * style[:, None, None]).square().sum([1, 2, 3])
+
+
+demodulation = Exercise(
+    truth=_demodulation,
+    cases=[
+        (random(0, 4, 3, 3, 3), random(1, 3)),
+        (random(2, 2, 5, 1, 1), 3 * random(3, 5)),
+        (torch.ones(1, 2, 3, 3), torch.tensor([1.0, 0.0])),
+    ],
+    mistakes={
+        "the style is missing: scale the weight by s first, or the output grows with the style": lambda w, s: (
+            (w.square().sum([1, 2, 3]) + 1e-8).rsqrt()
+        ),
+        "a standard deviation is a root: d is one over the square root of the sum of squares": lambda w, s: (
+            1 / (_energy(w, s) + 1e-8)
+        ),
+        "that is the size of the output: d divides by it": lambda w, s: (_energy(w, s) + 1e-8).sqrt(),
+        "sum over input channels and taps, not their mean: unit variance comes in at every one of them": lambda w, s: (
+            (_energy(w, s) / w[0].numel() + 1e-8).rsqrt()
+        ),
+        "the style belongs inside the square: (s w)^2, not s w^2": lambda w, s: (
+            (w.square() * s[:, None, None]).sum([1, 2, 3]).abs() + 1e-8
+        ).rsqrt(),
+    },
+)
+
+
+without_demodulation = Choice(
+    "B",
+    {
+        "A": "D sees the image, whatever the layers inside G do",
+        "B": "scales multiply from layer to layer; a few channels dominate, and so do their gradients",
+        "C": "the number of channels is fixed by the architecture",
+        "D": "styles still depend on w, and w on z",
+    },
+)
+
+
+back_view = Exercise(
+    truth=lambda front: front.flip(-1),
+    cases=[(random(8, 3, 4, 6),), (random(9, 3, 5, 5),)],
+    mistakes={
+        "the camera behind has its right side at -x: columns change places": lambda front: front,
+        "the rows stay: up is up for both cameras": lambda front: front.flip(-2),
+        "turning by 180 degrees around the vertical axis flips columns only, not rows": lambda front: (
+            front.flip(-1, -2)
+        ),
+    },
+)

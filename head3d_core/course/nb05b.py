@@ -1,0 +1,89 @@
+"""Notebook 05b: the game that a face generator learns from, and what is behind the face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Choice, Exercise, random
+from head3d_core.course.figures import PALETTE, STYLES
+
+
+def loss_shapes() -> Any:
+    """The generator's loss and its slope against D's logit: saturating and not."""
+    x = torch.linspace(-6, 6, 121, requires_grad=True)
+    figure, axes = figures.panels(9, 3.2, 1, 2)
+    shapes = {"saturating: −softplus(D)": -F.softplus(x), "ours: softplus(−D)": F.softplus(-x)}
+    for k, (name, loss) in enumerate(shapes.items()):
+        (slope,) = torch.autograd.grad(loss.sum(), x)
+        for axis, y in zip(axes, (loss, slope), strict=True):
+            style = dict(color=PALETTE[k], linestyle=STYLES[k], linewidth=2, label=name)
+            axis.plot(x.detach().numpy(), y.detach().numpy(), **style)
+    for axis, title in zip(axes, ("loss of G", "slope: what G learns from"), strict=True):
+        axis.set(xlabel="logit D(I) of a generated picture  (low: D is sure it is false)", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=9)  # in the right panel it would lie over the curves
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _r1(gradient_image: Tensor, gradient_raw: Tensor, gamma: float) -> Tensor:
+    """γ/2 times the batch mean of the squared norm, both inputs together."""
+    both = gradient_image.square().sum([1, 2, 3]) + gradient_raw.square().sum([1, 2, 3])
+    return gamma / 2 * both.mean()
+
+
+r1_term = Exercise(
+    truth=_r1,
+    cases=[
+        (random(4, 2, 3, 4, 4), random(5, 2, 3, 2, 2), 1.0),
+        (random(6, 4, 3, 2, 2), random(7, 4, 3, 2, 2), 20.0),
+    ],
+    mistakes={
+        "half of gamma is missing: the code adds γ/2 ‖∇D‖²": lambda a, b, g: 2 * _r1(a, b, g),
+        "D is given two pictures: the gradient with respect to the raw image counts as well": lambda a, b, g: (
+            _r1(a, torch.zeros_like(b), g)
+        ),
+        "sum over the pixels of a sample, then take the mean over samples: γ is tuned for sums": lambda a, b, g: (
+            g / 2 * (a.square().mean() + b.square().mean())
+        ),
+        "the norm is squared: without the square the penalty has a kink at zero": lambda a, b, g: (
+            g / 2 * (a.square().sum([1, 2, 3]) + b.square().sum([1, 2, 3])).sqrt().mean()
+        ),
+    },
+)
+
+
+read_curves = Choice(
+    "C",
+    {
+        "A": "both signs still move at the end of the run: compare early with late",
+        "B": "then both signs would be near 0 and its loss 2 ln 2 = 1.386",
+        "C": "it separates better and better; by the rule of notebook 07 (real sign above 0.6) it over-fits",
+        "D": "R1 grows slowly and does not jump",
+    },
+)
+silent_discriminator = Choice(
+    "A",
+    {
+        "A": "a flat D is the cheapest: it answers 0 to everything, its loss is 2 ln 2, and G learns nothing",
+        "B": "with a G that stands still D would win soon: signs near +1 and -1",
+        "C": "D would still separate generated from real images well; side views would suffer",
+        "D": "D could then use the camera alone to separate them, and its loss would fall",
+    },
+)
+fool_the_score = Choice(
+    "B",
+    {
+        "A": "nothing is dark there: its score is low, and rightly so",
+        "B": "two dark places where eyes would be, lighter surroundings: the score sees a pair, not a face",
+        "C": "this is the opposite error: a second face that the score misses",
+        "D": "everything is dark then, and the score compares with the other places of the same view",
+    },
+)
