@@ -78,9 +78,7 @@ def test_tools_notice_what_is_out_of_step() -> None:
     done = pages.with_status(row.replace("no-such-file", "fused_cpu"))
     assert done.endswith(f"| {pages.REPRODUCED} | agrees |\n")
     hats = row.replace("no-such-file", "evaluation/real").replace("`f`", "`worn.kept`")
-    assert f"| {pages.NOT_RECORDED} |" in pages.with_status(hats), (
-        "a record without hats and glasses"
-    )
+    assert f"| {pages.NOT_RECORDED} |" in pages.with_status(hats), "a record without hats and glasses"
     both = row.replace("`no-such-file.json`", "`fused_cpu.json`, `no-such-file.json`")
     assert pages.with_status(both).endswith("| in part: `no-such-file.json` not recorded yet | agrees |\n")
     assert pages.extent_of({"identities": 16}) == " (trial: 16 people)"
@@ -268,7 +266,9 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
     checks = {
         name
         for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
-        for name in re.findall(r"^(\w+) = (?:Exercise|Choice)\(", path.read_text(encoding="utf8"), re.MULTILINE)
+        for name in re.findall(
+            r"^(\w+) = (?:Exercise|Choice)\(", path.read_text(encoding="utf8"), re.MULTILINE
+        )
     }
     used = {pages.number(p): p for p in pages.notebooks()}
     for number, chapter in zip(chapters[1::2], chapters[2::2], strict=True):
