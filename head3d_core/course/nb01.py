@@ -172,25 +172,17 @@ def _mirror(camera: Tensor) -> Tensor:
     return cameras.mirror(camera[None])[0]
 
 
-def _mirror_position_only(camera: Tensor) -> Tensor:
-    flipped = camera.clone()
-    flipped[3] *= -1
-    return flipped
-
-
-def _mirror_rotation_only(camera: Tensor) -> Tensor:
-    flipped = _mirror(camera)
-    flipped[3] = camera[3]
-    return flipped
-
-
 mirror_camera = Exercise(
     truth=_mirror,
     cases=[(cameras.orbit(0.3, 0.1)[0],), (cameras.orbit(-1.2, -0.2)[0],), (cameras.orbit(2.5, 0.4)[0],)],
     mistakes={
         "flipping the picture without its camera teaches the wrong pose": lambda c: c,
-        "the position is mirrored, but the camera still looks the old way": _mirror_position_only,
-        "the camera is turned, but it still stands on the old side": _mirror_rotation_only,
+        "the position is mirrored, but the camera still looks the old way": lambda c: torch.cat(
+            [c[:3], -c[3:4], c[4:]]
+        ),
+        "the camera is turned, but it still stands on the old side": lambda c: torch.cat(
+            [_mirror(c)[:3], c[3:4], _mirror(c)[4:]]
+        ),
     },
 )
 

@@ -10,18 +10,12 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import RenderOptions
-from head3d_core.course import figures
+from head3d_core.course import figures, recorded
 from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.model import cameras, rays
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.volume import render_rays
-from head3d_core.utils import records
 from head3d_core.utils.errors import Head3DError
-
-
-def recorded(name: str) -> dict[str, Any]:
-    """A table of `data/results/` by its file name without ending; raises Head3DError where it is missing."""
-    return records.read(name, "git restore data/results")
 
 
 def provenance(table: dict[str, Any]) -> str:
@@ -37,7 +31,7 @@ def agreement(resolution: int = 16) -> float:
     Measured here where the extension is built; elsewhere the recorded figure of the same comparison.
     """
     if not ops.available():
-        return float(recorded("fused_cpu")["agreement"])
+        return float((recorded.record("fused_cpu") or {})["agreement"])
     torch.manual_seed(0)
     weights = Decoder(32, 64, 32).weights()
     planes = torch.randn(1, 3, 32, 64, 64)
@@ -77,17 +71,13 @@ def show_code(path: Path | str, first: str, last: str) -> None:
     """Shows a C++ or CUDA file from the line that contains `first` through the next that contains `last`."""
     from IPython.display import Markdown, display
 
-    display(Markdown(f"```cpp\n{code_between(path, first, last)}\n```"))
-
-
-def code_between(path: Path | str, first: str, last: str) -> str:
-    """The text that `show_code` shows; raises Head3DError if either marker is not in the file."""
     lines = Path(path).read_text(encoding="utf8").splitlines()
-    start = next((k for k, line in enumerate(lines) if first in line), None)
-    end = None if start is None else next((k for k in range(start, len(lines)) if last in lines[k]), None)
-    if start is None or end is None:
+    start = next((k for k, line in enumerate(lines) if first in line), len(lines))
+    end = next((k for k in range(start, len(lines)) if last in lines[k]), None)
+    if end is None:
         raise Head3DError(f"{path} has no lines from {first!r} to {last!r}")
-    return "\n".join(lines[start : end + 1])
+    code = "\n".join(lines[start : end + 1])
+    display(Markdown(f"```cpp\n{code}\n```"))
 
 
 def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:

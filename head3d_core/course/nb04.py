@@ -23,7 +23,6 @@ from head3d_core.synth import sets
 from head3d_core.synth.identity import Identity
 from head3d_core.synth.light import Light, harmonics
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.images import from_uint8
 
 FACES, HEADS = PALETTE[0], PALETTE[1]
 BACK = 135.0
@@ -42,13 +41,6 @@ def degrees(camera: Tensor) -> tuple[Tensor, Tensor]:
     """Yaw and pitch of cameras [N, 25], degrees."""
     yaw, pitch = cameras.yaw_pitch(camera)
     return torch.rad2deg(yaw), torch.rad2deg(pitch)
-
-
-def thumbnails(images: Sequence[Tensor] | Tensor, side: int = 128) -> list[Tensor]:
-    """Images uint8 [3, H, W] -> float [3, side, side] in [-1, 1], area-averaged, as `figures.image_grid` takes them."""
-    resize = torch.nn.functional.interpolate
-    small = [resize(x[None].float(), (side, side), mode="bilinear", antialias=True)[0] for x in images]
-    return [from_uint8(image) for image in small]
 
 
 # --- cameras ----------------------------------------------------------------------------------------------------------
@@ -325,12 +317,6 @@ def _side(brightness: Tensor, mask: Tensor) -> Tensor:
 def _sums(brightness: Tensor, mask: Tensor) -> Tensor:
     half = brightness.shape[-1] // 2
     left, right = (brightness * mask)[:, :half].sum(), (brightness * mask)[:, half:].sum()
-    return (left - right) / (left + right)
-
-
-def _halves(brightness: Tensor, mask: Tensor) -> Tensor:
-    half = brightness.shape[-1] // 2
-    left, right = (brightness * mask)[:, :half].mean(), (brightness * mask)[:, half:].mean()
     return (left - right) / (left + right)
 
 

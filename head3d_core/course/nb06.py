@@ -13,7 +13,7 @@ from torch import Tensor
 from head3d_core.config import PLANE_NAMES
 from head3d_core.course import figures
 from head3d_core.course.exercises import Choice, Exercise
-from head3d_core.course.figures import PALETTE, image_grid
+from head3d_core.course.figures import PALETTE
 from head3d_core.course.nb12 import surface_trace
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
@@ -21,7 +21,7 @@ from head3d_core.geometry import mesh
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
-from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
+from head3d_core.model.seeds import Heads
 from head3d_core.utils import records
 from head3d_core.utils.estimates import Estimate
 
@@ -32,57 +32,18 @@ TEXELS = 40
 # --- exchanges --------------------------------------------------------------------------------------------------------
 
 
-def exchanged(first: Generator, one: Heads, two: Heads, views: Tensor, finished: bool = True) -> list[Tensor]:
-    """One plane at a time: images of head 1 with F_xy, F_xz, F_yz of head 2, seen from cameras [V, 25].
+def swap_row(G: Generator, one: Heads, G_second: Generator, two: Heads, camera: Tensor) -> Tensor:
+    """One row of Fig. 2 or 3: head 1, head 2, then head 1 with each plane of head 2, [5, 3, R, R].
 
     Args:
-        first: generator of head 1, which decodes and finishes.
+        G: of head 1; it decodes and finishes the mixtures.
         one, two: one head each.
-
-    Returns:
-        Per plane, V images [V, 3, R, R].
+        camera: [1, 25].
     """
-    names = PLANE_NAMES[first.config.render.axes]
-    mixed = [plane_swap.mix(one, two, plane_swap.exchange(name)) for name in names]
-    return [_pictures(first, planes, ws, views, finished) for planes, ws in mixed]
-
-
-def _pictures(G: Generator, mixed: Tensor, ws: Tensor, views: Tensor, finished: bool) -> Tensor:
-    if not finished:
-        return torch.cat([plane_swap.look(G, mixed, view[None]).rgb for view in views])
-    return torch.cat([plane_swap.picture(G, mixed, ws, view[None]) for view in views])
-
-
-def identity_grid(G: Generator, heads: Heads, pairs: Sequence[tuple[int, int]], finished: bool = True) -> Any:
-    """Fig. 2: one row a pair; ID 1, ID 2, then ID 1 with F_xy, F_xz, F_yz of ID 2, all frontal."""
-    front, images = cameras.orbit(0.0), []
-    for i, j in pairs:
-        one, two = heads.take([i]), heads.take([j])
-        images += [_pictures(G, h.planes, h.ws, front, finished)[0] for h in (one, two)]
-        images += [row[0] for row in exchanged(G, one, two, front, finished)]
     names = PLANE_NAMES[G.config.render.axes]
-    titles = ["ID 1", "ID 2", *(f"ID 1 with\nF_{n} of ID 2" for n in names)]
-    return image_grid(images, titles, columns=5, size=1.6)
-
-
-def generator_grid(
-    G_first: Generator,
-    G_second: Generator,
-    seed: int,
-    names: tuple[str, str],
-    psi: float = PSI,
-    finished: bool = True,
-) -> Any:
-    """Fig. 3: one row a view (front, three quarters, back); either generator's head, then the first's with each plane
-    of the second."""
-    views = cameras.orbit(torch.deg2rad(torch.tensor([0.0, 60.0, 180.0])))
-    pair = (G_first, G_second)
-    one, two = (heads_of_seeds(G, [seed], psi) for G in pair)
-    columns = [_pictures(G, h.planes, h.ws, views, finished) for G, h in zip(pair, (one, two), strict=True)]
-    columns += exchanged(G_first, one, two, views, finished)
-    planes = PLANE_NAMES[G_first.config.render.axes]
-    titles = [*names, *(f"{names[0]} with\nF_{n} of {names[1]}" for n in planes)]
-    return image_grid([c[k] for k in range(len(views)) for c in columns], titles, columns=5, size=1.6)
+    drawn = [(G, one.planes, one.ws), (G_second, two.planes, two.ws)]
+    drawn += [(G, *plane_swap.mix(one, two, plane_swap.exchange(name))) for name in names]
+    return torch.cat([plane_swap.picture(net, planes, ws, camera) for net, planes, ws in drawn])
 
 
 def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
@@ -160,21 +121,6 @@ def between_table(found: dict[str, Any] | None = None, measure: str = "identity"
 # --- planes in space --------------------------------------------------------------------------------------------------
 
 
-def plane_texture(plane: Tensor, texels: int = TEXELS) -> NDArray[np.float64]:
-    """What a plane [C, H, W] looks like in one number a texel: its first principal component over channels.
-
-    Averaged to `texels` a side, scaled so that 98 % lie in [-1, 1], and signed so that the middle is positive.
-    """
-    side = min(texels, plane.shape[-1])
-    small = torch.nn.functional.adaptive_avg_pool2d(plane.detach().float()[None], side)[0]
-    flat = small.flatten(1) - small.flatten(1).mean(1, keepdim=True)
-    _, vectors = torch.linalg.eigh(flat @ flat.T)
-    picture = (vectors[:, -1] @ flat).reshape(small.shape[1:]).double().numpy()
-    if picture[side // 3 : -side // 3, side // 3 : -side // 3].mean() < 0:
-        picture = -picture
-    return np.asarray((picture / max(float(np.quantile(np.abs(picture), 0.98)), 1e-12)).round(2))
-
-
 def _wall(axes_pair: tuple[int, int], half: float, texels: int) -> list[NDArray[np.float64]]:
     """x, y, z of a plane's texels, drawn as a wall of the cube: behind, below, or on the subject's right."""
     at = (np.arange(texels) + 0.5) / texels * 2 * half - half
@@ -201,14 +147,14 @@ def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72
     title = "Three planes and the head that they make (drag to turn)"
     figure = figures.scene(title, figures.space(1.15 * half, (1.2, 0.6, 0.75)))
     for k, name in enumerate(PLANE_NAMES[axes]):
-        texture = plane_texture(head.planes[0, k])
+        texture = plane_colours(head.planes[:1, k], TEXELS)[0, ..., 0].round(2)
         x, y, z = (a.astype(np.float32) for a in _wall(PROJECTION[axes][k], half, len(texture)))
         if name == "zx":
             y = -y
         edge = {"xy": (0, 1.08, -1), "xz": (1.1, -1, 0), "yz": (-1, 1.08, 0), "zx": (0, 1.08, 0)}[name]
         figures.label_at(figure, [half * at for at in edge], f"<b>F_{name}</b>")
         hover = f"F_{name}: " + "%{surfacecolor:.2f}<extra></extra>"
-        style = dict(colorscale="Cividis", cmin=-1, cmax=1, showscale=False, opacity=0.9, hovertemplate=hover)
+        style = dict(colorscale="Cividis", cmin=0, cmax=1, showscale=False, opacity=0.9, hovertemplate=hover)
         flat = dict(ambient=1, diffuse=0, specular=0)
         colour = texture.astype(np.float32)
         figure.add_trace(
@@ -242,7 +188,7 @@ def planes_flat(G: Generator, heads: Heads) -> Any:
     figure, axes = figures.panels(9.6, 2.5 * rows, rows, 4, squeeze=False)
     for k, name in enumerate(names):
         for row, picture in enumerate(plane_colours(heads.planes[:, k])):
-            across, up = name
+            across, up = name[0], name[1]
             if across == "y":  # or the head would lie on its side
                 picture, across, up = picture.transpose(1, 0, 2), up, across
             axes[row, k + 1].imshow(picture, origin="lower", extent=(-0.5, 0.5, -0.5, 0.5))

@@ -170,15 +170,6 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
     return figure
 
 
-def measured(found: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Panel, ...]] | None:
-    """Distances that a run measured to its own pictures now and then, for `training_curves`; None if it did not."""
-    metrics = found.get("metrics")
-    if not metrics:
-        return None
-    names = sorted(metrics["series"])
-    return dict(metrics), (("distance to real pictures", tuple((n, n.replace("_", " ")) for n in names)),)
-
-
 def live_record(history: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
     """What `live_training.run_steps` returns, in the shape that `training_curves` draws."""
     return {"images": history["images"], "series": {k: list(v) for k, v in history.items() if k != "images"}}

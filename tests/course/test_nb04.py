@@ -41,13 +41,6 @@ def test_nearest_view_shows_the_closest_picture() -> None:
         nb04.nearest_view(images[:0], camera)
 
 
-def test_thumbnails() -> None:
-    images = torch.tensor([0, 255], dtype=torch.uint8)[None, None, None].expand(2, 3, 4, 2).repeat(1, 1, 1, 2)
-    (small, _) = nb04.thumbnails(images, 1)
-    torch.testing.assert_close(small, torch.zeros(3, 1, 1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(nb04.thumbnails(images, 4)[0], images[0] / 127.5 - 1, rtol=0, atol=1e-5)
-
-
 def test_light_ball() -> None:
     """Even light gives a flat disc of the right grey; a key light brightens the side that it comes from."""
     sky = np.zeros((9, 3), np.float32)

@@ -45,8 +45,6 @@ def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
     state = swap_lab.LabState(shares=(1, 0, 0))
     shown = swap_lab.show(swap_lab.couple({"face": G}, state), state)
     for figure in (
-        nb06.identity_grid(G, heads, [(0, 1)], finished=False),
-        nb06.generator_grid(G, visible(5), 0, ("head", "face")),
         nb06.shown_states([shown, shown], ["A", "B"]),
         nb06.carried_dots(found),
         nb06.carried_dots({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
@@ -56,13 +54,20 @@ def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
         assert drawn(figure).std() > 5, "the figure is blank"
 
 
-def test_exchanged_pictures_are_the_mixtures(G: Generator, heads: seeds.Heads) -> None:
-    views = cameras.orbit(torch.tensor([0.0, 1.0]))
-    rows = nb06.exchanged(G, heads.take([0]), heads.take([1]), views, finished=False)
+def test_a_row_holds_both_heads_and_the_mixtures(G: Generator, heads: seeds.Heads) -> None:
+    one, two, view = heads.take([0]), heads.take([1]), cameras.orbit(1.0)
+    row = nb06.swap_row(G, one, visible(5), two, view)
     planes = heads.planes[:1].clone()
     planes[:, 2] = heads.planes[1, 2]
-    assert torch.allclose(rows[2][1], plane_swap.look(G, planes, views[1:]).rgb[0], atol=1e-5)
-    assert rows[0].shape[0] == 2
+    _, ws = plane_swap.mix(one, two, (0, 0, 1))
+    for k, picture in {
+        0: plane_swap.picture(G, one.planes, one.ws, view),
+        4: plane_swap.picture(G, planes, ws, view),
+    }.items():
+        assert torch.allclose(row[k], picture[0], atol=1e-5)
+    assert not torch.allclose(row[1], plane_swap.picture(G, two.planes, two.ws, view)[0]), (
+        "by its own generator"
+    )
 
 
 @pytest.mark.parametrize("axes", ["xyz", "eg3d"])
@@ -76,15 +81,6 @@ def test_walls_stand_where_points_are_projected(axes: Any) -> None:
         assert place[pair[1]][:, 1].tolist() == centre, "rows"
         (rest,) = set(range(3)) - set(pair)
         assert (place[rest] == -half).all()
-
-
-def test_texture_is_scaled_and_signed() -> None:
-    plane = torch.zeros(4, 60, 60)
-    plane[:, 20:40, 20:40] = -torch.arange(1.0, 5)[:, None, None]
-    picture = nb06.plane_texture(plane, 30)
-    assert picture.shape == (30, 30)
-    assert picture[15, 15] > 0 > picture[0, 0]
-    assert np.abs(picture).max() < 3
 
 
 def test_plotly_figures_are_small(G: Generator, heads: seeds.Heads, monkeypatch: pytest.MonkeyPatch) -> None:

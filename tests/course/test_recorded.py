@@ -90,15 +90,6 @@ def test_curves_have_labels_and_styles_of_their_own(found: dict[str, Any]) -> No
     assert recorded.values(live, "kd")[1].tolist() == [2.0, 1.0]
 
 
-def test_distances_are_drawn_where_they_were_measured(found: dict[str, Any]) -> None:
-    assert recorded.measured(found) is None
-    found["metrics"] = {"images": [6000, 9000], "series": {"KD_x100_front": [9.0, 3.0]}}
-    measured = recorded.measured(found)
-    assert measured is not None
-    axis = recorded.training_curves(*measured).axes[0]
-    assert [line.get_label() for line in axis.get_lines()] == ["KD x100 front"]
-
-
 def test_pictures_of_a_record(found: dict[str, Any]) -> None:
     assert len(recorded.progress_picture(found).axes) == 8
     cells = recorded.last_cells(found)
