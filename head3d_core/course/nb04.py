@@ -93,36 +93,29 @@ def angle_map(faces: Tensor, heads: Tensor) -> Any:
     return figure
 
 
-def views_by_yaw(camera: Tensor, step: int = 15) -> NDArray[np.int64]:
-    """How many cameras [N, 25] fall into each step of |yaw|: [180 / step]."""
-    yaw, _ = degrees(camera)
-    return np.histogram(yaw.abs().numpy(), bins=np.arange(0, 181, step))[0]
-
-
+SIDES = ("front (to 45°)", "side", "back (from 135°)")
 PEOPLE = {"faces": 20_000, "heads": 50}
 """People of a small training run."""
 
 
-def yaw_bars(counts: dict[str, NDArray[np.int64]], step: int = 15) -> Any:
+def views_by_side(camera: Tensor) -> list[int]:
+    """How many cameras [N, 25] see the front, a side and the back."""
+    front, near, far, back = torch.histc(degrees(camera)[0].abs(), 4, 0, 180).int().tolist()
+    return [front, near + far, back]
+
+
+def side_bars(counts: dict[str, list[int]]) -> Any:
     """Images (left) and people (right) of each set that show a front, a side or a back; linear scales."""
     figure, axes = figures.panels(9, 3.2, 1, 2)
-    parts = {"front (to 45°)": (0, 45), "side": (45, 135), "back (from 135°)": (135, 180)}
-    for k, (name, count) in enumerate(counts.items()):
-        images = [int(count[low // step : high // step].sum()) for low, high in parts.values()]
+    for k, (name, images) in enumerate(counts.items()):
         people = [PEOPLE[name] if n else 0 for n in images]
-        for axis, values in zip(axes, (images, people), strict=True):
-            place = np.arange(3) + 0.4 * (k - 0.5)
-            look: dict[str, Any] = {
-                "color": PALETTE[k],
-                "hatch": HATCHES[k],
-                "edgecolor": "white",
-                "label": name,
-            }
-            axis.bar_label(axis.bar(place, values, 0.4, **look), [f"{v:,}" for v in values], fontsize=10)
-    for axis, label in zip(axes, ("images", "people"), strict=True):
-        axis.set(ylabel=label)
-        axis.margins(y=0.12)
-        axis.set_xticks(range(3), list(parts))
+        look: dict[str, Any] = {"color": PALETTE[k], "hatch": HATCHES[k], "edgecolor": "white", "label": name}
+        for axis, values, label in zip(axes, (images, people), ("images", "people"), strict=True):
+            bars = axis.bar(np.arange(3) + 0.4 * (k - 0.5), values, 0.4, **look)
+            axis.bar_label(bars, [f"{v:,}" for v in values], fontsize=10)
+            axis.set(ylabel=label)
+            axis.margins(y=0.12)
+            axis.set_xticks(range(3), SIDES)
     axes[1].legend()
     return figure
 

@@ -16,19 +16,17 @@ from head3d_core.synth.light import Light, sample_light
 from head3d_core.utils.errors import Head3DError
 
 
-def test_views_by_yaw_and_back_share() -> None:
-    camera = cameras.orbit(torch.deg2rad(torch.tensor([0.0, -14.0, 16.0, 179.0, -179.0])))
-    counts = nb04.views_by_yaw(camera)
-    assert counts.tolist() == [2, 1, *[0] * 9, 2]
+def test_views_and_back_share() -> None:
+    camera = cameras.orbit(torch.deg2rad(torch.tensor([0.0, -44.0, 46.0, -134.0, 136.0, -179.0])))
+    assert nb04.views_by_side(camera) == [2, 2, 2]
     yaw = torch.tensor([math.pi, 3 * math.pi, 0.0, 2 * math.pi, math.radians(134.9)])
     assert nb04.share_of_back_views(yaw) == pytest.approx(0.4)
 
 
 def test_the_two_sets_are_unbalanced_as_the_paper_needs() -> None:
-    faces, heads = nb04.set_cameras("faces", 200), nb04.set_cameras("heads", 480)
-    assert nb04.views_by_yaw(faces)[3:].sum() == 0
-    assert (nb04.views_by_yaw(heads) > 0).all()
-    assert nb04.share_of_back_views(cameras.yaw_pitch(heads)[0]) == pytest.approx(0.25, abs=0.03)
+    assert nb04.views_by_side(nb04.set_cameras("faces", 200)) == [200, 0, 0]
+    front, side, back = nb04.views_by_side(nb04.set_cameras("heads", 480))
+    assert (front / 480, side / 480, back / 480) == pytest.approx((0.25, 0.5, 0.25), abs=0.03)
 
 
 def test_nearest_view_shows_the_closest_picture() -> None:
@@ -76,10 +74,7 @@ def test_figures_can_be_drawn() -> None:
     rates = {"by |yaw|": {"0 to 15": {"rate": 1.0, "low": 0.9, "high": 1.0}}}
     for figure, axes in (
         (nb04.angle_map(faces, heads), 1),
-        (
-            nb04.yaw_bars({"faces": nb04.views_by_yaw(faces), "heads": nb04.views_by_yaw(heads)}),
-            2,
-        ),
+        (nb04.side_bars({"faces": [2, 0, 0], "heads": [1, 2, 1]}), 2),
         (nb04.side_histogram({"faces": np.array([0.1, 0.2]), "heads": np.array([0.05, 0.1])}), 1),
         (nb04.detector_curve(rates), 1),
     ):
