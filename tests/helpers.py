@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,13 @@ SAMPLES = ROOT / "data" / "samples"
 def refused(sentence: str) -> pytest.RaisesExc[Head3DError]:
     """Expects a Head3DError whose text matches the regular expression `sentence`."""
     return pytest.raises(Head3DError, match=sentence)
+
+
+def refuses(sentence: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Checks that a call ends in a Head3DError of one line, whose text matches the regular expression `sentence`."""
+    with refused(sentence) as info:
+        function(*args, **kwargs)
+    assert "\n" not in str(info.value)
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -247,7 +247,7 @@ def discriminator_from_eg3d(
 
 
 def axes_of(plane_axes: Tensor) -> Axes:
-    """Which convention the matrices [3, 3, 3] of a file stand for.
+    """Which convention the matrices [3, 3, 3] of a file mean.
 
     The rows of each matrix are the plane's axes, so that its first two rows say which coordinates it reads.
     Raises Head3DError for planes that are neither EG3D's nor (x,y), (x,z), (y,z), with their names.

@@ -1,1 +1,1 @@
-"""Studies beside the tables: plane swap, latent space, inversion, fitted planes, parametric baselines."""
+"""Studies that are not in the tables: plane swap, latent space, inversion, fitted planes, parametric baselines."""

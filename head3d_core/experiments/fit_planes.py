@@ -10,7 +10,6 @@ result, a `FittedHead`, has a generator's interface.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.checkpoints.eg3d import load_tensors
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
+from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.geometry import pointclouds
-from head3d_core.geometry.export import bar
 from head3d_core.model import cameras
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.generator import Generator, RawOutput, RenderOutput
@@ -32,6 +31,7 @@ from head3d_core.model.volume import render_rays
 from head3d_core.ops import random
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress, bar
 
 FOLDER = files.DATA / "samples" / "fits"
 """Where the bundled fits are."""
@@ -132,7 +132,7 @@ class Pictures:
     """What is fitted."""
 
     images: Tensor
-    """[V, 3, R, R] in [-1, 1]; what stands behind the head does not matter."""
+    """[V, 3, R, R] in [-1, 1]; the background does not matter."""
     opacity: Tensor
     """[V, R, R] coverage in [0, 1]."""
     camera: Tensor
@@ -153,61 +153,17 @@ def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
     return Pictures(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
 
 
-def half_cosine(done: float) -> float:
-    """From 1 at the start (done = 0) to 0 at the end (done = 1), slowly at both."""
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def descend(
-    groups: list[dict[str, Any]],
-    loss: Callable[[int], tuple[Tensor, Tensor]],
-    steps: int,
-    betas: tuple[float, float] = (0.9, 0.999),
-    rate: Callable[[float], float] = half_cosine,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[float]:
-    """Adam with learning rates that fall: fits planes to toys and to images, and the implicit head model.
-
-    Args:
-        groups: of parameters, with their largest learning rates.
-        loss: step -> what is minimised, and what is reported of it.
-        rate: share of the steps that is done -> factor on the learning rates.
-        progress: called with (done, total) steps.
-
-    Returns:
-        The reported loss of every step.
-
-    Raises:
-        Head3DError: a loss that is not finite.
-    """
-    optimiser = torch.optim.Adam(groups, betas=betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step / steps))
-    losses = []
-    for step in range(steps):
-        objective, reported = loss(step)
-        optimiser.zero_grad()
-        objective.backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(float(reported.detach()))
-        if not math.isfinite(losses[-1]):
-            raise Head3DError(f"the loss is {losses[-1]} at step {step + 1}: lower the learning rate")
-        if progress:
-            progress(step + 1, steps)
-    return losses
-
-
 def fit(
     pictures: Pictures,
     steps: int,
     rays: int = 4096,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FittedHead, list[float]]:
-    """Planes and a decoder whose renderings look like the pictures.
+    """Planes and a decoder whose renderings look like the images.
 
     Adam on random rays; the loss is the mean squared difference of colour (over white) and of opacity, and a little of
-    how much neighbouring texels differ, without which places that no picture shows would be noise.
+    how much neighbouring texels differ, without which places that no image shows would be noise.
 
     Returns:
         The head, and the loss of every iteration.
@@ -291,7 +247,7 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Fitted
 
 
 def run(args: FitArgs) -> None:
-    """The command `fit`: renders, fits, writes the file and a picture: the truth above, the fit below."""
+    """The command `fit`: renders, fits, writes the file and an image: the truth above, the fit below."""
     files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
         raise Head3DError(f"a fit needs at least 2 images, got {args.count}")

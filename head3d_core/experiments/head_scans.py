@@ -1,8 +1,8 @@
 """What parametric head models are trained on: heads seen by a ring of cameras that also measure distance.
 
 The explicit and the implicit model (`morphable`, `implicit`) learn from scans, as LYHM and i3DMM do, not from
-single pictures as Head3D. A scan is 24 views of a head of the procedural set, with colour, coverage and depth under the
-head's own light, beside a frontal, a side and a back view that no model is trained on.
+single images as Head3D. A scan is 24 views of a head of the procedural set, with colour, coverage and depth under the
+head's own light, and a frontal, a side and a back view that no model is trained on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BOX = 0.5
 POROUS = 0.03
 """How deep a look may go between strands before it is stopped, world units."""
 FLOOR = -0.42
-"""Below this height (world units) a bust is cut off: the pictures end there."""
+"""Below this height (world units) a bust is cut off: the images end there."""
 FACTOR = 3
 """Samples per pixel side of drawn meshes; odd, so that a pixel has a middle sample for its depth."""
 
@@ -62,7 +62,7 @@ def shown_cameras() -> Array:
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures of one head with what a depth camera adds. Row 0 is the top."""
+    """Images of one head with what a depth camera adds. Row 0 is the top."""
 
     cameras: Array
     """[N, 25]"""
@@ -82,12 +82,12 @@ class Views:
         return self.cameras[:, :16].reshape(-1, 4, 4)[:, :3, 3].astype(np.float64)
 
     def pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.int32], NDArray[np.bool_], Array]:
-        """The pixel that sees each point [M, 3]: flat index [N, M], whether it is in the picture, and the distance
+        """The pixel that sees each point [M, 3]: flat index [N, M], whether it is in the image, and the distance
         from the camera centre [N, M], world units."""
         side, points = self.rgb.shape[1], np.asarray(points, np.float32)
         pose = self.cameras[:, :16].reshape(-1, 4, 4).astype(np.float64)
         lens = self.cameras[:, 16:].reshape(-1, 3, 3).astype(np.float64)
-        turn = pose[:, :3, :3] @ lens.transpose(0, 2, 1)  # world directions (rows) to the picture
+        turn = pose[:, :3, :3] @ lens.transpose(0, 2, 1)  # world directions (rows) to the image
         shift = -(self.eyes[:, None] @ turn)
         at = points @ turn.astype(np.float32) + shift.astype(np.float32)
         ahead = at[..., 2:] > 1e-6
@@ -106,7 +106,7 @@ class Views:
     def carved(
         self, points: NDArray[np.floating], margin: float = 0.004
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Where there is nothing, and what lies in no picture: two bool [M].
+        """Where there is nothing, and what lies in no image: two bool [M].
 
         A view looks through a point if its pixel sees nothing, or something farther away by `margin` (world units); it
         is stopped there if it sees something up to `POROUS` in front. A point is empty if more views look through it
@@ -160,7 +160,7 @@ def draw(surface: Surface, cameras: NDArray[np.floating[Any]], size: int = SIZE)
     return Views(np.asarray(cameras, np.float32), np.stack(rgb), np.stack(mask), np.stack(depth))
 
 
-def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def cached(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file, made and written first if it is not there."""
     if not path.is_file():
         arrays = make()
@@ -173,7 +173,7 @@ def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, N
 def scan(folder: Path, seed: int) -> tuple[Views, Views]:
     """Head `seed` of the head population in its own light: 24 views to train on, and front, side and back.
 
-    The latter are for pictures and errors only. What `folder` does not keep yet (4 MB) is drawn first, with OpenGL.
+    The latter are for images and errors only. What `folder` does not keep yet (4 MB) is drawn first, with OpenGL.
     """
     rings = scan_cameras()
     cameras = np.concatenate([rings, shown_cameras()])
@@ -182,7 +182,7 @@ def scan(folder: Path, seed: int) -> tuple[Views, Views]:
         frames = factory_views(seed, torch.from_numpy(cameras), SIZE, geometry=True)
         return {part: np.stack([getattr(f, part) for f in frames]) for part in ("rgb", "alpha", "depth")}
 
-    arrays = kept(folder / f"scan_of_27_v{SAMPLER_VERSION}_{seed:05d}.npz", drawn)
+    arrays = cached(folder / f"scan_of_27_v{SAMPLER_VERSION}_{seed:05d}.npz", drawn)
     parts = (cameras, arrays["rgb"], arrays["alpha"], arrays["depth"])
     training, shown = (
         Views(*(x[rows] for x in parts)) for rows in (slice(len(rings)), slice(len(rings), None))

@@ -1,6 +1,6 @@
 """An implicit parametric head: one small network and a code per head, as i3DMM (Yenamandra et al. 2021).
 
-A head is the zero level of a signed distance field f(p; c) with a colour field beside it. As in i3DMM a first network
+A head is the zero level of a signed distance field f(p; c) and a colour field. As in i3DMM a first network
 moves a point into a reference head (p' = p + d(p; c)), so that what all heads share is learned once, and a second one
 answers there. Codes and networks are found together by gradient descent on the training heads ("auto-decoding", Park et
 al. 2019); a new head gets its code by descent with the networks frozen, and random heads come from a Gaussian fitted to
@@ -10,7 +10,7 @@ the training codes. Codes act as a scale and shift on every hidden layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,13 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from head3d_core.experiments.fit_planes import descend, half_cosine
+from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.experiments.head_scans import BOX, Array, Surface, Views
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress
 
 LOW = -0.335
-"""Floor of what is modelled, world units: just below the scans' pictures."""
+"""Floor of what is modelled, world units: just below the scans' images."""
 HIGH = 0.36
 """Its ceiling, world units: above the highest hair."""
 TRUNCATION = 0.05
@@ -220,7 +221,7 @@ def train_implicit(
     heads: Sequence[Array],
     config: ImplicitConfig | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ImplicitHeads:
     """Networks and codes of the training heads.
 

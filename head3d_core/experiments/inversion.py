@@ -1,17 +1,17 @@
-"""From pictures back to heads: codes (and cameras) whose renderings look like them.
+"""Inversion: codes (and cameras) whose renderings look like given images.
 
 The generator stays fixed and Adam moves what goes into it, in the two steps of Roich et al. (PTI, without its third):
 
 1. one code w for all layers, which keeps to heads that the generator knows,
 2. then one code per layer (ws, called W+ in the literature), which fits closer and may leave them.
 
-Where it starts decides what it finds: from the mean of w a fit ends in a faceless lump of the right colours. So many
-seeds are looked at first, by the fit's own loss, and it begins at the one that comes nearest. (A perceptual term beside
-the pixels was tried, `perceptual.RandomVGG`: other sides came out as with pixels alone, for half as much time again.)
+The result depends on the start, because from the mean of w a fit ends in a faceless lump of the right colours. So the
+fit's own loss is computed for many seeds first, and the fit starts at the best one. (A perceptual term added to the
+pixels, `perceptual.RandomVGG`, left the errors of other sides as they were and took half as much time again.)
 
-Where the camera is unknown or estimated its yaw and pitch are fitted along, because the renderer passes gradients to
-ray origins and directions; an unknown one starts at the best of a grid. One view says little about the far side of a
-head; `view_errors` measures how little.
+An unknown or estimated camera is fitted too (yaw and pitch), because the renderer passes gradients to ray origins and
+directions. An unknown one starts at the best of a grid. One view says little about the far side of a head;
+`view_errors` measures how little.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.config import Backend
-from head3d_core.experiments.latent import principal_directions
+from head3d_core.experiments.descent import descend, half_cosine
+from head3d_core.experiments.latent import principal_directions, w_of_noise
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import shrink
+from head3d_core.utils.progress import Progress
 
 GUESS = 15.0
 """Degrees between first guesses of an unknown camera."""
@@ -41,7 +44,6 @@ SIDE = 16
 SHORTLIST = 8
 """Candidates that are looked at again, at the size of the fit."""
 Watch = Callable[[int, Tensor], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ class InversionOptions:
     then of the layers' codes from that w."""
     typical: bool = False
     """Count the pull's distance along each principal direction of w in that direction's own standard deviations, so
-    that codes stay where the generator was trained: for pictures that it cannot draw, such as photographs."""
+    that codes stay where the generator was trained: for images that it cannot draw, such as photographs."""
     resolution: int | None = None
-    """Side of the volume-rendered picture that is compared; None: the generator's."""
+    """Side of the volume-rendered image that is compared; None: the generator's."""
     widest_guess: float = 60.0
     """First guesses of an unknown camera's yaw go this far to both sides, degrees."""
     backend: Backend = "auto"
@@ -90,7 +92,7 @@ class InversionOptions:
 
 @dataclass(frozen=True)
 class Inversion:
-    """What was found for N pictures."""
+    """What was found for N images."""
 
     start: Tensor
     """[N, num_ws, w_dim] where the fit began."""
@@ -101,18 +103,18 @@ class Inversion:
     camera: Tensor
     """[N, 25] the given cameras, or the fitted ones."""
     loss: Tensor
-    """[steps + layer_steps, N] of the pictures, without the pull, on the CPU."""
+    """[steps + layer_steps, N] of the images, without the pull, on the CPU."""
     angles: Tensor
     """[steps + layer_steps, N, 2] yaw and pitch of the cameras used, radians, on the CPU."""
 
 
 def pyramid_loss(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared difference of pictures [N, 3, R, R], averaged over R, R/2, R/4 and R/8 pixels per side; [N].
+    """Mean squared difference of images [N, 3, R, R], averaged over R, R/2, R/4 and R/8 pixels per side; [N].
 
-    The small pictures see far: a head that stands beside its place still pulls in the right direction.
+    The small images have long gradients: a head that is shifted is still pulled in the right direction.
 
     Args:
-        weight: [N, 1, R, R] of the pixels, with mean 1; None: all count alike.
+        weight: [N, 1, R, R] of the pixels, with mean 1; None: 1 for all.
     """
     terms = []
     for k in range(4):
@@ -129,13 +131,12 @@ def pyramid_loss(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 @torch.no_grad()
 def w_statistics(G: Generator, samples: int = 1024, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Mean [w_dim] and standard deviation (a number: root mean square over entries) of w under the frontal camera."""
-    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(seed)).to(G.device)
-    w = G.mapping(z, cameras.frontal(samples, G.device))[:, 0]
+    w = w_of_noise(G, samples, seed)
     return w.mean(0), (w - w.mean(0)).square().mean().sqrt().clamp_min(1e-8)
 
 
 @torch.no_grad()
-def first_look(
+def candidate_losses(
     G: Generator,
     target: Tensor,
     w: Tensor,
@@ -145,13 +146,13 @@ def first_look(
     weight: Tensor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How much every candidate looks like every picture, from the view that suits it best.
+    """How much every candidate looks like every image, from the view that suits it best.
 
     Args:
         target: [N, 3, S, S], small: every candidate is rendered at S pixels from every view.
         w: [K, w_dim] candidates.
         views: [V, 25] cameras.
-        own: [N] the view of each picture; None: any of them.
+        own: [N] the view of each image; None: any of them.
         weight: [N, 1, S, S] of the pixels, see `pyramid_loss`.
         progress: called with (done, total) candidates.
 
@@ -195,13 +196,13 @@ def invert(
     weight: Tensor | None = None,
     looking: Progress | None = None,
 ) -> Inversion:
-    """Codes whose renderings look like pictures of one head each, and their cameras if these are not given.
+    """Codes whose renderings look like images of one head each, and their cameras if these are not given.
 
-    Pictures are fitted side by side; what is found for one does not depend on the others.
+    Images are fitted side by side; what is found for one does not depend on the others.
 
     Args:
         images: [N, 3, R, R] in [-1, 1], white behind the head, R at least the compared side.
-        camera: [N, 25] of the pictures; None fits yaw and pitch of orbit cameras along with the codes, and so does
+        camera: [N, 25] of the images; None fits yaw and pitch of orbit cameras along with the codes, and so does
             `options.refine`, which starts at the given ones.
         progress: called with (done, total) iterations.
         watch: called with (iteration, ws [N, num_ws, w_dim]) before every iteration, and once at the end.
@@ -209,21 +210,21 @@ def invert(
         looking: called with (done, total) candidates.
 
     Raises:
-        Head3DError: pictures of the wrong shape or range or with values that are not finite, another number of cameras,
+        Head3DError: images of the wrong shape or range or with values that are not finite, another number of cameras,
             or a loss that is not finite.
     """
-    how = options or InversionOptions()
-    side = how.resolution or G.config.neural_resolution
+    options = options or InversionOptions()
+    side = options.resolution or G.config.neural_resolution
     target = shrink(images.to(G.device), side)
     if not len(target) or not bool(torch.isfinite(target).all()):
-        raise Head3DError("invert takes pictures with finite values, and at least one")
+        raise Head3DError("invert takes images with finite values, and at least one")
     if not images.is_floating_point() or float(target.abs().max()) > 2:
         raise Head3DError(
-            f"pictures must be in [-1, 1], got {images.dtype} up to {float(target.abs().max()):.3g}: "
+            f"images must be in [-1, 1], got {images.dtype} up to {float(target.abs().max()):.3g}: "
             "utils.images.from_uint8 converts bytes"
         )
     if camera is not None and camera.shape != (len(target), 25):
-        raise Head3DError(f"every picture needs a camera: camera must be [{len(target)}, 25] or None")
+        raise Head3DError(f"every image needs a camera: camera must be [{len(target)}, 25] or None")
     if weight is not None:
         weight = F.interpolate(weight.to(target), size=(side, side), mode="area")
         weight = weight / weight.mean([1, 2, 3], keepdim=True).clamp_min(1e-3)
@@ -232,30 +233,29 @@ def invert(
         p.requires_grad_(False)
     try:
         known = None if camera is None else camera.to(G.device)
-        return _Fit(G, target, known, how, progress, watch, weight, looking).run()
+        return _Fit(G, target, known, options, progress, watch, weight, looking).run()
     finally:
         for p in frozen:
             p.requires_grad_(True)
 
 
+@dataclass(eq=False)
 class _Fit:
     """What both steps share. An `offset` [N, 1 or num_ws, w_dim] is a code's distance from the mean of w, in its
     standard deviations; `angles` [N, 2] are yaw and pitch of unknown cameras, radians.
     """
 
-    def __init__(
-        self,
-        G: Generator,
-        target: Tensor,
-        camera: Tensor | None,
-        options: InversionOptions,
-        progress: Progress | None,
-        watch: Watch | None,
-        weight: Tensor | None,
-        looking: Progress | None,
-    ) -> None:
-        self.G, self.target, self.known, self.options = G, target, camera, options
-        self.progress, self.watch, self.weight, self.looking = progress, watch, weight, looking
+    G: Generator
+    target: Tensor
+    known: Tensor | None
+    options: InversionOptions
+    progress: Progress | None
+    watch: Watch | None
+    weight: Tensor | None
+    looking: Progress | None
+
+    def __post_init__(self) -> None:
+        G, options, camera = self.G, self.options, self.known
         self.mean, self.deviation = w_statistics(G)
         self.scale: Tensor | None = None
         if options.typical:  # offsets, in the standard deviation of w, to principal coordinates, in their own
@@ -281,13 +281,12 @@ class _Fit:
         return (self.mean + self.deviation * offset).expand(-1, self.G.num_ws, -1)
 
     def camera(self) -> Tensor:
-        if self.angles is not None:
-            return cameras.orbit(self.angles[:, 0], self.angles[:, 1])
-        assert self.known is not None
-        return self.known
+        if self.angles is None:
+            return cast(Tensor, self.known)
+        return cameras.orbit(self.angles[:, 0], self.angles[:, 1])
 
     def loss(self, offset: Tensor, camera: Tensor) -> Tensor:
-        """[N] of the pictures, without the pull."""
+        """[N] of the images, without the pull."""
         planes = self.G.planes(self.codes(offset))
         side = self.target.shape[-1]
         raw = self.G.render_raw(planes, camera, side, self.options.backend).raw
@@ -295,59 +294,59 @@ class _Fit:
 
     @torch.no_grad()
     def start(self) -> Tensor:
-        """Offsets [N, 1, w_dim] of the candidates that look most like the pictures; sets unknown angles too."""
-        how = self.options
+        """Offsets [N, 1, w_dim] of the candidates that look most like the images; sets unknown angles too."""
+        options = self.options
         if self.known is None:
-            views, own = guesses(how.widest_guess).to(self.target), None
+            views, own = guesses(options.widest_guess).to(self.target), None
         else:
             views, own = torch.unique(self.known, dim=0, return_inverse=True)
         offset = torch.zeros_like(self.mean)[None]
-        if how.candidates:
-            w = ws_of_seeds(self.G, range(how.candidates))[:, 0].to(self.mean)
-            offset = how.psi * (w - self.mean) / self.deviation
+        if options.candidates:
+            w = ws_of_seeds(self.G, range(options.candidates))[:, 0].to(self.mean)
+            offset = options.psi * (w - self.mean) / self.deviation
         side = min(self.target.shape[-1], SIDE)
         small = shrink(self.target, side)
         weight = None if self.weight is None else F.interpolate(self.weight, size=(side, side), mode="area")
         w = self.mean + self.deviation * offset
-        losses, places = first_look(self.G, small, w, views, own, how.backend, weight, self.looking)
+        losses, places = candidate_losses(self.G, small, w, views, own, options.backend, weight, self.looking)
         near = losses.topk(min(len(losses), SHORTLIST), 0, largest=False).indices  # [L, N]
         seen = places.gather(0, near)
         final = [self.loss(offset[k][:, None], views[v]) for k, v in zip(near, seen, strict=True)]
         best = torch.stack(final).argmin(0, keepdim=True)
-        if self.known is None or how.refine:
+        if self.known is None or options.refine:
             self.angles = torch.stack(cameras.yaw_pitch(views[seen.gather(0, best)[0]]), -1)
         return offset[near.gather(0, best)[0]][:, None]
 
     def move(self, offset: Tensor, home: Tensor | float, steps: int) -> Tensor:
         """Moves an offset (and the angles, if they are free) by `steps` iterations; `home` is what it is pulled to."""
-        how = self.options
+        options = self.options
+        if not steps:
+            return offset
         offset = offset.clone().requires_grad_()
-        rates, groups = [how.rate], [{"params": [offset]}]
+        groups: list[dict[str, Any]] = [{"params": [offset], "lr": options.rate}]
         if self.angles is not None:
             self.angles = self.angles.detach().requires_grad_()
-            rates, groups = [*rates, how.camera_rate], [*groups, {"params": [self.angles]}]
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        for k in range(steps):
+            groups.append({"params": [self.angles], "lr": options.camera_rate})
+
+        def loss(step: int) -> tuple[Tensor, Tensor]:
             if self.watch:
                 self.watch(len(self.history), self.codes(offset.detach()))
-            # Up over the first tenth, until Adam knows its scales; then down, so that a run settles.
-            ramp = min(1.0, 10 * (k + 1) / steps) * (1 + math.cos(math.pi * k / steps)) / 2
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * ramp
             camera = self.camera()
             loss = self.loss(offset, camera)
             away = offset - home
-            pull = how.pull * (away if self.scale is None else away @ self.scale).square().mean([1, 2])
+            pull = options.pull * (away if self.scale is None else away @ self.scale).square().mean([1, 2])
             if self.angles is not None and self.given is not None:
-                pull = pull + how.camera_pull * ((self.angles - self.given) / NEAR).square().sum(1)
-            optimiser.zero_grad()
-            (loss + pull).sum().backward()
-            optimiser.step()
+                pull = pull + options.camera_pull * ((self.angles - self.given) / NEAR).square().sum(1)
             self.history.append((loss.detach(), torch.stack(cameras.yaw_pitch(camera.detach()), -1)))
             if self.progress:
-                self.progress(len(self.history), how.steps + how.layer_steps)
-        if steps and not bool(torch.isfinite(self.history[-1][0]).all()):
-            raise Head3DError("the inversion has diverged (its loss is not finite): lower `rate`")
+                self.progress(len(self.history), options.steps + options.layer_steps)
+            return (loss + pull).sum(), loss.sum()
+
+        def rate(done: float) -> float:
+            """Up over the first tenth, until Adam knows its scales; then down, so that the fit converges."""
+            return min(1.0, 10 * (done + 1 / steps)) * half_cosine(done)
+
+        descend(groups, loss, steps, (0.9, 0.99), rate)
         return offset.detach()
 
 
@@ -358,23 +357,23 @@ class ViewError:
     angle: float
     """Between this view and the fitted one, degrees."""
     error: float
-    """Mean absolute difference of the pictures, as a share of the range from black to white."""
+    """Mean absolute difference of the images, as a share of the range from black to white."""
 
 
 @torch.no_grad()
 def view_errors(
     G: Generator, ws: Tensor, images: Tensor, camera: Tensor, fitted: Tensor, backend: Backend = "auto"
 ) -> list[ViewError]:
-    """Differences to true pictures of the head from other sides, by angle.
+    """Differences to true images of the head from other sides, by angle.
 
     Args:
         ws: [1, num_ws, w_dim].
         images: [V, 3, R, R] in [-1, 1], of any size from the volume rendering's.
-        camera: [V, 25] of the pictures.
+        camera: [V, 25] of the images.
         fitted: [1, 25] of the view that the head was fitted to.
     """
     if len(images) != len(camera):
-        raise Head3DError(f"every picture needs a camera, got {len(images)} and {len(camera)}")
+        raise Head3DError(f"every image needs a camera, got {len(images)} and {len(camera)}")
     target = shrink(images.to(ws), G.config.neural_resolution)
     planes = G.planes(ws)
     errors = []

@@ -1,4 +1,4 @@
-"""Generators judged on heads whose geometry and other sides are known: heads of the factory that were not trained on.
+"""Generators judged on heads whose geometry and other sides are known: procedural heads that were not trained on.
 
     python -m head3d_core invert --weights face head3d
     python -m head3d_core geometry --weights face head head3d
@@ -57,7 +57,7 @@ PICTURED = 4
 
 @dataclass(frozen=True)
 class InvertArgs:
-    """Fits heads that were not trained on to one picture each, and measures them from all sides."""
+    """Fits heads that were not trained on to one image each, and measures them from all sides."""
 
     weights: tuple[str, ...] = ("face", "head3d")
     """Generators to fit with."""
@@ -70,11 +70,11 @@ class InvertArgs:
     candidates: int = 128
     """Seeds that are looked at for a start."""
     yaw: float = 30.0
-    """Of the picture whose camera is to be found, degrees; the one with a known camera is frontal."""
+    """Of the image whose camera is to be found, degrees; the one with a known camera is frontal."""
     pitch: float = 10.0
-    """Of the picture whose camera is to be found, degrees."""
+    """Of the image whose camera is to be found, degrees."""
     out: Path = Path("out/inversion.json")
-    """File to write; their pictures go beside it (.jpg)."""
+    """File to write; the images take its name and end in .jpg."""
     device: str = "cpu"
     """Where to run: cpu, cuda, ..."""
 
@@ -92,7 +92,7 @@ class GeometryArgs:
     resolution: int = 128
     """Points of the grid of sigma per side for those."""
     reconstructions: int = 4
-    """Held-out heads that are found again from one picture and compared with the truth (needs OpenGL); 0: none."""
+    """Held-out heads that are found again from one image and compared with the truth (needs OpenGL); 0: none."""
     steps: int = 100
     """Iterations of each step of that fit."""
     truncation_psi: float = 1.0
@@ -105,7 +105,7 @@ class GeometryArgs:
 
 @dataclass(frozen=True)
 class KnownHead:
-    """A head of the factory as images and as a surface."""
+    """A procedural head as images and as a surface."""
 
     seed: int
     images: Tensor
@@ -124,7 +124,7 @@ def known_head(seed: int, camera: Tensor, resolution: int = 256) -> KnownHead:
 
 
 def held_out_seeds(count: int, least: int) -> list[int]:
-    """The first held-out heads of the factory. Raises Head3DError unless there are `least` to 50."""
+    """The first held-out procedural heads. Raises Head3DError unless there are `least` to 50."""
     from head3d_core.synth.sets import SETS
 
     seeds = list(SETS["held_out_heads"].seeds)
@@ -134,7 +134,7 @@ def held_out_seeds(count: int, least: int) -> list[int]:
 
 
 def sample_head(index: int) -> tuple[Tensor, Tensor]:
-    """Pictures [12, 3, 256, 256] in [-1, 1] and cameras [12, 25] of one of the eight bundled heads (no OpenGL needed).
+    """Images [12, 3, 256, 256] in [-1, 1] and cameras [12, 25] of one of the eight bundled heads (no OpenGL needed).
 
     They belong to the fifty heads of the training set.
     """
@@ -157,7 +157,7 @@ def by_side(errors: Sequence[Any]) -> dict[str, float]:
     return out
 
 
-def judged(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, Any]:
+def known_errors(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, Any]:
     """Errors of codes ws [1, num_ws, w_dim] against everything that is known of a head: other sides and the surface."""
     errors = view_errors(G, ws, head.images, head.camera, fitted)
     with torch.no_grad():
@@ -203,7 +203,7 @@ def reconstruct(
                 "seed": head.seed,
                 "loss": [round(float(x), 6) for x in fit.loss[:, k]],
                 "other sides": curves[k],
-                **{stage: judged(G, ws, head, head.camera[:1]) for stage, ws in stages.items()},
+                **{stage: known_errors(G, ws, head, head.camera[:1]) for stage, ws in stages.items()},
             }
         )
     return rows, fit
@@ -305,7 +305,7 @@ def inversion_lines(record: dict[str, Any]) -> list[str]:
 
 
 def run_invert(args: InvertArgs) -> None:
-    """The command `invert`: measures, writes the record and its picture, prints a summary."""
+    """The command `invert`: measures, writes the record and its image, prints a summary."""
     sheet = args.out.with_suffix(".jpg")
     files.check_writable(sheet)
 

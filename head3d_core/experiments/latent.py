@@ -1,4 +1,4 @@
-"""Paths in the latent space (the paper's Fig. 10, E10): straight lines in w, mixed layers, truncation, directions.
+"""Latent paths (the paper's Fig. 10, E10): interpolation in w, style mixing, truncation, principal directions.
 
     python -m head3d_core walk --weights face head3d
 
@@ -32,7 +32,7 @@ from head3d_core.utils.images import to_uint8
 
 @dataclass(frozen=True)
 class WalkArgs:
-    """Measures straight paths in w and the trade-off of truncation."""
+    """Measures interpolation in w and the trade-off of truncation."""
 
     weights: tuple[str, ...] = ("face", "head3d")
     """Generators to compare, teacher first."""
@@ -107,14 +107,14 @@ def _check_pair(ws_a: Tensor, ws_b: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Linearity:
-    """How evenly something changes along a path of K heads, from embeddings (unit vectors)."""
+    """How evenly identity changes along a path of K heads."""
 
     distance: tuple[float, ...]
     """[K] cosine distance from the first head, 1 − cos."""
     bend: float
     """Largest |distance(t) / distance(1) − t|: 0 where identity changes in proportion to t."""
     unevenness: float
-    """Longest step over the mean step (angles between neighbours), 1 where all steps are alike."""
+    """Longest step over the mean step (angles between neighbours), 1 where all steps are equal."""
     detour: float
     """Sum of the steps over the angle between the ends: 1 on the shortest way."""
 
@@ -177,6 +177,13 @@ class Directions:
 
 
 @torch.no_grad()
+def w_of_noise(G: Generator, samples: int, seed: int = 0) -> Tensor:
+    """w [samples, w_dim] of random z under the frontal mapping camera, not truncated."""
+    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(seed)).to(G.device)
+    return G.mapping(z, cameras.frontal(samples, G.device))[:, 0]
+
+
+@torch.no_grad()
 def principal_directions(G: Generator, count: int = 8, samples: int = 4096, seed: int = 0) -> Directions:
     """Principal components of w over random z, under the frontal mapping camera.
 
@@ -188,19 +195,14 @@ def principal_directions(G: Generator, count: int = 8, samples: int = 4096, seed
         raise Head3DError(
             f"count must be 1 to {G.config.w_dim} and samples more than that, got {count} and {samples}"
         )
-    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(seed)).to(G.device)
-    w = G.mapping(z, cameras.frontal(samples, G.device))[:, 0].double()
+    w = w_of_noise(G, samples, seed).double()
     mean = w.mean(0)
     values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
     values, axes = values.flip(0).clamp_min(0), vectors.flip(1).T
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     axes = axes * largest.sign()
-    return Directions(
-        mean.float(),
-        axes[:count].float(),
-        values[:count].sqrt().float(),
-        (values[:count] / values.sum()).float(),
-    )
+    kept = (axes[:count], values[:count].sqrt(), values[:count] / values.sum())
+    return Directions(mean.float(), *(part.float() for part in kept))
 
 
 @torch.no_grad()
@@ -276,10 +278,10 @@ def measure(args: WalkArgs, progress: study.Progress | None = None) -> dict[str,
     return {"about": about, "models": models, "provenance": study.provenance("walk", args, args.weights)}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(record: dict[str, Any]) -> list[str]:
     """The record as text: how straight paths are, and every truncation."""
     out = []
-    for name, row in found["models"].items():
+    for name, row in record["models"].items():
         path = row["path"]
         out.append(f"{name:8s} bend {path['bend']['value']:.3f}, detour {path['detour']['value']:.2f}")
         out += [

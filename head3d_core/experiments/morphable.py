@@ -29,7 +29,7 @@ from head3d_core.synth.types import CENTRE, SCALE
 
 Array = NDArray[np.float32]
 REACH = 1.6
-"""How far hair may stand off the skin along its direction, dm."""
+"""Largest distance of hair from the skin along its direction, dm."""
 STEPS = 26
 """Places along it that are looked at."""
 THROAT = 6.3
@@ -44,7 +44,7 @@ FILLING = 300
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """What all heads share. V vertices: those of the bust above the pictures' lower edge, then both eyeballs."""
+    """What all heads share. V vertices: those of the bust above the images' lower edge, then both eyeballs."""
 
     skin: NDArray[np.intp]
     """[S] vertices of the head factory's skin that are kept."""

@@ -1,12 +1,12 @@
-"""Parametric head models beside Head3D (the paper's Fig. 7): trained on the same 50 heads, measured, drawn.
+"""Parametric head models to compare Head3D with (the paper's Fig. 7): trained on the same 50 heads, measured, drawn.
 
     python -m head3d_core parametric
 
-The explicit model stands for LYHM, the implicit one for i3DMM, whose released weights need licences: here both are
+The explicit model is of LYHM's kind, the implicit one of i3DMM's. Their released weights need licences, so both are
 trained from scratch on scans of the head set (`head_scans`). Measured on heads that neither has seen, with the same
 cameras. What is written to `--out`: `parametric.json` and `parametric_*.jpg`; models and scans stay in `--work`.
 
-Pictures of random heads are uint8 [N, 3, R, R, 3]: N heads from the front, the side and the back, R² pixels. Fig. 7
+Images of random heads are uint8 [N, 3, R, R, 3]: N heads from the front, the side and the back, R² pixels. Fig. 7
 takes them from the recorded sheets, from Head3D itself, and from a folder of renders that a reader made with models
 whose licences keep them out of this repository (LYHM, i3DMM, DECA); `data/external/README.md` describes that folder.
 """
@@ -36,8 +36,8 @@ from head3d_core.experiments.head_scans import (
     Array,
     Surface,
     Views,
+    cached,
     draw,
-    kept,
     scan,
     scan_cameras,
     shown_cameras,
@@ -93,7 +93,7 @@ class ParametricArgs:
     work: Path = Path("out/parametric")
     """Folder for scans and models; what is there is used again."""
     out: Path = Path("out/parametric/results")
-    """Folder for the table and the pictures."""
+    """Folder for the table and the images."""
     device: str = "cpu"
     """Where the implicit model is trained."""
 
@@ -104,13 +104,13 @@ class ParametricArgs:
 def registered_head(work: Path, seed: int) -> Surface:
     """The scan of head `seed` in `work` as the explicit model's mesh, kept in a file."""
     path = work / f"registered_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    return Surface(**kept(path, lambda: vars(registered(seed, scan(work, seed)[0]))))
+    return Surface(**cached(path, lambda: vars(registered(seed, scan(work, seed)[0]))))
 
 
 def points_of(work: Path, seed: int) -> Array:
     """The scan of head `seed` in `work` as the implicit model's points [M, 7] (`head_points`), kept in a file."""
     path = work / f"point_rows_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    return kept(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
+    return cached(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
 
 
 def _trained(
@@ -128,7 +128,7 @@ def _trained(
         return {**arrays, "seconds": seconds.round(1)}
 
     digest = hashlib.sha256(json.dumps([*made_of, SAMPLER_VERSION]).encode()).hexdigest()
-    arrays = kept(path.with_stem(f"{path.stem}_{digest[:8]}"), timed)
+    arrays = cached(path.with_stem(f"{path.stem}_{digest[:8]}"), timed)
     return arrays, dict(zip(("wall", "cpu"), arrays.pop("seconds").tolist(), strict=True))
 
 
@@ -320,7 +320,7 @@ def run(args: ParametricArgs) -> None:
         )
 
 
-# --- pictures for Fig. 7 ----------------------------------------------------------------------------------------------
+# --- images for Fig. 7 ----------------------------------------------------------------------------------------------
 
 
 def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
@@ -337,7 +337,7 @@ def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:
 
 
 def recorded(model: str, folder: Path = files.DATA / "results") -> Pictures:
-    """The random heads of "explicit" or "implicit" that stand in `data/results/parametric_<model>.jpg`.
+    """The random heads of "explicit" or "implicit" in `data/results/parametric_<model>.jpg`.
 
     Raises:
         Head3DError: not recorded yet.
@@ -359,7 +359,7 @@ def external_pictures(folder: Path | str = EXTERNAL, size: int = 256) -> dict[st
     Transparency becomes white; other sizes are resampled. Without such folders the result is empty.
 
     Raises:
-        Head3DError: a model's folder without such files, a head without all three views, or a file that is no picture.
+        Head3DError: a model's folder without such files, a head without all three views, or a file that is no image.
     """
     models = sorted(p for p in Path(folder).glob("[!.]*") if p.is_dir())
     return {model.name: _external_model(model, size) for model in models}
@@ -377,15 +377,15 @@ def _external_model(folder: Path, size: int) -> Pictures:
 
 
 def _render(path: Path, size: int) -> NDArray[np.uint8]:
-    """A square picture over white, [size, size, 3]."""
+    """A square image over white, [size, size, 3]."""
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGBA")
+            image = file.convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
-        raise Head3DError(f"{path} is not a picture that can be read: save it as PNG again") from error
-    if picture.width != picture.height:
-        raise Head3DError(f"{path} must be square, got {picture.width} x {picture.height}: crop it")
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        raise Head3DError(f"{path} is not an image that can be read: save it as PNG again") from error
+    if image.width != image.height:
+        raise Head3DError(f"{path} must be square, got {image.width} x {image.height}: crop it")
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS))
 
 
@@ -400,7 +400,7 @@ def figure7(G: Generator | None = None, heads: int = 2, folder: Path | str = EXT
         heads: of each model, at most.
 
     Raises:
-        Head3DError: the parametric models' pictures are not recorded yet, or a reader's folder is incomplete.
+        Head3DError: the parametric models' images are not recorded yet, or a reader's folder is incomplete.
     """
     if heads < 1:
         raise Head3DError(f"a figure shows at least one head of each model, got {heads}")

@@ -1,7 +1,7 @@
-"""What does each plane carry? Exchange of planes between identities and between generators (Fig. 2 and 3, Table 1).
+"""Exchange of planes between identities and between generators (Fig. 2 and 3, Table 1): what each plane carries.
 
-A head is three planes, a decoder and a code for super-resolution. Each plane gets a share of a second head (0, 1 or
-between); then the mixture is compared with either head by identity, colour, silhouette and depth.
+A head is three planes, a decoder and a code for super-resolution. Each plane gets a share of a second head (0 to 1),
+and the mixture is compared with both heads by identity, colour, silhouette and depth.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from head3d_core.model.rays import camera_rays
 from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress
 
 Array = NDArray[np.float64]
 SIDE_VIEW = math.pi / 2
@@ -35,9 +38,8 @@ FINISHED, RAW = "identity", "identity, raw picture"
 def mix(first: Heads, second: Heads, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Planes and codes of mixtures: plane k is (1 - share_k) of the first head and share_k of the second.
 
-    Shares of 0 and 1 exchange planes (Fig. 2); shares between blend them. Super-resolution takes one code as well: the
-    blend by the mean of the three shares, so that (0, 0, 0) and (1, 1, 1) are the two heads themselves and no plane is
-    favoured.
+    Shares of 0 and 1 exchange planes (Fig. 2), other shares blend them. Super-resolution takes one code as well. It is
+    blended by the mean of the three shares, so that (0, 0, 0) and (1, 1, 1) are the two heads and no plane is favoured.
 
     Args:
         first, second: B heads each, of one generator or of two whose planes have one shape; a tri-plane meets two-slice
@@ -66,9 +68,8 @@ def exchange(name: str) -> tuple[float, ...]:
     return tuple(float(j == k) for j in range(4 if name in SLICE_NAMES else 3))
 
 
-@dataclass(frozen=True)
-class View:
-    """A raw picture with its geometry, on the device that rendered it."""
+class View(NamedTuple):
+    """A raw image with its geometry, on the device that rendered it."""
 
     rgb: Tensor
     """[B, 3, R, R] in about [-1, 1]."""
@@ -76,32 +77,6 @@ class View:
     """[B, R, R], world units along the ray."""
     opacity: Tensor
     """[B, R, R] in [0, 1]."""
-
-    def rows(self, index: Sequence[int]) -> View:
-        """The views in these rows, repeated ones included."""
-        return View(self.rgb[index], self.depth[index], self.opacity[index])
-
-
-def _march(
-    G: Generator,
-    mixed: Tensor,
-    camera: Tensor,
-    size: int,
-    backend: Backend,
-    samples: int | None = None,
-    colours_only: bool = False,
-) -> tuple[Tensor, View]:
-    """Features [B, C or 3, size, size] of planes, and the same as a picture with its geometry."""
-    origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
-    weights, options = G.decoder.weights(), G.config.render
-    if colours_only:  # sigma and rgb are the decoder's first four outputs
-        weights = weights._replace(w1=weights.w1[:4].contiguous(), b1=weights.b1[:4].contiguous())
-    if samples is not None:
-        options = replace(options, depth_resolution=samples, depth_resolution_importance=samples)
-    result = render_rays(mixed, weights, origins, directions, options, backend=backend)
-    features = result.features.transpose(1, 2).unflatten(-1, (size, size))
-    depth, opacity = (x.unflatten(-1, (size, size)) for x in (result.depth, result.opacity))
-    return features, View(features[:, :3], depth, opacity)
 
 
 @torch.no_grad()
@@ -113,7 +88,7 @@ def look(
     backend: Backend = "auto",
     samples: int | None = None,
 ) -> View:
-    """The raw picture of planes; no super-resolution.
+    """The raw image of planes; no super-resolution.
 
     Args:
         mixed: [B, 3, C, H, W].
@@ -121,20 +96,29 @@ def look(
         resolution: None: the generator's.
         samples: of each of the two passes along a ray; None: the generator's. Half as many take half the time.
     """
-    return _march(G, mixed, camera, resolution or G.config.neural_resolution, backend, samples, True)[1]
+    size = resolution or G.config.neural_resolution
+    origins, directions = (x.expand(len(mixed), -1, -1) for x in camera_rays(camera.to(mixed.device), size))
+    # Sigma and rgb are the decoder's first four outputs: the other features are for super-resolution.
+    weights, options = G.decoder.weights(), G.config.render
+    weights = weights._replace(w1=weights.w1[:4].contiguous(), b1=weights.b1[:4].contiguous())
+    if samples is not None:
+        options = replace(options, depth_resolution=samples, depth_resolution_importance=samples)
+    result = render_rays(mixed, weights, origins, directions, options, backend=backend)
+    parts = (result.features.transpose(1, 2), result.depth, result.opacity)
+    return View(*(part.unflatten(-1, (size, size)) for part in parts))
 
 
 @torch.no_grad()
 def raw_and_picture(
     G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto"
 ) -> tuple[View, Tensor]:
-    """Raw views of planes and finished pictures [B, 3, image, image], in about [-1, 1]; rays are marched once."""
-    features, raw = _march(G, mixed, camera, G.config.neural_resolution, backend)
-    return raw, G.superresolution(features, raw.rgb, ws)
+    """Raw views of planes and finished images [B, 3, image, image], in about [-1, 1]; rays are marched once."""
+    out = G.render(mixed, ws, camera.to(mixed.device).expand(len(mixed), -1), backend=backend)
+    return View(out.raw, out.depth[:, 0], out.opacity[:, 0]), out.image
 
 
 def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto") -> Tensor:
-    """The finished pictures [B, 3, image, image] of planes and codes."""
+    """The finished images [B, 3, image, image] of planes and codes."""
     return raw_and_picture(G, mixed, ws, camera, backend)[1]
 
 
@@ -181,8 +165,7 @@ class Changes:
     """[N, N] or [N]: between the two heads themselves."""
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(NamedTuple):
     """One batch of heads or mixtures from both sides, with the embeddings of their frontal view."""
 
     front: View
@@ -197,20 +180,21 @@ def _see(
     front_camera, side_camera = cameras.orbit(torch.tensor([0.0, SIDE_VIEW])).to(mixed.device).split(1)
     if finished:
         front, image = raw_and_picture(G, mixed, ws, front_camera, backend)
-        shown = {RAW: front.rgb, FINISHED: image}
+        images = {RAW: front.rgb, FINISHED: image}
     else:
         front = look(G, mixed, front_camera, backend=backend)
-        shown = {RAW: front.rgb}
-    embeddings = {name: encoder(x, front_camera.expand(len(mixed), -1)) for name, x in shown.items()}
+        images = {RAW: front.rgb}
+    embeddings = {name: encoder(x, front_camera.expand(len(mixed), -1)) for name, x in images.items()}
     return _Seen(front, look(G, mixed, side_camera, backend=backend), embeddings)
 
 
 def _distances(a: _Seen, b: _Seen) -> dict[str, Array]:
     """Measure -> [B]."""
-    found = {name: 1 - (a.embeddings[name] * b.embeddings[name]).sum(1) for name in a.embeddings}
-    for measure, (where, change) in _PIXELS.items():
-        found[measure] = change(getattr(a, where), getattr(b, where))
-    return {name: value.double().cpu().numpy() for name, value in found.items()}
+    distances = {name: 1 - (a.embeddings[name] * b.embeddings[name]).sum(1) for name in a.embeddings}
+    distances |= {
+        name: change(getattr(a, side), getattr(b, side)) for name, (side, change) in _PIXELS.items()
+    }
+    return {name: value.double().cpu().numpy() for name, value in distances.items()}
 
 
 def _exchanged(
@@ -240,49 +224,42 @@ def swap_changes(
     batch: int = 8,
     finished: bool = True,
     backend: Backend = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Changes:
     """Exchanges each plane within each ordered pair and measures what changed (E1; 3 N (N - 1) mixtures).
 
     Args:
         heads: N identities.
         batch: mixtures rendered at a time.
-        finished: also make the finished picture and read identity from it; False saves that time.
+        finished: also make the finished image and read identity from it; False saves that time.
         progress: called with (done, total) mixtures.
     """
     count, names = len(heads), PLANE_NAMES[G.config.render.axes]
     if count < 2:
         raise Head3DError(f"an exchange needs at least two identities, got {count}")
-    alone = [
-        _see(G, encoder, one.planes, one.ws, finished, backend)
-        for one in (heads.take([k]) for k in range(count))
-    ]
-    found: list[dict[str, Array]] = [{}, {}, {}]
+    singles = [heads.take([k]) for k in range(count)]
+    alone = [_see(G, encoder, one.planes, one.ws, finished, backend) for one in singles]
+    changes: list[dict[str, Array]] = [{}, {}, {}]
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
     for start in range(0, len(pairs), batch):
         i, j = (list(column) for column in zip(*pairs[start : start + batch], strict=True))
         both = heads.take(i), heads.take(j)
         seen = _rows(alone, i), _rows(alone, j)
-        for target, part in zip(
-            found, _exchanged(G, encoder, names, both, seen, finished, backend), strict=True
-        ):
+        parts = _exchanged(G, encoder, names, both, seen, finished, backend)
+        for target, part in zip(changes, parts, strict=True):
             for measure, value in part.items():
                 empty = np.full((*value.shape[:-1], count, count), np.nan)
                 target.setdefault(measure, empty)[..., i, j] = value
         if progress:
             progress(3 * (start + len(i)), 3 * len(pairs))
-    return Changes(names, *found)
+    return Changes(names, *changes)
 
 
 def _rows(seen: Sequence[_Seen], rows: Sequence[int]) -> _Seen:
     """Single heads as a batch."""
-
-    def joined(views: Sequence[View]) -> View:
-        return View(*(torch.cat([getattr(v, part) for v in views]) for part in ("rgb", "depth", "opacity")))
-
-    some = [seen[k] for k in rows]
-    embeddings = {name: torch.cat([s.embeddings[name] for s in some]) for name in some[0].embeddings}
-    return _Seen(joined([s.front for s in some]), joined([s.side for s in some]), embeddings)
+    fronts, sides, embeddings = zip(*(seen[k] for k in rows), strict=True)
+    front, side = (View(*map(torch.cat, zip(*views, strict=True))) for views in (fronts, sides))
+    return _Seen(front, side, {name: torch.cat([e[name] for e in embeddings]) for name in embeddings[0]})
 
 
 @torch.no_grad()
@@ -324,14 +301,10 @@ def between_generators(
 
 def check_exchangeable(first: Generator, second: Generator) -> None:
     """Raises Head3DError unless planes of either generator fit the other's decoder."""
-    one, two = first.config, second.config
-    for field in ("plane_resolution", "plane_channels", "w_dim", "num_ws"):
-        if getattr(one, field) != getattr(two, field):
+    for field in ("plane_resolution", "plane_channels", "w_dim", "num_ws", "render.axes"):
+        one, two = (attrgetter(field)(G.config) for G in (first, second))
+        if one != two:
             raise Head3DError(
-                f"generators exchange planes if they are built alike, but {field} is "
-                f"{getattr(one, field)} and {getattr(two, field)}: load a generator and one fine-tuned from it"
+                f"generators exchange planes if these have one layout, but {field} is {one} and {two}: "
+                "load a generator and one fine-tuned from it"
             )
-    if one.render.axes != two.render.axes:
-        raise Head3DError(
-            f"generators exchange planes under one axes convention, got {one.render.axes!r} and {two.render.axes!r}"
-        )

@@ -1,4 +1,4 @@
-"""What all studies do the same way: a progress bar, a record that says where it comes from, a summary as text."""
+"""What all studies share: a progress bar, a record with its provenance, a summary as text."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from head3d_core.checkpoints.weights import read_notes
-from head3d_core.geometry.export import bar
 from head3d_core.utils import files, records
+from head3d_core.utils.progress import Progress as Progress
+from head3d_core.utils.progress import bar as bar
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 Args = TypeVar("Args")
 
 
 def command(name: str, args: Any) -> str:
-    """The command line that a dataclass of arguments stands for, without its switches.
+    """The command line that gives a dataclass of arguments, without its switches.
 
     Where it writes is left out, unless that is a record in `data`, which is only written when it is asked for by name.
     """
@@ -62,6 +61,6 @@ def run(
     out = args.out  # type: ignore[attr-defined]
     files.check_writable(out)
     with bar(unit) as step:
-        found = measure(args, step)
-    records.write(out, found)
-    print(*lines(found), f"wrote {out}", sep="\n")
+        record = measure(args, step)
+    records.write(out, record)
+    print(*lines(record), f"wrote {out}", sep="\n")

@@ -1,8 +1,8 @@
-"""Table 1 with intervals, and what the paper did not measure: colour, silhouette, depth, and either axes convention.
+"""Table 1 with intervals, and what the paper did not measure: colour, silhouette, depth, and both axes conventions.
 
     python -m head3d_core swap-study --weights face --count 100 --out data/results/swap_study_xyz.json
 
-The cosine is printed everywhere and (1 + cos) / 2 beside it, the only scale on which the paper's Table 1 fits its
+The cosine is printed everywhere with (1 + cos) / 2, the only scale on which the paper's Table 1 fits its
 Table 3. "Carried" is the share of a difference that travels with one plane: the mean distance from ID 1 to ID 1 with
 that plane of ID 2, over the mean distance from ID 1 to ID 2; 0 for a plane that carries nothing, 1 for all of it.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,9 +58,9 @@ class SwapStudyArgs:
     batch: int = 32
     """Mixtures rendered at a time."""
     finished: bool = True
-    """Read identity from the finished picture as well as from the raw one."""
-    encoder: str = "auto"
-    """Identity network: auto, ours or facenet."""
+    """Read identity from the finished image as well as from the raw one."""
+    encoder: Literal["auto", "ours", "facenet"] = "auto"
+    """Identity network."""
     device: str = "auto"
     """cpu, cuda, or auto: a GPU where there is one."""
 
@@ -86,7 +86,7 @@ def pair_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0
     if above.ndim == 2:
         usable &= ~np.eye(count, dtype=bool)
     if not usable.any():
-        raise Head3DError("no pair has a finite value: the pictures are empty, or the model has diverged")
+        raise Head3DError("no pair has a finite value: the images are empty, or the model has diverged")
     drawn = np.concatenate([np.ones((1, count)), bootstrap_weights(count, replicates, seed)])
     terms = "ri,ij,rj->r" if above.ndim == 2 else "ri,i->r"
     up, down = (
@@ -130,7 +130,7 @@ def measure_rows(changes: Changes) -> dict[str, Any]:
     """
     pairs = next(iter(changes.apart.values())).ndim == 2
     first_name, second_name = ("to ID 1", "to ID 2") if pairs else ("to first", "to second")
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for measure, apart in changes.apart.items():
         per_plane = {}
         for k, name in enumerate(changes.names):
@@ -140,8 +140,8 @@ def measure_rows(changes: Changes) -> dict[str, Any]:
                 second_name: pair_mean(second).to_dict(),
                 "carried": pair_ratio(first, apart).to_dict(),
             }
-        found[measure] = {"apart": pair_mean(apart).to_dict(), "planes": per_plane}
-    return found
+        record[measure] = {"apart": pair_mean(apart).to_dict(), "planes": per_plane}
+    return record
 
 
 def measure(args: SwapStudyArgs, progress: study.Progress | None = None) -> dict[str, Any]:
@@ -153,79 +153,77 @@ def measure(args: SwapStudyArgs, progress: study.Progress | None = None) -> dict
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     start = time.monotonic()
     G = checkpoint.load_generator(args.weights, device=device)
-    if args.encoder not in ("auto", "ours", "facenet"):
-        raise Head3DError(f"an encoder is auto, ours or facenet, got {args.encoder!r}")
-    encoder = load_encoder(args.encoder, device)  # type: ignore[arg-type]
+    encoder = load_encoder(args.encoder, device)
     seeds = range(args.first_seed, args.first_seed + args.count)
     axes = G.config.render.axes
-    found: dict[str, Any] = {"axes": axes, "planes": list(PLANE_NAMES[axes]), "identities": args.count}
+    record: dict[str, Any] = {"axes": axes, "planes": list(PLANE_NAMES[axes]), "identities": args.count}
     if args.second:
         other = checkpoint.load_generator(args.second, device=device)
         changes = plane_swap.between_generators(
             G, other, encoder, seeds, args.truncation_psi, args.batch, args.finished
         )
-        found |= {"first": args.weights, "second": args.second}
+        record |= {"first": args.weights, "second": args.second}
     else:
         heads = heads_of_seeds(G, seeds, args.truncation_psi)
         changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=progress)
         names = (plane_swap.FINISHED, plane_swap.RAW) if args.finished else (plane_swap.RAW,)
-        found |= {
+        record |= {
             "ordered_pairs": args.count * (args.count - 1),
             "table_1": {name: table_rows(changes, name) for name in names},
         }
-    found["measures"] = measure_rows(changes)
+    record["measures"] = measure_rows(changes)
     # An EG3D pickle carries no notes on its training.
     noted = [n for n in (args.weights, args.second) if n and not checkpoint.is_pickle(Path(n))]
-    found["provenance"] = study.provenance("swap-study", args, noted, device) | {
+    record["provenance"] = study.provenance("swap-study", args, noted, device) | {
         "seconds": round(time.monotonic() - start, 1),
         "encoder": encoder.name,
         "image_resolution": G.config.image_resolution,
         "raw_resolution": G.config.neural_resolution,
         "intervals": "95 %, bootstrap over identities (pairs share people), 1000 replicates",
     }
-    return found
+    return record
 
 
-def as_text(found: dict[str, Any], measure: str = plane_swap.FINISHED) -> str:
+def as_text(record: dict[str, Any], measure: str = plane_swap.FINISHED) -> str:
     """Table 1 as text: one line a row, cosine and (1 + cos) / 2 with 95 % intervals."""
     lines = [
-        "  ".join(f"F_{name:4s}" for name in found["planes"])
+        "  ".join(f"F_{name:4s}" for name in record["planes"])
         + "      to ID 1  (1+cos)/2    to ID 2  (1+cos)/2"
     ]
-    for row in found["table_1"][measure]:
-        cells = "  ".join(f"{row['from'][name]:6s}" for name in found["planes"])
+    for row in record["table_1"][measure]:
+        cells = "  ".join(f"{row['from'][name]:6s}" for name in record["planes"])
         for side in ("to ID 1", "to ID 2"):
             cells += f"    {row[side]['value']:7.3f}    {row[f'{side}, (1+cos)/2']['value']:7.3f}"
         lines.append(cells)
     return "\n".join(lines)
 
 
-def _shares(found: dict[str, Any], measure: str) -> str:
-    rows = found["measures"][measure]["planes"]
-    shares = [rows[name]["carried"] for name in found["planes"]]
+def _shares(record: dict[str, Any], measure: str) -> str:
+    rows = record["measures"][measure]["planes"]
+    shares = [rows[name]["carried"] for name in record["planes"]]
     return "".join(f"{s['value']:8.2f} [{s['low']:.2f}, {s['high']:.2f}]" for s in shares)
 
 
-def carried_text(found: dict[str, Any]) -> str:
+def carried_text(record: dict[str, Any]) -> str:
     """Share of each measure's difference that travels with each plane, with intervals, one line a measure."""
-    width = max(map(len, found["measures"]))
-    lines = [" " * width + "".join(f"{'F_' + name:>22s}" for name in found["planes"])]
-    return "\n".join(lines + [f"{name:<{width}}{_shares(found, name)}" for name in found["measures"]])
+    width = max(map(len, record["measures"]))
+    lines = [" " * width + "".join(f"{'F_' + name:>22s}" for name in record["planes"])]
+    return "\n".join(lines + [f"{name:<{width}}{_shares(record, name)}" for name in record["measures"]])
 
 
 def carried_by_axes(studies: Sequence[dict[str, Any]], measure: str = plane_swap.FINISHED) -> str:
     """`carried_text` of one measure for several studies: a line each, with axes, images the generator saw, people."""
     lines = [f"axes  {'images':>9s}  people" + "".join(f"{n:>22s}" for n in ("F_xy", "F_xz", "third plane"))]
-    for found in studies:
-        seen = next(iter(found["provenance"]["weights"].values()))["images"]
-        start = f"{found['axes']:4s}  {seen:>9,}  {found['identities']:>6}"
-        lines.append(f"{start}{_shares(found, measure)}  F_{found['planes'][2]}")
+    for record in studies:
+        seen = next(iter(record["provenance"]["weights"].values()))["images"]
+        start = f"{record['axes']:4s}  {seen:>9,}  {record['identities']:>6}"
+        lines.append(f"{start}{_shares(record, measure)}  F_{record['planes'][2]}")
     return "\n".join(lines)
 
 
-def strongest(found: dict[str, Any], measure: str) -> tuple[str, bool]:
+def strongest(record: dict[str, Any], measure: str) -> tuple[str, bool]:
     """The plane with which most of a measure's difference travels, and whether its interval lies above the others'."""
-    shares = {name: row["carried"] for name, row in found["measures"][measure]["planes"].items()}
+    shares = {name: row["carried"] for name, row in record["measures"][measure]["planes"].items()}
     best = max(shares, key=lambda name: shares[name]["value"])
     clear = all(shares[best]["low"] > s["high"] for name, s in shares.items() if name != best)
     return best, clear
@@ -243,10 +241,10 @@ def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> di
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(record: dict[str, Any]) -> list[str]:
     """The record as text: Table 1 if there is one, and what each plane carries."""
-    tables = [f"{name}\n{as_text(found, name)}\n" for name in found.get("table_1", {})]
-    return [*tables, carried_text(found)]
+    tables = [f"{name}\n{as_text(record, name)}\n" for name in record.get("table_1", {})]
+    return [*tables, carried_text(record)]
 
 
 def run(args: SwapStudyArgs) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import Axes, RenderOptions
-from head3d_core.experiments.fit_planes import descend
+from head3d_core.experiments.descent import descend
 from head3d_core.model.decoder import Decoder
 from head3d_core.model.planes import DecoderWeights, query
 from head3d_core.model.rays import camera_rays
@@ -29,7 +29,7 @@ class ToyHead:
     radii: tuple[float, float, float] = (0.20, 0.27, 0.23)
     """Half axes of the skull along x, y, z."""
     nose: float = 0.055
-    """How far the nose stands out."""
+    """Length of the nose."""
     hair_line: float = 0.08
     """Height (at the front) above which there is hair."""
     skin: Colour = (0.86, 0.66, 0.54)
@@ -49,7 +49,7 @@ SHARPNESS = 60.0
 
 
 def toy_field(head: ToyHead, points: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands at each point of a toy head.
+    """Sigma and colour at each point of a toy head.
 
     sigma = clamp(60 (1 - r), -12, 12) with r the distance relative to the surface (1 on it), so that
     density = softplus(sigma - 1) jumps from about 0 to 11 across the skin.

@@ -20,6 +20,7 @@ from head3d_core.geometry.rasterize import rasterise
 from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress
 
 if TYPE_CHECKING:
     import trimesh
@@ -85,7 +86,7 @@ def surface_colours(
     r"""What observers in front, behind, at both sides, above and below see of a surface: rgb [M, 3] in [0, 1].
 
     A point is seen along each axis k, from the side that it faces, by a short ray that starts outside and ends inside,
-    so that thin layers count as they do in a picture. The colours are mixed by $|n_k|^8 / \sum_j |n_j|^8$.
+    so that thin layers count as they do in an image. The colours are mixed by $|n_k|^8 / \sum_j |n_j|^8$.
 
     Args:
         points: [M, 3].
@@ -119,7 +120,7 @@ def colours_at(
     planes: Tensor,
     mesh: trimesh.Trimesh,
     points: NDArray[np.floating[Any]],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """`surface_colours` of points [M, 3] on a mesh, for the directions in which the mesh faces there: [M, 3]."""
     rows = np.concatenate([points, facing(mesh, points)], 1)
@@ -136,7 +137,7 @@ def bake_texture(
     ws: Tensor,
     mesh: trimesh.Trimesh,
     size: int = 1024,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> trimesh.Trimesh:
     """The same surface, unwrapped (xatlas), with a UV atlas and a baked colour texture instead of vertex colours.
 

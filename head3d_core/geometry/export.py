@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from head3d_core.model.seeds import PSI, ws_of_seeds
 from head3d_core.utils import files, images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import bar
 
 if TYPE_CHECKING:
     import trimesh
@@ -132,20 +132,6 @@ def load_head(weights: str, seed: int, psi: float, device: str) -> tuple[Generat
     return G, ws_of_seeds(G, [seed], psi)
 
 
-@contextmanager
-def bar(what: str) -> Iterator[mesh.Progress]:
-    """A progress bar as a callback (done, total)."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, leave=False) as bar:
-
-        def step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield step
-
-
 def parse_seeds(words: Sequence[str]) -> list[int]:
     """Seeds and ranges as numbers.
 
@@ -202,9 +188,6 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
             cannot be written, or anything `load_head` refuses. Nothing is written then.
     """
     files.check_place(args.out, mesh.ENDINGS, "mesh file")
-    if args.resolution < 8:
-        raise Head3DError(f"resolution must be at least 8 points per side, got {args.resolution}")
-    mesh.check_memory(args.resolution)
     if args.texture is not None and not args.colours:
         raise Head3DError("a texture holds colours: leave out --texture, or allow colours")
     if args.faces is not None and args.faces < 4:
@@ -282,7 +265,7 @@ def run_turntable(args: TurntableArgs) -> None:
 
 
 def turns(args: TurnsArgs) -> Path:
-    """Writes the rows seed by seed, generator by generator: `args.views` pictures of `args.side` pixels, with names.
+    """Writes the rows seed by seed, generator by generator: `args.views` images of `args.side` pixels, with names.
 
     Raises:
         Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that

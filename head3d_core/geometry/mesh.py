@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place
+from head3d_core.utils.progress import Progress
 
 if TYPE_CHECKING:
     import trimesh
@@ -43,7 +43,6 @@ CLEARANCE = 1e-4
 BOXED = 0.6
 """Share of the cube's faces above the level from which on the surface would be the cube's, not the head's."""
 _BLOCK = 2**18
-Progress = Callable[[int, int], None]
 
 
 def density_grid(
@@ -132,7 +131,7 @@ def surface(grid: NDArray[np.float32], box_warp: float, level: float = LEVEL) ->
     if above > BOXED:
         raise Head3DError(
             f"no surface at level {level:g}: sigma is higher on {100 * above:.0f} % of the cube's faces, where nothing "
-            f"should stand, and a box would come out; take a level above {np.quantile(rim, 1 - BOXED):.3g}"
+            f"should be, and a box would come out; take a level above {np.quantile(rim, 1 - BOXED):.3g}"
         )
     spacing = box_warp / (len(grid) - 1)
     # Interpolating towards the border's arbitrary value would bend the surface: the level is crossed half a cell out.
@@ -344,7 +343,7 @@ def _with_own_material(mesh: trimesh.Trimesh, stem: str) -> trimesh.Trimesh:
 
 
 def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
-    """Writes GLB, OBJ (with MTL and texture beside it) or binary PLY, whole or not at all.
+    """Writes GLB, OBJ (with MTL and texture in the same folder) or binary PLY, whole or not at all.
 
     Colours are sRGB here and in OBJ and PLY; a GLB's vertex colours are linear, as glTF asks (see `_as_gltf`).
 

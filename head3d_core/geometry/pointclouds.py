@@ -77,7 +77,7 @@ def depth_to_points(depth: Tensor, camera: Tensor) -> Tensor:
 
 
 def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor, step: float = 8e-3) -> Tensor:
-    """World normals of what a picture shows, as a picture: (x, y, z) become (red, green, blue).
+    """World normals of what an image shows, as an image: (x, y, z) become (red, green, blue).
 
     The normal is the falling direction of sigma at the rendered depth; pixels that see nothing are white (1, 1, 1).
 
@@ -180,14 +180,14 @@ def surface_error(model: Cloud, truth: Cloud, most: int = 20_000) -> SurfaceErro
         most: points of each cloud that are used, drawn at random.
 
     Raises:
-        Head3DError: a cloud without points: its pictures show nothing.
+        Head3DError: a cloud without points: its images show nothing.
     """
     from scipy.spatial import cKDTree
 
     if not len(model) or not len(truth):
         raise Head3DError(
             f"surfaces are compared point by point, got {len(model)} and {len(truth)} points: "
-            "do the pictures show heads?"
+            "do the images show heads?"
         )
     a, b = (
         [np.asarray(x.double().cpu()) for x in (c.points, c.normals)]

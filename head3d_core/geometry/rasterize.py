@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Covered:
-    """Pairs of a pixel and a triangle that covers its centre, M of them; a pixel may stand in several pairs."""
+    """Pairs of a pixel and a triangle that covers its centre, M of them; a pixel may be in several pairs."""
 
     pixel: NDArray[np.int64]
     """[M, 2] row, column."""
@@ -34,7 +34,7 @@ class Covered:
 
 
 def rasterise(place: NDArray[np.floating[Any]], triangles: NDArray[np.int64], size: int) -> Covered:
-    """Pixels of a size x size picture whose centres lie in triangles.
+    """Pixels of a size x size image whose centres lie in triangles.
 
     Args:
         place: [V, 2] column and row of each vertex, pixels; (0, 0) is the centre of the first pixel.
@@ -87,7 +87,7 @@ def seen_by(
     local = (np.asarray(vertices, np.float64) - pose[:3, 3]) @ pose[:3, :3]
     image = local @ lens.T
     flat = rasterise(image[:, :2] / image[:, 2:] * size - 0.5, np.asarray(triangles, np.int64), size)
-    # Halfway across a picture of a triangle is not halfway across the triangle: weights count by 1 / z.
+    # Halfway across an image of a triangle is not halfway across the triangle: weights count by 1 / z.
     weight = flat.weight / local[flat.corner, 2]
     weight /= weight.sum(1, keepdims=True)
     distance = np.linalg.norm((local[flat.corner] * weight[..., None]).sum(1), axis=1)

@@ -1,9 +1,9 @@
-"""Turntables: a head on a turning stool, as MP4, GIF or WebP, with a contact sheet for paper."""
+"""Turntables: one turn of a head as MP4, GIF or WebP, with a contact sheet of its frames."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place, check_writable
 from head3d_core.utils.images import from_pixels, montage, to_pixels
+from head3d_core.utils.progress import Progress
 
 ENDINGS = (".mp4", ".gif", ".webp")
 """Files that `turntable` writes."""
@@ -53,9 +54,9 @@ def frames(
     turn: float = 2 * math.pi,
     pitch: float = 0.1,
     backend: Backend = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """Pictures of one head from `count` evenly spaced yaw angles.
+    """Images of one head from `count` evenly spaced yaw angles.
 
     Sampling is fixed and the exposure constant, so that nothing flickers: [-1, 1] always maps to [0, 255].
 
@@ -72,39 +73,39 @@ def frames(
         raise Head3DError(f"a turntable shows one head, got {len(ws)}: pass ws[k:k+1]")
     if count < 1:
         raise Head3DError(f"a turntable needs at least one frame, got {count}")
-    pictures = []
+    images = []
     with torch.no_grad():
         planes = G.planes(ws)
     for k in range(count):
         yaw = math.degrees(turn * k / count)
-        pictures.append(to_pixels(views(G, planes, ws, (yaw,), math.degrees(pitch), backend)[0, 0]))
+        images.append(to_pixels(views(G, planes, ws, (yaw,), math.degrees(pitch), backend)[0, 0]))
         if progress:
             progress(k + 1, count)
-    return np.stack(pictures)
+    return np.stack(images)
 
 
-def flicker(pictures: NDArray[np.uint8]) -> float:
+def flicker(images: NDArray[np.uint8]) -> float:
     """Largest over median mean absolute change between neighbouring frames, the last and the first included.
 
     About 1 for a smooth turn; a jump or a flash stands out.
     """
-    if len(pictures) < 3:
-        raise Head3DError(f"flicker needs at least three frames, got {len(pictures)}")
-    values = pictures.astype(np.float32)
+    if len(images) < 3:
+        raise Head3DError(f"flicker needs at least three frames, got {len(images)}")
+    values = images.astype(np.float32)
     change = np.abs(values - np.roll(values, 1, 0)).mean((1, 2, 3))
     return float(change.max() / max(float(np.median(change)), 1e-6))
 
 
-def contact_sheet(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
+def contact_sheet(images: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
     """Up to two rows of evenly chosen frames side by side: [rows R, columns R, 3] uint8."""
-    columns = min(columns, len(pictures))
-    rows = 2 if len(pictures) >= 2 * columns else 1
-    chosen = np.linspace(0, len(pictures), rows * columns, endpoint=False).astype(int)
-    return montage(from_pixels(pictures[chosen]), columns)
+    columns = min(columns, len(images))
+    rows = 2 if len(images) >= 2 * columns else 1
+    chosen = np.linspace(0, len(images), rows * columns, endpoint=False).astype(int)
+    return montage(from_pixels(images[chosen]), columns)
 
 
 def contact_path(film: Path | str) -> Path:
-    """Where the contact sheet of a film goes: NAME_sheet.png beside it."""
+    """Where the contact sheet of a film goes: NAME_sheet.png in the same folder."""
     film = Path(film)
     return film.with_name(f"{film.stem}_sheet.png")
 
@@ -116,11 +117,11 @@ def check_places(film: Path | str, sheet: bool = True) -> None:
         check_writable(contact_path(film))
 
 
-def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: bool = False) -> Path:
+def write(images: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: bool = False) -> Path:
     """Writes the frames as MP4, GIF or WebP, whole or not at all.
 
     Args:
-        pictures: [count, R, R, 3] uint8.
+        images: [count, R, R, 3] uint8.
         rate: frames per second, at least 1.
         sheet: write the contact sheet to `contact_path(path)` as well; both files or neither.
 
@@ -136,29 +137,29 @@ def write(pictures: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: 
     with ExitStack() as together:
         temporary = together.enter_context(atomic(path))
         if path.suffix.lower() == ".mp4":
-            _write_film(pictures, temporary, path, rate)
+            _write_film(images, temporary, path, rate)
         else:
-            images = [Image.fromarray(p) for p in pictures]
-            images[0].save(
-                temporary, format=path.suffix[1:].upper(), save_all=True, append_images=images[1:],
+            first, *rest = map(Image.fromarray, images)
+            first.save(
+                temporary, format=path.suffix[1:].upper(), save_all=True, append_images=rest,
                 duration=round(1000 / rate), loop=0,
             )  # fmt: skip
         if sheet:
             paper = together.enter_context(atomic(contact_path(path)))
-            Image.fromarray(contact_sheet(pictures)).save(paper, format="PNG")
+            Image.fromarray(contact_sheet(images)).save(paper, format="PNG")
     return path
 
 
-def _write_film(pictures: NDArray[np.uint8], temporary: Path, path: Path, rate: int) -> None:
+def _write_film(images: NDArray[np.uint8], temporary: Path, path: Path, rate: int) -> None:
     import imageio.v3 as imageio
 
     with suppress(OSError):  # ffmpeg went away; the text of the error is its whole log
         imageio.imwrite(
-            temporary, pictures, extension=".mp4", plugin="FFMPEG", fps=rate, codec="libx264", quality=8,
+            temporary, images, extension=".mp4", plugin="FFMPEG", fps=rate, codec="libx264", quality=8,
             macro_block_size=2, output_params=["-f", "mp4"],  # the temporary file's ending does not say it
         )  # fmt: skip
     # ffmpeg writes the film's index last, and a full disk may end it without an error here.
-    if _frame_count(temporary) < len(pictures):
+    if _frame_count(temporary) < len(images):
         raise Head3DError(f"{path} was not written, the film came out short: is the disk full?")
 
 
@@ -180,9 +181,9 @@ def turntable(
     rate: int = 30,
     pitch: float = 0.1,
     sheet: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """One full turn of a head as a film, with a contact sheet beside it (`contact_path`); both are written or neither.
+    """One full turn of a head as a film, with a contact sheet (`contact_path`); both are written or neither.
 
     Args:
         ws: [1, num_ws, w_dim].

@@ -11,7 +11,7 @@ from typing import Any
 import eg3d_files
 import pytest
 import torch
-from helpers import golden, state
+from helpers import golden, refuses, state
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -91,8 +91,13 @@ def test_half_precision(G: Generator, tmp_path: Path) -> None:
     big = Generator(TINY.generator)
     with torch.no_grad():
         big.decoder.get_submodule("net.0").bias[0] = 1e6
-    with pytest.raises(Head3DError, match=r"decoder\.net\.0\.bias has values beyond float16"):
-        weights.save_generator(big, tmp_path / "big", half=True)
+    refuses(
+        r"decoder\.net\.0\.bias has values beyond float16",
+        weights.save_generator,
+        big,
+        tmp_path / "big",
+        half=True,
+    )
 
 
 def test_the_export_of_a_classroom_run_stays_below_16_mib_a_network(tmp_path: Path) -> None:
@@ -120,8 +125,7 @@ def test_a_failed_save_leaves_the_old_weights(
     other = Generator(TINY.generator)
     with monkeypatch.context() as patch:
         patch.setattr(*((weights, "save_file") if when == "save_file" else (files.os, "replace")), fail)
-        with pytest.raises(Head3DError, match="No space left on device"):
-            weights.save_generator(other, tmp_path)
+        refuses("No space left on device", weights.save_generator, other, tmp_path)
     assert same(G, weights.load_generator(path))
     assert sorted(p.name for p in tmp_path.rglob("*")) == names, "temporary files stay behind"
 
@@ -183,13 +187,13 @@ def test_a_changed_header(G: Generator, tmp_path: Path, changes: dict[str, Any],
 
 def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:
     path = weights.save_generator(G, tmp_path / "g.safetensors")
-    with pytest.raises(
-        Head3DError, match="has generator weights, not discriminator weights: use load_generator"
-    ):
-        weights.load_discriminator(path)
+    refuses(
+        "has generator weights, not discriminator weights: use load_generator",
+        weights.load_discriminator,
+        path,
+    )
     weights.save_discriminator(D, tmp_path / "d")
-    with pytest.raises(Head3DError, match=r"holds no generator .*it has discriminator.safetensors"):
-        weights.load_generator(tmp_path / "d")
+    refuses(r"holds no generator .*it has discriminator.safetensors", weights.load_generator, tmp_path / "d")
 
 
 @pytest.mark.parametrize(
@@ -201,42 +205,36 @@ def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:
     ],
 )
 def test_missing(name: str, says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
-        weights.load_generator(name)
+    refuses(says, weights.load_generator, name)
 
 
 def test_other_files_and_places(G: Generator, tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(Head3DError, match=r"not written by this head3d_core .* must be exported again"):
-        weights.load_generator(tmp_path / "other.safetensors")
+    refuses(
+        r"not written by this head3d_core .* must be exported again",
+        weights.load_generator,
+        tmp_path / "other.safetensors",
+    )
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(Head3DError, match="is not a weight file"):
-        weights.load_generator(tmp_path / "x.txt")
-    with pytest.raises(Head3DError, match="holds no generator"):
-        weights.load_generator(tmp_path)
-    with pytest.raises(Head3DError, match="cannot write to"):
-        weights.save_generator(G, tmp_path / "x.txt" / "below.safetensors")
-    with pytest.raises(Head3DError, match="weights are saved as"):
-        weights.save_generator(G, tmp_path / "x.pkl")
-    with pytest.raises(Head3DError, match="notes must be plain JSON"):
-        weights.save_generator(G, tmp_path / "x", notes={"a": {1, 2}})
+    refuses("is not a weight file", weights.load_generator, tmp_path / "x.txt")
+    refuses("holds no generator", weights.load_generator, tmp_path)
+    refuses("cannot write to", weights.save_generator, G, tmp_path / "x.txt" / "below.safetensors")
+    refuses("weights are saved as", weights.save_generator, G, tmp_path / "x.pkl")
+    refuses("notes must be plain JSON", weights.save_generator, G, tmp_path / "x", notes={"a": {1, 2}})
 
 
 def test_bundled_names_and_the_manifest(
     G: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "DATA", tmp_path)
-    with pytest.raises(Head3DError, match=r"bundled are none in this copy .*HEAD3D_DATA"):
-        weights.load_generator("small")
+    refuses(r"bundled are none in this copy .*HEAD3D_DATA", weights.load_generator, "small")
     path = weights.save_generator(G, tmp_path / "weights" / "small")
     assert same(G, weights.load_generator("small"))
-    with pytest.raises(Head3DError, match="bundled are small"):
-        weights.load_generator("large")
+    refuses("bundled are small", weights.load_generator, "large")
     manifest.register([path], "CC0-1.0", "random numbers", "pytest", tmp_path)
     assert same(G, weights.load_generator("small"))
     _reheaded(path, notes={"changed": True})
-    with pytest.raises(Head3DError, match="does not have the sha256 that data"):
-        weights.load_generator("small")
+    refuses("does not have the sha256 that data", weights.load_generator, "small")
 
 
 def test_weights_are_not_shared_with_the_file(G: Generator, tmp_path: Path) -> None:
@@ -250,8 +248,7 @@ def test_weights_are_not_shared_with_the_file(G: Generator, tmp_path: Path) -> N
 
 def test_axes_are_for_pickles(G: Generator, tmp_path: Path) -> None:
     path = weights.save_generator(G, tmp_path / "x.safetensors")
-    with pytest.raises(Head3DError, match="axes= is for EG3D pickles"):
-        weights.load_generator(path, axes="eg3d")
+    refuses("axes= is for EG3D pickles", weights.load_generator, path, axes="eg3d")
 
 
 # --- convert ------------------------------------------------------------------------------------------------------
@@ -300,8 +297,11 @@ def test_every_super_resolution_module(module: str) -> None:
         arguments(img_resolution=size, render_superresolution_module=f"training.superresolution.{module}")
     )
     assert (made.sr_kind, made.image_resolution, made.sr_w_dim) == (kind, size, None)
-    with pytest.raises(Head3DError, match=f"img_resolution must be {size} with"):
-        generator_config(arguments(img_resolution=64, render_superresolution_module=module))
+    refuses(
+        f"img_resolution must be {size} with",
+        generator_config,
+        arguments(img_resolution=64, render_superresolution_module=module),
+    )
 
 
 def test_the_reference_configuration() -> None:
@@ -381,8 +381,7 @@ def test_arguments_reach_the_configuration(changes: dict[str, Any], field: str, 
     ],
 )
 def test_arguments_that_are_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
-        generator_config(arguments(**changes))
+    refuses(says, generator_config, arguments(**changes))
 
 
 def test_discriminator_arguments() -> None:
@@ -400,8 +399,7 @@ def test_discriminator_arguments() -> None:
             "mbstd_num_channels of EG3D's epilogue_kwargs must be 1",
         ),
     ):
-        with pytest.raises(Head3DError, match=says):
-            discriminator_config({**base, **changes})
+        refuses(says, discriminator_config, {**base, **changes})
 
 
 @pytest.mark.parametrize(
@@ -420,8 +418,7 @@ def test_discriminator_arguments() -> None:
 def test_state_dicts_that_do_not_fit(change: Callable[[dict[str, Any]], Any], says: str) -> None:
     tensors = state("G.")
     change(tensors)
-    with pytest.raises(Head3DError, match=says):
-        weights.generator_from_eg3d(tensors, golden()["meta"]["G_init_kwargs"])
+    refuses(says, weights.generator_from_eg3d, tensors, golden()["meta"]["G_init_kwargs"])
 
 
 def test_redundant_buffers_may_be_absent() -> None:

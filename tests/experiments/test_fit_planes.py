@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refuses
 
 from head3d_core import cli
 from head3d_core.experiments import fit_planes
 from head3d_core.geometry import mesh, turntable
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 
 
 def _ball_pictures(views: int = 8, side: int = 16) -> fit_planes.Pictures:
@@ -63,14 +63,11 @@ def test_samples_along_rays_are_drawn_when_a_generator_is_given() -> None:
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Head3DError, match="no fit at"):
-        fit_planes.load("nobody")
+    refuses("no fit at", fit_planes.load, "nobody")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing")
-    with pytest.raises(Head3DError, match="damaged"):
-        fit_planes.load(broken)
-    with pytest.raises(Head3DError, match="at least one step"):
-        fit_planes.fit(_ball_pictures(2, 8), 0)
+    refuses("damaged", fit_planes.load, broken)
+    refuses("at least one step", fit_planes.fit, _ball_pictures(2, 8), 0)
     assert cli.main(["fit", "--out", str(tmp_path / "a.png")]) == 1
     assert "a fit ends in .safetensors" in capsys.readouterr().err
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from helpers import refuses
 
 from head3d_core.config import preset
 from head3d_core.experiments import inversion, latent
@@ -14,7 +15,6 @@ from head3d_core.experiments.inversion import InversionOptions
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils.errors import Head3DError
 from tests.toy_generator import toy_generator
 
 
@@ -169,11 +169,11 @@ def test_first_look_takes_the_nearest_view_of_the_grid() -> None:
         image = toy.render_raw(toy.planes(ws), cameras.orbit(math.radians(-43), math.radians(13)), 16).raw
     views = inversion.guesses(60.0)
     assert len(views) == 9 * 3
-    losses, places = inversion.first_look(toy, image, torch.zeros(2, ws.shape[-1]), views, None, "auto")
+    losses, places = inversion.candidate_losses(toy, image, torch.zeros(2, ws.shape[-1]), views, None, "auto")
     assert losses.shape == places.shape == (2, 1)
     guess = cameras.yaw_pitch(views[places[0]])
     assert [math.degrees(float(a)) for a in guess] == pytest.approx([-45, 15], abs=1e-3)
-    one = inversion.first_look(
+    one = inversion.candidate_losses(
         toy, image, torch.zeros(1, ws.shape[-1]), views, torch.zeros(1, dtype=torch.long), "auto"
     )
     assert int(one[1]) == 0, "a picture whose camera is known is compared from there"
@@ -199,23 +199,28 @@ def test_angles_between_views() -> None:
 
 
 def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
-    with pytest.raises(Head3DError, match="R of at least 16"):
-        inversion.invert(G, torch.zeros(1, 3, 8, 8), cameras.orbit(0.0))
-    with pytest.raises(Head3DError, match="finite values"):
-        inversion.invert(G, picture * math.nan, cameras.orbit(0.0))
-    with pytest.raises(Head3DError, match=r"in \[-1, 1\], got torch.uint8"):
-        inversion.invert(G, (picture * 100 + 100).byte(), cameras.orbit(0.0))
-    with pytest.raises(Head3DError, match="at least one"):
-        inversion.invert(G, picture[:0], cameras.orbit(0.0))
-    with pytest.raises(Head3DError, match=r"camera must be \[2, 25\]"):
-        inversion.invert(G, picture.expand(2, -1, -1, -1), cameras.orbit(0.0))
-    with pytest.raises(Head3DError, match="0 or more candidates"):
-        InversionOptions(candidates=-1)
-    with pytest.raises(Head3DError, match="at least one step"):
-        InversionOptions(steps=0, layer_steps=0)
-    with pytest.raises(Head3DError, match="positive"):
-        InversionOptions(rate=0.0)
-    with pytest.raises(Head3DError, match="every picture needs a camera"):
-        inversion.view_errors(
-            G, torch.zeros(1, G.num_ws, 32), picture, cameras.orbit(torch.zeros(2)), cameras.orbit(0.0)
-        )
+    refuses("R of at least 16", inversion.invert, G, torch.zeros(1, 3, 8, 8), cameras.orbit(0.0))
+    refuses("finite values", inversion.invert, G, picture * math.nan, cameras.orbit(0.0))
+    refuses(
+        r"in \[-1, 1\], got torch.uint8",
+        inversion.invert,
+        G,
+        (picture * 100 + 100).byte(),
+        cameras.orbit(0.0),
+    )
+    refuses("at least one", inversion.invert, G, picture[:0], cameras.orbit(0.0))
+    refuses(
+        r"camera must be \[2, 25\]", inversion.invert, G, picture.expand(2, -1, -1, -1), cameras.orbit(0.0)
+    )
+    refuses("0 or more candidates", InversionOptions, candidates=-1)
+    refuses("at least one step", InversionOptions, steps=0, layer_steps=0)
+    refuses("positive", InversionOptions, rate=0.0)
+    refuses(
+        "every image needs a camera",
+        inversion.view_errors,
+        G,
+        torch.zeros(1, G.num_ws, 32),
+        picture,
+        cameras.orbit(torch.zeros(2)),
+        cameras.orbit(0.0),
+    )

@@ -9,28 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import refuses, untrained_encoder, visible
 from PIL import Image
 
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.config import preset
 from head3d_core.experiments import known_heads, latent, study
 from head3d_core.experiments.inversion import ViewError
-from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
-from head3d_core.model.generator import Generator
 from head3d_core.utils import records
-from head3d_core.utils.errors import Head3DError
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(3)
-    G = Generator(preset("tiny").generator)
-    with torch.no_grad():  # dense enough to be seen
-        G.decoder.net["2"].bias[0] = 9.0
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    return str(checkpoint.save_generator(G, path, notes={"images": 12}))
+    return str(checkpoint.save_generator(visible(3), path, notes={"images": 12}))
 
 
 def test_errors_are_grouped_by_side() -> None:
@@ -49,8 +42,7 @@ def test_bundled_heads_are_views_of_one_head() -> None:
     assert bool((images[:, :, 0, 0] > 0.9).all()), "white behind"
     yaw = cameras.yaw_pitch(camera)[0]
     assert float(yaw.min()) < -2 < 2 < float(yaw.max()), "from all sides"
-    with pytest.raises(Head3DError, match="8 bundled heads"):
-        known_heads.sample_head(8)
+    refuses("8 bundled heads", known_heads.sample_head, 8)
 
 
 @pytest.mark.opengl
@@ -98,25 +90,17 @@ def test_geometry_without_ground_truth_needs_no_opengl(weights: str) -> None:
     found = known_heads.measure_geometry(args)
     assert found["models"][weights]["reconstructions"] == []
     assert any("-" in line for line in known_heads.geometry_lines(found))
-    with pytest.raises(Head3DError, match="at least 2 heads"):
-        known_heads.measure_geometry(known_heads.GeometryArgs(weights=(weights,), heads=1))
-
-
-class _Colours(torch.nn.Module):
-    """Embeds a crop by its mean colours in a grid: no training needed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.anchor = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(crops, 4).flatten(1) + 1e-3
+    refuses(
+        "at least 2 heads",
+        known_heads.measure_geometry,
+        known_heads.GeometryArgs(weights=(weights,), heads=1),
+    )
 
 
 def test_walk_records_paths_and_truncation(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent, "load_encoder", lambda device: Encoder(_Colours(), "colours"))
+    monkeypatch.setattr(latent, "load_encoder", lambda device: untrained_encoder())
     monkeypatch.setattr(
         latent.face_detector,
         "face_probability",
@@ -135,26 +119,15 @@ def test_walk_records_paths_and_truncation(
     assert [r["psi"] for r in row["truncation"]] == [0.0, 1.0]
     assert row["truncation"][0]["diversity"]["value"] < row["truncation"][1]["diversity"]["value"]
     assert sorted(row["variance share"], reverse=True) == row["variance share"]
-    with pytest.raises(Head3DError, match="at least 2 pairs"):
-        latent.measure(latent.WalkArgs(weights=(weights,), pairs=1))
+    refuses("at least 2 pairs", latent.measure, latent.WalkArgs(weights=(weights,), pairs=1))
 
 
-def test_records_are_read_back_and_missing_ones_named(
+def test_a_missing_record_names_the_command_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records.files, "DATA", tmp_path)
-    records.write(tmp_path / "results" / "some.json", {"a": 1, "b": np.float64(2.0)})
-    assert records.read("some", "run it") == {"a": 1, "b": 2.0}
-    with pytest.raises(Head3DError, match=r"other.json is not recorded yet: run `make it`"):
-        records.read("other", "make it")
-    with pytest.raises(Head3DError, match=r"run `python -m head3d_core walk --out data/results/other.json`"):
-        records.read("other", "python -m head3d_core walk")
-    (tmp_path / "results" / "bad.json").write_text("{")
-    with pytest.raises(Head3DError, match="damaged"):
-        records.read("bad", "make it")
-    about = records.provenance("a command", "cpu")
-    assert about["command"] == "a command"
-    assert about["device"]
+    command = r"run `python -m head3d_core walk --out data/results/other.json`"
+    refuses(command, records.read, "other", "python -m head3d_core walk")
 
 
 @pytest.mark.parametrize(
@@ -170,8 +143,7 @@ def test_a_place_that_cannot_be_written_shows_before_the_work(
 ) -> None:
     monkeypatch.setattr(module.study, "bar", lambda _: pytest.fail("the work had begun"))
     (tmp_path / "file").touch()
-    with pytest.raises(Head3DError, match="cannot write to"):
-        getattr(module, run)(args(out=tmp_path / "file" / "record.json"))
+    refuses("cannot write to", getattr(module, run), args(out=tmp_path / "file" / "record.json"))
 
 
 def test_records_are_only_written_when_asked_for_by_name() -> None:

@@ -6,18 +6,17 @@ import math
 
 import pytest
 import torch
+from helpers import refuses, visible
 
 from head3d_core.config import preset
 from head3d_core.experiments import latent
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils.errors import Head3DError
 
 
 @pytest.fixture(scope="module")
 def G() -> Generator:
-    torch.manual_seed(0)
-    return Generator(preset("tiny").generator).eval()
+    return visible()
 
 
 def test_interpolation_is_a_straight_line() -> None:
@@ -105,17 +104,10 @@ def test_principal_directions_of_a_known_cloud(G: Generator, monkeypatch: pytest
 
 def test_bad_input(G: Generator) -> None:
     a = torch.zeros(1, 4, 8)
-    with pytest.raises(Head3DError, match="at least 2 heads"):
-        latent.interpolate(a, a, 1)
-    with pytest.raises(Head3DError, match="head by head"):
-        latent.interpolate(a, torch.zeros(2, 4, 8), 3)
-    with pytest.raises(Head3DError, match="layers must lie in 0 to 3"):
-        latent.mix_layers(a, a, [4])
-    with pytest.raises(Head3DError, match="same identity"):
-        latent.path_linearity(torch.ones(4, 3))
-    with pytest.raises(Head3DError, match="at least 3 heads"):
-        latent.path_linearity(torch.eye(2))
-    with pytest.raises(Head3DError, match="count must be"):
-        latent.principal_directions(G, 0)
-    with pytest.raises(Head3DError, match="there are 2 directions"):
-        latent.principal_directions(G, 2, 64).move(a, [1, 2, 3])
+    refuses("at least 2 heads", latent.interpolate, a, a, 1)
+    refuses("head by head", latent.interpolate, a, torch.zeros(2, 4, 8), 3)
+    refuses("layers must lie in 0 to 3", latent.mix_layers, a, a, [4])
+    refuses("same identity", latent.path_linearity, torch.ones(4, 3))
+    refuses("at least 3 heads", latent.path_linearity, torch.eye(2))
+    refuses("count must be", latent.principal_directions, G, 0)
+    refuses("there are 2 directions", latent.principal_directions(G, 2, 64).move, a, [1, 2, 3])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import refuses, visible
 from PIL import Image
 
 import manifest
@@ -20,7 +21,6 @@ from head3d_core.experiments.head_scans import (
     Surface,
     Views,
     draw,
-    kept,
     scan,
     scan_cameras,
     shown_cameras,
@@ -35,7 +35,6 @@ from head3d_core.experiments.implicit import (
 )
 from head3d_core.experiments.morphable import fit_morphable, registered
 from head3d_core.utils import files, images
-from head3d_core.utils.errors import Head3DError
 
 RADIUS = 0.2
 
@@ -137,6 +136,8 @@ def test_principal_components_write_what_they_were_made_of() -> None:
         again = model.surface(code)
         assert again.vertices == pytest.approx(head.vertices, abs=1e-4)
         assert again.colours == pytest.approx(head.colours, abs=1e-3)
+    held = model.encode(heads[0], noise=2.0)
+    assert np.abs(held).sum() < np.abs(codes[0]).sum(), "a ridge draws codes to the mean"
     middle = model.encode(icosphere(0.21, (0.21, 0.5, 0.79)), noise=0.0)
     assert np.linalg.norm(model.surface(middle).vertices, axis=1) == pytest.approx(0.21, abs=1e-3)
 
@@ -150,22 +151,6 @@ def test_the_explicit_model_is_kept_as_it_was_made(tmp_path: Path, monkeypatch: 
     assert first.balance == again.balance == fit_morphable(heads).balance
     assert np.array_equal(first.axes, again.axes)
     assert np.array_equal(again.encode(heads[0]), first.encode(heads[0]))
-
-
-def test_ridge_draws_codes_to_the_mean() -> None:
-    heads = [icosphere(r, (r, 0.5, 0.5)) for r in (0.15, 0.2, 0.25)]
-    model = fit_morphable(heads)
-    free, held = (np.abs(model.encode(heads[0], noise=n)).sum() for n in (0.0, 2.0))
-    assert held < free
-
-
-def test_a_mesh_is_kept_in_its_file(tmp_path: Path) -> None:
-    ball, path = icosphere(0.2, (0.5, 0.4, 0.3)), tmp_path / "folder" / "ball.npz"
-    first = Surface(**kept(path, lambda: vars(ball)))
-    again = Surface(**kept(path, lambda: pytest.fail("made twice")))
-    for name, array in vars(ball).items():
-        assert np.array_equal(getattr(first, name), array)
-        assert np.array_equal(getattr(again, name), array)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +224,7 @@ def test_the_implicit_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.
 def test_implicit_refuses() -> None:
     config = ImplicitConfig(code=2, width=8, depth=1, moving_width=4, octaves=1, steps=100)
     broken = ball_points(0.2, (math.nan, 0.0, 0.0))
-    with pytest.raises(Head3DError, match="loss is nan"):
-        train_implicit([broken, broken], config)
+    refuses("loss is nan", train_implicit, [broken, broken], config)
 
 
 def test_a_drawn_ball_is_where_it_should_be() -> None:
@@ -263,8 +247,9 @@ def test_a_drawn_ball_is_where_it_should_be() -> None:
 
 def test_broken_surfaces_are_refused() -> None:
     ball = icosphere(0.2, (0.5, 0.5, 0.5))
-    with pytest.raises(Head3DError, match="not finite"):
-        draw(Surface(ball.vertices * np.nan, ball.triangles, ball.colours), shown_cameras(), 16)
+    refuses(
+        "not finite", draw, Surface(ball.vertices * np.nan, ball.triangles, ball.colours), shown_cameras(), 16
+    )
 
 
 @pytest.mark.opengl
@@ -295,8 +280,7 @@ def test_sheets_come_back_as_they_went(tmp_path: Path) -> None:
     again = parametric.recorded("explicit", tmp_path)
     assert again.shape == pictures.shape
     assert np.abs(again.astype(int) - pictures).mean() < 8
-    with pytest.raises(Head3DError, match="not recorded yet"):
-        parametric.recorded("implicit", tmp_path)
+    refuses("not recorded yet", parametric.recorded, "implicit", tmp_path)
 
 
 def write_renders(folder: Path, head: str, views: tuple[str, ...] = ("front", "side", "back")) -> None:
@@ -308,6 +292,9 @@ def write_renders(folder: Path, head: str, views: tuple[str, ...] = ("front", "s
 
 
 def test_a_readers_own_renders(tmp_path: Path) -> None:
+    write_renders(tmp_path / "data" / "external" / "LYHM", "a")
+    assert manifest.problems(tmp_path / "data") == [], "they are no part of the data"
+    (tmp_path / "data").rename(tmp_path / ".data")
     assert parametric.external_pictures(tmp_path / "nowhere") == {}
     assert parametric.external_pictures(tmp_path) == {}
     for head in ("b", "a"):
@@ -321,53 +308,33 @@ def test_a_readers_own_renders(tmp_path: Path) -> None:
 
 def test_incomplete_renders_are_refused(tmp_path: Path) -> None:
     write_renders(tmp_path / "DECA", "a", ("front", "side"))
-    with pytest.raises(Head3DError, match=r"lacks a_back\.png"):
-        parametric.external_pictures(tmp_path)
+    refuses(r"lacks a_back\.png", parametric.external_pictures, tmp_path)
     (tmp_path / "DECA" / "a_back.png").write_bytes(b"no picture")
-    with pytest.raises(Head3DError, match="not a picture"):
-        parametric.external_pictures(tmp_path)
+    refuses("not an image", parametric.external_pictures, tmp_path)
     Image.new("RGB", (20, 30)).save(tmp_path / "DECA" / "a_back.png")
-    with pytest.raises(Head3DError, match="must be square"):
-        parametric.external_pictures(tmp_path)
+    refuses("must be square", parametric.external_pictures, tmp_path)
     (tmp_path / "LYHM").mkdir()
     for path in (tmp_path / "DECA").iterdir():
         path.unlink()
-    with pytest.raises(Head3DError, match="lacks <head>_front"):
-        parametric.external_pictures(tmp_path)
-
-
-def test_the_readers_folder_is_not_part_of_the_data(tmp_path: Path) -> None:
-    write_renders(tmp_path / "external" / "LYHM", "a")
-    assert manifest.problems(tmp_path) == []
+    refuses("lacks <head>_front", parametric.external_pictures, tmp_path)
 
 
 def test_figure7_shows_head3d_beside_the_recorded_models(tmp_path: Path) -> None:
-    from head3d_core.config import preset
-    from head3d_core.model.generator import Generator
-
-    if not (files.DATA / "results" / "parametric_implicit.jpg").is_file():
-        pytest.skip("the parametric models' pictures are not recorded")
     write_renders(tmp_path / "LYHM", "a")
-    torch.manual_seed(0)
-    shown = parametric.figure7(Generator(preset("tiny").generator), 1, tmp_path)
+    shown = parametric.figure7(visible(), 1, tmp_path)
     assert list(shown) == [*parametric.MODELS.values(), "LYHM", "Head3D"]
     assert all(p.shape[:2] == (1, 3) and p.dtype == np.uint8 for p in shown.values())
-    with pytest.raises(Head3DError, match="at least one head"):
-        parametric.figure7(None, 0, tmp_path)
+    refuses("at least one head", parametric.figure7, None, 0, tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"heads": 2}, {"heads": 51}, {"held_out": 1}, {"samples": 3}])
 def test_the_command_refuses_impossible_counts(wrong: dict[str, int], tmp_path: Path) -> None:
     args = dataclasses.replace(parametric.ParametricArgs(work=tmp_path, out=tmp_path), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(Head3DError, match="heads"):
-        parametric.record(args)
+    refuses("heads", parametric.record, args)
 
 
 def test_what_is_recorded_says_where_it_is_from() -> None:
-    path = files.DATA / "results" / "parametric.json"
-    if not path.is_file():
-        pytest.skip("not recorded")
-    table = json.loads(path.read_text(encoding="utf8"))
+    table = json.loads((files.DATA / "results" / "parametric.json").read_text(encoding="utf8"))
     assert {"command", "date", "commit", "device"} <= set(table["provenance"])
     for name in parametric.MODELS:
         held_out, seen = (table[part][name]["silhouette_iou"] for part in ("held_out", "training_heads"))

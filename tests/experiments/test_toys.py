@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
+from helpers import refuses
 
 from head3d_core.experiments import toys
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 
 
 def test_field_is_solid_inside_and_empty_outside() -> None:
@@ -46,5 +45,4 @@ def test_fit_is_seeded_and_leaves_the_global_generator_alone() -> None:
 
 
 def test_no_heads_is_refused() -> None:
-    with pytest.raises(Head3DError, match="at least one"):
-        toys.fit_planes([])
+    refuses("at least one", toys.fit_planes, [])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import refuses
 
 from head3d_core.experiments import toys
 from head3d_core.geometry import colour, export, mesh
 from head3d_core.model.generator import Generator
-from head3d_core.utils.errors import Head3DError
 from tests.toy_generator import toy_generator
 
 
@@ -55,8 +55,7 @@ def test_grid_points_on_the_level_leave_no_holes_after_welding() -> None:
 def test_level_outside_the_densities_is_refused() -> None:
     grid = np.zeros((16, 16, 16), np.float32)
     grid[8, 8, 8] = 5
-    with pytest.raises(Head3DError, match="no surface at level 10: sigma runs from 0 to 5"):
-        mesh.surface(grid, 1.0, level=10)
+    refuses("no surface at level 10: sigma runs from 0 to 5", mesh.surface, grid, 1.0, level=10)
 
 
 def test_a_level_below_the_empty_space_is_refused() -> None:
@@ -67,10 +66,13 @@ def test_a_level_below_the_empty_space_is_refused() -> None:
     for k in range(3):
         np.moveaxis(grid, k, 0)[[0, -1]] = mesh.OUTSIDE
     assert mesh.surface(grid, 1.0, level=-3.0).extents.max() < 0.8
-    with pytest.raises(
-        Head3DError, match=r"no surface at level -6: .* box would come out; take a level above -4"
-    ):
-        mesh.surface(grid, 1.0, level=-6.0)
+    refuses(
+        r"no surface at level -6: .* box would come out; take a level above -4",
+        mesh.surface,
+        grid,
+        1.0,
+        level=-6.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -196,16 +198,17 @@ def test_largest_component_drops_floaters() -> None:
 
 
 def test_bad_input(toy: Generator, head: trimesh.Trimesh, tmp_path: Path) -> None:
-    with pytest.raises(Head3DError, match=r"ends in \.glb, \.obj, \.ply"):
-        mesh.save(head, tmp_path / "head.stl")
-    with pytest.raises(Head3DError, match="one head"):
-        mesh.density_grid(toy, torch.zeros(2, 3, 8, 8, 8), 16)
-    with pytest.raises(Head3DError, match=r"needs about .* GiB .* lower the resolution to \d+"):
-        mesh.density_grid(toy, torch.zeros(1, 3, 8, 8, 8), 20000)
+    refuses(r"ends in \.glb, \.obj, \.ply", mesh.save, head, tmp_path / "head.stl")
+    refuses("one head", mesh.density_grid, toy, torch.zeros(2, 3, 8, 8, 8), 16)
+    refuses(
+        r"needs about .* GiB .* lower the resolution to \d+",
+        mesh.density_grid,
+        toy,
+        torch.zeros(1, 3, 8, 8, 8),
+        20000,
+    )
     (tmp_path / "folder.glb").mkdir()
-    with pytest.raises(Head3DError, match="it is a folder"):
-        mesh.save(head, tmp_path / "folder.glb")
+    refuses("it is a folder", mesh.save, head, tmp_path / "folder.glb")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(Head3DError, match="cannot write"):
-        mesh.save(head, blocked / "head.glb")
+    refuses("cannot write", mesh.save, head, blocked / "head.glb")

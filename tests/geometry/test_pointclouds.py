@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from helpers import refuses
 
 from head3d_core.experiments import toys
 from head3d_core.geometry import pointclouds
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 from tests.toy_generator import toy_generator
 
 
@@ -86,11 +86,9 @@ def test_thinned_is_repeatable() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(Head3DError, match="depth must be"):
-        pointclouds.depth_to_points(torch.zeros(2, 1, 4, 4), cameras.orbit(0.0))
+    refuses("depth must be", pointclouds.depth_to_points, torch.zeros(2, 1, 4, 4), cameras.orbit(0.0))
     empty = pointclouds.Cloud(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 3))
-    with pytest.raises(Head3DError, match="0 and 4000 points"):
-        pointclouds.surface_error(empty, _ball(0.3))
+    refuses("0 and 4000 points", pointclouds.surface_error, empty, _ball(0.3))
 
 
 @pytest.mark.opengl

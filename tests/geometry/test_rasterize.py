@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 import torch
 import trimesh
+from helpers import refuses
 
 from head3d_core.geometry import rasterize
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 
 
 def test_rasterise_agrees_with_a_loop() -> None:
@@ -70,5 +69,4 @@ def test_grey_shows_shape_only() -> None:
 
 
 def test_one_camera_only() -> None:
-    with pytest.raises(Head3DError, match="one camera"):
-        rasterize.mesh_picture(_two_balls(), cameras.orbit(torch.tensor([0.0, 1.0])))
+    refuses("one camera", rasterize.mesh_picture, _two_balls(), cameras.orbit(torch.tensor([0.0, 1.0])))

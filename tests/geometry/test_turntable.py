@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import refuses, visible
 
 from head3d_core.config import preset
 from head3d_core.geometry import mesh, turntable
@@ -21,20 +22,27 @@ from head3d_core.utils.errors import Head3DError
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
-    torch.manual_seed(0)
-    G = Generator(preset("tiny").generator).eval()
-    ws = torch.randn(1, G.num_ws, G.config.w_dim)
+def G() -> Generator:
+    return visible()
+
+
+@pytest.fixture(scope="module")
+def ws(G: Generator) -> torch.Tensor:
+    return seeds.ws_of_seeds(G, [0])
+
+
+@pytest.fixture(scope="module")
+def images(G: Generator, ws: torch.Tensor) -> np.ndarray:
     return turntable.frames(G, ws, 12)
 
 
-def test_frames_turn_and_repeat(pictures: np.ndarray) -> None:
-    assert pictures.shape == (12, 64, 64, 3)
-    assert pictures.dtype == np.uint8
-    assert (np.abs(np.diff(pictures.astype(int), axis=0)).mean((1, 2, 3)) > 0).all(), "every frame differs"
+def test_frames_turn_and_repeat(images: np.ndarray) -> None:
+    assert images.shape == (12, 64, 64, 3)
+    assert images.dtype == np.uint8
+    assert (np.abs(np.diff(images.astype(int), axis=0)).mean((1, 2, 3)) > 0).all(), "every frame differs"
 
 
-def test_flicker_finds_a_flash(pictures: np.ndarray) -> None:
+def test_flicker_finds_a_flash(images: np.ndarray) -> None:
     # A slow brightening and back is smooth; one white frame in it is not.
     level = 100 + 20 * np.sin(np.arange(24) / 24 * 2 * np.pi)
     smooth = np.broadcast_to(level[:, None, None, None], (24, 8, 8, 3)).astype(np.uint8)
@@ -45,47 +53,43 @@ def test_flicker_finds_a_flash(pictures: np.ndarray) -> None:
 
 
 def test_contact_sheet_shows_evenly_spaced_frames() -> None:
-    pictures = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    sheet = turntable.contact_sheet(pictures, columns=4)
+    images = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    sheet = turntable.contact_sheet(images, columns=4)
     assert sheet.shape == (4, 8, 3)
     assert sheet[::2, ::2, 0].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
 
 
 @pytest.mark.parametrize("ending", turntable.ENDINGS)
-def test_files_open_again(pictures: np.ndarray, tmp_path: Path, ending: str) -> None:
-    path = turntable.write(pictures, tmp_path / f"head{ending}", rate=12)
+def test_files_open_again(images: np.ndarray, tmp_path: Path, ending: str) -> None:
+    path = turntable.write(images, tmp_path / f"head{ending}", rate=12)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     if ending == ".mp4":
         import imageio.v2 as imageio
 
         read = [np.asarray(f) for f in imageio.get_reader(path)]
-        assert len(read) == len(pictures)
-        assert np.abs(read[3].astype(int) - pictures[3]).mean() < 12
+        assert len(read) == len(images)
+        assert np.abs(read[3].astype(int) - images[3]).mean() < 12
     else:
         from PIL import Image
 
         with Image.open(path) as image:
-            assert getattr(image, "n_frames", 1) == len(pictures)
+            assert getattr(image, "n_frames", 1) == len(images)
             assert image.size == (64, 64)
 
 
-def test_bad_input(pictures: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(Head3DError, match=r"ends in \.mp4, \.gif, \.webp"):
-        turntable.write(pictures, tmp_path / "head.avi")
+def test_bad_input(images: np.ndarray, tmp_path: Path) -> None:
+    refuses(r"ends in \.mp4, \.gif, \.webp", turntable.write, images, tmp_path / "head.avi")
     G = Generator(preset("tiny").generator)
-    with pytest.raises(Head3DError, match="one head"):
-        turntable.frames(G, torch.zeros(2, G.num_ws, G.config.w_dim))
-    with pytest.raises(Head3DError, match="three frames"):
-        turntable.flicker(pictures[:2])
+    refuses("one head", turntable.frames, G, torch.zeros(2, G.num_ws, G.config.w_dim))
+    refuses("three frames", turntable.flicker, images[:2])
 
 
 @pytest.mark.parametrize("ending", turntable.ENDINGS)
-def test_a_turntable_brings_its_contact_sheet(tmp_path: Path, ending: str) -> None:
+def test_a_turntable_brings_its_contact_sheet(
+    G: Generator, ws: torch.Tensor, tmp_path: Path, ending: str
+) -> None:
     from PIL import Image
 
-    torch.manual_seed(0)
-    G = Generator(preset("tiny").generator).eval()
-    ws = torch.randn(1, G.num_ws, G.config.w_dim)
     path = turntable.turntable(G, ws, tmp_path / f"a{ending}", seconds=1, rate=4)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"a{ending}", "a_sheet.png"])
     with Image.open(turntable.contact_path(path)) as sheet:
@@ -95,9 +99,9 @@ def test_a_turntable_brings_its_contact_sheet(tmp_path: Path, ending: str) -> No
     assert not (tmp_path / "b_sheet.png").exists()
 
 
-def test_places_are_refused_before_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    G = Generator(preset("tiny").generator).eval()
-    ws = torch.zeros(1, G.num_ws, G.config.w_dim)
+def test_places_are_refused_before_rendering(
+    G: Generator, ws: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turntable, "frames", lambda *_, **__: pytest.fail("rendered"))
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.gif").mkdir()
@@ -113,8 +117,7 @@ def test_places_are_refused_before_rendering(tmp_path: Path, monkeypatch: pytest
             turntable.turntable(G, ws, tmp_path / name)
         assert "\n" not in str(caught.value)
     for seconds, rate in ((0.0, 30), (float("nan"), 30), (1.0, 0)):
-        with pytest.raises(Head3DError, match="at least one frame"):
-            turntable.turntable(G, ws, tmp_path / "a.mp4", seconds, rate)
+        refuses("at least one frame", turntable.turntable, G, ws, tmp_path / "a.mp4", seconds, rate)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
@@ -127,7 +130,7 @@ from pathlib import Path
 import numpy as np, trimesh
 from head3d_core.geometry import mesh, turntable
 from head3d_core.utils.errors import Head3DError
-pictures = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3)).astype(np.uint8)
+images = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3)).astype(np.uint8)
 ball = trimesh.creation.icosphere(subdivisions=5)
 ball.visual = trimesh.visual.TextureVisuals(uv=np.zeros((len(ball.vertices), 2)), material=
     trimesh.visual.material.PBRMaterial(baseColorTexture=__import__("PIL.Image").Image.new("RGB", (8, 8))))
@@ -136,7 +139,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))
 for name in {(*turntable.ENDINGS, *mesh.ENDINGS)!r}:
     path = Path({str(tmp_path)!r}) / f"a{{name}}"
     try:
-        turntable.write(pictures, path, sheet=True) if name in turntable.ENDINGS else mesh.save(ball, path)
+        turntable.write(images, path, sheet=True) if name in turntable.ENDINGS else mesh.save(ball, path)
     except Head3DError as error:
         print(error)
 """
@@ -149,14 +152,13 @@ for name in {(*turntable.ENDINGS, *mesh.ENDINGS)!r}:
 
 
 def test_a_film_cut_short_is_refused(
-    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert turntable._frame_count(turntable.write(pictures, tmp_path / "whole.mp4")) == len(pictures)
+    assert turntable._frame_count(turntable.write(images, tmp_path / "whole.mp4")) == len(images)
     (tmp_path / "half.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:500])
     assert turntable._frame_count(tmp_path / "half.mp4") == 0
-    monkeypatch.setattr(turntable, "_frame_count", lambda _: len(pictures) - 1)
-    with pytest.raises(Head3DError, match="came out short"):
-        turntable.write(pictures, tmp_path / "short.mp4")
+    monkeypatch.setattr(turntable, "_frame_count", lambda _: len(images) - 1)
+    refuses("came out short", turntable.write, images, tmp_path / "short.mp4")
     assert not (tmp_path / "short.mp4").exists()
 
 
