@@ -151,3 +151,26 @@ gated_difference = Exercise(
         lambda t, s, c, tau: ((t - s).square().mean([1, 2, 3]) * losses.front_gate(c, tau)).mean(),
     ),
 )
+
+
+def _real(found: float, recall: float, false: float) -> float:
+    """Bayes: of what a probe with this recall and false-alarm rate finds, the share that is there."""
+    worn = (found - false) / (recall - false)
+    return worn * recall / found
+
+
+real_share = Exercise(
+    truth=_real,
+    cases=[(0.025, 1.0, 0.014), (0.162, 0.987, 0.010), (0.5, 0.8, 0.2)],
+    mistakes=wrong(
+        "that is the share of all samples that wear it: divide the real finds by all finds",
+        lambda f, r, a: (f - a) / (r - a),
+        "false alarms come from bare heads alone: their share of all samples is (1 - p) f, not f",
+        lambda f, r, a: (f - a) / f,
+        "recall asks how many of the hats are found; here the question is how many of the finds are hats",
+        lambda f, r, a: r,
+        "one minus the false-alarm rate is the share of bare heads that are called bare",
+        lambda f, r, a: 1 - a,
+    ),
+    tolerance=1e-6,
+)

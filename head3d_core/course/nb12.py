@@ -120,24 +120,6 @@ def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp:
     return figure.update_layout(showlegend=False)
 
 
-def level_slider(meshes: Sequence[trimesh.Trimesh], levels: Sequence[float], faces: int = 3000) -> Any:
-    """Plotly figure with a slider: the surface at each level of sigma."""
-    count, middle = len(levels), len(levels) // 2
-    named = zip(meshes, levels, strict=True)
-    traces = [surface_trace(m, f"level {v:g}", coloured=False, faces=faces) for m, v in named]
-    for k, trace in enumerate(traces):
-        trace.visible = k == middle
-    steps = [
-        dict(method="restyle", label=f"{v:g}", args=["visible", [j == k for j in range(count)]])
-        for k, v in enumerate(levels)
-    ]
-    title = "The surface at a level of sigma (move the slider)"
-    figure = figures.scene(title, figures.space(0.5, _eye(0.5, 1.25)), traces, width=620, height=600)
-    slider = dict(active=middle, steps=steps, currentvalue=dict(prefix="sigma = "))
-    # the slider's labels stand below and beside the surface
-    return figure.update_layout(margin=dict(l=30, r=30, t=40, b=90), sliders=[slider])
-
-
 def side_by_side(
     meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: float = math.pi, faces: int = 2600
 ) -> Any:
@@ -208,27 +190,6 @@ def cloud_views(points: Tensor, colours: Tensor, most: int = 2500) -> Any:
 
 
 # --- exercises --------------------------------------------------------------------------------------------------------
-
-
-def _grid_point(index: int, resolution: int, box_warp: float) -> float:
-    return -box_warp / 2 + box_warp * index / (resolution - 1)
-
-
-grid_point = Exercise(
-    truth=_grid_point,
-    cases=[(0, 5, 1.0), (4, 5, 1.0), (3, 9, 1.6), (100, 256, 1.0)],
-    mistakes=wrong(
-        "the last point stands on the far face: r points have r - 1 gaps between them",
-        lambda i, r, b: -b / 2 + b * i / r,
-        "that is the middle of a cell; the grid's points stand on the faces of the cube, not half a cell inside",
-        lambda i, r, b: -b / 2 + b * (i + 0.5) / r,
-        "the cube is centred: index 0 stands at -box_warp / 2",
-        lambda i, r, b: b * i / (r - 1),
-        "world units: the cube's side is box_warp, it is not [-1, 1]",
-        lambda i, r, b: -1 + 2 * i / (r - 1),
-    ),
-    tolerance=1e-6,
-)
 
 
 def _outward(plus: Tensor, minus: Tensor) -> Tensor:

@@ -82,49 +82,6 @@ def inversion_curves(found: dict[str, Any]) -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-_DRAW = torch.Generator().manual_seed(7)
-
-
-def _code(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=_DRAW)
-
-
-def _truncate(w: Tensor, average: Tensor, psi: float) -> Tensor:
-    return average + psi * (w - average)
-
-
-truncate = Exercise(
-    truth=_truncate,
-    cases=[(_code(5), _code(5), 0.7), (_code(3), _code(3), 0.0), (_code(4), _code(4), 1.0)],
-    mistakes=wrong(
-        "that pulls towards zero; truncation pulls towards the average w, which is not zero",
-        lambda w, a, p: p * w,
-        "psi is reversed: 1 leaves w alone, 0 gives the average",
-        lambda w, a, p: w + p * (a - w),
-        "w is not cut off: the whole of it is moved towards the average",
-        lambda w, a, p: torch.clamp(w, -p, p),
-    ),
-)
-
-
-def _mix(ws_a: Tensor, ws_b: Tensor, first: int) -> Tensor:
-    return torch.cat([ws_a[:, :first], ws_b[:, first:]], 1)
-
-
-mix = Exercise(
-    truth=_mix,
-    cases=[(_code(1, 6, 2), _code(1, 6, 2), 2), (_code(2, 4, 3), _code(2, 4, 3), 3)],
-    mistakes=wrong(
-        "A and B are exchanged: the coarse layers, below `first`, stay A's",
-        lambda a, b, f: _mix(b, a, f),
-        "that splits the numbers of each code; layers are the second axis of ws",
-        lambda a, b, f: torch.cat([a[..., :f], b[..., f:]], -1),
-        "that is the middle of a line: every layer changes, none is exchanged",
-        lambda a, b, f: (a + b) / 2,
-    ),
-)
-
-
 def _bend(distance: Tensor) -> float:
     t = torch.linspace(0, 1, len(distance))
     return float((distance / distance[-1] - t).abs().max())
@@ -144,5 +101,30 @@ bend = Exercise(
         lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).abs().mean()),
         "a path may run below the line too: take the absolute value",
         lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).max()),
+    ),
+)
+
+
+def _turning(to_a: Tensor, to_b: Tensor) -> int:
+    farther = (to_b >= to_a).nonzero()
+    return 0 if len(farther) == 0 else int(farther[-1]) + 1
+
+
+turning_layer = Exercise(
+    truth=_turning,
+    cases=[
+        (torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0]), torch.tensor([1.0, 0.9, 0.6, 0.3, 0.0])),
+        (torch.tensor([0.0, 0.6, 0.4, 0.8, 0.9]), torch.tensor([0.9, 0.5, 0.6, 0.2, 0.0])),
+        (torch.tensor([0.0, 0.9, 1.0]), torch.tensor([1.0, 0.2, 0.0])),
+    ],
+    mistakes=wrong(
+        "from there *on*: a later mix may be nearer to A again",
+        lambda a, b: int((b < a).nonzero()[0]),
+        "that is the last mix that is nearer to A; B wins from the next one on",
+        lambda a, b: _turning(a, b) - 1,
+        "A and B are exchanged",
+        lambda a, b: int((a >= b).nonzero()[-1]) + 1,
+        "nearer to B than to A: no limit of one half is involved",
+        lambda a, b: int((b < 0.5).nonzero()[0]),
     ),
 )

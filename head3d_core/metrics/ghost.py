@@ -142,8 +142,8 @@ def pair_score(detail: Tensor, mask: Tensor) -> Tensor:
     return torch.where(count >= FEWEST_PLACES, score, math.nan)
 
 
-def eye_pair(images: Tensor, opacity: Tensor) -> Tensor:
-    """Score [N] of dark pairs at the eyes in back views.
+def eye_detail(images: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
+    """Detail of eyes' size in the logarithm of luma, and the mask: [N, 256, 256] float64 each.
 
     Args:
         images: uint8 [N, 3, R, R], yaw 180°, pitch 0.
@@ -155,7 +155,12 @@ def eye_pair(images: Tensor, opacity: Tensor) -> Tensor:
         x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
     luma = torch.einsum("nchw,c->nhw", x, x.new_tensor([0.299, 0.587, 0.114]))
     mask = _mask(opacity)
-    return pair_score(band_pass((0.05 + luma).log(), mask, LUMA_BAND), mask)
+    return band_pass((0.05 + luma).log(), mask, LUMA_BAND), mask
+
+
+def eye_pair(images: Tensor, opacity: Tensor) -> Tensor:
+    """Score [N] of dark pairs at the eyes in back views, from `eye_detail`."""
+    return pair_score(*eye_detail(images, opacity))
 
 
 def relief(depth: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:

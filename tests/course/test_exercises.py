@@ -168,5 +168,5 @@ def test_an_answer_that_fails_on_a_later_case_never_raises() -> None:
 def test_the_exercise_of_notebook_10_is_the_librarys_distance() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(12, 4, generator=generator), torch.randn(15, 4, generator=generator)
-    own = EXERCISES["nb10.kernel_distance"].truth(x.double(), y.double())
+    own = EXERCISES["nb10a.kernel_distance"].truth(x.double(), y.double())
     assert float(own) == pytest.approx(distances.kernel_distance(x, y, 2).value, rel=1e-6)

@@ -46,16 +46,12 @@ def _bytes(figure: object) -> int:
 def test_stored_figures_are_light(ball: trimesh.Trimesh) -> None:
     planes = torch.rand(3, 8, 64, 64)
     space = nb12.head_in_space(ball, planes, pointclouds.look_around(12, (0.0,)))
-    levels = nb12.level_slider([ball] * 5, [2, 5, 10, 20, 30])
     backs = nb12.side_by_side([ball, ball], ["teacher", "Head3D"])
-    for figure in (space, levels, backs):
+    for figure in (space, backs):
         assert _bytes(figure) < 0.5e6
         assert json.loads(figure.to_json())["data"]
     assert [t.type for t in space.data] == ["mesh3d", "surface", "surface", "surface", "scatter3d"]
-    assert [t.visible for t in levels.data] == [False, False, True, False, False]
-    assert [s.label for s in levels.layout.sliders[0].steps] == ["2", "5", "10", "20", "30"]
-    assert levels.layout.margin.b >= 80, "the slider's labels stand below the picture"
-    assert levels.data[0].vertexcolor is None, "grey, so that shape is seen"
+    assert backs.data[0].vertexcolor is None, "grey, so that shape is seen"
     assert backs.layout.scene.camera.eye.z < 0, "from behind"
     assert backs.layout.scene2.camera.eye.z < 0
 

@@ -145,4 +145,4 @@ def test_figures_are_of_the_records() -> None:
                 dated.append(path.name)
                 printed = "".join("".join(o.get("text", "")) for o in cell["outputs"])
                 assert f"records: {digest()}" in printed, f"{path.name} shows older records: execute it"
-    assert "10_how_good_is_it.ipynb" in dated
+    assert "10a_how_far_apart.ipynb" in dated

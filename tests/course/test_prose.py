@@ -14,7 +14,7 @@ import pytest
 
 from head3d_core.course import predictions
 
-WAITING = {"08", "09", "10", "11", "12", "13"}
+WAITING: set[str] = set()
 """Notebooks that are still in the old form."""
 NOTEBOOKS = [p for p in pages.notebooks() if pages.number(p) not in WAITING]
 PAGES = [pages.NOTEBOOKS / name for name in ("errata_of_the_paper.md", "what_came_after.md")]

@@ -1,4 +1,4 @@
-"""What the figures of notebooks 10 and 11 are drawn from."""
+"""Notebooks 10a, 10b and 15: damages, distances, rates, and what their figures are drawn from."""
 
 from __future__ import annotations
 
@@ -8,63 +8,66 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import estimate, rate, record
+from helpers import record
 from PIL import Image
 
-from head3d_core.course import figures, nb10, recorded
+from head3d_core.course import figures, nb10a, nb10b, nb15, recorded
 from head3d_core.metrics.distances import kernel_distance
 from head3d_core.utils.estimates import Estimate
 
 
 def test_damage_is_seen_by_the_kernel_distance() -> None:
-    real = nb10.toy_sample(400, 0)
-    clean = kernel_distance(real, nb10.toy_sample(400, 1), 20)
+    real = nb10a.toy_sample(400, 0)
+    clean = kernel_distance(real, nb10a.toy_sample(400, 1), 20)
     assert abs(clean.value) < 0.2
     for damage in ("shifted", "one mode", "copies"):
-        worse = kernel_distance(real, nb10.toy_sample(400, 1, damage=damage), 20)
+        worse = kernel_distance(real, nb10a.toy_sample(400, 1, damage=damage), 20)
         assert worse.value > 3 * abs(clean.value), damage
-    assert len(nb10.toy_sample(30, 1, damage="copies").unique(dim=0)) == 6
+    assert len(nb10a.toy_sample(30, 1, damage="copies").unique(dim=0)) == 6
 
 
 def test_frechet_has_a_floor_and_the_kernel_distance_none() -> None:
-    small, large = nb10.distances_of_equal([40, 640], width=16)
+    small, large = nb10a.distances_of_equal([40, 640], width=16)
     assert small[1].value > 5 * large[1].value > 0
     assert small[0].low < 0 < small[0].high
 
 
 def test_pictures_get_worse_as_named() -> None:
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    blurred = nb10.damaged_pictures(images, "blurred").float()
+    blurred = nb10a.damaged_pictures(images, "blurred").float()
     assert blurred.std() < 0.7 * images.float().std()
-    assert not torch.equal(nb10.damaged_pictures(images, "noisy"), images)
-    assert torch.equal(nb10.damaged_pictures(images, "mirrored").flip(-1), images)
-    assert torch.equal(nb10.damaged_pictures(images, "six people")[6:], images[:2])
+    assert not torch.equal(nb10a.damaged_pictures(images, "noisy"), images)
+    assert torch.equal(nb10a.damaged_pictures(images, "mirrored").flip(-1), images)
+    assert torch.equal(nb10a.damaged_pictures(images, "six people")[6:], images[:2])
 
 
-def test_figures_are_drawn_or_left_out() -> None:
-    steps = [
-        {
-            "low": 15 * k,
-            "high": 15 * k + 15,
-            "distance": {"kernel": estimate(1.0 + k)},
-            "detected": rate(10),
-            "consistency": estimate(0.9),
-        }
-        for k in range(12)
-    ]
-    rows = {"head3d": record(1.0) | {"by_yaw": steps}, "real": record(0.0)}
-    assert nb10.yaw_figure({}, ("head3d",)) is None
-    figure = nb10.yaw_figure(rows, ("real", "head3d"))
-    assert figure is not None
-    assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1]
-    assert nb10.kernel_figure({}, ("head3d",)) is None
-    assert nb10.kernel_figure(rows, ("real", "head3d"), "back") is not None
+def test_figures_are_drawn() -> None:
     figures.dots_figure({"a": Estimate(1, 0.5, 1.5, 10)}, "x")
     counts = [20, 40]
-    nb10.floor_figure(counts, nb10.distances_of_equal(counts, 4))
-    nb10.toy_figure({"a": torch.randn(4, 2), "b": torch.randn(4, 2)})
-    nb10.score_figure(torch.rand(5), torch.rand(5), 0.5)
-    nb10.roc_figure({"x": {"roc": {"false_accept": [0, 1], "true_accept": [0, 1]}}})
+    nb10a.floor_figure(counts, nb10a.distances_of_equal(counts, 4))
+    nb10a.toy_figure({"a": torch.randn(4, 2), "b": torch.randn(4, 2)})
+    nb10b.score_figure(torch.rand(5), torch.rand(5), 0.5)
+    nb10b.roc_figure({"x": {"roc": {"false_accept": [0, 1], "true_accept": [0, 1]}}})
+
+
+def test_table_2_has_five_columns_and_says_what_is_missing() -> None:
+    lines = nb10a.table_2({"head3d": record(2.04), "real": record(-0.01)}).splitlines()
+    assert len(lines) == 2 + len(nb10a.ROWS)
+    assert {line.count("|") for line in lines} == {6}
+    assert lines[2].startswith("| real pictures | 0.0 |"), "no negative zero"
+    assert lines[-1].startswith("| **Head3D** | 2.0 |")
+    assert lines[-1].endswith("| 11.3 |")
+    assert lines[3].count("not recorded yet") == 3
+    axes = nb10a.kernel_figure({"head3d": record(1.0)}).axes
+    assert [axis.get_title().split()[1] for axis in axes] == ["front", "back"]
+
+
+def test_ghost_scores_are_dots_against_the_limit() -> None:
+    group = {"scores": {"eye_pair": [0.1, None, 2.0]}}
+    found = {"limits": {"eye_pair": 0.9}, "groups": {"real heads": group, "face": group}}
+    axis = nb10b.ghost_figure(found, {"real heads": "real", "face": "teacher"}).axes[0]
+    assert [sorted(line.get_xdata()) for line in axis.lines[:2]] == [[0.1, 2.0]] * 2
+    assert axis.lines[2].get_xdata() == [0.9, 0.9]
 
 
 def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,27 +109,27 @@ def test_a_recorded_grid_has_names(
 
 def test_a_damaged_set_is_shown_as_a_set() -> None:
     images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 16, 16) * 20
-    sheet = nb10.damage_example(torch.cat([images, images]), "six people")
+    sheet = nb10a.damage_example(torch.cat([images, images]), "six people")
     assert sheet.shape == (3, 16, 16)
     shown = ((sheet[0, ::4, ::4] + 1) * 127.5).flatten().round().tolist()
     assert shown == [20.0 * (k % 6) for k in range(16)]
-    alone = nb10.damage_example(images, "mirrored")
+    alone = nb10a.damage_example(images, "mirrored")
     assert torch.equal(alone, images[5].float() / 127.5 - 1)
 
 
 def test_good_roc_curves_are_looked_at_closely() -> None:
     good = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 0.96, 1.0]}}
-    axis = nb10.roc_figure({"x": good}).axes[0]
+    axis = nb10b.roc_figure({"x": good}).axes[0]
     assert axis.get_ylim()[0] == pytest.approx(0.9)
     assert "begins at 0.9" in axis.get_ylabel()
     guess = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 1e-3, 1.0]}}
-    assert nb10.roc_figure({"x": guess}).axes[0].get_ylim()[0] == 0
+    assert nb10b.roc_figure({"x": guess}).axes[0].get_ylim()[0] == 0
 
 
 def test_a_model_with_fewer_heads_leaves_white() -> None:
     shown = {"explicit (PCA mesh, as LYHM)": np.zeros((2, 3, 8, 8, 3), np.uint8)}
     shown["Head3D"] = np.zeros((1, 3, 8, 8, 3), np.uint8)
-    axes = np.array(nb10.heads_figure(shown).axes).reshape(2, 6)
+    axes = np.array(nb15.heads_figure(shown).axes).reshape(2, 6)
     assert [a.get_title() for a in axes[0]][3:] == ["head 2\nfront", "head 2\nside", "head 2\nbehind"]
     assert axes[1, 0].get_ylabel() == "Head3D"
     assert [a.images[0].get_array().max() for a in axes[1]] == [0, 0, 0, 255, 255, 255]

@@ -1,0 +1,130 @@
+"""Notebook 10b: is it the same person, and is there a second face? Limits, rates, and the score of eyes behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from head3d_core.course import figures
+from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.figures import PALETTE, STYLES
+
+# --- second faces -----------------------------------------------------------------------------------------------------
+
+
+def ghost_figure(found: Mapping[str, Any], groups: Mapping[str, str], score: str = "eye_pair") -> Any:
+    """Scores of the record `ghost`, a dot a head, a line a group; the dashed line is the limit that real backs set.
+
+    Args:
+        groups: name in the record -> label.
+    """
+    figure, axis = figures.panels(8, 0.5 * len(groups) + 1)
+    shake = np.random.default_rng(0)
+    for k, name in enumerate(groups):
+        values = np.array([x for x in found["groups"][name]["scores"][score] if x is not None])
+        y = k + shake.uniform(-0.25, 0.25, len(values))
+        axis.plot(values, y, figures.MARKERS[k], color=PALETTE[k], markersize=4)
+    axis.axvline(found["limits"][score], color="black", linestyle="--", linewidth=1)
+    axis.set_yticks(range(len(groups)), list(groups.values()))
+    axis.set(
+        xlabel="score behind (dashed: limit that 5 % of real backs pass)", ylim=(len(groups) - 0.5, -0.5)
+    )
+    return figure
+
+
+# --- verification -----------------------------------------------------------------------------------------------------
+
+
+def roc_figure(curves: Mapping[str, Mapping[str, Any]]) -> Any:
+    """ROC curves by name, as `verification.Verification.to_dict` writes them; the false rate is logarithmic."""
+    figure, axis = figures.panels(6.2, 3.6)
+    least = 1.0
+    for k, (name, found) in enumerate(curves.items()):
+        false, true = (np.array(found["roc"][which]) for which in ("false_accept", "true_accept"))
+        there = false >= 1e-4
+        axis.plot(false[there], true[there], color=PALETTE[k], linestyle=STYLES[k], linewidth=2, label=name)
+        least = min(least, *true[there].tolist())
+    start = float(np.clip(np.floor(10 * least) / 10, 0, 0.9))  # good curves are looked at closely
+    axis.axvline(0.01, color="0.6", linewidth=1)
+    axis.text(0.011, start + 0.05 * (1 - start), "FAR 1 %")
+    from_where = f" (axis begins at {start:.1f})" if start else ""
+    axis.set(xscale="log", xlabel="false accept rate", ylim=(start, 1 + 0.03 * (1 - start)))
+    axis.set_ylabel(f"true accept rate{from_where}")
+    axis.legend(loc="lower right")
+    return figure
+
+
+def score_figure(same: Tensor, different: Tensor, limit: float) -> Any:
+    """Histograms of the cosines of same and different pairs, and the limit between them."""
+    figure, axis = figures.panels(5.6, 2.6)
+    bins = np.linspace(-1, 1, 41).tolist()
+    axis.hist(different.numpy(), bins, density=True, color=PALETTE[4], label="different people")
+    outline: dict[str, Any] = {"histtype": "step", "linewidth": 2, "color": PALETTE[1]}
+    axis.hist(same.numpy(), bins, density=True, label="the same person", **outline)
+    axis.axvline(limit, color="black", linestyle="--", linewidth=1)
+    axis.set(xlabel="cosine", ylabel="density")
+    axis.legend()
+    return figure
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def _tar(same: Tensor, different: Tensor, rate: float, strict: bool = True) -> Tensor:
+    ordered = different.sort().values
+    limit = ordered[max(0, math.ceil((1 - rate) * len(ordered)) - 1)]
+    return ((same > limit) if strict else (same >= limit)).double().mean()
+
+
+def _scores(seed: int, apart: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    same = (0.2 * torch.randn(40, generator=generator, dtype=torch.float64) + apart).round(decimals=2)
+    different = (0.2 * torch.randn(200, generator=generator, dtype=torch.float64)).round(decimals=2)
+    return same, different
+
+
+_TAR_CASES = [(*_scores(0, 0.5), 0.01), (*_scores(1, 0.3), 0.05), (*_scores(2, 0.2), 0.1)]
+
+
+true_accept_rate = Exercise(
+    truth=_tar,
+    cases=_TAR_CASES,
+    mistakes=wrong(
+        "the limit comes from the different pairs: they are what must not be accepted",
+        lambda s, d, r: _tar(s, s, r),
+        "the limit lies at the wrong end: only the most alike of the different pairs may pass",
+        lambda s, d, r: _tar(s, d, 1 - r),
+        "this is the false accept rate: ask how many same pairs pass",
+        lambda s, d, r: _tar(d, d, r),
+        "this is the share that is turned away",
+        lambda s, d, r: 1 - _tar(s, d, r),
+        "a limit of 0.5 means nothing: it follows from the rate",
+        lambda s, d, r: (s > 0.5).double().mean(),
+    ),
+)
+
+
+def _at_most(count: int) -> float:
+    return 1 - 0.05 ** (1 / count)
+
+
+at_most = Exercise(
+    truth=_at_most,
+    cases=[(10,), (50,), (300,)],
+    mistakes=wrong(
+        "0 of n does not mean never: a rate of 1 % shows nothing in 50 pictures three times in five",
+        lambda n: 0.0,
+        "a rate of 1 / n would still show nothing in more than a third of such samples: ask for 5 %",
+        lambda n: 1 / n,
+        "this is the rate with which *all* n would be found in 5 % of samples: none found is (1 - r)^n",
+        lambda n: 0.05 ** (1 / n),
+        "solve (1 - r)^n = 0.05 for r: the root is of 0.05, not of 0.95",
+        lambda n: 1 - 0.95 ** (1 / n),
+    ),
+    tolerance=1e-6,
+)

@@ -1,0 +1,227 @@
+"""Notebook 11a: which losses reach which plane, and a card for each row: picture, numbers, verdict."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from head3d_core.course import evidence, figures
+from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.figures import PALETTE
+from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_picture
+from head3d_core.evaluation import ablations
+from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
+from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
+from head3d_core.evaluation.tables import TABLE_3, Records, load_paper
+
+COMPARED_SIDE = 64
+"""Pixels to which recorded cells are shrunk where rows are compared: older grids have no more."""
+SHOWN_SIDE = 112
+"""Pixels to which recorded cells are enlarged where they are shown."""
+
+
+def short(row: str, width: int = 19) -> str:
+    """A row's name in lines of about `width` letters; what stands in brackets is not broken."""
+    whole = re.sub(r"\(.*?\)", lambda brackets: brackets[0].replace(" ", "\u00a0"), label(row))
+    return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
+
+
+def speakers_figure(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> Any:
+    """A table of the terms that reach each plane, by row.
+
+    Against the row `full`, a term that is gone stands with −, a new one with +.
+    """
+    rows, places = list(found), list(found[full])
+    figure, axis = figures.panels(11, 0.62 * len(rows) + 0.6)
+    axis.set(xlim=(0, len(places)), ylim=(len(rows), 0))
+    for r, row in enumerate(rows):
+        for c, place in enumerate(places):
+            here, before = found[row][place], found[full][place]
+            kept = [name for name in here if name in before]
+            changes = [f"−{name}" for name in before if name not in here]
+            changes += [f"+{name}" for name in here if name not in before]
+            middle = {"ha": "center", "va": "center"}
+            axis.text(c + 0.5, r + (0.32 if changes else 0.5), "  ".join(kept), **middle)
+            axis.text(c + 0.5, r + 0.72, "  ".join(changes), color=PALETTE[1], fontweight="bold", **middle)
+        axis.axhline(r, color="0.8", linewidth=1)
+    for c in range(1, len(places)):
+        axis.axvline(c, color="0.5" if c == 2 else "0.85", linewidth=2 if c == 2 else 1)
+    axis.set_xticks([c + 0.5 for c in range(len(places))], places)
+    axis.set_yticks([r + 0.5 for r in range(len(rows))], [short(row, 26) for row in rows])
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def recorded_views(
+    row: str, yaws: Sequence[float], folder: Path = EVALUATION, largest: int = COMPARED_SIDE
+) -> Tensor | None:
+    """Recorded samples of a row: [8, V, 3, s, s] from `yaws` (degrees), or None if they are not there.
+
+    The same number is the same z in every row.
+
+    Args:
+        largest: s at most, pixels; larger images are averaged down.
+    """
+    sheet = recorded_picture(f"{row}_views.jpg", folder)
+    if sheet is None:
+        return None
+    columns = ROWS * sheet.shape[2] // sheet.shape[1]
+    there: tuple[int, ...] = TURN if columns == len(TURN) else FACE_YAWS
+    found = cells(sheet, ROWS, columns)[:, [there.index(round(yaw)) for yaw in yaws]]
+    if found.shape[-1] <= largest:
+        return found
+    small = F.interpolate(found.flatten(0, 1), size=(largest, largest), mode="area")
+    return small.unflatten(0, found.shape[:2])
+
+
+def all_around(
+    rows: Sequence[str],
+    codes: Sequence[int],
+    yaws: Sequence[float] = (0.0,),
+    folder: Path = EVALUATION,
+    live: Mapping[str, Tensor] | None = None,
+) -> Any | None:
+    """Figs. 6, 8 and 9: a few codes from some sides, one row of the comparison a line. None if nothing is recorded.
+
+    Args:
+        live: [codes, V, 3, s, s] of rows that were not recorded from these sides (`ablations.seen_from`).
+    """
+    found = dict(live or {})
+    for row in rows:
+        views = None if row in found else recorded_views(row, yaws, folder, SHOWN_SIDE)
+        if views is not None:
+            found[row] = views[list(codes)]
+    lines = {row: larger(found[row].flatten(0, 1), SHOWN_SIDE) for row in rows if row in found}
+    if not lines:
+        return None
+    columns = [f"z {k}, {yaw:.0f}°" if len(yaws) > 1 else f"z {k}" for k in codes for yaw in yaws]
+    names = [short(row, 17) for row in lines]
+    return figures.image_grid(list(lines.values()), columns, size=1.3, rows=names)
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+FIGURE_8: dict[str, tuple[str, dict[Measure, str]]] = {
+    "plane-swap": ("identity is kept, the shape of the head is lost", {FRONT: "worse"}),
+    "all-planes": ("incomplete heads", {evidence.BEHIND: "worse"}),
+    "single-d": ("a stitching of two faces", {JANUS: "worse", evidence.BEHIND: "worse"}),
+}
+"""What the paper's Fig. 8 shows, in its words and as directions of our measures."""
+
+
+def expected(row: str) -> tuple[str, dict[Measure, str]]:
+    """What the paper says of a row, in words and as "worse" or "better" than Head3D for each measure it prints."""
+    if row in FIGURE_8:
+        return FIGURE_8[row]
+    paper = load_paper()["table 3"]
+    if row not in paper:
+        return "not in the paper", {}
+    words, signs = [], {}
+    for measure in (FRONT, COSINE):
+        mine, full = (paper[name][measure.paper] for name in (row, FULL))
+        words.append(f"{measure.paper.replace('x100', '× 100')} {mine:.2f} (Head3D {full:.2f})")
+        signs[measure] = "worse" if (mine > full) == (measure.better == "low") else "better"
+    return ", ".join(words), signs
+
+
+def card(row: str, records: Records) -> str:
+    """A row's card as Markdown: what the paper says, our numbers for each seed, and the verdict of each measure."""
+    words, signs = expected(row)
+    place = ""
+    if row in TABLE_3:
+        rows = [name for name in TABLE_3 if name != FULL] + [FULL_FITTED]
+        ours = {name: e.value for name, e in ablations.measured(rows, FRONT, records).items()}
+        theirs = ablations.printed(rows, FRONT, load_paper()["table 3"], records)
+        places = [ablations.ranks(found, "low").get(row, "–") for found in (theirs, ours)]
+        place = f" Place in frontal distance: {places[0]} of {len(rows)} in the paper, {places[1]} of {len(rows)} here."
+    return f"**The paper:** {words}.{place}\n\n{evidence.evidence_table(records, row, expected=signs)}"
+
+
+def card_picture(row: str, records: Records, codes: Sequence[int] = (0, 1, 5, 6)) -> Any | None:
+    """A row below the full method of its start and seed, a few codes from the front and from behind."""
+    runs = ablations.runs_of(row, records)[:1]
+    return all_around([FULL_FITTED, *runs], codes, (0.0, 180.0)) if runs else None
+
+
+def front_gap(row: str, records: Records) -> float:
+    """Mean absolute difference between a row's recorded fronts and the full method's, of 255."""
+    names = (FULL_FITTED, ablations.runs_of(row, records)[0])
+    a, b = (views for name in names if (views := recorded_views(name, (0.0,))) is not None)
+    return 127.5 * float((a - b).abs().mean())
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+_TERMS = [("L_kd", 0.0, 0), ("L_kd", 180.0, 0), ("L_kd", 0.0, 1), ("L_rgb", 30.0, 2), ("L_rgb", -120.0, 0)]
+_TERMS += [
+    ("L_rgb", -30.0, 1),
+    ("D_front", 60.0, 1),
+    ("D_front", 120.0, 0),
+    ("D_back", -120.0, 0),
+    ("D_back", 0.0, 2),
+]
+
+
+def _speaks(term: str, yaw: float, plane: int) -> bool:
+    if term == "L_kd":
+        return plane == 0
+    return {"L_rgb": abs(yaw) <= 45, "D_front": abs(yaw) <= 90, "D_back": abs(yaw) > 90}[term]
+
+
+speaks = Exercise(
+    truth=_speaks,
+    cases=_TERMS,
+    mistakes=wrong(
+        "L_kd compares planes before anything is rendered: no camera closes it",
+        lambda t, y, p: p == 0 and abs(y) <= 45 if t == "L_kd" else _speaks(t, y, p),
+        "a rendered picture is made of all three planes: its gradient reaches all of them",
+        lambda t, y, p: _speaks(t, y, p) and p == 0,
+        "a camera at -30 degrees is as near to the front as one at +30: take |yaw|",
+        lambda t, y, p: y >= 0 and _speaks(t, y, p) if t == "L_rgb" else _speaks(t, y, p),
+        "each discriminator has its own side: beyond 90 degrees D_front is silent",
+        lambda t, y, p: True if t == "D_front" else _speaks(t, y, p),
+    ),
+)
+
+
+def _verdict(low: Tensor, high: Tensor) -> int:
+    signs = torch.sign(low) * (torch.sign(low) == torch.sign(high))
+    if not bool((signs != 0).any()) or len(signs[signs != 0].unique()) > 1:
+        return 0
+    return 2 if len(low) > 1 and bool((signs != 0).all()) else 1
+
+
+verdict = Exercise(
+    truth=_verdict,
+    cases=[
+        (vector(0.4, 0.1), vector(0.9, 0.8)),
+        (vector(0.4, -0.1), vector(0.9, 0.8)),
+        (vector(0.4), vector(0.9)),
+        (vector(-0.4, -0.2), vector(0.1, 0.3)),
+        (vector(0.4, -0.9), vector(0.9, -0.2)),
+        (vector(-0.9, -0.8), vector(-0.2, -0.1)),
+    ],
+    mistakes=wrong(
+        "one run can at best *suggest*: another seed may say otherwise",
+        lambda low, high: _verdict(low.repeat(2), high.repeat(2)),
+        "two runs that are decided on different sides of 0 contradict each other: that shows nothing",
+        lambda low, high: _verdict(
+            low.abs().minimum(high.abs()) * ((low > 0) == (high > 0)), low.abs() + high.abs()
+        ),
+        "a difference below 0 counts as well: it says that the row is better",
+        lambda low, high: _verdict(low.clamp_min(0), high.clamp_min(0)),
+        "the mean difference alone says nothing: look whether its interval contains 0",
+        lambda low, high: 2 if bool((low + high > 0).all()) or bool((low + high < 0).all()) else 0,
+    ),
+)
