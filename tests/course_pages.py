@@ -211,15 +211,16 @@ LIVE = {
     "05b": ("a `tiny` generator trained for some steps", "the teacher's run; ghost scores"),
     "06": ("swaps between a few identities; the widget", "Table 1 over more pairs"),
     "07": ("samples of both generators; a discriminator that memorises", "the head generator's run"),
-    "08": ("each loss; all three stages at `tiny`", "Head3D's run"),
-    "09": ("losses and schedule; backs of Head3D", "curves of two judges and of one; weights of D_back"),
-    "10": ("metrics on toys and pictures; 200 samples of Head3D", "the tables; parametric heads"),
-    "11": (
-        "who speaks in each row; Fig. 8 (a); pairs over 16 codes",
-        "Table 3, Fig. 8 and 9, curves of the rows",
-    ),
+    "08": ("each loss; all three stages at `tiny`", "Head3D's run; hats and glasses"),
+    "09": ("losses, schedule, shares", "curves of two discriminators; distance by yaw; backs"),
+    "10a": ("distances on toys and pictures", "Table 2"),
+    "10b": ("eight backs and their scores", "identity, second faces, everything over yaw"),
+    "11a": ("which term reaches which plane", "a card for each row"),
+    "11b": ("pairs over 16 codes", "runs, starts and seeds"),
     "12": ("grid of sigma, surface, export", "error to true heads; closedness"),
-    "13": ("walks, mixing, directions; one inversion", "bend over more pairs; inversions"),
+    "13": ("walks, mixing, directions; an inversion; a photograph", "bend over more pairs; inversions"),
+    "14": ("one texel for two points; a slice put in by hand", "second faces"),
+    "15": ("200 samples of Head3D; parametric heads", "limits, a second encoder, whitening"),
 }
 """What happens live in each notebook, and what it reads from a record."""
 

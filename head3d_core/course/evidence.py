@@ -148,7 +148,7 @@ def evidence_table(
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     full = records.get(ablations.FULL_FITTED)
     for measure in measures if full else ():
-        found, whole = differences(records, row, measure), measure.of(full)
+        found, whole = differences(records, row, measure), measure.of(records[ablations.FULL_FITTED])
         if not found or whole is None:
             continue
         sign, digits = (1 if measure.better == "low" else -1), (1 if whole.value >= 1 else 2)

@@ -209,33 +209,6 @@ def memorise(
     return history
 
 
-def front_back_likeness(front: Tensor, back: Tensor, side: int = 64) -> float:
-    """How much the back views look like the front views, mirrored: mean correlation of grey values in the face's box.
-
-    Near 1 where a second face is behind, about 0 for real heads. Only the middle of the picture counts (clothes and
-    outline are the same from both sides), and its own mean grey is taken off first.
-
-    Args:
-        front, back: [N, 3, H, W] in [-1, 1]; the same heads in the same order.
-        side: pixels that the pictures are shrunk to.
-
-    Raises Head3DError for pictures that do not go in pairs.
-    """
-    if len(front) < 1 or front.shape != back.shape:
-        raise Head3DError(
-            f"front and back must show the same heads, got {list(front.shape)} and {list(back.shape)}"
-        )
-    rows, columns = slice(3 * side // 10, 65 * side // 100), slice(side // 3, side - side // 3)
-
-    def box(pictures: Tensor) -> Tensor:
-        grey = F.adaptive_avg_pool2d(pictures.clamp(-1, 1).mean(1), side)[:, rows, columns]
-        return grey - grey.mean([1, 2], keepdim=True)
-
-    a, b = box(front), box(back.flip(-1))
-    energy = a.square().sum([1, 2]) * b.square().sum([1, 2])
-    return float(((a * b).sum([1, 2]) / (energy + 1e-12).sqrt()).mean())
-
-
 def face_of(images: Tensor, camera: Tensor, who: Tensor) -> Tensor:
     """The most frontal image of the first person, [1, 3, H, W] in [-1, 1].
 

@@ -14,29 +14,6 @@ from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, wrong
 from head3d_core.course.figures import PALETTE, STYLES
 
-# --- second faces -----------------------------------------------------------------------------------------------------
-
-
-def ghost_figure(found: Mapping[str, Any], groups: Mapping[str, str], score: str = "eye_pair") -> Any:
-    """Scores of the record `ghost`, a dot a head, a line a group; the dashed line is the limit that real backs set.
-
-    Args:
-        groups: name in the record -> label.
-    """
-    figure, axis = figures.panels(8, 0.5 * len(groups) + 1)
-    shake = np.random.default_rng(0)
-    for k, name in enumerate(groups):
-        values = np.array([x for x in found["groups"][name]["scores"][score] if x is not None])
-        y = k + shake.uniform(-0.25, 0.25, len(values))
-        axis.plot(values, y, figures.MARKERS[k], color=PALETTE[k], markersize=4)
-    axis.axvline(found["limits"][score], color="black", linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(groups)), list(groups.values()))
-    axis.set(
-        xlabel="score behind (dashed: limit that 5 % of real backs pass)", ylim=(len(groups) - 0.5, -0.5)
-    )
-    return figure
-
-
 # --- verification -----------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from head3d_core.course import evidence, figures
 from head3d_core.course.exercises import Exercise, vector, wrong
-from head3d_core.course.figures import PALETTE
 from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_picture
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
@@ -33,31 +32,18 @@ def short(row: str, width: int = 19) -> str:
     return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
 
 
-def speakers_figure(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> Any:
-    """A table of the terms that reach each plane, by row.
-
-    Against the row `full`, a term that is gone stands with −, a new one with +.
-    """
-    rows, places = list(found), list(found[full])
-    figure, axis = figures.panels(11, 0.62 * len(rows) + 0.6)
-    axis.set(xlim=(0, len(places)), ylim=(len(rows), 0))
-    for r, row in enumerate(rows):
-        for c, place in enumerate(places):
-            here, before = found[row][place], found[full][place]
-            kept = [name for name in here if name in before]
-            changes = [f"−{name}" for name in before if name not in here]
-            changes += [f"+{name}" for name in here if name not in before]
-            middle = {"ha": "center", "va": "center"}
-            axis.text(c + 0.5, r + (0.32 if changes else 0.5), "  ".join(kept), **middle)
-            axis.text(c + 0.5, r + 0.72, "  ".join(changes), color=PALETTE[1], fontweight="bold", **middle)
-        axis.axhline(r, color="0.8", linewidth=1)
-    for c in range(1, len(places)):
-        axis.axvline(c, color="0.5" if c == 2 else "0.85", linewidth=2 if c == 2 else 1)
-    axis.set_xticks([c + 0.5 for c in range(len(places))], places)
-    axis.set_yticks([r + 0.5 for r in range(len(rows))], [short(row, 26) for row in rows])
-    axis.tick_params(length=0, labeltop=True, labelbottom=False)
-    axis.spines[:].set_visible(False)
-    return figure
+def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> str:
+    """The terms that reach each plane, by row (Markdown); against the row `full`, struck if gone and bold if new."""
+    places = list(found[full])
+    lines = [f"| | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
+    for row, here in found.items():
+        cells = [label(row)]
+        for place in places:
+            before = found[full][place]
+            terms = [name if name in here[place] else f"~~{name}~~" for name in before]
+            cells.append(", ".join(terms + [f"**{name}**" for name in here[place] if name not in before]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

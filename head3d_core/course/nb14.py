@@ -49,8 +49,8 @@ def representations_figure() -> Any:
     """Five ways to store a head, from the side: where the sheets lie that a point in front and one behind read."""
     from matplotlib.patches import Circle, Ellipse
 
-    names = ("tri-plane\n(EG3D)", "two slices of F_xy\n(this notebook)", "tri-grid\n(PanoHead)")
-    names += ("spheres\n(SphereHead)", "plane and sphere\n(HyPlaneHead)")
+    names = ["tri-plane\n(EG3D)", "two slices of F_xy\n(this notebook)", "tri-grid\n(PanoHead)"]
+    names += ["spheres\n(SphereHead)", "plane and sphere\n(HyPlaneHead)"]
     sheets = ((0.0,), (-0.1, 0.1), (-0.4, 0.0, 0.4), (), (0.0,))
     figure, axes = figures.panels(12, 3.2, 1, len(names), sharey=True)
     for axis, name, places, sphere in zip(axes, names, sheets, (0, 0, 0, 1, 1), strict=True):

@@ -4,7 +4,7 @@
     predictions.ask("02.1", "the back")   # the same without widgets
     predictions.compare("02.1", "62 %")   # prints the guess and the answer
 
-Guesses are kept in a file, so that one made in notebook 00 is still there in notebook 11.
+Guesses are kept in a file, so that one made in notebook 00 is still there in notebook 11a.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`evaluate WEIGHTS`: everything that the tables, the model cards and notebooks 10 and 11 say about a generator.
+"""`evaluate WEIGHTS`: everything that the tables, the model cards and notebooks 08 to 15 say about a generator.
 
 One row is one JSON file and a few picture grids. The terms (frontal, back, detection, near-duplicate) are those of
 `completeness.py` and `verification.py`; the real pictures are `references.py`'s, the samples `sampling.py`'s. Distances

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from head3d_core.course.gradient_sources import PLACES, TinyNetworks, gradient_sources
+from head3d_core.course.gradient_sources import PLACES, gradient_sources
 from head3d_core.training.recipes import ROWS
 
 
 def test_gradient_sources_of_every_row() -> None:
     """What section 2 of the notebook says, for every row."""
-    nets = TinyNetworks.make(seed=1)
-    heard = {name: gradient_sources(name, nets) for name in ROWS if not ROWS[name].untrained}
+    heard = {name: gradient_sources(name, seed=1) for name in ROWS if not ROWS[name].untrained}
     assert list(heard["head3d"]) == list(PLACES)
     assert heard["head3d"]["front: F_xy"] == ["L_kd", "L_rgb", "L_lpips", "D_front"]
     assert heard["head3d"]["back: F_xz, F_yz"] == ["D_back"]

@@ -55,15 +55,6 @@ def test_a_discriminator_memorises_few_images() -> None:
         live_training.memorise(40)
 
 
-def test_likeness_of_front_and_back() -> None:
-    front = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert live_training.front_back_likeness(front, front.flip(-1)) > 0.999, "the back mirrors the front"
-    other = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    assert abs(live_training.front_back_likeness(front, other)) < 0.2
-    with pytest.raises(Head3DError, match="the same heads"):
-        live_training.front_back_likeness(front, front[:1])
-
-
 def test_the_face_of_a_person_is_its_most_frontal_image() -> None:
     folder = DATA / "samples" / "heads"
     images, camera = format.load_arrays(folder)

@@ -62,14 +62,6 @@ def test_table_2_has_five_columns_and_says_what_is_missing() -> None:
     assert [axis.get_title().split()[1] for axis in axes] == ["front", "back"]
 
 
-def test_ghost_scores_are_dots_against_the_limit() -> None:
-    group = {"scores": {"eye_pair": [0.1, None, 2.0]}}
-    found = {"limits": {"eye_pair": 0.9}, "groups": {"real heads": group, "face": group}}
-    axis = nb10b.ghost_figure(found, {"real heads": "real", "face": "teacher"}).axes[0]
-    assert [sorted(line.get_xdata()) for line in axis.lines[:2]] == [[0.1, 2.0]] * 2
-    assert axis.lines[2].get_xdata() == [0.9, 0.9]
-
-
 def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recorded.recorded_picture("nothing.jpg", tmp_path) is None
     recorded.show_recorded("nothing.jpg", "a picture", folder=tmp_path)
