@@ -17,8 +17,12 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "site"))
+import build_site  # noqa: E402
+
 OUT = ROOT / "out" / "notebooks"
 SECONDS = ROOT / "data" / "results" / "notebook_seconds.json"
 
@@ -39,7 +43,6 @@ def execute(path: Path, timeout: int, in_place: bool) -> str | None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    from nbconvert import HTMLExporter
     from tqdm import tqdm
 
     notebook = nbformat.read(path, as_version=4)
@@ -60,17 +63,24 @@ def execute(path: Path, timeout: int, in_place: bool) -> str | None:
         error = re.sub(r"\x1b\[[0-9;]*m", "", str(problem)).strip()  # without terminal colours
     finally:
         bar.close()
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # time stamps: they would differ in every commit
-    notebook.metadata["language_info"] = {"name": "python"}  # not the version that happened to run it
+    settle(notebook)
     text = nbformat.writes(notebook)
-    write(OUT / path.name, text if text.endswith("\n") else text + "\n")
-    write(OUT / path.with_suffix(".html").name, HTMLExporter().from_notebook_node(notebook)[0])
+    text += "" if text.endswith("\n") else "\n"
+    write(OUT / path.name, text)
+    write(OUT / path.with_suffix(".html").name, build_site.standalone(notebook))
     if in_place and error is None:
-        notebook.metadata.pop("widgets", None)  # states of one run; a static twin follows each widget
-        text = nbformat.writes(notebook)
-        write(path, text if text.endswith("\n") else text + "\n")
+        write(path, text)
     return error
+
+
+def settle(notebook: Any) -> None:
+    """Takes out what belongs to one run: time stamps, the version of Python, and widgets, whose stills stay."""
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
 
 def write(path: Path, text: str) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from head3d_core.course.stills import HIDDEN, bundle, plotly_still
 from head3d_core.model import cameras
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import to_pixels as to_pixels
@@ -34,41 +36,35 @@ SMALLEST_PT = 10.0
 
 
 def show(figure: Any, alt: str, jpeg: bool = False) -> None:
-    """Displays a matplotlib figure as PNG with alternative text, then closes it.
+    """Displays a matplotlib figure with alternative text (a key of `alt_texts`, or the text), then closes it."""
+    from IPython.display import display
 
-    Text smaller than `SMALLEST_PT` is enlarged to it. Pictures that would weigh much are stored in 256 colours, or
-    (`jpeg`, for grids of many photographs) as JPEG, which is smaller still.
-    """
+    display(bundle(to_image(figure), alt), raw=True)
+
+
+def to_image(figure: Any) -> Image.Image:
+    """A matplotlib figure in pixels, 100 an inch; it is closed. Text smaller than `SMALLEST_PT` is enlarged to it."""
     import matplotlib.pyplot as plt
-    from IPython.display import Image, display
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
-    buffer, form = io.BytesIO(), "jpeg" if jpeg else "png"
-    options = {"pil_kwargs": {"quality": 72, "optimize": True, "progressive": True}} if jpeg else {}
-    figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", facecolor="white", **options)
-    plt.close(figure)
-    display(Image(data=buffer.getvalue() if jpeg else lighter(buffer.getvalue()), format=form, alt=alt))
-
-
-def lighter(png: bytes, limit: int = 30_000) -> bytes:
-    """A PNG of more than `limit` bytes in the 256 colours that suit it best, at a third of the size."""
-    if len(png) <= limit:
-        return png
-    from PIL import Image
-
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
-    return min(png, buffer.getvalue(), key=len)
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return Image.open(buffer)
 
 
 def show_plotly(figure: Any, alt: str) -> None:
-    """Displays a Plotly figure (JupyterLab draws it) and prints its description below it."""
+    """Displays a Plotly figure, which JupyterLab draws, and its still with alternative text.
+
+    While the figure is drawn live, the still is hidden from the eye and read by screen readers alone.
+    """
     from IPython.display import display
 
     display({"application/vnd.plotly.v1+json": json.loads(figure.to_json())}, raw=True)
-    print(f"Figure: {alt}")
+    still = bundle(plotly_still(figure), alt)
+    display(still | {"text/html": f'{HIDDEN}<div class="plotly-still">{still["text/html"]}</div>'}, raw=True)
 
 
 def show_source(thing: Any) -> None:

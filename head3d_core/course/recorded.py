@@ -279,5 +279,5 @@ def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATI
     images, size = cells(sheet, len(rows), len(columns)), width // len(columns)
     lines = [larger(line, size) if line.shape[-1] < size else line for line in images]
     figure = figures.image_grid(lines, columns, size=size / 100, rows=rows)
-    figures.show(figure, alt, jpeg=True)
+    figures.show(figure, alt)
     print(f"{name}: {sheet.shape[2]} x {sheet.shape[1]} pixels")

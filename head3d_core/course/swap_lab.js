@@ -8,7 +8,7 @@ const BUSY_AFTER = 300, SILENT_AFTER = 8000; // milliseconds
 const SILENT = "No answer: is a cell running, or was the kernel restarted? After a restart, run this cell again.";
 
 const STYLE = `
-.jp-OutputArea:has(.swap-lab) > .jp-OutputArea-child:has(.jp-RenderedImage) { display: none; } /* the still */
+.jp-OutputArea:has(.swap-lab) > .jp-OutputArea-child:has(.jp-RenderedHTML) { display: none; } /* the still */
 .swap-lab-frame { container-type: inline-size; width: 100%; }
 .swap-lab { display: grid; grid-template-columns: 19fr 32fr 19fr 26fr; gap: 14px 16px; max-width: 1280px;
   font: 15px/1.35 sans-serif; align-items: start; width: 100%; }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from head3d_core.config import Backend
 from head3d_core.course import swap_lab
+from head3d_core.course.stills import bundle
 from head3d_core.course.swap_lab import (
     HEAT_LIMIT,
     MAX_PITCH,
@@ -152,8 +152,8 @@ class Session:
             self.still[1::2] = [shown.picture, heat_picture(shown.heat)]
         return answer
 
-    def still_jpeg(self, side: int = 190) -> bytes:
-        """The last finished images side by side, with a line on how to get the controls back, as JPEG below 60 kB."""
+    def sheet(self, side: int = 190) -> Image.Image:
+        """The last finished images side by side, with a line on how to get the controls back."""
         titles = ("head A", "the mixture", "head B", "difference to A")
         sheet = Image.new("RGB", (4 * (side + 10), side + 60), "white")
         pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
@@ -162,9 +162,7 @@ class Session:
             pen.text((x + side / 2, 14), title, "black", font, anchor="mm")
             sheet.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS), (x, 28))
         pen.text((5, side + 36), STILL, "black", font)
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=80)
-        return buffer.getvalue()
+        return sheet
 
 
 def _heads(state: LabState) -> tuple[str, int, str, int]:
@@ -180,7 +178,6 @@ def _viewer_class(session: Session) -> Any:
     """The widget's class; `anywidget` is imported only where a widget is made."""
     import anywidget
     import traitlets
-    from IPython.display import Image as Still
     from IPython.display import display
 
     class SwapViewer(anywidget.AnyWidget):
@@ -192,13 +189,13 @@ def _viewer_class(session: Session) -> Any:
         portraits: Any = traitlets.List().tag(sync=True)
         handle: Any = None
 
-        def still(self) -> Still:
+        def still(self) -> dict[str, str]:
             """What is seen where the widget is not: without a kernel, in exported pages, on a code host."""
             alt = f"Still of the swap lab: head A, {self.shown['alt']} as the mixture, head B, and their difference"
-            return Still(data=session.still_jpeg(), format="jpeg", alt=alt)
+            return bundle(session.sheet(), alt)
 
         def _ipython_display_(self) -> None:
-            self.handle = display(self.still(), display_id=True)
+            self.handle = display(self.still(), raw=True, display_id=True)
             found = self._repr_mimebundle_()
             data, metadata = found if isinstance(found, tuple) else (found or {}, {})
             display({**data, "text/plain": STILL}, metadata=metadata, raw=True)
@@ -248,7 +245,7 @@ def swap_viewer(
         if answer.get("finished") and session.turned:
             viewer.portraits = session.portraits()
         if answer.get("finished") and viewer.handle is not None:
-            viewer.handle.update(viewer.still())
+            viewer.handle.update(viewer.still(), raw=True)
 
     viewer.observe(update, names="wanted")
     return viewer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from head3d_core.course.stills import alt_text, bundle
 from head3d_core.utils.errors import Head3DError
 
 Draw = Callable[..., np.ndarray]
@@ -28,8 +31,6 @@ class Range:
 
 def to_png(pixels: np.ndarray, size: int | None = None) -> bytes:
     """PNG bytes of [H, W, 3] uint8, enlarged to `size` without smoothing if given."""
-    from PIL import Image
-
     image = Image.fromarray(pixels)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.NEAREST)
@@ -38,55 +39,77 @@ def to_png(pixels: np.ndarray, size: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def sliders(draw: Draw, ranges: Mapping[str, Range], width: int = 420, size: int | None = None) -> Any:
+def sliders(
+    draw: Draw, ranges: Mapping[str, Range], width: int = 420, size: int | None = None, alt: str = ""
+) -> Any:
     """One slider per entry of `ranges` and the image that `draw` makes of their values, given in that order.
 
-    The sliders work with the arrow keys. Returns an ipywidgets box with `.sliders` (by name) and `.picture`.
+    The sliders work with the arrow keys. Images of values that were seen before are not drawn again. Returns an
+    ipywidgets box with `.sliders` (by name) and `.picture`; its output holds a still of the first image as well.
 
     Args:
         draw: the widget calls nothing else.
         ranges: label -> range.
         width: of the image on the screen, pixels.
         size: to which a small image is enlarged without smoothing, pixels.
+        alt: what the still shows, or a key of `stills.alt_texts`.
     """
     import ipywidgets as widgets
 
     if not ranges:
         raise Head3DError("a widget needs at least one slider, got none")
-    style = {"description_width": "9em"}
+    style, layout = {"description_width": "8em"}, {"width": "600px", "max_width": "100%"}
     made = {
-        name: widgets.FloatSlider(r.start, min=r.low, max=r.high, step=r.step, description=name, style=style)
+        name: widgets.FloatSlider(
+            r.start, min=r.low, max=r.high, step=r.step, description=name, style=style, layout=layout
+        )
         for name, r in ranges.items()
     }
-    picture = widgets.Image(format="png", width=width)
+    drawn = functools.lru_cache(256)(lambda *values: to_png(draw(*values), size))
+    picture = widgets.Image(format="png", width=width, tooltip=alt_text(alt))
 
     def update(_: Any = None) -> None:
-        picture.value = to_png(draw(*[s.value for s in made.values()]), size)
+        picture.value = drawn(*[s.value for s in made.values()])
 
     for slider in made.values():
         slider.observe(update, names="value")
     update()
-    box = widgets.HBox([picture, widgets.VBox(list(made.values()))])
-    box.sliders, box.picture = made, picture
+    column = widgets.VBox(list(made.values()), layout={"max_width": "100%"})
+    box = widgets.HBox([picture, column], layout={"flex_flow": "row wrap"})
+    box.sliders, box.picture, box.drawn = made, picture, drawn
+    still = Image.open(io.BytesIO(picture.value))
+    note = f"A still. Run this cell to move {', '.join(ranges)}."
+    live = box._repr_mimebundle_
+    box._repr_mimebundle_ = lambda **options: live(**options) | bundle(still, alt or note, note)
     return box
 
 
-def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0) -> Any:
+def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0, alt: str = "") -> Any:
     """The image that `draw` makes of yaw and pitch (radians); the sliders "yaw (°)" and "pitch (°)" show degrees."""
     ranges = {"yaw (°)": Range(-180, 180, 5, 0), "pitch (°)": Range(-max_pitch, max_pitch, 5, 0)}
-    return sliders(lambda yaw, pitch: draw(math.radians(yaw), math.radians(pitch)), ranges, size, size)
+    return sliders(lambda yaw, pitch: draw(math.radians(yaw), math.radians(pitch)), ranges, size, size, alt)
 
 
-def level_slider(draw: Draw, low: float, high: float, start: float) -> Any:
+def level_slider(draw: Draw, low: float, high: float, start: float, alt: str = "") -> Any:
     """The image of a surface at a level (raw sigma) that a slider sets."""
-    return sliders(draw, {"level (sigma)": Range(low, high, (high - low) / 40, start)})
+    return sliders(draw, {"level (sigma)": Range(low, high, (high - low) / 40, start)}, alt=alt)
 
 
-def scrubber(draw: Draw, width: int = 420) -> Any:
-    """The image at a place t in [0, 1] between two heads."""
-    return sliders(draw, {"t: A to B": Range(0.0, 1.0, 0.05, 0.5)}, width)
+def scrubber(draw: Draw, width: int = 420, alt: str = "") -> Any:
+    """The image at a place t in [0, 1] between two heads, which are shown small at the ends of the slider."""
+    import ipywidgets as widgets
+
+    box = sliders(draw, {"t: A to B": Range(0.0, 1.0, 0.05, 0.5)}, width, alt=alt)
+    ends = [
+        widgets.Image(value=box.drawn(t), format="png", width=width // 4, tooltip=f"head {name}")
+        for name, t in (("A", 0.0), ("B", 1.0))
+    ]
+    ends = [widgets.VBox([widgets.Label(image.tooltip), image]) for image in ends]
+    row = widgets.HBox(ends, layout={"justify_content": "space-between"})
+    box.children[1].children = (*box.children[1].children, row)
+    return box
 
 
-def direction_sliders(draw: Draw, names: Sequence[str], reach: float = 3.0) -> Any:
+def direction_sliders(draw: Draw, names: Sequence[str], reach: float = 3.0, alt: str = "") -> Any:
     """One slider per direction, in standard deviations from -`reach` to `reach`."""
-    return sliders(draw, {name: Range(-reach, reach, 0.25, 0.0) for name in names})
+    return sliders(draw, {name: Range(-reach, reach, 0.25, 0.0) for name in names}, alt=alt)

@@ -59,27 +59,14 @@ def notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
-def with_figures(cell: dict[str, Any]) -> None:
-    """Turns what a plain page cannot show into HTML: Plotly figures into data for plotly.js, widgets into a note."""
-    for output in cell.get("outputs", []):
-        data = output.get("data", {})
+def with_figures(notebook: Any) -> None:
+    """Puts the data of Plotly figures into the page, for its plotly.js; their stills follow."""
+    for data in (o.data for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o):
         figure = data.pop("application/vnd.plotly.v1+json", None)
-        still = next((data[k] for k in ("image/jpeg", "image/png") if k in data), None)
         if figure is not None:
             text = json.dumps({k: figure[k] for k in ("data", "layout") if k in figure}).replace("</", "<\\/")
-            fallback = f'<img alt="" src="data:image/jpeg;base64,{still}">' if still else ""
-            data.clear()
-            data["text/html"] = (
-                f'<div class="plotly-figure">{fallback}<script type="application/json">{text}</script></div>'
-            )
-        elif "application/vnd.jupyter.widget-view+json" in data:
-            data.pop("application/vnd.jupyter.widget-view+json")
-            if still is None:
-                data.clear()
-                data["text/html"] = (
-                    '<p class="widget">A widget stands here. It needs a running notebook; '
-                    '<a href="lab.html">the plane-swap lab</a> runs in this browser.</p>'
-                )
+            script = f'<script type="application/json">{text}</script>'
+            data["text/html"] = f'<div class="plotly-figure">{script}</div>'
 
 
 def notebook_body(path: Path) -> str:
@@ -88,10 +75,22 @@ def notebook_body(path: Path) -> str:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        with_figures(cell)
+    with_figures(notebook)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     return str(body)
+
+
+def standalone(notebook: Any) -> str:
+    """A notebook as one page that needs no network: formulas are MathML, and no script is fetched."""
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    soup = BeautifulSoup(HTMLExporter().from_notebook_node(notebook)[0], "html.parser")
+    for script in soup.find_all("script"):
+        if "https://" in str(script) or "MathJax" in str(script):
+            script.decompose()
+    with_formulas(soup)
+    return str(soup)
 
 
 def markdown_body(path: Path) -> str:

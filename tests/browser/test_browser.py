@@ -116,6 +116,50 @@ def test_a_plotly_figure_is_drawn_and_turned(opened: Open, name: str, words: str
     notebook.screenshot(f"{words.split('.')[-1]}_turned")
 
 
+SCRATCH = "stills.ipynb"
+SCRATCH_CELL = """
+import numpy as np
+import torch
+from head3d_core.course import figures, nb01, widgets
+from head3d_core.model import cameras
+
+figures.show_plotly(nb01.frustums(cameras.orbit(torch.tensor([0.0, 1.0])), ["a", "b"]), "two cameras around a cube")
+figure, axis = figures.panels(4, 2)
+axis.plot([0, 1])
+figures.show(figure, "a rising line")
+widgets.scrubber(lambda t: np.full((64, 64, 3), round(255 * t), np.uint8), alt="a grey square")
+"""
+NO_WEBGL = """const get = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+  return /webgl/.test(kind) ? null : get.call(this, kind, ...more);
+};"""
+
+
+@pytest.mark.parametrize("webgl", [True, False], ids=["webgl", "no webgl"])
+def test_every_picture_in_jupyterlab_has_its_text(jupyter: Jupyter, webgl: bool) -> None:
+    first, address, folder = jupyter
+    cells = [nbformat.v4.new_code_cell(SCRATCH_CELL.strip())]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(notebook, folder / SCRATCH)
+    page = first.context.browser.new_page(viewport={"width": 1400, "height": 1000})
+    if not webgl:
+        page.add_init_script(NO_WEBGL)
+    run = lab.Notebook(page, address, folder, SCRATCH)
+    run.run_all()
+    page.locator(".gl-container > *").first.wait_for(timeout=30_000)
+    page.wait_for_timeout(2000)
+    run.screenshot("webgl" if webgl else "no_webgl")
+    images = page.locator(".jp-RenderedHTML img").all()
+    assert [image.get_attribute("alt") for image in images] == ["two cameras around a cube", "a rising line"]
+    still = page.locator(".plotly-still").bounding_box()
+    assert (still["width"] < 2) == webgl, "seen by screen readers alone where the figure itself is drawn"
+    titles = [image.get_attribute("title") for image in page.locator("img.widget-image").all()]
+    assert titles == ["a grey square", "head A", "head B"]
+    assert page.locator(".noUi-target").bounding_box()["width"] >= 400
+    page.close()
+
+
 # -- a picture with two sliders ------------------------------------------------------------------------------------
 
 
@@ -402,7 +446,7 @@ def test_a_restart_is_reported_and_a_reload_shows_the_last_still(
     page = notebook.page
     widget.control("share_xy_b").click()
     widget.wait("the last state")
-    assert page.locator(".jp-RenderedImage:visible").count() == 0, "the still is hidden while the lab lives"
+    assert page.locator(".jp-RenderedHTML:visible").count() == 0, "the still is hidden while the lab lives"
     _menu(page, "Kernel", "Restart Kernel…")
     page.locator(".jp-Dialog button.jp-mod-accept").click()
     page.wait_for_timeout(4000)
@@ -415,7 +459,7 @@ def test_a_restart_is_reported_and_a_reload_shows_the_last_still(
     page.keyboard.press("Control+s")
     page.wait_for_timeout(2000)
     page.reload()
-    still = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedImage img").first
+    still = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedHTML img").first
     still.wait_for(timeout=60_000)
     picture = lab.drawn(still)
     assert picture is not None

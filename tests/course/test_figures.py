@@ -6,7 +6,6 @@ import math
 
 import matplotlib as mpl
 import numpy as np
-import pytest
 import torch
 
 from head3d_core.config import preset
@@ -65,16 +64,6 @@ def test_figures_are_drawn() -> None:
     assert len(nb01.frustums(camera, ["a", "b"]).data) == 8
 
 
-def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda thing, **_: shown.append(thing))
-    figure, _ = mpl.pyplot.subplots()
-    plots.show(figure, alt="an empty pair of axes")
-    data, metadata = shown[0]._repr_mimebundle_()
-    assert data["image/png"]
-    assert metadata["image/png"]["alt"] == "an empty pair of axes"
-
-
 def test_axes_view_points_at_the_viewer() -> None:
     def spread(colour: tuple[int, int, int], yaw: float) -> float:
         picture = nb01.axes_view(yaw, 0.3).astype(int)
@@ -99,26 +88,20 @@ def test_orbit_viewer_shows_what_its_function_draws() -> None:
     assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
 
 
-def test_heavy_pictures_are_stored_in_256_colours_and_light_ones_as_they_are() -> None:
-    import io
+def test_a_walk_draws_each_place_once_and_shows_its_ends() -> None:
+    drawn = []
 
-    from PIL import Image
+    def draw(t: float) -> np.ndarray:
+        drawn.append(t)
+        return np.full((8, 8, 3), round(255 * t), np.uint8)
 
-    def png(side: int) -> bytes:
-        noise = np.random.default_rng(0).normal(0, 12, (side, side, 3))
-        ramp = np.linspace(0, 255, side)[:, None, None] + noise
-        buffer = io.BytesIO()
-        Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
-        return buffer.getvalue()
-
-    light, heavy = png(64), png(256)
-    assert plots.lighter(light) is light
-    small = plots.lighter(heavy)
-    assert len(small) < 0.5 * len(heavy)
-    pictures = [
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (heavy, small)
-    ]
-    assert np.abs(pictures[0] - pictures[1]).mean() < 12
+    box = widgets.scrubber(draw)
+    slider = box.sliders["t: A to B"]
+    for t in (0.6, 0.5, 0.0, 0.6):
+        slider.value = t
+    assert sorted(drawn) == [0.0, 0.5, 0.6, 1.0]
+    ends = [end.children[1].value for end in box.children[1].children[1].children]
+    assert ends == [widgets.to_png(draw(t)) for t in (0.0, 1.0)]
 
 
 def test_one_code_is_turned_in_several_generators() -> None:

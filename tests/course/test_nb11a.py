@@ -11,7 +11,7 @@ from helpers import named
 from PIL import Image
 from test_ablations import row
 
-from head3d_core.course import figures, nb11a, nb11b
+from head3d_core.course import nb11a, nb11b
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED
 
@@ -117,15 +117,3 @@ def test_pairs_that_rise_are_solid() -> None:
     lines = nb11b.pairs_figure({"a": low, "b": high}, "cosine").axes[0].lines
     assert [line.get_linestyle() for line in lines[:2]] == ["-", "--"]
     mpl.pyplot.close("all")
-
-
-def test_photographs_can_be_shown_as_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    import IPython.display
-
-    shown = []
-    monkeypatch.setattr(IPython.display, "display", shown.append)
-    figure = figures.image_grid([torch.zeros(3, 8, 8)])
-    figures.show(figure, alt="a grey square", jpeg=True)
-    data, metadata = shown[0]._repr_jpeg_()
-    assert metadata["alt"] == "a grey square"
-    assert len(data) > 100

@@ -43,17 +43,14 @@ search.addEventListener("input", async () => {
 addEventListener("keydown", (e) => { if (e.key === "Escape") results.hidden = true; });
 
 const figures = document.querySelectorAll(".plotly-figure");
-if (figures.length) {
+if (figures.length && document.createElement("canvas").getContext("webgl")) { // else their stills are seen
   const script = document.createElement("script");
   script.src = "assets/plotly.min.js";
   script.onload = () => {
     const seen = new IntersectionObserver((all) => all.filter((e) => e.isIntersecting).forEach(({ target }) => {
       seen.unobserve(target);
       const { data, layout } = JSON.parse(target.querySelector("script").textContent);
-      const still = target.querySelector("img"), place = document.createElement("div");
-      target.append(place);
-      Plotly.newPlot(place, data, { ...layout, autosize: true, width: undefined }, { responsive: true })
-        .then(() => still?.remove(), () => place.remove());
+      Plotly.newPlot(target, data, { ...layout, autosize: true, width: undefined }, { responsive: true });
     }), { rootMargin: "400px" });
     figures.forEach((f) => seen.observe(f));
   };

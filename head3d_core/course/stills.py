@@ -1,0 +1,183 @@
+"""Pictures in a notebook's output: one encoding, with the text that readers who do not see them get.
+
+An output holds a picture once, as HTML: JupyterLab and nbconvert pass on alternative text only there. Beside a Plotly
+figure or a widget stands its still, for code hosts, exported pages, slides and browsers without WebGL.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+LIGHT = 30_000
+"""Bytes up to which a PNG is kept as it is."""
+LIMIT = 60_000
+"""Bytes that a JPEG should not exceed: its quality goes down to 50 for that."""
+HIDDEN = """<style>.jp-OutputArea:has(.gl-container canvas):not(:has(.no-webgl)) .plotly-still
+{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }</style>"""
+"""Hides a still from the eye, and not from screen readers, where Plotly has drawn the figure itself."""
+
+
+# --- one picture ------------------------------------------------------------------------------------------------------
+
+
+def encoded(image: Image.Image) -> bytes:
+    """The image as PNG if that is at most `LIGHT` bytes, else as the smaller of a 256-colour PNG and a JPEG."""
+    image = image.convert("RGB")
+    png = _saved(image, "PNG", optimize=True)
+    if len(png) <= LIGHT:
+        return png
+    jpeg = b""
+    for quality in (80, 70, 60, 50):
+        jpeg = _saved(image, "JPEG", quality=quality, optimize=True, progressive=True)
+        if len(jpeg) <= LIMIT:
+            break
+    return min(_saved(image.quantize(256), "PNG", optimize=True), jpeg, key=len)
+
+
+def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@functools.cache
+def alt_texts() -> dict[str, str]:
+    """Alternative texts of the notebooks' figures: notebook.number -> text. Code cells name the key alone."""
+    path = Path(__file__).with_name("alt_texts.json")
+    return dict(json.loads(path.read_text(encoding="utf8")))
+
+
+def alt_text(alt: str) -> str:
+    """The text of a key; any other text stands for itself."""
+    return alt_texts().get(alt, alt)
+
+
+def bundle(image: Image.Image, alt: str, note: str = "") -> dict[str, str]:
+    """What an output says of a picture: HTML with alternative text, and the same text for a console.
+
+    Args:
+        alt: a key of `alt_texts`, or the text itself.
+        note: a visible line below the picture.
+    """
+    data, alt = encoded(image), alt_text(alt)
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    below = f"<p><em>{html.escape(note)}</em></p>" if note else ""
+    return {
+        "text/html": f'<img alt="{html.escape(alt)}" src="{source}">{below}',
+        "text/plain": f"Figure: {alt}",
+    }
+
+
+# --- of a Plotly figure -----------------------------------------------------------------------------------------------
+
+
+def plotly_still(figure: Any) -> Image.Image:
+    """The scenes of a Plotly figure as they are seen before anybody turns them, drawn by matplotlib.
+
+    Drawn are lines, markers, texts, meshes and sheets of the visible traces; far ones first.
+    """
+    from head3d_core.course.figures import legend_above, panels, to_image
+
+    layout = figure.layout
+    names = sorted({getattr(trace, "scene", None) or "scene" for trace in figure.data})
+    drawing, axes = panels(layout.width / 100, layout.height / 100, 1, len(names), squeeze=False)
+    for name, axis in zip(names, axes[0], strict=True):
+        own = [t for t in figure.data if (t.scene or "scene") == name and t.visible in (None, True)]
+        _draw_scene(axis, layout[name], own, layout.width / len(names) / layout.height)
+        if layout.showlegend is not False and axis.get_legend_handles_labels()[0]:
+            legend_above(axis, 3)
+    for annotation, axis in zip(layout.annotations, axes[0], strict=False):
+        axis.set_title(annotation.text)
+    drawing.suptitle((layout.title.text or "").partition(" (")[0])
+    return to_image(drawing)
+
+
+def _draw_scene(axis: Any, scene: Any, traces: list[Any], wide: float) -> None:
+    """The traces of one scene, in perspective, into a matplotlib axis that is `wide` times as wide as high."""
+    from matplotlib.collections import PolyCollection
+
+    eye = np.array([scene.camera.eye[k] for k in "xyz"])
+    project = functools.partial(_projected, eye=eye, reach=scene.xaxis.range[1])
+    pieces = [piece for trace in traces for piece in _pieces(trace)]
+    shown = [(project(corners), *style) for corners, *style in pieces]
+    shown.sort(key=lambda piece: -piece[0][:, 2].mean())
+    flat, faces, edges, widths = zip(*((p[:, :2], *style) for p, *style in shown), strict=True)
+    axis.add_collection(PolyCollection(flat, facecolors=faces, edgecolors=edges, linewidths=widths))
+    for trace in (t for t in traces if t.type == "scatter3d"):
+        places = project(_places(trace))
+        if "markers" in trace.mode:
+            size = 4 * (trace.marker.size or 4)
+            axis.scatter(*places[:, :2].T, c=_colours(trace, trace.marker), s=size, label=trace.name)
+        if "lines" in trace.mode and trace.showlegend is not False:
+            axis.plot([], [], color=trace.line.color, label=trace.name)
+        for (x, y, _), text in zip(places, trace.text if "text" in trace.mode else (), strict=False):
+            axis.text(x, y, re.sub("<[^>]+>", "", text), fontsize=10, ha="center", va="bottom")
+    axis.set(xlim=(-wide, wide), ylim=(-1, 1), aspect="equal")
+    axis.axis("off")
+
+
+def _projected(points: NDArray[Any], eye: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """Places [M, 3] in [-reach, reach]³ as Plotly's camera sees them: right and up, [-1, 1] in the view, and depth."""
+    ahead = -eye / np.linalg.norm(eye)
+    right = np.cross(ahead, (0.0, 1.0, 0.0))
+    right /= np.linalg.norm(right)
+    seen = (points / (2 * reach) - eye) @ np.stack([right, np.cross(right, ahead), ahead], 1)
+    seen[:, :2] /= seen[:, 2:] * math.tan(math.pi / 8)
+    return np.asarray(seen)
+
+
+def _places(trace: Any) -> NDArray[np.float64]:
+    return np.stack([np.asarray(a, np.float64).ravel() for a in (trace.x, trace.y, trace.z)], 1)
+
+
+def _pieces(trace: Any) -> Iterator[tuple[Any, ...]]:
+    """Corners [M, 3] of triangles, squares and lines, each with the colours of face and edge and a width."""
+    places = _places(trace)
+    if trace.type == "scatter3d":
+        if "lines" in trace.mode:
+            for line in np.stack([places[:-1], places[1:]], 1):
+                if np.isfinite(line).all():
+                    yield line, "none", trace.line.color, (trace.line.width or 2) / 2.5
+        return
+    if trace.type == "surface":
+        rows, columns = np.shape(trace.x)
+        first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+        corners = first[:, None] + (0, 1, columns + 1, columns)
+    else:
+        corners = np.stack([np.asarray(a, np.int64) for a in (trace.i, trace.j, trace.k)], 1)
+    colours = _colours(trace, trace)[corners].mean(1)
+    yield from ((places[c], colour, colour, 0.3) for c, colour in zip(corners, colours, strict=True))
+
+
+def _colours(trace: Any, style: Any) -> NDArray[np.float64]:
+    """A colour [M, 3] in [0, 1] for every place of a trace."""
+    from matplotlib.colors import to_rgb
+    from plotly.colors import convert_colors_to_same_type
+
+    count = np.size(trace.x)
+    if trace.type == "mesh3d" and trace.vertexcolor is not None:
+        return np.array([to_rgb(colour) for colour in trace.vertexcolor])
+    values = {"mesh3d": "intensity", "surface": "surfacecolor", "scatter3d": "color"}[trace.type]
+    level = style[values]
+    if isinstance(level, str):
+        return np.tile(to_rgb(level), (count, 1))
+    level = np.asarray(level, np.float64).ravel()
+    low, high = (level.min(), level.max()) if style.cmin is None else (style.cmin, style.cmax)
+    at, colours = zip(*style.colorscale, strict=True)
+    rgb = np.array(convert_colors_to_same_type(list(colours), "tuple")[0])
+    level = (level - low) / max(high - low, 1e-9)
+    return np.stack([np.interp(level, at, channel) for channel in rgb.T], 1)
