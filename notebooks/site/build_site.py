@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
+import os
 import re
 import shutil
 import sys
@@ -28,6 +29,9 @@ PAGES = {
     "notebooks/paper_map.md": ("paper_map", "Paper map"),
     "notebooks/training_guide.md": ("training_guide", "Training guide"),
     "notebooks/instructor.md": ("instructor", "For instructors"),
+    "notebooks/discussion.md": ("discussion", "A discussion in 60 minutes"),
+    "notebooks/errata_of_the_paper.md": ("errata", "Errata and gaps of the paper"),
+    "notebooks/what_came_after.md": ("after", "What came after"),
     "notebooks/recall.md": ("recall", "Recall"),
     "data/results/tables.md": ("tables", "Tables"),
     "data/results/LOG.md": ("log", "Lab log"),
@@ -69,6 +73,22 @@ def with_figures(notebook: Any) -> None:
             data["text/html"] = f'<div class="plotly-figure">{script}</div>'
 
 
+def launch(path: Path) -> str:
+    """Buttons that open a notebook on hosted services, where the repository's public name (OWNER/NAME) is known."""
+    name = os.environ.get("GITHUB_REPOSITORY")
+    if not name:
+        return ""
+    file, folder = f"notebooks/{path.name}", name.partition("/")[2]
+    services = {
+        "Binder": f"https://mybinder.org/v2/gh/{name}/HEAD?labpath={file}",
+        "Codespaces": f"https://codespaces.new/{name}",
+        "Colab": f"https://colab.research.google.com/github/{name}/blob/main/{file}",
+    }
+    buttons = " ".join(f'<a class="launch" href="{url}">Open in {at}</a>' for at, url in services.items())
+    first = f"!git clone --depth 1 https://github.com/{name}\n%cd {folder}/notebooks\nimport hosted; hosted.prepare()"
+    return f"<p>{buttons}</p><details><summary>First cell in Colab</summary><pre>{first}</pre></details>"
+
+
 def notebook_body(path: Path) -> str:
     """The notebook's cells and stored outputs as HTML."""
     import nbformat
@@ -77,7 +97,7 @@ def notebook_body(path: Path) -> str:
     notebook = nbformat.read(path, as_version=4)
     with_figures(notebook)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    return str(body)
+    return launch(path) + str(body)
 
 
 def standalone(notebook: Any) -> str:

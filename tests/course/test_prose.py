@@ -17,7 +17,7 @@ from head3d_core.course import predictions
 WAITING: set[str] = set()
 """Notebooks that are still in the old form."""
 NOTEBOOKS = [p for p in pages.notebooks() if pages.number(p) not in WAITING]
-PAGES = [pages.NOTEBOOKS / name for name in ("errata_of_the_paper.md", "what_came_after.md")]
+PAGES = [pages.NOTEBOOKS / name for name in ("errata_of_the_paper.md", "what_came_after.md", "discussion.md")]
 BANNED = (
     "alike", "beside", "by heart", "whom", "twin", "twins", "undecided", "decidedly", "near-repeat", "nor",
     "you should see", "talked down", "to the right is worse",
