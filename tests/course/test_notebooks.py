@@ -10,15 +10,19 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
 
+from head3d_core.course.stills import alt_texts
 from head3d_core.evaluation.tables import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 TOTAL_MEGABYTES = 8
-PICTURES = ("image/png", "image/jpeg")
+KILOBYTES = 150
 MEGABYTES = 1
 IGNORED = {
     "00_start_here.ipynb": "the doctor's list differs between machines",
@@ -78,31 +82,44 @@ def test_headings(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
-def test_figures_have_alt_text_and_a_printed_fact(path: Path) -> None:
+def test_rendered_pictures_have_their_text_and_are_light(path: Path) -> None:
+    """In the page that nbconvert makes, and so on code hosts: each picture once, JPEG or PNG, with its text."""
+    page = BeautifulSoup(HTMLExporter().from_notebook_node(nbformat.read(path, 4))[0], "html.parser")
+    pictures = page.select(".jp-OutputArea img")
+    assert pictures
+    for picture in pictures:
+        assert len(picture["alt"]) > 30, picture["alt"]
+        assert not picture["alt"].startswith("No description"), path.name
+        assert len(base64.b64decode(picture["src"].partition(",")[2])) <= KILOBYTES * 1e3, picture["alt"]
+    assert len({picture["src"] for picture in pictures}) == len(pictures), "a picture is stored twice"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
+def test_figures_have_stills_and_a_printed_fact(path: Path) -> None:
     for cell in _cells(path, "code"):
-        pictures = [o for o in cell["outputs"] if set(o.get("data", {})) & set(PICTURES)]
-        drawings = [o for o in cell["outputs"] if "application/vnd.plotly.v1+json" in o.get("data", {})]
-        for picture in pictures:
-            kind = next(kind for kind in PICTURES if kind in picture["data"])
-            alt = picture["metadata"].get(kind, {}).get("alt", "")
-            assert len(alt) > 30, f"no alternative text: {''.join(cell['source'])}"
-        if pictures or drawings:
+        kinds = [kind for o in cell["outputs"] for kind in o.get("data", {})]
+        stills = [o["data"]["text/html"] for o in cell["outputs"] if "<img" in _html(o)]
+        live = {"application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"} & set(kinds)
+        assert not live or stills, f"no still: {''.join(cell['source'])}"
+        assert "application/vnd.jupyter.widget-view+json" not in kinds, "belongs to one run"
+        assert not {"image/png", "image/jpeg"} & set(kinds), "show it with figures.show"
+        if stills and "widgets." not in "".join(cell["source"]):
             printed = [o for o in cell["outputs"] if o.get("name") == "stdout"]
             assert printed, f"a figure needs a printed fact: {''.join(cell['source'])}"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
-def test_stored_figures_are_small(path: Path) -> None:
-    sizes = []
-    for cell in _cells(path, "code"):
-        for kind, stored in [item for o in cell["outputs"] for item in o.get("data", {}).items()]:
-            if kind in PICTURES:
-                sizes.append(len(base64.b64decode("".join(stored))))
-            elif kind == "application/vnd.plotly.v1+json":
-                sizes.append(len(json.dumps(stored)))
-    assert sizes
-    assert max(sizes) <= 0.5e6
-    assert sum(sizes) <= 1e6
+def _html(output: dict[str, Any]) -> str:
+    return "".join(output.get("data", {}).get("text/html", ""))
+
+
+def test_alternative_texts_are_kept_out_of_the_cells() -> None:
+    used = set()
+    for path in NOTEBOOKS:
+        source = "\n".join("".join(cell["source"]) for cell in _cells(path, "code"))
+        assert not re.search(r'\balt=f?"[^"]{30,}', source), path.name
+        used |= set(re.findall(r'"(\d\d[ab]?\.\w+)"', source)) & set(alt_texts())
+    assert used == set(alt_texts()), "texts that no cell uses"
+    assert min(map(len, alt_texts().values())) > 30
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))
