@@ -190,3 +190,10 @@ def test_a_field_keeps_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions.ask("01.1")
     shown[0].value = "upside down"
     assert predictions.kept() == {"01.1": "upside down"}
+
+
+def test_figures_named_on_pages_exist() -> None:
+    captions = set(re.findall(r"\*\*Fig\. (\w+\.\d+)\.\*\*", "\n".join(map(prose, NOTEBOOKS))))
+    named = set(re.findall(r"Fig\. (\d\d[ab]?\.\d+)", prose(pages.NOTEBOOKS / "discussion.md")))
+    assert len(named) > 5
+    assert named <= captions, named - captions
