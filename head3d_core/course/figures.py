@@ -7,7 +7,6 @@ are always doubled by a line style, a marker or a label. What one notebook alone
 from __future__ import annotations
 
 import inspect
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from head3d_core.course.stills import HIDDEN, bundle, plotly_still
+from head3d_core.course.stills import HIDDEN, bundle, plotly_still, to_image
 from head3d_core.model import cameras
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import to_pixels as to_pixels
@@ -28,8 +26,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
 HATCHES = ("", "//", "..")
-SMALLEST_PT = 10.0
-"""The smallest text in a figure, points: at 100 dpi as high as the prose around it, legible when projected."""
 
 
 # --- display ----------------------------------------------------------------------------------------------------------
@@ -40,19 +36,6 @@ def show(figure: Any, alt: str, jpeg: bool = False) -> None:
     from IPython.display import display
 
     display(bundle(to_image(figure), alt), raw=True)
-
-
-def to_image(figure: Any) -> Image.Image:
-    """A matplotlib figure in pixels, 100 an inch; it is closed. Text smaller than `SMALLEST_PT` is enlarged to it."""
-    import matplotlib.pyplot as plt
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    return Image.open(buffer)
 
 
 def show_plotly(figure: Any, alt: str) -> None:

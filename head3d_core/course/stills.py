@@ -25,6 +25,8 @@ LIGHT = 30_000
 """Bytes up to which a PNG is kept as it is."""
 LIMIT = 60_000
 """Bytes that a JPEG should not exceed: its quality goes down to 50 for that."""
+SMALLEST_PT = 10.0
+"""The smallest text in a figure, points: at 100 dpi as high as the prose around it, legible when projected."""
 HIDDEN = """<style>.jp-OutputArea:has(.gl-container canvas):not(:has(.no-webgl)) .plotly-still
 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }</style>"""
 """Hides a still from the eye, and not from screen readers, where Plotly has drawn the figure itself."""
@@ -82,6 +84,19 @@ def bundle(image: Image.Image, alt: str, note: str = "") -> dict[str, str]:
     }
 
 
+def to_image(figure: Any) -> Image.Image:
+    """A matplotlib figure in pixels, 100 an inch; it is closed. Text smaller than `SMALLEST_PT` is enlarged to it."""
+    import matplotlib.pyplot as plt
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(text.get_fontsize(), SMALLEST_PT))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return Image.open(buffer)
+
+
 # --- of a Plotly figure -----------------------------------------------------------------------------------------------
 
 
@@ -90,16 +105,17 @@ def plotly_still(figure: Any) -> Image.Image:
 
     Drawn are lines, markers, texts, meshes and sheets of the visible traces; far ones first.
     """
-    from head3d_core.course.figures import legend_above, panels, to_image
+    import matplotlib.pyplot as plt
 
     layout = figure.layout
     names = sorted({getattr(trace, "scene", None) or "scene" for trace in figure.data})
-    drawing, axes = panels(layout.width / 100, layout.height / 100, 1, len(names), squeeze=False)
+    size = (layout.width / 100, layout.height / 100)
+    drawing, axes = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
     for name, axis in zip(names, axes[0], strict=True):
         own = [t for t in figure.data if (t.scene or "scene") == name and t.visible in (None, True)]
         _draw_scene(axis, layout[name], own, layout.width / len(names) / layout.height)
         if layout.showlegend is not False and axis.get_legend_handles_labels()[0]:
-            legend_above(axis, 3)
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     for annotation, axis in zip(layout.annotations, axes[0], strict=False):
         axis.set_title(annotation.text)
     drawing.suptitle((layout.title.text or "").partition(" (")[0])
