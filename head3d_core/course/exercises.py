@@ -115,11 +115,6 @@ class Choice:
         return f"{'✓' if picked == self.right else '✗'} {self.replies[picked]}"
 
 
-def wrong(*pairs: Any) -> dict[str, Answer]:
-    """Typical wrong answers, written as a hint, the answer that it is for, the next hint, and so on."""
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))
-
-
 def vector(*values: float) -> Tensor:
     """Numbers as a float64 tensor [n]."""
     return torch.tensor(values, dtype=torch.float64)

@@ -129,16 +129,10 @@ camera_position = Exercise(
     truth=_position,
     cases=[(0.0, 0.0, 2.7), (math.pi / 2, 0.0, 2.7), (0.4, 0.2, 2.7), (math.pi, -0.3, 1.0)],
     mistakes={
-        "sine and cosine of the yaw are exchanged: yaw 0 must be the front, on the +z axis": lambda y, p, r: (
-            _position(math.pi / 2 - y, p, r)
-        ),
+        "sine and cosine of the yaw are exchanged: 0 is +z": lambda y, p, r: _position(math.pi / 2 - y, p, r),
         "positive yaw moves the camera to +x (the subject's left)": lambda y, p, r: _position(-y, p, r),
-        "positive pitch moves the camera up: the world has y up, though the image has y down": lambda y, p, r: (
-            _position(y, -p, r)
-        ),
-        "the camera leaves its sphere: x and z need a factor cos(pitch)": lambda y, p, r: (
-            r * vector(math.sin(y), math.sin(p), math.cos(y))
-        ),
+        "positive pitch moves the camera up: the world has y up": lambda y, p, r: _position(y, -p, r),
+        "x and z need a factor cos(pitch)": lambda y, p, r: r * vector(math.sin(y), math.sin(p), math.cos(y)),
     },
 )
 
@@ -153,16 +147,12 @@ pixel_direction = Exercise(
     truth=_direction,
     cases=[(4.2647, 0, 0, 4), (4.2647, 1, 2, 4), (1.0, 3, 0, 4), (2.0, 10, 63, 64)],
     mistakes={
-        "a ray leaves through the centre of its pixel: (col + 0.5) / R": lambda f, r, c, n: _direction(
+        "a ray leaves through its pixel's centre: col + 0.5": lambda f, r, c, n: _direction(
             f, r, c, n, half=0.0
         ),
         "rows and columns are exchanged: x goes with the column": lambda f, r, c, n: _direction(f, c, r, n),
-        "the camera's y axis points down, like the rows of the image": lambda f, r, c, n: (
-            _direction(f, r, c, n) * vector(1, -1, 1)
-        ),
-        "the direction must have length 1, or depths are not distances": lambda f, r, c, n: (
-            _direction(f, r, c, n) / _direction(f, r, c, n)[2]
-        ),
+        "the camera's y axis points down": lambda f, r, c, n: _direction(f, r, c, n) * vector(1, -1, 1),
+        "the direction needs length 1": lambda f, r, c, n: _direction(f, r, c, n) / _direction(f, r, c, n)[2],
     },
     tolerance=1e-5,
 )
@@ -177,12 +167,8 @@ mirror_camera = Exercise(
     cases=[(cameras.orbit(0.3, 0.1)[0],), (cameras.orbit(-1.2, -0.2)[0],), (cameras.orbit(2.5, 0.4)[0],)],
     mistakes={
         "flipping the picture without its camera teaches the wrong pose": lambda c: c,
-        "the position is mirrored, but the camera still looks the old way": lambda c: torch.cat(
-            [c[:3], -c[3:4], c[4:]]
-        ),
-        "the camera is turned, but it still stands on the old side": lambda c: torch.cat(
-            [_mirror(c)[:3], c[3:4], _mirror(c)[4:]]
-        ),
+        "the camera still looks the old way": lambda c: torch.cat([c[:3], -c[3:4], c[4:]]),
+        "the camera is still on the old side": lambda c: torch.cat([_mirror(c)[:3], c[3:4], _mirror(c)[4:]]),
     },
 )
 

@@ -66,9 +66,7 @@ third_plane = Exercise(
         (torch.tensor([0.3, -0.6, 0.7]), 1.6),
     ],
     mistakes={
-        "you used (z, x): that is what EG3D's released code does; a third plane should see (y, z)": lambda p, b: (
-            _third_plane(p, b, (2, 0))
-        ),
+        "(z, x) is what EG3D's released code does; (y, z) is asked": lambda p, b: _third_plane(p, b, (2, 0)),
         "the column is y and the row is z, not the reverse": lambda p, b: _third_plane(p, b, (2, 1)),
         "scale by 2 / box_warp, so that the cube becomes [-1, 1]": lambda p, b: _third_plane(p, b) * b / 2,
     },
@@ -94,16 +92,10 @@ ray_weights = Exercise(
         (torch.zeros(5), torch.linspace(0.1, 0.5, 5)),
     ],
     mistakes={
-        "density = softplus(sigma - 1): without the -1 empty space is foggy": lambda s, d: _ray_weights(
-            s, d, 0.0
-        ),
-        "that is alpha alone: multiply by the light that is left, the product of (1 - alpha) before it": lambda s, d: (
-            1 - torch.exp(-F.softplus(s - 1) * d)
-        ),
+        "density = softplus(sigma - 1): without -1 space is foggy": lambda s, d: _ray_weights(s, d, 0.0),
+        "that is alpha alone: the light left is missing": lambda s, d: 1 - torch.exp(-F.softplus(s - 1) * d),
         "the transmittance of interval i takes the intervals before i, not i itself: shift the product": _inclusive,
-        "the length of the interval is missing: alpha = 1 - exp(-density * delta)": lambda s, d: _ray_weights(
-            s, torch.ones_like(d)
-        ),
+        "the length of the interval is missing in alpha": lambda s, d: _ray_weights(s, torch.ones_like(d)),
     },
 )
 

@@ -121,15 +121,9 @@ texel_offset = Exercise(
     truth=_texel_offset,
     cases=[(0, 0, 0, 1, 32, 256, 256), (1, 2, 3, 4, 32, 16, 8), (2, 7, 0, 0, 8, 8, 16)],
     mistakes={
-        "that is channels first: channels of a texel are then h * w numbers apart": lambda p, r, q, k, c, h, w: (
-            ((p * c + k) * h + r) * w + q
-        ),
-        "row and column are exchanged: a row holds `width` texels": lambda p, r, q, k, c, h, w: (
-            ((p * h + q) * w + r) * c + k
-        ),
-        "planes 1 and 2 start after height * width * channels numbers each": lambda p, r, q, k, c, h, w: (
-            (r * w + q) * c + k
-        ),
+        "that is channels first": lambda p, r, q, k, c, h, w: ((p * c + k) * h + r) * w + q,
+        "row and column are exchanged": lambda p, r, q, k, c, h, w: ((p * h + q) * w + r) * c + k,
+        "where do planes 1 and 2 start? Count whole planes": lambda p, r, q, k, c, h, w: (r * w + q) * c + k,
     },
 )
 
@@ -148,11 +142,7 @@ colours_needed = Exercise(
         (torch.tensor([0.25, 0.25, 0.25, 0.25], dtype=torch.float64), 0.6),
     ],
     mistakes={
-        "each dropped sample is below the tolerance, but together they may not be: bound their sum": lambda w, t: (
-            int((w > t).sum())
-        ),
-        "samples of tiny weight may be dropped too, as long as their sum stays below": lambda w, t: int(
-            (w > 0).sum()
-        ),
+        "each one is below the tolerance, but bound their sum": lambda w, t: int((w > t).sum()),
+        "tiny weights may be dropped too, up to that sum": lambda w, t: int((w > 0).sum()),
     },
 )

@@ -245,12 +245,8 @@ back_share = Exercise(
         (torch.tensor([2 * math.pi, 2 * math.pi - 3.0, 4.0]),),
     ],
     mistakes={
-        "only one side counts: the back is seen from yaw +135 up and from -135 down": lambda yaw: (
-            (yaw >= _BACK).float().mean()
-        ),
-        "a yaw of 360 degrees is the front again: wrap the angle into (-pi, pi] first": lambda yaw: (
-            (yaw.abs() >= _BACK).float().mean()
-        ),
+        "only one side counts: -135 and below is the back, too": lambda yaw: (yaw >= _BACK).float().mean(),
+        "a yaw of 360° is the front again: wrap the angle": lambda yaw: (yaw.abs() >= _BACK).float().mean(),
         "radians are compared with degrees: 135 degrees are 3/4 pi": lambda yaw: (
             (torch.atan2(yaw.sin(), yaw.cos()).abs() >= BACK).float().mean()
         ),
@@ -274,18 +270,10 @@ from_opengl = Exercise(
     truth=_from_opengl,
     cases=[(_from_opengl(_poses())[k],) for k in range(4)],
     mistakes={
-        "the rows are flipped, which turns the world: the camera's axes are the columns": lambda m: (
-            m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None]
-        ),
-        "only z is flipped, which mirrors the camera (determinant -1): y changes its direction too": lambda m: (
-            _columns(m, 1, 1, -1)
-        ),
-        "only y is flipped, which mirrors the camera: z changes its direction too": lambda m: _columns(
-            m, 1, -1, 1
-        ),
-        "this is world2cam: both conventions are cam2world, so no inverse is needed": lambda m: (
-            torch.linalg.inv(m)
-        ),
+        "rows are flipped: axes are the columns": lambda m: m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None],
+        "only z is flipped, which mirrors the camera: flip y too": lambda m: _columns(m, 1, 1, -1),
+        "only y is flipped, which mirrors the camera: flip z too": lambda m: _columns(m, 1, -1, 1),
+        "this is world2cam: both are cam2world, no inverse is needed": lambda m: torch.linalg.inv(m),
         "nothing is changed: OpenGL's camera looks along -z, OpenCV's along +z": lambda m: m,
     },
 )
@@ -317,9 +305,7 @@ side_light = Exercise(
     truth=_side,
     cases=[_picture(seed) for seed in range(4)],
     mistakes={
-        "the white background is counted as well: weight by the mask": lambda b, m: _side(
-            b, torch.ones_like(m)
-        ),
+        "the white background is counted: weight by the mask": lambda b, m: _side(b, torch.ones_like(m)),
         "the sign is turned: left minus right": lambda b, m: -_side(b, m),
         "sums instead of means: a head further left would look lit from the left; divide by the mask's sum": _sums,
         "divide by the sum of both sides, not by their mean": lambda b, m: 2 * _side(b, m),

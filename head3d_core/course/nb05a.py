@@ -51,16 +51,10 @@ demodulation = Exercise(
         (torch.ones(1, 2, 3, 3), torch.tensor([1.0, 0.0])),
     ],
     mistakes={
-        "the style is missing: scale the weight by s first, or the output grows with the style": lambda w, s: (
-            (w.square().sum([1, 2, 3]) + 1e-8).rsqrt()
-        ),
-        "a standard deviation is a root: d is one over the square root of the sum of squares": lambda w, s: (
-            1 / (_energy(w, s) + 1e-8)
-        ),
+        "the style is missing in the sum": lambda w, s: (w.square().sum([1, 2, 3]) + 1e-8).rsqrt(),
+        "d is one over the square *root* of the sum of squares": lambda w, s: 1 / (_energy(w, s) + 1e-8),
         "that is the size of the output: d divides by it": lambda w, s: (_energy(w, s) + 1e-8).sqrt(),
-        "sum over input channels and taps, not their mean: unit variance comes in at every one of them": lambda w, s: (
-            (_energy(w, s) / w[0].numel() + 1e-8).rsqrt()
-        ),
+        "sum over channels and taps, not a mean": lambda w, s: (_energy(w, s) / w[0].numel() + 1e-8).rsqrt(),
         "the style belongs inside the square: (s w)^2, not s w^2": lambda w, s: (
             (w.square() * s[:, None, None]).sum([1, 2, 3]).abs() + 1e-8
         ).rsqrt(),
@@ -85,8 +79,6 @@ back_view = Exercise(
     mistakes={
         "the camera behind has its right side at -x: columns change places": lambda front: front,
         "the rows stay: up is up for both cameras": lambda front: front.flip(-2),
-        "turning by 180 degrees around the vertical axis flips columns only, not rows": lambda front: (
-            front.flip(-1, -2)
-        ),
+        "turning around the vertical axis flips columns, not rows": lambda front: front.flip(-1, -2),
     },
 )

@@ -47,12 +47,8 @@ r1_term = Exercise(
     ],
     mistakes={
         "half of gamma is missing: the code adds γ/2 ‖∇D‖²": lambda a, b, g: 2 * _r1(a, b, g),
-        "D is given two pictures: the gradient with respect to the raw image counts as well": lambda a, b, g: (
-            _r1(a, torch.zeros_like(b), g)
-        ),
-        "sum over the pixels of a sample, then take the mean over samples: γ is tuned for sums": lambda a, b, g: (
-            g / 2 * (a.square().mean() + b.square().mean())
-        ),
+        "D is given two images: the raw one counts as well": lambda a, b, g: _r1(a, torch.zeros_like(b), g),
+        "sum over pixels, mean over samples": lambda a, b, g: g / 2 * (a.square().mean() + b.square().mean()),
         "the norm is squared: without the square the penalty has a kink at zero": lambda a, b, g: (
             g / 2 * (a.square().sum([1, 2, 3]) + b.square().sum([1, 2, 3])).sqrt().mean()
         ),

@@ -273,12 +273,10 @@ exchange_plane = Exercise(
     truth=_exchange,
     cases=[(_some, _others, k) for k in range(3)],
     mistakes={
-        "that is ID 2 with one plane of ID 1: start from planes_1 and take plane k of planes_2": lambda a, b, k: (
-            _exchange(b, a, k)
-        ),
+        "that is ID 2 with one plane of ID 1: start from planes_1": lambda a, b, k: _exchange(b, a, k),
         "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second": _channel,
-        "that takes plane k and all planes after it from ID 2: exchange plane k only": lambda a, b, k: (
-            torch.cat([a[:, :k], b[:, k:]], 1)
+        "that takes all planes from k on: exchange k only": lambda a, b, k: torch.cat(
+            [a[:, :k], b[:, k:]], 1
         ),
         "half of plane k is still that of ID 1: replace it": lambda a, b, k: (_exchange(a, b, k) + a) / 2,
     },
@@ -299,15 +297,11 @@ pair_mean = Exercise(
         (torch.eye(5, dtype=torch.float64) * 7 + torch.arange(25.0, dtype=torch.float64).reshape(5, 5) / 9,),
     ],
     mistakes={
-        "the diagonal compares people with themselves: leave it out, or the mean is too high": lambda v: (
-            v.mean()
-        ),
-        "ordered pairs: (1, 2) puts a plane of 2 into 1 and (2, 1) the reverse; average both triangles": lambda v: (
-            v[torch.triu(torch.ones_like(v), 1) > 0].mean()
-        ),
-        "N (N - 1) pairs are left when the diagonal is gone, not N²": lambda v: (
-            (v.sum() - v.diagonal().sum()) / len(v) ** 2
-        ),
+        "the diagonal compares people with themselves: leave it out": lambda v: v.mean(),
+        "pairs are ordered: average both triangles": lambda v: v[
+            torch.triu(torch.ones_like(v), 1) > 0
+        ].mean(),
+        "N (N - 1) pairs are left, not N²": lambda v: (v.sum() - v.diagonal().sum()) / len(v) ** 2,
     },
 )
 
@@ -320,15 +314,9 @@ planes_that_see = Exercise(
     truth=_seen_by,
     cases=[(PROJECTION[axes], coordinate) for axes in ("xyz", "eg3d") for coordinate in range(3)],
     mistakes={
-        "a plane sees two coordinates, its column and its row: you counted the columns only": lambda p, c: (
-            sum(pair[0] == c for pair in p)
-        ),
-        "true for xyz; under EG3D's axes the third pair is (z, x): one plane sees y, two see z": lambda p, c: (
-            2
-        ),
-        "count planes, not different pairs: (x, z) and (z, x) are two planes with contents of their own": lambda p, c: (
-            len({frozenset(pair) for pair in p if c in pair})
-        ),
+        "a plane sees its row as well as its column": lambda p, c: sum(pair[0] == c for pair in p),
+        "true for xyz; under EG3D's axes only one plane sees y": lambda p, c: 2,
+        "(x, z) and (z, x) are two planes": lambda p, c: len({frozenset(pair) for pair in p if c in pair}),
     },
 )
 

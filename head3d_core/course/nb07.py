@@ -95,18 +95,10 @@ next_p = Exercise(
         "p is a probability: keep it between 0 and 1": lambda p, s, t, b, k, n: torch.tensor(
             p + b * k / n * float(torch.sign(s.mean() - t))
         ),
-        "the direction is wrong: a D that is sure of its real images over-fits": lambda p, s, t, b, k, n: (
-            _next_p(p, -s, -t, b, k, n)
-        ),
-        "an adjustment stands for `interval` steps: batch * interval images have gone by": lambda p, s, t, b, k, n: (
-            _next_p(p, s, t, b, 1, n)
-        ),
-        "the target is for the mean sign, from -1 to 1, not for a share": lambda p, s, t, b, k, n: _next_p(
-            p, (s + 1) / 2, t, b, k, n
-        ),
-        "the step has a fixed size: only the sign of (mean - target) counts": lambda p, s, t, b, k, n: (
-            p + (s.mean() - t) * b * k / n
-        ).clamp(0, 1),
+        "the direction is wrong: a sure D over-fits": lambda p, s, t, b, k, n: _next_p(p, -s, -t, b, k, n),
+        "an adjustment stands for `interval` steps": lambda p, s, t, b, k, n: _next_p(p, s, t, b, 1, n),
+        "the target is for the mean sign": lambda p, s, t, b, k, n: _next_p(p, (s + 1) / 2, t, b, k, n),
+        "the step has a fixed size": lambda p, s, t, b, k, n: (p + (s.mean() - t) * b * k / n).clamp(0, 1),
     },
 )
 

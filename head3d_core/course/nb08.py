@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random, wrong
+from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.figures import HATCHES, PALETTE, arrow, box
 from head3d_core.model import cameras
 from head3d_core.training import losses
@@ -99,16 +99,12 @@ kd_loss = Exercise(
         (random(10, 2, 3, 4, 8, 8), random(11, 2, 3, 4, 8, 8)),
         (random(12, 1, 3, 2, 4, 4), 5 * random(13, 1, 3, 2, 4, 4)),
     ],
-    mistakes=wrong(
-        "only F_xy is distilled, plane 0: the teacher has no use for the other two, it never saw a back",
-        lambda t, s: (t - s).square().mean(),
-        "that is the L1 norm: Eq. 5 takes squares (Eq. 7 and 8 the absolute value)",
-        lambda t, s: (t[:, 0] - s[:, 0]).abs().mean(),
-        "take the mean over all entries, or the weight λ_kd depends on the size of a plane",
-        lambda t, s: (t[:, 0] - s[:, 0]).square().sum(),
-        "the first index is the sample, the second is the plane: planes are [N, 3, C, H, W]",
-        lambda t, s: (t[0] - s[0]).square().mean(),
-    ),
+    mistakes={
+        "only F_xy is distilled: the teacher never saw a back": lambda t, s: (t - s).square().mean(),
+        "that is the L1 norm: Eq. 5 takes squares": lambda t, s: (t[:, 0] - s[:, 0]).abs().mean(),
+        "take the mean, or λ_kd depends on a plane's size": lambda t, s: (t[:, 0] - s[:, 0]).square().sum(),
+        "the first index is the sample, the second the plane": lambda t, s: (t[0] - s[0]).square().mean(),
+    },
 )
 
 
@@ -138,18 +134,17 @@ gated_difference = Exercise(
         (random(14, 5, 3, 4, 4), random(15, 5, 3, 4, 4), _CAMERAS, math.pi / 4),
         (random(16, 5, 3, 8, 8), random(17, 5, 3, 8, 8), _CAMERAS, 0.5),
     ],
-    mistakes=wrong(
-        "the gate is missing: behind the ear the teacher's picture is nothing to learn from",
-        lambda t, s, c, tau: (t - s).abs().mean(),
-        "the gate takes |yaw|: a camera at -90 degrees is as far from the front as one at +90",
-        _one_sided,
-        "samples outside the gate count as zero in the mean (Eq. 8's indicator): divide by the whole batch",
-        _only_inside,
-        "tau is in radians already, like the yaw",
-        lambda t, s, c, tau: _gated(t, s, c, math.radians(tau)),
-        "Eq. 8 takes absolute differences, not squares",
-        lambda t, s, c, tau: ((t - s).square().mean([1, 2, 3]) * losses.front_gate(c, tau)).mean(),
-    ),
+    mistakes={
+        "the gate is missing: behind the ear nothing is to be learnt": lambda t, s, c, tau: (
+            (t - s).abs().mean()
+        ),
+        "the gate takes |yaw|: a camera at -90 degrees is as far from the front as one at +90": _one_sided,
+        "samples outside the gate count as zero (Eq. 8): divide by the whole batch": _only_inside,
+        "tau is in radians already, like the yaw": lambda t, s, c, tau: _gated(t, s, c, math.radians(tau)),
+        "Eq. 8 takes absolute differences, not squares": lambda t, s, c, tau: (
+            (t - s).square().mean([1, 2, 3]) * losses.front_gate(c, tau)
+        ).mean(),
+    },
 )
 
 
@@ -162,15 +157,11 @@ def _real(found: float, recall: float, false: float) -> float:
 real_share = Exercise(
     truth=_real,
     cases=[(0.025, 1.0, 0.014), (0.162, 0.987, 0.010), (0.5, 0.8, 0.2)],
-    mistakes=wrong(
-        "that is the share of all samples that wear it: divide the real finds by all finds",
-        lambda f, r, a: (f - a) / (r - a),
-        "false alarms come from bare heads alone: their share of all samples is (1 - p) f, not f",
-        lambda f, r, a: (f - a) / f,
-        "recall asks how many of the hats are found; here the question is how many of the finds are hats",
-        lambda f, r, a: r,
-        "one minus the false-alarm rate is the share of bare heads that are called bare",
-        lambda f, r, a: 1 - a,
-    ),
+    mistakes={
+        "that is the share of all samples: divide by all finds": lambda f, r, a: (f - a) / (r - a),
+        "false alarms come from bare heads alone: (1 - p) f, not f": lambda f, r, a: (f - a) / f,
+        "that is recall; the question is how many finds are hats": lambda f, r, a: r,
+        "that is the share of bare heads that are called bare": lambda f, r, a: 1 - a,
+    },
     tolerance=1e-6,
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course.exercises import Choice, Exercise, random, wrong
+from head3d_core.course.exercises import Choice, Exercise, random
 from head3d_core.training import losses
 
 
@@ -25,16 +25,12 @@ back_influence = Exercise(
         (1000, 1000, 0.25, 1.0, False),
         (300, 100, 0.5, 1.0, True),
     ],
-    mistakes=wrong(
-        "with two discriminators each step draws from its own set: how many pictures that has no longer counts",
-        lambda f, b, s, w, one: b / (f + b),
-        "the weight is missing: D_back's loss counts λ times as much as D_front's",
-        lambda f, b, s, w, one: b / (f + b) if one else s,
-        "the alternation is missing: only `share` of the steps listen to D_back",
-        lambda f, b, s, w, one: b / (f + b) if one else w / (w + 1),
-        "divide by all pictures, not by the faces alone",
-        lambda f, b, s, w, one: b / f if one else _back_share(f, b, s, w, one),
-    ),
+    mistakes={
+        "with two discriminators the sizes of the sets do not count": lambda f, b, s, w, one: b / (f + b),
+        "the weight λ of D_back is missing": lambda f, b, s, w, one: b / (f + b) if one else s,
+        "the alternation is missing": lambda f, b, s, w, one: b / (f + b) if one else w / (w + 1),
+        "divide by all images": lambda f, b, s, w, one: b / f if one else _back_share(f, b, s, w, one),
+    },
     tolerance=1e-6,
 )
 
@@ -50,16 +46,20 @@ discriminator_loss = Exercise(
         (random(18, 4, 1) + 1, random(19, 4, 1) - 1, random(20, 4).abs(), 20.0),
         (torch.zeros(2, 1), torch.zeros(2, 1), torch.ones(2), 1.0),
     ],
-    mistakes=wrong(
-        "real and fake are exchanged: here D is high for real pictures (Eq. 6 as printed has it high for fakes)",
-        lambda r, f, g, gamma: _d_loss(f, r, g, gamma),
-        "this is Eq. 6 letter by letter, which D would have to maximise: flip the signs and make it a loss",
-        lambda r, f, g, gamma: -F.softplus(-f).mean() - F.softplus(r).mean() + gamma * g.square().mean(),
-        "the penalty has the wrong sign: D would be rewarded for steep slopes",
-        lambda r, f, g, gamma: losses.discriminator_loss(r, f) - gamma / 2 * g.square().mean(),
-        "half of gamma is missing: the code adds γ/2 ‖∇D‖²",
-        lambda r, f, g, gamma: losses.discriminator_loss(r, f) + gamma * g.square().mean(),
-    ),
+    mistakes={
+        "real and fake are exchanged: D is high for real images": lambda r, f, g, gamma: _d_loss(
+            f, r, g, gamma
+        ),
+        "this is Eq. 6 letter by letter, which D would have to maximise": lambda r, f, g, gamma: (
+            -F.softplus(-f).mean() - F.softplus(r).mean() + gamma * g.square().mean()
+        ),
+        "the penalty has the wrong sign: D would be rewarded for steep slopes": lambda r, f, g, gamma: (
+            losses.discriminator_loss(r, f) - gamma / 2 * g.square().mean()
+        ),
+        "half of gamma is missing: the code adds γ/2 ‖∇D‖²": lambda r, f, g, gamma: (
+            losses.discriminator_loss(r, f) + gamma * g.square().mean()
+        ),
+    },
 )
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random, wrong
+from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.figures import MARKERS, PALETTE
 from head3d_core.evaluation.ablations import BACK, FRONT, JANUS
 from head3d_core.evaluation.tables import NAMES, NOT_YET, Records, load_paper
@@ -161,18 +161,13 @@ kernel_distance = Exercise(
         (_points(2, 4), _points(3, 8, 1.0)),
         (_points(4, 7), _points(4, 7)),
     ],
-    mistakes=wrong(
-        "pairs of a point with itself are counted: they make the distance of equal sources positive",
-        lambda x, y: _mmd(x, y, own=True),
-        "the mixed term counts twice: a² + b² - 2ab",
-        lambda x, y: _mmd(x, y, cross=1.0),
-        "the inner product is divided by the number of features, d",
-        lambda x, y: _mmd(x, y, divide=False),
-        "the kernel is cubic: (aᵀb / d + 1)³",
-        lambda x, y: _mmd(x, y, power=2),
-        "tables print it times 100; here the plain number is wanted",
-        lambda x, y: 100 * _mmd(x, y),
-    ),
+    mistakes={
+        "pairs of a point with itself are counted: leave them out": lambda x, y: _mmd(x, y, own=True),
+        "the mixed term counts twice: a² + b² - 2ab": lambda x, y: _mmd(x, y, cross=1.0),
+        "the inner product is divided by the number of features, d": lambda x, y: _mmd(x, y, divide=False),
+        "the kernel is cubic: (aᵀb / d + 1)³": lambda x, y: _mmd(x, y, power=2),
+        "tables print it times 100; here the plain number is wanted": lambda x, y: 100 * _mmd(x, y),
+    },
 )
 
 
@@ -187,12 +182,11 @@ frechet_one = Exercise(
         (3 * random(2, 20) + 1, random(3, 30)),
         (random(4, 5), random(4, 5)),
     ],
-    mistakes=wrong(
-        "the second term takes standard deviations: with one feature, Tr(S + T - 2 (S T)^½) is (s - t)²",
-        lambda x, y: (x.mean() - y.mean()) ** 2 + (x.var() - y.var()) ** 2,
-        "the difference of the means is squared",
-        lambda x, y: (x.mean() - y.mean()).abs() + (x.std() - y.std()) ** 2,
-        "two sets with one mean may still differ: add the spread",
-        lambda x, y: (x.mean() - y.mean()) ** 2,
-    ),
+    mistakes={
+        "the second term takes standard deviations: with one feature, Tr(S + T - 2 (S T)^½) is (s - t)²": lambda x, y: (
+            (x.mean() - y.mean()) ** 2 + (x.var() - y.var()) ** 2
+        ),
+        "the first term is squared": lambda x, y: (x.mean() - y.mean()).abs() + (x.std() - y.std()) ** 2,
+        "two sets with one mean may still differ: add the spread": lambda x, y: (x.mean() - y.mean()) ** 2,
+    },
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Exercise
 from head3d_core.course.figures import PALETTE, STYLES
 
 # --- verification -----------------------------------------------------------------------------------------------------
@@ -71,18 +71,13 @@ _TAR_CASES = [(*_scores(0, 0.5), 0.01), (*_scores(1, 0.3), 0.05), (*_scores(2, 0
 true_accept_rate = Exercise(
     truth=_tar,
     cases=_TAR_CASES,
-    mistakes=wrong(
-        "the limit comes from the different pairs: they are what must not be accepted",
-        lambda s, d, r: _tar(s, s, r),
-        "the limit lies at the wrong end: only the most alike of the different pairs may pass",
-        lambda s, d, r: _tar(s, d, 1 - r),
-        "this is the false accept rate: ask how many same pairs pass",
-        lambda s, d, r: _tar(d, d, r),
-        "this is the share that is turned away",
-        lambda s, d, r: 1 - _tar(s, d, r),
-        "a limit of 0.5 means nothing: it follows from the rate",
-        lambda s, d, r: (s > 0.5).double().mean(),
-    ),
+    mistakes={
+        "the limit comes from the different pairs": lambda s, d, r: _tar(s, s, r),
+        "the limit is at the wrong end of the different pairs": lambda s, d, r: _tar(s, d, 1 - r),
+        "this is the false accept rate: ask how many same pairs pass": lambda s, d, r: _tar(d, d, r),
+        "this is the share that is turned away": lambda s, d, r: 1 - _tar(s, d, r),
+        "a limit of 0.5 means nothing: it follows from the rate": lambda s, d, r: (s > 0.5).double().mean(),
+    },
 )
 
 
@@ -93,15 +88,11 @@ def _at_most(count: int) -> float:
 at_most = Exercise(
     truth=_at_most,
     cases=[(10,), (50,), (300,)],
-    mistakes=wrong(
-        "0 of n does not mean never: a rate of 1 % shows nothing in 50 pictures three times in five",
-        lambda n: 0.0,
-        "a rate of 1 / n would still show nothing in more than a third of such samples: ask for 5 %",
-        lambda n: 1 / n,
-        "this is the rate with which *all* n would be found in 5 % of samples: none found is (1 - r)^n",
-        lambda n: 0.05 ** (1 / n),
-        "solve (1 - r)^n = 0.05 for r: the root is of 0.05, not of 0.95",
-        lambda n: 1 - 0.95 ** (1 / n),
-    ),
+    mistakes={
+        "0 of n does not mean never: 1 % shows nothing in 50 three times in five": lambda n: 0.0,
+        "a rate of 1 / n shows nothing in a third of such samples: ask for 5 %": lambda n: 1 / n,
+        "this is for *all* found; none found has probability (1 - r)^n": lambda n: 0.05 ** (1 / n),
+        "solve (1 - r)^n = 0.05 for r: the root is of 0.05, not of 0.95": lambda n: 1 - 0.95 ** (1 / n),
+    },
     tolerance=1e-6,
 )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import evidence, figures
-from head3d_core.course.exercises import Exercise, vector, wrong
+from head3d_core.course.exercises import Exercise, vector
 from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_picture
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
@@ -168,16 +168,16 @@ def _speaks(term: str, yaw: float, plane: int) -> bool:
 speaks = Exercise(
     truth=_speaks,
     cases=_TERMS,
-    mistakes=wrong(
-        "L_kd compares planes before anything is rendered: no camera closes it",
-        lambda t, y, p: p == 0 and abs(y) <= 45 if t == "L_kd" else _speaks(t, y, p),
-        "a rendered picture is made of all three planes: its gradient reaches all of them",
-        lambda t, y, p: _speaks(t, y, p) and p == 0,
-        "a camera at -30 degrees is as near to the front as one at +30: take |yaw|",
-        lambda t, y, p: y >= 0 and _speaks(t, y, p) if t == "L_rgb" else _speaks(t, y, p),
-        "each discriminator has its own side: beyond 90 degrees D_front is silent",
-        lambda t, y, p: True if t == "D_front" else _speaks(t, y, p),
-    ),
+    mistakes={
+        "L_kd compares planes before anything is rendered: no camera closes it": lambda t, y, p: (
+            p == 0 and abs(y) <= 45 if t == "L_kd" else _speaks(t, y, p)
+        ),
+        "an image is made of all three planes": lambda t, y, p: _speaks(t, y, p) and p == 0,
+        "a camera at -30 degrees is as near to the front as one at +30: take |yaw|": lambda t, y, p: (
+            y >= 0 and _speaks(t, y, p) if t == "L_rgb" else _speaks(t, y, p)
+        ),
+        "beyond 90° D_front gives no gradient": lambda t, y, p: True if t == "D_front" else _speaks(t, y, p),
+    },
 )
 
 
@@ -198,16 +198,16 @@ verdict = Exercise(
         (vector(0.4, -0.9), vector(0.9, -0.2)),
         (vector(-0.9, -0.8), vector(-0.2, -0.1)),
     ],
-    mistakes=wrong(
-        "one run can at best *suggest*: another seed may say otherwise",
-        lambda low, high: _verdict(low.repeat(2), high.repeat(2)),
-        "two runs that are decided on different sides of 0 contradict each other: that shows nothing",
-        lambda low, high: _verdict(
+    mistakes={
+        "one run can at best *suggest*": lambda low, high: _verdict(low.repeat(2), high.repeat(2)),
+        "two runs on different sides of 0 contradict each other": lambda low, high: _verdict(
             low.abs().minimum(high.abs()) * ((low > 0) == (high > 0)), low.abs() + high.abs()
         ),
-        "a difference below 0 counts as well: it says that the row is better",
-        lambda low, high: _verdict(low.clamp_min(0), high.clamp_min(0)),
-        "the mean difference alone says nothing: look whether its interval contains 0",
-        lambda low, high: 2 if bool((low + high > 0).all()) or bool((low + high < 0).all()) else 0,
-    ),
+        "a difference below 0 counts as well": lambda low, high: _verdict(
+            low.clamp_min(0), high.clamp_min(0)
+        ),
+        "the mean difference alone says nothing: look whether its interval contains 0": lambda low, high: (
+            2 if bool((low + high > 0).all()) or bool((low + high < 0).all()) else 0
+        ),
+    },
 )

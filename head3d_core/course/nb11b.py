@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Exercise
 from head3d_core.course.nb11a import short
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED, Measure
@@ -85,20 +85,14 @@ paired_half_width = Exercise(
     truth=_half_width,
     cases=[_twins(0, 12, 2.0), _twins(1, 30, 1.0), _twins(2, 5, 0.0)],
     tolerance=1e-5,
-    mistakes=wrong(
-        "this forgets the pairs: take the difference for each z first, then its spread",
-        lambda a, b: 1.96 * ((a.var() + b.var()) / len(a)).sqrt(),
-        "adding the two half-widths is too wide even for strangers: take the spread of the differences",
-        lambda a, b: 1.96 * (a.std() + b.std()) / math.sqrt(len(a)),
-        "this is the spread of single heads; the mean of n of them is √n times surer",
-        lambda a, b: 1.96 * (a - b).std(),
-        "the spread of n values around their own mean is divided by n − 1",
-        lambda a, b: 1.96 * (a - b).std(correction=0) / math.sqrt(len(a)),
-        "this is the whole width: half of it lies on either side of the mean",
-        lambda a, b: 2 * _half_width(a, b),
-        "this is the standard error: 95 % lie within 1.96 of it",
-        lambda a, b: _half_width(a, b) / 1.96,
-    ),
+    mistakes={
+        "this forgets the pairs: take differences": lambda a, b: 1.96 * ((a.var() + b.var()) / len(a)).sqrt(),
+        "take the spread of the differences": lambda a, b: 1.96 * (a.std() + b.std()) / math.sqrt(len(a)),
+        "this is the spread of single heads, not of their mean": lambda a, b: 1.96 * (a - b).std(),
+        "the spread is divided by n − 1": lambda a, b: 1.96 * (a - b).std(correction=0) / math.sqrt(len(a)),
+        "this is the whole width, not half of it": lambda a, b: 2 * _half_width(a, b),
+        "this is the standard error: 95 % lie within 1.96 of it": lambda a, b: _half_width(a, b) / 1.96,
+    },
 )
 
 
@@ -109,15 +103,11 @@ def _needed(spread: float, half_width: float) -> int:
 codes_needed = Exercise(
     truth=_needed,
     cases=[(0.13, 0.06), (0.13, 0.01), (2.0, 0.5)],
-    mistakes=wrong(
-        "half the width halves with *four* times the codes: the square is missing",
-        lambda s, h: math.ceil(1.96 * s / h),
-        "this is the standard error's rule: 95 % lie within 1.96 of it",
-        lambda s, h: math.ceil((s / h) ** 2),
-        "half the width lies on either side of the mean: h is half of the interval already",
-        lambda s, h: math.ceil((2 * 1.96 * s / h) ** 2),
-        "more codes make the interval narrower: the spread is above, the width below",
-        lambda s, h: math.ceil((1.96 * h / s) ** 2),
-    ),
+    mistakes={
+        "half the width needs four times the codes: square it": lambda s, h: math.ceil(1.96 * s / h),
+        "this is the standard error's rule: 95 % lie within 1.96 of it": lambda s, h: math.ceil((s / h) ** 2),
+        "h is half of the interval already": lambda s, h: math.ceil((2 * 1.96 * s / h) ** 2),
+        "upside down: more codes make it narrower": lambda s, h: math.ceil((1.96 * h / s) ** 2),
+    },
     tolerance=1e-9,
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Exercise
 from head3d_core.geometry.mesh import simplify
 from head3d_core.geometry.rasterize import mesh_picture, vertex_colours
 from head3d_core.model import cameras
@@ -203,14 +203,11 @@ outward_normal = Exercise(
         (torch.tensor([-4.0, 0.0, 0.5]), torch.tensor([2.0, 1.0, 0.0])),
         (torch.tensor([10.0, 3.0, 7.0]), torch.tensor([9.0, 5.0, 7.5])),
     ],
-    mistakes=wrong(
-        "that points inwards, where sigma rises: the normal points to where it falls",
-        lambda p, m: F.normalize(p - m, dim=0),
-        "a normal has length 1",
-        lambda p, m: m - p,
-        "a derivative is a difference of the two sides, not a sum",
-        lambda p, m: F.normalize(m + p, dim=0),
-    ),
+    mistakes={
+        "that points inwards: the normal points to falling sigma": lambda p, m: F.normalize(p - m, dim=0),
+        "a normal has length 1": lambda p, m: m - p,
+        "a derivative is a difference of the two sides, not a sum": lambda p, m: F.normalize(m + p, dim=0),
+    },
     tolerance=1e-5,
 )
 
@@ -233,17 +230,14 @@ chamfer = Exercise(
         (torch.rand(20, 3, generator=_DRAW), torch.rand(31, 3, generator=_DRAW)),
         (torch.rand(8, 3, generator=_DRAW), 2 + torch.rand(5, 3, generator=_DRAW)),
     ],
-    mistakes=wrong(
-        "one way only: half a head is accurate, but not complete; average both ways",
-        lambda a, b: float(_nearest(a, b).mean()),
-        "one way only: a head with floaters is complete, but not accurate; average both ways",
-        lambda a, b: float(_nearest(b, a).mean()),
-        "those are squares: here the distances are averaged, so that the result is a length",
-        lambda a, b: float((_nearest(a, b).square().mean() + _nearest(b, a).square().mean()) / 2),
-        "each point is compared with its nearest one, not with all",
-        lambda a, b: float((a[:, None] - b[None]).norm(dim=-1).mean()),
-        "the mean of the two ways, not their sum",
-        lambda a, b: 2 * _chamfer(a, b),
-    ),
+    mistakes={
+        "one way only: half a head would be perfect": lambda a, b: float(_nearest(a, b).mean()),
+        "one way only: floaters would cost nothing": lambda a, b: float(_nearest(b, a).mean()),
+        "those are squares: here the distances are averaged, so that the result is a length": lambda a, b: (
+            float((_nearest(a, b).square().mean() + _nearest(b, a).square().mean()) / 2)
+        ),
+        "compare with the nearest point only": lambda a, b: float((a[:, None] - b[None]).norm(dim=-1).mean()),
+        "the mean of the two ways, not their sum": lambda a, b: 2 * _chamfer(a, b),
+    },
     tolerance=1e-5,
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, wrong
+from head3d_core.course.exercises import Exercise
 from head3d_core.course.figures import PALETTE, STYLES
 from head3d_core.experiments.known_heads import SIDES
 from head3d_core.model import cameras
@@ -94,14 +94,13 @@ bend = Exercise(
         (torch.tensor([0.0, 0.02, 0.3, 0.5, 0.6]),),
         (torch.tensor([0.0, 0.5, 0.7]),),
     ],
-    mistakes=wrong(
-        "divide by the distance at the end first: the line to compare with ends at 1",
-        lambda d: float((d - torch.linspace(0, 1, len(d))).abs().max()),
-        "that is the mean deviation; the bend is the largest one",
-        lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).abs().mean()),
-        "a path may run below the line too: take the absolute value",
-        lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).max()),
-    ),
+    mistakes={
+        "divide by the distance at the end": lambda d: float((d - torch.linspace(0, 1, len(d))).abs().max()),
+        "the bend is the largest one": lambda d: float(
+            (d / d[-1] - torch.linspace(0, 1, len(d))).abs().mean()
+        ),
+        "take the absolute value": lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).max()),
+    },
 )
 
 
@@ -115,16 +114,12 @@ turning_layer = Exercise(
     cases=[
         (torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0]), torch.tensor([1.0, 0.9, 0.6, 0.3, 0.0])),
         (torch.tensor([0.0, 0.6, 0.4, 0.8, 0.9]), torch.tensor([0.9, 0.5, 0.6, 0.2, 0.0])),
-        (torch.tensor([0.0, 0.9, 1.0]), torch.tensor([1.0, 0.2, 0.0])),
+        (torch.tensor([0.0, 0.3, 0.35, 0.9]), torch.tensor([0.8, 0.4, 0.3, 0.0])),
     ],
-    mistakes=wrong(
-        "from there *on*: a later mix may be nearer to A again",
-        lambda a, b: int((b < a).nonzero()[0]),
-        "that is the last mix that is nearer to A; B wins from the next one on",
-        lambda a, b: _turning(a, b) - 1,
-        "A and B are exchanged",
-        lambda a, b: int((a >= b).nonzero()[-1]) + 1,
-        "nearer to B than to A: no limit of one half is involved",
-        lambda a, b: int((b < 0.5).nonzero()[0]),
-    ),
+    mistakes={
+        "from there *on*: a later mix may be nearer to A again": lambda a, b: int((b < a).nonzero()[0]),
+        "that is the last mix nearer to A; B wins from the next one on": lambda a, b: _turning(a, b) - 1,
+        "A and B are exchanged": lambda a, b: int((a >= b).nonzero()[-1]) + 1,
+        "nearer to B than to A: no limit of one half is involved": lambda a, b: int((b < 0.5).nonzero()[0]),
+    },
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise, random, vector, wrong
+from head3d_core.course.exercises import Choice, Exercise, random, vector
 from head3d_core.course.figures import PALETTE
 from head3d_core.metrics import ghost
 from head3d_core.model.planes import front_share
@@ -88,18 +88,13 @@ def _share(z: Tensor, h: float) -> Tensor:
 front_weight = Exercise(
     truth=_share,
     cases=[(vector(-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2), 0.1), (vector(-0.3, 0.1, 0.3), 0.25)],
-    mistakes=wrong(
-        "outside the slices nothing is mixed: clamp to [0, 1], or the weights leave it",
-        lambda z, h: 0.5 + z / (2 * h),
-        "the slices are 2 h apart: t goes from 0 to 1 over that distance",
-        lambda z, h: (0.5 + z / h).clamp(0, 1),
-        "half-way between the slices, at z = 0, both count one half",
-        lambda z, h: (z / (2 * h)).clamp(0, 1),
-        "+z is the face: in front the *front* slice counts 1",
-        lambda z, h: 1 - _share(z, h),
-        "a hard switch at z = 0 makes a seam around the head: mix linearly between the slices",
-        lambda z, h: (z > 0).double(),
-    ),
+    mistakes={
+        "outside the slices nothing is mixed: clamp to [0, 1]": lambda z, h: 0.5 + z / (2 * h),
+        "the slices are 2 h apart: t goes from 0 to 1 over 2 h": lambda z, h: (0.5 + z / h).clamp(0, 1),
+        "half-way between the slices, at z = 0, both count one half": lambda z, h: (z / (2 * h)).clamp(0, 1),
+        "+z is the face: in front the *front* slice counts 1": lambda z, h: 1 - _share(z, h),
+        "a hard switch at z = 0 makes a seam: mix linearly": lambda z, h: (z > 0).double(),
+    },
 )
 
 
@@ -114,16 +109,12 @@ _HOLES = torch.where(torch.arange(40) % 8 == 0, torch.nan, _SCORES)
 share_above = Exercise(
     truth=_above,
     cases=[(_SCORES, random(6, 60).double()), (_HOLES, random(7, 30).double())],
-    mistakes=wrong(
-        "the limit comes from real backs: taken from the samples themselves, 5 % are above it by construction",
-        lambda s, r: _above(s, s),
-        "the largest real score is one unlucky picture: take the 95th percentile",
-        lambda s, r: (s[s.isfinite()] > r.max()).double().mean(),
-        "a picture that cannot be measured (NaN) is no head without a ghost: leave it out of the denominator",
-        lambda s, r: (s > r.quantile(0.95)).double().mean(),
-        "this is the share of real backs above the samples' limit",
-        lambda s, r: _above(r, s),
-    ),
+    mistakes={
+        "the limit comes from real backs, not from the samples": lambda s, r: _above(s, s),
+        "one real image decides: take a percentile": lambda s, r: (s[s.isfinite()] > r.max()).double().mean(),
+        "leave NaN out of the denominator as well": lambda s, r: (s > r.quantile(0.95)).double().mean(),
+        "this is the share of real backs above the samples' limit": lambda s, r: _above(r, s),
+    },
 )
 
 
