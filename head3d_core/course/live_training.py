@@ -22,7 +22,7 @@ from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
 from head3d_core.training import augment, losses
-from head3d_core.training.recipes import LossWeights, Recipe, recipe
+from head3d_core.training.recipes import Recipe, recipe
 from head3d_core.training.stages import copy_of, make_pools
 from head3d_core.training.trainer import Trainer
 from head3d_core.utils.errors import Head3DError
@@ -32,8 +32,6 @@ from head3d_core.utils.images import from_uint8
 SIDE = 64
 """Pixels per side of preset `tiny`."""
 Data = tuple[Tensor, Tensor]
-KD_ONLY = LossWeights(kd=1.0)
-"""L_kd and nothing else: what Eq. 5 does by itself."""
 
 
 def sample_sets(side: int = SIDE) -> tuple[Data, Data]:

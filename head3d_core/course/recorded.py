@@ -15,7 +15,6 @@ from torch import Tensor
 from head3d_core.course import figures
 from head3d_core.evaluation.ghosts import COMMAND as GHOST_COMMAND
 from head3d_core.evaluation.ghosts import RECORD as GHOST_RECORD
-from head3d_core.evaluation.pictures import FACE_YAWS, TURN
 from head3d_core.evaluation.tables import NOT_YET
 from head3d_core.utils import files, records
 from head3d_core.utils.estimates import Estimate
@@ -170,11 +169,6 @@ def training_curves(found: Mapping[str, Any], panels: Sequence[Panel], columns: 
     return figure
 
 
-def live_record(history: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """What `live_training.run_steps` returns, in the shape that `training_curves` draws."""
-    return {"images": history["images"], "series": {k: list(v) for k, v in history.items() if k != "images"}}
-
-
 def early_and_late(found: Mapping[str, Any], name: str, share: float = 0.15) -> tuple[float, float]:
     """Mean of a curve over its first and over its last `share` of spans."""
     _, y = values(found, name)
@@ -236,36 +230,14 @@ def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) 
     return figures.image_grid(last[:samples], [f"{y:.0f}°" for y in yaws], size=size, rows=names)
 
 
-def grid_names(name: str, width: int, height: int) -> tuple[list[str], list[str]] | None:
-    """Names of the rows and columns of a recorded grid of `width` x `height` pixels; None for an unknown kind.
-
-    >>> grid_names("parametric_explicit.jpg", 768, 512)
-    (['head 1', 'head 2'], ['front', 'side', 'behind'])
-    """
-    stem = name.rsplit(".", 1)[0]
-    sides = ["front", "side", "behind"]
-    rows: list[str] = []
-    if stem.endswith("_same_z"):
-        own = stem.removesuffix("_same_z")
-        rows = ["teacher", "head", own, f"{own},\nbehind"]
-    elif stem.endswith("_worn"):
-        rows = ["teacher", *(f"{stem.removesuffix('_worn')},\n{side}" for side in sides)]
-    elif stem.endswith("_nearest"):
-        rows = ["sample", "nearest in\ntraining set"]
-    if rows:
-        return rows, [f"z {k + 1}" for k in range(len(rows) * width // height)]
-    if stem.endswith("_views"):
-        columns = [f"{yaw}°" for yaw in (FACE_YAWS if stem == "face_views" else TURN)]
-    elif stem == "parametric_reconstructions":
-        columns = [f"{who}\n{side}" for who in ("real", "explicit", "implicit") for side in sides]
-    elif stem.startswith("parametric_"):
-        columns = sides
-    else:
-        return None
-    return [f"head {k + 1}" for k in range(len(columns) * height // width)], columns
-
-
-def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATION) -> None:
+def show_recorded(
+    name: str,
+    alt: str,
+    width: int = 800,
+    rows: Sequence[str] = ("",),
+    columns: Sequence[str] = ("",),
+    folder: Path = EVALUATION,
+) -> None:
     """Shows a recorded grid with named rows and columns, or says that it is not recorded yet; prints its name and size.
 
     Args:
@@ -275,7 +247,6 @@ def show_recorded(name: str, alt: str, width: int = 800, folder: Path = EVALUATI
     if sheet is None:
         print(f"{name}: {NOT_YET}")
         return
-    rows, columns = grid_names(name, sheet.shape[2], sheet.shape[1]) or ([""], [""])
     images, size = cells(sheet, len(rows), len(columns)), width // len(columns)
     lines = [larger(line, size) if line.shape[-1] < size else line for line in images]
     figure = figures.image_grid(lines, columns, size=size / 100, rows=rows)

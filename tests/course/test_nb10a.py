@@ -73,30 +73,16 @@ def test_a_recorded_picture_or_a_sentence(tmp_path: Path, capsys: pytest.Capture
     assert picture[:, 0, 0].tolist() == [1, -1, -1]
 
 
-@pytest.mark.parametrize(
-    ("name", "rows", "columns"),
-    [
-        ("head3d_same_z.jpg", ["teacher", "head", "head3d", "head3d,\nbehind"], ["z 1", "z 2", "z 3"]),
-        ("face_views.jpg", ["head 1", "head 2"], ["-40°", "-20°", "0°", "20°", "40°"]),
-        ("head_worn.jpg", ["teacher", "head,\nfront", "head,\nside", "head,\nbehind"], ["z 1", "z 2"]),
-        ("face_nearest.jpg", ["sample", "nearest in\ntraining set"], ["z 1", "z 2", "z 3"]),
-        ("parametric_implicit.jpg", ["head 1"], ["front", "side", "behind"]),
-    ],
-)
-def test_a_recorded_grid_has_names(
-    name: str, rows: list[str], columns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = (16 * len(columns), 16 * len(rows))
-    assert recorded.grid_names(name, *size) == (rows, columns)
-    Image.new("RGB", size, (255, 0, 0)).save(tmp_path / name)
+def test_a_recorded_grid_has_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns = ["sample", "nearest"], ["z 1", "z 2", "z 3"]
+    Image.new("RGB", (48, 32), (255, 0, 0)).save(tmp_path / "a.jpg")
     shown: list[Any] = []
     monkeypatch.setattr(figures, "show", lambda figure, alt, jpeg: shown.append(figure))
-    recorded.show_recorded(name, "a red grid", 200, tmp_path)
-    grid = np.array(shown[0].axes).reshape(len(rows), len(columns))
+    recorded.show_recorded("a.jpg", "a red grid", 200, rows, columns, tmp_path)
+    grid = np.array(shown[0].axes).reshape(2, 3)
     assert [axis.get_title() for axis in grid[0]] == columns
     assert [axis.get_ylabel() for axis in grid[:, 0]] == rows
     assert all((axis.images[0].get_array()[..., 0] > 250).all() for axis in grid.flat)
-    assert recorded.grid_names("something.jpg", 8, 8) is None
 
 
 def test_a_damaged_set_is_shown_as_a_set() -> None:

@@ -86,7 +86,7 @@ def test_curves_have_labels_and_styles_of_their_own(found: dict[str, Any]) -> No
     in_thousands = recorded.training_curves(found, recorded.panels_for("front")).axes[0]
     assert in_thousands.get_lines()[0].get_xdata().tolist() == [10.0, 20.0, 30.0, 40.0]
     assert "thousands" in in_thousands.get_xlabel()
-    live = recorded.live_record({"images": [4.0, 8.0], "kd": [2.0, 1.0]})
+    live = {"images": [4.0, 8.0], "series": {"kd": [2.0, 1.0]}}
     assert recorded.values(live, "kd")[1].tolist() == [2.0, 1.0]
 
 
