@@ -38,8 +38,8 @@ class Command:
     def load(self) -> tuple[Any, Any, Any]:
         """Module, dataclass, and the function that takes an instance of it; an int it returns is the exit status."""
         module, arguments, function = [*self.place.split(":"), "run"][:3]
-        found = importlib.import_module(f"head3d_core.{module}")
-        return found, getattr(found, arguments), getattr(found, function)
+        loaded = importlib.import_module(f"head3d_core.{module}")
+        return loaded, getattr(loaded, arguments), getattr(loaded, function)
 
 
 GROUPS = {

@@ -1,4 +1,4 @@
-"""What a model is: frozen dataclasses and the three presets.
+"""Architecture as frozen dataclasses, and the three presets.
 
 Scale is one dial: ``tiny`` (tests) -> ``classroom`` (bundled weights, laptop inference, one GPU for training)
 -> ``paper`` (512², the EG3D format). Override with ``dataclasses.replace``.
@@ -146,7 +146,7 @@ class GeneratorConfig(_Json):
     decoder_hidden: int = 64
     """Hidden units of the decoder."""
     decoder_features: int = 32
-    """Feature channels that the decoder emits beside sigma; the first three are rgb."""
+    """Colour feature channels of the decoder; the first three are rgb."""
     decoder_lr_mul: float = 1.0
     """Learning-rate multiplier of the decoder's layers."""
     sr_kind: SuperResolutionKind = "8xdc"
@@ -191,7 +191,7 @@ class DiscriminatorConfig(_Json):
     """Architecture of the discriminator with dual discrimination (image and raw, 6 channels)."""
 
     image_resolution: int = 512
-    """Side of the image it judges, pixels (a power of two)."""
+    """Side of its input image, pixels (a power of two)."""
     channel_base: int = 32768
     """Width: C(r) = min(channel_base // r, channel_max)."""
     channel_max: int = 512
@@ -218,9 +218,9 @@ class Preset:
     name: str
     """How the preset is called on the command line."""
     generator: GeneratorConfig
-    """The generator of teacher and student alike."""
+    """Of teacher and student."""
     discriminator: DiscriminatorConfig
-    """D_front and D_back alike."""
+    """Of D_front and D_back."""
 
 
 _TINY = Preset(

@@ -91,11 +91,11 @@ def check_cuda() -> Finding:
 def check_compiler() -> Finding:
     """A C++ compiler, and nvcc if there is one."""
     names = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
+    compiler = next((path for name in names if (path := shutil.which(name))), None)
+    if compiler is None:
         return Finding(False, "compiler", "no C++ compiler found; only building the extension needs one")
     return Finding(
-        True, "compiler", found + (f", nvcc {nvcc}" if (nvcc := shutil.which("nvcc")) else ", no nvcc")
+        True, "compiler", compiler + (f", nvcc {nvcc}" if (nvcc := shutil.which("nvcc")) else ", no nvcc")
     )
 
 
@@ -128,9 +128,7 @@ def check_opengl() -> Finding:
         "options = {'backend': 'egl'} if sys.platform == 'linux' else {}\n"
         "print(moderngl.create_context(standalone=True, require=430, **options).info['GL_RENDERER'])"
     )
-    install = (
-        "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); data/samples stands in for rendering heads"
-    )
+    install = "install libegl1 and libgl1-mesa-dri (Debian/Ubuntu); data/samples replaces rendered heads"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False

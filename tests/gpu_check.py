@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
 OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/ops"]
 STEPS = ("build", "tests", "slices", "mutants", "bench", "variants", "sanitizer", "ncu")
 
 VARIANTS = {"backward2": ["-DHEAD3D_BACKWARD_BLOCKS=2"]}
@@ -77,30 +78,17 @@ def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROO
     home = Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve().parents[1]
     includes = [f"-I{p}" for p in [csrc, *include_paths(), home / "include"]]
     major, minor = torch.cuda.get_device_capability()
-    common = [
-        "-std=c++20",
-        "-O3",
-        "-DTORCH_TARGET_VERSION=0x020b000000000000",
-        "-DHEAD3D_WITH_CUDA",
-        *defines,
-        *includes,
-    ]
+    common = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DHEAD3D_WITH_CUDA"]
+    common += [*defines, *includes]
+    cuda = (
+        f"nvcc -arch=sm_{major}{minor} --expt-relaxed-constexpr -lineinfo -Xcompiler -fPIC -Xptxas -v".split()
+    )
     jobs = []
     for path in [*csrc.glob("*.cpp"), *csrc.glob("cpu/*_cpu.cpp"), *csrc.glob("cuda/*_cuda.cu")]:
         if not path.match(only):
             continue
         target = ["-c", str(path), "-o", str(folder / (path.name + ".o"))]
         if path.suffix == ".cu":
-            cuda = [
-                "nvcc",
-                f"-arch=sm_{major}{minor}",
-                "--expt-relaxed-constexpr",
-                "-lineinfo",
-                "-Xcompiler",
-                "-fPIC",
-                "-Xptxas",
-                "-v",
-            ]
             jobs.append([*cuda, *common, *target])
         else:
             jobs.append(["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *common, *target])
@@ -109,13 +97,8 @@ def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROO
     if any(codes):
         return 1
     library = folder / "_C.so"
-    libs = [f"-L{p}" for p in library_paths(device_type="cuda")] + [
-        "-ltorch",
-        "-ltorch_cpu",
-        "-ltorch_cuda",
-        "-lc10",
-        "-lcudart",
-    ]
+    libs = [f"-L{p}" for p in library_paths(device_type="cuda")]
+    libs += ["-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lcudart"]
     libs += [f"-L{home / 'lib64'}", f"-L{home / 'targets/x86_64-linux/lib'}"]
     return sh(["g++", "-shared", "-o", str(library), *map(str, folder.glob("*.o")), *libs], "build.log", 60)
 
@@ -139,112 +122,44 @@ def variants() -> int:
     return worst
 
 
+# fmt: off
 MUTANTS = [
-    # what is broken, file, right, wrong, what to compile, the tests that must see it
-    (
-        "a low-order product dropped",
-        "tile.cuh",
-        "mma_tf32(sum, a.lo, high0, high1);",
-        "",
-        "render_tensorcore_forward",
-        "test_strict",
-    ),
-    (
-        "border texel not masked",
-        "device.cuh",
-        "taps.low_inside ? T(1) - fraction : T(0)",
-        "T(1) - fraction",
-        "planes",
-        "test_points",
-    ),
-    (
-        "colour of the row before a tile",
-        "render_tensorcore_forward_cuda.cu",
-        "g == 7 ? 0.5f",
-        "g == 6 ? 0.5f",
-        "render_tensorcore_forward",
-        "test_strict",
-    ),
-    (
-        "last sample of a full tile",
-        "render_tensorcore_backward_cuda.cu",
-        "start + kRows - 1 == count - 1",
-        "false",
-        "render_tensorcore_backward",
-        "test_strict",
-    ),
-    (
-        "operand's rows swapped",
-        "tile_backward.cuh",
-        "units(unit[0], unit[2], unit[1], unit[3])",
-        "units(unit[0], unit[1], unit[2], unit[3])",
-        "render_tensorcore_backward",
-        "test_strict",
-    ),
-    (
-        "shared texel added for one ray only",
-        "tile.cuh",
-        "if (high_low) on_low += b.weight_high;",
-        "",
-        "render_tensorcore_backward",
-        "test_edge_sizes",
-    ),
-    (
-        "slices exchanged",
-        "tile.cuh",
-        "share_of<kPlanes>(plane, front);",
-        "share_of<kPlanes>(plane, 1.f - front);",
-        "render_tensorcore_forward",
-        "test_strict",
-    ),
-    (
-        "depth gradient of the back slice",
-        "tile.cuh",
-        "plane == 0 ? by_weight : -by_weight",
-        "by_weight",
-        "render_tensorcore_backward",
-        "test_strict",
-    ),
-    (
-        "second ray's share from the first",
-        "tile.cuh",
-        "reading_weight<kPlanes>(plane, front_b)",
-        "reading_weight<kPlanes>(plane, front_a)",
-        "render_tensorcore_backward",
-        "test_strict",
-    ),
-    (
-        "share left out of a plain gradient",
-        "simple.cuh",
-        "atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c])",
-        "atomicAdd(grad_texel + c * grad_planes.channel, taps.weight(corner) * grad[c])",
-        "planes",
-        "test_points",
-    ),
-    (
-        "phase of up-sampling ignored",
-        "filters_cuda.cu",
-        "j * kUp + column_phase",
-        "j * kUp",
-        "filters",
-        "test_upfirdn2d",
-    ),
-    (
-        "random stream of the other pass",
-        "march_warp.cuh",
-        "ray.row, kStreamImportance",
-        "ray.row, kStreamDepth",
-        "render_tensorcore_forward",
-        "test_mixed",
-    ),
+    # what is broken, the test that must see it, what is compiled;
+    # file, the right line, the wrong one
+    ("a low-order product dropped", "test_strict", "render_tensorcore_forward",
+     "tile.cuh", "mma_tf32(sum, a.lo, high0, high1);", ""),
+    ("border texel not masked", "test_points", "planes",
+     "device.cuh", "taps.low_inside ? T(1) - fraction : T(0)", "T(1) - fraction"),
+    ("colour of the row before a tile", "test_strict", "render_tensorcore_forward",
+     "render_tensorcore_forward_cuda.cu", "g == 7 ? 0.5f", "g == 6 ? 0.5f"),
+    ("last sample of a full tile", "test_strict", "render_tensorcore_backward",
+     "render_tensorcore_backward_cuda.cu", "start + kRows - 1 == count - 1", "false"),
+    ("operand's rows swapped", "test_strict", "render_tensorcore_backward",
+     "tile_backward.cuh", "units(unit[0], unit[2], unit[1], unit[3])", "units(unit[0], unit[1], unit[2], unit[3])"),
+    ("shared texel added for one ray only", "test_edge_sizes", "render_tensorcore_backward",
+     "tile.cuh", "if (high_low) on_low += b.weight_high;", ""),
+    ("slices exchanged", "test_strict", "render_tensorcore_forward",
+     "tile.cuh", "share_of<kPlanes>(plane, front);", "share_of<kPlanes>(plane, 1.f - front);"),
+    ("depth gradient of the back slice", "test_strict", "render_tensorcore_backward",
+     "tile.cuh", "plane == 0 ? by_weight : -by_weight", "by_weight"),
+    ("second ray's share from the first", "test_strict", "render_tensorcore_backward",
+     "tile.cuh", "reading_weight<kPlanes>(plane, front_b)", "reading_weight<kPlanes>(plane, front_a)"),
+    ("share left out of a plain gradient", "test_points", "planes",
+     "simple.cuh", "atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c])",
+     "atomicAdd(grad_texel + c * grad_planes.channel, taps.weight(corner) * grad[c])"),
+    ("phase of up-sampling ignored", "test_upfirdn2d", "filters",
+     "filters_cuda.cu", "j * kUp + column_phase", "j * kUp"),
+    ("random stream of the other pass", "test_mixed", "render_tensorcore_forward",
+     "march_warp.cuh", "ray.row, kStreamImportance", "ray.row, kStreamDepth"),
 ]
+# fmt: on
 
 
 def mutants() -> int:
     """Kernels with one wrong line each: the named test must fail."""
 
     def survives(mutant: tuple[str, ...]) -> bool:
-        name, file, right, wrong, source, test = mutant
+        name, test, source, file, right, wrong = mutant
         folder = OBJECTS / ("mutant_" + name.replace(" ", "_").replace("'", ""))
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(ROOT / "csrc", folder / "csrc")
@@ -257,18 +172,7 @@ def mutants() -> int:
         path.write_text(text.replace(right, wrong), encoding="utf8")
         code = compile_all(folder.name + "_build", [], f"{source}_cuda.cu", folder / "csrc")
         if code == 0:
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-x",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "tests/ops/test_ops_cuda.py",
-                "-k",
-                test,
-            ]
+            command = [*PYTEST, "-x", "-k", test]
             with open(OUT / (folder.name + ".log"), "w", encoding="utf8") as log:
                 library = str(OBJECTS / (folder.name + "_build") / "_C.so")
                 code = subprocess.run(
@@ -284,17 +188,7 @@ def mutants() -> int:
 
 
 def tests() -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        str(min(12, os.cpu_count() or 1)),
-        "tests/ops/test_ops_cuda.py",
-    ]
+    command = [*PYTEST, "-n", str(min(12, os.cpu_count() or 1))]
     code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
     print("\n".join((OUT / "tests.log").read_text(encoding="utf8").splitlines()[-3:]))
     return code
@@ -316,13 +210,8 @@ def slices() -> int:
 
 
 def bench() -> int:
-    command = [
-        sys.executable,
-        "tests/bench/bench_cuda.py",
-        "--json",
-        str(OUT / "bench_ops.json"),
-        "--reference",
-    ]
+    report = ["--json", str(OUT / "bench_ops.json"), "--reference"]
+    command = [sys.executable, "tests/bench/bench_cuda.py", *report]
     code = sh(command, "bench.log", 200)
     print((OUT / "bench.log").read_text(encoding="utf8"))
     return code
@@ -379,29 +268,18 @@ def small() -> None:
     """Every kernel once, at sizes that leave ragged ends."""
     _import_package()
     import torch
-    from ops_scene import Scene, options, scene, values_and_gradients
+    from ops_scene import ODD, options, point_results, points, scene, values_and_gradients
 
-    from head3d_core.model import filters, planes
-    from head3d_core.model.planes import DecoderWeights
+    from head3d_core.model import filters
 
-    for shape, dtype in (
-        ({}, torch.float32),
-        ({}, torch.float64),
-        ({"channels": 5, "hidden": 7, "features": 3}, torch.float32),
-    ):
-        at = torch.rand(2, 21, 3, device="cuda", dtype=dtype) * 1.4 - 0.7
+    for shape, dtype in (({}, torch.float32), ({}, torch.float64), (ODD, torch.float32)):
+        at = points(2, 21).to("cuda", dtype)
         for slices, mixed in ((1, False), (1, True), (2, False), (2, True)):
-            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape)
-            p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
+            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape).to(dtype, "cuda")
             with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
-                moved = Scene(p, DecoderWeights(w0, b0, w1, b1), origins, directions)
-                values_and_gradients(moved, options(), "native", torch.tensor([3, 4], device="cuda"))
-                leaves = [t.clone().requires_grad_() for t in (p, w0, b0, w1, b1, at)]
-                sigma, colour = planes.query(
-                    leaves[0], DecoderWeights(*leaves[1:5]), leaves[5], backend="native"
-                )
-                (sigma.sum() + colour.sum()).backward()
-                planes.sample_planes(leaves[0], leaves[5], backend="native").sum().backward()
+                values_and_gradients(what, options(), "native", torch.tensor([3, 4], device="cuda"))
+                for op in ("query", "sample"):
+                    point_results(what, at, op, "native")
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()

@@ -1,18 +1,75 @@
-"""Scenes for the tests of the compiled operators, and the lowest rung of the ladder: one ray in plain Python loops."""
+"""Scenes and comparisons for the tests of the compiled operators."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from head3d_core.config import RenderOptions
-from head3d_core.model import volume
-from head3d_core.model.planes import PROJECTION, DecoderWeights
+from head3d_core.config import Backend, RenderOptions, Slices
+from head3d_core.model import planes, volume
+from head3d_core.model.planes import DecoderWeights
 from head3d_core.model.volume import RayResult
+
+SEEDS = torch.tensor([5, 123456789012345])
+TINY = {"channels": 8, "hidden": 16, "features": 8}
+ODD = {"channels": 5, "hidden": 7, "features": 3}
+native = pytest.mark.native
+one_or_two = pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
+fixed_or_random = pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers, float64, the same for the same seed."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def relative(got: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected magnitude."""
+    if expected.numel() == 0:
+        return 0.0 if got.shape == expected.shape else math.inf
+    assert got.shape == expected.shape
+    expected = expected.double().cpu()
+    return (got.double().cpu() - expected).abs().max().item() / (expected.abs().max().item() or 1.0)
+
+
+def norm(got: Tensor, expected: Tensor) -> float:
+    """‖got - expected‖ / ‖expected‖."""
+    if expected.numel() == 0:
+        return 0.0 if got.shape == expected.shape else math.inf
+    expected = expected.double().cpu()
+    return ((got.double().cpu() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def close(got: Iterable[Tensor], expected: Iterable[Tensor], limit: float) -> None:
+    """Asserts that each tensor differs by less than `limit`, see `relative`."""
+    for k, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert relative(a, b) < limit, f"result {k}"
+
+
+def equal(got: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
+    """Asserts that all tensors are equal bit for bit."""
+    for k, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert torch.equal(a, b), f"result {k}"
+
+
+def weighted_sum(outputs: Iterable[Tensor]) -> Tensor:
+    """A loss with a random gradient for each output, always the same one."""
+    generator = torch.Generator().manual_seed(2)
+    draws = (torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) * o for o in outputs)
+    return sum((d.sum() for d in draws), torch.zeros(()))
+
+
+def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """d loss / d inputs; zeros where nothing depends on them."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(t) for t in inputs]
+    return list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
 
 
 @dataclass
@@ -27,9 +84,28 @@ class Scene:
     def tensors(self) -> list[Tensor]:
         return [self.planes, *self.weights, self.origins, self.directions]
 
-    def to(self, dtype: torch.dtype) -> Scene:
-        planes, w0, b0, w1, b1, origins, directions = [t.to(dtype) for t in self.tensors()]
-        return Scene(planes, DecoderWeights(w0, b0, w1, b1), origins, directions)
+    @staticmethod
+    def of(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, *rays: Tensor) -> Scene:
+        """Inverse of `tensors`."""
+        return Scene(planes, DecoderWeights(w0, b0, w1, b1), *rays)
+
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> Scene:
+        return Scene.of(*(t.to(device, dtype) for t in self.tensors()))
+
+    def render(
+        self, how: RenderOptions, backend: Backend = "native", seeds: Tensor | None = None
+    ) -> RayResult:
+        return volume.render_rays(
+            self.planes, self.weights, self.origins, self.directions, how, seeds=seeds, backend=backend
+        )
+
+    def with_bad_rays(self) -> tuple[Scene, Tensor]:
+        """Two of the rays not finite, and which these are, bool [N, R]; needs 2 images and 6 rays."""
+        origins, directions = self.origins.clone(), self.directions.clone()
+        origins[0, 3, 1], directions[1, 5, 0] = torch.nan, torch.inf
+        bad = torch.zeros(origins.shape[:2], dtype=torch.bool, device=origins.device)
+        bad[0, 3] = bad[1, 5] = True
+        return replace(self, origins=origins, directions=directions), bad
 
 
 def scene(
@@ -64,128 +140,101 @@ def scene(
     return Scene(planes, weights, origins, directions)
 
 
-def options(**changes: object) -> RenderOptions:
+def decoder(
+    channels: int = 4, hidden: int = 5, features: int = 3, dtype: torch.dtype = torch.float32
+) -> DecoderWeights:
+    """Random decoder weights of torch's current random state."""
+    shapes = ((hidden, channels), (hidden,), (1 + features, hidden), (1 + features,))
+    return DecoderWeights(*(torch.randn(shape, dtype=dtype) for shape in shapes))
+
+
+def options(**changes: Any) -> RenderOptions:
     """12 + 10 samples between 2.25 and 3.3, unless changed."""
-    return RenderOptions(**{"depth_resolution": 12, "depth_resolution_importance": 10, **changes})  # type: ignore[arg-type]
+    return RenderOptions(**{"depth_resolution": 12, "depth_resolution_importance": 10, **changes})
+
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"axes": "eg3d", "white_back": True},
+    {"disparity": True, "ray_start": 1.5},
+    {"depth_resolution_importance": 0},
+    {"depth_resolution": 8, "depth_resolution_importance": 8},  # 16 samples: the last is a tile's last row
+    {"depth_resolution": 4, "depth_resolution_importance": 1},
+    {"depth_resolution": 48, "depth_resolution_importance": 48, "white_back": True},
+    {"depth_resolution": 17, "depth_resolution_importance": 40},
+    {"ray_start": "auto", "ray_end": "auto"},
+    {"slice_half_distance": 0.4, "slice_centre": -0.1},
+]
+"""Rendering options that take different ways through the kernels."""
+
+
+def name_of_case(changes: dict[str, Any]) -> str:
+    """A short id of options."""
+    return "-".join(f"{k[:3]}{k[-5:]}{v}" for k, v in changes.items()) or "default"
+
+
+LAYOUTS = ("channels last", "image channels last", "every other", "one image", "flipped", "offset")
+
+
+def in_layout(p: Tensor, layout: str) -> Tensor:
+    """The planes (of "one image": those of the first, repeated) with the strides that `layout` names."""
+    n, count, c, h, w = p.shape
+    if layout == "channels last":
+        return p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    if layout == "image channels last":  # a convolution's output, seen as three planes
+        return p.reshape(n, -1, h, w).contiguous(memory_format=torch.channels_last).unflatten(1, (count, c))
+    if layout == "every other":
+        return p.repeat_interleave(2, -1)[..., ::2]
+    if layout == "one image":
+        return p[:1].expand(n, -1, -1, -1, -1)
+    if layout == "flipped":
+        return p.transpose(-1, -2).contiguous().transpose(-1, -2)
+    flat = torch.empty(p.numel() + 1, dtype=p.dtype, device=p.device)  # not on a 16-byte boundary
+    flat[1:] = p.permute(0, 1, 3, 4, 2).flatten()
+    return flat[1:].view(n, count, h, w, c).permute(0, 1, 4, 2, 3)
 
 
 def values_and_gradients(
-    what: Scene, how: RenderOptions, backend: str, seeds: Tensor | None = None
+    what: Scene, how: RenderOptions, backend: Backend = "native", seeds: Tensor | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """features, depth, opacity; and the gradients of all inputs for one random gradient of the outputs.
 
-    Where there is nothing to render the reference returns constants, whose gradient is zero.
+    Where there is nothing to render the reference returns constants, whose gradient is zero. With automatic bounds the
+    reference also moves these, which are constants to the kernel: the gradients of the rays are then left out.
     """
     inputs = [t.clone().requires_grad_() for t in what.tensors()]
-    result = volume.render_rays(
-        inputs[0],
-        DecoderWeights(*inputs[1:5]),
-        inputs[5],
-        inputs[6],
-        how,
-        seeds=seeds,
-        backend=backend,  # type: ignore[arg-type]
-    )
-    generator = torch.Generator().manual_seed(2)
-    loss = sum(
-        (out * torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)).sum()
-        for out in result
-    )
-    assert isinstance(loss, Tensor)
-    return [out.detach() for out in result], gradients(loss, inputs)
+    result = Scene.of(*inputs).render(how, backend, seeds)
+    learned = inputs[: 5 if how.ray_start == "auto" else 7]
+    return [out.detach() for out in result], gradients(weighted_sum(result), learned)
 
 
-def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """d loss / d inputs; zeros where nothing depends on them."""
-    if not loss.requires_grad:
-        return [torch.zeros_like(t) for t in inputs]
-    return list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+def points(n: int, count: int) -> Tensor:
+    """[n, count, 3] float64; some lie outside the cube."""
+    generator = torch.Generator().manual_seed(4)
+    return torch.rand(n, count, 3, generator=generator, dtype=torch.float64) * 1.4 - 0.7
 
 
-def relative(got: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected magnitude."""
-    if expected.numel() == 0:
-        return 0.0 if got.shape == expected.shape else math.inf
-    scale = expected.abs().max().item() or 1.0
-    return (got.double() - expected.double()).abs().max().item() / scale
+def point_results(what: Scene, at: Tensor, op: str, backend: Backend) -> list[Tensor]:
+    """Outputs and gradients of `sample_planes` (op "sample") or `query` at points."""
+    inputs = [t.clone().requires_grad_() for t in (what.planes, *what.weights, at)]
+    if op == "sample":
+        used = [inputs[0], inputs[5]]
+        outputs: tuple[Tensor, ...] = (
+            planes.sample_planes(inputs[0], inputs[5], "eg3d", 1.1, backend, Slices(0.2, -0.1)),
+        )
+    else:
+        used = inputs
+        outputs = planes.query(inputs[0], DecoderWeights(*inputs[1:5]), inputs[5], backend=backend)
+    return [*(o.detach() for o in outputs), *gradients(weighted_sum(outputs), used)]
 
 
-def _read_plane(plane: Tensor, column: float, row: float) -> list[float]:
-    channels, height, width = plane.shape
-    x, y = ((column + 1) * width - 1) / 2, ((row + 1) * height - 1) / 2
-    x0, y0 = math.floor(x), math.floor(y)
-    out = [0.0] * channels
-    for yy, wy in ((y0, y0 + 1 - y), (y0 + 1, y - y0)):
-        for xx, wx in ((x0, x0 + 1 - x), (x0 + 1, x - x0)):
-            if 0 <= xx < width and 0 <= yy < height:
-                for c in range(channels):
-                    out[c] += wx * wy * plane[c, yy, xx].item()
-    return out
+def small(slices: int = 1, device: str = "cpu") -> tuple[Scene, Tensor]:
+    """A scene of two rays and three points, float64: for finite differences."""
+    what = scene(n=1, rays=2, channels=2, hidden=3, features=2, height=4, width=5, slices=slices)
+    return what.to(torch.float64, device), points(1, 3).to(device)
 
 
-def _decode(x: list[float], weights: DecoderWeights) -> tuple[float, list[float]]:
-    def linear(values: list[float], w: Tensor, b: Tensor) -> list[float]:
-        return [
-            b[j].item() + sum(w[j, k].item() * v for k, v in enumerate(values)) for j in range(w.shape[0])
-        ]
-
-    hidden = [math.log1p(math.exp(v)) for v in linear(x, weights.w0, weights.b0)]
-    sigma, *logits = linear(hidden, weights.w1, weights.b1)
-    return sigma, [1.002 / (1 + math.exp(-t)) - 0.001 for t in logits]
-
-
-def _march(samples: list[tuple[float, float, list[float]]]) -> tuple[list[float], list[float], float]:
-    """(depth, sigma, colour) in order -> weights, colour sum, depth sum."""
-    weights, colour, depth, through = [], [0.0] * len(samples[0][2]), 0.0, 1.0
-    for (t0, s0, c0), (t1, s1, c1) in itertools.pairwise(samples):
-        density = math.log1p(math.exp((s0 + s1) / 2 - 1))
-        alpha = 1 - math.exp(-density * (t1 - t0))
-        weight = alpha * through
-        through *= 1 - alpha + 1e-10
-        weights.append(weight)
-        colour = [total + weight * (a + b) / 2 for total, a, b in zip(colour, c0, c1, strict=True)]
-        depth += weight * (t0 + t1) / 2
-    return weights, colour, depth
-
-
-def render_one_ray(what: Scene, how: RenderOptions, image: int, ray: int) -> RayResult:
-    """features [F], depth, opacity of one ray, deterministic sampling, in loops over Python numbers."""
-    assert how.ray_start != "auto"
-    origin, direction = what.origins[image, ray].tolist(), what.directions[image, ray].tolist()
-
-    def sample(t: float) -> tuple[float, float, list[float]]:
-        point = [2 / how.box_warp * (o + t * d) for o, d in zip(origin, direction, strict=True)]
-        reads = [
-            _read_plane(what.planes[image, k], point[column], point[row])
-            for k, (column, row) in enumerate(PROJECTION[how.axes])
-        ]
-        if what.planes.shape[1] == 4:
-            back = _read_plane(what.planes[image, 3], point[0], point[1])
-            z = origin[2] + t * direction[2]
-            front = min(max(0.5 + (z - how.slice_centre) / (2 * how.slice_half_distance), 0.0), 1.0)
-            reads[0] = [front * a + (1 - front) * b for a, b in zip(reads[0], back, strict=True)]
-        return (t, *_decode([sum(v) / 3 for v in zip(*reads, strict=True)], what.weights))
-
-    near, far = float(how.ray_start), float(how.ray_end)
-    count = how.depth_resolution
-    samples = []
-    for i in range(count):
-        f = (i + 0.5) / (count - 1)
-        samples.append(sample(1 / ((1 - f) / near + f / far) if how.disparity else near + (far - near) * f))
-    weights, _, _ = _march(samples)
-    smooth = [max(weights[max(i - 1, 0)], weights[min(i, count - 2)]) for i in range(count)]
-    pdf = [(smooth[i] + smooth[i + 1]) / 2 + 0.01 + 1e-5 for i in range(1, count - 2)]
-    cdf = [sum(pdf[:i]) / sum(pdf) for i in range(len(pdf) + 1)]
-    extra = []
-    for j in range(how.depth_resolution_importance):
-        u = (j + 0.5) / how.depth_resolution_importance
-        k = sum(c <= u for c in cdf)
-        low, high = k - 1, min(k, len(cdf) - 1)
-        edges = [(samples[i][0] + samples[i + 1][0]) / 2 for i in (low, high)]
-        extra.append(edges[0] + (u - cdf[low]) / (cdf[high] - cdf[low]) * (edges[1] - edges[0]))
-    samples = sorted(samples + [sample(t) for t in extra], key=lambda s: s[0])
-    weights, colour, depth = _march(samples)
-    opacity = sum(weights)
-    back = 1 - opacity if how.white_back else 0.0
-    features = torch.tensor([2 * (c + back) - 1 for c in colour], dtype=torch.float64)
-    return RayResult(features, *torch.tensor([depth / opacity, opacity], dtype=torch.float64))
+def rays_arguments(what: Scene, seeds: Tensor | None, *where: float) -> tuple[Any, ...]:
+    """Arguments of the operator `render_rays`: 5 + 4 samples over a white background."""
+    near = torch.full_like(what.origins[..., 0], 2.25)
+    return (*what.tensors(), near, near + 1, seeds, 5, 4, 1, 1.0, False, True, 0, *where)

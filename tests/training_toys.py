@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from head3d_core.config import Preset, preset
 from head3d_core.model.cameras import orbit
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
-from head3d_core.training import options, recipes, stages, train
+from head3d_core.training import options, recipes, snapshots, stages, train
 from head3d_core.training.options import TrainArgs
 from head3d_core.training.perceptual import RandomVGG
 from head3d_core.training.recipes import Recipe, Stage
@@ -25,6 +26,7 @@ from head3d_core.training.stages import make_pools
 from head3d_core.training.trainer import Trainer
 
 SIDE = 64
+with_toy_data = pytest.mark.usefixtures("toy_data")
 
 
 def discs(count: int, widest_yaw: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -130,3 +132,19 @@ def run(stage: Stage, out: Path, **values: Any) -> Path:
     """Trains that; returns the run's folder."""
     train.train(arguments(stage, out, **values))
     return out
+
+
+def state_of(out: Path) -> dict[str, Tensor]:
+    """All tensors of a run's newest snapshot."""
+    return snapshots.load_latest(out)[0]
+
+
+def same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    """Whether two states are equal bit for bit."""
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def log(out: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a run's log, of one kind of event or all."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if event in (None, line["event"])]

@@ -143,7 +143,7 @@ def write(
     Raises Head3DError as `save_generator` does.
     """
     stored = {name: _stored(name, tensor, half) for name, tensor in sorted(tensors.items())}
-    header = Header(kind, dict(config), _digest(stored), dict(notes or {}))
+    header = Header(kind, dict(config), digest(stored), dict(notes or {}))
     try:
         text = json.dumps(asdict(header), ensure_ascii=False)
     except (TypeError, ValueError) as error:
@@ -162,7 +162,7 @@ def read(path: Path, kind: str) -> tuple[Header, dict[str, Tensor]]:
     """
     files.check_listed(path)
     header, tensors = _open(path, kind, with_tensors=True)
-    if _digest(tensors) != header.sha256:
+    if digest(tensors) != header.sha256:
         raise Head3DError(
             f"{path} does not have the sha256 written in it: it was damaged or changed, fetch it again"
         )
@@ -193,12 +193,13 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     return tensor.contiguous()
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors on the CPU."""
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}\n".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        sha256.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}\n".encode())
+        sha256.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

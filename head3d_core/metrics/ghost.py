@@ -1,4 +1,4 @@
-"""Is there a second face behind a head? Three scores of its back view that need no face detector.
+"""Scores of a second face behind a head, from its back view, without a face detector.
 
 All are measured on views from straight behind (yaw 180°, pitch 0):
 
@@ -6,9 +6,9 @@ All are measured on views from straight behind (yaw 180°, pitch 0):
 - relief pair ("relief A"): two dents of the surface at the same places, as eye sockets are;
 - front relief ("relief B"): how much the relief behind is that of the head's own front, mirrored.
 
-The first two compare the place of the eyes with the other places of the same picture, so every picture is its own null.
-What is high is decided by real heads: `limits` takes the 95th percentile of pictures of real heads and people, so 5 %
-of real backs are above each limit. Places and widths were chosen on real pictures as well.
+The first two compare the place of the eyes with other places of the same image, so every image is its own null.
+Real heads set the limits: `limits` takes the 95th percentile of images of real heads and people, so 5 % of real backs
+are above each limit. Places and widths were chosen on real images as well.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ SHIFT = 6
 """Largest shift of the front's relief, pixels each way."""
 FEWEST_PLACES = 30
 PERCENTILE = 0.95
-"""Of real pictures: the limit of each score."""
+"""Of real images: the limit of each score."""
 _ROWS, _COLUMNS = range(74, 173, 3), range(8, 42, 3)
 _APART = 12
 
 
 @dataclass(frozen=True)
 class GhostScores:
-    """Scores [N] float64 of back views, higher where a face is; NaN where a picture cannot be measured."""
+    """Scores [N] float64 of back views, higher where a face is; NaN where an image cannot be measured."""
 
     eye_pair: Tensor
     relief_pair: Tensor
@@ -58,7 +58,7 @@ SCORES = tuple(field.name for field in fields(GhostScores))
 
 @dataclass(frozen=True)
 class GhostViews:
-    """What the scores are measured on: the same heads from behind and from the front.
+    """The views that are scored: the same heads from behind and from the front.
 
     Depth is distance along the ray, world units; opacity is in [0, 1].
     """
@@ -104,7 +104,7 @@ def band_pass(x: Tensor, mask: Tensor, band: tuple[float, float]) -> Tensor:
 
 
 def pair_score(detail: Tensor, mask: Tensor) -> Tensor:
-    """How much lower `detail` is at both eyes than at other symmetric places of the same picture.
+    """How much lower `detail` is at both eyes than at other symmetric places of the same image.
 
     z = (mean of others − eyes) / sd of others. A place is (row, x): the mean of columns 128 + x and 127 − x. Its
     value is the lowest in a block of 9 × 9 pixels. It counts where its middle and more than 70 % of the block lie
@@ -223,10 +223,10 @@ def ghost_scores(views: GhostViews) -> GhostScores:
 
 
 def limits(real: GhostScores) -> dict[str, float]:
-    """The limit of each score, by name: the 95th percentile of real pictures.
+    """The limit of each score, by name: the 95th percentile of real images.
 
     Raises:
-        Head3DError: fewer than 20 real pictures that can be measured.
+        Head3DError: fewer than 20 real images that can be measured.
     """
     found = {}
     for name in SCORES:
@@ -234,7 +234,7 @@ def limits(real: GhostScores) -> dict[str, float]:
         score = score[score.isfinite()]
         if len(score) < 20:
             raise Head3DError(
-                f"a limit of {name} needs 20 real pictures that can be measured, got {len(score)}"
+                f"a limit of {name} needs 20 real images that can be measured, got {len(score)}"
             )
         found[name] = float(torch.quantile(score, PERCENTILE))
     return found

@@ -1,14 +1,15 @@
-"""Hair colour in front and behind: does a head have one hair?"""
+"""Hair colour: does it agree between the front and the back of a head?"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.metrics.features import check_images
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, bootstrap_weights, percentiles
+from head3d_core.utils.estimates import Estimate, bootstrap_weights, correlation, percentiles
 
 CHANNELS = ("L*", "a*", "b*")
 FEWEST = 10
@@ -76,14 +77,8 @@ def colour_agreement(
     x, y = (side[known].double().cpu().numpy() for side in (front, back))
     if len(x) < FEWEST:
         raise Head3DError(f"a correlation needs at least {FEWEST} heads, got {len(x)}")
-    weights = bootstrap_weights(len(x), replicates, seed) / len(x)
-    found = {}
-    for k, name in enumerate(CHANNELS):
-        a, b = x[:, k], y[:, k]
-        moments = [weights @ v for v in (a, b, a * a, b * b, a * b)]
-        means = [v.mean() for v in (a, b, a * a, b * b, a * b)]
-        value, redrawn = (
-            (m[4] - m[0] * m[1]) / ((m[2] - m[0] ** 2) * (m[3] - m[1] ** 2)) ** 0.5 for m in (means, moments)
-        )
-        found[name] = percentiles(float(value), redrawn, len(x), expanded=True)
-    return found
+    weights = np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates, seed)])
+    correlations = {name: correlation(x[:, k], y[:, k], weights) for k, name in enumerate(CHANNELS)}
+    return {
+        name: percentiles(float(row[0]), row[1:], len(x), expanded=True) for name, row in correlations.items()
+    }

@@ -1,4 +1,4 @@
-"""Networks that say who is shown: our own, facenet-pytorch's, and dlib's as a cross-check.
+"""Identity encoders: our own, facenet-pytorch's, and dlib's as a cross-check.
 
 Ours is small (2.3 MB in float16) and was trained on the head factory's people with the additive angular margin loss
 (`identity_train.py`), so it is at home on this project's pictures and nowhere else. The other two were trained on
@@ -56,11 +56,11 @@ def face_crop(images: Tensor, camera: Tensor, side: int = SIDE, extent: float = 
     """The square around the face, found from the camera alone.
 
     The crop is centred where the camera sees `CENTRE` and as wide as `extent` appears at that distance:
-    f · extent / depth image widths (pinhole). What lies beyond the picture repeats its border.
+    f · extent / depth image widths (pinhole). Outside the image its border is repeated.
 
     Args:
         images: uint8 [N, 3, R, R], or float in any range.
-        camera: [N, 25] of each picture.
+        camera: [N, 25] of each image.
         side: of the result, pixels.
         extent: world units.
 
@@ -82,7 +82,7 @@ def face_crop(images: Tensor, camera: Tensor, side: int = SIDE, extent: float = 
     at = torch.einsum("nij,nj->ni", intrinsics, seen / seen[:, 2:])[:, :2]
     width = intrinsics[:, 0, 0] * extent / seen[:, 2]
     resolution = images.shape[-1]
-    # Shrinking must average: a picture that is finer than the crop is first resized to about its pixels.
+    # Shrinking must average: an image that is finer than the crop is first resized to about its pixels.
     fitting = round(resolution * side / (float(width.mean()) * resolution))
     if fitting < resolution:
         x = F.interpolate(x, size=(fitting, fitting), mode="bilinear", antialias=True, align_corners=False)
@@ -122,7 +122,7 @@ class EncoderConfig:
     """Size of our encoder."""
 
     widths: tuple[int, ...] = (32, 64, 96, 144)
-    """Channels after the first convolution and after each stage; each halves the picture."""
+    """Channels after the first convolution and after each stage; each halves the image."""
     blocks: int = 2
     """Residual blocks a stage."""
 
@@ -163,11 +163,11 @@ class IdentityNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures and cameras in, unit embeddings out, whichever network is inside.
+    """Images and cameras to unit embeddings, with any of the networks.
 
     Args:
         net: crops in [-1, 1] to embeddings.
-        name: written beside results.
+        name: written into records of results.
         side, extent: of the crops, pixels and world units.
     """
 
@@ -178,12 +178,12 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
         """[N, d] with gradients; images float [N, 3, R, R] in [-1, 1] (clamped), or uint8."""
         scaled = from_uint8(images) if images.dtype == torch.uint8 else images.clamp(-1, 1)
-        found: Tensor = self.net(face_crop(scaled, camera, self.side, self.extent))
-        return F.normalize(found.float(), dim=1)
+        embedding: Tensor = self.net(face_crop(scaled, camera, self.side, self.extent))
+        return F.normalize(embedding.float(), dim=1)
 
     @torch.no_grad()
     def embed(self, images: Tensor, camera: Tensor, batch: int = 64) -> Tensor:
-        """[N, d] float32 on the CPU, `batch` pictures at a time on the network's device."""
+        """[N, d] float32 on the CPU, `batch` images at a time on the network's device."""
         if len(images) != len(camera) or not len(images):
             raise Head3DError(
                 f"every picture needs a camera, got {len(images)} pictures, {len(camera)} cameras"
@@ -210,10 +210,10 @@ def load_encoder(
     if name not in ("auto", "ours", "facenet"):
         raise Head3DError(f'an encoder is "auto", "ours" or "facenet", got {name!r}')
     if name == "facenet" or (name == "auto" and facenet_path().is_file()):
-        found = Encoder(_facenet(), "facenet-VGGFace2", side=160, extent=0.40)
+        encoder = Encoder(_facenet(), "facenet-VGGFace2", side=160, extent=0.40)
     else:
-        found = Encoder(load_net(weights), NAME)
-    return found.eval().requires_grad_(False).to(device)
+        encoder = Encoder(load_net(weights), NAME)
+    return encoder.eval().requires_grad_(False).to(device)
 
 
 def facenet_path() -> Path:
@@ -291,7 +291,7 @@ def _dlib() -> tuple[Any, Any, Any]:
 
 
 def dlib_embeddings(images: Tensor) -> tuple[Tensor, Tensor]:
-    """dlib's ResNet on near-frontal pictures: an encoder that knows nothing of ours, for a second opinion.
+    """dlib's ResNet on near-frontal images: an encoder that is independent of ours.
 
     It finds the face itself (HOG, so frontal views only; the largest box counts) and was made for photographs. Its
     distance |a − b| has 0.6 as the usual limit between same and different. `verification` makes vectors unit, after
@@ -301,17 +301,17 @@ def dlib_embeddings(images: Tensor) -> tuple[Tensor, Tensor]:
         images: uint8 [N, 3, H, W], 256² or more.
 
     Returns:
-        Embeddings [M, 128] float32 of the M pictures with a face, and which these are, bool [N].
+        Embeddings [M, 128] float32 of the M images with a face, and which these are, bool [N].
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise Head3DError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
     detector, points, encoder = _dlib()
-    found = torch.zeros(len(images), dtype=torch.bool)
+    has_face = torch.zeros(len(images), dtype=torch.bool)
     rows = []
     for k, image in enumerate(images.movedim(1, -1).cpu().contiguous().numpy()):
         boxes = detector(image, 1)
         if len(boxes):
             box = max(boxes, key=lambda b: b.area())
             rows.append(list(encoder.compute_face_descriptor(image, points(image, box))))
-            found[k] = True
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 128), found
+            has_face[k] = True
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 128), has_face

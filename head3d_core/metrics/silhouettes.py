@@ -1,4 +1,4 @@
-"""Is it a whole head? Silhouettes, depth and closedness; which views are frontal, and which from behind."""
+"""Completeness of heads: silhouettes, depth and closedness; which views are frontal, and which from behind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _masks(x: Tensor, name: str) -> Tensor:
 
 def _same_size(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise Head3DError(f"pictures are compared pixel by pixel, got {list(a.shape)} and {list(b.shape)}")
+        raise Head3DError(f"images are compared pixel by pixel, got {list(a.shape)} and {list(b.shape)}")
 
 
 def silhouette_iou(opacity: Tensor, truth: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Who is who: measures on identity embeddings (unit vectors, one per picture).
+"""Identity metrics on embeddings (unit vectors, one per image).
 
-Embeddings come from `identity_net.py`. Similarity is the cosine; the paper's Table 1 can only be (1 + cos) / 2, so
+Embeddings come from `identity_encoder.py`. Similarity is the cosine; the paper's Table 1 can only be (1 + cos) / 2, so
 `as_share` gives that too. Intervals are bootstrap ones over identities, not over pairs: pairs share people.
 """
 
@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles, share
+from head3d_core.utils.estimates import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_weights,
+    correlation,
+    percentiles,
+    share,
+)
 
 Array = NDArray[np.float64]
 FAR = 0.01
@@ -34,7 +41,7 @@ def check_embeddings(embeddings: Tensor, name: str = "embeddings", fewest: int =
     x = embeddings.detach().double().cpu().numpy()
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if not np.isfinite(length).all() or (length == 0).any():
-        raise Head3DError(f"{name} has rows that are zero or not finite: look at the pictures behind them")
+        raise Head3DError(f"{name} has rows that are zero or not finite: look at the images behind them")
     return np.asarray(x / length)
 
 
@@ -60,7 +67,7 @@ class Verification:
     """How well a threshold on the cosine tells "same person" from "different persons"."""
 
     auc: Estimate
-    """Area under the ROC curve: the chance that a same pair is more alike than a different pair."""
+    """Area under the ROC curve: the probability that a same pair has a larger cosine than a different pair."""
     tar: Estimate
     """True accept rate at FAR 1 %."""
     threshold: float
@@ -96,7 +103,7 @@ def verification(
     most_pairs: int = 200_000,
     seed: int = 0,
 ) -> Verification:
-    """ROC, AUC and TAR at FAR 1 % over all pairs of pictures.
+    """ROC, AUC and TAR at FAR 1 % over all pairs of images.
 
     A pair is accepted if its cosine exceeds a threshold; TAR is the share of same pairs accepted, FAR that of
     different ones (Grother et al., FRVT). AUC is the Mann-Whitney statistic, ties count half. The bootstrap redraws
@@ -108,7 +115,7 @@ def verification(
         most_pairs: of different people; a random choice if there are more.
 
     Raises:
-        Head3DError: no identity with two pictures, or fewer than 100 different pairs (1 % of them would be none).
+        Head3DError: no identity with two images, or fewer than 100 different pairs (1 % of them would be none).
     """
     x = check_embeddings(embeddings)
     names, who = np.unique(np.asarray(identities), return_inverse=True)
@@ -118,7 +125,7 @@ def verification(
     same = who[a] == who[b]
     if not same.any() or (~same).sum() < 100:
         raise Head3DError(
-            "verification needs an identity with two pictures and 100 pairs of different people, "
+            "verification needs an identity with two images and 100 pairs of different people, "
             f"got {int(same.sum())} same and {int((~same).sum())} different pairs"
         )
     return _roc(np.einsum("nd,nd->n", x[a], x[b]), same, who[a], who[b], len(names), replicates, seed)
@@ -140,8 +147,7 @@ def _roc(
     far, tar = _curve(same, np.ones(len(same)), last)
     aucs, tars = [], []
     for drawn in bootstrap_weights(people, replicates, seed):
-        # Both sides of a same pair are one person, who was drawn once per appearance.
-        weight = np.where(same, drawn[first], drawn[first] * drawn[second])
+        weight = _pair_weights(drawn, same, first, second)
         if weight[same].sum() and weight[~same].sum():
             curve = _curve(same, weight, last)
             aucs.append(float(np.trapezoid(curve[1], curve[0])))
@@ -182,6 +188,16 @@ def _pairs(who: NDArray[np.intp], most: int, seed: int) -> tuple[NDArray[np.intp
         kept = np.setdiff1d(np.arange(len(first)), drop, assume_unique=True)
         first, second = first[kept], second[kept]
     return first, second
+
+
+def _pair_weights(
+    drawn: Array, same: NDArray[np.bool_], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> Array:
+    """How often a bootstrap replicate has each pair, if it has each person `drawn` times.
+
+    Two images of one person are one pair each time that the person was drawn, not a pair of strangers.
+    """
+    return np.where(same, drawn[first], drawn[first] * drawn[second])
 
 
 def _curve(same: NDArray[np.bool_], weight: Array, last: NDArray[np.intp]) -> tuple[Array, Array]:
@@ -229,30 +245,30 @@ def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
     """Share of samples [N, d] with another sample whose cosine exceeds `threshold` (`Verification.same_median`).
 
     It depends on which same pairs gave the threshold: pairs that differ in camera only make a stricter one than pairs
-    of one person in two looks. And it grows with N, as every further sample may be the twin of one before: compare at
-    one N, or compare shares of pairs (`near_pairs`). Wilson's interval: redrawing samples would call a share of none
-    certain.
+    of one person in two looks. It also grows with N, because every further sample may duplicate an earlier one:
+    compare at one N, or compare shares of pairs (`near_pairs`). Wilson's interval: redrawing samples would call a
+    share of none certain.
     """
-    twins = _twins(check_embeddings(embeddings), threshold)
-    return share(int((twins > 0).sum()), len(twins))
+    near = _near(check_embeddings(embeddings), threshold)
+    return share(int((near > 0).sum()), len(near))
 
 
 def near_pairs(embeddings: Tensor, threshold: float) -> Estimate:
     """Share of all pairs of samples [N, d] whose cosine exceeds `threshold`; pairs share samples, so no interval."""
-    twins = _twins(check_embeddings(embeddings), threshold)
-    found, count = int(twins.sum()) // 2, len(twins) * (len(twins) - 1) // 2
-    return Estimate(found / count, math.nan, math.nan, count)
+    near = _near(check_embeddings(embeddings), threshold)
+    pairs, count = int(near.sum()) // 2, len(near) * (len(near) - 1) // 2
+    return Estimate(pairs / count, math.nan, math.nan, count)
 
 
-def _twins(x: Array, threshold: float) -> NDArray[np.intp]:
+def _near(x: Array, threshold: float) -> NDArray[np.intp]:
     """How many others of the unit vectors [N, d] each has above the threshold."""
-    twins = np.empty(len(x), np.intp)
+    near = np.empty(len(x), np.intp)
     for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
         cosines = x[start : start + 1024] @ x.T
         own = np.arange(len(cosines))
         cosines[own, own + start] = -1.0
-        twins[start : start + 1024] = (cosines > threshold).sum(1)
-    return twins
+        near[start : start + 1024] = (cosines > threshold).sum(1)
+    return near
 
 
 def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float]]:
@@ -283,7 +299,7 @@ def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Esti
 
 @dataclass(frozen=True)
 class Nearest:
-    """The training picture nearest to each sample."""
+    """The training image nearest to each sample."""
 
     index: NDArray[np.intp]
     """[N] row of the training embeddings."""
@@ -294,13 +310,13 @@ class Nearest:
 
 
 def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000, seed: int = 0) -> Nearest:
-    """For each sample [N, d] the most similar row of the training set [M, d]: does the model repeat its 50 heads?
+    """For each sample [N, d] the most similar row of the training set [M, d]: a test of memorisation.
 
     The same for held-out heads says how near a stranger comes; only what exceeds that is memory.
     """
     x, y = check_embeddings(samples, "the samples"), check_embeddings(training, "the training set", 1)
     if x.shape[1] != y.shape[1]:
-        raise Head3DError(f"both sets need one encoder, got {x.shape[1]} and {y.shape[1]} numbers a picture")
+        raise Head3DError(f"both sets need one encoder, got {x.shape[1]} and {y.shape[1]} numbers an image")
     cosines = np.concatenate([part @ y.T for part in np.array_split(x, math.ceil(len(x) / 1024))])
     best = cosines.max(1)
     return Nearest(cosines.argmax(1), best, bootstrap_mean(best, replicates, seed))
@@ -321,8 +337,8 @@ def view_consistency(
 ) -> list[YawBin]:
     """Cosine between a head's views and its own frontal view, per 15° of |yaw|.
 
-    To be shown beside the same curve of real heads: encoders see less of a face from the side, whoever it is. Each head
-    counts once a step (mean of its views there), and heads are what is redrawn.
+    To be compared with the same curve of real heads, because encoders see less of any face from the side. Each head
+    counts once a step (mean of its views there), and the bootstrap redraws heads.
 
     Args:
         frontal: [H, d] one frontal view per head.
@@ -352,7 +368,7 @@ def view_consistency(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two encoders judging the same pairs."""
+    """Two encoders on the same pairs."""
 
     spearman: Estimate
     """Rank correlation of their similarities over pairs."""
@@ -366,49 +382,38 @@ class Agreement:
 def encoder_agreement(
     first: Tensor, second: Tensor, identities: Sequence[int] | Tensor, replicates: int = 200, seed: int = 0
 ) -> Agreement:
-    """Do two encoders judge pairs alike? Spearman's correlation of their cosines, and the share of equal decisions.
+    """Agreement of two encoders on pairs: Spearman's correlation of their cosines, and the share of equal decisions.
 
     The cosine of unit vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap
-    redraws people with all their pictures.
+    redraws people with all their images.
 
     Args:
-        first, second: [N, d1], [N, d2] of the same pictures.
+        first, second: [N, d1], [N, d2] of the same images.
     """
     from scipy.stats import rankdata
 
     x, y = check_embeddings(first, "the first encoder"), check_embeddings(second, "the second encoder")
     if len(x) != len(y):
-        raise Head3DError(f"both encoders must judge the same pictures, got {len(x)} and {len(y)}")
+        raise Head3DError(f"both encoders must see the same images, got {len(x)} and {len(y)}")
     i, j = np.triu_indices(len(x), 1)
     if len(i) > 200_000:
         chosen = np.random.default_rng(seed).choice(len(i), 200_000, replace=False)
         i, j = i[chosen], j[chosen]
     cosines = [np.einsum("nd,nd->n", e[i], e[j]) for e in (x, y)]
     ranks = [rankdata(c) for c in cosines]
-
-    def correlation(weight: Array) -> float:
-        centred = [r - np.average(r, weights=weight) for r in ranks]
-        spread = math.sqrt(float((weight * centred[0] ** 2).sum() * (weight * centred[1] ** 2).sum()))
-        return float((weight * centred[0] * centred[1]).sum()) / spread if spread else math.nan
-
     people, rows = np.unique(np.asarray(identities), return_inverse=True)
-    one, other = (verification(torch.from_numpy(e), identities, replicates, seed=seed) for e in (x, y))
-    accepted = [c > v.threshold for c, v in zip(cosines, (one, other), strict=True)]
+    one, two = (verification(torch.from_numpy(e), identities, replicates, seed=seed) for e in (x, y))
+    accepted = [c > v.threshold for c, v in zip(cosines, (one, two), strict=True)]
     agree, same = accepted[0] == accepted[1], rows[i] == rows[j]
-    kinds = (same, ~same)
-    replicated: list[float] = []
-    shares: list[list[float]] = [[], []]
-    for drawn in bootstrap_weights(len(people), replicates, seed):
-        # Two pictures of one person drawn twice are still one pair each time, not a pair of strangers.
-        weight = np.where(same, drawn[rows[i]], drawn[rows[i]] * drawn[rows[j]])
-        if weight.sum() > 0:
-            replicated.append(correlation(weight))
-        for kind, agreed in zip(kinds, shares, strict=True):
-            if weight[kind].sum() > 0:
-                agreed.append(float(np.average(agree[kind], weights=weight[kind])))
-    shared = [
-        percentiles(float(agree[kind].mean()), np.array(agreed), len(people))
-        for kind, agreed in zip(kinds, shares, strict=True)
-    ]
-    correlated = percentiles(correlation(np.ones(len(i))), np.array(replicated), len(people))
-    return Agreement(correlated, one, other, *shared)
+    replicated: list[list[float]] = []
+    for drawn in [np.ones(len(people)), *bootstrap_weights(len(people), replicates, seed)]:
+        weight = _pair_weights(drawn, same, rows[i], rows[j])
+        shares = [
+            float(np.average(agree[kind], weights=weight[kind])) if weight[kind].any() else math.nan
+            for kind in (same, ~same)
+        ]
+        replicated.append([float(correlation(ranks[0], ranks[1], weight[None])[0]), *shares])
+    spearman, equal, different = (
+        percentiles(float(values[0]), values[1:], len(people)) for values in np.array(replicated).T
+    )
+    return Agreement(spearman, one, two, equal, different)

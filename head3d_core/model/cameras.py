@@ -1,7 +1,7 @@
 """Cameras as 25 numbers: cam2world (16, row-major) and normalised intrinsics (9, row-major).
 
 Axes are OpenCV's: x right, y down, z forward. The world has y up; a face looks along +z and the frontal
-camera stands at (0, 0, 2.7). Angles are radians.
+camera is at (0, 0, 2.7). Angles are radians.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def orbit(
         yaw: [N] or a number, radians; 0 is the front, positive moves the camera to +x (the subject's left).
         pitch: [N] or a number, radians; positive moves the camera up. Kept 1e-4 away from the poles.
         radius: distance from the world origin, world units.
-        look_at: world point in the middle of the picture.
+        look_at: world point in the middle of the image.
         focal: focal length in image widths.
 
     Returns:
@@ -93,34 +93,19 @@ def orbit(
     return pack(matrix, intrinsics(focal).to(matrix).expand(len(matrix), 3, 3))
 
 
-def eg3d_pose(
-    horizontal: Tensor, vertical: Tensor, pivot: Sequence[float] = (0.0, 0.0, 0.2), radius: float = RADIUS
-) -> Tensor:
-    """EG3D's pose sampler: cam2world [N, 4, 4] from its (h, v), with front = (pi/2, pi/2).
-
-    v is not an angle: the polar angle is arccos(1 - 2 v / pi), so that uniform v is uniform in area
-    (spec of the format, section 4.2). The camera stands on a sphere about the origin and looks at `pivot`.
-    """
-    polar = torch.acos(1 - 2 * vertical.clamp(1e-5, math.pi - 1e-5) / math.pi)
-    position = radius * torch.stack(
-        [-polar.sin() * horizontal.cos(), polar.cos(), polar.sin() * horizontal.sin()], -1
-    )
-    return pose_looking_at(position, position.new_tensor(list(pivot)).expand_as(position))
-
-
 def frontal(count: int = 1, device: torch.device | str = "cpu", radius: float = RADIUS) -> Tensor:
     """The frontal camera, repeated: [count, 25]."""
     return orbit(0.0, 0.0, radius).to(device).expand(count, 25)
 
 
 def yaw_pitch(camera: Tensor) -> tuple[Tensor, Tensor]:
-    """Where cameras stand on their sphere about the origin: yaw [N] in (-pi, pi], pitch [N], radians."""
+    """Angles of cameras on their sphere about the origin: yaw [N] in (-pi, pi], pitch [N], radians."""
     x, y, z = camera[..., 3], camera[..., 7], camera[..., 11]
     return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
 
 def mirror(camera: Tensor) -> Tensor:
-    """The camera [N, 25] of the horizontally flipped picture: M P M with M = diag(-1, 1, 1, 1).
+    """The camera [N, 25] of the horizontally flipped image: M P M with M = diag(-1, 1, 1, 1).
 
     The principal point and the skew are mirrored with it.
     """

@@ -15,7 +15,7 @@ class Decoder(nn.Module):
     Args:
         channels: plane channels C.
         hidden: hidden units.
-        features: colour features beside sigma.
+        features: number of colour features.
         lr_multiplier: learning-rate multiplier of both layers.
     """
 

@@ -1,6 +1,6 @@
 """The GAN's two small operators, in plain PyTorch: FIR resampling and bias + activation.
 
-The reference forms are differentiable any number of times (R1 differentiates twice); the compiled twins in
+The reference forms are differentiable any number of times (R1 differentiates twice); the compiled forms in
 csrc are too, and much faster on a GPU.
 """
 

@@ -25,7 +25,7 @@ _PLANE_NOISE: tuple[NoiseMode, ...] = ("const", "random", "none")
 
 @dataclass(frozen=True)
 class RawOutput:
-    """The volume-rendered half of a picture, R = rendering resolution."""
+    """The volume-rendered half of an image, R = rendering resolution."""
 
     features: Tensor
     """[N, F, R, R]"""
@@ -42,7 +42,7 @@ class RawOutput:
 
 @dataclass(frozen=True)
 class RenderOutput(RawOutput):
-    """A rendered picture."""
+    """A rendered image."""
 
     image: Tensor
     """[N, 3, image_resolution, image_resolution] in about [-1, 1], not clamped."""
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
 
 
 class Generator(nn.Module):
-    """G_t and G_s alike: z and a camera in, a picture of a head out.
+    """G_t and G_s: z and a camera in, an image of a head out.
 
     Deterministic unless a `generator` (or `seeds`) is given: backbone noise "const", stratified offset 0.5,
     importance u = (j + 0.5) / count.
@@ -193,15 +193,8 @@ class Generator(nn.Module):
             )
         size = resolution or self.config.neural_resolution
         origins, directions = camera_rays(camera, size)
-        result = render_rays(
-            planes,
-            self.decoder.weights(),
-            origins,
-            directions,
-            self.config.render,
-            seeds=seeds,
-            backend=backend,
-        )
+        weights, options = self.decoder.weights(), self.config.render
+        result = render_rays(planes, weights, origins, directions, options, seeds=seeds, backend=backend)
         features = result.features.transpose(1, 2).unflatten(-1, (size, size))
         shape = (len(planes), 1, size, size)
         return RawOutput(features, result.depth.reshape(shape), result.opacity.reshape(shape))
@@ -262,13 +255,13 @@ class Generator(nn.Module):
         return self.render(planes, ws, camera, resolution, backend, seeds=seeds)
 
     def query(self, planes: Tensor, points: Tensor, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
-        """What stands at world points [N, M, 3]: raw sigma [N, M, 1] and features [N, M, F].
+        """The field at world points [N, M, 3]: raw sigma [N, M, 1] and features [N, M, F].
 
         features[..., :3] is rgb in [0, 1] (up to 0.001 beyond); density = softplus(sigma - 1).
         """
         self._check_planes(planes)
-        how = self.config.render
-        return query(planes, self.decoder.weights(), points, how.axes, how.box_warp, backend, how.slices)
+        options, weights = self.config.render, self.decoder.weights()
+        return query(planes, weights, points, options.axes, options.box_warp, backend, options.slices)
 
     def widened(self) -> Generator:
         """A two-slice generator that draws the same heads.
@@ -289,7 +282,8 @@ class Generator(nn.Module):
 
     def _check_planes(self, planes: Tensor) -> None:
         wanted, channels = self.config.plane_count, self.config.plane_channels
-        if check_planes(planes).shape[1] < wanted:
+        check_planes(planes)
+        if planes.shape[1] < wanted:
             raise Head3DError(
                 f"this generator's heads have {wanted} planes, got {planes.shape[1]}: use `planes.widen`"
             )

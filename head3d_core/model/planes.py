@@ -46,8 +46,8 @@ class DecoderWeights(NamedTuple):
     """[1 + features]"""
 
 
-def check_planes(planes: Tensor) -> Tensor:
-    """Returns `planes` if it is [N, P, C, H, W] floating point with P = 3 or 4; raises Head3DError otherwise."""
+def check_planes(planes: Tensor, points: Tensor | None = None) -> None:
+    """Raises Head3DError unless `planes` is [N, P, C, H, W] floating point with P = 3 or 4, and `points` [N, M, 3]."""
     if planes.ndim != 5 or planes.shape[1] not in (3, 4):
         raise Head3DError(
             "planes must be [N, 3, C, H, W], or [N, 4, C, H, W] with two slices of the xy plane, "
@@ -55,16 +55,10 @@ def check_planes(planes: Tensor) -> Tensor:
         )
     if not planes.is_floating_point():
         raise Head3DError(f"planes must be floating point, got {planes.dtype}")
-    return planes
-
-
-def check_points(planes: Tensor, points: Tensor) -> Tensor:
-    """Returns `points` if it is [N, M, 3] for the batch of `planes`; raises Head3DError otherwise."""
-    if points.ndim != 3 or points.shape[-1] != 3 or points.shape[0] != planes.shape[0]:
+    if points is not None and (points.ndim != 3 or points.shape[::2] != (len(planes), 3)):
         raise Head3DError(
-            f"points must be [N, M, 3] with N = {planes.shape[0]} as in planes, got {list(points.shape)}"
+            f"points must be [N, M, 3] with N = {len(planes)} as in planes, got {list(points.shape)}"
         )
-    return points
 
 
 def project(points: Tensor, axes: Axes, box_warp: float, count: int = 3) -> Tensor:
@@ -106,8 +100,9 @@ def sample_each_plane(planes: Tensor, points: Tensor, axes: Axes = "xyz", box_wa
 
     Returns [N, P, M, C].
     """
-    n, planes_each, channels, height, width = check_planes(planes).shape
-    grid = project(check_points(planes, points), axes, box_warp, planes_each)
+    check_planes(planes, points)
+    n, planes_each, channels, height, width = planes.shape
+    grid = project(points, axes, box_warp, planes_each)
     count = points.shape[1]
     if n == 0 or count == 0:
         return planes.new_zeros(n, planes_each, count, channels)
@@ -140,7 +135,7 @@ def sample_planes(
     Returns:
         [N, M, C].
     """
-    check_points(check_planes(planes), points)
+    check_planes(planes, points)
     if ops.use_native(backend, planes):
         return render.sample_planes(planes, points, axes=axes, box_warp=box_warp, slices=slices)
     readings = sample_each_plane(planes, points, axes, box_warp)
@@ -178,7 +173,7 @@ def query(
     slices: Slices = SLICES,
 ) -> tuple[Tensor, Tensor]:
     """Density and colour at points: sigma [N, M, 1] (raw) and colour features [N, M, F] in [0, 1]."""
-    check_points(check_planes(planes), points)
+    check_planes(planes, points)
     if ops.use_native(backend, planes):
         return render.query_planes(planes, weights, points, axes=axes, box_warp=box_warp, slices=slices)
     return decode(sample_planes(planes, points, axes, box_warp, "reference", slices), weights)
@@ -201,7 +196,8 @@ def widen(planes: Tensor) -> Tensor:
 
     Four planes come back as they are.
     """
-    return planes if check_planes(planes).shape[1] == 4 else torch.cat([planes, planes[:, :1]], 1)
+    check_planes(planes)
+    return planes if planes.shape[1] == 4 else torch.cat([planes, planes[:, :1]], 1)
 
 
 def swap(planes_a: Tensor, planes_b: Tensor, names: str | Iterable[str]) -> Tensor:

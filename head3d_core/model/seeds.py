@@ -1,6 +1,6 @@
 """From a seed to a head: the one meaning of a seed in commands, notebooks and recorded pictures.
 
-A seed is a whole number from 0 to 2**32 - 1. It stands for one z, whatever the generator, the batch or the device,
+A seed is a whole number from 0 to 2**32 - 1. It means one z, whatever the generator, the batch or the device,
 and z becomes ws under the frontal mapping camera. Measures over many samples draw by number instead (`z_of_numbers`).
 """
 

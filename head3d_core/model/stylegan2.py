@@ -100,10 +100,8 @@ class Mapping(nn.Module):
         return x
 
 
-def modulated_conv(
-    x: Tensor, weight: Tensor, style: Tensor, up: bool = False, demodulate: bool = True
-) -> Tensor:
-    """Convolution whose input channels are scaled per sample, then (optionally) renormalised per output.
+def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
+    """Convolution whose input channels are scaled per sample and whose output channels are then renormalised.
 
     W1 = W s;  d[n, o] = (sum_{i,k} W1^2 + 1e-8)^(-1/2);  output = conv(x, W1 d). Computed as
     d conv(x s, W), which shares one weight over the batch and needs no grouped convolution.
@@ -114,13 +112,10 @@ def modulated_conv(
         style: [N, I].
         up: stride-2 transposed convolution (H -> 2H + 1) followed by the FIR filter (-> 2H). Relative to the
             other layers the kernel then appears flipped; EG3D's weights are trained that way.
-        demodulate: False in ToRGB.
 
     Returns:
         [N, O, H', W'].
     """
-    if not demodulate:
-        return scaled_conv(x, weight, style, up)
     weight, style, demod = demodulation(weight, style, x.dtype)
     return scale_channels(scaled_conv(x, weight, style, up), demod)
 
@@ -215,8 +210,7 @@ class ToRGB(nn.Module):
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, H, W]."""
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w) / math.sqrt(self.weight.shape[1])
-        x = modulated_conv(x, self.weight, style, demodulate=False)
-        return bias_act(x, self.bias, clamp=self.clamp)
+        return bias_act(scaled_conv(x, self.weight, style), self.bias, clamp=self.clamp)
 
     def append_rows(self, count: int) -> None:
         """Appends copies of the first `count` output channels, as parameters of their own."""

@@ -1,4 +1,4 @@
-"""From the volume-rendered feature image to the final picture: two StyleGAN2 blocks."""
+"""From the volume-rendered feature image to the final image: two StyleGAN2 blocks."""
 
 from __future__ import annotations
 

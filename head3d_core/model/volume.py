@@ -1,4 +1,4 @@
-"""Volume rendering, slow and annotated: the truth that the fused kernels are tested against.
+"""Volume rendering in PyTorch: the annotated reference that the fused kernels are tested against.
 
 One equation a function, in the order in which `render_rays` uses them (Eq. 3 of the paper; EG3D's two-pass
 importance renderer with mid-point marching).
@@ -99,7 +99,7 @@ def march(features: Tensor, sigma: Tensor, depths: Tensor, white_back: bool = Fa
 
 
 def importance_depths(depths: Tensor, weights: Tensor, count: int, u: Tensor | None = None) -> Tensor:
-    """Inverse-transform samples of where the first pass found matter. No gradient passes.
+    """Inverse-transform samples where the first pass found density. No gradient passes.
 
     1. Smooth: a_i = max of the neighbouring interval weights (a_0 = w_0, a_{S-1} = w_{S-2}),
        b_i = (a_i + a_{i+1}) / 2 + 0.01.
@@ -162,7 +162,7 @@ def render_rays(
     seeds: Tensor | None = None,
     backend: Backend = "auto",
 ) -> RayResult:
-    """Renders features, depth and opacity along rays: two passes, the second where the first found matter.
+    """Renders features, depth and opacity along rays: two passes, the second where the first found density.
 
     Args:
         planes: [N, 3, C, H, W], or [N, 4, C, H, W] with two slices of the xy plane.
@@ -170,7 +170,7 @@ def render_rays(
         ray_origins, ray_directions: [N, R, 3]; directions of unit length.
         options: sampling and marching options.
         seeds: [N] int64, one per sample of the batch, for random offsets and importance samples; None renders
-            deterministically (offset 0.5, u = (j + 0.5) / count), so that pictures and tests repeat.
+            deterministically (offset 0.5, u = (j + 0.5) / count), so that images and tests repeat.
         backend: "reference" runs the functions of this module, "native" the fused kernel, "auto" the kernel
             where it is built.
 

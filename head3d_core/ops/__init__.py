@@ -32,10 +32,10 @@ def _library() -> Path | None:
     named = os.environ.get("HEAD3D_LIBRARY")
     if named:
         return Path(named)
-    found = sorted(
+    files = sorted(
         p for p in Path(__file__).parents[1].glob("_C*") if p.suffix in (".so", ".pyd", ".dylib", ".dll")
     )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 @torch.compiler.assume_constant_result

@@ -34,16 +34,16 @@ def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tens
 def _grads(
     y_bar: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, mask: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    found = torch.ops.aten.convolution_backward(
+    by_x, by_weight, _ = torch.ops.aten.convolution_backward(
         y_bar, x, weight, None, (stride, stride), (padding, padding), (1, 1), False, (0, 0), 1, (*mask, False)
     )
-    return found[0], found[1]
+    return by_x, by_weight
 
 
 def _stand_in(like: Tensor, shape: torch.Size) -> Tensor:
     """Uninitialised values where only a shape is needed, but in the layout of `like`.
 
-    cuDNN's derivatives are computed in the layout of what stands here: an expanded number would count as
+    cuDNN's derivatives are computed in the layout of this tensor: an expanded number would count as
     channels-outermost and turn every channels-last gradient around twice.
     """
     inner = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()

@@ -26,7 +26,7 @@ def present() -> bool:
 def bias_act(
     x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None
 ) -> Tensor:
-    """Native twin of `filters.bias_act`: clamp(activation(x + bias) gain_total, +-limit); differentiable twice."""
+    """Native form of `filters.bias_act`: clamp(activation(x + bias) gain_total, +-limit); differentiable twice."""
     if bias is not None:
         bias = bias.to(x.dtype)
     return torch.ops.head3d.bias_act(x, bias, _ACTIVATIONS[activation], float(gain_total), limit)
@@ -35,7 +35,7 @@ def bias_act(
 def upfirdn2d(
     x: Tensor, kernel: Tensor, up: int, down: int, padding: tuple[int, int, int, int], gain: float
 ) -> Tensor:
-    """Native twin of `filters.upfirdn2d`; differentiable any number of times with respect to x."""
+    """Native form of `filters.upfirdn2d`; differentiable any number of times with respect to x."""
     return torch.ops.head3d.upfirdn2d(x, kernel, up, down, list(padding), float(gain), False)
 
 
@@ -49,7 +49,7 @@ def layer_epilogue(
     gain_total: float,
     limit: float | None,
 ) -> Tensor:
-    """Native twin of `filters.layer_epilogue`; differentiable once, and not with respect to the noise.
+    """Native form of `filters.layer_epilogue`; differentiable once, and not with respect to the noise.
 
     Everything but x is computed with in float32 (float64 if x is).
     """

@@ -21,7 +21,7 @@ _AXES: dict[Axes, int] = {"eg3d": 0, "xyz": 1}
 def sample_planes(
     planes: Tensor, points: Tensor, *, axes: Axes, box_warp: float, slices: Slices = SLICES
 ) -> Tensor:
-    """Native twin of `planes.sample_planes`: planes and points [N, M, 3] -> features [N, M, C]."""
+    """Native form of `planes.sample_planes`: planes and points [N, M, 3] -> features [N, M, C]."""
     planes, points = _same_type(planes, points)
     where = _slice_arguments(planes, slices)
     return torch.ops.head3d.sample_planes(planes, points, _AXES[axes], float(box_warp), *where)
@@ -36,7 +36,7 @@ def query_planes(
     box_warp: float,
     slices: Slices = SLICES,
 ) -> tuple[Tensor, Tensor]:
-    """Native twin of `planes.query`: sigma [N, M, 1] (raw) and colour features [N, M, F] at points [N, M, 3]."""
+    """Native form of `planes.query`: sigma [N, M, 1] (raw) and colour features [N, M, F] at points [N, M, 3]."""
     settings = _AXES[axes], float(box_warp), _precision(planes)
     tensors = _same_type(planes, *weights, points)
     return torch.ops.head3d.query_planes(*tensors, *settings, *_slice_arguments(planes, slices))
@@ -52,7 +52,7 @@ def render_rays(
     seeds: Tensor | None,
     options: RenderOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Native twin of `volume.render_rays`.
+    """Native form of `volume.render_rays`.
 
     The bounds `near` and `far` [N, R] are constants to its derivative; gradients reach the rays through the points that
     are sampled. It can be differentiated once. In float32, samples whose colours weigh 1e-6 of the ray between them get

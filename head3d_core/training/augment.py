@@ -1,10 +1,10 @@
 """Adaptive discriminator augmentation (StyleGAN2-ADA, Karras et al. 2020), written from the paper for heads.
 
-Every picture D sees, real or generated, is transformed with probability p per kind of transform, and p follows how
-much D over-fits: r = E[sign D(real)] is pulled to a target. The image and its raw image get the same transform.
+Every image that D sees, real or generated, is transformed with probability p per kind of transform. p follows the
+overfitting of D: r = E[sign D(real)] is controlled to a target. The image and its raw image get the same transform.
 
 Chosen from the paper's list: isotropic and anisotropic scaling, rotation, translation, brightness, contrast, hue,
-saturation. Left out: flips (the loader mirrors pictures together with their cameras), quarter turns and the luma
+saturation. Left out: flips (the loader mirrors images together with their cameras), quarter turns and the luma
 flip, which would contradict the camera that D is conditioned on or the white background.
 """
 
@@ -63,7 +63,7 @@ def draw_transforms(seeds: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
     contrast = torch.exp2(gauss[:, 5] * CONTRAST_STD)
     linear = _rotation_about_grey(flat[:, 6] * HUE)
-    # Saturation scales what is left beside the grey axis.
+    # Saturation scales the component perpendicular to the grey axis.
     grey = torch.full((3, 3), 1 / 3, device=seeds.device)
     rest = torch.eye(3, device=seeds.device) - grey
     saturation = grey + rest * torch.exp2(gauss[:, 7] * SATURATION_STD)[:, None, None]
@@ -82,7 +82,7 @@ def _rotation_about_grey(angle: Tensor) -> Tensor:
 
 
 def apply(x: Tensor, geometry: Tensor, colour: Tensor) -> Tensor:
-    """Transforms pictures [N, 3, H, W] in [-1, 1]; what comes from outside the picture is white.
+    """Transforms images [N, 3, H, W] in [-1, 1]; everything outside an image is white.
 
     Works at any size with one transform, so that image and raw image stay aligned.
     """

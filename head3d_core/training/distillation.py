@@ -1,7 +1,7 @@
-"""Tri-plane feature distillation: what the student's loss adds to the GAN's (section 3.3 and 3.4).
+"""Tri-plane feature distillation: the terms that it adds to the student's GAN loss (section 3.3 and 3.4).
 
 The teacher G_t (faces, frozen) and the student G_s (heads) get the same z, the same mapping camera and the same
-random numbers, so that whatever differs between their planes and images is the student's to change.
+random numbers, so that their planes and images differ by their weights alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ XY_BACK = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """A generator's output with what led to it."""
+    """A generator's output with its codes and planes."""
 
     ws: Tensor
     """[N, num_ws, w_dim]"""

@@ -106,7 +106,7 @@ def front_gate(camera: Tensor, tau: float) -> Tensor:
 def rgb_loss(image_t: Tensor, image_s: Tensor, raw_t: Tensor, raw_s: Tensor, gate: Tensor) -> Tensor:
     """L_rgb = 𝕀(|Δp| ≤ τ) [‖I^t − I^s‖₁ + ‖I_raw^t − I_raw^s‖₁] (Eq. 8).
 
-    Each norm is the mean absolute difference over a picture; gated samples count as zero in the batch mean.
+    Each norm is the mean absolute difference over an image; gated samples count as zero in the batch mean.
 
     Args:
         image_t, image_s: [N, 3, H, W].

@@ -30,11 +30,11 @@ class TrainArgs:
     out: Path
     """The run's folder: log.jsonl, grid-*.png, state-*.safetensors, weights/."""
     recipe: Recipe
-    """How it is trained."""
+    """Losses, data and rates of the stage."""
     generator: GeneratorConfig
-    """What is trained."""
+    """Architecture of the generator."""
     discriminator: DiscriminatorConfig
-    """What judges it."""
+    """Architecture of the discriminators."""
     heads: str | None = None
     """Head set, likewise (synth:heads:4800), for the stages head and distill."""
     preset: str = "classroom"
@@ -122,7 +122,7 @@ def from_command_line(tokens: Sequence[str]) -> partial[TrainArgs]:
 
 
 def check_used(args: TrainArgs) -> None:
-    """Refuses what would be ignored, and what cannot be.
+    """Refuses options that would be ignored or that contradict each other.
 
     Raises Head3DError with one sentence: an option that this stage does not use, a row without training, numbers
     outside their range.

@@ -123,7 +123,7 @@ class Optimiser:
             # Gradients take the parameter's own strides (channels-last weights), as fused Adam wants.
             p.grad = self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride())
             offset += p.numel()
-        # Lazy regularisation: k + 1 optimiser steps stand for k (StyleGAN2, appendix B).
+        # Lazy regularisation: k + 1 optimiser steps replace k (StyleGAN2, appendix B).
         share = interval / (interval + 1) if interval else 1.0
         self.rate = rate * share
         cuda = device.type == "cuda"

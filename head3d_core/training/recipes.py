@@ -343,7 +343,7 @@ class Row:
     """One row of Table 2, Table 3 or Fig. 8, as changes to the recipe of stage distill."""
 
     help: str
-    """What differs, in a few words."""
+    """How it differs from the full method, in a few words."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Values by dotted name, as `--recipe.NAME VALUE` takes them."""
     generator: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,6 @@ network: small enough to be taken to another machine, where the run goes on or l
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -63,7 +62,7 @@ def save(
         newest = latest(run)
         intact = f"the last good snapshot is {newest}" if newest else "there is no earlier snapshot"
         raise Head3DError(f"{error}; {intact}, and --resume goes on from there") from error
-    # Never the one just written, even beside newer ones (of a run that went back to an older snapshot).
+    # Never the one just written, even if others are newer (of a run that went back to an older snapshot).
     for old in [path for path in all_snapshots(run) if path != target][keep - 1 :]:
         old.unlink(missing_ok=True)
     return target
@@ -87,7 +86,7 @@ def save_carry(run: Path | str, tensors: dict[str, Tensor], meta: dict[str, Any]
 
 def _write(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     host = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    header = {"version": VERSION, "meta": json.dumps(meta), "sha256": _fingerprint(host)}
+    header = {"version": VERSION, "meta": json.dumps(meta), "sha256": weights.digest(host)}
     with files.atomic(path) as temporary:
         save_file(host, temporary, header)
         _flush(temporary)
@@ -102,14 +101,6 @@ def _flush(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _fingerprint(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def all_snapshots(run: Path | str) -> list[Path]:
@@ -156,7 +147,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         meta = dict(json.loads(header["meta"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise Head3DError(f"{path} is not a complete snapshot ({error}): use an older one") from error
-    if _fingerprint(tensors) != header.get("sha256"):
+    if weights.digest(tensors) != header.get("sha256"):
         raise Head3DError(f"{path} is damaged (sha256 differs): use an older snapshot")
     return tensors, meta
 

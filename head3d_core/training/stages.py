@@ -1,4 +1,4 @@
-"""What a stage starts from: its images, its networks, and the trainer that holds both."""
+"""Builds the trainer of a stage from its images and its starting networks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_images(source: str, resolution: int, cache: Path | None = None) -> tupl
     Args:
         source: the data set.
         resolution: R.
-        cache: folder that keeps rendered sets, one file each; another version of the sampler draws other people.
+        cache: folder that keeps rendered sets, one file each; another version of the sampler draws different people.
 
     Raises Head3DError for a data set that cannot be trained on, a damaged file in `cache`, a malformed `synth:` name.
     """

@@ -88,7 +88,7 @@ class Run:
     # -- snapshots -------------------------------------------------------------------------------------------
 
     def settings(self) -> dict[str, Any]:
-        """What a snapshot says about the run, beside its counters."""
+        """Settings of the run that a snapshot records."""
         return {
             "preset": self.args.preset,
             "generator": self.trainer.preset.generator.to_dict(),
@@ -240,7 +240,7 @@ class Run:
         return [*due, self.stop_reason is not None]
 
     def loop(self) -> str:
-        """Trains until done, out of time or told to stop; returns which."""
+        """Trains until done, out of time or stopped by a signal; returns which."""
         while self.trainer.images_seen < self.recipe.images:
             self.trainer.step()
             if self.world.size > 1 and self.trainer.step_count % 16:
@@ -262,7 +262,7 @@ class Run:
         self.stop_reason = signal.Signals(number).name
 
     def finish(self, reason: str) -> None:
-        """What is written when the loop has ended; weights only of a run that is done."""
+        """Writes the last report, snapshot and grid, and the weights of a run that is done."""
         if self.reported_images != self.trainer.images_seen:
             self.report()
         self.save()

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 """Confidence level of every interval."""
 NONE = "–"
-"""What stands in a table where nothing was measured."""
+"""Entry of a table where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def percentiles(value: float, replicates: Array, count: int, expanded: bool = Fa
     """The estimate with the bootstrap's percentile interval; replicates that are NaN are left out.
 
     Args:
-        expanded: widen the interval by what few things lack (Hesterberg 2015): with n things the plain bootstrap's
+        expanded: widen the interval of few things (Hesterberg 2015): with n things the plain bootstrap's
             variance is (n − 1) / n of what it should be, and its percentiles are normal ones where t's are due.
     """
     known = replicates[~np.isnan(replicates)] if expanded else replicates[np.isfinite(replicates)]
@@ -138,3 +138,11 @@ def bootstrap_mean(values: Array | Any, replicates: int = 1000, seed: int = 0) -
             f"({int((~np.isfinite(x)).sum())} of them not finite)"
         )
     return percentiles(x.mean(), bootstrap_weights(len(x), replicates, seed) @ x / len(x), len(x))
+
+
+def correlation(a: Array, b: Array, weights: Array) -> Array:
+    """Weighted Pearson correlation of a and b [N] under each row of weights [R, N]: [R]; NaN without spread."""
+    total = weights.sum(1)
+    mean_a, mean_b, aa, bb, ab = (weights @ v / total for v in (a, b, a * a, b * b, a * b))
+    spread = np.sqrt(np.maximum((aa - mean_a**2) * (bb - mean_b**2), 0))
+    return np.divide(ab - mean_a * mean_b, spread, where=spread > 0, out=np.full_like(spread, math.nan))

@@ -39,7 +39,7 @@ REFUSALS = {
     errno.EACCES: "choose another place, or change its permissions",
     errno.EPERM: "choose another place, or change its permissions",
     errno.EROFS: "choose another place",
-    errno.ENOTDIR: "give a folder where a file stands now",
+    errno.ENOTDIR: "give the name of a folder, not of a file",
     errno.EISDIR: "give the name of a file, not of a folder",
 }
 """What the system may refuse at any moment, and what the reader can do."""
@@ -91,9 +91,9 @@ def check_place(path: Path | str, endings: Sequence[str], what: str) -> None:
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+    """A temporary path next to `path` to write to; it replaces `path` when the block ends without an error.
 
-    If the block raises, the temporary file is removed and whatever stood at `path` before is untouched. What the
+    If the block raises, the temporary file is removed and whatever was at `path` before is untouched. What the
     system refuses is said in one sentence, see `writing`.
 
     >>> with tempfile.TemporaryDirectory() as folder, atomic(Path(folder) / "notes.txt") as temporary:

@@ -66,7 +66,7 @@ def montage(images: Tensor, columns: int) -> NDArray[np.uint8]:
 
 
 def with_names(sheet: NDArray[np.uint8], rows: Sequence[str], columns: Sequence[str]) -> NDArray[np.uint8]:
-    """A sheet [H, W, 3] of equal cells with a name beside each row and above each column, in black on white."""
+    """A sheet [H, W, 3] of equal cells with a name at the left of each row and above each column, in black on white."""
     high, wide, _ = sheet.shape
     font = ImageFont.load_default(size=20)
     left = 16 + round(max(font.getlength(name) for name in rows))

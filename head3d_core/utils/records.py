@@ -1,4 +1,4 @@
-"""What a recorded result says about itself: command, code, machine, weights."""
+"""Records of results as JSON, with their provenance: command, code, machine, weights."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def code_commit() -> str | None:
     """Short hash of the code that runs: of its git checkout, else what HEAD3D_COMMIT says (for a copy without git)."""
     git = ["git", "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(git, cwd=files.DATA.parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(git, cwd=files.DATA.parent, capture_output=True, text=True, check=False)
     except OSError:  # a machine without git
         return os.environ.get("HEAD3D_COMMIT")
-    return found.stdout.strip() or os.environ.get("HEAD3D_COMMIT")
+    return done.stdout.strip() or os.environ.get("HEAD3D_COMMIT")
 
 
 def provenance(
@@ -47,7 +47,7 @@ def provenance(
     **more: Any,
 ) -> dict[str, Any]:
     """Where numbers come from: command, date, commit, device, versions, the notes of the weights used, and `more`."""
-    found = {
+    known = {
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": code_commit(),
@@ -56,7 +56,7 @@ def provenance(
         "python": platform.python_version(),
         "weights": None if weights is None else dict(weights),
     }
-    return {name: value for name, value in found.items() if value is not None} | more
+    return {name: value for name, value in known.items() if value is not None} | more
 
 
 def write(path: Path, content: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.model import filters, planes, rays, stylegan2, superresolution, volume
 from head3d_core.model.discriminator import Conv2d, Discriminator, minibatch_std
 from head3d_core.model.generator import Generator
-from head3d_core.model.stylegan2 import ToRGB, modulated_conv
+from head3d_core.model.stylegan2 import ToRGB, modulated_conv, scaled_conv
 
 LIMITS = {"values": 1e-5, "rendered": 3e-4, "logits": 1e-5, "R1": 5e-5}
 """What the two systems may differ by: float32 rounding of sums in another order, and what rendering makes of it."""
@@ -220,7 +220,7 @@ def operations() -> Pairs:
         "mod_up1": plain,
         "mod_up1_noise": plain + g("op.mod_noise"),
         "mod_up2": modulated_conv(x, w, s, up=True),
-        "mod_nodemod_1x1": modulated_conv(x, centre, s, demodulate=False),
+        "mod_nodemod_1x1": scaled_conv(x, centre, s),
         "conv_down2": down3(x),
         "conv_down2_1x1": down1(x),
         "resize_up": filters.resize(g("op.resize_in"), 16),
@@ -327,9 +327,7 @@ def _plain_sigmoid(features: Tensor, weights: planes.DecoderWeights) -> tuple[Te
 
 
 def _torgb_without_gain(self: ToRGB, x: Tensor, w: Tensor) -> Tensor:
-    return _BIAS_ACT(
-        modulated_conv(x, self.weight, self.affine(w), demodulate=False), self.bias, clamp=self.clamp
-    )
+    return _BIAS_ACT(scaled_conv(x, self.weight, self.affine(w)), self.bias, clamp=self.clamp)
 
 
 def _limit_without_gain(

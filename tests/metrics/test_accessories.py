@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import refused
 from torch import Tensor
 
 from head3d_core.metrics import accessories
-from head3d_core.utils.errors import Head3DError
 
 
 def people(count: int, seed: int, lift: float = 6.0) -> tuple[Tensor, Tensor]:
@@ -52,10 +52,10 @@ def test_shares_are_the_planted_ones() -> None:
     nothing = accessories.kept(probe, teacher, teacher[:0], people(400, 3, 0.0)[0])
     assert nothing["student"].value < 0.05
     assert nothing["again"].count == 0
-    with pytest.raises(Head3DError, match="of the same z"):
+    with refused("of the same z"):
         accessories.kept(probe, teacher, teacher, half[:5])
 
 
 def test_too_few_wearers_are_refused() -> None:
-    with pytest.raises(Head3DError, match="20 wearers"):
+    with refused("20 wearers"):
         accessories.fit_probe(*people(40, 0), *people(800, 1))

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 
 angles = st.floats(-3.1, 3.1)
 pitches = st.floats(-1.5, 1.5)
@@ -23,27 +23,6 @@ def test_the_frontal_camera() -> None:
     torch.testing.assert_close(camera[1, :16], torch.tensor(expected, dtype=torch.float32))
     torch.testing.assert_close(camera[0, 16:].reshape(3, 3), cameras.intrinsics())
     assert camera[0, 16] == pytest.approx(4.2647, abs=1e-4)
-
-
-def test_eg3d_pose_anchor() -> None:
-    """Published numbers: h = pi/2 + 0.4, v = pi/2 - 0.2, pivot (0, 0, 0.2), radius 2.7."""
-    found = cameras.eg3d_pose(torch.tensor([math.pi / 2 + 0.4]), torch.tensor([math.pi / 2 - 0.2]))[0, :3]
-    expected = torch.tensor(
-        [
-            [0.908456, 0.057052, -0.414068, 1.042872],
-            [0.0, -0.990641, -0.136494, 0.343775],
-            [-0.417980, 0.123999, -0.899954, 2.466625],
-        ]
-    )
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize(("offset", "elevation"), [(0.1, 0.0637), (0.2, 0.1277), (0.4, 0.2575)])
-def test_eg3d_vertical_is_no_angle(offset: float, elevation: float) -> None:
-    pose = cameras.eg3d_pose(torch.tensor([math.pi / 2]), torch.tensor([math.pi / 2 - offset]))
-    camera = cameras.pack(pose, cameras.intrinsics()[None])
-    assert float(cameras.yaw_pitch(camera)[1]) == pytest.approx(elevation, abs=1e-4)
-    assert elevation == pytest.approx(math.asin(2 * offset / math.pi), abs=1e-4)
 
 
 @given(yaw=angles, pitch=pitches, radius=st.floats(0.5, 5))
@@ -125,12 +104,12 @@ def test_mirror_of_odd_intrinsics() -> None:
     ],
 )
 def test_bad_cameras(change: object, says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
+    with refused(says):
         cameras.check_camera(change(cameras.frontal()))  # type: ignore[operator]
 
 
 def test_bad_pack() -> None:
-    with pytest.raises(Head3DError, match="cam2world must be"):
+    with refused("cam2world must be"):
         cameras.pack(torch.zeros(1, 3, 4), torch.zeros(1, 3, 3))
 
 
@@ -141,8 +120,8 @@ def test_good_cameras_pass() -> None:
 
 
 def test_degrees_taken_for_radians_are_noticed() -> None:
-    with pytest.raises(Head3DError, match=r"radians and at most two turns \(12.57\), got 90"):
+    with refused(r"radians and at most two turns \(12.57\), got 90"):
         cameras.orbit(90)
-    with pytest.raises(Head3DError, match=r"torch\.deg2rad"):
+    with refused(r"torch\.deg2rad"):
         cameras.orbit(torch.tensor([0.0, -30.0]))
     assert cameras.orbit(2 * math.pi).shape == (1, 25)

@@ -8,9 +8,9 @@ import numpy as np
 import plain
 import pytest
 import torch
+from helpers import refused
 
 from head3d_core.model import filters
-from head3d_core.utils.errors import Head3DError
 
 USES = {
     "image up-sampling": (2, 1, (2, 1, 2, 1), 4.0),
@@ -97,10 +97,10 @@ def test_derivatives_of_both_orders() -> None:
     kernel = torch.randn(3, 3, dtype=torch.float64)
 
     def act(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return filters.bias_act(a, b, "lrelu", 0.7, 50.0) ** 2
+        return filters.bias_act(a, b, "lrelu", 0.7, 50.0, "reference") ** 2
 
     def fir(a: torch.Tensor) -> torch.Tensor:
-        return filters.upfirdn2d(a, kernel, 2, 1, (2, 1, 2, 1), 1.5) ** 2
+        return filters.upfirdn2d(a, kernel, 2, 1, (2, 1, 2, 1), 1.5, "reference") ** 2
 
     assert torch.autograd.gradcheck(act, (x, bias))
     assert torch.autograd.gradgradcheck(act, (x, bias))
@@ -110,9 +110,9 @@ def test_derivatives_of_both_orders() -> None:
 
 def test_bad_input() -> None:
     for bias in (torch.zeros(2), torch.zeros(1, 3)):
-        with pytest.raises(Head3DError, match=r"bias must be \[C\]"):
+        with refused(r"bias must be \[C\]"):
             filters.bias_act(torch.zeros(1, 3, 2, 2), bias)
-    with pytest.raises(Head3DError, match="upfirdn2d takes x"):
+    with refused("upfirdn2d takes x"):
         filters.upfirdn2d(torch.zeros(3, 4, 4), torch.zeros(2, 2))
-    with pytest.raises(Head3DError, match="upfirdn2d takes x"):
+    with refused("upfirdn2d takes x"):
         filters.upfirdn2d(torch.zeros(1, 3, 4, 4), torch.zeros(4))

@@ -8,31 +8,20 @@ import numpy as np
 import plain
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from head3d_core.config import RenderOptions
 from head3d_core.model import cameras, rays
-from head3d_core.utils.errors import Head3DError
 
 
 def odd_camera(seed: int) -> torch.Tensor:
     """Anywhere on the sphere, unequal focal lengths, skew, off-centre principal point."""
     g = np.random.default_rng(seed)
     camera = cameras.orbit(float(g.uniform(-3, 3)), float(g.uniform(-1, 1)), float(g.uniform(1, 4)))
-    camera[0, 16:] = torch.tensor(
-        [
-            g.uniform(0.5, 5),
-            g.uniform(-0.2, 0.2),
-            g.uniform(0.2, 0.8),
-            0,
-            g.uniform(0.5, 5),
-            g.uniform(0.2, 0.8),
-            0,
-            0,
-            1,
-        ]
-    )
+    (fx, fy), skew, (cx, cy) = g.uniform(0.5, 5, 2), g.uniform(-0.2, 0.2), g.uniform(0.2, 0.8, 2)
+    camera[0, 16:] = torch.tensor([fx, skew, cx, 0, fy, cy, 0, 0, 1])
     return camera
 
 
@@ -118,7 +107,7 @@ def test_bounds_follow_the_options() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(Head3DError, match="resolution must be at least 1, got 0"):
+    with refused("resolution must be at least 1, got 0"):
         rays.camera_rays(cameras.frontal(), 0)
-    with pytest.raises(Head3DError, match="camera must be"):
+    with refused("camera must be"):
         rays.camera_rays(torch.zeros(1, 16), 4)

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import plain
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_planes import weights
+from ops_scene import Scene, decoder
 from torch import Tensor
 
 from head3d_core.config import Backend, RenderOptions
 from head3d_core.model import cameras, rays, volume
 from head3d_core.model.planes import DecoderWeights, widen
-from head3d_core.model.volume import render_rays
-from head3d_core.utils.errors import Head3DError
 
 SHORT = RenderOptions(depth_resolution=6, depth_resolution_importance=5)
 
 
-def scene(
-    batch: int = 2, resolution: int = 3, dtype: torch.dtype = torch.float64, slices: int = 1
-) -> tuple[Tensor, DecoderWeights, Tensor, Tensor]:
+def scene(batch: int = 2, resolution: int = 3, dtype: torch.dtype = torch.float64, slices: int = 1) -> Scene:
     planes = torch.randn(batch, 2 + slices, 4, 8, 8, dtype=dtype) * 3
     camera = cameras.orbit(torch.linspace(-0.4, 0.9, batch), 0.2, focal=2.5).to(dtype)
-    return planes, weights(dtype=dtype), *rays.camera_rays(camera, resolution)
+    return Scene(planes, decoder(dtype=dtype), *rays.camera_rays(camera, resolution))
+
+
+def empty(what: DecoderWeights) -> Scene:
+    """Two images of nine rays through planes of zeros."""
+    return replace(scene(dtype=torch.float32), planes=torch.zeros(2, 3, 4, 8, 8), weights=what)
 
 
 def constant(sigma: float, colours: tuple[float, ...] = (0.2, 0.5, 0.8)) -> DecoderWeights:
@@ -97,46 +99,44 @@ OPTIONS = {
 @pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
 def test_render_is_the_scalar_loop(name: str, slices: int) -> None:
     options = RenderOptions(**{"depth_resolution": 6, "depth_resolution_importance": 5, **OPTIONS[name]})
-    planes, w, origins, directions = scene(slices=slices)
-    found = render_rays(planes, w, origins, directions, options, backend="reference")
-    near, far = rays.ray_bounds(origins, directions, options)
+    what = scene(slices=slices)
+    result = what.render(options, "reference")
+    near, far = rays.ray_bounds(what.origins, what.directions, options)
     for n in range(2):
         for r in range(9):
+            ray = plain.f64(what.origins[n, r]), plain.f64(what.directions[n, r])
+            bounds = float(near[n, r]), float(far[n, r])
             features, _, opacity = plain.render_ray(
-                plain.f64(planes[n]), w, plain.f64(origins[n, r]), plain.f64(directions[n, r]),
-                float(near[n, r]), float(far[n, r]), options,
-            )  # fmt: skip
-            np.testing.assert_allclose(plain.f64(found.features[n, r]), features, atol=1e-9)
-            assert float(found.opacity[n, r]) == pytest.approx(opacity, abs=1e-10)
+                plain.f64(what.planes[n]), what.weights, *ray, *bounds, options
+            )
+            np.testing.assert_allclose(plain.f64(result.features[n, r]), features, atol=1e-9)
+            assert float(result.opacity[n, r]) == pytest.approx(opacity, abs=1e-10)
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_equal_slices_give_the_picture_of_the_tri_plane(backend: Backend) -> None:
-    planes, w, origins, directions = scene()
-    one = render_rays(planes, w, origins, directions, SHORT, backend="reference")
-    two = render_rays(widen(planes), w, origins, directions, SHORT, backend=backend)
-    for a, b in zip(one, two, strict=True):
+    what = scene()
+    two = replace(what, planes=widen(what.planes)).render(SHORT, backend)
+    for a, b in zip(what.render(SHORT, "reference"), two, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_pixels_in_front_of_both_slices_cannot_change_the_back(backend: Backend) -> None:
     """All samples have z >= h: xy_back gets no gradient at all, and the picture does not depend on it."""
-    planes, w, _, _ = scene(slices=2)
+    what = scene(slices=2)
     origins = torch.rand(2, 9, 3, dtype=torch.float64) * 0.6 - 0.3
     origins[..., 2] = 0.5
     directions = torch.nn.functional.normalize(torch.randn(2, 9, 3, dtype=torch.float64), dim=-1)
-    options = dataclasses.replace(SHORT, ray_start=0.0, ray_end=0.3)  # samples end at most 0.35 from z = 0.5
-    planes.requires_grad_()
-    out = render_rays(planes, w, origins, directions, options, backend=backend)
-    (gradient,) = torch.autograd.grad(out.features.square().sum() + out.depth.sum(), planes)
+    options = replace(SHORT, ray_start=0.0, ray_end=0.3)  # samples end at most 0.35 from z = 0.5
+    what = replace(what, origins=origins, directions=directions)
+    out = replace(what, planes=what.planes.requires_grad_()).render(options, backend)
+    (gradient,) = torch.autograd.grad(out.features.square().sum() + out.depth.sum(), what.planes)
     assert bool((gradient[:, 3] == 0).all())
     assert all(bool((gradient[:, k] != 0).any()) for k in range(3))
-    other = planes.detach().clone()
+    other = what.planes.detach().clone()
     other[:, 3] = torch.randn_like(other[:, 3])
-    assert torch.equal(
-        render_rays(other, w, origins, directions, options, backend=backend).features, out.features
-    )
+    assert torch.equal(replace(what, planes=other).render(options, backend).features, out.features)
 
 
 def test_depth_is_clamped_by_the_batch() -> None:
@@ -153,14 +153,12 @@ def test_depth_is_clamped_by_the_batch() -> None:
 # --- forced answers -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("white", [False, True])
-def test_uniform_fog(white: bool) -> None:
+def test_uniform_fog(white: bool, backend: Backend) -> None:
     """Constant density along a stretch of length 1.05: opacity = 1 - exp(-density length), whatever the samples."""
     options = RenderOptions(depth_resolution=9, depth_resolution_importance=7, white_back=white)
-    _, _, origins, directions = scene(dtype=torch.float32)
-    out = render_rays(
-        torch.zeros(2, 3, 4, 8, 8), constant(2.0), origins, directions, options, backend="reference"
-    )
+    out = empty(constant(2.0)).render(options, backend)
     opacity = 1 - math.exp(-math.log1p(math.exp(1.0)) * 1.05)
     torch.testing.assert_close(out.opacity, torch.full_like(out.opacity, opacity), rtol=1e-5, atol=1e-5)
     background = 1 - opacity if white else 0.0
@@ -171,12 +169,9 @@ def test_uniform_fog(white: bool) -> None:
 
 def test_nothing_there() -> None:
     """An empty ray is black (or white), has opacity 0 and the largest depth of the batch."""
-    _, _, origins, directions = scene(dtype=torch.float32)
     for white in (False, True):
         options = RenderOptions(depth_resolution=8, depth_resolution_importance=4, white_back=white)
-        out = render_rays(
-            torch.zeros(2, 3, 4, 8, 8), constant(-200.0), origins, directions, options, backend="reference"
-        )
+        out = empty(constant(-200.0)).render(options, "reference")
         assert bool((out.opacity == 0).all())
         assert bool((out.features == (1.0 if white else -1.0)).all())
         torch.testing.assert_close(out.depth, torch.full_like(out.depth, 2.25 + 1.05 * 7.5 / 7))
@@ -190,10 +185,9 @@ def test_opaque_slab() -> None:
     planes[:, 1, 0] = 3 * torch.where(z <= 0.1, 1.0, 0.0)[:, None]  # rows of the xz plane are z
     w = DecoderWeights(torch.zeros(2, 4), torch.zeros(2), torch.zeros(4, 2), torch.tensor([-1000.0, 0, 0, 0]))
     w.w0[0, 0], w.w1[0, 0] = 1e4, 1e2  # sigma = 100 softplus(1e4 x) - 1000
-    camera = cameras.frontal()
-    origins, directions = rays.camera_rays(camera, 5)
+    origins, directions = rays.camera_rays(cameras.frontal(), 5)
     options = RenderOptions(depth_resolution=64, depth_resolution_importance=64)
-    out = render_rays(planes, w, origins, directions, options, backend="reference")
+    out = Scene(planes, w, origins, directions).render(options, "reference")
     torch.testing.assert_close(out.opacity, torch.ones(1, 25), rtol=0, atol=1e-4)
     wall = (2.7 - 0.1) / -directions[..., 2]
     assert float((out.depth - wall).abs().max()) < 0.02  # one coarse step is 0.0167
@@ -269,11 +263,9 @@ def test_weights_sum_to_at_most_one(seed: int, samples: int, scale: float) -> No
 @settings(max_examples=15, deadline=None)
 def test_permuting_rays_permutes_the_output(seed: int) -> None:
     torch.manual_seed(seed)
-    planes, w, origins, directions = scene(1)
-    order = torch.randperm(9)
-    a = render_rays(planes, w, origins, directions, SHORT, backend="reference")
-    b = render_rays(planes, w, origins[:, order], directions[:, order], SHORT, backend="reference")
-    for left, right in zip(a, b, strict=True):
+    what, order = scene(1), torch.randperm(9)
+    permuted = replace(what, origins=what.origins[:, order], directions=what.directions[:, order])
+    for left, right in zip(what.render(SHORT, "reference"), permuted.render(SHORT, "reference"), strict=True):
         torch.testing.assert_close(left[:, order], right, rtol=0, atol=1e-12)
 
 
@@ -283,26 +275,23 @@ def test_a_batch_of_one_is_the_first_of_two(seed: int, seeded: bool) -> None:
     """For fixed bounds. Random numbers follow the sample, not the batch (distributed training relies on it);
     only the depth of nearly empty rays looks at its neighbours, through the clamp."""
     torch.manual_seed(seed)
-    planes, w, origins, directions = scene(2)
+    what = scene(2)
     seeds = torch.tensor([seed, seed + 1]) if seeded else None
-    both = render_rays(planes, w, origins, directions, SHORT, seeds=seeds, backend="reference")
+    both = what.render(SHORT, "reference", seeds)
     for n in range(2):
         part = slice(n, n + 1)
-        one = render_rays(
-            planes[part], w, origins[part], directions[part], SHORT,
-            seeds=None if seeds is None else seeds[part], backend="reference",
-        )  # fmt: skip
+        alone = Scene(what.planes[part], what.weights, what.origins[part], what.directions[part])
+        one = alone.render(SHORT, "reference", None if seeds is None else seeds[part])
         torch.testing.assert_close(one.features, both.features[part], rtol=0, atol=1e-12)
         torch.testing.assert_close(one.opacity, both.opacity[part], rtol=0, atol=1e-12)
 
 
 def test_seeds_change_the_samples_and_repeat() -> None:
-    planes, w, origins, directions = scene(2)
-    options = RenderOptions(depth_resolution=6, depth_resolution_importance=5, density_noise=0.5)
-    first = render_rays(planes, w, origins, directions, options, seeds=torch.tensor([1, 2]))
-    again = render_rays(planes, w, origins, directions, options, seeds=torch.tensor([1, 2]))
-    other = render_rays(planes, w, origins, directions, options, seeds=torch.tensor([1, 3]))
-    calm = render_rays(planes, w, origins, directions, SHORT, seeds=torch.tensor([1, 2]), backend="reference")
+    what, noisy = scene(2), replace(SHORT, density_noise=0.5)
+    first, again, other = (
+        what.render(noisy, "auto", torch.tensor(seeds)) for seeds in ([1, 2], [1, 2], [1, 3])
+    )
+    calm = what.render(SHORT, "reference", torch.tensor([1, 2]))
     assert torch.equal(first.features, again.features)
     assert torch.equal(first.features[0], other.features[0])
     assert not torch.equal(first.features[1], other.features[1])
@@ -312,13 +301,13 @@ def test_seeds_change_the_samples_and_repeat() -> None:
 def test_gradients() -> None:
     """Values and slopes agree; importance samples carry no gradient, so there are none here."""
     options = RenderOptions(depth_resolution=4, depth_resolution_importance=0)
-    planes, _, origins, directions = scene(1, 2)
-
-    def run(p: Tensor, o: Tensor, d: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
-        return tuple(render_rays(p, DecoderWeights(*layers), o, d, options, backend="reference"))
-
-    small = [planes[:, :, :2, :3, :3].clone(), origins.clone(), directions, *weights(2, 2, 2, torch.float64)]
-    assert torch.autograd.gradcheck(run, tuple(t.detach().clone().requires_grad_() for t in small), atol=1e-5)
+    what = scene(1, 2)
+    small = replace(what, planes=what.planes[:, :, :2, :3, :3], weights=decoder(2, 2, 2, torch.float64))
+    assert torch.autograd.gradcheck(
+        lambda *t: tuple(Scene.of(*t).render(options, "reference")),
+        [t.detach().clone().requires_grad_() for t in small.tensors()],
+        atol=1e-5,
+    )
 
 
 def test_no_gradient_through_the_importance_samples() -> None:
@@ -331,33 +320,32 @@ def test_edge_sizes(shape: tuple[int, int]) -> None:
     n, r = shape
     origins = torch.tensor([0.0, 0.0, 2.7]).expand(n, r, 3)
     directions = torch.tensor([0.0, 0.0, -1.0]).expand(n, r, 3)
-    out = render_rays(torch.randn(n, 3, 4, 8, 8), weights(), origins, directions, SHORT, backend="reference")
+    out = Scene(torch.randn(n, 3, 4, 8, 8), decoder(), origins, directions).render(SHORT, "reference")
     assert out.features.shape == (n, r, 3)
     assert out.depth.shape == out.opacity.shape == (n, r)
 
 
 def test_bad_input() -> None:
-    planes, w, origins, directions = scene(2, dtype=torch.float32)
-    for bad, says in (
-        ((planes[0], w, origins, directions, SHORT), "planes must be"),
-        ((planes, w, origins[0], directions[0], SHORT), r"must both be \[N, R, 3\]"),
-        ((planes, w, origins, directions[:, :4], SHORT), r"must both be \[N, R, 3\]"),
-        ((planes[:1], w, origins, directions, SHORT), "one batch size, got 1 and 2"),
+    what = scene(2, dtype=torch.float32)
+    for changes, says in (
+        ({"planes": what.planes[0]}, "planes must be"),
+        ({"origins": what.origins[0], "directions": what.directions[0]}, r"must both be \[N, R, 3\]"),
+        ({"directions": what.directions[:, :4]}, r"must both be \[N, R, 3\]"),
+        ({"planes": what.planes[:1]}, "one batch size, got 1 and 2"),
     ):
-        with pytest.raises(Head3DError, match=says):
-            render_rays(*bad)  # type: ignore[arg-type]
+        with refused(says):
+            replace(what, **changes).render(SHORT)
     for seeds in (torch.tensor([1]), torch.tensor([1.0, 2.0]), torch.tensor([1, 2], dtype=torch.int32)):
-        with pytest.raises(Head3DError, match=r"seeds must be \[N\] int64"):
-            render_rays(planes, w, origins, directions, SHORT, seeds=seeds)
+        with refused(r"seeds must be \[N\] int64"):
+            what.render(SHORT, seeds=seeds)
 
 
 def test_rays_that_are_not_finite_stay_visible() -> None:
-    planes, w, origins, directions = scene(1, dtype=torch.float32)
-    directions = directions.clone()
-    directions[0, 4] = torch.nan
+    what = scene(1, dtype=torch.float32)
+    what.directions[0, 4] = torch.nan
     good = torch.arange(9) != 4
-    for options in (SHORT, dataclasses.replace(SHORT, ray_start="auto", ray_end="auto")):
-        for value in render_rays(planes, w, origins, directions, options, backend="reference"):
+    for options in (SHORT, replace(SHORT, ray_start="auto", ray_end="auto")):
+        for value in what.render(options, "reference"):
             assert bool(torch.isfinite(value[0, good]).all()), "one bad ray spoils the others"
             assert bool(torch.isnan(value[0, 4]).all())
 
@@ -374,16 +362,15 @@ def test_rays_that_meet_nothing_have_finite_gradients() -> None:
 
 
 def test_no_gradient_through_where_sampling_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    planes, w, origins, directions = scene(1)
-    options = dataclasses.replace(SHORT, ray_start="auto", ray_end="auto", depth_resolution_importance=0)
+    what = scene(1)
+    options = replace(SHORT, ray_start="auto", ray_end="auto", depth_resolution_importance=0)
 
     def gradient() -> Tensor:
-        o = origins.detach().requires_grad_()
-        render_rays(planes, w, o, directions, options, backend="reference").features.sum().backward()
-        assert o.grad is not None
-        return o.grad
+        leaf = what.origins.detach().requires_grad_()
+        result = replace(what, origins=leaf).render(options, "reference")
+        return torch.autograd.grad(result.features.sum(), leaf)[0]
 
     found = gradient()
-    constant = rays.ray_bounds(origins.detach(), directions, options)
+    constant = rays.ray_bounds(what.origins.detach(), what.directions, options)
     monkeypatch.setattr(volume, "ray_bounds", lambda *_: constant)
     assert torch.equal(found, gradient())

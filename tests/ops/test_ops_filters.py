@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_scene import draw, relative
 from torch import Tensor
 
 from head3d_core import ops
@@ -14,7 +15,6 @@ from head3d_core.ops import layers
 
 pytestmark = pytest.mark.native
 
-PATHS = ("avx512", "avx2", "scalar")
 # Largest difference to the float64 reference over its largest value; two roundings of each type.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-7, torch.float16: 1.2e-3, torch.bfloat16: 1e-2}
 # up, down, padding, kernel size: plain, the GAN's up- and down-sampling, and odd ones
@@ -29,31 +29,18 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each CPU path in turn, as far as this processor has it."""
-    monkeypatch.setenv("HEAD3D_CPU_ISA", request.param)
-    if request.param in ("avx512", "avx2") and ops.instruction_set() != request.param:
-        pytest.skip(f"this processor has no {request.param}")
-    return ops.instruction_set()
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def _distance(got: Tensor, want: Tensor) -> float:
-    assert got.shape == want.shape
-    return (got.double() - want.double()).abs().max().item() / want.abs().max().item()
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
+every_type = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+every_layout = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels last"]
 )
-@pytest.mark.parametrize(("up", "down", "padding", "size"), CASES)
+every_case = pytest.mark.parametrize(("up", "down", "padding", "size"), CASES)
+
+
+@pytest.mark.usefixtures("cpu_path")
+@every_type
+@every_layout
+@every_case
 def test_upfirdn2d(
-    path: str,
     up: int,
     down: int,
     padding: tuple[int, int, int, int],
@@ -61,43 +48,41 @@ def test_upfirdn2d(
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> None:
-    x, kernel = _random(2, 3, 11, 37).to(dtype).to(memory_format=layout), _random(*size, seed=1).float()
+    x, kernel = draw(2, 3, 11, 37).to(dtype).to(memory_format=layout), draw(*size, seed=1).float()
     got = filters.upfirdn2d(x, kernel, up, down, padding, 1.5, backend="native")
     want = filters.upfirdn2d(x.double(), kernel.double(), up, down, padding, 1.5, backend="reference")
     assert got.dtype == dtype
     assert got.is_contiguous(memory_format=layout)
-    assert _distance(got, want) < TOLERANCE[dtype]
+    assert relative(got, want) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
-    "layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels last"]
-)
+@pytest.mark.usefixtures("cpu_path")
+@every_type
+@every_layout
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 0.7])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_bias_act(
-    path: str,
     activation: filters.Activation,
     clamp: float | None,
     with_bias: bool,
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> None:
-    x = _random(2, 5, 7, 9).to(dtype).to(memory_format=layout)
-    bias = _random(5, seed=1).to(dtype) if with_bias else None
+    x = draw(2, 5, 7, 9).to(dtype).to(memory_format=layout)
+    bias = draw(5, seed=1).to(dtype) if with_bias else None
     got = filters.bias_act(x, bias, activation, 0.8, clamp, backend="native")
     want = filters.bias_act(
         x.double(), None if bias is None else bias.double(), activation, 0.8, clamp, backend="reference"
     )
     assert got.dtype == dtype
     assert got.is_contiguous(memory_format=layout)
-    assert _distance(got, want) < TOLERANCE[dtype]
+    assert relative(got, want) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3), (1, 1, 1, 1), (3, 2, 5), (2, 4, 2, 3, 3)])
 def test_bias_act_shapes(shape: tuple[int, ...]) -> None:
-    x, bias = _random(*shape), _random(shape[1], seed=1)
+    x, bias = draw(*shape), draw(shape[1], seed=1)
     for b in (bias, None):
         got = filters.bias_act(x, b, "lrelu", backend="native")
         torch.testing.assert_close(got, filters.bias_act(x, b, "lrelu", backend="reference"))
@@ -105,7 +90,7 @@ def test_bias_act_shapes(shape: tuple[int, ...]) -> None:
 
 def test_strides() -> None:
     """Slices and expanded tensors are read where they are."""
-    whole = _random(4, 6, 12, 10)
+    whole = draw(4, 6, 12, 10)
     for x in (whole[::2, 1::2, 3:, ::2], whole[:, :1].expand(-1, 5, -1, -1), whole.transpose(2, 3)):
         for act in (
             lambda t, b: filters.bias_act(t, None, "lrelu", backend=b),
@@ -127,11 +112,11 @@ def test_every_half_comes_back() -> None:
         assert torch.equal(third[~x.isnan()], expected[~x.isnan()])
 
 
-@pytest.mark.parametrize(("up", "down", "padding", "size"), CASES)
+@every_case
 def test_upfirdn2d_gradcheck(
     up: int, down: int, padding: tuple[int, int, int, int], size: tuple[int, int]
 ) -> None:
-    x, kernel = _random(1, 2, 6, 7).requires_grad_(), _random(*size, seed=1)
+    x, kernel = draw(1, 2, 6, 7).requires_grad_(), draw(*size, seed=1)
 
     def run(t: Tensor) -> Tensor:
         return filters.upfirdn2d(t, kernel, up, down, padding, 1.3, backend="native")
@@ -143,7 +128,7 @@ def test_upfirdn2d_gradcheck(
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 0.7])
 def test_bias_act_gradcheck(activation: filters.Activation, clamp: float | None) -> None:
-    x, bias = _random(2, 3, 4, 3).requires_grad_(), _random(3, seed=1).requires_grad_()
+    x, bias = draw(2, 3, 4, 3).requires_grad_(), draw(3, seed=1).requires_grad_()
 
     def run(t: Tensor, b: Tensor) -> Tensor:
         return filters.bias_act(t, b, activation, 0.8, clamp, backend="native")
@@ -155,8 +140,8 @@ def test_bias_act_gradcheck(activation: filters.Activation, clamp: float | None)
 @pytest.mark.parametrize("backend", ["reference", "native"])
 def test_r1_of_a_small_critic(backend: filters.Backend) -> None:
     """The gradient penalty differentiates through both operators twice; the weights' gradient agrees."""
-    weight, bias = _random(4, 3, 3, 3, seed=2).requires_grad_(), _random(4, seed=3).requires_grad_()
-    image = _random(2, 3, 16, 16).requires_grad_()
+    weight, bias = draw(4, 3, 3, 3, seed=2).requires_grad_(), draw(4, seed=3).requires_grad_()
+    image = draw(2, 3, 16, 16).requires_grad_()
 
     def penalty(kind: filters.Backend) -> list[Tensor]:
         h = filters.bias_act(torch.conv2d(image, weight, padding=1), bias, "lrelu", clamp=2.0, backend=kind)
@@ -184,7 +169,7 @@ def test_upfirdn2d_properties(
     padding: tuple[int, int, int, int],
 ) -> None:
     """Any sizes agree with the reference, or both refuse; and the transpose is one: <A x, y> = <x, A' y>."""
-    x, taps = _random(1, 2, *size), _random(*kernel, seed=1)
+    x, taps = draw(1, 2, *size), draw(*kernel, seed=1)
     if (
         size[0] * up + padding[2] + padding[3] < kernel[0]
         or size[1] * up + padding[0] + padding[1] < kernel[1]
@@ -195,17 +180,14 @@ def test_upfirdn2d_properties(
     leaf = x.requires_grad_()
     got = filters.upfirdn2d(leaf, taps, up, down, padding, backend="native")
     torch.testing.assert_close(got, filters.upfirdn2d(x, taps, up, down, padding, backend="reference"))
-    y = _random(*got.shape, seed=2)
+    y = draw(*got.shape, seed=2)
     (back,) = torch.autograd.grad(got, leaf, y)
     torch.testing.assert_close((got * y).sum(), (x * back).sum())
 
 
 def test_opcheck() -> None:
-    x, bias, kernel = (
-        _random(2, 3, 6, 5).requires_grad_(),
-        _random(3).requires_grad_(),
-        filters.fir(torch.device("cpu")),
-    )
+    x, bias = draw(2, 3, 6, 5).requires_grad_(), draw(3).requires_grad_()
+    kernel = filters.fir(torch.device("cpu"))
     assert ops.available()
     for image in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
         torch.library.opcheck(
@@ -221,7 +203,7 @@ def test_compile() -> None:
     def layer(x: Tensor, bias: Tensor) -> Tensor:
         return filters.upsample2d(filters.bias_act(x, bias, "lrelu", backend="native"), "native")
 
-    x, bias = _random(1, 3, 6, 5).requires_grad_(), _random(3).requires_grad_()
+    x, bias = draw(1, 3, 6, 5).requires_grad_(), draw(3).requires_grad_()
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     for a, b in zip(
         torch.autograd.grad(compiled(x, bias).square().sum(), (x, bias)),
@@ -247,8 +229,9 @@ def test_wrong_inputs_are_told_in_one_sentence() -> None:
         layers.upfirdn2d(x, leaf, 1, 1, (0, 0, 0, 0), 1.0).sum().backward()
 
 
+@pytest.mark.usefixtures("cpu_path")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_clamped_halves_pass_no_gradient(path: str, dtype: torch.dtype) -> None:
+def test_clamped_halves_pass_no_gradient(dtype: torch.dtype) -> None:
     # 256 sqrt(1/2) is no half: a clamped output is stored a little below or above the limit.
     x = torch.tensor([[1000.0, -5000.0, 3.0]], dtype=dtype, requires_grad=True)
     y = filters.bias_act(x, None, "lrelu", gain=0.5**0.5, clamp=256.0, backend="native")

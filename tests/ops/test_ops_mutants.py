@@ -36,136 +36,56 @@ class Mutant:
     """One wrong line, and the test (file::name, without parameters) that must see it."""
 
     name: str
+    caught_by: str
     file: str
     right: str
     wrong: str
-    caught_by: str
 
 
 RENDER, FILTERS = "tests/ops/test_ops_render.py::", "tests/ops/test_ops_filters.py::"
+# fmt: off
 MUTANTS = [
-    Mutant(
-        "planes swapped",
-        "common/planes.h",
-        "(plane == 2 ? 1 : 0)",
-        "(plane == 2 ? 0 : 1)",
-        RENDER + "test_ladder_loop",
-    ),
-    Mutant("border dropped", "cpu/samples_body.h", "(at > T(-1))", "(at > T(0))", RENDER + "test_points"),
-    Mutant(
-        "fractions swapped",
-        "cpu/samples_body.h",
-        "splat.fx[k] = taps.fx[k][i]",
-        "splat.fx[k] = taps.fy[k][i]",
-        RENDER + "test_points",
-    ),
-    Mutant("smoother pdf", "common/march.h", "T(0.01)", "T(0.02)", RENDER + "test_ladder_loop"),
-    Mutant(
-        "own alpha forgotten",
-        "cpu/render_body.h",
-        "behind = g * ray.alpha[i] + ",
-        "behind = g + ",
-        RENDER + "test_ladder_float64",
-    ),
-    Mutant(
-        "white background's gradient",
-        "cpu/render_body.h",
-        "(job.white_back ? grad_white : T(0))",
-        "T(0)",
-        RENDER + "test_ladder_float64",
-    ),
-    Mutant(
-        "slope of softplus",
-        "cpu/simd.h",
-        "slope = (x < 0.0f ? e",
-        "slope = (x < 0.0f ? 1.0f - e",
-        RENDER + "test_ladder_float32",
-    ),
-    Mutant(
-        "NaN rays rendered",
-        "cpu/render_body.h",
-        "return x - x == T(0);",
-        "return x == x || x != x;",
-        RENDER + "test_not_finite",
-    ),
-    Mutant(
-        "stream shared",
-        "common/random.h",
-        "kStreamImportance = 1",
-        "kStreamImportance = 0",
-        RENDER + "test_same_seeds",
-    ),
-    Mutant(
-        "colours left out",
-        "cpu/render_cpu.cpp",
-        "kNegligible = 1e-6",
-        "kNegligible = 3e-1",
-        RENDER + "test_skipped_colours",
-    ),
-    Mutant(
-        "rows added twice",
-        "cpu/samples_body.h",
-        "y >= job.height || uint32_t(y) % uint32_t(parts) != uint32_t(part)",
-        "y >= job.height || (y == 3 ? 0 : uint32_t(y) % uint32_t(parts)) != uint32_t(part) * (y == 3 ? 0 : 1)",
-        RENDER + "test_the_number_of_threads",
-    ),
-    Mutant(
-        "slices exchanged",
-        "common/planes.h",
-        "return plane == 0 ? front : T(1) - front;",
-        "return plane == 0 ? T(1) - front : front;",
-        RENDER + "test_ladder_loop",
-    ),
-    Mutant(
-        "slices not clamped",
-        "cpu/samples_body.h",
-        "share > T(1) ? splat<T>(T(1)) : share",
-        "share",
-        RENDER + "test_ladder_loop",
-    ),
-    Mutant(
-        "depth gradient of the back slice",
-        "cpu/samples_body.h",
-        "-projection.slice_scale * reading",
-        "projection.slice_scale * reading",
-        RENDER + "test_points",
-    ),
-    Mutant(
-        "back slice's gradient into the front one",
-        "cpu/samples_body.h",
-        "* kPlanes + plane) * plane_stride",
-        "* kPlanes + k) * plane_stride",
-        RENDER + "test_points",
-    ),
-    Mutant(
-        "NaN in z read as the back slice",
-        "cpu/samples_body.h",
-        "acc[v] = splat<T>(taps.front[i] * T(0))",
-        "acc[v] = Vec<T>{}",
-        RENDER + "test_slices_read_only_what_weighs",
-    ),
-    Mutant(
-        "centre of the slices",
-        "common/planes.h",
-        "0.5 - 0.5 * slice_centre",
-        "0.5 + 0.5 * slice_centre",
-        RENDER + "test_ladder_loop",
-    ),
-    Mutant(
-        "phase of a resampled row",
-        "cpu/filters_body.h",
-        "r * down + kx",
-        "r + kx",
-        FILTERS + "test_upfirdn2d",
-    ),
-    Mutant(
-        "clamp from one side",
-        "cpu/filters_body.h",
-        "(y < limit) & (y > -limit)",
-        "(y < limit)",
-        FILTERS + "test_bias_act_gradcheck",
-    ),
+    Mutant("planes swapped", RENDER + "test_ladder_loop",
+           "common/planes.h", "(plane == 2 ? 1 : 0)", "(plane == 2 ? 0 : 1)"),
+    Mutant("border dropped", RENDER + "test_points",
+           "cpu/samples_body.h", "(at > T(-1))", "(at > T(0))"),
+    Mutant("fractions swapped", RENDER + "test_points",
+           "cpu/samples_body.h", "splat.fx[k] = taps.fx[k][i]", "splat.fx[k] = taps.fy[k][i]"),
+    Mutant("smoother pdf", RENDER + "test_ladder_loop",
+           "common/march.h", "T(0.01)", "T(0.02)"),
+    Mutant("own alpha forgotten", RENDER + "test_ladder_float64",
+           "cpu/render_body.h", "behind = g * ray.alpha[i] + ", "behind = g + "),
+    Mutant("white background's gradient", RENDER + "test_ladder_float64",
+           "cpu/render_body.h", "(job.white_back ? grad_white : T(0))", "T(0)"),
+    Mutant("slope of softplus", RENDER + "test_ladder_float32",
+           "cpu/simd.h", "slope = (x < 0.0f ? e", "slope = (x < 0.0f ? 1.0f - e"),
+    Mutant("NaN rays rendered", RENDER + "test_not_finite",
+           "cpu/render_body.h", "return x - x == T(0);", "return x == x || x != x;"),
+    Mutant("stream shared", RENDER + "test_same_seeds",
+           "common/random.h", "kStreamImportance = 1", "kStreamImportance = 0"),
+    Mutant("colours left out", RENDER + "test_skipped_colours",
+           "cpu/render_cpu.cpp", "kNegligible = 1e-6", "kNegligible = 3e-1"),
+    Mutant("rows added twice", RENDER + "test_the_number_of_threads",
+           "cpu/samples_body.h", "y >= job.height || uint32_t(y) % uint32_t(parts) != uint32_t(part)",
+           "y >= job.height || (y == 3 ? 0 : uint32_t(y) % uint32_t(parts)) != uint32_t(part) * (y == 3 ? 0 : 1)"),
+    Mutant("slices exchanged", RENDER + "test_ladder_loop",
+           "common/planes.h", "return plane == 0 ? front : T(1) - front;", "return plane == 0 ? T(1) - front : front;"),
+    Mutant("slices not clamped", RENDER + "test_ladder_loop",
+           "cpu/samples_body.h", "share > T(1) ? splat<T>(T(1)) : share", "share"),
+    Mutant("depth gradient of the back slice", RENDER + "test_points",
+           "cpu/samples_body.h", "-projection.slice_scale * reading", "projection.slice_scale * reading"),
+    Mutant("back slice's gradient into the front one", RENDER + "test_points",
+           "cpu/samples_body.h", "* kPlanes + plane) * plane_stride", "* kPlanes + k) * plane_stride"),
+    Mutant("NaN in z read as the back slice", RENDER + "test_slices_read_only_what_weighs",
+           "cpu/samples_body.h", "acc[v] = splat<T>(taps.front[i] * T(0))", "acc[v] = Vec<T>{}"),
+    Mutant("centre of the slices", RENDER + "test_ladder_loop",
+           "common/planes.h", "0.5 - 0.5 * slice_centre", "0.5 + 0.5 * slice_centre"),
+    Mutant("phase of a resampled row", FILTERS + "test_upfirdn2d",
+           "cpu/filters_body.h", "r * down + kx", "r + kx"),
+    Mutant("clamp from one side", FILTERS + "test_bias_act_gradcheck",
+           "cpu/filters_body.h", "(y < limit) & (y > -limit)", "(y < limit)"),
 ]
+# fmt: on
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -214,18 +134,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mutant | None],
             _compile(folder / "csrc" / name, folder / "csrc", output)
             objects[output.stem] = output
         library = folder / "_C.so"
-        links = [f"-L{p}" for p in library_paths()]
-        done = _run(
-            str(COMPILER),
-            "-shared",
-            "-o",
-            str(library),
-            *map(str, objects.values()),
-            *links,
-            "-ltorch",
-            "-ltorch_cpu",
-            "-lc10",
-        )
+        links = [*(f"-L{p}" for p in library_paths()), "-ltorch", "-ltorch_cpu", "-lc10"]
+        done = _run(str(COMPILER), "-shared", "-o", str(library), *map(str, objects.values()), *links)
         assert done.returncode == 0, done.stderr[-2000:]
         return library
 
@@ -233,20 +143,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mutant | None],
 
 
 def _pytest(library: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    return _run(
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        " or ".join(t.split("::")[1] for t in tests),
-        *sorted({t.split("::")[0] for t in tests}),
-        HEAD3D_LIBRARY=str(library),
-        HEAD3D_DISABLE_NATIVE="0",
-    )
+    names = ["-k", " or ".join(t.split("::")[1] for t in tests), *sorted({t.split("::")[0] for t in tests})]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *names]
+    return _run(*command, HEAD3D_LIBRARY=str(library), HEAD3D_DISABLE_NATIVE="0")
 
 
 def test_the_right_sources_pass(build: Callable[[Mutant | None], Path]) -> None:

@@ -7,16 +7,15 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import training_toys as toys
+from helpers import refused
 
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights
 from head3d_core.training.trainer import Trainer
-from head3d_core.utils.errors import Head3DError
 
 GROUP = 4
 
@@ -92,5 +91,5 @@ def test_a_wrong_split_would_be_seen() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
+    with refused("multiple of the minibatch-std group"):
         toys.trainer(toys.toy_recipe("teacher", batch=GROUP), world=2)

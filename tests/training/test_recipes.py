@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import refused
 
 from head3d_core import cli
 from head3d_core.evaluation import ablations
@@ -65,7 +66,7 @@ def test_one_discriminator_sees_backs_in_half_of_the_steps() -> None:
     assert sum(one.domain_at(k) for k in range(100)) == 50
     pooled = recipe("distill", "classroom", "single-d-pooled")
     assert [d.sources for d in pooled.domains] == [("faces", "heads_back")]
-    with pytest.raises(Head3DError, match="one discriminator has one start"):
+    with refused("one discriminator has one start"):
         dataclasses.replace(full, one_discriminator=True)
 
 
@@ -136,16 +137,16 @@ def used(stage: Any, changes: dict[str, Any] | None = None, **options: Any) -> N
     ],
 )
 def test_options_without_effect_are_refused(stage: str, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
+    with refused(says):
         used(stage, changes)
 
 
 def test_options_that_act_are_taken() -> None:
     used("distill", {"recipe.tau": 1.0, "recipe.kd_norm": "l2", "recipe.domains.1.sources": ("heads_side",)})
     used("head", {"recipe.losses.kd": 0.5, "recipe.kd_norm": "l2"}, teacher=Path("t"))
-    with pytest.raises(Head3DError, match="--teacher has no use in stage teacher"):
+    with refused("--teacher has no use in stage teacher"):
         used("teacher", teacher=Path("t"))
-    with pytest.raises(Head3DError, match="--heads has no use in stage whiten"):
+    with refused("--heads has no use in stage whiten"):
         used("whiten", heads="heads")
 
 
@@ -184,5 +185,5 @@ def test_names_that_do_not_exist_are_one_sentence() -> None:
         (lambda: recipe("teacher", "tiny", "no-kd"), "belongs to stage 'distill'"),
         (lambda: used("distill", row="plane-swap"), "is not trained"),
     ):
-        with pytest.raises(Head3DError, match=says):
+        with refused(says):
             call()

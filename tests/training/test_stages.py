@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import training_toys as toys
-from helpers import golden
+from helpers import golden, refused
 
 from head3d_core.checkpoints.eg3d import discriminator_config, generator_config
 from head3d_core.checkpoints.weights import load_generator
@@ -23,12 +23,6 @@ from head3d_core.training import snapshots, stages
 from head3d_core.training.numerics import World
 from head3d_core.training.options import TrainArgs
 from head3d_core.training.trainer import Trainer
-from head3d_core.utils.errors import Head3DError
-
-
-@pytest.fixture
-def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    toys.use_toy_data(monkeypatch)
 
 
 def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
@@ -52,20 +46,20 @@ def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
     assert len(calls) == 2, "another sampler draws other people"
     kept = next(tmp_path.glob("*-v1000000.npz"))
     kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(Head3DError, match=r"cannot be read .* delete it"):
+    with refused(r"cannot be read .* delete it"):
         stages.load_images("synth:faces:20", 8, tmp_path)
     assert not list(tmp_path.glob(".*")), "no temporary file stays"
 
 
 def test_wrong_sizes_and_batches_are_refused() -> None:
     recipe = toys.toy_recipe("teacher", batch=6)
-    with pytest.raises(Head3DError, match="multiple of the minibatch-std group"):
+    with refused("multiple of the minibatch-std group"):
         toys.trainer(recipe)
     images, cameras = toys.faces()
     small = images[:, :, ::2, ::2], cameras
     pools, faces = stages.make_pools(recipe, small, None, torch.device("cpu"))
     G, D = toys.networks()
-    with pytest.raises(Head3DError, match="training images must be 3 x 64 x 64"):
+    with refused("training images must be 3 x 64 x 64"):
         Trainer(toys.smaller(), dataclasses.replace(recipe, batch=4), pools, G, [D], faces=faces)
 
 
@@ -76,31 +70,31 @@ def test_memory_estimate_grows_with_batch_and_scale() -> None:
 
 
 def test_a_set_that_is_misspelt_is_one_sentence() -> None:
-    with pytest.raises(Head3DError, match="synth:NAME:COUNT"):
+    with refused("synth:NAME:COUNT"):
         stages.load_images("synth:faces", 64)
 
 
-@pytest.mark.usefixtures("_toy_data")
+@toys.with_toy_data
 def test_another_architecture_is_refused_with_the_options_that_name_it(tmp_path: Path) -> None:
     wide = {"generator.channel_base": 1024, "generator.channel_max": 64}
     toys.run("teacher", tmp_path / "t", images=4, changes=wide)
     differs = r"differs in channel_base, channel_max \(1024 and 512\)"
     options = "--generator.channel-base 1024 --generator.channel-max 64"
-    with pytest.raises(Head3DError, match=f"{differs}.* {options}$"):
+    with refused(f"{differs}.* {options}$"):
         toys.run("whiten", tmp_path / "x", teacher=tmp_path / "t")
     toys.run("whiten", tmp_path / "x", images=4, teacher=tmp_path / "t", changes=wide)
 
 
-@pytest.mark.usefixtures("_toy_data")
+@toys.with_toy_data
 def test_weights_without_a_discriminator_get_one_fitted(tmp_path: Path) -> None:
     toys.run("teacher", tmp_path / "t", images=4)
     toys.run("head", tmp_path / "h", heads="heads", teacher=tmp_path / "t", images=4)
     face, head = tmp_path / "t" / "weights", tmp_path / "h" / "weights"
     sets: dict[str, Any] = {"heads": "heads"}
     fitting = {"recipe.only_discriminator": True}
-    with pytest.raises(Head3DError, match=r"no discriminator.*whiten --recipe.only-discriminator --teacher"):
+    with refused(r"no discriminator.*whiten --recipe.only-discriminator --teacher"):
         toys.run("distill", tmp_path / "x", teacher=face, head=head, **sets)
-    with pytest.raises(Head3DError, match="goes with stage whiten"):
+    with refused("goes with stage whiten"):
         toys.run("distill", tmp_path / "x", teacher=face, head=head, changes=fitting, **sets)
 
     toys.run("whiten", tmp_path / "df", teacher=face, changes=fitting)
@@ -166,7 +160,7 @@ def test_eg3d_weights_start_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 assert torch.equal(mine.state_dict()[name], value), name
 
 
-@pytest.mark.usefixtures("_toy_data")
+@toys.with_toy_data
 def test_wrong_cameras_stop_training_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,12 +173,12 @@ def test_wrong_cameras_stop_training_before_the_first_step(
         monkeypatch.setattr(stages, "load_images", lambda *_, labels=labels: (images, labels))
         args = TrainArgs.of("teacher", "faces", tmp_path / "run", "tiny", {})
         if labels is far:
-            with pytest.raises(Head3DError, match=r"faces cannot be trained on: .* images would stay blank"):
+            with refused(r"faces cannot be trained on: .* images would stay blank"):
                 stages.build_trainer(args, World(0, 1, torch.device("cpu")))
         else:
             stages.build_trainer(args, World(0, 1, torch.device("cpu")))
             assert "warning: faces: the cameras stand behind the head" in capsys.readouterr().out
     (tmp_path / "own").mkdir()
     args = TrainArgs.of("teacher", str(tmp_path / "own"), tmp_path / "own" / "run", "tiny", {})
-    with pytest.raises(Head3DError, match="lies inside the data set"):
+    with refused("lies inside the data set"):
         stages.build_trainer(args, World(0, 1, torch.device("cpu")))

@@ -23,12 +23,11 @@ def test_draws_are_the_same_for_any_number_of_processes() -> None:
         for rank in range(world):
             part = Draws(3, 8, rank, world, cpu)
             part.step.fill_(5)
-            a = whole.normal(Phase.G_MAIN, Purpose.Z, 16)[rank::world]
-            torch.testing.assert_close(part.normal(Phase.G_MAIN, Purpose.Z, 16), a, rtol=0, atol=0)
-            b = whole.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1)[rank::world]
-            torch.testing.assert_close(
-                part.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1), b, rtol=0, atol=0
-            )
+            for draw in (
+                lambda d: d.normal(Phase.G_MAIN, Purpose.Z, 16),
+                lambda d: d.uniform(Phase.D_MAIN, Purpose.CAMERA, 2, shift=-1),
+            ):
+                assert torch.equal(draw(part), draw(whole)[rank::world])
 
 
 def test_draws_differ_by_seed_step_phase_purpose_and_sample() -> None:
@@ -107,13 +106,13 @@ def test_each_phase_moves_its_own_network_only() -> None:
 
 def test_a_discriminator_may_learn_first() -> None:
     trainer = toys.trainer(toys.toy_recipe("teacher", batch=4, discriminator_first=8))
-    start, judge = toys.weights(trainer.generator), toys.weights(trainer.discriminators[0])
+    start, discriminator = toys.weights(trainer.generator), toys.weights(trainer.discriminators[0])
     for _ in range(2):
         trainer.step()
-    assert all(torch.equal(v, start[k]) for k, v in trainer.generator.state_dict().items())
-    assert any(not torch.equal(v, judge[k]) for k, v in trainer.discriminators[0].state_dict().items())
+    assert toys.same(start, trainer.generator.state_dict())
+    assert not toys.same(discriminator, trainer.discriminators[0].state_dict())
     trainer.step()
-    assert any(not torch.equal(v, start[k]) for k, v in trainer.generator.state_dict().items())
+    assert not toys.same(start, trainer.generator.state_dict())
 
 
 def test_one_pass_of_d_equals_two() -> None:
@@ -130,8 +129,7 @@ def test_a_step_repeats_exactly() -> None:
         trainer = toys.trainer(toys.toy_recipe("teacher"))
         trainer.step()
         runs.append(toys.weights(trainer.generator))
-    for name, value in runs[0].items():
-        assert torch.equal(value, runs[1][name]), name
+    assert toys.same(*runs)
 
 
 def test_d_learns_to_tell_and_g_moves_towards_the_data() -> None:
@@ -163,7 +161,7 @@ def test_not_finite_gradients_are_counted_and_do_no_harm() -> None:
     optimiser, before = trainer.generator_optimiser, toys.weights(trainer.generator)
     optimiser.minimise((optimiser.parameters[0] * torch.nan).sum())
     assert trainer.read_metrics()["bad_gradients"] == optimiser.parameters[0].numel()
-    assert all(torch.equal(v, before[k]) for k, v in trainer.generator.state_dict().items())
+    assert toys.same(before, trainer.generator.state_dict())
 
 
 # -- on a GPU --------------------------------------------------------------------------------------------------

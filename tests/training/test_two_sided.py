@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 import training_toys as toys
+from helpers import refused
 
 from head3d_core.checkpoints.weights import load_generator
 from head3d_core.config import preset
 from head3d_core.model.cameras import frontal
 from head3d_core.model.stylegan2 import ToRGB
-from head3d_core.training import distillation, schedules, snapshots
+from head3d_core.training import distillation, schedules
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 from head3d_core.training.trainer import Trainer
-from head3d_core.utils.errors import Head3DError
 
 TWO = {"generator.front_slices": 2}
 
@@ -66,7 +66,7 @@ def test_the_back_target_pulls_xy_back_to_the_head_generator() -> None:
     ratio = gaps() / first
     assert ratio[3] < 0.6
     assert ratio[3] < 0.8 * ratio[:3].min()
-    assert all(torch.equal(v, frozen[k]) for k, v in trainer.head.state_dict().items())
+    assert toys.same(frozen, trainer.head.state_dict())
 
 
 def test_the_weight_is_strong_first_and_keeps_its_floor() -> None:
@@ -95,12 +95,7 @@ def test_rows_by_name(preset_name: str) -> None:
     assert args.generator == dataclasses.replace(preset(preset_name).generator, front_slices=2)
 
 
-@pytest.fixture
-def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    toys.use_toy_data(monkeypatch)
-
-
-@pytest.mark.usefixtures("_toy_data")
+@toys.with_toy_data
 def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None:
     teacher = toys.run("teacher", tmp_path / "teacher", images=4)
     sets: dict[str, Any] = {"heads": "heads", "teacher": teacher}
@@ -118,20 +113,16 @@ def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None
         whole = toys.run("distill", tmp_path / f"{row}-whole", images=16, row=row, head=head, **sets)
         parts = toys.run("distill", tmp_path / f"{row}-parts", images=8, row=row, head=head, **sets)
         toys.run("distill", parts, images=16, row=row, head=head, resume=True, **sets)
-        (one, _), (two, _) = snapshots.load_latest(whole), snapshots.load_latest(parts)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[k], two[k]) for k in one), "a resumed run goes on bit for bit"
+        assert toys.same(toys.state_of(whole), toys.state_of(parts)), "a resumed run goes on bit for bit"
         assert load_generator(whole / "weights").config.front_slices == 2
 
     flat = toys.run("head", tmp_path / "flat", images=4, **sets)
-    with pytest.raises(Head3DError, match=r"2 slices of F_xy in head generator and student, got 1 and 2"):
+    with refused(r"2 slices of F_xy in head generator and student, got 1 and 2"):
         toys.run("distill", tmp_path / "x", row="two-sided", head=flat, **sets)
-    with pytest.raises(
-        Head3DError, match=r"2 slices of F_xy and this one 1: pass --generator.front-slices 2"
-    ):
+    with refused(r"2 slices of F_xy and this one 1: pass --generator.front-slices 2"):
         toys.run("distill", tmp_path / "x", head=head, **sets)
     flat_student = {"generator.front_slices": 1}
-    with pytest.raises(Head3DError, match=r"2 slices of F_xy and this one 1"):
+    with refused(r"2 slices of F_xy and this one 1"):
         toys.run("distill", tmp_path / "x", row="two-sided", head=head, changes=flat_student, **sets)
 
 
