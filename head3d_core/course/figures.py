@@ -227,15 +227,14 @@ def space(reach: float, eye: Sequence[float] = (1.05, 0.5, 0.5)) -> dict[str, An
 
 
 def scene(
-    title: str, layout: Mapping[str, Any], traces: Sequence[Any] = (), width: int = 720, height: int = 520
+    title: str, reach: float, eye: Sequence[float] = (1.05, 0.5, 0.5), traces: Sequence[Any] = ()
 ) -> Any:
     """A Plotly figure with one scene, laid out by `space`."""
     import plotly.graph_objects as go
 
     figure = go.Figure(list(traces))
-    figure.update_layout(title=title, width=width, height=height, margin=dict(l=0, r=0, t=40, b=0))
-    figure.update_layout(font=dict(size=14), scene=dict(layout))
-    return figure
+    figure.update_layout(title=title, width=720, height=540, margin=dict(l=0, r=0, t=40, b=0))
+    return figure.update_layout(font=dict(size=14), scene=space(reach, eye))
 
 
 def label_at(figure: Any, at: Sequence[float], text: str) -> None:

@@ -22,7 +22,7 @@ def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> An
     """Plotly figure: cameras [N, 25] as frustums around the cube of the planes."""
     import plotly.graph_objects as go
 
-    figure = figures.scene("Cameras around the cube (drag to turn)", figures.space(2.9))
+    figure = figures.scene("Cameras around the cube (drag to turn)", 2.9)
     places = ("middle right", "top center", "bottom center")
     for k, name in enumerate(("x: subject's left", "y: up", "z: the face looks here")):
         x, y, z = ([0, 1.1 if j == k else 0.0] for j in range(3))

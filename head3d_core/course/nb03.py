@@ -31,7 +31,7 @@ def agreement(resolution: int = 16) -> float:
     Measured here where the extension is built; elsewhere the recorded figure of the same comparison.
     """
     if not ops.available():
-        return float((recorded.record("fused_cpu") or {})["agreement"])
+        return float(recorded.record("fused_cpu")["agreement"])
     torch.manual_seed(0)
     weights = Decoder(32, 64, 32).weights()
     planes = torch.randn(1, 3, 32, 64, 64)

@@ -51,7 +51,7 @@ def camera_sphere(faces: Tensor, heads: Tensor) -> Any:
     import plotly.graph_objects as go
 
     title = "Where the cameras stand (drag to turn)"
-    figure = figures.scene(title, figures.space(3, (1.2, 0.8, 1.4)), width=640)
+    figure = figures.scene(title, 3, (1.2, 0.8, 1.4))
     for name, camera, colour, symbol in (
         ("faces", faces, FACES, "circle"),
         ("heads", heads, HEADS, "diamond"),

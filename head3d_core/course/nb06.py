@@ -1,4 +1,4 @@
-"""Notebook 06: the plane-swap lab's stills, its recorded tables, and planes in space around a head."""
+"""Notebook 06: exchanges, the plane-swap lab's stills, its recorded tables, and planes in colour."""
 
 from __future__ import annotations
 
@@ -14,20 +14,14 @@ from head3d_core.config import PLANE_NAMES
 from head3d_core.course import figures
 from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.course.figures import PALETTE
-from head3d_core.course.nb12 import surface_trace
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
-from head3d_core.geometry import mesh
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
 from head3d_core.model.seeds import Heads
 from head3d_core.utils import records
 from head3d_core.utils.estimates import Estimate
-
-TEXELS = 40
-"""Side to which planes are averaged for a figure, so that it stays small."""
-
 
 # --- exchanges --------------------------------------------------------------------------------------------------------
 
@@ -118,51 +112,7 @@ def between_table(found: dict[str, Any] | None = None, measure: str = "identity"
     return "\n".join([head, line("no plane exchanged", distance["apart"]), *planes])
 
 
-# --- planes in space --------------------------------------------------------------------------------------------------
-
-
-def _wall(axes_pair: tuple[int, int], half: float, texels: int) -> list[NDArray[np.float64]]:
-    """x, y, z of a plane's texels, drawn as a wall of the cube: behind, below, or on the subject's right."""
-    at = (np.arange(texels) + 0.5) / texels * 2 * half - half
-    column, row = np.meshgrid(at, at)
-    place = [np.full_like(column, -half)] * 3
-    place[axes_pair[0]], place[axes_pair[1]] = column, row
-    return [p.round(3) for p in place]
-
-
-def planes_in_space(G: Generator, head: Heads, faces: int = 3000, grid: int = 72) -> Any:
-    """Plotly figure: the three planes as textured walls of their cube, and the head's surface between them.
-
-    A point of the head reads each plane where its own shadow falls on that wall. Under EG3D's axes the third plane is
-    (z, x), a second floor, drawn as the ceiling.
-
-    Args:
-        head: one head.
-        faces: triangles that the surface is simplified to.
-        grid: of marching cubes, points per side.
-    """
-    import plotly.graph_objects as go
-
-    half, axes = G.config.render.box_warp / 2, G.config.render.axes
-    title = "Three planes and the head that they make (drag to turn)"
-    figure = figures.scene(title, figures.space(1.15 * half, (1.2, 0.6, 0.75)))
-    for k, name in enumerate(PLANE_NAMES[axes]):
-        texture = plane_colours(head.planes[:1, k], TEXELS)[0, ..., 0].round(2)
-        x, y, z = (a.astype(np.float32) for a in _wall(PROJECTION[axes][k], half, len(texture)))
-        if name == "zx":
-            y = -y
-        edge = {"xy": (0, 1.08, -1), "xz": (1.1, -1, 0), "yz": (-1, 1.08, 0), "zx": (0, 1.08, 0)}[name]
-        figures.label_at(figure, [half * at for at in edge], f"<b>F_{name}</b>")
-        hover = f"F_{name}: " + "%{surfacecolor:.2f}<extra></extra>"
-        style = dict(colorscale="Cividis", cmin=0, cmax=1, showscale=False, opacity=0.9, hovertemplate=hover)
-        flat = dict(ambient=1, diffuse=0, specular=0)
-        colour = texture.astype(np.float32)
-        figure.add_trace(
-            go.Surface(x=x, y=y, z=z, surfacecolor=colour, name=f"F_{name}", lighting=flat, **style)
-        )
-    surface = mesh.extract_mesh(G, head.ws, resolution=grid, faces=faces)
-    figure.add_trace(surface_trace(surface, "surface", faces=faces))
-    return figure
+# --- planes --------------------------------------------------------------------------------------------------
 
 
 def plane_colours(planes: Tensor, texels: int = 96) -> NDArray[np.float64]:

@@ -96,8 +96,10 @@ def _plane_traces(planes: Tensor, side: float, texels: int = 32) -> list[Any]:
     return traces
 
 
-def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp: float = 1.0) -> Any:
-    """Plotly figure: the coloured surface, its three planes beside it and a ring of cameras around it.
+def head_in_space(
+    mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor | None = None, box_warp: float = 1.0
+) -> Any:
+    """Plotly figure: the coloured surface, its three planes as walls of a room, and perhaps a ring of cameras.
 
     Args:
         mesh: with vertex colours.
@@ -106,17 +108,18 @@ def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor, box_warp:
     """
     import plotly.graph_objects as go
 
-    eyes = 0.5 * ring[:, [3, 7, 11]].cpu().numpy()
-    x, y, z = np.concatenate([eyes, eyes[:1]]).round(3).T
-    style = dict(line=dict(color="#444444", width=2), marker=dict(size=3, color=figures.PALETTE[1]))
-    named = dict(mode="lines+markers", name="cameras (at half distance)", hoverinfo="name")
+    title = "The surface and its planes (drag to turn)"
     traces = [surface_trace(mesh, "surface"), *_plane_traces(planes, box_warp)]
-    traces.append(go.Scatter3d(x=x, y=y, z=z, **named, **style))
-    title, layout = (
-        "The surface, its planes and its cameras (drag to turn)",
-        figures.space(1.4, _eye(0.6, 1.0)),
-    )
-    figure = figures.scene(title, layout, traces, width=760, height=560)
+    if ring is not None:
+        title = "The surface, its planes and its cameras (drag to turn)"
+        eyes = 0.5 * ring[:, [3, 7, 11]].cpu().numpy()
+        x, y, z = np.concatenate([eyes, eyes[:1]]).round(3).T
+        style = dict(line=dict(color="#444444", width=2), marker=dict(size=3, color=figures.PALETTE[1]))
+        named = dict(mode="lines+markers", name="cameras (at half distance)", hoverinfo="name")
+        traces.append(go.Scatter3d(x=x, y=y, z=z, **named, **style))
+    figure = figures.scene(title, 0.8 * box_warp if ring is None else 1.4, _eye(0.6, 1.0), traces)
+    for name, at in (("xy", (0, 0.6, -0.72)), ("xz", (0.6, -0.72, 0)), ("yz", (-0.72, 0.6, 0))):
+        figures.label_at(figure, [box_warp * x for x in at], f"<b>F_{name}</b>")
     return figure.update_layout(showlegend=False)
 
 

@@ -17,6 +17,7 @@ from head3d_core.evaluation.ghosts import COMMAND as GHOST_COMMAND
 from head3d_core.evaluation.ghosts import RECORD as GHOST_RECORD
 from head3d_core.evaluation.tables import NOT_YET
 from head3d_core.utils import files, records
+from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import from_pixels
 from head3d_core.utils.records import trained_on
@@ -47,9 +48,9 @@ LOG_FROM = 30.0
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def record(name: str) -> dict[str, Any] | None:
-    """`data/results/NAME.json`, or None if it has not been recorded yet."""
-    return records.read(name, f"what makes {name}") if (RESULTS / f"{name}.json").is_file() else None
+def record(name: str) -> dict[str, Any]:
+    """`data/results/NAME.json`; raises Head3DError where it is missing."""
+    return records.read(name, "git restore data/results")
 
 
 def record_line(found: Mapping[str, Any]) -> str:
@@ -61,19 +62,6 @@ def record_line(found: Mapping[str, Any]) -> str:
     return (
         f"{what}: preset {p['preset']}, seed {p['seed']}, {p['images']:,}{part} images "
         f"in {p['seconds'] / 60:.0f} minutes, {trained_on(p)}, {p['date']}, commit {p['commit']}"
-    )
-
-
-def how_to_record(stage: str, row: str | None = None) -> str:
-    """What to say where a curve has not been recorded yet: the two commands that make it."""
-    name = row or stage
-    more = " --heads synth:heads:4800 --teacher runs/teacher" if stage != "teacher" else ""
-    more += " --head runs/head" if stage == "distill" else ""
-    more += f" --row {row}" if row else ""
-    return (
-        "not recorded yet: run\n"
-        f"  python -m head3d_core train {stage} --data synth:faces:20000{more} --out runs/{name}\n"
-        f"  python data/scripts/curves.py runs/{name} --out data/results/curves_{name}.json"
     )
 
 
@@ -198,36 +186,34 @@ def larger(images: Tensor, side: int = 112) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def progress_picture(found: Mapping[str, Any], size: float = 1.15) -> Any:
-    """Samples of a recorded run over time, from the front and from behind; None if no grids were kept."""
-    about = found.get("pictures", {}).get("progress")
-    sheet = recorded_picture(about["file"], RESULTS) if about else None
+def _sheet(about: Mapping[str, Any]) -> Tensor:
+    sheet = recorded_picture(about["file"], RESULTS)
     if sheet is None:
-        return None
-    images = cells(sheet, len(about["images"]), 2 * about["samples"])
+        raise Head3DError(f"data/results/{about['file']} is missing: run git restore data/results")
+    return sheet
+
+
+def progress_picture(found: Mapping[str, Any], size: float = 1.15) -> Any:
+    """Samples of a recorded run over time, from the front and from behind."""
+    about = found["pictures"]["progress"]
+    images = cells(_sheet(about), len(about["images"]), 2 * about["samples"])
     names = [f"{count / 1000:,.0f} k\nimages" for count in about["images"]]
     titles = [f"{k + 1}, {side}" for side in ("front", "behind") for k in range(about["samples"])]
     return figures.image_grid(images, titles, size=size, rows=names)
 
 
-def last_cells(found: Mapping[str, Any]) -> Tensor | None:
-    """The last sample grid of a recorded run as [samples, yaws, 3, side, side] in [-1, 1]; None if none was kept."""
-    about = found.get("pictures", {}).get("last")
-    sheet = recorded_picture(about["file"], RESULTS) if about else None
-    if sheet is None:
-        return None
-    columns = len(about["yaws"])
+def last_cells(found: Mapping[str, Any]) -> Tensor:
+    """The last sample grid of a recorded run as [samples, yaws, 3, side, side] in [-1, 1]."""
+    about = found["pictures"]["last"]
+    sheet, columns = _sheet(about), len(about["yaws"])
     return cells(sheet, sheet.shape[1] * columns // sheet.shape[2], columns)
 
 
 def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) -> Any:
-    """The last sample grid of a recorded run, a sample a row, a yaw a column; None if none was kept."""
-    last = last_cells(found)
-    if last is None:
-        return None
-    yaws = found["pictures"]["last"]["yaws"]
-    names = [f"sample {k}" for k in range(len(last[:samples]))]
-    return figures.image_grid(last[:samples], [f"{y:.0f}°" for y in yaws], size=size, rows=names)
+    """The last sample grid of a recorded run, a sample a row, a yaw a column."""
+    last = last_cells(found)[:samples]
+    titles = [f"{y:.0f}°" for y in found["pictures"]["last"]["yaws"]]
+    return figures.image_grid(last, titles, size=size, rows=[f"sample {k}" for k in range(len(last))])
 
 
 def show_recorded(

@@ -80,7 +80,7 @@ def opened(jupyter: Jupyter) -> Open:
 FIGURES = (
     ("01_cameras_and_rays.ipynb", "nb01.frustums"),
     ("04_faces_and_heads.ipynb", "camera_sphere"),
-    ("06_plane_swap_lab.ipynb", "planes_in_space"),
+    ("06_plane_swap_lab.ipynb", "head_in_space"),
     ("12_geometry_you_can_hold.ipynb", "head_in_space"),
 )
 """(notebook, words of the cell that shows it)"""

@@ -13,14 +13,10 @@ from test_swap_study import made_up
 
 from head3d_core.course import nb06, swap_lab
 from head3d_core.experiments import plane_swap, swap_study
-from head3d_core.geometry import mesh
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
-from head3d_core.model.planes import PROJECTION
 
 mpl.use("Agg")
-LIMIT = 0.5e6
-"""Bytes of a stored figure."""
 
 
 @pytest.fixture(scope="module")
@@ -68,31 +64,6 @@ def test_a_row_holds_both_heads_and_the_mixtures(G: Generator, heads: seeds.Head
     assert not torch.allclose(row[1], plane_swap.picture(G, two.planes, two.ws, view)[0]), (
         "by its own generator"
     )
-
-
-@pytest.mark.parametrize("axes", ["xyz", "eg3d"])
-def test_walls_stand_where_points_are_projected(axes: Any) -> None:
-    """Texel (row, column) of a wall has the coordinates that project to that texel."""
-    half, texels = 0.5, 4
-    for pair in PROJECTION[axes]:
-        place = nb06._wall(pair, half, texels)
-        centre = [-0.375, -0.125, 0.125, 0.375]
-        assert place[pair[0]][2].tolist() == centre, "columns"
-        assert place[pair[1]][:, 1].tolist() == centre, "rows"
-        (rest,) = set(range(3)) - set(pair)
-        assert (place[rest] == -half).all()
-
-
-def test_plotly_figures_are_small(G: Generator, heads: seeds.Heads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh, "BOXED", 1.0)  # an untrained volume fills its cube
-    figure = nb06.planes_in_space(G, heads.take([0]), faces=2000, grid=32)
-    kinds = [type(trace).__name__ for trace in figure.data]
-    assert kinds.count("Surface") == 3
-    assert kinds.count("Mesh3d") == 1
-    assert len(figure.to_json()) < LIMIT
-    # A surface and textures as large as they get in the notebook.
-    many = (4000 * 3 * 4 + 2100 * 3 * 4) * 4 / 3 + 2100 * 10 + 3 * nb06.TEXELS**2 * 4 * 4 * 4 / 3
-    assert many < LIMIT
 
 
 def test_table_beside_the_papers() -> None:

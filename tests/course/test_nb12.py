@@ -50,7 +50,7 @@ def test_stored_figures_are_light(ball: trimesh.Trimesh) -> None:
     for figure in (space, backs):
         assert _bytes(figure) < 0.5e6
         assert json.loads(figure.to_json())["data"]
-    assert [t.type for t in space.data] == ["mesh3d", "surface", "surface", "surface", "scatter3d"]
+    assert [t.type for t in space.data] == ["mesh3d", "surface", "surface", "surface", *["scatter3d"] * 4]
     assert backs.data[0].vertexcolor is None, "grey, so that shape is seen"
     assert backs.layout.scene.camera.eye.z < 0, "from behind"
     assert backs.layout.scene2.camera.eye.z < 0

@@ -1,4 +1,4 @@
-"""Figures and records of the training notebooks: drawn from what is recorded, silent about what is not."""
+"""Figures and records of the training notebooks: drawn from what is recorded, and a sentence about what is not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 from head3d_core.course import figures, nb05b, nb07, nb08, recorded
 from head3d_core.metrics.verification import most_alike
 from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
 
 matplotlib.use("Agg")
 
@@ -46,26 +47,15 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def test_a_record_is_read_and_a_missing_one_is_none(found: dict[str, Any]) -> None:
+def test_a_record_is_read_and_a_missing_one_is_told(found: dict[str, Any]) -> None:
     assert recorded.record("curves_x") == found
-    assert recorded.record("curves_y") is None
+    with pytest.raises(Head3DError, match="curves_y"):
+        recorded.record("curves_y")
     line = recorded.record_line(found)
     for part in ("distill, row no-kd", "4,000 of 8,000 planned", "2 minutes", "cpu", "abc"):
         assert part in line
     found["provenance"]["processes"] = [2, 1]
     assert "2 minutes, 1 and 2 × cpu," in recorded.record_line(found)
-
-
-@pytest.mark.parametrize(("stage", "row"), [("teacher", None), ("head", None), ("distill", "single-d")])
-def test_what_is_not_recorded_names_commands_that_parse(stage: str, row: str | None) -> None:
-    from head3d_core import cli
-
-    text = recorded.how_to_record(stage, row)
-    assert text.startswith("not recorded yet")
-    words = text.splitlines()[1].split("head3d_core ", 1)[1].split()
-    parsed, _ = cli.parse(words[0], words[1:])
-    assert (parsed.stage, parsed.row) == (stage, row)
-    assert f"curves_{row or stage}.json" in text
 
 
 def test_gaps_are_left_out_and_ends_averaged(found: dict[str, Any]) -> None:
@@ -93,14 +83,13 @@ def test_curves_have_labels_and_styles_of_their_own(found: dict[str, Any]) -> No
 def test_pictures_of_a_record(found: dict[str, Any]) -> None:
     assert len(recorded.progress_picture(found).axes) == 8
     cells = recorded.last_cells(found)
-    assert cells is not None
     assert cells.shape == (3, 2, 3, 16, 16)
     assert cells[:, 0].max() < -0.9
     assert cells[:, 1].min() > 0.9
     assert len(recorded.last_picture(found).axes) == 6
-    bare = {k: v for k, v in found.items() if k != "pictures"}
-    assert recorded.progress_picture(bare) is None
-    assert recorded.last_picture(bare) is None
+    found["pictures"]["last"]["file"] = "gone.jpg"
+    with pytest.raises(Head3DError, match="is missing: run git restore"):
+        recorded.last_picture(found)
 
 
 def test_other_figures_draw(found: dict[str, Any]) -> None:
@@ -147,7 +136,6 @@ def test_the_table_of_recipes_is_section_4_1() -> None:
 @pytest.mark.parametrize("path", sorted((files.DATA / "results").glob("curves_*.json")), ids=lambda p: p.stem)
 def test_shipped_records_are_whole(path: Path) -> None:
     found = recorded.record(path.stem)
-    assert found is not None
     assert recorded.record_line(found)
     assert all(len(v) == len(found["images"]) for v in found["series"].values())
     for picture in found.get("pictures", {}).values():

@@ -108,7 +108,7 @@ def test_the_still_of_a_scene_is_seen_from_its_camera() -> None:
     ]
     pictures = []
     for eye in ((0, 0, 1.5), (1.5, 0, 0)):
-        figure = figures.scene("Scene (drag to turn)", figures.space(1, eye), traces, 300, 300)
+        figure = figures.scene("Scene (drag to turn)", 1, eye, traces).update_layout(width=300, height=300)
         pictures.append(
             np.asarray(stills.plotly_still(figure.update_layout(showlegend=False)).convert("RGB")).astype(int)
         )
