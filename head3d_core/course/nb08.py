@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, random
-from head3d_core.course.figures import HATCHES, PALETTE, arrow, box
+from head3d_core.course.figures import PALETTE, arrow, box
 from head3d_core.model import cameras
 from head3d_core.training import losses
-
-
-def gradient_bars(weights: Mapping[str, Tensor]) -> Any:
-    """Mean absolute gradient that reaches each of the student's planes, one group of bars for each loss term.
-
-    Args:
-        weights: term -> [3], for F_xy, F_xz, F_yz.
-    """
-    figure, axis = figures.panels(7.5, 3.1)
-    for k, plane in enumerate(("F_xy", "F_xz", "F_yz")):
-        x = np.arange(len(weights)) + 0.26 * (k - 1)
-        share = [float(v[k] / v.sum().clamp_min(1e-30)) for v in weights.values()]
-        axis.bar(x, share, 0.24, color=PALETTE[k], hatch=HATCHES[k], edgecolor="white", label=plane)
-    axis.set_xticks(range(len(weights)), list(weights))
-    axis.set(ylabel="share of the gradient", ylim=(0, 1.05))
-    axis.legend(ncols=3, fontsize=9)
-    return figure
 
 
 def _plane_stack(axis: Any, x: float, y: float, colour: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,9 @@ from torch import Tensor
 
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise
-from head3d_core.course.figures import PALETTE, STYLES
+from head3d_core.course.figures import PALETTE
 
 # --- verification -----------------------------------------------------------------------------------------------------
-
-
-def roc_figure(curves: Mapping[str, Mapping[str, Any]]) -> Any:
-    """ROC curves by name, as `verification.Verification.to_dict` writes them; the false rate is logarithmic."""
-    figure, axis = figures.panels(6.2, 3.6)
-    least = 1.0
-    for k, (name, found) in enumerate(curves.items()):
-        false, true = (np.array(found["roc"][which]) for which in ("false_accept", "true_accept"))
-        there = false >= 1e-4
-        axis.plot(false[there], true[there], color=PALETTE[k], linestyle=STYLES[k], linewidth=2, label=name)
-        least = min(least, *true[there].tolist())
-    start = float(np.clip(np.floor(10 * least) / 10, 0, 0.9))  # good curves are looked at closely
-    axis.axvline(0.01, color="0.6", linewidth=1)
-    axis.text(0.011, start + 0.05 * (1 - start), "FAR 1 %")
-    from_where = f" (axis begins at {start:.1f})" if start else ""
-    axis.set(xscale="log", xlabel="false accept rate", ylim=(start, 1 + 0.03 * (1 - start)))
-    axis.set_ylabel(f"true accept rate{from_where}")
-    axis.legend(loc="lower right")
-    return figure
 
 
 def score_figure(same: Tensor, different: Tensor, limit: float) -> Any:

@@ -47,7 +47,6 @@ def test_figures_are_drawn() -> None:
     nb10a.floor_figure(counts, nb10a.distances_of_equal(counts, 4))
     nb10a.toy_figure({"a": torch.randn(4, 2), "b": torch.randn(4, 2)})
     nb10b.score_figure(torch.rand(5), torch.rand(5), 0.5)
-    nb10b.roc_figure({"x": {"roc": {"false_accept": [0, 1], "true_accept": [0, 1]}}})
 
 
 def test_table_2_has_five_columns_and_says_what_is_missing() -> None:
@@ -93,15 +92,6 @@ def test_a_damaged_set_is_shown_as_a_set() -> None:
     assert shown == [20.0 * (k % 6) for k in range(16)]
     alone = nb10a.damage_example(images, "mirrored")
     assert torch.equal(alone, images[5].float() / 127.5 - 1)
-
-
-def test_good_roc_curves_are_looked_at_closely() -> None:
-    good = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 0.96, 1.0]}}
-    axis = nb10b.roc_figure({"x": good}).axes[0]
-    assert axis.get_ylim()[0] == pytest.approx(0.9)
-    assert "begins at 0.9" in axis.get_ylabel()
-    guess = {"roc": {"false_accept": [0.0, 1e-3, 1.0], "true_accept": [0.0, 1e-3, 1.0]}}
-    assert nb10b.roc_figure({"x": guess}).axes[0].get_ylim()[0] == 0
 
 
 def test_a_model_with_fewer_heads_leaves_white() -> None:
