@@ -182,13 +182,3 @@ def bake_texture(
     textured.vertex_normals = np.asarray(mesh.vertex_normals)[mapping]  # type: ignore[method-assign]
     textured.metadata = dict(mesh.metadata)
     return textured
-
-
-def linear_light(srgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """sRGB values in [0, 1] as linear light (IEC 61966-2-1).
-
-    >>> float(linear_light(np.array(0.5)).round(3))
-    0.214
-    """
-    x = np.asarray(srgb, np.float64)
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)

@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.geometry.colour import colours_at, in_blocks, linear_light, ray_options
+from head3d_core.geometry.colour import colours_at, in_blocks, ray_options
 from head3d_core.geometry.manifold import part_sheets
 from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place
 from head3d_core.utils.progress import Progress
+from head3d_core.utils.srgb import linear_light
 
 if TYPE_CHECKING:
     import trimesh

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from head3d_core.synth.assets import Asset, eyeballs
-from head3d_core.synth.colours import FRAMES, srgb_hex
+from head3d_core.synth.colours import COLOURS, srgb_hex
 from head3d_core.synth.shape import grid_triangles
-from head3d_core.synth.subdivision import Array, Index, corner_matrix, unit, vertex_normals
-from head3d_core.synth.wardrobe import Glasses
+from head3d_core.synth.subdivision import Array, corner_matrix, unit, vertex_normals
+from head3d_core.synth.types import SolidMesh
+from head3d_core.synth.wardrobe import GLASSES, Glasses
 
 RIM_POINTS = 44
 WRAP = 0.24
 """How far a frame bends back towards the temples (dm at |x| about 1.2)."""
-SHAPES = {
-    # kind: (exponent of the superellipse, width factor, height factor, droop of the outer lower corner)
-    "round": (2.0, 0.86, 1.16, 0.0),
-    "oval": (2.1, 1.0, 0.90, 0.0),
-    "rectangular": (3.6, 1.02, 0.82, 0.0),
-    "square": (3.2, 1.0, 1.10, 0.0),
-    "browline": (2.6, 1.0, 0.98, 0.0),
-    "aviator": (2.3, 1.06, 1.18, 0.16),
-    "sunglasses": (2.8, 1.10, 1.12, 0.05),
-}
-
-
-@dataclass(frozen=True)
-class Solid:
-    """vertices, normals [V, 3] (dm), triangles [T, 3], colour [V, 4] (linear RGB, roughness)."""
-
-    vertices: Array
-    normals: Array
-    triangles: Index
-    colour: Array
 
 
 def paint(colour: Array, roughness: float, count: int) -> Array:
@@ -43,7 +23,9 @@ def paint(colour: Array, roughness: float, count: int) -> Array:
     return np.tile(np.append(colour, roughness), (count, 1))
 
 
-def tube(path: Array, radius: float, colour: Array, roughness: float, closed: bool, sides: int = 8) -> Solid:
+def tube(
+    path: Array, radius: float, colour: Array, roughness: float, closed: bool, sides: int = 8
+) -> SolidMesh:
     """A round tube along `path` [N, 3]."""
     tangent: Array = np.roll(path, -1, 0) - np.roll(path, 1, 0)
     if not closed:
@@ -58,23 +40,23 @@ def tube(path: Array, radius: float, colour: Array, roughness: float, closed: bo
         normals, path = np.concatenate([normals, normals[:1]]), np.concatenate([path, path[:1]])
     vertices = (path[:, None] + radius * normals).reshape(-1, 3)
     triangles = grid_triangles(len(path), sides, closed=True)
-    return Solid(vertices, normals.reshape(-1, 3), triangles, paint(colour, roughness, len(vertices)))
+    return SolidMesh(vertices, normals.reshape(-1, 3), triangles, paint(colour, roughness, len(vertices)))
 
 
-def sheet(grid: Array, colour: Array, closed: bool) -> Solid:
+def sheet(grid: Array, colour: Array, closed: bool) -> SolidMesh:
     """A surface through grid [R, C, 3], facing away from its middle; colour [R C, 4]; `closed` joins columns' ends."""
     rows, columns = grid.shape[:2]
     vertices, triangles = grid.reshape(-1, 3), grid_triangles(rows, columns, closed)
     normals = vertex_normals(vertices, triangles, corner_matrix(triangles, len(vertices)))
     if ((vertices - vertices.mean(0)) * normals).sum() < 0:
         triangles, normals = triangles[:, ::-1], -normals
-    return Solid(vertices, normals, triangles, colour)
+    return SolidMesh(vertices, normals, triangles, colour)
 
 
-def join(solids: Sequence[Solid]) -> Solid:
+def join(solids: Sequence[SolidMesh]) -> SolidMesh:
     """One mesh of several."""
     shifts = np.cumsum([0, *(len(s.vertices) for s in solids)])
-    return Solid(
+    return SolidMesh(
         np.concatenate([s.vertices for s in solids]),
         np.concatenate([s.normals for s in solids]),
         np.concatenate([s.triangles + k for s, k in zip(solids, shifts, strict=False)]),
@@ -84,7 +66,7 @@ def join(solids: Sequence[Solid]) -> Solid:
 
 def _lens(glasses: Glasses, centre: Array, side: int, front: float) -> Array:
     """Outline of one lens [RIM_POINTS, 3], starting at the outer end."""
-    power, wide, high, droop = SHAPES[glasses.kind]
+    power, wide, high, droop = GLASSES[glasses.kind]
     angle = np.linspace(0, 2 * np.pi, RIM_POINTS, endpoint=False)
     c, s = np.cos(angle), np.sin(angle)
     x = side * glasses.width * wide * np.sign(c) * np.abs(c) ** (2 / power)
@@ -94,7 +76,7 @@ def _lens(glasses: Glasses, centre: Array, side: int, front: float) -> Array:
     return np.stack([x, centre[1] - 0.03 + y, front - WRAP * np.clip(np.abs(x) - 0.25, 0, None) ** 1.6], 1)
 
 
-def _tinted(outline: Array, colour: Array) -> Solid:
+def _tinted(outline: Array, colour: Array) -> SolidMesh:
     """A dark lens filling an outline, slightly domed by its normals."""
     middle = outline.mean(0) + [0, 0, 0.012]
     vertices = np.concatenate([middle[None], outline])
@@ -102,13 +84,13 @@ def _tinted(outline: Array, colour: Array) -> Solid:
     normals = unit(np.stack([0.6 * lean[:, 0], 0.6 * lean[:, 1], np.full(len(vertices), 0.5)], 1))
     k = np.arange(len(outline))
     triangles = np.stack([0 * k, 1 + k, 1 + (k + 1) % len(outline)], 1)
-    return Solid(vertices, normals, triangles, paint(0.04 * colour + 0.004, 0.12, len(vertices)))
+    return SolidMesh(vertices, normals, triangles, paint(0.04 * colour + 0.004, 0.12, len(vertices)))
 
 
-def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> Solid:
+def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> SolidMesh:
     """The frame (and dark lenses of sunglasses) for a head's base vertices [B, 3] and skin [V, 3]."""
     eyes = eyeballs(base, data.eye_vertices)
-    colour = srgb_hex(FRAMES[glasses.colour])
+    colour = srgb_hex(COLOURS["frames"][glasses.colour])
     metal = glasses.colour in ("silver", "gold")
     rim = min(glasses.rim, 0.011) if metal or glasses.kind == "aviator" else glasses.rim
     gloss = 0.22 if metal else 0.30
@@ -117,47 +99,32 @@ def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> So
     front = max(left[2] + radius + 0.10, float(skin[on_bridge, 2].max()) + 0.02)
     brow = data.body & (np.abs(data.rest[:, 0]) < 0.55) & (np.abs(data.rest[:, 1] - 7.40) < 0.10)
     front = max(front, float(np.quantile(skin[brow, 2], 0.9)) - 0.01)
-    parts = []
-    bridge = []
+    parts, inner, upper = [], [], []
     for side, (centre, _) in zip((1, -1), eyes, strict=True):
         outline = _lens(glasses, centre, side, front)
         if glasses.kind == "browline":
-            upper = outline[: RIM_POINTS // 2 + 1]
-            parts.append(tube(upper, 1.5 * rim, colour, gloss, closed=False))
-            parts.append(tube(outline, 0.006, srgb_hex(FRAMES["silver"]), 0.22, closed=True, sides=6))
+            parts.append(tube(outline[: RIM_POINTS // 2 + 1], 1.5 * rim, colour, gloss, closed=False))
+            parts.append(
+                tube(outline, 0.006, srgb_hex(COLOURS["frames"]["silver"]), 0.22, closed=True, sides=6)
+            )
         else:
             parts.append(tube(outline, rim, colour, gloss, closed=True))
         if glasses.kind == "sunglasses":
             parts.append(_tinted(outline, colour))
         parts.append(_temple(outline, side, rim, colour, gloss, skin, data))
-        bridge.append(outline[RIM_POINTS // 2 - 3])
-    a, b = bridge
-    lift = np.array([0, 0.035, 0.02])
-    parts.append(
-        tube(np.stack([a, 0.7 * a + 0.3 * b + lift, 0.3 * a + 0.7 * b + lift, b]), rim, colour, gloss, False)
-    )
-    if glasses.kind == "aviator":
-        top = [outline_top(glasses, c, s, front) for s, (c, _) in zip((1, -1), eyes, strict=True)]
-        parts.append(
-            tube(
-                np.stack([top[0], 0.5 * (top[0] + top[1]) + [0, 0.02, 0.01], top[1]]),
-                rim,
-                colour,
-                gloss,
-                False,
-            )
-        )
-    return join(parts)
-
-
-def outline_top(glasses: Glasses, centre: Array, side: int, front: float) -> Array:
-    """Upper inner point of a lens, where an aviator's second bridge starts."""
-    return _lens(glasses, centre, side, front)[RIM_POINTS // 2 - 8]
+        inner.append(outline[RIM_POINTS // 2 - 3])
+        upper.append(outline[RIM_POINTS // 2 - 8])
+    (a, b), lift = inner, np.array([0, 0.035, 0.02])
+    bridges = [np.stack([a, 0.7 * a + 0.3 * b + lift, 0.3 * a + 0.7 * b + lift, b])]
+    if glasses.kind == "aviator":  # a second bridge
+        a, b = upper
+        bridges.append(np.stack([a, 0.5 * (a + b) + [0, 0.02, 0.01], b]))
+    return join([*parts, *(tube(path, rim, colour, gloss, closed=False) for path in bridges)])
 
 
 def _temple(
     outline: Array, side: int, rim: float, colour: Array, gloss: float, skin: Array, data: Asset
-) -> Solid:
+) -> SolidMesh:
     """The arm from the outer end of a lens over the ear, outside the skin of the temple."""
     ear = skin[(data.ears > 0.3) & (side * data.rest[:, 0] > 0)]
     end = np.array([side * (np.abs(ear[:, 0]).min() + 0.045), ear[:, 1].max() - 0.10, np.median(ear[:, 2])])

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from head3d_core.synth import gl
 from head3d_core.synth.light import Light, fibonacci_sphere, tangents
-from head3d_core.synth.types import CENTRE, Ints
+from head3d_core.synth.subdivision import Index
+from head3d_core.synth.types import CENTRE
 
 DIRECTIONS = 32
 TILES = (8, 4)
@@ -49,13 +50,13 @@ class Thinning:
         return Thinning(step, point_step, max(1, strands // step), -(-(points - 1) // point_step) + 1)
 
 
-def ribbon_indices(strands: int, points: int) -> Ints:
+def ribbon_indices(strands: int, points: int) -> Index:
     """[strands * (points - 1) * 6] two triangles per segment, two vertices per point."""
     segment = (np.arange(strands)[:, None] * points + np.arange(points - 1)).reshape(-1, 1) * 2
     return (segment + np.array([0, 1, 2, 2, 1, 3])).astype(np.int32).ravel()
 
 
-def neighbour_lists(triangles: Ints, vertices: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def neighbour_lists(triangles: Index, vertices: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Neighbours over edges as starts [V + 1] and a flat list."""
     pairs = np.concatenate(
         [triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))]
@@ -111,7 +112,7 @@ class LightBake:
         self._scratch = gl.Store(context, 12)
         self._starts = gl.Store(context, 13)
         self._neighbours = gl.Store(context, 14)
-        self._triangles: Ints | None = None
+        self._triangles: Index | None = None
         self.thinning = Thinning(1, 1, 1, 2)
         self.key_axes: dict[str, NDArray[np.float64]] = {}
 
@@ -136,7 +137,7 @@ class LightBake:
         for store in (self.vertex_light, self.soft_light, self.hair_light):
             store.bind()
 
-    def set_topology(self, triangles: Ints, vertices: int) -> None:
+    def set_topology(self, triangles: Index, vertices: int) -> None:
         """Neighbours of the skin's vertices; computed again only when the triangles change."""
         if triangles is self._triangles:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,11 @@ from head3d_core.synth.assets import SKULL_CENTRE, Asset
 from head3d_core.synth.draws import Draws, normals, stream_key, uniforms
 from head3d_core.synth.masks import smoothstep, spherical
 from head3d_core.synth.subdivision import Array, unit
+from head3d_core.synth.tables import TABLES
 
 DOWN, BACK, FORWARD = np.array([0.0, -1, 0]), np.array([0.0, 0, -1]), np.array([0.0, 0, 1])
-PULLED = ("ponytail", "bun", "topknot", "twin_tails")
-"""Styles whose hair runs over the skull to a tie."""
-PARTING = 0.30
-"""Where a side parting runs (dm left of the middle)."""
-DRAPED = ("bob", "long", "long_wavy", "fringe", "shoulder_curly", "pixie")
-"""Styles whose hair falls from a parting."""
+STYLES: dict[str, dict[str, Any]] = TABLES["style"]
+"""Name -> its row of the table; "bald" has none."""
 
 
 @dataclass(frozen=True)
@@ -128,64 +126,60 @@ def grow(
     return points
 
 
-def _ramp(value: float, steps: int, power: float = 1.0) -> Array:
-    """Clumping from 0 at the root to `value` at the tip; a higher power keeps partings free of gaps."""
-    return value * np.linspace(0, 1, steps) ** power
+def _combed_by(points: Array, fields: dict[str, Any]) -> Guides:
+    """Guides [G, M, 3] with the comb of a table's row. Clumping rises from 0 at the root to `clump` at the tip, late if
+    `power` is above 1, which keeps partings free of gaps; without `clump` it rises before the tie."""
+    fields = dict(fields)
+    u, power = np.linspace(0, 1, points.shape[1]), fields.pop("power", 1.0)
+    clump = fields.pop("clump") * u**power if "clump" in fields else smoothstep(0.15, 0.48, u)
+    return Guides(points, Comb(clump, **fields))
 
 
-def _stubbly(scalp: Scalp, style: str, length: int) -> Guides:
+def _stubbly(scalp: Scalp, style: str, reach: float, level: int) -> Array:
     """buzz, balding: short hair lying forward and down."""
-    reach = (0.05, 0.075, 0.10)[length] if style == "buzz" else (0.10, 0.15, 0.20)[length]
     direction = scalp.normals + 0.7 * scalp.tangent(0.4 * FORWARD + 0.6 * DOWN)
-    points = grow(scalp, scalp.points, direction, np.full(len(direction), reach), 6, 0.05)
-    return Guides(points, Comb(_ramp(0.1, 6), frizz=0.008, ragged=0.35, width=0.0125))
+    return grow(scalp, scalp.points, direction, np.full(len(direction), reach), 6, 0.05)
 
 
-def _crop(scalp: Scalp, length: int, curl: int) -> Guides:
+def _crop(scalp: Scalp, style: str, reach: float, level: int) -> Array:
+    """crop: forward on top, down at the sides."""
     top = smoothstep(0.0, 50.0, scalp.elevation)[:, None]
-    reach = (0.22, 0.32, 0.44)[length] * (0.45 + 0.55 * top[:, 0])
+    lengths = reach * (0.45 + 0.55 * top[:, 0])
     comb = 0.9 * top * FORWARD + (1 - top) * (DOWN + 0.35 * BACK) + np.array([0.25, 0, 0]) * top
     direction = 0.62 * scalp.normals + scalp.tangent(comb) + 0.14 * scalp.noise("tousle", *comb.shape)
-    points = grow(scalp, scalp.points, direction, reach, 14, 0.10, 0.05 * scalp.random("layer"), noise=0.05)
-    wave = dict(curl=0.03, turns=3.5) if curl else {}
-    return Guides(points, Comb(_ramp(0.5, 14), frizz=0.018, ragged=0.35, width=0.014, **wave))
+    return grow(scalp, scalp.points, direction, lengths, 14, 0.10, 0.05 * scalp.random("layer"), noise=0.05)
 
 
-def _combed(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+def _along(comb: Array, p: Array) -> Array:
+    """Unit directions [G, 3] of `comb` along the skull at points p [G, 3]."""
+    normal = unit(p - SKULL_CENTRE)
+    return unit(comb - normal * (comb * normal).sum(1, keepdims=True))
+
+
+def _combed(scalp: Scalp, style: str, reach: float, level: int) -> Array:
     """side_part, slick, quiff: longer on top than at the sides, with a gradual change between."""
-    count = len(scalp.points)
     top = smoothstep(5.0, 55.0, scalp.elevation)[:, None]
     front = smoothstep(0.3, 0.85, scalp.relative[:, 2])[:, None]
     sides = (1 - top) * (0.9 * DOWN + 0.6 * BACK)
-    reach = (0.50, 0.62, 0.76)[length] * (0.36 + 0.64 * smoothstep(-5.0, 60.0, scalp.elevation))
-    reach = reach * (1 - 0.35 * smoothstep(0.1, -0.5, scalp.relative[:, 2]))  # tapered towards the back
+    lengths = reach * (0.36 + 0.64 * smoothstep(-5.0, 60.0, scalp.elevation))
+    lengths = lengths * (1 - 0.35 * smoothstep(0.1, -0.5, scalp.relative[:, 2]))  # tapered towards the back
     layer = 0.012 + (0.02 + 0.05 * top[:, 0]) * scalp.random("layer") ** 1.5 + 0.03 * top[:, 0]
     if style == "side_part":
-        away = np.where(scalp.points[:, 0] > PARTING, 0.9, -1.0)[:, None]
+        away = np.where(scalp.points[:, 0] > STYLES[style]["parting"][level], 0.9, -1.0)[:, None]
         ahead = smoothstep(-0.5, 0.1, scalp.relative[:, 2])[:, None]  # behind the crown the parting ends
         comb = top * (ahead * (away * [1.0, 0, 0] + np.array([0, -0.1, 0.28])) + (1 - ahead) * BACK) + sides
         direction = (0.42 * top + 0.08) * scalp.normals + scalp.tangent(comb)
-        gravity = 0.10
     elif style == "slick":
         comb = BACK + 0.25 * (1 - top) * DOWN
-        reach = np.maximum(reach, 0.36)
+        lengths = np.maximum(lengths, 0.36)
         direction = (0.36 * top + 0.05) * scalp.normals + scalp.tangent(comb)
-        gravity = 0.06
     else:
         rise = np.array([0.18, 0.75, -0.30]) * front + BACK * (1 - front)
         comb = top * rise + (1 - top) * (0.7 * DOWN + 0.6 * BACK)
         direction = (0.65 * top + 0.05) * scalp.normals + 0.8 * comb
-        gravity = 0.03
-
-    def field(p: Array, u: float) -> Array:
-        normal = unit(p - SKULL_CENTRE)
-        return 0.22 * unit(comb - normal * (comb * normal).sum(1, keepdims=True))
-
-    points = grow(scalp, scalp.points, direction, reach * np.ones(count), 16, gravity, layer, field, 0.03)
-    wave = dict(curl=0.028, turns=2.2) if curl else {}
-    parting = PARTING if style == "side_part" else None
-    return Guides(
-        points, Comb(_ramp(0.5, 16, 2.0), frizz=0.012, ragged=0.25, width=0.0145, parting=parting, **wave)
+    gravity = STYLES[style]["gravity"]
+    return grow(
+        scalp, scalp.points, direction, lengths, 16, gravity, layer, lambda p, _: 0.22 * _along(comb, p), 0.03
     )
 
 
@@ -193,78 +187,49 @@ def _falling(comb: Array, fringe: NDArray[np.bool_]) -> Callable[[Array, float],
     """Where hair is drawn as it grows: along `comb` [G, 3] first, then down, off face and neck unless `fringe` [G]."""
 
     def field(p: Array, u: float) -> Array:
-        normal = unit(p - SKULL_CENTRE)
-        along = unit(comb - normal * (comb * normal).sum(1, keepdims=True))
         face = (p[:, 2] > 0.95) & (p[:, 1] < 7.8) & (np.abs(p[:, 0]) < 0.78) & ~fringe
         neck = (p[:, 2] > 0.5) & (p[:, 1] < 6.6) & (np.abs(p[:, 0]) < 0.72) & ~fringe
         off = np.stack([0.5 * np.sign(p[:, 0]), np.zeros(len(p)), np.full(len(p), -0.55)], 1)
         # Over the shoulders hair falls to the chest or the back instead of spreading sideways.
         wide = smoothstep(0.75, 1.05, np.abs(p[:, 0])) * smoothstep(6.5, 6.1, p[:, 1])
         nape = smoothstep(6.8, 6.2, p[:, 1]) * (p[:, 2] < 0.1)
-        fall = np.stack(
-            [
-                -0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape,
-                np.zeros(len(p)),
-                0.40 * np.sign(p[:, 2] - 0.25) * wide,
-            ],
-            1,
-        )
-        return max(0.0, 1 - 2.2 * u) * 0.30 * along + (face | neck)[:, None] * off + fall
+        inwards = -0.45 * np.sign(p[:, 0]) * wide - 0.12 * np.sign(p[:, 0]) * nape
+        fall = np.stack([inwards, np.zeros(len(p)), 0.40 * np.sign(p[:, 2] - 0.25) * wide], 1)
+        return max(0.0, 1 - 2.2 * u) * 0.30 * _along(comb, p) + (face | neck)[:, None] * off + fall
 
     return field
 
 
-def _draped(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
-    """Hair that falls from a parting to a given height, off the face; fringe and pixie comb the front forward."""
+def _draped(scalp: Scalp, style: str, end: float, level: int) -> Array:
+    """Hair that falls from a parting to height `end`, off the face; fringe and pixie comb the front forward."""
     points, relative = scalp.points, scalp.relative
-    ends = {"bob": (6.65, 6.4, 6.15), "pixie": (7.1, 7.0, 6.9), "fringe": (6.2, 5.8, 5.4)}
-    end = ends.get(style, (5.7, 5.3, 4.9))[length]
     top = smoothstep(5.0, 45.0, scalp.elevation)
     front = smoothstep(0.3, 0.85, relative[:, 2])
-    parting = 0.0 if style == "fringe" else (0.0, 0.16, 0.28)[length]
-    side = np.where(points[:, 0] > parting, 1.0, -1.0)
+    side = np.where(points[:, 0] > STYLES[style]["parting"][level], 1.0, -1.0)
     # The parting ends at the crown: behind it hair falls straight down and closes over the nape.
     parted = smoothstep(-0.45, 0.15, relative[:, 2])
-    comb = np.stack(
-        [
-            side * parted - 0.25 * points[:, 0] * (1 - parted),
-            -0.35 - 0.5 * (1 - parted),
-            -0.18 - 0.25 * front,
-        ],
-        1,
-    )
+    across = side * parted - 0.25 * points[:, 0] * (1 - parted)
+    comb = np.stack([across, -0.35 - 0.5 * (1 - parted), -0.18 - 0.25 * front], 1)
     direction = (0.28 + 0.14 * scalp.random("lift"))[:, None] * scalp.normals + scalp.tangent(comb)
     reach = np.clip(1.05 * (points[:, 1] - end) + 0.30 * top + 0.12, 0.2, None)
     fringe = np.zeros(len(points), bool)
     if style in ("fringe", "pixie"):
         azimuth, _ = spherical(points, SKULL_CENTRE)
         fringe = (relative[:, 2] > 0.5) & (scalp.elevation > 22) & (azimuth < 58)
-        ahead = np.stack(
-            [0.35 * points[:, 0] + (0.25 if style == "pixie" else 0.08), -0.3 + 0 * side, 1 + 0 * side], 1
-        )
+        aside = 0.35 * points[:, 0] + (0.25 if style == "pixie" else 0.08)
+        ahead = np.stack([aside, -0.3 + 0 * side, 1 + 0 * side], 1)
         direction[fringe] = (0.32 * scalp.normals + scalp.tangent(ahead))[fringe]
         comb[fringe] = 0.6 * ahead[fringe]
         # The skin runs steeply down to the brows at y 7.48: end the fringe above them.
         low = 7.60 + 0.05 * scalp.random("fringe ends")
         reach = np.where(fringe, np.clip(0.95 * (points[:, 1] - low) + 0.14, 0.2, 0.85), reach)
     if style == "pixie":
-        reach = np.where(fringe, reach, np.clip(0.55 * reach, 0.20, (0.40, 0.48, 0.56)[length]))
+        reach = np.where(fringe, reach, np.clip(0.55 * reach, 0.20, (0.40, 0.48, 0.56)[level]))
 
     steps = 21 if end < 6 else 18
     layer = (0.02 if style == "pixie" else 0.06) + 0.10 * scalp.random("layer") ** 1.5
-    gravity = 0.22 if style == "shoulder_curly" else 0.30
-    grown = grow(
-        scalp, points, direction, reach, steps, gravity, layer, _falling(comb, fringe), 0.02, ceiling=0.16
-    )
-    waves: dict[str, dict[str, float]] = {
-        "long_wavy": dict(curl=0.05, turns=1.1, loose=0.1),
-        "shoulder_curly": dict(curl=0.07, turns=2.4, loose=0.2, frizz=0.03),
-    }
-    wave = waves.get(style, dict(curl=0.03, turns=1.3, loose=0.1) if curl else {})
-    clump = 0.4 if style in ("fringe", "pixie") else 0.6
-    return Guides(
-        grown, Comb(_ramp(clump, steps, 2.0), parting=parting, **({"frizz": 0.012, "ragged": 0.18} | wave))
-    )
+    field, gravity = _falling(comb, fringe), STYLES[style]["gravity"]
+    return grow(scalp, points, direction, reach, steps, gravity, layer, field, 0.02, ceiling=0.16)
 
 
 def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
@@ -289,10 +254,10 @@ def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
     return path
 
 
-def _pulled(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
+def _pulled(scalp: Scalp, style: str, reach: float, level: int) -> Array:
     """Ponytail, bun, topknot, twin tails: over the skull to a tie, then a tail or a coil."""
     d = Draws(scalp.key, "tie")
-    height = (7.35, 7.6, 7.85)[length]
+    height = (7.35, 7.6, 7.85)[level]
     tie = {"topknot": [0, 8.50, 0.05], "twin_tails": [0.74, 7.55, -0.05]}.get(style, [0, height, -0.46])
     ties = np.tile(np.array(tie, float), (len(scalp.points), 1))
     if style == "twin_tails":
@@ -301,12 +266,11 @@ def _pulled(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     out = unit(ties - SKULL_CENTRE)
     count, steps = len(path), 13
     if style in ("ponytail", "twin_tails"):
-        reach = (1.2, 1.55, 1.9)[length] * (0.85 + 0.15 * scalp.random("tail"))
+        lengths = reach * (0.85 + 0.15 * scalp.random("tail"))
         # Gravity wins soon, so that the tail hangs inside the frame at every yaw.
         direction = 0.55 * out + 0.35 * DOWN + 0.14 * scalp.noise("tail", count, 3)
-        tail = grow(
-            scalp, path[:, -1], direction, reach, steps, 0.34, 0.06 + 0.05 * scalp.random("tail"), None, 0.03
-        )
+        layer = 0.06 + 0.05 * scalp.random("tail")
+        tail = grow(scalp, path[:, -1], direction, lengths, steps, 0.34, layer, None, 0.03)
     else:
         radius = d.uniform("radius", 0.26, 0.34) * (0.85 if style == "topknot" else 1.0)
         centre = ties + out * radius * 0.7
@@ -320,51 +284,43 @@ def _pulled(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
         ring = np.cos(lat)[..., None] * turn + 0.8 * np.sin(lat)[..., None] * out[:, None]
         tail = centre[:, None] + (radius * layer)[:, None, None] * ring
         tail[:, 0] = 0.3 * path[:, -1] + 0.7 * tail[:, 0]
-    points = np.concatenate([path, tail[:, 1:]], 1)
-    clump = smoothstep(0.15, 0.48, np.linspace(0, 1, points.shape[1]))
-    wave = dict(curl=0.035, turns=1.4, loose=0.2) if curl and style in ("ponytail", "twin_tails") else {}
-    return Guides(points, Comb(clump, pull=0.9, **({"frizz": 0.018, "ragged": 0.08} | wave)))
+    return np.concatenate([path, tail[:, 1:]], 1)
 
 
-def _tight(scalp: Scalp, style: str, length: int) -> Guides:
+def _tight(scalp: Scalp, style: str, reach: float, level: int) -> Array:
     """afro and curly: outwards from the skull, in small helices."""
     top = smoothstep(5.0, 45.0, scalp.elevation)
     direction = 0.6 * scalp.normals + 0.8 * unit(scalp.relative)
     if style == "afro":
-        reach = (0.27, 0.37, 0.48)[length] * (0.75 + 0.25 * top)
-        points = grow(scalp, scalp.points, direction, reach, 14, 0.02, 0.0, noise=0.10)
-        comb = Comb(_ramp(0.35, 14), frizz=0.04, curl=0.045, turns=5.0, loose=0.6, ragged=0.35, width=0.017)
-    else:
-        reach = (0.38, 0.52, 0.68)[length] * (0.75 + 0.30 * top)
-        layer = 0.05 + 0.10 * scalp.random("layer") ** 1.5
-        points = grow(scalp, scalp.points, direction, reach, 16, 0.16, layer, noise=0.08)
-        comb = Comb(_ramp(0.65, 16), frizz=0.02, curl=0.065, turns=3.0, loose=0.2, ragged=0.2, width=0.0165)
-    return Guides(points, comb)
+        return grow(scalp, scalp.points, direction, reach * (0.75 + 0.25 * top), 14, 0.02, 0.0, noise=0.10)
+    layer = 0.05 + 0.10 * scalp.random("layer") ** 1.5
+    return grow(scalp, scalp.points, direction, reach * (0.75 + 0.30 * top), 16, 0.16, layer, noise=0.08)
 
 
-def _mohawk(scalp: Scalp, length: int) -> Guides:
-    reach = np.full(len(scalp.points), (0.35, 0.45, 0.55)[length])
-    direction = unit(scalp.relative) + 0.1 * scalp.noise("tousle", len(reach), 3)
-    return Guides(grow(scalp, scalp.points, direction, reach, 12, 0.01), Comb(_ramp(0.75, 12), ragged=0.1))
+def _mohawk(scalp: Scalp, style: str, reach: float, level: int) -> Array:
+    direction = unit(scalp.relative) + 0.1 * scalp.noise("tousle", len(scalp.points), 3)
+    return grow(scalp, scalp.points, direction, np.full(len(direction), reach), 12, 0.01)
+
+
+_FAMILIES: dict[str, Callable[[Scalp, str, float, int], Array]] = {
+    "stubbly": _stubbly,
+    "crop": _crop,
+    "combed": _combed,
+    "draped": _draped,
+    "pulled": _pulled,
+    "tight": _tight,
+    "mohawk": _mohawk,
+}
+"""Family -> a function of (scalp, style, reach or end, level of length) that grows guides [G, M, 3]."""
 
 
 def grow_style(scalp: Scalp, style: str, length: int, curl: int) -> Guides:
     """Guides of a style; length and curl as in `identity.Hair`."""
-    if style in ("buzz", "balding"):
-        return _stubbly(scalp, style, length)
-    if style == "crop":
-        return _crop(scalp, length, curl)
-    if style in ("side_part", "slick", "quiff"):
-        return _combed(scalp, style, length, curl)
-    if style in DRAPED:
-        return _draped(scalp, style, length, curl)
-    if style in PULLED:
-        return _pulled(scalp, style, length, curl)
-    if style in ("afro", "curly"):
-        return _tight(scalp, style, length)
-    if style == "mohawk":
-        return _mohawk(scalp, length)
-    raise ValueError(f"no hairstyle is called {style!r}.")
+    row = STYLES[style]
+    reach = (row.get("reach") or row.get("end") or (0.0, 0.0, 0.0))[length]
+    points = _FAMILIES[row["family"]](scalp, style, reach, length)
+    parting = {"parting": row["parting"][length]} if "parting" in row else {}
+    return _combed_by(points, row["comb"] | (row.get("wave", {}) if curl else {}) | parting)
 
 
 def grow_baby_hair(scalp: Scalp) -> Guides:
@@ -372,4 +328,4 @@ def grow_baby_hair(scalp: Scalp) -> Guides:
     reach = 0.10 + 0.16 * scalp.random("baby")
     lean = scalp.tangent(0.5 * BACK + 0.25 * DOWN + 0.3 * scalp.noise("lean", len(reach), 3))
     points = grow(scalp, scalp.points, 0.35 * scalp.normals + lean, reach, 8, 0.05, 0.01)
-    return Guides(points, Comb(_ramp(0.1, 8), frizz=0.012, ragged=0.5, width=0.008))
+    return _combed_by(points, {"clump": 0.1, "frizz": 0.012, "ragged": 0.5, "width": 0.008})

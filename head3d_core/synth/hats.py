@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from head3d_core.synth.accessories import Solid, join, paint, sheet
+from head3d_core.synth.accessories import join, paint, sheet
 from head3d_core.synth.assets import Asset
 from head3d_core.synth.colours import fabric
 from head3d_core.synth.masks import smoothstep
 from head3d_core.synth.strands import Float32
 from head3d_core.synth.subdivision import Array, unit
-from head3d_core.synth.wardrobe import Hat
+from head3d_core.synth.types import SolidMesh
+from head3d_core.synth.wardrobe import HATS, Hat
 
 SECTORS = 72
 AZIMUTH = np.linspace(0, 2 * np.pi, SECTORS, endpoint=False)
@@ -25,16 +26,6 @@ MARGIN = 0.085
 """Room for hair between skull and hat (dm)."""
 WIDEST = 7.60
 """Height at which the skull is widest; above it the hat closes (dm)."""
-RIMS = {
-    "beanie": (7.55, 0.15),
-    "cap": (7.64, 0.14),
-    "brim": (7.64, 0.12),
-    "bucket": (7.60, 0.13),
-    "headband": (7.66, 0.12),
-}
-"""Height of the rim at the sides, and how much higher the front (lower the back) is (dm)."""
-TALL = {"beanie": 1.14, "cap": 1.06, "brim": 1.0, "bucket": 0.97, "headband": 1.0}
-"""Height of the crown, relative to the skull."""
 BRIM_THICKNESS = 0.025
 BAND = 0.26
 """Height of a headband (dm)."""
@@ -65,7 +56,7 @@ def fit_hat(hat: Hat, skin: Array, eye_height: float, data: Asset) -> Fit:
     half = float(np.abs(skull[:, 0]).max()) + MARGIN
     centre = np.array([0.0, WIDEST, 0.5 * (low[2] + high[2])])
     axes = np.array([half, high[1] - WIDEST + MARGIN, 0.5 * (high[2] - low[2]) + MARGIN])
-    rim, tilt = RIMS[hat.kind]
+    rim, tilt = HATS[hat.kind]["rim"]
     shift = 0.7 * (eye_height - 7.284)
     return Fit(centre, axes, rim + shift, tilt, BAND if hat.kind == "headband" else np.inf)
 
@@ -76,25 +67,29 @@ def _superellipse(power: float, rows: int) -> tuple[Array, Array]:
     return np.cos(t) ** (2 / power), np.sin(t) ** (2 / power)
 
 
+def _profile(kind: str) -> tuple[Array, Array]:
+    """Radius and height of a hat's crown, from the table."""
+    return np.array(HATS[kind]["radius"]), np.array(HATS[kind]["height"])
+
+
 def _dome(fit: Fit, radius: Array, height: Array) -> Array:
     """Grid [R + 3, SECTORS, 3]: three rows from the rim up to the widest place, then the given profile."""
     rim = fit.rim_height(AZIMUTH)
     start = max(fit.centre[1], float(rim.max()) + 0.02)
-    rows = []
-    for t in (0.0, 0.35, 0.7):
-        rows.append((np.ones(SECTORS), rim * (1 - t) + start * t))
     top = fit.centre[1] + fit.axes[1]
-    for r, h in zip(radius, height, strict=True):
-        rows.append((np.full(SECTORS, r), np.full(SECTORS, start + (top - start) * h)))
-    grid = [
-        np.stack([fit.axes[0] * r * np.sin(AZIMUTH), y, fit.centre[2] + fit.axes[2] * r * np.cos(AZIMUTH)], 1)
-        for r, y in rows
-    ]
-    return np.stack(grid)
+    rows = [(1.0, rim * (1 - t) + start * t) for t in (0.0, 0.35, 0.7)]
+    rows += [(r, start + (top - start) * h + 0 * rim) for r, h in zip(radius, height, strict=True)]
+    return np.stack([_ring(fit, AZIMUTH, r, y) for r, y in rows])
 
 
-def _coloured(grid: Array, colour: Array, roughness: float = 0.95) -> Solid:
-    return sheet(grid, paint(colour, roughness, grid.shape[0] * grid.shape[1]), closed=True)
+def _ring(fit: Fit, azimuth: Array, radius: Array | float, y: Array) -> Array:
+    """Points [N, 3] at `radius` (1 = the skull plus the margin) and height y [N] (dm)."""
+    x, z = fit.axes[0] * radius * np.sin(azimuth), fit.axes[2] * radius * np.cos(azimuth)
+    return np.stack([x, y, fit.centre[2] + z], 1)
+
+
+def _coloured(grid: Array, colour: Array, closed: bool = True) -> SolidMesh:
+    return sheet(grid, paint(colour, 0.95, grid.shape[0] * grid.shape[1]), closed)
 
 
 def _push(grid: Array, rows: slice, amount: Array | float, fit: Fit) -> None:
@@ -104,7 +99,7 @@ def _push(grid: Array, rows: slice, amount: Array | float, fit: Fit) -> None:
     grid[rows] += unit(out) * np.broadcast_to(amount, grid[rows].shape[:2])[..., None]
 
 
-def _beanie(hat: Hat, fit: Fit) -> Solid:
+def _beanie(hat: Hat, fit: Fit) -> SolidMesh:
     colour, second = fabric(hat.colour), fabric(hat.second)
     radius, height = _superellipse(2.25, 16)
     grid = _dome(fit, radius, height * (1.0 + 0.10 * hat.size))
@@ -113,7 +108,7 @@ def _beanie(hat: Hat, fit: Fit) -> Solid:
         _push(grid, slice(row, row + 1), rib, fit)
     rim = fit.rim_height(AZIMUTH)
     cuff = []
-    for out, up in ((0.015, 0.0), (0.055, -0.015), (0.062, 0.12), (0.058, 0.25), (0.03, 0.275), (0.0, 0.26)):
+    for out, up in HATS["beanie"]["cuff"]:
         ring = grid[0].copy()
         ring[:, 1] = rim + up
         narrow = np.sqrt(
@@ -127,23 +122,16 @@ def _beanie(hat: Hat, fit: Fit) -> Solid:
     return join([_coloured(grid, colour), _coloured(np.stack(cuff), tint)])
 
 
-def _cap(hat: Hat, fit: Fit) -> Solid:
+def _cap(hat: Hat, fit: Fit) -> SolidMesh:
     colour, second = fabric(hat.colour), fabric(hat.second)
     radius, height = _superellipse(2.2, 14)
     grid = _dome(fit, radius, height)
-    tints = np.tile(np.append(colour, 0.95), (len(grid) * SECTORS, 1)).reshape(len(grid), SECTORS, 4)
+    tints = paint(colour, 0.95, len(grid) * SECTORS).reshape(len(grid), SECTORS, 4)
     tints[:, :: SECTORS // 6, :3] *= 0.72  # the seams between six panels
     crown = sheet(grid, tints.reshape(-1, 4), closed=True)
     x = np.linspace(-1, 1, 29)
     angle = x * np.radians(64)
-    base = np.stack(
-        [
-            fit.axes[0] * np.sin(angle),
-            fit.rim_height(angle) + 0.03,
-            fit.centre[2] + fit.axes[2] * np.cos(angle),
-        ],
-        1,
-    )
+    base = _ring(fit, angle, 1.0, fit.rim_height(angle) + 0.03)
     reach = 0.62 + 0.16 * hat.size
     bulge = np.sqrt(np.clip(1 - x * x, 0, 1))
     rows = []
@@ -152,15 +140,12 @@ def _cap(hat: Hat, fit: Fit) -> Solid:
             out = np.stack([0.03 * x, -0.16 * t - (0.06 + 0.22 * x * x) * t * bulge, reach * bulge], 1)
             thick = 0.018 * side * (1 if t < 1 else 0.3)
             rows.append(base + out * t + [0, thick, 0])
-    visor_colour = second if hat.size > 0.65 else 0.85 * colour
-    visor = np.stack(rows)
-    solid = sheet(visor, paint(visor_colour, 0.95, visor.shape[0] * visor.shape[1]), closed=False)
-    top = grid[-1].mean(0)
-    button = top + 0.05 * np.stack(
-        [np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.sin(AZIMUTH[::6])),
-         np.outer(0.6 * np.sin(np.linspace(0, np.pi / 2, 4)), np.ones(12)),
-         np.outer(np.cos(np.linspace(0, np.pi / 2, 4)), np.cos(AZIMUTH[::6]))], -1)  # fmt: skip
-    return join([crown, solid, _coloured(button, 0.8 * colour)])
+    visor = _coloured(np.stack(rows), second if hat.size > 0.65 else 0.85 * colour, closed=False)
+    radius, height = _superellipse(2.0, 4)
+    around, up = np.stack([np.sin(AZIMUTH[::6]), np.cos(AZIMUTH[::6])]), 0.6 * height[:, None] + np.zeros(12)
+    x, z = (np.outer(radius, part) for part in around)
+    button = grid[-1].mean(0) + 0.05 * np.stack([x, up, z], -1)
+    return join([crown, visor, _coloured(button, 0.8 * colour)])
 
 
 def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) -> Array:
@@ -174,50 +159,32 @@ def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) ->
     return np.concatenate([top, top[::-1] - [0, BRIM_THICKNESS, 0]])
 
 
-def _fedora(hat: Hat, fit: Fit) -> Solid:
+def _fedora(hat: Hat, fit: Fit) -> SolidMesh:
     colour = fabric(hat.colour)
-    radius = np.array([1.0, 0.985, 0.965, 0.945, 0.925, 0.90, 0.86, 0.78, 0.62, 0.42, 0.22, 0.02])
-    height = np.array([0.0, 0.16, 0.32, 0.48, 0.64, 0.80, 0.92, 0.985, 1.0, 0.985, 0.965, 0.955])
-    grid = _dome(fit, radius, height)
+    grid = _dome(fit, *_profile("brim"))
     pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * AZIMUTH))) - 0.62) / 0.30) ** 2))
     for row, share in zip(range(7, 13), (0.2, 0.6, 1.0, 1.0, 0.7, 0.3), strict=True):
         _push(grid, slice(row, row + 1), -pinch * share, fit)
     brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
     band = grid[:5].copy()
     _push(band, slice(0, 5), 0.012, fit)
-    return join(
-        [_coloured(grid, colour), _coloured(brim, colour), _coloured(band, 0.45 * fabric(hat.second))]
-    )
+    parts = ((grid, colour), (brim, colour), (band, 0.45 * fabric(hat.second)))
+    return join([_coloured(part, tint) for part, tint in parts])
 
 
-def _bucket(hat: Hat, fit: Fit) -> Solid:
+def _bucket(hat: Hat, fit: Fit) -> SolidMesh:
     colour = fabric(hat.colour)
-    radius = np.array([1.0, 0.98, 0.955, 0.93, 0.905, 0.865, 0.80, 0.66, 0.44, 0.2, 0.01])
-    height = np.array([0.0, 0.18, 0.36, 0.54, 0.72, 0.87, 0.94, 0.98, 1.0, 1.0, 1.0])
-    grid = _dome(fit, radius, height)
-    return join(
-        [
-            _coloured(grid, colour),
-            _coloured(_brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0), 0.9 * colour),
-        ]
-    )
+    grid = _dome(fit, *_profile("bucket"))
+    brim = _brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0)
+    return join([_coloured(grid, colour), _coloured(brim, 0.9 * colour)])
 
 
-def _headband(hat: Hat, fit: Fit) -> Solid:
+def _headband(hat: Hat, fit: Fit) -> SolidMesh:
     rows = []
-    for out, up in (
-        (-0.03, 0.0),
-        (0.0, 0.0),
-        (0.012, 0.07),
-        (0.014, 0.13),
-        (0.012, 0.19),
-        (0.0, BAND),
-        (-0.04, BAND),
-    ):
+    for out, up in HATS["headband"]["cuff"]:
         y = fit.rim_height(AZIMUTH) + up
         narrow = np.sqrt(np.clip(1 - np.clip((y - fit.centre[1]) / fit.axes[1], 0, 1) ** 2, 0, 1))
-        x, z = fit.axes[0] * narrow * np.sin(AZIMUTH), fit.axes[2] * narrow * np.cos(AZIMUTH)
-        ring = np.stack([x, y, fit.centre[2] + z], 1)
+        ring = _ring(fit, AZIMUTH, narrow, y)
         _push(ring[None], slice(0, 1), out, fit)
         rows.append(ring)
     return _coloured(np.stack(rows), fabric(hat.colour))
@@ -226,9 +193,9 @@ def _headband(hat: Hat, fit: Fit) -> Solid:
 _BUILDERS = {"beanie": _beanie, "cap": _cap, "brim": _fedora, "bucket": _bucket, "headband": _headband}
 
 
-def build_hat(hat: Hat, fit: Fit) -> Solid:
+def build_hat(hat: Hat, fit: Fit) -> SolidMesh:
     """The hat's mesh."""
-    tall = Fit(fit.centre, fit.axes * np.array([1, TALL[hat.kind], 1]), fit.rim, fit.tilt, fit.band)
+    tall = Fit(fit.centre, fit.axes * np.array([1, HATS[hat.kind]["tall"], 1]), fit.rim, fit.tilt, fit.band)
     return _BUILDERS[hat.kind](hat, tall)
 
 

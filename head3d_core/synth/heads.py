@@ -7,18 +7,9 @@ from functools import lru_cache
 import numpy as np
 
 from head3d_core.synth import masks
-from head3d_core.synth.accessories import Solid, build_glasses, join, paint
+from head3d_core.synth.accessories import build_glasses, join, paint
 from head3d_core.synth.assets import Asset, asset, eyeballs
-from head3d_core.synth.colours import (
-    GREY_HAIR,
-    IRIS,
-    LASH,
-    LIPSTICKS,
-    fabric,
-    hair_colours,
-    skin_colour,
-    srgb_hex,
-)
+from head3d_core.synth.colours import COLOURS, LASH, fabric, hair_colours, skin_colour, srgb_hex
 from head3d_core.synth.draws import stream_key, uniforms
 from head3d_core.synth.hats import Fit, build_hat, fit_hat, squash
 from head3d_core.synth.identity import Identity
@@ -34,7 +25,7 @@ from head3d_core.synth.strands import (
     resample,
 )
 from head3d_core.synth.subdivision import Array, Index, unit, vertex_normals
-from head3d_core.synth.types import EyeMesh, HeadGeometry, Material, Mesh, SkinMesh, SolidMesh
+from head3d_core.synth.types import EyeMesh, HeadGeometry, Material, Mesh, SkinMesh, SolidMesh, single
 from head3d_core.synth.wardrobe import THICKNESS, cloth_mask
 
 MOST_STRANDS = 16384
@@ -81,33 +72,22 @@ def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity
         ],
         1,
     )
-    return SkinMesh(
-        vertices=vertices.astype(np.float32),
-        normals=normals.astype(np.float32),
-        triangles=data.triangles.astype(np.int32),
-        smooth_normals=unit(smooth).astype(np.float32),
-        rest=data.rest.astype(np.float32),
-        mask=mask.astype(np.float32),
-        part=data.vertex_part,
-    )
+    return SkinMesh(vertices, normals, data.triangles, unit(smooth), data.rest, mask, data.vertex_part)
 
 
 def _eye_mesh(base: Array, identity: Identity, data: Asset) -> EyeMesh:
     sphere = _sphere()
     turned = sphere.points @ gaze_rotation(*identity.eyes.gaze).T
     eyes = eyeballs(base, data.eye_vertices)
-    return EyeMesh(
-        vertices=np.concatenate([centre + radius * turned for centre, radius in eyes]).astype(np.float32),
-        normals=np.tile(turned, (2, 1)).astype(np.float32),
-        triangles=np.concatenate([sphere.triangles, sphere.triangles + len(turned)]).astype(np.int32),
-        local=np.tile(sphere.points, (2, 1)).astype(np.float32),
-    )
+    vertices = np.concatenate([centre + radius * turned for centre, radius in eyes])
+    triangles = np.concatenate([sphere.triangles, sphere.triangles + len(turned)])
+    return EyeMesh(vertices, np.tile(turned, (2, 1)), triangles, np.tile(sphere.points, (2, 1)))
 
 
-def _lashes(base: Array, data: Asset) -> Solid:
+def _lashes(base: Array, data: Asset) -> SolidMesh:
     used, triangles = data.lash_faces
     points = base[used]
-    return Solid(points, unit(points - [0, 7.3, 0.6]), triangles, paint(np.array(LASH), 0.6, len(points)))
+    return SolidMesh(points, unit(points - [0, 7.3, 0.6]), triangles, paint(np.array(LASH), 0.6, len(points)))
 
 
 def _kept_strands(identity: Identity, data: Asset) -> Index | slice:
@@ -155,17 +135,17 @@ def _material(identity: Identity) -> Material:
     hair, skin = identity.hair, identity.skin
     root, tip = hair_colours(hair)
     middle = 0.6 * root + 0.4 * tip
-    grey = srgb_hex(GREY_HAIR)
+    grey = srgb_hex(COLOURS["grey_hair"])
     tone = skin_colour(skin)
     dark = hair.colour in ("black", "black_brown", "dark_brown", "brown")
     brow = (0.6 if dark else 0.7) * root + 0.006
     brow = brow + 0.22 * hair.grey * (0.4 * grey - brow)
-    inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in IRIS[identity.eyes.iris])
+    inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in COLOURS["iris"][identity.eyes.iris])
     visible = middle + hair.grey * (0.55 * grey - middle)
     ageing = float(np.clip((identity.person.years - 25) / 55, 0, 1))
     return Material(
         skin_colour=_triple(tone),
-        lip_colour=_triple(srgb_hex(LIPSTICKS[skin.lip_colour])),
+        lip_colour=_triple(srgb_hex(COLOURS["lipsticks"][skin.lip_colour])),
         scalp_colour=_triple(0.5 * visible + 0.04 * tone),
         shirt=_triple(fabric(identity.clothes.colour)),
         shirt_second=_triple(fabric(identity.clothes.second)),
@@ -203,30 +183,20 @@ def build_head(identity: Identity) -> HeadGeometry:
     vertices = data.subdivide @ base
     normals = vertex_normals(vertices, data.triangles, data.corners)
     brows = brow_mask(identity.brows, data)
-    worn: list[Solid] = []
+    accessories: list[SolidMesh] = []
     hat = None
     if identity.hat is not None:
         eye_height = float(np.mean([centre[1] for centre, _ in eyeballs(base, data.eye_vertices)]))
         hat = fit_hat(identity.hat, vertices, eye_height, data)
-        worn.append(build_hat(identity.hat, hat))
+        accessories.append(build_hat(identity.hat, hat))
     if identity.glasses is not None:
-        worn.append(build_glasses(identity.glasses, base, vertices, data))
-    solids = join([_lashes(base, data), *worn])
-    shade = join([Solid(base, base, data.coarse_triangles, np.zeros((len(base), 4))), *worn])
+        accessories.append(build_glasses(identity.glasses, base, vertices, data))
+    shade = join([SolidMesh(base, base, data.coarse_triangles, np.zeros((len(base), 4))), *accessories])
     return HeadGeometry(
-        skin=_skin_mesh(vertices, normals, brows, identity, data),
-        eyes=_eye_mesh(base, identity, data),
-        solids=SolidMesh(
-            vertices=solids.vertices.astype(np.float32),
-            normals=solids.normals.astype(np.float32),
-            triangles=solids.triangles.astype(np.int32),
-            colour=solids.colour.astype(np.float32),
-        ),
-        occluder=Mesh(
-            vertices=shade.vertices.astype(np.float32),
-            normals=unit(shade.vertices - shade.vertices.mean(0)).astype(np.float32),
-            triangles=shade.triangles.astype(np.int32),
-        ),
+        skin=single(_skin_mesh(vertices, normals, brows, identity, data)),
+        eyes=single(_eye_mesh(base, identity, data)),
+        solids=single(join([_lashes(base, data), *accessories])),
+        occluder=single(Mesh(shade.vertices, unit(shade.vertices - shade.vertices.mean(0)), shade.triangles)),
         hair=_hair(vertices, normals, brows, identity, hat, data),
         material=_material(identity),
     )

@@ -14,10 +14,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import numpy as np
-
-from head3d_core.synth import masks, wardrobe
+from head3d_core.synth import wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws
+from head3d_core.synth.masks import smoothstep
+from head3d_core.synth.tables import TABLES
 from head3d_core.synth.targets import Person, draw_expression, draw_features
 from head3d_core.synth.wardrobe import Clothes, Glasses, Hat
 from head3d_core.utils.errors import Head3DError
@@ -32,51 +32,8 @@ HELD_OUT_HEADS = range(1000, 1050)
 HELD_OUT_FACES = range(10_000_000, 10_010_000)
 """Seeds of faces kept for evaluation; training uses seeds from 0 up."""
 
-MALE_STYLES = {
-    "bald": 0.05,
-    "balding": 0.05,
-    "buzz": 0.14,
-    "crop": 0.20,
-    "side_part": 0.18,
-    "slick": 0.09,
-    "quiff": 0.10,
-    "long": 0.02,
-    "long_wavy": 0.02,
-    "bob": 0.02,
-    "afro": 0.05,
-    "curly": 0.09,
-    "topknot": 0.03,
-    "mohawk": 0.01,
-}
-"""Hairstyles of men and their shares."""
-FEMALE_STYLES = {
-    "bob": 0.15,
-    "long": 0.15,
-    "long_wavy": 0.14,
-    "fringe": 0.09,
-    "ponytail": 0.12,
-    "bun": 0.10,
-    "afro": 0.04,
-    "curly": 0.05,
-    "pixie": 0.08,
-    "shoulder_curly": 0.09,
-    "topknot": 0.02,
-    "twin_tails": 0.03,
-    "buzz": 0.015,
-    "crop": 0.015,
-}
-"""Hairstyles of women and their shares."""
-STYLES = tuple(dict.fromkeys([*MALE_STYLES, *FEMALE_STYLES]))
+STYLES = tuple(dict.fromkeys([*TABLES["styles"]["men"], *TABLES["styles"]["women"]]))
 """Every hairstyle there is."""
-HEADS_MALE = ("bald", "balding", "balding", *("buzz", "crop", "side_part", "curly") * 3, "slick", "slick", "quiff",
-              "quiff", "long", "long_wavy", "bob", "afro", "topknot", "mohawk")  # fmt: skip
-"""Hairstyles of the 25 men of a stratified block."""
-HEADS_FEMALE = (*("bob", "long", "long_wavy", "ponytail") * 3, *("fringe", "bun", "pixie", "shoulder_curly") * 2,
-                "afro", "curly", "topknot", "twin_tails", "buzz")  # fmt: skip
-"""Hairstyles of the 25 women of a stratified block."""
-COLOURS = ("black", "black_brown", "dark_brown", "brown", "light_brown", "dark_blond", "blond", "auburn",
-           "red")  # fmt: skip
-IRISES = ("dark_brown", "black_brown", "brown", "hazel", "blue_grey", "blue", "green_grey")
 
 
 @dataclass(frozen=True)
@@ -191,21 +148,16 @@ class Strata:
 
 
 def _r(x: float) -> float:
-    return round(x, 4)
-
-
-def smoothstep(low: float, high: float, x: float) -> float:
-    """`masks.smoothstep` of one number, exact on every machine."""
-    return float(masks.smoothstep(low, high, np.asarray(x)))
+    return round(float(x), 4)
 
 
 def strata(seed: int) -> Strata:
     """The stratum of a head: each block of 50 seeds has 25 women and 25 men, and within each gender one head
-    per 1/25 of the range of ages and of skin tones, and the styles of HEADS_FEMALE / HEADS_MALE."""
+    per 1/25 of the range of ages and of skin tones, and the hairstyles that the tables list for a block."""
     block, place = divmod(seed, HEADS_BLOCK)
     male, slot = bool(place % 2), place // 2
     d = Draws(block, f"strata-{'male' if male else 'female'}")
-    styles = HEADS_MALE if male else HEADS_FEMALE
+    styles = TABLES["styles"]["block_of_men" if male else "block_of_women"]
     ages = d.permutation("ages", len(styles))
     if male:  # the first three styles are bald heads: they take ages from the upper 60 %
         old = [a for a in ages if a >= 10][:3]
@@ -273,7 +225,7 @@ def _eyes(d: Draws, person: Person, melanin: float) -> Eyes:
     light = 1.4 * _fairness(person, melanin) + 0.01
     weights = [1.0, 1.0, 0.9, 0.5 * light, 0.7 * light, 0.6 * light, 0.45 * light]
     return Eyes(
-        iris=d.choice("iris", IRISES, weights),
+        iris=d.choice("iris", tuple(TABLES["colours"]["iris"]), weights),
         brightness=_r(d.uniform("brightness", 0.85, 1.2)),
         gaze=(_r(d.normal("yaw", 0.06)), _r(d.normal("pitch", 0.03))),
     )
@@ -281,15 +233,13 @@ def _eyes(d: Draws, person: Person, melanin: float) -> Eyes:
 
 def _hair(d: Draws, person: Person, melanin: float, fixed: Strata | None) -> Hair:
     male, old = person.gender > 0.5, smoothstep(30, 75, person.years)
-    shares = dict(MALE_STYLES if male else FEMALE_STYLES)
+    shares = dict(TABLES["styles"]["men" if male else "women"])
     if male:
         shares["balding"] = 0.20 * old
         shares["bald"] = 0.02 + 0.10 * old if person.years > 18 else 0.0
-    if person.ancestry[0] > 0.6:  # tight curls grow into other shapes than straight hair
-        for name, factor in (("afro", 4.0), ("buzz", 2.0), ("curly", 2.0), ("side_part", 0.2), ("slick", 0.3),
-                             ("quiff", 0.2), ("shoulder_curly", 2.0)):  # fmt: skip
-            if name in shares:
-                shares[name] *= factor
+    if person.ancestry[0] > 0.6:
+        factors = TABLES["styles"]["tight_curls"]
+        shares = {name: share * factors.get(name, 1.0) for name, share in shares.items()}
     style = fixed.style if fixed is not None else d.choice("style", tuple(shares), tuple(shares.values()))
     light = _fairness(person, melanin)
     weights = [1.2, 1.1, 1.0, *(w * max(0.01, light) for w in (1.3, 1.1, 0.9, 0.8, 0.35, 0.35))]
@@ -307,12 +257,10 @@ def _hair(d: Draws, person: Person, melanin: float, fixed: Strata | None) -> Hai
         recession=_r(recession),
         peak=_r(d.uniform("peak", 0, 4)),
         thinning=_r(d.uniform("thinning", 0, 0.7 * old) if receding else 0.0),
-        colour=d.choice("colour", COLOURS, weights),
+        colour=d.choice("colour", tuple(TABLES["colours"]["hair"]), weights),
         brightness=_r(d.uniform("brightness", 0.85, 1.15)),
         grey=_r(min(max(d.normal("grey", 0.22, greying), 0.0), 1.0) if person.years > 35 else 0.0),
-        gloss=_r(
-            d.uniform("gloss", 0.35, 0.55) if style in ("afro", "curly") else d.uniform("gloss", 0.55, 1.1)
-        ),
+        gloss=_r(d.uniform("gloss", *((0.35, 0.55) if style in ("afro", "curly") else (0.55, 1.1)))),
     )
 
 
@@ -333,9 +281,7 @@ def _beard(d: Draws, person: Person) -> Beard:
         return Beard("none", 0.0, 0.0)
     kind = "none"
     if d.chance("any", 0.38):
-        kind = d.choice(
-            "kind", ("full", "short", "goatee", "moustache", "circle"), (0.3, 0.3, 0.13, 0.12, 0.15)
-        )
+        kind = d.choice("kind", tuple(TABLES["beards"]), (0.3, 0.3, 0.13, 0.12, 0.15))
     low, high = {"full": (0.16, 0.34), "short": (0.07, 0.10)}.get(kind, (0.09, 0.14))
     length = 0.0 if kind == "none" else d.uniform("length", low, high)
     return Beard(kind, _r(length), _r(d.uniform("stubble", 0.05, 0.7) if kind == "none" else 0.7))

@@ -5,27 +5,23 @@ Every function takes rest points [N, 3] and returns weights [N] in [0, 1].
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 
 from head3d_core.synth.subdivision import Array
+from head3d_core.synth.tables import TABLES
 
 REST_CENTRE = np.array([0.0, 7.45, 0.55])
 """Middle of the base mesh's skull (dm): the hairline is an elevation as a function of azimuth about it."""
-HAIRLINE = np.array(
-    [
-        [0, 31], [18, 33], [34, 36], [48, 33], [57, 20], [64, 4], [72, -22], [80, -14], [90, -2], [104, 0],
-        [116, -22], [130, -34], [150, -42], [180, -44],
-    ],
-    float,
-)  # fmt: skip
-"""(azimuth from the front, elevation), degrees: forehead, temple, sideburn, over the ear, nape."""
-RECESSION = np.array([0, 0.6, 1.6, 1.8, 1.2, 0.3, *[0] * 8])
-"""Degrees each knot moves up per degree of recession: the temples go first."""
+HAIRLINE = {name: np.array(row, float) for name, row in TABLES["hairline"].items()}
+"""Knots of the hairline: azimuth from the front, elevation, and how far each moves up per degree of recession."""
+T = TypeVar("T", float, Array)
 
 
-def smoothstep(low: float | Array, high: float | Array, x: Array) -> Array:
+def smoothstep(low: float, high: float, x: T) -> T:
     """3t^2 - 2t^3 between low and high, clipped; descending if low > high."""
-    t = np.clip((x - low) / (high - low), 0, 1)
+    t: Any = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
@@ -38,9 +34,9 @@ def spherical(points: Array, centre: Array = REST_CENTRE) -> tuple[Array, Array]
 
 def above_hairline(azimuth: Array, elevation: Array, recession: float = 0.0, peak: float = 0.0) -> Array:
     """Degrees by which places (azimuth, elevation about REST_CENTRE, degrees) lie above the hairline."""
-    knots = HAIRLINE[:, 1] + recession * RECESSION
+    knots = HAIRLINE["elevation"] + recession * HAIRLINE["recession"]
     knots[0] -= peak
-    return elevation - np.interp(azimuth, HAIRLINE[:, 0], knots)
+    return elevation - np.interp(azimuth, HAIRLINE["azimuth"], knots)
 
 
 def scalp(rest: Array, recession: float = 0.0, peak: float = 0.0, softness: float = 5.0) -> Array:

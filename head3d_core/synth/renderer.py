@@ -21,7 +21,8 @@ from head3d_core.synth import gl
 from head3d_core.synth.bake import LightBake, RibbonIndices
 from head3d_core.synth.light import Light
 from head3d_core.synth.shading import Shading
-from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry, Ints
+from head3d_core.synth.subdivision import Index
+from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry
 from head3d_core.utils.errors import Head3DError
 
 WHITE = (1.0, 1.0, 1.0)
@@ -143,7 +144,7 @@ class Renderer:
         self._occluder = gl.Store(context, 11), gl.Store(context, 12)
         self._hair = gl.Store(context, 9)
         self._mesh_array: tuple[tuple[int, int], Any] | None = None
-        self._eye_triangles: tuple[int, int, Ints, Ints] | None = None
+        self._eye_triangles: tuple[int, int, Index, Index] | None = None
         self._head: HeadGeometry | None = None
         self._counts = (0, 0, 0, 0)
 

@@ -19,9 +19,10 @@ from scipy.spatial import cKDTree
 from head3d_core.synth import masks
 from head3d_core.synth.assets import SKULL_CENTRE, Asset, asset
 from head3d_core.synth.draws import normals, stream_key, uniforms
-from head3d_core.synth.growth import PULLED, Comb, Guides, Scalp, grow_baby_hair, grow_style
+from head3d_core.synth.growth import STYLES, Comb, Guides, Scalp, grow_baby_hair, grow_style
 from head3d_core.synth.identity import Beard, Brows
 from head3d_core.synth.subdivision import Array, Index, unit
+from head3d_core.synth.tables import TABLES
 
 Float32 = NDArray[np.float32]
 STRANDS = 14000
@@ -35,7 +36,6 @@ LOW, COUNTS = np.array([-2.52, 4.4, -2.4]), (19, 20, 20)
 ROOT_REACH = 0.35
 """Distance (dm) over which the correction at the root fades along a strand."""
 CACHED_STYLES = 96
-_STRAIGHT = ("buzz", "balding", "afro", "curly", "mohawk", "long_wavy", "shoulder_curly", "bun", "topknot")
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,8 @@ def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps
         phase = phase + 2 * comb.loose * normals(stream_key(key, "loose"), count)
         length = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(1)
         angle = (phase[:, None] + 2 * np.pi * comb.turns * u * length[:, None]).astype(np.float32)
-        size = (
-            comb.curl
-            * masks.smoothstep(0.0, 0.35, u)
-            * (0.7 + 0.6 * uniforms(stream_key(key, "size"), count))[:, None]
-        )
-        size = size.astype(np.float32)
+        sizes = (0.7 + 0.6 * uniforms(stream_key(key, "size"), count))[:, None]
+        size = (comb.curl * masks.smoothstep(0.0, 0.35, u) * sizes).astype(np.float32)
         points = points + (size * np.cos(angle))[..., None] * a + (size * np.sin(angle))[..., None] * b
     r = normals(stream_key(key, "frizz"), 4, count, 1).astype(np.float32)
     x = comb.frizz * u * (r[0] + r[2] * np.sin(7 * u + 3 * r[1]))
@@ -260,13 +256,9 @@ def _grown(style: str, length: int, curl: int) -> Style:
         mask = mask * np.exp(-((data.rest[:, 0] / 0.24) ** 4))
     count = STRANDS + 1000 if style in ("buzz", "balding") else STRANDS
     groups = [_grow_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
-    if style in PULLED:
-        edge = (
-            np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2))
-            * (data.rest[:, 2] > 0.2)
-            * data.body
-        )
-        edge = edge * (masks.scalp(data.rest, softness=8.0) > 0)
+    if STYLES[style]["family"] == "pulled":
+        edge = np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2))
+        edge = edge * (data.rest[:, 2] > 0.2) * data.body * (masks.scalp(data.rest, softness=8.0) > 0)
         groups.append(_grow_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
     steps = groups[0].points.shape[1]
     guides = np.concatenate([resample(g.guides.points, steps) for g in groups])
@@ -293,7 +285,7 @@ def _grown(style: str, length: int, curl: int) -> Style:
 
 def grown_style(style: str, length: int, curl: int) -> Style:
     """The cached strands of a style (0.1 to 0.2 s of growth at the first call). Not for "bald"."""
-    return _grown(style, length, 0 if style in _STRAIGHT else curl)
+    return _grown(style, length, curl if "wave" in STYLES[style] else 0)
 
 
 def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(None)) -> Float32:
@@ -327,7 +319,6 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
 BROW_WIDTH = -0.0030
 """Negative: the renderer takes the brow colour for it (dm)."""
 BEARD_WIDTH = 0.0068
-BEARD_STRANDS = {"full": 6500, "short": 6500, "goatee": 2400, "moustache": 1500, "circle": 3600}
 
 
 @lru_cache(maxsize=8)
@@ -374,9 +365,8 @@ def grow_brows(
     d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.07 * normals(key + 7, len(p), 3) + 0.06 * n
     length = (0.058 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     bend = -0.35 * n + np.array([0, -0.12, 0])
-    return _strands(
-        p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None]), BROW_WIDTH
-    )
+    points = p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None])
+    return _strands(points, BROW_WIDTH)
 
 
 def grow_beard(
@@ -386,16 +376,13 @@ def grow_beard(
     if beard.kind == "none":
         return None
     key = stream_key(seed, "beard strands")
-    count = BEARD_STRANDS[beard.kind]
+    count = TABLES["beards"][beard.kind]
     p, n, rest, u = _bundle(beard_mask(beard.kind, data), count, key, steps, skin, skin_normals, data)
     d = np.stack([0.3 * rest[:, 0], np.full(len(p), -1.0), np.full(len(p), 0.12)], 1)
     lip = masks.moustache(rest)  # a moustache parts in the middle and runs outwards
     d[:, 0] += 0.75 * np.tanh(rest[:, 0] / 0.10) * lip
-    d = (
-        unit(d - n * (d * n).sum(1, keepdims=True))
-        + 0.16 * normals(key + 7, len(p), 3)
-        + (0.18 - 0.10 * lip)[:, None] * n
-    )
+    d = unit(d - n * (d * n).sum(1, keepdims=True)) + 0.16 * normals(key + 7, len(p), 3)
+    d = d + (0.18 - 0.10 * lip)[:, None] * n
     length = beard.length * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     if beard.kind == "full":
         length = length * (0.35 + 0.65 * masks.smoothstep(6.75, 6.2, rest[:, 1]))

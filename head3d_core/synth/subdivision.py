@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
-Index = NDArray[np.int64]
+Index = NDArray[np.integer[Any]]
 
 
 def catmull_clark(quads: Index, count: int) -> tuple[sp.csr_matrix, Index]:

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from head3d_core.synth.draws import Draws
 from head3d_core.synth.subdivision import Array
+from head3d_core.synth.tables import TABLES
 
 Weights = tuple[tuple[str, float], ...]
 
@@ -70,57 +71,10 @@ def blend(base: Array, targets: sp.csc_matrix, names: tuple[str, ...], weights: 
     return base + (targets @ w).reshape(base.shape)
 
 
-_PAIRS: dict[tuple[str, str], str] = {
-    ("decr", "incr"): (
-        "head-back-scale-depth head-fat head-scale-depth head-scale-horiz head-scale-vert nose-flaring nose-greek "
-        "nose-hump nose-nostrils-width nose-point-width nose-scale-depth nose-scale-horiz nose-scale-vert "
-        "nose-septumangle nose-volume nose-width1 nose-width2 nose-width3 l-eye-bag-height l-eye-height1 "
-        "l-eye-height2 l-eye-height3 l-eye-scale mouth-cupidsbow mouth-cupidsbow-width mouth-lowerlip-height "
-        "mouth-lowerlip-volume mouth-lowerlip-width mouth-philtrum-volume mouth-scale-depth mouth-scale-horiz "
-        "mouth-scale-vert mouth-upperlip-height mouth-upperlip-volume mouth-upperlip-width chin-bones chin-cleft "
-        "chin-height chin-jaw-drop chin-prognathism chin-prominent chin-width l-cheek-bones l-cheek-inner "
-        "l-cheek-volume l-ear-flap l-ear-lobe l-ear-scale l-ear-scale-depth l-ear-scale-vert l-ear-wing "
-        "forehead-nubian forehead-scale-vert forehead-temple measure-neck-circ neck-back-scale-depth neck-double "
-        "neck-scale-depth neck-scale-horiz neck-scale-vert"
-    ),
-    ("down", "up"): (
-        "nose-base nose-nostrils-angle nose-point l-eye-corner1 l-eye-corner2 l-eye-eyefold-angle l-eye-eyefold "
-        "mouth-angles mouth-lowerlip-ext mouth-lowerlip-middle mouth-upperlip-ext mouth-upperlip-middle "
-        "l-cheek-trans l-ear-trans eyebrows-angle eyebrows-trans nose-trans mouth-trans"
-    ),
-    ("in", "out"): "l-eye-bag l-eye-epicanthus l-eye-trans mouth-dimples mouth-laugh-lines",
-    ("backward", "forward"): "l-ear-rot forehead-trans",
-    ("compress", "uncompress"): "nose-compression",
-    ("concave", "convex"): "nose-curve",
-}
-OPPOSITES = {ends: tuple(names.split()) for ends, names in _PAIRS.items()}
-"""Pairs of opposing targets: one signed number each. Names starting with l- are copied to the right side."""
-HEAD_SHAPES = ("diamond", "invertedtriangular", "oval", "rectangular", "round", "square", "triangular")
-EAR_SHAPES = ("pointed", "round", "square", "triangle")
-_ASYMMETRIC = dict(brown=2, cheek=2, ear=4, eye=8, jaw=3, mouth=2, nose=4, temple=2, top=2)
-ASYMMETRIES = [f"{place}-{k + 1}" for place, count in _ASYMMETRIC.items() for k in range(count)]
-"""Targets that exist for one side only."""
-
-_TIGHT = ("head-scale", "neck", "measure")
-_CLOSE = ("l-eye-trans", "l-eye-scale", "nose-trans", "mouth-trans", "l-eye-corner", "l-eye-height")
-# fmt: off
-_CAREFUL = (
-    "mouth-scale-depth", "nose-compression", "forehead-nubian", "chin-jaw-drop", "nose-hump", "nose-point",
-    "nose-scale-vert", "chin-prognathism", "eyebrows-angle", "mouth-angles", "neck-double", "l-ear-wing", "l-ear-flap",
-    "head-fat",
-)
-# fmt: on
-
-
 def spread(feature: str) -> float:
-    """Standard deviation of a paired feature: features in which faces go wrong fastest vary least."""
-    if feature in _CAREFUL:
-        return 0.12
-    if feature.startswith(_TIGHT):
-        return 0.14
-    if feature.startswith(_CLOSE):
-        return 0.15
-    return 0.21
+    """Standard deviation of a paired feature."""
+    rows = TABLES["targets"]["spreads"]
+    return next((row["sd"] for row in rows if feature.startswith(tuple(row["starts"].split()))), 0.21)
 
 
 def both_sides(weights: dict[str, float]) -> dict[str, float]:
@@ -132,18 +86,20 @@ def draw_features(draws: Draws, child: bool) -> Weights:
     """Face shape: one signed number per pair, some head and ear shapes, slight asymmetries. Children vary less."""
     scale = 0.6 if child else 1.0
     weights: dict[str, float] = {}
-    for (down, up), features in OPPOSITES.items():
-        for feature in features:
+    table = TABLES["targets"]
+    for pair in table["pairs"]:
+        down, up = pair["ends"]
+        for feature in pair["names"].split():
             x = draws.normal(feature, spread(feature) * scale)
             weights[f"{feature}-{up if x > 0 else down}"] = abs(x)
-    for shape in HEAD_SHAPES:
+    for shape in table["head_shapes"]:
         if draws.chance(f"has {shape}", 0.25):
             weights[f"head-{shape}"] = draws.uniform(f"head {shape}", 0, 0.45) * scale
-    for shape in EAR_SHAPES:
+    for shape in table["ear_shapes"]:
         if draws.chance(f"ear has {shape}", 0.25):
             weights[f"l-ear-shape-{shape}"] = draws.uniform(f"ear {shape}", 0, 0.5) * scale
     weights = both_sides(weights)
-    for name in ASYMMETRIES:
+    for name in (f"{place}-{k + 1}" for place, count in table["one_sided"].items() for k in range(count)):
         if draws.chance(f"has {name}", 0.35):
             weights[f"asym-{name}-{draws.choice(f'side {name}', 'lr')}"] = draws.uniform(name, 0, 0.28)
     return _packed(weights)

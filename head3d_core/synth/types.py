@@ -1,4 +1,4 @@
-"""What the head factory's two halves exchange: geometry in, pictures out.
+"""What the head factory's two halves exchange: geometry in, images out.
 
 `heads.py` (shape, hair, accessories) builds a `HeadGeometry` from an `Identity`; `renderer.py` lights
 and draws it. Lengths are decimetres of the base mesh (y up, the face looks along +z, the subject's left
@@ -7,13 +7,12 @@ is +x); `world = (v - CENTRE) * SCALE` gives EG3D's world units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
+from head3d_core.synth.subdivision import Array, Index
 
 CENTRE = (0.0, 7.33, 0.45)
 """Base-mesh point (dm) that becomes the world origin."""
@@ -23,24 +22,24 @@ SCALE = 0.165
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh. vertices, normals [V, 3] float32; triangles [T, 3] int32."""
+    """A triangle mesh: vertices [V, 3] (dm), unit normals [V, 3], triangles [T, 3]. See `single` for the types."""
 
-    vertices: Floats
-    normals: Floats
-    triangles: Ints
+    vertices: Array
+    normals: Array
+    triangles: Index
 
 
 @dataclass(frozen=True)
 class SkinMesh(Mesh):
     """Body, teeth, tongue and the clothed part of the bust, with what the skin shader reads."""
 
-    smooth_normals: Floats
+    smooth_normals: Array
     """[V, 3] normals averaged over the neighbourhood: cheap subsurface scattering."""
-    rest: Floats
+    rest: Array
     """[V, 3] the same vertices on the base mesh (dm): procedural textures stick to features."""
-    mask: Floats
+    mask: Array
     """[V, 4] lip (negative: lid margin), painted scalp or brow, beard area, cloth; each in [0, 1]."""
-    part: Floats
+    part: Array
     """[V] 0 body, 3 upper teeth, 4 lower teeth, 5 tongue."""
 
 
@@ -48,16 +47,26 @@ class SkinMesh(Mesh):
 class EyeMesh(Mesh):
     """Both eyeballs; the iris is drawn by angle from the gaze axis."""
 
-    local: Floats
+    local: Array
     """[V, 3] unit vectors in the eyeball's frame, +z = gaze."""
 
 
 @dataclass(frozen=True)
 class SolidMesh(Mesh):
-    """Glasses, hats and lashes."""
+    """Glasses, hats and lashes, apart or together."""
 
-    colour: Floats
+    colour: Array
     """[V, 4] linear RGB and roughness."""
+
+
+M = TypeVar("M", bound=Mesh)
+
+
+def single(mesh: M) -> M:
+    """The mesh as the graphics card takes it: float32 values and int32 triangles."""
+    arrays = {field.name: getattr(mesh, field.name) for field in fields(mesh)}
+    kinds = {name: np.int32 if name == "triangles" else np.float32 for name in arrays}
+    return replace(mesh, **{name: a.astype(kinds[name], copy=False) for name, a in arrays.items()})
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class HeadGeometry:
     """Lashes, glasses, hat."""
     occluder: Mesh
     """Coarse mesh for light and shadow (unsubdivided bust and accessories)."""
-    hair: Floats
+    hair: Array
     """[S, P, 4] strands: xyz (dm) and width (dm; negative marks brows; the renderer tapers it to the tip). P >= 2;
     S may be 0."""
     material: Material

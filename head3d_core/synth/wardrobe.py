@@ -6,23 +6,22 @@ Colours are (hue, saturation, value) triples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from head3d_core.synth.draws import Draws
 from head3d_core.synth.masks import smoothstep
 from head3d_core.synth.subdivision import Array
+from head3d_core.synth.tables import TABLES
 
 Hsv = tuple[float, float, float]
 
-GLASSES = ("round", "oval", "rectangular", "square", "browline", "aviator", "sunglasses")
-HATS = ("beanie", "cap", "brim", "bucket", "headband")
+GLASSES: dict[str, list[float]] = TABLES["glasses"]
+"""Kind -> exponent of the superellipse, width and height factor, droop of the outer lower corner; sunglasses last."""
+HATS: dict[str, dict[str, Any]] = TABLES["hats"]
+"""Kind -> its row of the table."""
 NECKLINES = ("crew", "vee", "turtleneck", "tank")
-FRAME_COLOURS = ("black", "brown", "tortoise", "silver", "gold", "navy", "red")
-HATLESS = ("afro", "mohawk", "topknot", "bun", "twin_tails", "quiff")
-"""Hairstyles that no hat fits over."""
-
-
 THICKNESS = 0.045
 """How far the shirt's cloth stands off the skin (dm)."""
 
@@ -60,20 +59,16 @@ class Hat:
 
 def _fabric(d: Draws, name: str) -> Hsv:
     s = d.uniform(f"{name} saturation")
-    value = (
-        d.uniform(f"{name} dark", 0.10, 0.32)
-        if d.chance(f"{name} is dark", 0.45)
-        else d.uniform(name, 0.32, 0.88)
-    )
+    dark = d.chance(f"{name} is dark", 0.45)
+    value = d.uniform(f"{name} dark", 0.10, 0.32) if dark else d.uniform(name, 0.32, 0.88)
     return (round(d.uniform(f"{name} hue"), 4), round(0.7 * s * (0.5 + 0.5 * s), 4), round(value, 4))
 
 
 def draw_clothes(d: Draws, male: bool) -> Clothes:
     """A shirt: mostly plain; stripes run from the neck down, never a check (it would follow the mesh's T-pose)."""
+    shares = (0.6, 0.22, 0.18, 0.0) if male else (0.4, 0.27, 0.17, 0.16)
     return Clothes(
-        neckline=d.choice(
-            "neckline", (0, 1, 2, 3), (0.6, 0.22, 0.18, 0.0) if male else (0.4, 0.27, 0.17, 0.16)
-        ),
+        neckline=d.choice("neckline", (0, 1, 2, 3), shares),
         pattern=d.choice("pattern", (0, 1), (0.86, 0.14)),
         colour=_fabric(d, "colour"),
         second=_fabric(d, "second"),
@@ -85,12 +80,14 @@ def draw_glasses(d: Draws, years: float) -> Glasses | None:
     if d.chance("sunglasses", 0.03):
         kind = "sunglasses"
     elif d.chance("any", 0.14 + 0.0025 * max(0.0, years - 15)):
-        kind = d.choice("kind", GLASSES[:-1])
+        kind = d.choice("kind", tuple(GLASSES)[:-1])
     else:
         return None
     return Glasses(
         kind=kind,
-        colour=d.choice("colour", FRAME_COLOURS, (0.34, 0.16, 0.14, 0.12, 0.10, 0.08, 0.06)),
+        colour=d.choice(
+            "colour", tuple(TABLES["colours"]["frames"]), (0.34, 0.16, 0.14, 0.12, 0.10, 0.08, 0.06)
+        ),
         width=round(d.uniform("width", 0.25, 0.30), 4),
         height=round(d.uniform("height", 0.17, 0.23), 4),
         rim=d.choice("rim", (0.010, 0.016, 0.022)),
@@ -99,10 +96,10 @@ def draw_glasses(d: Draws, years: float) -> Glasses | None:
 
 def draw_hat(d: Draws, style: str) -> Hat | None:
     """A hat on about 13 % of the heads whose hair fits under one."""
-    if style in HATLESS or not d.chance("any", 0.15):
+    if style in TABLES["styles"]["hatless"] or not d.chance("any", 0.15):
         return None
     return Hat(
-        kind=d.choice("kind", HATS, (0.28, 0.30, 0.18, 0.12, 0.12)),
+        kind=d.choice("kind", tuple(HATS), (0.28, 0.30, 0.18, 0.12, 0.12)),
         colour=_fabric(d, "colour"),
         second=_fabric(d, "second"),
         size=round(d.uniform("size"), 4),

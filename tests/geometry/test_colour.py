@@ -9,8 +9,9 @@ import pytest
 import torch
 import trimesh
 
-from head3d_core.geometry import colour, export, mesh, rasterize
+from head3d_core.geometry import colour
 from head3d_core.model import cameras
+from head3d_core.utils.srgb import export, linear_light, mesh, rasterize
 from tests.toy_generator import toy_generator
 
 
@@ -57,5 +58,5 @@ def test_colours_are_mixed_from_the_sides_that_a_point_faces() -> None:
 
 
 def test_linear_light_at_known_values() -> None:
-    known = colour.linear_light(np.array([0.0, 0.04045, 0.5, 1.0]))
+    known = linear_light(np.array([0.0, 0.04045, 0.5, 1.0]))
     assert known == pytest.approx([0.0, 0.0031308, 0.2140411, 1.0], abs=1e-6)

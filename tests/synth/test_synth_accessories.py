@@ -9,36 +9,20 @@ import pytest
 
 from head3d_core.synth.accessories import build_glasses, join, paint, sheet, tube
 from head3d_core.synth.assets import asset, eyeballs
-from head3d_core.synth.colours import FRAMES, HAIR, IRIS, SKIN, skin_colour
+from head3d_core.synth.colours import skin_colour
 from head3d_core.synth.hats import build_hat, fit_hat, squash
 from head3d_core.synth.heads import build_head
-from head3d_core.synth.identity import COLOURS, IRISES, Skin, identity
+from head3d_core.synth.identity import Skin, identity
 from head3d_core.synth.shape import base_shape
-from head3d_core.synth.wardrobe import (
-    FRAME_COLOURS,
-    GLASSES,
-    HATS,
-    NECKLINES,
-    Glasses,
-    Hat,
-    cloth_mask,
-    neckline,
-)
+from head3d_core.synth.wardrobe import GLASSES, HATS, NECKLINES, Glasses, Hat, cloth_mask, neckline
 
 HAT = Hat("cap", (0.1, 0.4, 0.5), (0.6, 0.4, 0.5), 0.5)
-
-
-def test_colour_tables_cover_every_name() -> None:
-    assert set(COLOURS) == set(HAIR)
-    assert set(IRISES) == set(IRIS)
-    assert set(FRAME_COLOURS) == set(FRAMES)
 
 
 def test_skin_darkens_with_melanin_and_reddens_with_blood() -> None:
     skin = Skin(0.0, 0.5, 0.0, 0, 0, 0, 0, 0, 0)
     tones = [skin_colour(replace(skin, melanin=m)) for m in np.linspace(0, 1, 15)]
     assert (np.diff([t.sum() for t in tones]) < 0).all()
-    assert len(SKIN) == 7
     pale, ruddy = (skin_colour(replace(skin, melanin=0.2, haemoglobin=h)) for h in (0.1, 0.9))
     assert ruddy[1] / ruddy[0] < pale[1] / pale[0]
 

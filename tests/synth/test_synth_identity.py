@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from helpers import python, refused
 
 from head3d_core.synth import identity as identities
 from head3d_core.synth.assets import asset
 from head3d_core.synth.draws import Draws, mix, normals, stream_key, uniforms
-from head3d_core.synth.identity import FEMALE_STYLES, HEADS_FEMALE, HEADS_MALE, MALE_STYLES, STYLES, identity
+from head3d_core.synth.growth import STYLES as GROWN
+from head3d_core.synth.identity import STYLES, identity
+from head3d_core.synth.tables import TABLES
 from head3d_core.synth.wardrobe import GLASSES, HATS
-from head3d_core.utils.errors import Head3DError
 
 GOLDEN = {
     (0, "faces"): "3eb132099cecb70a187b0ec3b8e8f9e03c87131c973161a6e2616502e478d0ed",
@@ -65,8 +65,7 @@ def test_golden_hashes(seed: int, kind: str) -> None:
 
 def test_hash_is_the_same_in_another_process() -> None:
     code = "from head3d_core.synth.identity import identity; print(identity(11).hash())"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == identity(11).hash()
+    assert python("-c", code).stdout.strip() == identity(11).hash()
 
 
 def test_parameters_are_rounded_and_survive_json() -> None:
@@ -122,7 +121,10 @@ def test_faces_are_balanced() -> None:
 def test_heads_are_stratified(block: int) -> None:
     heads = [identity(50 * block + k, "heads") for k in range(50)]
     assert all(h.hat is None and h.glasses is None for h in heads)
-    for male, styles in ((True, HEADS_MALE), (False, HEADS_FEMALE)):
+    for male, styles in (
+        (True, TABLES["styles"]["block_of_men"]),
+        (False, TABLES["styles"]["block_of_women"]),
+    ):
         group = [h for h in heads if (h.person.gender > 0.5) == male]
         assert sorted(h.hair.style for h in group) == sorted(styles)
         for values, low, width in (
@@ -135,14 +137,13 @@ def test_heads_are_stratified(block: int) -> None:
 
 
 def test_styles_are_complete() -> None:
-    assert set(STYLES) == set(MALE_STYLES) | set(FEMALE_STYLES)
-    assert len(STYLES) == 20
-    assert set(HEADS_MALE) | set(HEADS_FEMALE) == set(STYLES)
-    assert len(HEADS_MALE) == len(HEADS_FEMALE) == 25
+    blocks = [TABLES["styles"][f"block_of_{who}"] for who in ("men", "women")]
+    assert {*blocks[0], *blocks[1]} == set(STYLES) == {*GROWN, "bald"}
+    assert [len(block) for block in blocks] == [25, 25]
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(Head3DError, match="seed >= 0"):
+    with refused("seed >= 0"):
         identity(-1)
-    with pytest.raises(Head3DError, match="heads"):
+    with refused("heads"):
         identity(1, "bodies")  # type: ignore[arg-type]

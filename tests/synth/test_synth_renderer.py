@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import refused
 
 from head3d_core.synth import sets
 from head3d_core.synth.heads import build_head
@@ -15,7 +16,6 @@ from head3d_core.synth.identity import identity
 from head3d_core.synth.light import Light, sample_light
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.types import CENTRE, SCALE, EyeMesh, HeadGeometry, Mesh, SkinMesh
-from head3d_core.utils.errors import Head3DError
 
 pytestmark = pytest.mark.opengl
 SIZE = 64
@@ -233,17 +233,17 @@ def test_other_sample_counts_show_the_same_picture(
 
 
 def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeometry) -> None:
-    with pytest.raises(Head3DError, match="odd supersample"):
+    with refused("odd supersample"):
         Renderer(64, 2)
     renderer.load(head, LIGHT)
-    with pytest.raises(Head3DError, match="25 finite numbers"):
+    with refused("25 finite numbers"):
         renderer.draw(np.zeros(16))
-    with pytest.raises(Head3DError, match="25 finite numbers"):
+    with refused("25 finite numbers"):
         renderer.draw(np.full(25, np.nan))
-    with pytest.raises(Head3DError, match="submit"):
+    with refused("submit"):
         renderer.collect()
     empty = Renderer(8)
-    with pytest.raises(Head3DError, match="no head"):
+    with refused("no head"):
         empty.draw(sets.orbit_camera(0, 0))
     empty.release()
 
@@ -285,5 +285,5 @@ def test_a_folder_is_continued_where_it_stopped(tmp_path: Path) -> None:
         assert stored["normals"].dtype == np.int8
         assert stored["depth"].max() < 3.2
     assert Image.open(first).size == (32, 32)
-    with pytest.raises(Head3DError, match="resolution 32 -> 64"):
+    with refused("resolution 32 -> 64"):
         make_data(dataclasses.replace(args, resolution=64))
