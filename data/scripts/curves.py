@@ -52,7 +52,7 @@ def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
             continue
         if isinstance(event, dict) and "event" in event and "images" in event:
             events.append(event)
-    if not any(e["event"] == "start" for e in events) or not any(e["event"] == "progress" for e in events):
+    if not {"start", "progress"} <= {e["event"] for e in events}:
         raise Head3DError(f"{path} has no start or no progress in it: has the run trained at all?")
     return events, broken
 
@@ -63,15 +63,14 @@ def surviving(events: list[dict[str, Any]], kind: str = "progress") -> tuple[lis
     A resumed session starts from a snapshot: what an interrupted one did beyond it is gone, though its time was spent.
     """
     kept: list[dict[str, Any]] = []
-    seconds = session = 0.0
+    sessions = [0.0]
     for event in events:
         if event["event"] == "start":
             kept = [e for e in kept if e["images"] <= event["images"]]
-            seconds, session = seconds + session, 0.0
-        session = max(session, float(event.get("seconds", 0.0)))
-        if event["event"] == kind:
-            kept.append(event)
-    return kept, seconds + session
+            sessions.append(0.0)
+        sessions[-1] = max(sessions[-1], float(event.get("seconds", 0.0)))
+        kept += [event] * (event["event"] == kind)
+    return kept, sum(sessions)
 
 
 def thin(
@@ -84,12 +83,13 @@ def thin(
     """
     last = max(p["images"] for p in progress)
     spans: dict[int, list[dict[str, Any]]] = {}
-    for p in progress:
+    for p in sorted(progress, key=lambda p: p["images"]):
         spans.setdefault(min(points - 1, (points * p["images"]) // max(last, 1)), []).append(p)
     names = sorted({k for p in progress for k in p if k not in _NOT_SERIES})
-    ordered = [spans[k] for k in sorted(spans)]
-    series = {name: [_mean([p[name] for p in span if name in p]) for span in ordered] for name in names}
-    return [max(p["images"] for p in span) for span in ordered], series
+    series = {
+        name: [_mean([p[name] for p in span if name in p]) for span in spans.values()] for name in names
+    }
+    return [span[-1]["images"] for span in spans.values()], series
 
 
 def _mean(values: list[float]) -> float | None:
@@ -112,42 +112,37 @@ def condense(
     """
     events, broken = read_log(run)
     progress, seconds = surviving(events)
-    starts = [e for e in events if e["event"] == "start"]
-    start = starts[-1]
-    args = start.get("args", {})
-    path = run / "log.jsonl" if run.is_dir() else run
-    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
-    ends = [e["reason"] for e in events if e["event"] == "end"]
     images, series = thin(progress, points)
     measured, _ = surviving(events, "metrics")
+    starts = [e for e in events if e["event"] == "start"]
+    start = starts[-1]
+    args, recipe = start.get("args", {}), start.get("recipe", {})
+    written = (run / "log.jsonl" if run.is_dir() else run).stat().st_mtime
+    commits = dict.fromkeys(e["commit"] for e in starts if e.get("commit"))
     provenance = {
-        "stage": args.get("stage"),
-        "row": args.get("row"),
-        "preset": args.get("preset"),
+        **{key: args.get(key) for key in ("stage", "row", "preset")},
         "axes": _own_axes(args),
-        "seed": args.get("seed"),
-        "data": args.get("data"),
-        "heads": args.get("heads"),
+        **{key: args.get(key) for key in ("seed", "data", "heads")},
         "images": int(max(e["images"] for e in events if e["event"] in ("start", "progress", "end"))),
-        "batch": start.get("recipe", {}).get("batch"),
+        "batch": recipe.get("batch"),
         "real_images": start.get("real_images"),
         "seconds": round(seconds, 1),
-        "sessions": sum(e["event"] == "start" for e in events),
-        "ended": ends[-1] if ends else "no end in the log",
+        "sessions": len(starts),
+        "ended": next((e["reason"] for e in reversed(events) if e["event"] == "end"), "no end in the log"),
         "device": start.get("device"),
         "processes": sorted({int(e["world"]) for e in starts if e.get("world")}),
         "torch": start.get("torch"),
         "precision": start.get("options", {}).get("precision"),
         "perceptual": start.get("perceptual"),
-        "date": date or start.get("date") or written,
-        "commit": commit
-        or ", ".join(dict.fromkeys(e["commit"] for e in starts if e.get("commit")))
-        or "not recorded",
+        "date": date
+        or start.get("date")
+        or datetime.datetime.fromtimestamp(written, datetime.UTC).date().isoformat(),
+        "commit": commit or ", ".join(commits) or "not recorded",
     }
     return {
         "what": "curves of one training run: means over equal spans of real images shown",
         "provenance": provenance,
-        "recipe": start.get("recipe", {}),
+        "recipe": recipe,
         "half_written_lines": broken,
         "images": images,
         "series": series,
@@ -159,9 +154,6 @@ def _own_axes(args: Mapping[str, Any]) -> str | None:
     """Axes of a run where they are not its preset's."""
     axes = args.get("generator", {}).get("render", {}).get("axes", args.get("axes"))
     return axes if axes != preset(args.get("preset", "classroom")).generator.render.axes else None
-
-
-# -- pictures ------------------------------------------------------------------------------------------------------
 
 
 def kept_grids(run: Path) -> list[tuple[int, Path]]:
@@ -192,9 +184,7 @@ def progress_sheet(grids: Sequence[tuple[int, Path]], samples: int = 4, side: in
 
 def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
     """At most `count` of them, first and last included."""
-    if len(grids) <= count:
-        return list(grids)
-    chosen = np.linspace(0, len(grids) - 1, count).round().astype(int)
+    chosen = np.linspace(0, len(grids) - 1, min(count, len(grids))).round().astype(int)
     return [grids[k] for k in dict.fromkeys(chosen.tolist())]
 
 
@@ -202,7 +192,7 @@ def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[
     """Writes `condense(run, **options)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
 
     Args:
-        side: of one view in the picture of the last grid, pixels.
+        side: of one view in the image of the last grid, pixels.
 
     Raises:
         Head3DError: no log, nothing trained, or `side` below 8.
@@ -210,21 +200,16 @@ def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[
     if side < 8:
         raise Head3DError(f"a view needs at least 8 pixels a side to be seen, got {side}")
     record = condense(run, **options)
-    grids = kept_grids(run)
-    if grids:
-        chosen = evenly(grids, 4)
-        samples = 4
-        images.save(progress_sheet(chosen, samples), out.with_name(f"{out.stem}_progress.jpg"), quality=75)
-        last = _cells(grids[-1][1], side)[:samples]
-        sheet = last.swapaxes(1, 2).reshape(len(last) * side, -1, 3)
-        images.save(sheet, out.with_name(f"{out.stem}_last.jpg"), quality=75)
+    if grids := kept_grids(run):
+        chosen, samples = evenly(grids, 4), 4
+        last = _cells(grids[-1][1], side)[:samples].swapaxes(1, 2)
+        sheets = {"progress": progress_sheet(chosen, samples), "last": last.reshape(len(last) * side, -1, 3)}
+        names = {kind: f"{out.stem}_{kind}.jpg" for kind in sheets}
+        for kind, sheet in sheets.items():
+            images.save(sheet, out.with_name(names[kind]), quality=75)
         record["pictures"] = {
-            "progress": {
-                "file": f"{out.stem}_progress.jpg",
-                "images": [n for n, _ in chosen],
-                "samples": samples,
-            },
-            "last": {"file": f"{out.stem}_last.jpg", "images": grids[-1][0], "yaws": list(GRID_YAWS)},
+            "progress": {"file": names["progress"], "images": [n for n, _ in chosen], "samples": samples},
+            "last": {"file": names["last"], "images": grids[-1][0], "yaws": list(GRID_YAWS)},
         }
     records.write(out, record)
     return record
@@ -250,8 +235,9 @@ class CurvesArgs:
 
 def run(args: CurvesArgs) -> None:
     """Condenses one run and says what was kept."""
-    about: dict[str, Any] = {"points": args.points, "commit": args.commit, "date": args.date}
-    record = write_record(args.run, args.out, args.side, **about)
+    record = write_record(
+        args.run, args.out, args.side, points=args.points, commit=args.commit, date=args.date
+    )
     known = record["provenance"]
     print(f"{args.out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
 

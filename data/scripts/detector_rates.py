@@ -24,46 +24,36 @@ from torch import Tensor
 
 from head3d_core.datasets import face_detector
 from head3d_core.model import cameras
-from head3d_core.synth import make_data, sets
+from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
+from head3d_core.synth.make_data import render
+from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, share
-from script import between_marks, main
+from head3d_core.utils.estimates import share
+from script import between_marks, main, markdown_table
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 MARK = "detector rates"
 BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
 
-_AGES: tuple[tuple[str, float], ...] = (
-    ("10 to 17", 18),
-    ("18 to 34", 35),
-    ("35 to 54", 55),
-    ("55 and over", math.inf),
-)
+_AGES = {"10 to 17": 18, "18 to 34": 35, "35 to 54": 55, "55 and over": math.inf}
 Groups = dict[str, Callable[[Identity], str]]
 GROUPS: Groups = {
     "skin tone": lambda p: ("light", "medium", "dark")[min(2, int(p.skin.melanin * 3))],
-    "age": lambda p: next(n for n, top in _AGES if p.person.years < top),
+    "age": lambda p: next(n for n, top in _AGES.items() if p.person.years < top),
     "gender": lambda p: "male" if p.person.gender > 0.5 else "female",
-    "worn": lambda p: _worn(p),
+    "worn": lambda p: _accessory(p),
 }
 """Name -> which group of it an identity belongs to."""
 
 
-def _worn(person: Identity) -> str:
+def _accessory(person: Identity) -> str:
     if person.glasses is not None and person.glasses.kind == "sunglasses":
         return "sunglasses"
-    if person.hat is not None:
-        return "hat"
-    return "glasses" if person.glasses is not None else "nothing"
-
-
-def heavily_occluded(person: Identity) -> bool:
-    """Eyes not to be seen."""
-    return _worn(person) == "sunglasses"
+    return "hat" if person.hat is not None else "nothing" if person.glasses is None else "glasses"
 
 
 @dataclass(frozen=True)
@@ -110,97 +100,84 @@ def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, in
     return found
 
 
-def _row(rate: Estimate) -> dict[str, float | int]:
-    return {
-        "found": rate.found,
-        "count": rate.count,
-        "rate": round(rate.value, 4),
-        "low": round(rate.low, 4),
-        "high": round(rate.high, 4),
-    }
-
-
 def _share(probability: Tensor) -> dict[str, float | int]:
-    return _row(share(int((probability > face_detector.THRESHOLD).sum()), len(probability)))
+    rate = share(int((probability > face_detector.THRESHOLD).sum()), len(probability))
+    shares = {"rate": rate.value, "low": rate.low, "high": rate.high}
+    return {"found": rate.found, "count": rate.count, **{k: round(v, 4) for k, v in shares.items()}}
 
 
 def grouped(probability: Tensor, people: Sequence[Identity], groups: Groups = GROUPS) -> dict[str, Any]:
     """Rates of every group: {"skin tone": {"light": {...}, ...}, ...}; groups nobody belongs to are left out."""
     table: dict[str, Any] = {}
-    for name, of in groups.items():
-        labels = [of(person) for person in people]
-        rows = {}
-        for label in sorted(set(labels)):
-            rows[label] = _share(probability[[k for k, other in enumerate(labels) if other == label]])
-        table[name] = rows
+    for name, group_of in groups.items():
+        members: dict[str, list[int]] = {}
+        for k, person in enumerate(people):
+            members.setdefault(group_of(person), []).append(k)
+        table[name] = {label: _share(probability[members[label]]) for label in sorted(members)}
     return table
 
 
-def measure(args: DetectorRatesArgs, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def measure(args: DetectorRatesArgs) -> dict[str, Any]:
     """Renders, detects, counts. Needs OpenGL. Returns what is written to the file."""
     face_detector.load()  # before OpenGL, see there
-    faces = frontal_indices(args.frontal)
-    drawn = make_data.render("held_out_faces", faces, face_detector.SIDE, args.workers, progress=progress)
-    people = [identity(sets.example("held_out_faces", i).seed, "faces") for i in faces]
-    probability = face_detector.face_probability(torch.from_numpy(drawn.images))
-    clear = [k for k, person in enumerate(people) if not heavily_occluded(person)]
+
+    def shown(name: str, indices: Sequence[int]) -> tuple[Tensor, list[Identity]]:
+        """Probability of a face in each image, and who is shown."""
+        show = Progress("renders", sys.stderr)
+        images = render(name, indices, face_detector.SIDE, args.workers, progress=show).images
+        examples = (sets.example(name, index) for index in indices)
+        people = [identity(example.seed, example.kind) for example in examples]
+        return face_detector.face_probability(torch.from_numpy(images)), people
+
+    frontal, people = shown("held_out_faces", frontal_indices(args.frontal))
+    clear = [k for k, person in enumerate(people) if _accessory(person) != "sunglasses"]
+    missed = [p.seed for p, seen in zip(people, frontal, strict=True) if seen <= face_detector.THRESHOLD]
     turn = turn_indices(args.heads)
-    drawn = make_data.render(
-        "held_out_heads", [i for i, _ in turn], face_detector.SIDE, args.workers, progress=progress
-    )
-    around = face_detector.face_probability(torch.from_numpy(drawn.images))
+    around, heads = shown("held_out_heads", [index for index, _ in turn])
     steps = torch.tensor([step for _, step in turn])
-    back = steps * BIN >= BACK_YAW
-    heads = [identity(sets.example("held_out_heads", i).seed, "heads") for i, _ in turn]
+    back = (steps * BIN >= BACK_YAW).nonzero()[:, 0]
     return {
         "frontal": {
-            "all": _share(probability),
-            "without heavy occlusion": _share(probability[clear]),
-            "missed seeds": [
-                people[k].seed for k in range(len(people)) if probability[k] <= face_detector.THRESHOLD
-            ],
-            **grouped(probability, people),
+            "all": _share(frontal),
+            "without heavy occlusion": _share(frontal[clear]),
+            "missed seeds": missed,
+            **grouped(frontal, people),
         },
-        "back": {
-            "all": _share(around[back]),
-            **grouped(around[back], [p for p, b in zip(heads, back.tolist(), strict=True) if b]),
-        },
+        "back": {"all": _share(around[back]), **grouped(around[back], [heads[k] for k in back])},
         "by |yaw|": {f"{k * BIN} to {(k + 1) * BIN}": _share(around[steps == k]) for k in range(180 // BIN)},
-        "provenance": _provenance(args),
+        "provenance": records.provenance(
+            f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
+            detector=f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
+            images=f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
+            terms=f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
+            f"|pitch| <= {FRONTAL_PITCH:g}; back: |yaw| >= {BACK_YAW:g} degrees; heavy occlusion: sunglasses; "
+            "intervals: Wilson, 95 %",
+        ),
     }
-
-
-def _provenance(args: DetectorRatesArgs) -> dict[str, Any]:
-    return records.provenance(
-        f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
-        detector=f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
-        images=f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
-        terms=f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
-        f"|pitch| <= {FRONTAL_PITCH:g}; back: |yaw| >= {BACK_YAW:g} degrees; heavy occlusion: sunglasses; "
-        "intervals: Wilson, 95 %",
-    )
 
 
 def table(found: dict[str, Any]) -> str:
     """The measured rates as a Markdown table."""
-    lines = ["| images | group | found | rate | 95 % interval |", "|---|---|---|---|---|"]
-
-    def add(images: str, group: str, row: dict[str, Any]) -> None:
-        interval = f"{row['low']:.1%} to {row['high']:.1%}"
-        lines.append(
-            f"| {images} | {group} | {row['found']} of {row['count']} | {row['rate']:.1%} | {interval} |"
-        )
-
+    rows = []
     for part in ("frontal", "back"):
         for name, row in found[part].items():
-            if name in ("all", "without heavy occlusion"):
-                add(part, name, row)
-            elif isinstance(row, dict):
-                for group, inner in row.items():
-                    add(part, f"{name}: {group}", inner)
-    for step, row in found["by |yaw|"].items():
-        add("heads", f"yaw {step}°", row)
-    return "\n".join(lines)
+            groups = {"": row} if name in ("all", "without heavy occlusion") else row
+            if isinstance(groups, dict):
+                rows += [(part, f"{name}: {g}" if g else name, inner) for g, inner in groups.items()]
+    rows += [("heads", f"yaw {step}°", row) for step, row in found["by |yaw|"].items()]
+    return markdown_table(
+        ("images", "group", "found", "rate", "95 % interval"),
+        [
+            (
+                part,
+                name,
+                f"{r['found']} of {r['count']}",
+                f"{r['rate']:.1%}",
+                f"{r['low']:.1%} to {r['high']:.1%}",
+            )
+            for part, name, r in rows
+        ],
+    )
 
 
 def refresh_card(found: dict[str, Any], card: Path) -> None:
@@ -213,21 +190,16 @@ def refresh_card(found: dict[str, Any], card: Path) -> None:
         raise Head3DError(
             f"{card} needs the lines <!-- {MARK} --> and <!-- end of {MARK} --> around its table"
         )
-    with files.atomic(card) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    files.write(card, text)
 
 
 def run(args: DetectorRatesArgs) -> None:
     """Measures, writes the file, prints the table."""
-    from head3d_core.synth.pool import Progress
-
-    found = measure(args, Progress("renders", sys.stderr))
-    with files.atomic(args.out) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = measure(args)
+    files.write(args.out, json.dumps(found, indent=1) + "\n")
     if args.card.exists():
         refresh_card(found, args.card)
-    print(table(found))
-    print(f"wrote {args.out}")
+    print(f"{table(found)}\nwrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Pictures of many people who change their looks: what the identity encoder learns from.
+"""Images of many people who change their looks: what the identity encoder learns from.
 
 A person keeps face shape, age, skin, eyes, brows, hair and beard. Expression, gaze, make-up, clothes, glasses and hat
-are drawn anew for every look, light and camera for every picture. Half of the pictures are frontal (|yaw| <= 20°,
+are drawn anew for every look, light and camera for every image. Half of the images are frontal (|yaw| <= 20°,
 |pitch| <= 15°), the others lie within ±90° and ±25°. Everything is a pure function of (person, look, view).
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,11 +39,13 @@ FIRST_HELD_OUT = HELD_OUT_FACES.start
 MARGIN_SIDE = 144
 """Side of the stored crops: the encoder's 128 pixels and 8 around them, so that training can move them."""
 RENDER_SIDE = 256
-"""Pictures are rendered at the size of `classroom` and then cropped as any other picture is."""
+"""Images are rendered at the size of `classroom` and then cropped as any other image is."""
+LOOKS, FRONTAL_VIEWS = 2, (0, 2)
+"""Looks, and views of `angles` that are frontal, of the people on whom encoders are compared."""
 
 
 def dressed(person: int, look: int) -> Identity:
-    """Person `person` with look `look`: the same face with another expression, gaze, make-up and other things worn."""
+    """Person `person` with look `look`: the same face with another expression, gaze, make-up and other accessories."""
     base = identity(person)
 
     def part(name: str) -> Draws:
@@ -77,7 +79,7 @@ def angles(person: int, look: int, view: int) -> tuple[float, float]:
 
 
 def light_of(person: int, look: int, view: int) -> Light:
-    """The light of one picture, as different as those of the face set."""
+    """The light of one image, as different as those of the face set."""
     return sample_light(stream_key(person, f"look {look} light {view}") % 2**31, "faces")
 
 
@@ -127,94 +129,64 @@ def render_looks(
     return np.stack(images), np.stack(cameras)
 
 
-def render_person(renderer: Renderer, person: int, looks: int, views: int) -> NDArray[np.uint8]:
-    """Crops [looks * views, 3, 144, 144] of one person, look by look."""
-    images, cameras = render_looks(renderer, person, looks, range(views))
-    crops = face_crop(
-        torch.from_numpy(images), torch.from_numpy(cameras), MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE
-    )
-    return np.asarray(crops.round().clamp(0, 255).to(torch.uint8).numpy())
-
-
-def _people(looks: int, views: int, renderer: Renderer, task: Task) -> NDArray[np.uint8]:
+def _crops(looks: int, views: int, renderer: Renderer, task: Task) -> Tensor:
+    """Crops [looks * views, 3, 144, 144] of the one person of a task, look by look."""
     torch.set_num_threads(1)
-    return np.stack([render_person(renderer, person, looks, views) for _, person in task])
+    images, cameras = map(torch.from_numpy, render_looks(renderer, task[0][1], looks, range(views)))
+    return face_crop(images, cameras, MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE).round().clamp(0, 255).byte()
 
 
-def render_people(
-    first: int,
-    count: int,
-    looks: int,
-    views: int,
-    minutes: float = 0.0,
-    workers: int = 0,
-    resolution: int = RENDER_SIDE,
-) -> People:
-    """Renders people `first`, `first + 1`, … with `looks` looks of `views` images each.
+def render_people(first: int, count: int, looks: int, views: int, workers: int = 0) -> Tensor:
+    """Crops [count * looks * views, 3, 144, 144] of people `first`, `first + 1`, …; `views` images of every look.
 
     Args:
-        minutes: stop then and return the people who are complete; 0 renders all.
         workers: processes; 0 for one per core, 1 renders in this process.
 
     Raises:
-        Head3DError: no OpenGL, or fewer than 2 people complete when the time was up.
+        Head3DError: no OpenGL.
     """
     if min(count, looks, views) < 1:
         raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {views}")
-    start, show = time.monotonic(), Progress("people", sys.stderr, 15.0)
+    crops = torch.empty(count, looks * views, 3, MARGIN_SIDE, MARGIN_SIDE, dtype=torch.uint8)
     tasks = [[(k, first + k)] for k in range(count)]
-    whole: dict[int, NDArray[np.uint8]] = {}
-    begin, work = partial(Renderer, resolution), partial(_people, looks, views)
-    for ((_, seed),), crops in run_tasks(begin, work, tasks, workers, show):
-        whole[seed] = crops
-        if minutes and len(whole) < count and time.monotonic() - start > 60 * minutes:
-            print(f"people: {minutes:g} minutes are up", file=sys.stderr)
-            break
-    if len(whole) < min(2, count):
-        raise Head3DError(f"only {len(whole)} people were rendered in {minutes:g} minutes: allow more")
-    kept = torch.from_numpy(np.concatenate([whole[seed][0] for seed in sorted(whole)]))
-    return _labelled(kept, sorted(whole), looks, views)
+    begin, work = partial(Renderer, RENDER_SIDE), partial(_crops, looks, views)
+    for ((slot, _),), part in run_tasks(begin, work, tasks, workers, Progress("people", sys.stderr, 15.0)):
+        crops[slot] = part
+    return crops.flatten(0, 1)
 
 
-def _labelled(crops: Tensor, seeds: Sequence[int], looks: int, views: int) -> People:
-    each = [(look, view) for look in range(looks) for view in range(views)]
-    yaw = torch.tensor([angles(s, look, view)[0] for s in seeds for look, view in each])
-    frontal = torch.tensor([view % 2 == 0 for _ in seeds for _, view in each])
-    person = torch.arange(len(seeds)).repeat_interleave(len(each))
-    return People(crops, person, yaw, frontal, tuple(seeds))
+def kept(
+    folder: Path | None, name: str, make: Callable[[], dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a file in `folder`, which the first call makes; without a folder nothing is kept."""
+    if folder is None:
+        return make()
+    path = folder / f"{name}-v{SAMPLER_VERSION}.npz"
+    if not path.is_file():
+        arrays = make()
+        with files.atomic(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the names for its own options
+    with np.load(path) as stored:
+        return dict(stored)
 
 
 def cached_people(
-    cache: Path | None, first: int, count: int, looks: int, views: int, minutes: float = 0.0, workers: int = 0
+    cache: Path | None, first: int, count: int, looks: int, views: int, workers: int = 0
 ) -> People:
-    """`render_people`, kept in a file of folder `cache` for the next call; None keeps nothing.
-
-    A set that `minutes` cut short is kept as it is, so that a run can be resumed on the same people.
-    """
-    if cache is None:
-        return render_people(first, count, looks, views, minutes, workers)
-    path = Path(cache) / f"people-v{SAMPLER_VERSION}-{first}-{count}-{looks}x{views}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            seeds = tuple(int(s) for s in stored["seeds"])
-            return _labelled(torch.from_numpy(stored["crops"]), seeds, looks, views)
-    people = render_people(first, count, looks, views, minutes, workers)
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, crops=people.crops.numpy(), seeds=np.array(people.seeds))
-    return people
-
-
-# -- near-frontal pictures of people that no model was trained on, in two looks: what encoders are compared on
-
-LOOKS = 2
-"""Looks per person: expression, gaze, make-up, clothes, glasses, hat."""
-VIEWS = (0, 2)
-"""Views of `angles` that are frontal, each with a light of its own."""
+    """`count` people from seed `first` on; folder `cache` keeps their crops for the next call, if there is one."""
+    name = f"people-{first}-{count}-{looks}x{views}"
+    arrays = kept(cache, name, lambda: {"crops": render_people(first, count, looks, views, workers).numpy()})
+    seeds = range(first, first + count)
+    each = [(look, view) for look in range(looks) for view in range(views)]
+    yaw = torch.tensor([angles(seed, look, view)[0] for seed in seeds for look, view in each])
+    frontal = torch.tensor([view % 2 == 0 for _ in seeds for _, view in each])
+    person = torch.arange(count).repeat_interleave(len(each))
+    return People(torch.from_numpy(arrays["crops"]), person, yaw, frontal, tuple(seeds))
 
 
 @dataclass(frozen=True)
 class FrontalPeople:
-    """Pictures in the order person, look, view."""
+    """Near-frontal images of people that no model was trained on, in the order person, look, view."""
 
     images: Tensor
     """uint8 [N, 3, 256, 256]"""
@@ -222,8 +194,6 @@ class FrontalPeople:
     """[N, 25]"""
     person: Tensor
     """[N] int64 from 0."""
-    look: Tensor
-    """[N] int64"""
 
     @property
     def seeds(self) -> list[int]:
@@ -231,40 +201,28 @@ class FrontalPeople:
         return [FIRST_HELD_OUT + k for k in range(int(self.person.max()) + 1)]
 
 
-def frontal_people(
-    people: int, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> FrontalPeople:
-    """The first `people` held-out people, four pictures each. Needs OpenGL unless `cache` holds them.
+def _frontal(renderer: Renderer, task: Task) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    return render_looks(renderer, task[0][1], LOOKS, FRONTAL_VIEWS)
 
-    Args:
-        cache: folder that keeps the pictures for a later call.
+
+def frontal_people(people: int, cache: Path | None = None) -> FrontalPeople:
+    """The first `people` held-out people: two looks, two lights and cameras each. Renders unless `cache` holds them.
 
     Raises:
         Head3DError: fewer than two people, or no OpenGL.
     """
     if people < 2:
         raise Head3DError(f"encoders are compared on two people or more, got {people}")
-    path = None if cache is None else cache / f"frontal_v{SAMPLER_VERSION}_{people}.npz"
-    if path is None or not path.is_file():
-        renderer = Renderer(RENDER_SIDE)
-        pictures, cameras = [], []
-        try:
-            for k in range(people):
-                p, c = render_looks(renderer, FIRST_HELD_OUT + k, LOOKS, VIEWS)
-                pictures.append(p)
-                cameras.append(c)
-                if progress:
-                    progress(k + 1, people)
-        finally:
-            renderer.release()
-        images, camera = np.concatenate(pictures), np.concatenate(cameras)
-        if path is not None:
-            with files.atomic(path) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, images=images, camera=camera)
-    else:
-        with np.load(path) as data:
-            images, camera = data["images"], data["camera"]
-    each = LOOKS * len(VIEWS)
-    person = torch.arange(people).repeat_interleave(each)
-    look = torch.arange(LOOKS).repeat_interleave(len(VIEWS)).repeat(people)
-    return FrontalPeople(torch.from_numpy(images), torch.from_numpy(camera), person, look)
+
+    def make() -> dict[str, NDArray[Any]]:
+        tasks = [[(k, FIRST_HELD_OUT + k)] for k in range(people)]
+        show = Progress("people", sys.stderr)
+        parts = [part for _, part in run_tasks(partial(Renderer, RENDER_SIDE), _frontal, tasks, 1, show)]
+        return {
+            name: np.concatenate(p)
+            for name, p in zip(("images", "camera"), zip(*parts, strict=True), strict=True)
+        }
+
+    arrays = kept(cache, f"frontal-{people}", make)
+    images, camera = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["camera"])
+    return FrontalPeople(images, camera, torch.arange(people).repeat_interleave(len(images) // people))

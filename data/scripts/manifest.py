@@ -7,14 +7,16 @@ python data/scripts/manifest.py --refresh                                       
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.files import DATA, MANIFEST_VERSION, Entry, atomic, read_manifest, sha256
+from head3d_core.utils.files import DATA, MANIFEST_VERSION, Entry, read_manifest, sha256, write
+from script import main
 
 _NOT_LISTED = {"manifest.json", "LICENSE", "README.md"}
 
@@ -23,8 +25,12 @@ def write_manifest(entries: dict[str, Entry], data: Path = DATA) -> None:
     """Writes `data/manifest.json`, sorted by path."""
     files = {name: asdict(entries[name]) for name in sorted(entries)}
     text = json.dumps({"version": MANIFEST_VERSION, "files": files}, indent=1, ensure_ascii=False)
-    with atomic(data / "manifest.json") as temporary:
-        temporary.write_text(text + "\n", encoding="utf8")
+    write(data / "manifest.json", text + "\n")
+
+
+def _entry(file: Path, *about: str) -> Entry:
+    """The entry of a file; `about` is its licence, origin and command."""
+    return Entry(sha256(file), file.stat().st_size, *about)
 
 
 def register(
@@ -46,7 +52,7 @@ def register(
             if not file.is_file() or not file.resolve().is_relative_to(data.resolve()):
                 raise Head3DError(f"the manifest lists files below {data}, got {file}")
             name = file.resolve().relative_to(data.resolve()).as_posix()
-            entries[name] = Entry(sha256(file), file.stat().st_size, licence, origin, regenerate)
+            entries[name] = _entry(file, licence, origin, regenerate)
     write_manifest(entries, data)
     return entries
 
@@ -65,40 +71,43 @@ def problems(data: Path = DATA) -> list[str]:
             found.append(f"{name} differs from the manifest: restore it, or register it again")
     for path in sorted(data.rglob("*")) if data.is_dir() else ():
         name = path.relative_to(data).as_posix()
-        hidden = any(part.startswith(".") for part in Path(name).parts) or name.startswith(
-            ("external/", "scripts/")
-        )
-        if path.is_file() and not hidden and path.name not in _NOT_LISTED and name not in entries:
+        aside = "/." in f"/{name}" or name.startswith(("external/", "scripts/")) or path.name in _NOT_LISTED
+        if path.is_file() and not aside and name not in entries:
             found.append(f"{name} is not listed in the manifest: register it with its licence and origin")
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Register files if any are named, renew entries with `--refresh`, then check; returns the number of problems."""
-    parser = argparse.ArgumentParser(
-        prog="python data/scripts/manifest.py", description="Checks data/manifest.json."
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="files or folders below data/ to register")
-    parser.add_argument("--licence", help="SPDX identifier of the files to register")
-    parser.add_argument("--origin", help="where they come from, in one sentence")
-    parser.add_argument("--regenerate", help="the command that makes them again")
-    parser.add_argument("--refresh", action="store_true", help="renew hashes and sizes of all listed files")
-    args = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class ManifestArgs:
+    """Checks data/manifest.json; registers files if any are named."""
+
+    paths: Positional[tuple[Path, ...]] = ()
+    """Files or folders below data/ to register."""
+    licence: str | None = None
+    """SPDX identifier of the files to register."""
+    origin: str | None = None
+    """Where they come from, in one sentence."""
+    regenerate: str | None = None
+    """The command that makes them again."""
+    refresh: bool = False
+    """Renew hashes and sizes of all listed files."""
+
+
+def run(args: ManifestArgs) -> int:
+    """Registers files if any are named, renews entries with `--refresh`, then checks; status 1 if anything is wrong."""
     if args.paths:
         if not (args.licence and args.origin and args.regenerate):
-            parser.error("files are registered with --licence, --origin and --regenerate")
-        try:
-            register(args.paths, args.licence, args.origin, args.regenerate)
-        except Head3DError as error:
-            parser.error(str(error))
+            raise Head3DError(
+                "files are registered with --licence, --origin and --regenerate: give all three"
+            )
+        register(args.paths, args.licence, args.origin, args.regenerate)
     if args.refresh:
-        for name, entry in read_manifest(DATA).items():
-            if (DATA / name).is_file():
-                register([DATA / name], entry.licence, entry.origin, entry.regenerate)
+        entries = {name: entry for name, entry in read_manifest(DATA).items() if (DATA / name).is_file()}
+        write_manifest({name: _entry(DATA / name, *astuple(entry)[2:]) for name, entry in entries.items()})
     found = problems()
     print("\n".join(found) if found else f"{len(read_manifest(DATA))} files as listed")
-    return len(found)
+    return int(bool(found))
 
 
 if __name__ == "__main__":
-    raise SystemExit(min(main(), 1))
+    raise SystemExit(main(ManifestArgs, run))

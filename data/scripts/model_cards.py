@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import GeneratorConfig
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.records import trained_on
-from script import TEMPLATES, filled, main
+from script import filled, main, markdown_table, sections
 
 UNKNOWN = "not measured yet"
-GROUPS = ("skin tone", "age", "gender")
 
 
-@dataclass(frozen=True)
-class StageText:
-    """What is true of every generator that comes out of one stage (templates/stages.md)."""
+class StageText(NamedTuple):
+    """What is true of every generator that comes out of one stage."""
 
     what: str
     data: str
@@ -36,14 +33,8 @@ class StageText:
     """A Markdown list."""
 
 
-def stage_texts() -> dict[str, StageText]:
-    """Stage -> its text: a heading, two paragraphs and a list."""
-    _, *parts = (TEMPLATES / "stages.md").read_text(encoding="utf8").strip().split("# ")
-    split = [part.strip().split("\n\n") for part in parts]
-    return {name: StageText(what, data, failures) for name, what, data, failures in split}
-
-
-STAGES = stage_texts()
+STAGES = {name: StageText(*text.split("\n\n")) for name, text in sections("stages.md").items()}
+"""Stage -> its section of templates/stages.md: two paragraphs and a list."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +45,6 @@ class Sources:
     """Folder of the generators' folders."""
     results: Path = files.DATA / "results"
     """Folder of the records."""
-
-    @property
-    def grids(self) -> Path:
-        """Where the picture grids of the evaluation are."""
-        return self.results / "evaluation"
 
     def table(self, name: str) -> dict[str, Any]:
         """A JSON file below `results`, or an empty one."""
@@ -78,21 +64,19 @@ def find(table: dict[str, Any], *keys: str) -> Any:
 
 def shown(figure: Any, percent: bool = False) -> str:
     """A figure with its interval and count; `UNKNOWN` for None. A recorded estimate, or a plain number."""
-    if figure is None or (isinstance(figure, dict) and figure["value"] is None):
-        return UNKNOWN
-
-    def number(x: float) -> str:
-        return f"{x:.1%}" if percent else f"{x:.4g}"
-
     if not isinstance(figure, dict):
-        return number(figure)
-    text = number(figure["value"])
-    if figure.get("low") is not None and figure.get("high") is not None:
-        text += f" ({number(figure['low'])} to {number(figure['high'])})"
-    return text + (f", N = {figure['count']}" if figure.get("count") else "")
+        figure = {"value": figure}
+    if figure["value"] is None:
+        return UNKNOWN
+    value, low, high = (
+        None if figure.get(k) is None else f"{figure[k]:{'.1%' if percent else '.4g'}}"
+        for k in ("value", "low", "high")
+    )
+    interval = f" ({low} to {high})" if low and high else ""
+    return f"{value}{interval}" + (f", N = {figure['count']}" if figure.get("count") else "")
 
 
-def _distance(evaluation: dict[str, Any], where: str) -> Any:
+def _distance(evaluation: dict[str, Any], where: str) -> tuple[str, Any]:
     """(name, figure) of the kernel distance, whatever features it was measured with."""
     found = find(evaluation, "distance", where)
     if not found:
@@ -100,46 +84,37 @@ def _distance(evaluation: dict[str, Any], where: str) -> Any:
     return f"{'KID' if found['features'] == 'Inception' else 'KD-' + found['features']} x100", found["kernel"]
 
 
-def _searched(evaluation: dict[str, Any]) -> str:
-    """What the share of repeated people is called, with how many training pictures were looked at."""
-    count = find(evaluation, "people", "nearest_training", "training")
-    return "samples that repeat " + (
-        "a training person" if count is None else f"someone on one of {count:,} training pictures"
-    )
-
-
 def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(measure, this model, real pictures) of everything that a card reports."""
+    """(measure, this model, real images) of everything that a card reports."""
 
-    def both(label: str, *keys: str, percent: bool = False) -> tuple[str, str, str]:
-        return label, shown(find(evaluation, *keys), percent), shown(find(real, *keys), percent)
+    def row(label: str, *keys: str, percent: bool = True, instead: str | None = None) -> tuple[str, str, str]:
+        theirs = shown(find(real, *keys), percent) if instead is None else instead
+        return label, shown(find(evaluation, *keys), percent), theirs
 
-    rows = [
-        both("a face is found on frontal samples", "detector", "front", percent=True),
-        both("a face is found on back views (should be rare)", "detector", "back", percent=True),
-    ]
-    for where, label in (("front", "frontal"), ("back", "back")):
+    def distance(where: str, label: str) -> tuple[str, str, str]:
         name, figure = _distance(evaluation, where)
-        rows.append((f"{name}, {label} views", shown(figure), shown(_distance(real, where)[1])))
-    label, closed, _ = both("rays to the middle of the head that meet a surface", "closed", percent=True)
-    rows += [
-        (label, closed, "no volume"),
-        both("near-duplicates among samples", "people", "near_duplicates", percent=True),
-        both(_searched(evaluation), "people", "nearest_training", "repeats", percent=True),
+        return f"{name}, {label} views", shown(figure), shown(_distance(real, where)[1])
+
+    searched = find(evaluation, "people", "nearest_training", "training")
+    who = "a training person" if searched is None else f"someone on one of {searched:,} training pictures"
+    rows = [
+        row("a face is found on frontal samples", "detector", "front"),
+        row("a face is found on back views (should be rare)", "detector", "back"),
+        distance("front", "frontal"),
+        distance("back", "back"),
+        row("rays to the middle of the head that meet a surface", "closed", instead="no volume"),
+        row("near-duplicates among samples", "people", "near_duplicates"),
+        row(f"samples that repeat {who}", "people", "nearest_training", "repeats"),
     ]
     if is_teacher(evaluation):
         return rows
-    label, cosine, _ = both("same z as the teacher: cosine", "identity", "cosine")
     median = find(real, "identity", "same_median")
+    same = UNKNOWN if median is None else f"{shown(median)}, median of two pictures of one person"
     return [
         *rows,
-        (
-            label,
-            cosine,
-            UNKNOWN if median is None else f"{shown(median)}, median of two pictures of one person",
-        ),
-        both("same z as the teacher: AUC", "identity", "auc"),
-        both("same z as the teacher: TAR at FAR 1 %", "identity", "tar_at_far_0.01", percent=True),
+        row("same z as the teacher: cosine", "identity", "cosine", percent=False, instead=same),
+        row("same z as the teacher: AUC", "identity", "auc", percent=False),
+        row("same z as the teacher: TAR at FAR 1 %", "identity", "tar_at_far_0.01"),
     ]
 
 
@@ -152,10 +127,11 @@ def is_teacher(evaluation: dict[str, Any]) -> bool:
 def group_rows(rates: dict[str, Any]) -> list[tuple[str, str]]:
     """(group, real pictures): the detector's rate on frontal pictures."""
     rows = []
-    for kind in GROUPS:
-        theirs = find(rates, "frontal", kind) or {}
-        rates_of = {g: {**r, "value": r["rate"]} for g, r in theirs.items()}
-        rows += [(f"{kind}: {g}", shown(r, True)) for g, r in rates_of.items()] or [(kind, UNKNOWN)]
+    for kind in ("skin tone", "age", "gender"):
+        groups = (find(rates, "frontal", kind) or {}).items()
+        rows += [(f"{kind}: {g}", shown({**r, "value": r["rate"]}, True)) for g, r in groups] or [
+            (kind, UNKNOWN)
+        ]
     return rows
 
 
@@ -166,42 +142,30 @@ def own_groups(evaluation: dict[str, Any]) -> str:
     if not rate:
         return f"{text}."
     count = rate["count"]
-    missed = count - round(rate["value"] * count)
-    if not missed:
-        return (
-            f"{text}; but a face is found in all {count:,} frontal samples of this model, so in every group."
-        )
-    return f"{text}: the {missed:,} of {count:,} frontal samples in which no face is found may all be of one."
+    if missed := count - round(rate["value"] * count):
+        return f"{text}: the {missed:,} of {count:,} frontal samples in which no face is found may all be of one."
+    return f"{text}; but a face is found in all {count:,} frontal samples of this model, so in every group."
 
 
 def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> str:
     """Links to the recorded grids of this model, with what each shows; empty without any."""
-    there = {n: text for n, text in evaluation.get("pictures", {}).items() if (sources.grids / n).is_file()}
-    links = [
-        f"* [{name}]({Path(os.path.relpath(sources.grids / name, folder)).as_posix()}): {text}"
-        for name, text in there.items()
-    ]
+    grids = sources.results / "evaluation"
+    named = {grids / name: text for name, text in evaluation.get("pictures", {}).items()}
+    there = {Path(os.path.relpath(p, folder)): text for p, text in named.items() if p.is_file()}
+    links = [f"* [{path.name}]({path.as_posix()}): {text}" for path, text in there.items()]
     return "\n\nRecorded pictures:\n\n" + "\n".join(links) if links else ""
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, *rows]
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([text[0], "|" + "---|" * len(head), *text[1:]])
-
-
 def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tuple[str, str]]:
-    about = run.get("provenance", {})
-    images = notes.get("images")
-    same_run = not about or images is None or about.get("images") == images
-    about = about if same_run else {}
+    about, images = run.get("provenance", {}), notes.get("images")
+    if about and images is not None and about.get("images") != images:  # the record of another run
+        about = {}
 
     def known(key: str) -> str:
-        value = about.get(key)
-        return str(value) if value is not None else "not recorded"
+        return "not recorded" if about.get(key) is None else str(about[key])
 
-    seconds = about.get("seconds")
-    recipe = notes.get("recipe", {})
+    seconds, recipe = about.get("seconds"), notes.get("recipe", {})
+    unused = "perceptual" in about and not about["perceptual"]
     return [
         ("stage", stage + (f", row {notes['row']}" if notes.get("row") else "")),
         ("training data", STAGES[stage].data),
@@ -211,17 +175,8 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
         ("time", f"{seconds / 60:.1f} minutes, data included" if seconds else "not recorded"),
         ("device", trained_on(about) if "device" in about else "not recorded"),
         ("date, commit", f"{known('date')}, {known('commit')}"),
-        (
-            "perceptual term",
-            "none" if "perceptual" in about and not about["perceptual"] else known("perceptual"),
-        ),
+        ("perceptual term", "none" if unused else known("perceptual")),
     ]
-
-
-def stage_of(notes: dict[str, Any]) -> str | None:
-    """The stage that weights come from: of their notes, or of the recipe in them."""
-    stage = notes.get("stage") or notes.get("recipe", {}).get("stage")
-    return stage if stage in STAGES else None
 
 
 def remarks_of(folder: Path, images: int | None) -> list[str]:
@@ -242,21 +197,20 @@ def remarks_of(folder: Path, images: int | None) -> list[str]:
 def _remarks(folder: Path, notes: dict[str, Any]) -> str:
     """The section "About these weights": whether the run reached its plan, and the remarks."""
     images, plan = notes.get("images"), notes.get("recipe", {}).get("images")
-    lines = []
-    if images is not None and plan and images < plan:
-        lines = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."]
-    lines += remarks_of(folder, images)
-    return "\n".join(["## About these weights", "", *(f"* {x}" for x in lines), "", ""]) if lines else ""
+    short = images is not None and plan and images < plan
+    trial = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."] if short else []
+    lines = [f"* {line}" for line in (*trial, *remarks_of(folder, images))]
+    return "\n".join(["## About these weights", "", *lines, "", ""]) if lines else ""
 
 
 def _measured(name: str, evaluation: dict[str, Any]) -> str:
     if not evaluation:
         command = f"python -m head3d_core evaluate {name} --out data/results/evaluation"
         return f"Nothing was measured on these weights yet: run `{command}`."
-    about = evaluation.get("provenance", {})
+    missing = {"date": "on a day not recorded", "device": "a device not recorded", "commit": "not recorded"}
+    about = missing | evaluation.get("provenance", {})
     return (
-        f"Measured {about.get('date', 'on a day not recorded')} on {about.get('device', 'a device not recorded')}, "
-        f"commit {about.get('commit', 'not recorded')}; 95 % intervals; the terms are in "
+        f"Measured {about['date']} on {about['device']}, commit {about['commit']}; 95 % intervals; the terms are in "
         f"`data/results/evaluation/{name}.json`."
     )
 
@@ -268,8 +222,8 @@ def card(name: str, sources: Sources) -> str:
     """
     folder = sources.weights / name
     notes = checkpoint.read_notes(folder)
-    stage = stage_of(notes)
-    if stage is None:
+    stage = notes.get("stage") or notes.get("recipe", {}).get("stage")
+    if stage not in STAGES:
         raise Head3DError(
             f"{folder} does not say which stage it comes from: save it with `train` or `export`, which note it"
         )
@@ -285,32 +239,31 @@ def card(name: str, sources: Sources) -> str:
         ("size on disk", f"{size / 1e6:.1f} MB"),
     ]
     return filled(
-        "model_card",
+        "model_card.md",
         name=name,
         what=STAGES[stage].what,
         remarks=_remarks(folder, notes),
-        facts=_table(("", ""), facts),
+        facts=markdown_table(("", ""), facts),
         measured=_measured(name, evaluation),
-        metrics=_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
+        metrics=markdown_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
         pictures=_pictures(evaluation, sources, folder),
         own_groups=own_groups(evaluation),
-        groups=_table(("group", "real pictures"), group_rows(sources.table("detector_rates"))),
+        groups=markdown_table(("group", "real pictures"), group_rows(sources.table("detector_rates"))),
         failures=STAGES[stage].failures,
     )
 
 
 def cards(sources: Sources) -> dict[Path, str]:
     """README.md beside every generator below `sources.weights`, and what it should say."""
-    found = sorted(sources.weights.glob("*/generator.safetensors"))
-    return {header.parent / "README.md": card(header.parent.name, sources) for header in found}
+    folders = sorted(path.parent for path in sources.weights.glob("*/generator.safetensors"))
+    return {folder / "README.md": card(folder.name, sources) for folder in folders}
 
 
 def run(args: Sources) -> None:
     """Writes the cards of all generators below `args.weights`."""
     written = cards(args)
     for path, text in written.items():
-        with files.atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf8")
+        files.write(path, text)
     print("\n".join(map(str, written)) or f"there are no generators in {args.weights}")
 
 

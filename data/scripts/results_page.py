@@ -12,25 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import model_cards
-from head3d_core.evaluation.tables import (
-    NAMES,
-    NOT_YET,
-    RESULTS,
-    Records,
-    command_of,
-    expectations_table,
-    figure_5,
-    figure_8,
-    load_records,
-    repetitions,
-    sample_counts,
-    table_2,
-    table_3,
-)
+from head3d_core.evaluation import tables
+from head3d_core.evaluation.tables import NAMES, NOT_YET, Records, load_records
 from head3d_core.utils import files
 from script import between_marks, filled, main
 
-PAGE = RESULTS / "tables.md"
+PAGE = tables.RESULTS / "tables.md"
 README = files.DATA.parent / "README.md"
 ENOUGH = 1000
 """A row of fewer samples is called a trial row."""
@@ -46,16 +33,16 @@ def how_measured(records: Records) -> str:
     counts = "; ".join(
         f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in sorted(rows.items(), reverse=True)
     )
-    return filled("how_measured", counts=counts or NOT_YET).rstrip()
+    return filled("how_measured.md", counts=counts or NOT_YET).rstrip()
 
 
 PARTS: dict[str, Callable[[Records], str]] = {
     "samples": how_measured,
-    "table 2": table_2,
-    "table 3": table_3,
-    "figure 8": figure_8,
-    "figure 5": figure_5,
-    "expectations": expectations_table,
+    "table 2": tables.table_2,
+    "table 3": tables.table_3,
+    "figure 8": tables.figure_8,
+    "figure 5": tables.figure_5,
+    "expectations": tables.expectations_table,
 }
 """Name of a part of the page, and of a marked place in another page -> what makes it."""
 
@@ -63,17 +50,17 @@ PARTS: dict[str, Callable[[Records], str]] = {
 def tables_page(records: Records | None = None) -> str:
     """The text of `data/results/tables.md`."""
     records = load_records() if records is None else records
-    trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
-    again = {row: repetitions(row, records) for row in NAMES}
+    trials = [row for row in records if min(tables.sample_counts(records[row])) < ENOUGH]
+    again = {row: tables.repetitions(row, records) for row in NAMES}
     recorded = [name for row in NAMES for name in (row, *again[row]) if name in records]
     fitted = [name for name in recorded if records[name]["start"] == "fitted"]
     missing = " (**not recorded yet**)"
-    commands = [f"- {row}{'' if row in records else missing}: `{command_of(row)}`" for row in NAMES]
+    commands = [f"- {row}{'' if row in records else missing}: `{tables.command_of(row)}`" for row in NAMES]
     seeds = [name for names in again.values() for name in names if records[name]["seed"]]
     return filled(
-        "tables",
-        trials=filled("trials", enough=f"{ENOUGH:,}", rows=", ".join(trials)) if trials else "",
-        fitted=filled("fitted", rows=", ".join(fitted)) if fitted else "",
+        "tables.md",
+        trials=filled("trials.md", enough=f"{ENOUGH:,}", rows=", ".join(trials)) if trials else "",
+        fitted=filled("fitted.md", rows=", ".join(fitted)) if fitted else "",
         commands="\n".join(commands),
         seeds=", ".join(seeds) or NOT_YET,
         **{name.replace(" ", "_"): make(records) for name, make in PARTS.items()},
@@ -111,8 +98,7 @@ def write_tables(args: PageArgs) -> list[Path]:
     written = []
     for path, text in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf8") != text:
-            with files.atomic(path) as temporary:
-                temporary.write_text(text, encoding="utf8")
+            files.write(path, text)
             written.append(path)
     return written
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -29,11 +29,23 @@ def main(arguments: type, function: Callable[[Any], object]) -> int:
 
 
 def filled(template: str, **parts: object) -> str:
-    """The text of `templates/<template>.md` with every $mark replaced.
+    """The text of `templates/<template>` with every $mark replaced.
 
     Raises KeyError for a mark that is not among `parts`.
     """
-    return Template((TEMPLATES / f"{template}.md").read_text(encoding="utf8")).substitute(parts)
+    return Template((TEMPLATES / template).read_text(encoding="utf8")).substitute(parts)
+
+
+def sections(template: str) -> dict[str, str]:
+    """Heading -> text of every section of `templates/<template>`."""
+    _, *parts = f"\n{(TEMPLATES / template).read_text(encoding='utf8')}".split("\n# ")
+    return {name: text.strip() for name, _, text in (part.partition("\n") for part in parts)}
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def between_marks(text: str, name: str, make: Callable[[], str]) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class SheetsArgs:
     out: Path = Path("data/samples")
     """Folder to write."""
     resolution: int = 256
-    """Pixels per side of one picture."""
+    """Pixels per side of one image."""
     samples: bool = False
     """Also the sample sets: 64 faces and 8 heads from 12 sides, in EG3D's format."""
     workers: int = 0
@@ -64,27 +65,23 @@ def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np
 
 def run(args: SheetsArgs) -> None:
     """Draws what is asked for."""
-    save(faces_sheet(args.resolution, args.workers), args.out / "faces_16.jpg", quality=78)
-    # 48 pictures: at the full resolution this sheet alone would weigh more than all faces.
-    save(heads_sheet(args.resolution * 5 // 8), args.out / "heads_6x8.jpg", quality=78)
-    print(f"{args.out / 'faces_16.jpg'}\n{args.out / 'heads_6x8.jpg'}")
+    # 48 heads: at the full resolution this sheet alone would weigh more than all faces.
+    faces, heads = faces_sheet(args.resolution, args.workers), heads_sheet(args.resolution * 5 // 8)
+    for name, sheet in (("faces_16.jpg", faces), ("heads_6x8.jpg", heads)):
+        save(sheet, args.out / name, quality=78)
+        print(args.out / name)
     if not args.samples:
         return
-    for name, count in (("faces", FACES), ("heads", HEADS * VIEWS)):
-        folder = args.out / name
-        make_data(
-            MakeDataArgs(
-                kind="heads" if name == "heads" else "faces",
-                out=folder,
-                count=count,
-                resolution=args.resolution,
-                views=VIEWS,
-                workers=args.workers,
-                format="jpg",
-                geometry=False,  # 170 KB a view: too much for a sample that is kept in git
-            )
-        )
-        print(folder)
+    counts: dict[sets.SetName, int] = {"faces": FACES, "heads": HEADS * VIEWS}
+    for kind, count in counts.items():
+        # Geometry takes 170 KB a view: too much for a sample that is kept in git.
+        options: dict[str, Any] = {
+            "views": VIEWS,
+            "workers": args.workers,
+            "format": "jpg",
+            "geometry": False,
+        }
+        print(make_data(MakeDataArgs(kind, args.out / kind, count, args.resolution, **options)))
 
 
 if __name__ == "__main__":

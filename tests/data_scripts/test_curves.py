@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import refused
 from PIL import Image
 
 import curves
 from head3d_core.training.train import GRID_YAWS
-from head3d_core.utils.errors import Head3DError
 
 
 def start(images: int, **changes: Any) -> dict[str, Any]:
@@ -114,16 +114,16 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     curves.run(curves.CurvesArgs(run, out, side=96))
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 96, 4 * 96)
-    with pytest.raises(Head3DError, match="at least 8 pixels"):
+    with refused("at least 8 pixels"):
         curves.run(curves.CurvesArgs(run, out, side=0))
 
 
 def test_a_run_without_a_log_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Head3DError, match="there is no log"):
+    with refused("there is no log"):
         curves.condense(tmp_path)
     (tmp_path / "log.jsonl").write_text(json.dumps(start(0)) + "\n")
-    with pytest.raises(Head3DError, match="has the run trained at all"):
+    with refused("has the run trained at all"):
         curves.condense(tmp_path)
-    with pytest.raises(Head3DError, match="has the run trained at all"):
+    with refused("has the run trained at all"):
         curves.run(curves.CurvesArgs(tmp_path, tmp_path / "x.json"))
     assert not (tmp_path / "x.json").exists()

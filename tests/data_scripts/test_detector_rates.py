@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refused
 
 import detector_rates
-from head3d_core.utils.errors import Head3DError
 
 
 def test_which_renders_are_counted() -> None:
@@ -62,7 +62,7 @@ def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
     assert text == f"# Card\n{start}\n{detector_rates.table(_found())}\n{end}\nafter\n"
     assert "| frontal | gender: male | 9 of 10 | 90.0% | 60.0% to 98.0% |" in text
     card.write_text("# Card")
-    with pytest.raises(Head3DError, match="needs the lines"):
+    with refused("needs the lines"):
         detector_rates.refresh_card(_found(), card)
 
 

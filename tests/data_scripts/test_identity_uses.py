@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import refused
 from torch import Tensor, nn
 
 import identity_uses
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
 from identity_data import FrontalPeople, frontal_people
 
 
@@ -24,9 +24,7 @@ def shown(people: int = 6) -> FrontalPeople:
     from head3d_core.model.cameras import orbit
 
     person = torch.arange(people).repeat_interleave(4)
-    return FrontalPeople(
-        images[person], orbit(0.0).expand(len(person), -1), person, torch.tensor([0, 0, 1, 1]).repeat(people)
-    )
+    return FrontalPeople(images[person], orbit(0.0).expand(len(person), -1), person)
 
 
 class Mean(nn.Module):
@@ -44,7 +42,7 @@ class Mean(nn.Module):
 def test_strangers_are_pairs_of_different_people() -> None:
     x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert identity_uses.stranger_distance(x, torch.tensor([0, 0, 1])) == pytest.approx(1.0)
-    with pytest.raises(Head3DError, match="two people"):
+    with refused("two people"):
         identity_uses.stranger_distance(x, torch.zeros(3))
 
 
@@ -109,7 +107,7 @@ def test_the_page_says_what_was_recorded() -> None:
 
 
 def test_two_people_at_least() -> None:
-    with pytest.raises(Head3DError, match="two people or more"):
+    with refused("two people or more"):
         frontal_people(1)
 
 
@@ -117,7 +115,6 @@ def test_two_people_at_least() -> None:
 def test_frontal_people_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
     made = frontal_people(2, tmp_path)
     assert made.images.shape == (8, 3, 256, 256)
-    assert made.look.tolist() == [0, 0, 1, 1] * 2
     again = frontal_people(2, tmp_path)
     assert torch.equal(made.images, again.images)
     assert torch.equal(made.camera, again.camera)
@@ -125,11 +122,68 @@ def test_frontal_people_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-d
 
 
 def test_second_opinion_in_words() -> None:
-    assert "cross_check.py" in identity_uses.second_opinion(None)
+    assert "offline-check" in identity_uses.second_opinion(None)
     rate = {"found": 9, "count": 10}
     assert "does not apply" in identity_uses.second_opinion({"detected": rate, "mirrored": rate})
     auc = {"value": 0.98}
     full = {"detected": rate, "mirrored": rate, "ours": auc, "dlib": auc}
     for low, words in ((0.6, "encoders agree"), (0.1, "need not agree")):
-        rank = {"value": 0.7, "low": low, "high": 0.8}
+        rank = {"value": 0.7, "low": low, "high": 0.8, "count": 9}
         assert words in identity_uses.second_opinion({**full, "spearman": rank})
+
+
+# -- the second opinion, with planted encoders in dlib's place
+
+
+def scene(people: int = 8, views: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures whose first pixels say who is shown, embeddings and identities; the last one has no face."""
+    generator = torch.Generator().manual_seed(0)
+    who = torch.arange(people).repeat_interleave(views)
+    images = torch.zeros(len(who), 3, 4, 4, dtype=torch.uint8)
+    images[:, 0] = (10 + who)[:, None, None].to(torch.uint8)
+    images[-1] = 0
+    centres = torch.nn.functional.normalize(torch.randn(people, 16, generator=generator), dim=1)
+    return images, centres[who] + 0.05 * torch.randn(len(who), 16, generator=generator), who
+
+
+def planted(mirror_fails: bool = False):  # type: ignore[no-untyped-def]
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.nn.functional.normalize(torch.randn(40, 128, generator=generator), dim=1)
+    calls = []
+
+    def encode(images: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(images))
+        seen = images[:, 0, 0, 0] > 0
+        rows = centres[images[seen, 0, 0, 0].long()]
+        return (rows + 2.0 if mirror_fails and len(calls) == 2 else rows), seen
+
+    return encode
+
+
+def test_agreement_on_images_that_mean_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_uses, "dlib_embeddings", planted())
+    found = identity_uses.dlib_cross_check(*scene(), 20)
+    assert set(found) == {"detected", "mirrored", "spearman", "ours", "dlib", "decisions"}
+    assert (found["detected"]["found"], found["detected"]["count"]) == (23, 24)
+    assert found["mirrored"]["found"] == 23
+    assert found["dlib"]["value"] == pytest.approx(1)
+    assert found["spearman"]["value"] > 0.3
+    assert found["decisions"]["same"]["value"] == 1
+    # Each accepts 1 % of the strangers, not the same ones.
+    assert 0.97 < found["decisions"]["different"]["value"] < 1
+
+
+def test_no_number_where_mirror_images_are_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_uses, "dlib_embeddings", planted(mirror_fails=True))
+    found = identity_uses.dlib_cross_check(*scene(), 20)
+    assert found["mirrored"]["found"] == 0
+    assert "spearman" not in found
+
+
+def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_uses, "dlib_embeddings", planted())
+    images, x, who = scene()
+    with refused("every image needs an embedding"):
+        identity_uses.dlib_cross_check(images, x[1:], who)
+    with refused("a face in 0 of 24"):
+        identity_uses.dlib_cross_check(images * 0, x, who)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, refused
 
 import manifest
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
 
 
 def test_manifest_finds_what_changed(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
     assert "y.bin differs" in text
     assert "weights/a/x.bin is listed in the manifest but missing" in text
     assert "z.bin is not listed" in text
-    with pytest.raises(Head3DError, match="does not have the sha256"):
+    with refused("does not have the sha256"):
         files.check_listed(tmp_path / "y.bin", tmp_path)
     files.check_listed(tmp_path / "z.bin", tmp_path)
     files.check_listed(tmp_path.parent / "elsewhere", tmp_path)
@@ -41,7 +41,7 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
 
 def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
     for path in (tmp_path.parent / "outside.bin", tmp_path / "missing.bin"):
-        with pytest.raises(Head3DError, match="the manifest lists files below"):
+        with refused("the manifest lists files below"):
             manifest.register([path], "CC0-1.0", "x", "x", tmp_path)
 
 
@@ -52,24 +52,17 @@ def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_manifests_that_are_none(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(Head3DError, match=says):
+    with refused(says):
         files.read_manifest(tmp_path)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    count = manifest.main([])
-    out = capsys.readouterr().out
-    assert count == len(manifest.problems())
-    assert ("files as listed" in out) == (count == 0)
-
-
-def test_registering_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        manifest.main(["data/assets"])
-    assert "--licence, --origin and --regenerate" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        manifest.main(["README.md", "--licence", "CC0-1.0", "--origin", "x", "--regenerate", "y"])
-    assert "the manifest lists files below" in capsys.readouterr().err
+    assert manifest.run(manifest.ManifestArgs()) == int(bool(manifest.problems()))
+    assert "files as listed" in capsys.readouterr().out
+    with refused("--licence, --origin and --regenerate"):
+        manifest.run(manifest.ManifestArgs((files.DATA / "assets",)))
+    with refused("the manifest lists files below"):
+        manifest.run(manifest.ManifestArgs((ROOT / "README.md",), "CC0-1.0", "x", "y"))
 
 
 def test_the_shipped_data_are_as_listed() -> None:

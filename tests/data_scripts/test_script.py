@@ -28,9 +28,11 @@ class Args:
 def test_a_template_needs_every_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "TEMPLATES", tmp_path)
     (tmp_path / "x.md").write_text("$a and $b")
-    assert script.filled("x", a=1, b="two", c=3) == "1 and two"
+    assert script.filled("x.md", a=1, b="two", c=3) == "1 and two"
     with pytest.raises(KeyError, match="b"):
-        script.filled("x", a=1)
+        script.filled("x.md", a=1)
+    (tmp_path / "y.md").write_text("# one\n\nA.\n\n# two\n\nB.\n\nC.\n")
+    assert script.sections("y.md") == {"one": "A.", "two": "B.\n\nC."}
 
 
 def test_an_error_is_one_sentence(
