@@ -31,39 +31,10 @@ from PIL import Image
 from torch import Tensor
 
 from head3d_core.datasets.camera_checks import LABELS, Problem, check_labels, check_set
-from head3d_core.datasets.storage import (
-    IMAGE_SUFFIXES,
-    OTHER_SUFFIXES,
-    Store,
-    clean_name,
-    decode,
-    is_image,
-)
-from head3d_core.datasets.writer import (
-    GEOMETRY,
-    Geometry,
-    geometry_name,
-    image_name,
-    size_problem,
-    write_dataset,
-)
-from head3d_core.model.cameras import mirror as mirror_camera
+from head3d_core.datasets.storage import IMAGE_SUFFIXES, OTHER_SUFFIXES, Store, clean_name, decode, is_image
+from head3d_core.datasets.writer import GEOMETRY, Geometry, geometry_name, size_problem
+from head3d_core.datasets.writer import write_dataset as write_dataset
 from head3d_core.utils.errors import Head3DError
-
-__all__ = [
-    "GEOMETRY",
-    "Geometry",
-    "HeadDataset",
-    "Problem",
-    "describe",
-    "image_name",
-    "image_names",
-    "load_arrays",
-    "load_geometry",
-    "load_identities",
-    "validate",
-    "write_dataset",
-]
 
 _NO_LABELS = "no labels (null or no such file): every image needs its camera, prepare-data estimates them"
 _NO_IMAGES = f"no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
@@ -164,12 +135,9 @@ def _open(path: str | os.PathLike[str], cameras: bool) -> _Opened:
 
 
 def _refuse(store: Store, problems: list[Problem]) -> None:
-    fatal = [p for p in problems if p.fatal]
-    if fatal:
+    if fatal := [p for p in problems if p.fatal]:
         more = len(fatal) - 1
-        rest = (
-            f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" if more else ""
-        )
+        rest = f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" * bool(more)
         raise Head3DError(f"{store.path}: {fatal[0]}{rest}")
 
 
@@ -209,10 +177,8 @@ def _scan(
     if resolution is None and sizes:
         usual = Counter(s[1] for s in sizes.values()).most_common(1)[0][0]
         bad = {p.file for p in problems}
-        odd = [
-            (names[i], size_problem(s, usual, None)) for i, s in sorted(sizes.items()) if names[i] not in bad
-        ]
-        problems += [Problem(name, text) for name, text in odd if text]
+        odd = ((names[i], size_problem(s, usual, None)) for i, s in sorted(sizes.items()))
+        problems += [Problem(name, text) for name, text in odd if text and name not in bad]
     return problems
 
 
@@ -260,7 +226,8 @@ def load_arrays(
     Raises:
         Head3DError: the first problem that `validate` would list, and how many there are.
     """
-    _check_resolution(resolution)
+    if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
+        raise Head3DError(f"resolution must be a power of two, got {resolution}")
     found = _open(path, cameras)
     side = resolution or _first_side(found)
     images = torch.empty(len(found.names), 3, side, side, dtype=torch.uint8)
@@ -283,11 +250,6 @@ def _first_side(found: _Opened) -> int:
         except Head3DError:  # reported by the scan
             continue
     return 0
-
-
-def _check_resolution(resolution: int | None) -> None:
-    if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
-        raise Head3DError(f"resolution must be a power of two, got {resolution}")
 
 
 # -- what else a set may say ---------------------------------------------------------------------------------------
@@ -324,10 +286,9 @@ def load_identities(path: str | os.PathLike[str]) -> Tensor:
             f"{store.path} names no identities: only sets that know who is who (make-data's) do"
         )
     try:
-        if listed:
-            numbers = {clean_name(name): int(number) for name, number in listed}
-        else:
-            numbers = {n: int(PurePosixPath(n).stem.removeprefix("img")) // int(str(views)) for n in names}
+        if not listed:
+            listed = [(n, int(PurePosixPath(n).stem.removeprefix("img")) // int(str(views))) for n in names]
+        numbers = {clean_name(name): int(number) for name, number in listed}
     except (TypeError, ValueError, OverflowError, ArithmeticError, AttributeError):
         raise Head3DError(
             f'"identities" of {store.path}/{LABELS} must be [[name, number], ...]: write it again'
@@ -369,39 +330,3 @@ def load_geometry(path: str | os.PathLike[str], kind: Geometry, names: Sequence[
     if kind == "depth":
         return stored
     return stored / 255 if kind == "mask" else (stored / 127).movedim(-1, 1)
-
-
-class HeadDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Images and cameras one at a time, decoded on demand; the labels are checked when it is opened.
-
-    Items are (image uint8 [3, H, W], camera float32 [25]). With `mirror=True` items N..2N-1 are the flipped images
-    with the mirrored cameras: a face at yaw +20 degrees becomes one at -20 degrees (EG3D's own on-the-fly flip
-    forgets the camera). A DataLoader may use any number of workers.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], resolution: int | None = None, *, mirror: bool = False
-    ) -> None:
-        _check_resolution(resolution)
-        found = _open(path, cameras=True)
-        _refuse(found.store, found.problems)
-        self._store, self.names, self.cameras = found.store, found.names, found.cameras
-        self.resolution, self.mirror = resolution, mirror
-
-    def __len__(self) -> int:
-        return len(self.names) * (2 if self.mirror else 1)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        flipped, index = divmod(index % len(self), len(self.names))
-        name = self.names[index]
-        try:
-            pixels = _decode(self._store, name)
-            if text := size_problem(pixels.shape, pixels.shape[1], self.resolution):
-                raise Head3DError(text)
-        except Head3DError as error:
-            raise Head3DError(f"{self._store.path}: {Problem(name, str(error))}") from None
-        image = torch.from_numpy(_fit(pixels, self.resolution).transpose(2, 0, 1).copy())
-        camera = self.cameras[index]
-        return (image.flip(-1), mirror_camera(camera)) if flipped else (image, camera.clone())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,16 +114,15 @@ def size_problem(shape: Sequence[int], expected: int, resolution: int | None) ->
     """
     height, width = shape[:2]
     better = max(1 << max(width.bit_length() - 1, 0), resolution or 1)
+    text = f"the image is {width} x {height}"
     if height != width:
-        return f"the image is {width} x {height}: expected a square, crop it"
+        return f"{text}: expected a square, crop it"
     if width < 1 or width & (width - 1):
-        return f"the image is {width} x {width}: expected a power of two, resize it to {better}"
+        return f"{text}: expected a power of two, resize it to {better}"
     if resolution is not None and width < resolution:
-        return (
-            f"the image is {width} x {width}: smaller than the {resolution} asked for, use a lower resolution"
-        )
+        return f"{text}: smaller than the {resolution} asked for, use a lower resolution"
     if resolution is None and width != expected:
-        return f"the image is {width} x {width}, most others are {expected} x {expected}: resize it"
+        return f"{text}, most others are {expected} x {expected}: resize it"
     return None
 
 
@@ -132,23 +131,14 @@ Add = Callable[..., str]
 
 
 class _Writer:
-    """What `writing_dataset` has written so far, below `partial` or into its archive."""
+    """What `writing_dataset` has written so far: files go to `put(name, data)`."""
 
-    def __init__(self, partial: Path, level: int) -> None:
-        self.partial, self.level = partial, level
-        self.archive: zipfile.ZipFile | None = None
+    def __init__(self, put: Callable[[str, bytes | str], object], level: int) -> None:
+        self.put, self.level = put, level
         self.names: list[str] = []
         self.cameras: list[Any] = []
         self.identities: list[int] = []
         self.side = 0
-
-    def put(self, name: str, data: bytes | str) -> None:
-        """One file of the set."""
-        if self.archive is not None:
-            self.archive.writestr(name, data)
-            return
-        (self.partial / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.partial / name).write_bytes(data.encode() if isinstance(data, str) else data)
 
     def add(
         self,
@@ -172,10 +162,10 @@ class _Writer:
         self.identities.extend([] if identity is None else [identity])
         return name
 
-    def labels(self, about: Mapping[str, Any] | None) -> str:
-        """The text of dataset.json."""
+    def close(self, about: Mapping[str, Any] | None) -> None:
+        """Writes dataset.json."""
         cameras = np.stack(self.cameras) if self.cameras else None
-        return labels_json(self.names, cameras, self.identities or None, about)
+        self.put(LABELS, labels_json(self.names, cameras, self.identities or None, about))
 
 
 @contextmanager
@@ -197,27 +187,32 @@ def writing_dataset(
     if target.exists():
         raise Head3DError(f"{target} exists already: remove it or choose another name")
     files.check_writable(target)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    writer = _Writer(partial, level)
-    try:
-        with files.writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.suffix == ".zip":
-                writer.archive = zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED)
-            else:
-                partial.mkdir()
-            yield writer.add
-            writer.put(LABELS, writer.labels(about))
-            if writer.archive is not None:
-                writer.archive.close()
-            partial.replace(target)
-    finally:
-        if writer.archive is not None:
-            writer.archive.close()
-        if partial.is_dir():
-            shutil.rmtree(partial)
+    with files.writing(target), ExitStack() as stack:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(".partial", target.name, target.parent))
+        )
+        partial = folder / target.name
+        if target.suffix == ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED))
+            writer = _Writer(archive.writestr, level)
         else:
-            partial.unlink(missing_ok=True)
+            writer = _Writer(partial_file(partial), level)
+        yield writer.add
+        writer.close(about)
+        if target.suffix == ".zip":
+            archive.close()
+        partial.replace(target)
+
+
+def partial_file(folder: Path) -> Callable[[str, bytes | str], object]:
+    """A function that writes files below a folder, which it makes."""
+
+    def put(name: str, data: bytes | str) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+    return put
 
 
 def write_dataset(

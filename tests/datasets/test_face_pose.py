@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from head3d_core.datasets import face_pose
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
 
 
 def photographed(
@@ -70,5 +70,5 @@ def test_affine_maps_crop_to_photograph() -> None:
 
 @pytest.mark.parametrize("bad", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.zeros((4, 2))])
 def test_no_face_is_refused(bad: np.ndarray) -> None:
-    with pytest.raises(Head3DError, match="5 distinct finite points"):
+    with refused("5 distinct finite points"):
         face_pose.fit_pose(bad)

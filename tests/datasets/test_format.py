@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -65,9 +66,9 @@ def test_resolution_is_an_area_average(tmp_path: Path) -> None:
     exact = torch.nn.functional.avg_pool2d(images.float(), 2)
     assert half.shape == (4, 3, 8, 8)
     assert (half.float() - exact).abs().max() <= 0.5
-    with pytest.raises(Head3DError, match="smaller than the 32 asked for"):
+    with refused("smaller than the 32 asked for"):
         format.load_arrays(tmp_path / "a", 32)
-    with pytest.raises(Head3DError, match="power of two, got 12"):
+    with refused("power of two, got 12"):
         format.load_arrays(tmp_path / "a", 12)
 
 
@@ -78,7 +79,7 @@ def test_labels_as_strings_and_null(tmp_path: Path) -> None:
     torch.testing.assert_close(format.load_arrays(tmp_path / "a")[1], poses, rtol=0, atol=1e-6)
     edit_json(tmp_path / "a", lambda rows: None)
     assert format.load_arrays(tmp_path / "a", cameras=False)[1].shape == (4, 0)
-    with pytest.raises(Head3DError, match=r"no labels .* prepare-data"):
+    with refused(r"no labels .* prepare-data"):
         format.load_arrays(tmp_path / "a")
     (tmp_path / "a" / "dataset.json").unlink()
     assert [p.file for p in format.validate(tmp_path / "a")] == ["dataset.json"]
@@ -99,16 +100,16 @@ def test_geometry_comes_back(tmp_path: Path) -> None:
     assert one.shape == (1, 16, 16)
     assert format.validate(tmp_path / "a.zip") == []
     write(tmp_path / "b")
-    with pytest.raises(Head3DError, match=r"has no depth in geometry/00000/img00000000\.npz"):
+    with refused(r"has no depth in geometry/00000/img00000000\.npz"):
         format.load_geometry(tmp_path / "b", "depth")
-    with pytest.raises(Head3DError, match="one of mask, depth, normals"):
+    with refused("one of mask, depth, normals"):
         format.load_geometry(tmp_path / "b", "masks")  # type: ignore[arg-type]
 
 
 def test_identities_from_provenance(tmp_path: Path) -> None:
     """As `make-data` writes them: no list, but a number of views per head."""
     write(tmp_path / "a")
-    with pytest.raises(Head3DError, match="names no identities"):
+    with refused("names no identities"):
         format.load_identities(tmp_path / "a")
     (tmp_path / "a" / "provenance.json").write_text('{"views_per_head": 2}')
     assert format.load_identities(tmp_path / "a").tolist() == [0, 0, 1, 1]
@@ -117,25 +118,8 @@ def test_identities_from_provenance(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "b" / "dataset.json").read_text())
     document["identities"] = document["identities"][1:]
     (tmp_path / "b" / "dataset.json").write_text(json.dumps(document))
-    with pytest.raises(Head3DError, match="missing in"):
+    with refused("missing in"):
         format.load_identities(tmp_path / "b")
-
-
-def test_mirror_flips_image_and_camera(tmp_path: Path) -> None:
-    images, _ = write(tmp_path / "a.zip")
-    data = format.HeadDataset(tmp_path / "a.zip", mirror=True)
-    assert len(data) == 8
-    image, camera = data[4]
-    assert torch.equal(image, images[0].flip(-1))
-    assert cameras.yaw_pitch(camera[None])[0].item() == pytest.approx(0.5, abs=1e-5)
-    assert cameras.yaw_pitch(data[0][1][None])[0].item() == pytest.approx(-0.5, abs=1e-5)
-    again = pickle.loads(pickle.dumps(data))  # as a worker process of a DataLoader gets it
-    assert torch.equal(again[-1][0], images[3].flip(-1))
-    with pytest.raises(IndexError):
-        data[8]
-    batch, poses = next(iter(torch.utils.data.DataLoader(data, batch_size=3)))
-    assert batch.shape == (3, 3, 16, 16)
-    assert poses.shape == (3, 25)
 
 
 def test_mirrored_camera_sees_the_mirrored_scene() -> None:
@@ -168,40 +152,26 @@ def opengl(camera: Tensor) -> Tensor:
     return cameras.pack(matrix @ torch.diag(torch.tensor([1.0, -1, -1, 1])), k)
 
 
-def pixels(camera: Tensor) -> Tensor:
-    return torch.cat([camera[:, :16], camera[:, 16:22] * 512, camera[:, 22:]], -1)
+def transposed(camera: Tensor) -> Tensor:
+    return torch.cat([camera[:, :16].reshape(-1, 4, 4).mT.reshape(-1, 16), camera[:, 16:]], -1)
 
 
-def at(index: int | list[int], value: float) -> Callable[[Tensor], Tensor]:
+def at(index: int | list[int], value: float, factor: float = 0.0) -> Callable[[Tensor], Tensor]:
+    """Entries become factor * entry + value."""
+
     def change(camera: Tensor) -> Tensor:
         camera = camera.clone()
-        camera[:, index] = value
+        camera[:, index] = factor * camera[:, index] + value
         return camera
 
     return change
 
 
-def scaled(camera: Tensor) -> Tensor:
-    camera = camera.clone()
-    camera[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]] *= 1.3
-    return camera
-
-
-def reflected(camera: Tensor) -> Tensor:
-    camera = camera.clone()
-    camera[:, [0, 4, 8]] *= -1
-    return camera
-
-
-def transposed(camera: Tensor) -> Tensor:
-    return torch.cat([camera[:, :16].reshape(-1, 4, 4).mT.reshape(-1, 16), camera[:, 16:]], -1)
-
-
 MISTAKES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "scaled": (scaled, "not orthonormal .*normalise"),
+    "scaled": (at([0, 1, 2, 4, 5, 6, 8, 9, 10], 0, 1.3), "not orthonormal .*normalise"),
     "opengl": (opengl, "looks away from the origin, as with OpenGL"),
-    "pixels": (pixels, r"in pixels \(focal 2183.*divided by the image width"),
-    "reflected": (reflected, "mirrored \\(determinant -1\\)"),
+    "pixels": (at(list(range(16, 22)), 0, 512), r"in pixels \(focal 2183.*divided by the image width"),
+    "reflected": (at([0, 4, 8], 0, -1), "mirrored \\(determinant -1\\)"),
     "transposed": (transposed, "looks transposed"),
     "origin": (at([3, 7, 11], 0.0), "stands in the world origin"),
     "not finite": (at(5, float("nan")), "not finite"),
@@ -214,8 +184,6 @@ MISTAKES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_wrong_label_is_named(tmp_path: Path, name: str) -> None:
-    import re
-
     change, sentence = MISTAKES[name]
     _, poses = write(tmp_path / "a")
     wrong = change(poses[1:2])[0].tolist()
@@ -224,10 +192,8 @@ def test_a_wrong_label_is_named(tmp_path: Path, name: str) -> None:
     assert problem.file == "00000/img00000001.png"
     assert re.search(sentence, problem.text)
     assert "\n" not in str(problem)
-    with pytest.raises(Head3DError, match=r"img00000001\.png: "):
+    with refused(r"img00000001\.png: "):
         format.load_arrays(tmp_path / "a")
-    with pytest.raises(Head3DError, match=r"img00000001\.png: "):
-        format.HeadDataset(tmp_path / "a")
 
 
 def test_good_labels_pass_all_around() -> None:
@@ -243,41 +209,33 @@ def test_good_labels_pass_all_around() -> None:
 def test_world2cam_is_noticed_over_the_whole_set(tmp_path: Path) -> None:
     poses = cameras.orbit(torch.linspace(-0.5, 0.5, 8), 0.1)
     matrix, k = cameras.unpack(poses)
-    with pytest.raises(Head3DError, match="world2cam"):
+    with refused("world2cam"):
         format.write_dataset(tmp_path / "a", some_images(count=8), cameras.pack(torch.linalg.inv(matrix), k))
     assert list(tmp_path.iterdir()) == []
 
 
-def break_image(root: Path, how: str) -> None:
-    file = root / "00000/img00000002.png"
-    if how == "truncated":
-        file.write_bytes(file.read_bytes()[:-200])
-    elif how == "not an image":
-        file.write_bytes(b"<html>404</html>")
-    elif how == "alpha":
-        Image.new("RGBA", (16, 16)).save(file)
-    else:
-        Image.new("RGB", {"odd": (24, 24), "wide": (32, 16), "other": (32, 32)}[how]).save(file)
+IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-200]), "truncated or damaged"),
+    "not an image": (lambda p: p.write_bytes(b"<html>404</html>"), "not an image"),
+    "alpha": (lambda p: Image.new("RGBA", (16, 16)).save(p), "mode RGBA"),
+    "odd": (
+        lambda p: Image.new("RGB", (24, 24)).save(p),
+        "24 x 24: expected a power of two, resize it to 16",
+    ),
+    "wide": (lambda p: Image.new("RGB", (32, 16)).save(p), "32 x 16: expected a square"),
+    "other": (lambda p: Image.new("RGB", (32, 32)).save(p), "32 x 32, most others are 16 x 16"),
+}
 
 
-@pytest.mark.parametrize(
-    ("how", "sentence"),
-    [
-        ("truncated", "truncated or damaged"),
-        ("not an image", "not an image"),
-        ("alpha", "mode RGBA"),
-        ("odd", "24 x 24: expected a power of two, resize it to 16"),
-        ("wide", "32 x 16: expected a square"),
-        ("other", "32 x 32, most others are 16 x 16"),
-    ],
-)
-def test_a_wrong_image_is_named(tmp_path: Path, how: str, sentence: str) -> None:
+@pytest.mark.parametrize("how", IMAGES)
+def test_a_wrong_image_is_named(tmp_path: Path, how: str) -> None:
     write(tmp_path / "a")
-    break_image(tmp_path / "a", how)
+    spoil, sentence = IMAGES[how]
+    spoil(tmp_path / "a/00000/img00000002.png")
     (problem,) = format.validate(tmp_path / "a")
     assert problem.file == "00000/img00000002.png"
     assert sentence in problem.text
-    with pytest.raises(Head3DError, match=r"img00000002\.png"):
+    with refused(r"img00000002\.png"):
         format.load_arrays(tmp_path / "a")
 
 
@@ -296,28 +254,27 @@ def test_missing_and_extra_labels(tmp_path: Path) -> None:
 def test_load_raises_with_the_first_and_the_count(tmp_path: Path) -> None:
     write(tmp_path / "a")
     edit_json(tmp_path / "a", lambda rows: [[n, [*v[:16], 2985.0, *v[17:]]] for n, v in rows])
-    break_image(tmp_path / "a", "truncated")
+    IMAGES["truncated"][0](tmp_path / "a/00000/img00000002.png")
     assert len(format.validate(tmp_path / "a")) == 5
-    with pytest.raises(Head3DError, match=r"img00000000.png: the intrinsics .*\(and 4 more problems: "):
+    with refused(r"img00000000.png: the intrinsics .*\(and 4 more problems: "):
         format.load_arrays(tmp_path / "a")
 
 
 def test_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(Head3DError, match="no data set at"):
-        format.validate(tmp_path / "nothing")
     (tmp_path / "short.zip").write_bytes(b"PK\x03\x04")
-    with pytest.raises(Head3DError, match="not a readable zip"):
-        format.load_arrays(tmp_path / "short.zip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Head3DError, match="no images"):
-        format.load_arrays(tmp_path / "empty")
+    for name, sentence in (
+        ("nothing", "no data set at"),
+        ("short.zip", "not a readable zip"),
+        ("empty", "no images"),
+    ):
+        with refused(sentence):
+            format.load_arrays(tmp_path / name)
     write(tmp_path / "a")
-    (tmp_path / "a" / "dataset.json").write_text("{")
-    with pytest.raises(Head3DError, match="not valid JSON"):
-        format.load_arrays(tmp_path / "a")
-    (tmp_path / "a" / "dataset.json").write_text("[1]")
-    with pytest.raises(Head3DError, match="must be"):
-        format.load_arrays(tmp_path / "a")
+    for text, sentence in (("{", "not valid JSON"), ("[1]", "must be")):
+        (tmp_path / "a" / "dataset.json").write_text(text)
+        with refused(sentence):
+            format.load_arrays(tmp_path / "a")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -331,11 +288,11 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         for name in ("a", "a.zip"):
             with pytest.raises(Head3DError):
                 format.write_dataset(tmp_path / name, bad, cameras.orbit(YAWS))
-    with pytest.raises(Head3DError, match=r"not written, dataset\.json: every camera looks away"):
+    with refused(r"not written, dataset\.json: every camera looks away"):
         format.write_dataset(tmp_path / "a", good, opengl(cameras.orbit(YAWS)))
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "a")
-    with pytest.raises(Head3DError, match="exists already"):
+    with refused("exists already"):
         write(tmp_path / "a")
 
 
@@ -400,7 +357,7 @@ def test_labels_of_absent_images_are_left_alone(tmp_path: Path) -> None:
     assert torch.equal(format.load_arrays(tmp_path / "a")[0], images[[0, 2, 3]])
     assert format.load_identities(tmp_path / "a").tolist() == [5, 7, 8]
     edit_json(tmp_path / "a", lambda rows: [[f"other/{n}", v] for n, v in rows])
-    with pytest.raises(Head3DError, match=r"none of the 4 names is an image of the set, 'other/00000/"):
+    with refused(r"none of the 4 names is an image of the set, 'other/00000/"):
         format.load_arrays(tmp_path / "a")
 
 
@@ -412,18 +369,6 @@ def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
     edit_json(tmp_path / "a", lambda rows: [*rows, ["00000/scan.tif", rows[0][1]]])
     (problem,) = format.validate(tmp_path / "a")
     assert "expected an image ending in .png" in problem.text
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_zip_and_worker_processes(tmp_path: Path, workers: int) -> None:
-    """Forked workers share no file position: many epochs, every byte right."""
-    images, poses = some_images(count=24), cameras.orbit(torch.linspace(-0.5, 0.5, 24), 0.1)
-    format.write_dataset(tmp_path / "a.zip", images, poses)
-    data = format.HeadDataset(tmp_path / "a.zip")
-    assert torch.equal(data[0][0], images[0])  # the parent has the archive open before it forks
-    for _ in range(3):
-        loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=workers)
-        assert torch.equal(torch.cat([batch for batch, _ in loader]), images)
 
 
 def test_encrypted_and_absurd_archives(tmp_path: Path) -> None:
@@ -534,7 +479,7 @@ def test_damaged_provenance_and_geometry(tmp_path: Path) -> None:
             format.load_identities(tmp_path / "a")
     file = tmp_path / "a/geometry/00000/img00000001.npz"
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(Head3DError, match=r"img00000001\.npz of .* is damaged"):
+    with refused(r"img00000001\.npz of .* is damaged"):
         format.load_geometry(tmp_path / "a", "mask")
 
 
