@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
 OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/ops"]
 STEPS = ("build", "tests", "slices", "mutants", "bench", "variants", "sanitizer", "ncu")
 
 VARIANTS = {"backward2": ["-DHEAD3D_BACKWARD_BLOCKS=2"]}
@@ -42,25 +42,28 @@ NCU = ["--clock-control", "none", "--kernel-name", "regex:render_tiles"]
 NCU += [word for section in SECTIONS.split() for word in ("--section", section)]
 
 
-def sh(command: list[str], log: str, limit: float, **env: str) -> int:
-    """Runs a command into OUT/log; prints the last lines where it fails. 124: out of time."""
+def python(words: str, *more: str) -> list[str]:
+    """A command of this Python: `words` at spaces, then `more` as they are."""
+    return [sys.executable, *words.split(), *more]
+
+
+def logged(name: str) -> str:
+    """The text of a log."""
+    return (OUT / name).read_text(encoding="utf8", errors="replace")
+
+
+def sh(command: list[str], log: str, limit: float, quiet: bool = False, **env: str) -> int:
+    """Runs a command into OUT/log; prints the last lines where it fails, unless `quiet`. 124: out of time."""
+    both = {"stderr": subprocess.STDOUT, "cwd": ROOT, "env": {**os.environ, **env}, "timeout": limit}
     with open(OUT / log, "a", encoding="utf8") as file:
         file.write("$ " + " ".join(command) + "\n")
         file.flush()
         try:
-            code = subprocess.run(
-                command,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**os.environ, **env},
-                timeout=limit,
-            ).returncode
+            code = subprocess.run(command, stdout=file, check=False, **both).returncode
         except subprocess.TimeoutExpired:
             code = 124
-    if code:
-        tail = (OUT / log).read_text(encoding="utf8", errors="replace").splitlines()[-15:]
-        print(f"  {command[0]} gave {code}; {log} ends:", *tail, sep="\n    ")
+    if code and not quiet:
+        print(f"  {command[0]} gave {code}; {log} ends:", *logged(log).splitlines()[-15:], sep="\n    ")
     return code
 
 
@@ -80,26 +83,22 @@ def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROO
     major, minor = torch.cuda.get_device_capability()
     common = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DHEAD3D_WITH_CUDA"]
     common += [*defines, *includes]
-    cuda = (
-        f"nvcc -arch=sm_{major}{minor} --expt-relaxed-constexpr -lineinfo -Xcompiler -fPIC -Xptxas -v".split()
-    )
+    cuda = ["nvcc", f"-arch=sm_{major}{minor}", "--expt-relaxed-constexpr", "-lineinfo"]
+    cuda += ["-Xcompiler", "-fPIC", "-Xptxas", "-v"]
+    cpp = ["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
     jobs = []
     for path in [*csrc.glob("*.cpp"), *csrc.glob("cpu/*_cpu.cpp"), *csrc.glob("cuda/*_cuda.cu")]:
         if not path.match(only):
             continue
         target = ["-c", str(path), "-o", str(folder / (path.name + ".o"))]
-        if path.suffix == ".cu":
-            jobs.append([*cuda, *common, *target])
-        else:
-            jobs.append(["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *common, *target])
+        jobs.append([*(cuda if path.suffix == ".cu" else cpp), *common, *target])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         codes = list(pool.map(lambda job: sh(job, f"build_{name}_{Path(job[-1]).stem}.log", 300), jobs))
     if any(codes):
         return 1
     library = folder / "_C.so"
-    libs = [f"-L{p}" for p in library_paths(device_type="cuda")]
-    libs += ["-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lcudart"]
-    libs += [f"-L{home / 'lib64'}", f"-L{home / 'targets/x86_64-linux/lib'}"]
+    places = [*library_paths(device_type="cuda"), home / "lib64", home / "targets/x86_64-linux/lib"]
+    libs = ["-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lcudart", *(f"-L{p}" for p in places)]
     return sh(["g++", "-shared", "-o", str(library), *map(str, folder.glob("*.o")), *libs], "build.log", 60)
 
 
@@ -116,90 +115,54 @@ def variants() -> int:
         way = "forward" if "forward" in name else "backward"
         pattern = f"render_tensorcore_{way}_cuda.cu"
         worst |= compile_all(name, defines, pattern)
-        bench = [sys.executable, "tests/bench/bench_cuda.py", "--only", "render"]
+        bench = python("tests/bench/bench_cuda.py --only render")
         worst |= sh(bench, f"variant_{name}.log", 60, HEAD3D_LIBRARY=str(OBJECTS / name / "_C.so"))
-        print((OUT / f"variant_{name}.log").read_text(encoding="utf8"))
+        print(logged(f"variant_{name}.log"))
     return worst
-
-
-# fmt: off
-MUTANTS = [
-    # what is broken, the test that must see it, what is compiled;
-    # file, the right line, the wrong one
-    ("a low-order product dropped", "test_strict", "render_tensorcore_forward",
-     "tile.cuh", "mma_tf32(sum, a.lo, high0, high1);", ""),
-    ("border texel not masked", "test_points", "planes",
-     "device.cuh", "taps.low_inside ? T(1) - fraction : T(0)", "T(1) - fraction"),
-    ("colour of the row before a tile", "test_strict", "render_tensorcore_forward",
-     "render_tensorcore_forward_cuda.cu", "g == 7 ? 0.5f", "g == 6 ? 0.5f"),
-    ("last sample of a full tile", "test_strict", "render_tensorcore_backward",
-     "render_tensorcore_backward_cuda.cu", "start + kRows - 1 == count - 1", "false"),
-    ("operand's rows swapped", "test_strict", "render_tensorcore_backward",
-     "tile_backward.cuh", "units(unit[0], unit[2], unit[1], unit[3])", "units(unit[0], unit[1], unit[2], unit[3])"),
-    ("shared texel added for one ray only", "test_edge_sizes", "render_tensorcore_backward",
-     "tile.cuh", "if (high_low) on_low += b.weight_high;", ""),
-    ("slices exchanged", "test_strict", "render_tensorcore_forward",
-     "tile.cuh", "share_of<kPlanes>(plane, front);", "share_of<kPlanes>(plane, 1.f - front);"),
-    ("depth gradient of the back slice", "test_strict", "render_tensorcore_backward",
-     "tile.cuh", "plane == 0 ? by_weight : -by_weight", "by_weight"),
-    ("second ray's share from the first", "test_strict", "render_tensorcore_backward",
-     "tile.cuh", "reading_weight<kPlanes>(plane, front_b)", "reading_weight<kPlanes>(plane, front_a)"),
-    ("share left out of a plain gradient", "test_points", "planes",
-     "simple.cuh", "atomicAdd(grad_texel + c * grad_planes.channel, weight * grad[c])",
-     "atomicAdd(grad_texel + c * grad_planes.channel, taps.weight(corner) * grad[c])"),
-    ("phase of up-sampling ignored", "test_upfirdn2d", "filters",
-     "filters_cuda.cu", "j * kUp + column_phase", "j * kUp"),
-    ("random stream of the other pass", "test_mixed", "render_tensorcore_forward",
-     "march_warp.cuh", "ray.row, kStreamImportance", "ray.row, kStreamDepth"),
-]
-# fmt: on
 
 
 def mutants() -> int:
     """Kernels with one wrong line each: the named test must fail."""
 
-    def survives(mutant: tuple[str, ...]) -> bool:
-        name, test, source, file, right, wrong = mutant
+    rows = tomllib.loads((ROOT / "tests" / "gpu_mutants.toml").read_text(encoding="utf8"))["mutant"]
+
+    def survives(row: dict[str, str]) -> bool:
+        name, file, right = row["name"], row["file"], row["right"]
         folder = OBJECTS / ("mutant_" + name.replace(" ", "_").replace("'", ""))
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         path = folder / "csrc" / "cuda" / file
         text = path.read_text(encoding="utf8")
         if text.count(right) != 1:
-            raise SystemExit(
-                f"mutant {name!r}: {right!r} must be in {file} once, found {text.count(right)} times"
-            )
-        path.write_text(text.replace(right, wrong), encoding="utf8")
-        code = compile_all(folder.name + "_build", [], f"{source}_cuda.cu", folder / "csrc")
-        if code == 0:
-            command = [*PYTEST, "-x", "-k", test]
-            with open(OUT / (folder.name + ".log"), "w", encoding="utf8") as log:
-                library = str(OBJECTS / (folder.name + "_build") / "_C.so")
-                code = subprocess.run(
-                    command, stdout=log, stderr=log, cwd=ROOT, timeout=120,
-                    env={**os.environ, "HEAD3D_LIBRARY": library, "OMP_NUM_THREADS": "1"},
-                ).returncode  # fmt: skip
-            print(f"  {name}: {'caught by ' + test if code == 1 else f'NOT CAUGHT ({code})'}", flush=True)
-            return code != 1
-        return True
+            found = f"found {text.count(right)} times"
+            raise SystemExit(f"mutant {name!r}: {right!r} must be in {file} once, {found}")
+        path.write_text(text.replace(right, row["wrong"]), encoding="utf8")
+        code = compile_all(folder.name + "_build", [], f"{row['source']}_cuda.cu", folder / "csrc")
+        if code:
+            return True
+        log, library = f"{folder.name}.log", str(OBJECTS / (folder.name + "_build") / "_C.so")
+        command = python("-m pytest -x -q -p no:cacheprovider tests/ops/test_ops_cuda.py -k", row["tests"])
+        code = sh(command, log, 120, quiet=True, HEAD3D_LIBRARY=library, OMP_NUM_THREADS="1")
+        print(f"  {name}: {'caught by ' + row['tests'] if code == 1 else f'NOT CAUGHT ({code})'}", flush=True)
+        return code != 1
 
-    with ThreadPoolExecutor(len(MUTANTS)) as pool:
-        return int(any(pool.map(survives, MUTANTS)))
+    with ThreadPoolExecutor(len(rows)) as pool:
+        return int(any(list(pool.map(survives, rows))))
 
 
 def tests() -> int:
-    command = [*PYTEST, "-n", str(min(12, os.cpu_count() or 1))]
+    workers = str(min(12, os.cpu_count() or 1))
+    command = python("-m pytest -q -p no:cacheprovider tests/ops/test_ops_cuda.py -n", workers)
     code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
-    print("\n".join((OUT / "tests.log").read_text(encoding="utf8").splitlines()[-3:]))
+    print("\n".join(logged("tests.log").splitlines()[-3:]))
     return code
 
 
 def slices() -> int:
     """Time and memory of two slices of the xy plane against one; over the limit is a failure."""
     report = RESULTS / "slices.json"
-    command = [sys.executable, "tests/bench/bench_cuda.py", "--only", "slices", "--json", str(report)]
-    code = sh(command, "slices.log", 90)
-    print((OUT / "slices.log").read_text(encoding="utf8"))
+    code = sh(python("tests/bench/bench_cuda.py --only slices --json", str(report)), "slices.log", 90)
+    print(logged("slices.log"))
     if code:
         return code
     rows = json.loads(report.read_text(encoding="utf8"))["rows"]
@@ -210,10 +173,9 @@ def slices() -> int:
 
 
 def bench() -> int:
-    report = ["--json", str(OUT / "bench_ops.json"), "--reference"]
-    command = [sys.executable, "tests/bench/bench_cuda.py", *report]
-    code = sh(command, "bench.log", 200)
-    print((OUT / "bench.log").read_text(encoding="utf8"))
+    report = str(OUT / "bench_ops.json")
+    code = sh(python("tests/bench/bench_cuda.py --reference --json", report), "bench.log", 200)
+    print(logged("bench.log"))
     return code
 
 
@@ -227,12 +189,10 @@ def sanitizer() -> int:
             tool,
             "--error-exitcode",
             "9",
-            sys.executable,
-            __file__,
-            "--small",
+            *python("", __file__, "--small"),
         ]
         worst |= sh(command, f"sanitizer_{tool}.log", 150, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-        print(tool, (OUT / f"sanitizer_{tool}.log").read_text(encoding="utf8").splitlines()[-2:])
+        print(tool, logged(f"sanitizer_{tool}.log").splitlines()[-2:])
     return worst
 
 
@@ -245,9 +205,9 @@ COUNTERS = (
 
 def ncu() -> int:
     """Hardware counters of the ray kernels at the benchmark's size, into ncu.json beside the full report."""
-    code = sh(["ncu", *NCU, sys.executable, __file__, "--profiled"], "ncu.txt", 150)
+    code = sh(["ncu", *NCU, *python("", __file__, "--profiled")], "ncu.txt", 150)
     kernels: list[dict[str, str]] = []
-    for line in (OUT / "ncu.txt").read_text(encoding="utf8", errors="replace").splitlines():
+    for line in logged("ncu.txt").splitlines():
         text = " ".join(line.split())
         if "render_tiles" in text and "Context" in text:
             kernels.append({"kernel": text.split("::")[-1].split("(")[0]})
@@ -268,18 +228,29 @@ def small() -> None:
     """Every kernel once, at sizes that leave ragged ends."""
     _import_package()
     import torch
-    from ops_scene import ODD, options, point_results, points, scene, values_and_gradients
+    from ops_scene import Scene, options, scene, values_and_gradients
 
-    from head3d_core.model import filters
+    from head3d_core.model import filters, planes
+    from head3d_core.model.planes import DecoderWeights
 
-    for shape, dtype in (({}, torch.float32), ({}, torch.float64), (ODD, torch.float32)):
-        at = points(2, 21).to("cuda", dtype)
+    for shape, dtype in (
+        ({}, torch.float32),
+        ({}, torch.float64),
+        ({"channels": 5, "hidden": 7, "features": 3}, torch.float32),
+    ):
+        at = torch.rand(2, 21, 3, device="cuda", dtype=dtype) * 1.4 - 0.7
         for slices, mixed in ((1, False), (1, True), (2, False), (2, True)):
-            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape).to(dtype, "cuda")
+            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape)
+            p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
             with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
-                values_and_gradients(what, options(), "native", torch.tensor([3, 4], device="cuda"))
-                for op in ("query", "sample"):
-                    point_results(what, at, op, "native")
+                moved = Scene(p, DecoderWeights(w0, b0, w1, b1), origins, directions)
+                values_and_gradients(moved, options(), "native", torch.tensor([3, 4], device="cuda"))
+                leaves = [t.clone().requires_grad_() for t in (p, w0, b0, w1, b1, at)]
+                sigma, colour = planes.query(
+                    leaves[0], DecoderWeights(*leaves[1:5]), leaves[5], backend="native"
+                )
+                (sigma.sum() + colour.sum()).backward()
+                planes.sample_planes(leaves[0], leaves[5], backend="native").sum().backward()
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()
@@ -308,9 +279,7 @@ def profiled() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", nargs="*", choices=STEPS, default=list(STEPS))
     parser.add_argument("--small", action="store_true", help="what the sanitizer step runs")
     parser.add_argument("--profiled", action="store_true", help="what the ncu step runs")
@@ -327,10 +296,8 @@ def main() -> None:
         print(f"== {step}", flush=True)
         if globals()[step]() != 0:
             failed.append(step)
-        print(
-            f"== {step}: {'FAILED' if step in failed else 'ok'}, {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
+        end = "FAILED" if step in failed else "ok"
+        print(f"== {step}: {end}, {time.perf_counter() - start:.0f} s", flush=True)
         if failed == ["build"]:
             break
     shutil.make_archive(str(RESULTS / "logs"), "gztar", OUT)

@@ -108,9 +108,7 @@ def record(seconds: dict[str, float]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("prefixes", nargs="*", metavar="NN", help="run those only")
     parser.add_argument("--in-place", action="store_true", help="also store the outputs in notebooks/")
     parser.add_argument("--record", action="store_true", help="keep the run times in data/results/")

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from helpers import refused
 
 from head3d_core import config
 from head3d_core.config import DiscriminatorConfig, GeneratorConfig, RenderOptions
-from head3d_core.utils.errors import Head3DError
 
 
 @pytest.mark.parametrize("name", config.PRESETS)
@@ -33,7 +33,7 @@ def test_configurations_from_before_slices() -> None:
 
 def test_preset_names() -> None:
     assert list(config.PRESETS) == ["tiny", "classroom", "paper"]
-    with pytest.raises(Head3DError, match="no preset called 'huge': choose one of tiny, classroom, paper"):
+    with refused("no preset called 'huge': choose one of tiny, classroom, paper"):
         config.preset("huge")
 
 
@@ -70,7 +70,7 @@ def test_num_ws(resolution: int, count: int) -> None:
     ],
 )
 def test_what_is_refused(kind: Any, values: dict[str, Any], says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
+    with refused(says):
         kind(**values)
 
 
@@ -88,5 +88,5 @@ def test_what_is_refused(kind: Any, values: dict[str, Any], says: str) -> None:
     ],
 )
 def test_foreign_dictionaries(kind: Any, data: Any, says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
+    with refused(says):
         kind.from_dict(data)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-PACKAGE = Path(__file__).resolve().parents[1] / "head3d_core"
+from helpers import PACKAGE, python
 
 ORDER = [
-    "utils",
-    "config",
-    "ops",
-    "model",
-    "checkpoints",
-    "datasets",
-    "synth",
-    "geometry",
-    "metrics",
-    "training",
-    "evaluation",
-    "experiments",
-    "course",
-    "doctor",
-    "cli",
-    "__main__",
+    *(
+        "utils",
+        "config",
+        "ops",
+        "model",
+        "checkpoints",
+        "datasets",
+        "synth",
+        "geometry",
+        "metrics",
+        "training",
+    ),
+    *("evaluation", "experiments", "course", "doctor", "cli", "__main__"),
 ]
 """Folders and root modules. Each imports from itself and from those before it, without exception."""
 
@@ -125,11 +119,8 @@ def test_no_circles_between_files() -> None:
 
 
 def test_importing_the_package_is_light() -> None:
-    code = (
-        "import sys, head3d_core; print(*sorted({'torch', 'numpy', 'tyro', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    heavy = "{'torch', 'numpy', 'tyro', 'matplotlib'}"
+    assert not python("-c", f"import sys, head3d_core; print(*({heavy} & set(sys.modules)))").stdout.strip()
 
 
 def test_public_names_resolve() -> None:

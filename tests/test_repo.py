@@ -9,25 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import PACKAGE, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
-SUFFIXES = {
-    ".py",
-    ".md",
-    ".ipynb",
-    ".toml",
-    ".yml",
-    ".yaml",
-    ".cfg",
-    ".txt",
-    ".cff",
-    ".cpp",
-    ".h",
-    ".cu",
-    ".json",
-    ".jsonl",
-}
+CODE = (".py", ".cpp", ".h", ".cu", ".cuh")
+TEXT = (*CODE, ".md", ".ipynb", ".toml", ".yml", ".yaml", ".cfg", ".txt", ".cff", ".json", ".jsonl")
 
 BUDGETS_MIB: dict[str | tuple[str, ...], float] = {
     "": 52,
@@ -66,8 +52,19 @@ def tracked() -> list[Path]:
     return [path for name in done.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
 
 
-def texts() -> list[Path]:
-    return [p for p in tracked() if p.suffix in SUFFIXES or p.name in ("Makefile", "run")]
+def hits(pattern: str, paths: list[Path]) -> list[str]:
+    """file:line: what matched, for every line of the files that matches."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
+        if (match := re.search(pattern, line[:20_000]))
+    ]
+
+
+def read(*names: str) -> str:
+    """The text of a file of the repository."""
+    return ROOT.joinpath(*names).read_text(encoding="utf8")
 
 
 @pytest.mark.parametrize("folder", BUDGETS_MIB)
@@ -90,57 +87,36 @@ def test_top_level_is_the_agreed_one() -> None:
 
 
 def test_no_paths_of_one_machine() -> None:
-    pattern = re.compile(r"""(?<![\w.:/~$}-])/(?:work|root|home|Users|tmp)/[\w.-]+|[A-Z]:\\\\?Users""")
-    hits = [
-        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
-        for path in texts()
-        if path != Path(__file__).resolve()
-        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
-        if (match := pattern.search(line[:20_000]))
-    ]
-    assert not hits, hits
+    pattern = r"""(?<![\w.:/~$}-])/(?:work|root|home|Users|tmp)/[\w.-]+|[A-Z]:\\\\?Users"""
+    texts = [p for p in tracked() if p.suffix in TEXT or p.name in ("Makefile", "run")]
+    assert not hits(pattern, [p for p in texts if p != Path(__file__).resolve()])
 
 
 def test_nothing_is_left_unfinished() -> None:
-    pattern = re.compile(r"\b(?:TODO|FIXME|XXX)\b|raise NotImplementedError|except[^:\n]*:\s*pass\b")
-    hits = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in texts()
-        if path.relative_to(ROOT).parts[0] in ("head3d_core", "csrc")
-        and path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh")
-        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
-        if pattern.search(line)
-    ]
-    assert not hits, hits
+    pattern = r"\b(?:TODO|FIXME|XXX)\b|raise NotImplementedError|except[^:\n]*:\s*pass\b"
+    ours = [p for p in tracked() if p.relative_to(ROOT).parts[0] in ("head3d_core", "csrc")]
+    assert not hits(pattern, [p for p in ours if p.suffix in CODE])
 
 
 @pytest.mark.parametrize("word", VOCABULARY)
 def test_vocabulary(word: str) -> None:
-    pattern = re.compile(rf"\b{word}\b")
-    hits = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in tracked()
-        if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh", ".ipynb")
-        and path.relative_to(ROOT).parts[0] != "tests"
-        if not path.name.startswith("eg3d_")  # names in EG3D's own files are EG3D's
-        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1)
-        if pattern.search(line[:20_000])
-    ]
-    assert not hits, f"say {VOCABULARY[word]}: {hits}"
+    ours = [p for p in tracked() if p.suffix in (*CODE, ".ipynb") and p.relative_to(ROOT).parts[0] != "tests"]
+    # Names in EG3D's own files are EG3D's.
+    found = hits(rf"\b{word}\b", [p for p in ours if not p.name.startswith("eg3d_")])
+    assert not found, f"say {VOCABULARY[word]}: {found}"
 
 
 def test_pins_satisfy_what_the_package_asks_for() -> None:
     """Every dependency has one exact pin, and exact demands in pyproject.toml name the same version."""
     from packaging.requirements import Requirement
 
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines()
     pins = {}
-    for line in lines:
+    for line in read("requirements.txt").splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[\w.-]+==[\w.]+", line), f"not an exact pin: {line!r}"
             name, version = line.split("==")
             pins[name.lower().replace("_", "-")] = version
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     for text in [*project["dependencies"], *extras["lab"], *extras["dev"]]:
         need = Requirement(text)
@@ -155,7 +131,7 @@ def test_pins_install_on_every_python_3_11() -> None:
 
     from packaging.specifiers import SpecifierSet
 
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines():
+    for line in read("requirements.txt").splitlines():
         name = line.partition("==")[0]
         try:
             needs = metadata.metadata(name)["Requires-Python"] if line and line[0] != "#" else None
@@ -167,7 +143,7 @@ def test_pins_install_on_every_python_3_11() -> None:
 def test_conda_environment_is_the_same_one() -> None:
     import yaml
 
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf8"))
+    environment = yaml.safe_load(read("environment.yml"))
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert "-r requirements.txt" in pip
 
@@ -175,28 +151,23 @@ def test_conda_environment_is_the_same_one() -> None:
 def test_version_is_said_once() -> None:
     import head3d_core
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    project = tomllib.loads(read("pyproject.toml"))["project"]
     assert project["version"] == head3d_core.__version__
-    assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf8")
-    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf8")
+    assert f"version: {project['version']}" in read("CITATION.cff")
+    assert f"## {project['version']}" in read("CHANGELOG.md")
 
 
 def test_pre_commit_and_lock_agree_on_ruff() -> None:
-    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf8")
-    lock = (ROOT / "requirements.txt").read_text(encoding="utf8")
+    hooks = read(".pre-commit-config.yaml")
+    lock = read("requirements.txt")
     (pinned,) = re.findall(r"^ruff==(.+)$", lock, re.MULTILINE)
     assert f"rev: v{pinned}" in hooks
-
-
-@pytest.mark.parametrize("target", ["lab", "notebooks", "site", "test", "venv", "lint"])
-def test_readme_targets_exist(target: str) -> None:
-    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf8")
 
 
 def test_files_and_functions_stay_short() -> None:
     """A file of the package has at most 450 lines, a function 60."""
     long = []
-    for path in sorted((ROOT / "head3d_core").rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text(encoding="utf8")
         if (count := text.count("\n")) > 450:
             long.append(f"{path.relative_to(ROOT)}: {count} lines")
@@ -208,25 +179,25 @@ def test_files_and_functions_stay_short() -> None:
 
 def test_readme_shows_the_tree() -> None:
     """One line a folder, in the order of imports."""
-    from test_layers import ORDER, PACKAGE
+    from test_layers import ORDER
 
-    tree = re.findall(r"^  (\w+)/ ", (ROOT / "README.md").read_text(encoding="utf8"), re.MULTILINE)
+    tree = re.findall(r"^  (\w+)/ ", read("README.md"), re.MULTILINE)
     assert tree == [name for name in ORDER if (PACKAGE / name).is_dir()]
 
 
 def test_readme_commands_exist() -> None:
     from head3d_core import cli
 
-    readme = (ROOT / "README.md").read_text(encoding="utf8")
+    readme = read("README.md")
     named = set(re.findall(r"python -m head3d_core ([a-z][\w-]*)", readme))
     assert named
     assert named <= set(cli.COMMANDS)
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", readme, re.MULTILINE)) <= targets
 
 
 def test_syllabus_links_every_notebook_and_nothing_else() -> None:
-    syllabus = (ROOT / "notebooks" / "README.md").read_text(encoding="utf8")
+    syllabus = read("notebooks", "README.md")
     linked = re.findall(r"^\| (\d\d[ab]?) \| \[[^]]+\]\((\w+\.ipynb)\)", syllabus, re.MULTILINE)
     there = sorted(p.name for p in (ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
     assert linked == [(name.split("_")[0], name) for name in there]

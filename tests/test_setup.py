@@ -10,8 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import ROOT
 
 
 @pytest.fixture
@@ -29,17 +28,10 @@ def copy(tmp_path: Path) -> Path:
 
 def setup(where: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run setup.py there, without the caller's own wishes."""
-    clean = {
-        k: v for k, v in os.environ.items() if k not in ("CXX", "CC", "HEAD3D_WITH_EXT", "HEAD3D_WITH_CUDA")
-    }
-    return subprocess.run(
-        [sys.executable, "setup.py", *arguments],
-        cwd=where,
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    own = ("CXX", "CC", "HEAD3D_WITH_EXT", "HEAD3D_WITH_CUDA")
+    env = {k: v for k, v in os.environ.items() if k not in own} | environment
+    command = [sys.executable, "setup.py", *arguments]
+    return subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, check=False)
 
 
 def status(where: Path) -> str:
@@ -99,15 +91,10 @@ def test_an_installed_wheel_finds_its_weights_elsewhere(copy: Path, tmp_path: Pa
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "HEAD3D_DATA")}
 
+    clean["HEAD3D_WITH_EXT"] = "0"
+
     def run(*command: str, where: Path) -> str:
-        done = subprocess.run(
-            command,
-            cwd=where,
-            env={**clean, "HEAD3D_WITH_EXT": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run(command, cwd=where, env=clean, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 

@@ -12,9 +12,7 @@ behind something opaque.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -89,12 +87,8 @@ class Scene:
     def step(self, leaves: list[Tensor], backend: str) -> list[Tensor]:
         """Gradients of planes and decoder for fixed random gradients of the outputs."""
         out = self.render(leaves, backend)
-        grads = [
-            self.grad_features.to(out[0]),
-            0.1 * self.grad_depth.to(out[0]),
-            self.grad_opacity.to(out[0]),
-        ]
-        return list(torch.autograd.grad(list(out), leaves, grads))
+        grads = [self.grad_features, 0.1 * self.grad_depth, self.grad_opacity]
+        return list(torch.autograd.grad(list(out), leaves, [grad.to(out[0]) for grad in grads]))
 
 
 def milliseconds(work: Callable[[], Any], repeats: int) -> float:
@@ -124,14 +118,8 @@ def peak_gib(work: Callable[[], Any]) -> float:
 
 
 def _row(op: str, case: str, scene: str, ms: float, gib: float | None = None, **more: Any) -> dict[str, Any]:
-    kind = case.split()[0]
-    row = {
-        "op": op,
-        "case": case,
-        "scene": scene,
-        "ms": round(ms, 3),
-        "target_ms": TARGETS.get(op, {}).get(kind),
-    }
+    row = {"op": op, "case": case, "scene": scene, "ms": round(ms, 3)}
+    row["target_ms"] = TARGETS.get(op, {}).get(case.split()[0])
     if gib is not None:
         row |= {"gib": round(gib, 3), "target_gib": MEMORY_TARGETS.get(op)}
     return row | {"eg3d_ms": ANCHORS.get(op)} | more
@@ -143,6 +131,10 @@ def bench_render(scene_name: str, density: float, reference: bool, repeats: int)
     leaves = scene.leaves()
     frozen = [t.detach() for t in leaves]
     rows = []
+
+    def timed(op: str, case: str, work: Callable[[], Any], count: int) -> dict[str, Any]:
+        return _row(op, case, scene_name, milliseconds(work, count), peak_gib(work))
+
     cases = [("mixed", "native", True), ("strict", "native", False)]
     if reference:
         cases.append(("reference", "reference", False))
@@ -150,23 +142,13 @@ def bench_render(scene_name: str, density: float, reference: bool, repeats: int)
         count = repeats if backend == "native" else 3
         with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
             with torch.no_grad():
-                forward = partial(scene.render, frozen, backend)
-                rows.append(
-                    _row("render forward", case, scene_name, milliseconds(forward, count), peak_gib(forward))
-                )
-            both = partial(scene.step, leaves, backend)
-            rows.append(
-                _row("render forward+backward", case, scene_name, milliseconds(both, count), peak_gib(both))
-            )
+                rows.append(timed("render forward", case, partial(scene.render, frozen, backend), count))
+            rows.append(timed("render forward+backward", case, partial(scene.step, leaves, backend), count))
         torch.cuda.empty_cache()
     last = scene.planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    frozen = [last, *frozen[1:]]
     with torch.no_grad():
-        forward = partial(scene.render, frozen, "native")
-        case = "strict, planes channels-last"
-        rows.append(
-            _row("render forward", case, scene_name, milliseconds(forward, repeats), peak_gib(forward))
-        )
+        forward = partial(scene.render, [last, *frozen[1:]], "native")
+        rows.append(timed("render forward", "strict, planes channels-last", forward, repeats))
     return rows
 
 
@@ -248,9 +230,8 @@ def bench_filters(repeats: int) -> list[dict[str, Any]]:
             native = milliseconds(partial(call, "native"), repeats)
             slow = milliseconds(partial(call, "reference"), 5)
             rate = moved * x.numel() * x.element_size() / native / 1e9
-            rows.append(
-                _row(op, label, "", native, reference_ms=round(slow, 3), terabytes_per_s=round(rate, 2))
-            )
+            more = {"reference_ms": round(slow, 3), "terabytes_per_s": round(rate, 2)}
+            rows.append(_row(op, label, "", native, **more))
         del x, small, calls
         torch.cuda.empty_cache()
     return rows
@@ -290,14 +271,8 @@ def provenance() -> dict[str, Any]:
     )
 
 
-def show(row: dict[str, Any]) -> None:
-    print("  ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "")), flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["render", "slices", "errors", "filters", "r1"])
     parser.add_argument(
         "--reference", action="store_true", help="time the reference renderer too (needs 25 GB)"
@@ -311,30 +286,25 @@ def main() -> None:
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "errors": lambda: errors("haze", 1.0) + errors("surface", 30.0),
-        "render": lambda: (
-            bench_render("haze", 1.0, args.reference, args.repeats)
-            + bench_render("surface", 30.0, False, args.repeats)
-        ),
-        "slices": lambda: (
-            bench_slices("haze", 1.0, args.repeats) + bench_slices("surface", 30.0, args.repeats)
-        ),
-        "filters": lambda: bench_filters(args.repeats),
-        "r1": lambda: bench_r1(5),
+    haze, surface, repeats = ("haze", 1.0), ("surface", 30.0), args.repeats
+    parts: dict[str, list[Callable[[], list[dict[str, Any]]]]] = {
+        "errors": [partial(errors, *haze), partial(errors, *surface)],
+        "render": [
+            partial(bench_render, *haze, args.reference, repeats),
+            partial(bench_render, *surface, False, repeats),
+        ],
+        "slices": [partial(bench_slices, *haze, repeats), partial(bench_slices, *surface, repeats)],
+        "filters": [partial(bench_filters, repeats)],
+        "r1": [partial(bench_r1, 5)],
     }
     rows: list[dict[str, Any]] = []
-    for part, run in parts.items():
-        if args.only and part not in args.only:
-            continue
-        for row in run():
-            show(row)
-            rows.append(row)
+    for run in (run for part, runs in parts.items() if part in (args.only or parts) for run in runs):
+        found = run()
+        for row in found:
+            print("  ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "")), flush=True)
+        rows += found
         if args.json:  # after each part, so that an interrupted run keeps what it has
-            text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
-            partial = args.json.with_suffix(".partial")
-            partial.write_text(text + "\n", encoding="utf8")
-            os.replace(partial, args.json)
+            records.write(args.json, {"provenance": provenance(), "rows": rows})
 
 
 if __name__ == "__main__":

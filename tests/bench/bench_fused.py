@@ -55,9 +55,7 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Runs every case in a process of its own and prints or writes the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("BACKEND", "RESOLUTION"), help=argparse.SUPPRESS)
@@ -69,25 +67,18 @@ def main() -> None:
 
     from head3d_core import ops
     from head3d_core.course.nb03 import agreement
+    from head3d_core.utils import records
 
     rows: list[dict[str, Any]] = []
     for backend in ("reference", "native"):
         for resolution in RESOLUTIONS:
-            command = [
-                sys.executable,
-                __file__,
-                "--one",
-                backend,
-                str(resolution),
-                "--repeats",
-                str(args.repeats),
-            ]
+            case = ["--one", backend, str(resolution), "--repeats", str(args.repeats)]
+            command = [sys.executable, __file__, *case]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             rows.append({"backend": backend, "resolution": resolution, **found})
             print(
                 f"{backend:10s} {resolution:4d}² {found['seconds'] * 1e3:9.1f} ms {found['bytes'] / 2**20:8.1f} MiB"
             )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     table = {
         "what": "renderer forward, 48+48 samples, planes 256² x 32 channels, batch 1, float32",
         "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
@@ -95,14 +86,12 @@ def main() -> None:
         "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         "torch": torch.__version__.split("+")[0],
         "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
+        "commit": records.code_commit(),
         "agreement": agreement(),
         "rows": rows,
     }
     if args.json:
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(json.dumps(table, indent=1) + "\n")
-        partial.replace(args.json)
+        records.write(args.json, table)
 
 
 if __name__ == "__main__":

@@ -99,11 +99,8 @@ def main() -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"}
     for case, target in TARGETS.items():
         command = [sys.executable, __file__, "--case", case, "--seed", str(args.seed)]
-        command += [
-            "--resolution",
-            str(args.resolution),
-            *(["--weights", args.weights] if args.weights else []),
-        ]
+        command += ["--resolution", str(args.resolution)]
+        command += ["--weights", args.weights] if args.weights else []
         runs = []
         for _ in range(args.repeats):
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

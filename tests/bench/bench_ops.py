@@ -172,9 +172,7 @@ def instruction_sets(device: torch.device) -> list[str]:
 
 def main() -> None:
     """Prints the table and writes the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--only", default="", help="run the operators whose name contains this")
@@ -210,9 +208,7 @@ def main() -> None:
                 {"operator": name, "size": size, "path": path, **{k: round(v, 2) for k, v in row.items()}}
             )
     if args.json:
-        partial = args.json.with_suffix(".tmp")
-        partial.write_text(json.dumps(report, indent=1) + "\n")
-        os.replace(partial, args.json)
+        records.write(args.json, report)
 
 
 if __name__ == "__main__":

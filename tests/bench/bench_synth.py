@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import platform
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -98,19 +97,11 @@ def rate(counts: list[int], spans: list[tuple[float, float]]) -> float:
     return round(sum(counts) / (max(s[1] for s in spans) - min(s[0] for s in spans)), 2)
 
 
-def commit() -> str:
-    """The commit that was measured, if this is a git checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Measures, prints a summary and writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from head3d_core.utils import records  # it brings torch, which the workers do without
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--faces", type=int, default=0, help="new identities in all; 0: 60 per process")
     parser.add_argument("--views", type=int, default=200, help="further views per process")
@@ -122,12 +113,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(args.workers), context.Queue()
     began = time.monotonic()
-    processes = [
-        context.Process(
-            target=worker, args=(rank, args.workers, faces, args.views, args.resolution, barrier, results)
-        )
-        for rank in range(args.workers)
-    ]
+    same = (args.workers, faces, args.views, args.resolution, barrier, results)
+    processes = [context.Process(target=worker, args=(rank, *same)) for rank in range(args.workers)]
     for process in processes:
         process.start()
     found = [results.get(timeout=900) for _ in processes]
@@ -159,7 +146,7 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "moderngl": version("moderngl"),
-        "commit": commit(),
+        "commit": records.code_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "command": f"python tests/bench/bench_synth.py --workers {args.workers} --resolution {args.resolution}",
     }

@@ -173,9 +173,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the chosen settings and variants, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["512", "256", "128", "classroom"])
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=["fp32", "bf16", "channels-last", "graphs"]
@@ -221,7 +219,7 @@ def main() -> None:
             rest += f" {found.get('memory_gib', 0):>7.1f}"
             print(f"{name:<10} {variant:<18} {' '.join(ms)} {rest}  {found['parameters_m']}", flush=True)
             if args.json:  # after each, so that an interrupted run keeps what it has
-                args.json.write_text(json.dumps(report, indent=1) + "\n")
+                records.write(args.json, report)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from head3d_core.training.recipes import PAPER, STAGES
+from head3d_core.utils import records
 
 COMMAND = "python tests/bench/paper_setting.py RUNS --one ONE.json --many TWO.json --commit HASH --json FILE"
 """Of which RUNS are made by the commands above."""
@@ -48,9 +49,7 @@ def stage_cost(log: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Gathers logs and benchmarks into one record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--one", type=Path, nargs="+", required=True)
     parser.add_argument("--many", type=Path, required=True)
@@ -85,7 +84,7 @@ def main() -> None:
             "memory_gib": many["memory_gib"],
         },
     }
-    args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    records.write(args.json, found)
     print(json.dumps(found, indent=1, ensure_ascii=False))
 
 

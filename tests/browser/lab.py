@@ -26,21 +26,17 @@ from typing import Any
 
 import nbformat
 import numpy as np
+from helpers import ROOT
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "out" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
+FLAGS = [
     "--no-sandbox",  # Chromium refuses to run as root with it, as in a container
-    *(
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--ignore-gpu-blocklist",
-    ),  # WebGL without a GPU
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
+    *("--ignore-gpu-blocklist", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
 SETTINGS = {
     # All cells stay in the page, and nobody asks about news.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
@@ -148,9 +144,7 @@ def browser() -> Iterator[Any]:
 
     found = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=found, args=list(FLAGS), timeout=START_SECONDS * 1000
-        )
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=START_SECONDS * 1000)
         page = chromium.new_page(viewport={"width": 1400, "height": 1000})
         yield page
         chromium.close()
@@ -241,27 +235,28 @@ def value(one: Any) -> float:
     return float(one.locator(".widget-readout").inner_text().replace("−", "-"))
 
 
+def pull(page: Any, x: float, y: float, right: float, down: float) -> None:
+    """Press the mouse at a point of the window and move it by so many pixels, in steps as a hand does."""
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right, y + down, steps=12)
+    page.mouse.up()
+
+
 def drag(page: Any, one: Any, share: float) -> None:
-    """Take a slider's handle with the mouse and pull it to `share` of the track, in steps as a hand does."""
+    """Take a slider's handle with the mouse and pull it to `share` of the track."""
     handle = one.locator(".noUi-handle")
     handle.scroll_into_view_if_needed()
     box, track = handle.bounding_box(), one.locator(".noUi-target").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(track["x"] + share * track["width"], y, steps=12)
-    page.mouse.up()
+    pull(page, x, y, track["x"] + share * track["width"] - x, 0)
 
 
 def drag_by(page: Any, thing: Any, right: int, down: int) -> None:
     """Take something in its middle and pull it by so many pixels."""
     thing.scroll_into_view_if_needed()
     box = thing.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + right, y + down, steps=12)
-    page.mouse.up()
+    pull(page, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, right, down)
 
 
 def press(page: Any, one: Any, key: str, times: int = 1) -> None:

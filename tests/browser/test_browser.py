@@ -21,15 +21,14 @@ import lab
 import nbformat
 import numpy as np
 import pytest
-import torch
-from helpers import visible
+from helpers import untrained_encoder, visible
 from PIL import Image
 
 from head3d_core.checkpoints import weights
 from head3d_core.course import nb01, nb04, swap_lab, swap_widget, widgets
 from head3d_core.course.swap_lab import LabState
 from head3d_core.datasets import format
-from head3d_core.metrics.identity_encoder import Encoder, IdentityNet, load_encoder
+from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files
 
@@ -252,15 +251,13 @@ def stand_in(folder: Path) -> Heads:
     for name, seed in (("face", 0), ("head", 5)):
         weights.save_generator(visible(seed), folder / f"{name}_weights", half=False)
         generators[name] = weights.load_generator(folder / f"{name}_weights")
-    torch.manual_seed(1)
-    encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
     notebook = nbformat.v4.new_notebook(
         cells=list(map(nbformat.v4.new_code_cell, (STAND_IN_CELL.strip(), SLEEPY_CELL.strip())))
     )
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     if not (folder / STAND_IN).exists():  # one that is open must not change on the disk
         nbformat.write(notebook, folder / STAND_IN)
-    return generators, encoder
+    return generators, untrained_encoder()
 
 
 def bundled(folder: Path) -> Heads:
@@ -332,10 +329,7 @@ def test_the_swap_lab_shows_what_its_controls_say(
     slider = widget.control("share_xy")  # a plane, pulled over to B with the mouse
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
-    page.mouse.move(box["x"] + 6, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2, steps=15)
-    page.mouse.up()
+    lab.pull(page, box["x"] + 6, box["y"] + box["height"] / 2, box["width"] - 8, 0)
     assert widget.state().shares == (1.0, 0.0, 0.0)
     seen.append(widget.wait("F_xy of B"))
     notebook.screenshot("swapped")

@@ -5,20 +5,19 @@ The viewer comes from the npm registry into a temporary folder; nothing of it is
 
 from __future__ import annotations
 
-import functools
-import http.server
 import io
 import shutil
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
+from helpers import served
 from PIL import Image
 
 from head3d_core.experiments import toys
@@ -42,13 +41,8 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         pytest.skip("npm is not installed: the viewer comes from its registry")
     try:
         done = subprocess.run(
-            ["npm", "pack", VIEWER, "--silent"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+            ["npm", "pack", VIEWER, "--silent"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         pytest.skip("the npm registry did not answer within two minutes")
     if done.returncode:
@@ -59,28 +53,13 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         return file.read()
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    extensions_map: ClassVar[dict[str, str]] = {
-        ".html": "text/html",
-        ".js": "text/javascript",
-        ".glb": "model/gltf-binary",
-    }
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on stderr."""
-
-
 @pytest.fixture(scope="module")
 def site(viewer: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A folder and the address under which it is served."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "viewer.js").write_bytes(viewer)
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with served(folder) as address:
+        yield folder, address
 
 
 def _shown(page: Any, name: str, angle: int) -> np.ndarray:
@@ -111,9 +90,10 @@ def _shown(page: Any, name: str, angle: int) -> np.ndarray:
 def test_a_web_viewer_shows_the_head_upright_and_from_the_front(site: tuple[Path, str], kind: str) -> None:
     folder, address = site
     toy = toy_generator()
-    head: trimesh.Trimesh = mesh.extract_mesh(toy, _codes(toy), resolution=64, level=0.0)
+    ws = torch.zeros(1, toy.num_ws, toy.config.w_dim)
+    head: trimesh.Trimesh = mesh.extract_mesh(toy, ws, resolution=64, level=0.0)
     if kind == "texture":
-        head = colour.bake_texture(toy, _codes(toy), mesh.simplify(head, 2000), size=256)
+        head = colour.bake_texture(toy, ws, mesh.simplify(head, 2000), size=256)
     mesh.save(head, folder / f"{kind}.glb")
     (folder / f"{kind}.html").write_text(PAGE.replace("NAME", f"{kind}.glb"))
     with lab.browser() as page:
@@ -133,9 +113,3 @@ def test_a_web_viewer_shows_the_head_upright_and_from_the_front(site: tuple[Path
     assert top.mean() + 0.1 < chin.mean(), "hair above, skin below"
     hair = np.median(back[(slice(120, 200), slice(220, 292))], (0, 1))
     assert hair == pytest.approx(list(toys.TOY_A.hair), abs=0.12), "colours are not washed out"
-
-
-def _codes(toy: Any) -> Any:
-    import torch
-
-    return torch.zeros(1, toy.num_ws, toy.config.w_dim)

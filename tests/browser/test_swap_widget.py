@@ -15,12 +15,10 @@ from typing import Any
 import lab
 import numpy as np
 import pytest
-import torch
-from helpers import visible
+from helpers import untrained_encoder, visible
 
 from head3d_core.course import swap_lab, swap_widget, widgets
 from head3d_core.course.swap_lab import LabState
-from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 pytestmark = pytest.mark.browser
 
@@ -52,9 +50,8 @@ class Opened:
     """The widget in a page."""
 
     def __init__(self, page: Any) -> None:
-        torch.manual_seed(1)
         self.generators = {"face": visible(0), "head": visible(5)}
-        self.encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+        self.encoder = untrained_encoder()
         self.page, self.asked = page, 0
         page.expose_function("kernel", self.answer)
         self.load()
@@ -156,9 +153,7 @@ def test_the_picture_is_turned_by_dragging_it(opened: Opened) -> None:
     opened.page.keyboard.press("ArrowRight")
     opened.page.keyboard.press("ArrowDown")
     opened.shows(LabState(shares=(0.8, 0.0, 0.0), yaw=-25, pitch=5))
-    folder = lab.SCREENSHOTS
-    folder.mkdir(parents=True, exist_ok=True)
-    opened.page.screenshot(path=folder / "06_swap_widget.png")
+    lab.keep(opened.page, "06_swap_widget")
 
 
 def test_seeds_and_generators(opened: Opened) -> None:
