@@ -141,7 +141,7 @@ def mutants() -> int:
         if code:
             return True
         log, library = f"{folder.name}.log", str(OBJECTS / (folder.name + "_build") / "_C.so")
-        command = python("-m pytest -x -q -p no:cacheprovider tests/ops/test_ops_cuda.py -k", row["tests"])
+        command = python("-m pytest -x -q -p no:cacheprovider -m gpu tests/ops -k", row["tests"])
         code = sh(command, log, 120, quiet=True, HEAD3D_LIBRARY=library, OMP_NUM_THREADS="1")
         print(f"  {name}: {'caught by ' + row['tests'] if code == 1 else f'NOT CAUGHT ({code})'}", flush=True)
         return code != 1
@@ -152,7 +152,7 @@ def mutants() -> int:
 
 def tests() -> int:
     workers = str(min(12, os.cpu_count() or 1))
-    command = python("-m pytest -q -p no:cacheprovider tests/ops/test_ops_cuda.py -n", workers)
+    command = python("-m pytest -q -p no:cacheprovider -m gpu tests/ops -n", workers)
     code = sh(command, "tests.log", 240, OMP_NUM_THREADS="2")
     print("\n".join(logged("tests.log").splitlines()[-3:]))
     return code
@@ -228,29 +228,18 @@ def small() -> None:
     """Every kernel once, at sizes that leave ragged ends."""
     _import_package()
     import torch
-    from ops_scene import Scene, options, scene, values_and_gradients
+    from ops_scene import ODD, options, point_results, points, scene, values_and_gradients
 
-    from head3d_core.model import filters, planes
-    from head3d_core.model.planes import DecoderWeights
+    from head3d_core.model import filters
 
-    for shape, dtype in (
-        ({}, torch.float32),
-        ({}, torch.float64),
-        ({"channels": 5, "hidden": 7, "features": 3}, torch.float32),
-    ):
-        at = torch.rand(2, 21, 3, device="cuda", dtype=dtype) * 1.4 - 0.7
+    for shape, dtype in (({}, torch.float32), ({}, torch.float64), (ODD, torch.float32)):
+        at = points(2, 21).to("cuda", dtype)
         for slices, mixed in ((1, False), (1, True), (2, False), (2, True)):
-            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape)
-            p, w0, b0, w1, b1, origins, directions = [t.to("cuda", dtype) for t in what.tensors()]
+            what = scene(n=2, rays=7, height=9, width=11, slices=slices, **shape).to(dtype, "cuda")
             with torch.autocast("cuda", dtype=torch.float16, enabled=mixed):
-                moved = Scene(p, DecoderWeights(w0, b0, w1, b1), origins, directions)
-                values_and_gradients(moved, options(), "native", torch.tensor([3, 4], device="cuda"))
-                leaves = [t.clone().requires_grad_() for t in (p, w0, b0, w1, b1, at)]
-                sigma, colour = planes.query(
-                    leaves[0], DecoderWeights(*leaves[1:5]), leaves[5], backend="native"
-                )
-                (sigma.sum() + colour.sum()).backward()
-                planes.sample_planes(leaves[0], leaves[5], backend="native").sum().backward()
+                values_and_gradients(what, options(), "native", torch.tensor([3, 4], device="cuda"))
+                for op in ("query", "sample"):
+                    point_results(what, at, op, "native")
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()
