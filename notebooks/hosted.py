@@ -29,7 +29,7 @@ def prepare() -> None:
         return
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
     needs = [need for need in project["dependencies"] if not re.match(r"torch(vision)?\W", need)]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*pip, *needs], check=True)
     environment = {**os.environ, "HEAD3D_WITH_EXT": "0"}
     subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True, env=environment)
