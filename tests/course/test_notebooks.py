@@ -118,6 +118,12 @@ def test_alternative_texts_are_kept_out_of_the_cells() -> None:
         source = "\n".join("".join(cell["source"]) for cell in _cells(path, "code"))
         assert not re.search(r'\balt=f?"[^"]{30,}', source), path.name
         used |= set(re.findall(r'"(\d\d[ab]?\.\w+)"', source)) & set(alt_texts())
+        for before, after in itertools.pairwise(json.loads(path.read_text(encoding="utf8"))["cells"]):
+            caption = re.match(r"\*\*Fig\. (\w+\.\d+)\.", "".join(after["source"]))
+            keys = re.findall(
+                r'show\w*\((?:.|\n)*?"(\d\d[ab]?\.\d+)[a-z]?",?\s*\)', "".join(before["source"])
+            )
+            assert not caption or set(keys) <= {caption[1]}, f"{keys} above {caption[1]}"
     assert used == set(alt_texts()), "texts that no cell uses"
     assert min(map(len, alt_texts().values())) > 30
 
