@@ -1,35 +1,18 @@
-"""Notebook 00: one code turned in two generators; the method and the course as diagrams."""
+"""Notebook 00: stored views of one code in two generators; the course as a graph."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
-from torch import Tensor
 
-from head3d_core.course.figures import PALETTE, arrow, box, canvas, ties
-from head3d_core.experiments.plane_swap import picture
-from head3d_core.model.cameras import orbit
-from head3d_core.model.generator import Generator
-from head3d_core.model.seeds import heads_of_seeds
+from head3d_core.course.figures import PALETTE, arrow, box, canvas
 from head3d_core.utils import files
-
-
-@torch.no_grad()
-def turned(nets: Mapping[str, Generator], seed: int, yaws: Sequence[float]) -> dict[str, Tensor]:
-    """One random code in several generators: by name, images [len(yaws), 3, R, R] from these yaws (degrees)."""
-    cameras = orbit(torch.deg2rad(torch.tensor(yaws, dtype=torch.float32)))
-    heads = {name: heads_of_seeds(net, [seed]) for name, net in nets.items()}
-    return {
-        name: torch.cat([picture(net, heads[name].planes, heads[name].ws, c[None]) for c in cameras])
-        for name, net in nets.items()
-    }
 
 
 def stored_turn() -> Callable[[float], NDArray[np.uint8]]:
@@ -40,32 +23,6 @@ def stored_turn() -> Callable[[float], NDArray[np.uint8]]:
             films.append([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
     both = [np.concatenate(pair, 1) for pair in zip(*films, strict=True)]
     return lambda yaw: both[round(yaw * len(both) / 360) % len(both)]
-
-
-def method_diagram() -> Any:
-    """The method of Head3D: teacher and student, one exchanged plane, two discriminators."""
-    figure, axis = canvas(13.2, 5.6, (12, 5.0))
-    blue, red, green, violet = PALETTE[:4]
-    box(axis, 1.2, 3.1, "z ~ N(0, 1)\nmapping camera p", "#555555", width=2.1)
-    box(axis, 3.8, 4.8, "teacher G_t\n(frozen, faces)", blue)
-    box(axis, 3.8, 1.4, "student G_s\n(learns, heads)", red)
-    for y, colour in ((4.8, blue), (1.4, red)):
-        box(axis, 6.7, y, "F_xy  F_xz  F_yz", colour, width=2.1)
-        arrow(axis, (4.7, y), (5.6, y), "planes")
-        arrow(axis, (7.8, y), (8.9, y), "render")
-    arrow(axis, (1.6, 3.55), (2.9, 4.6))
-    arrow(axis, (1.6, 2.65), (2.9, 1.6))
-    box(axis, 9.9, 4.8, "face, front view", blue, width=1.9)
-    box(axis, 9.9, 1.4, "head, any view", red, width=1.9)
-    for x, text in ((6.1, "L_kd\nF_xy only"), (3.8, "L_map\nw"), (9.9, "L_rgb, L_lpips\nwhere |yaw| ≤ 45°")):
-        ties(axis, x, 1.85, 4.35)
-        axis.text(x - 0.1, 3.1, text, ha="right", va="center", fontsize=10, color=green)
-    box(axis, 12.2, 2.6, "D_front\n(faces)", violet, width=1.5)
-    box(axis, 12.2, 0.7, "D_back\n(50 heads)", violet, width=1.5)
-    arrow(axis, (10.9, 1.6), (11.4, 2.3), colour=violet)
-    arrow(axis, (10.9, 1.2), (11.4, 0.9), colour=violet)
-    axis.text(11.0, 0.25, "alternating", ha="right", va="center", fontsize=10, color=violet)
-    return figure
 
 
 Course = dict[str, tuple[str, list[str]]]

@@ -8,11 +8,9 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from head3d_core.config import preset
 from head3d_core.course import figures as plots
 from head3d_core.course import nb00, nb01, nb02, widgets
-from head3d_core.model import cameras, seeds, volume
-from head3d_core.model.generator import Generator
+from head3d_core.model import cameras, volume
 
 mpl.use("Agg")
 
@@ -53,7 +51,6 @@ def test_figures_are_drawn() -> None:
         nb02.plane_grid(torch.randn(3, 2, 8, 8), ("xy", "xz", "yz")),
         plots.image_grid([torch.zeros(3, 4, 4)] * 3, ["x"], columns=2),
         nb02.march_profile(depths[0, 0], sigma, march.weights[0, 0]),
-        nb00.method_diagram(),
         nb00.course_map({"00": ("start", []), "01": ("cameras", ["00"]), "02": ("planes", ["00", "01"])}),
     ]
     for figure in figures:
@@ -102,19 +99,6 @@ def test_a_walk_draws_each_place_once_and_shows_its_ends() -> None:
     assert sorted(drawn) == [0.0, 0.5, 0.6, 1.0]
     ends = [end.children[1].value for end in box.children[1].children[1].children]
     assert ends == [widgets.to_png(draw(t)) for t in (0.0, 1.0)]
-
-
-def test_one_code_is_turned_in_several_generators() -> None:
-    torch.manual_seed(0)
-    nets = {name: Generator(preset("tiny").generator).eval() for name in ("one", "two")}
-    around = nb00.turned(nets, seed=3, yaws=(0, 90))
-    assert list(around) == ["one", "two"]
-    net = nets["two"]
-    head = seeds.heads_of_seeds(net, [3])
-    with torch.no_grad():
-        side = net.render(head.planes, head.ws, cameras.orbit(math.pi / 2)).image[0]
-    assert around["two"].shape == (2, *side.shape)
-    assert torch.allclose(around["two"][1], side, atol=0.02)
 
 
 def test_names_of_cameras_stand_outside_and_do_not_cover_the_cube() -> None:
