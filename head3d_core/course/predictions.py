@@ -14,6 +14,7 @@ import json
 import os
 from pathlib import Path
 
+from head3d_core.course.stills import with_stand_in
 from head3d_core.utils import files
 
 _session: dict[str, str] = {}
@@ -67,7 +68,9 @@ def ask(name: str, guess: str | float | None = None) -> None:
     field = widgets.Text(kept().get(name, ""), placeholder="your prediction", description=f"Predict {name}")
     field.layout.width, field.style.description_width = "34em", "8em"
     field.observe(lambda change: keep(name, change["new"]), names="value")
-    display(field)
+    display(
+        with_stand_in(field, {"text/plain": f"Predict {name}: run this cell to get a field to write in."})
+    )
 
 
 def compare(name: str, answer: str) -> None:

@@ -97,6 +97,13 @@ def to_image(figure: Any) -> Image.Image:
     return Image.open(buffer)
 
 
+def with_stand_in(widget: Any, stand_in: dict[str, str]) -> Any:
+    """The widget, whose output also holds what is shown where the widget is not: MIME type -> content."""
+    live = widget._repr_mimebundle_
+    widget._repr_mimebundle_ = lambda **options: live(**options) | stand_in
+    return widget
+
+
 # --- of a Plotly figure -----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from head3d_core.course.stills import alt_text, bundle
+from head3d_core.course.stills import alt_text, bundle, with_stand_in
 from head3d_core.utils.errors import Head3DError
 
 Draw = Callable[..., np.ndarray]
@@ -79,9 +79,7 @@ def sliders(
     box.sliders, box.picture, box.drawn = made, picture, drawn
     still = Image.open(io.BytesIO(picture.value))
     note = f"A still. Run this cell to move {', '.join(ranges)}."
-    live = box._repr_mimebundle_
-    box._repr_mimebundle_ = lambda **options: live(**options) | bundle(still, alt or note, note)
-    return box
+    return with_stand_in(box, bundle(still, alt or note, note))
 
 
 def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0, alt: str = "") -> Any:

@@ -142,3 +142,9 @@ def test_without_webgl_there_are_stills(page: Any, address: str) -> None:
     assert page.locator("#strips img").count() == len(live_heads.GENERATORS)
     assert page.evaluate("[...document.querySelectorAll('#strips img')].every(i => i.alt.length > 40)")
     assert not page.problems
+    page.goto(f"{address}/12_geometry_you_can_hold.html")
+    page.wait_for_timeout(1000)
+    stills = page.locator(".plotly-still img").all()
+    assert len(stills) == page.locator(".plotly-figure").count() > 0
+    assert min(still.bounding_box()["width"] for still in stills) > 300
+    assert page.locator(".no-webgl").count() == 0

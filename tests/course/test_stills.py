@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from head3d_core.course import figures, nb01, stills, widgets
+from head3d_core.course import figures, nb01, predictions, stills, widgets
 from head3d_core.model import cameras
 
 mpl.use("Agg")
@@ -117,3 +117,12 @@ def test_the_still_of_a_scene_is_seen_from_its_camera() -> None:
     assert abs(red[1][:, 1].mean() / pictures[1].shape[1] - 0.5) < 0.05
     blue = [(p[..., 2] > p[..., 0] + 40).sum() for p in pictures]
     assert blue[0] > 20 * max(blue[1], 1), "a sheet seen from its edge"
+
+
+def test_a_field_for_a_prediction_leaves_a_sentence(outputs: list[dict[str, Any]], monkeypatch: Any) -> None:
+    monkeypatch.setattr("IPython.display.display", outputs.append)
+    monkeypatch.setattr(predictions, "kept", lambda: {"01.1": "a guess that is nobody's business"})
+    predictions.ask("01.1")
+    live = outputs[0]._repr_mimebundle_()  # type: ignore[attr-defined]
+    assert WIDGET in live
+    assert live["text/plain"] == "Predict 01.1: run this cell to get a field to write in."
