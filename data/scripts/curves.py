@@ -97,16 +97,11 @@ def _mean(values: list[float]) -> float | None:
     return float(f"{sum(finite) / len(finite):.5g}") if finite else None
 
 
-def condense(
-    run: Path, points: int = POINTS, commit: str | None = None, date: str | None = None
-) -> dict[str, Any]:
-    """The record of a run: provenance, recipe, and its curves.
+def condense(run: Path, points: int = POINTS) -> dict[str, Any]:
+    """The record of a run: provenance, recipe, and its curves as means over at most `points` spans.
 
     Args:
         run: the run's folder or its log.jsonl.
-        points: spans kept.
-        commit: of the code that trained; None: as the log says.
-        date: ISO; None: as the log says, else when it was last written.
 
     Raises Head3DError for a run without a log.
     """
@@ -117,7 +112,8 @@ def condense(
     starts = [e for e in events if e["event"] == "start"]
     start = starts[-1]
     args, recipe = start.get("args", {}), start.get("recipe", {})
-    written = (run / "log.jsonl" if run.is_dir() else run).stat().st_mtime
+    path = run / "log.jsonl" if run.is_dir() else run
+    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
     commits = dict.fromkeys(e["commit"] for e in starts if e.get("commit"))
     provenance = {
         **{key: args.get(key) for key in ("stage", "row", "preset")},
@@ -134,10 +130,8 @@ def condense(
         "torch": start.get("torch"),
         "precision": start.get("options", {}).get("precision"),
         "perceptual": start.get("perceptual"),
-        "date": date
-        or start.get("date")
-        or datetime.datetime.fromtimestamp(written, datetime.UTC).date().isoformat(),
-        "commit": commit or ", ".join(commits) or "not recorded",
+        "date": start.get("date") or written.date().isoformat(),
+        "commit": ", ".join(commits) or "not recorded",
     }
     return {
         "what": "curves of one training run: means over equal spans of real images shown",
@@ -188,8 +182,8 @@ def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Pat
     return [grids[k] for k in dict.fromkeys(chosen.tolist())]
 
 
-def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[str, Any]:
-    """Writes `condense(run, **options)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
+def write_record(run: Path, out: Path, side: int = 128, points: int = POINTS) -> dict[str, Any]:
+    """Writes `condense(run, points)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
 
     Args:
         side: of one view in the image of the last grid, pixels.
@@ -199,7 +193,7 @@ def write_record(run: Path, out: Path, side: int = 128, **options: Any) -> dict[
     """
     if side < 8:
         raise Head3DError(f"a view needs at least 8 pixels a side to be seen, got {side}")
-    record = condense(run, **options)
+    record = condense(run, points)
     if grids := kept_grids(run):
         chosen, samples = evenly(grids, 4), 4
         last = _cells(grids[-1][1], side)[:samples].swapaxes(1, 2)
@@ -227,17 +221,11 @@ class CurvesArgs:
     """Spans of images to keep."""
     side: int = 128
     """Pixels of one view of the last grid."""
-    commit: str | None = None
-    """Commit of the code that trained, if the log does not say."""
-    date: str | None = None
-    """Day of the run; default: as the log says, else when it was last written."""
 
 
 def run(args: CurvesArgs) -> None:
     """Condenses one run and says what was kept."""
-    record = write_record(
-        args.run, args.out, args.side, points=args.points, commit=args.commit, date=args.date
-    )
+    record = write_record(args.run, args.out, args.side, args.points)
     known = record["provenance"]
     print(f"{args.out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
 

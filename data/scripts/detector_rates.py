@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ import torch
 from torch import Tensor
 
 from head3d_core.datasets import face_detector
+from head3d_core.evaluation.references import frontal_pictures
+from head3d_core.metrics.silhouettes import BACK_YAW, FRONTAL_PITCH, FRONTAL_YAW
 from head3d_core.model import cameras
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -34,7 +35,6 @@ from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import share
 from script import between_marks, main, markdown_table
 
-FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 MARK = "detector rates"
 BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
@@ -72,27 +72,14 @@ class DetectorRatesArgs:
     """Rendering processes; 0 takes one per core."""
 
 
-def _angles(name: str, index: int) -> tuple[float, float]:
-    """|yaw| and |pitch| of picture `index`, degrees."""
-    camera = torch.from_numpy(sets.example(name, index).camera)[None]
-    yaw, pitch = cameras.yaw_pitch(camera)
-    return abs(math.degrees(float(yaw))), abs(math.degrees(float(pitch)))
-
-
-def frontal_indices(count: int, name: str = "held_out_faces") -> list[int]:
-    """The first `count` pictures of a face set that are frontal."""
-    angles = ((index, *_angles(name, index)) for index in range(sets.size(name)))
-    good = (index for index, yaw, pitch in angles if yaw <= FRONTAL_YAW and pitch <= FRONTAL_PITCH)
-    return list(islice(good, count))
-
-
 def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, int]]:
     """(index, |yaw| step) of the first view of every head in every step, steps of back views twice."""
     found: list[tuple[int, int]] = []
     for head in range(heads):
         wanted = {step: 2 if step * BIN >= BACK_YAW else 1 for step in range(180 // BIN)}
         for index in range(head * sets.HEAD_VIEWS, (head + 1) * sets.HEAD_VIEWS):
-            yaw, pitch = _angles(name, index)
+            angles = cameras.yaw_pitch(torch.from_numpy(sets.example(name, index).camera)[None])
+            yaw, pitch = (abs(math.degrees(float(angle))) for angle in angles)
             step = min(int(yaw) // BIN, 180 // BIN - 1)
             if pitch <= FRONTAL_PITCH and wanted[step]:
                 wanted[step] -= 1
@@ -129,7 +116,7 @@ def measure(args: DetectorRatesArgs) -> dict[str, Any]:
         people = [identity(example.seed, example.kind) for example in examples]
         return face_detector.face_probability(torch.from_numpy(images)), people
 
-    frontal, people = shown("held_out_faces", frontal_indices(args.frontal))
+    frontal, people = shown("held_out_faces", frontal_pictures("held_out_faces", args.frontal))
     clear = [k for k, person in enumerate(people) if _accessory(person) != "sunglasses"]
     missed = [p.seed for p, seen in zip(people, frontal, strict=True) if seen <= face_detector.THRESHOLD]
     turn = turn_indices(args.heads)
@@ -187,9 +174,7 @@ def refresh_card(found: dict[str, Any], card: Path) -> None:
     """
     text = between_marks(card.read_text(encoding="utf-8"), MARK, lambda: table(found))
     if text is None:
-        raise Head3DError(
-            f"{card} needs the lines <!-- {MARK} --> and <!-- end of {MARK} --> around its table"
-        )
+        raise Head3DError(f"{card} needs <!-- {MARK} --> and <!-- end of {MARK} --> around its table")
     files.write(card, text)
 
 

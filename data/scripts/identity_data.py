@@ -91,8 +91,6 @@ class People:
     """uint8 [N, 3, 144, 144]"""
     person: Tensor
     """[N] int64, 0 to the number of people - 1."""
-    yaw: Tensor
-    """[N] radians."""
     frontal: Tensor
     """[N] bool"""
     seeds: tuple[int, ...]
@@ -105,7 +103,7 @@ class People:
 
     def to(self, device: torch.device | str) -> People:
         """The same, resident on a device."""
-        moved = {f: getattr(self, f).to(device) for f in ("crops", "person", "yaw", "frontal")}
+        moved = {f: getattr(self, f).to(device) for f in ("crops", "person", "frontal")}
         return dataclasses.replace(self, **moved)
 
 
@@ -176,12 +174,9 @@ def cached_people(
     """`count` people from seed `first` on; folder `cache` keeps their crops for the next call, if there is one."""
     name = f"people-{first}-{count}-{looks}x{views}"
     arrays = kept(cache, name, lambda: {"crops": render_people(first, count, looks, views, workers).numpy()})
-    seeds = range(first, first + count)
-    each = [(look, view) for look in range(looks) for view in range(views)]
-    yaw = torch.tensor([angles(seed, look, view)[0] for seed in seeds for look, view in each])
-    frontal = torch.tensor([view % 2 == 0 for _ in seeds for _, view in each])
-    person = torch.arange(count).repeat_interleave(len(each))
-    return People(torch.from_numpy(arrays["crops"]), person, yaw, frontal, tuple(seeds))
+    person = torch.arange(count).repeat_interleave(looks * views)
+    frontal = (torch.arange(views) % 2 == 0).repeat(count * looks)
+    return People(torch.from_numpy(arrays["crops"]), person, frontal, tuple(range(first, first + count)))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from head3d_core.metrics.identity_encoder import EMBEDDING, SIDE, EncoderConfig, IdentityNet, save_net
-from head3d_core.metrics.verification import BIN, verification
+from head3d_core.metrics.verification import verification
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
@@ -120,34 +120,17 @@ def centred(crops: Tensor) -> Tensor:
 @torch.no_grad()
 def embed_people(net: IdentityNet, people: People, batch: int = 256) -> Tensor:
     """Embeddings [N, 128] float32 on the CPU, in evaluation mode."""
-    was, device = net.training, next(net.parameters()).device
-    net.eval()
-    found = torch.cat([net(centred(part.to(device))).cpu() for part in people.crops.split(batch)])
-    net.train(was)
-    return found
+    device = next(net.eval().parameters()).device
+    return torch.cat([net(centred(part.to(device))).cpu() for part in people.crops.split(batch)])
 
 
 def evaluate(net: IdentityNet, people: People, replicates: int = 200) -> dict[str, Any]:
-    """Verification on people (held out, as a rule): frontal pictures, all pictures, and TAR by |yaw|.
-
-    `by_yaw` compares images of one 15° step with frontal ones, so it says how far from the front the encoder carries.
-    """
+    """Verification on people (held out, as a rule): between their frontal images, and between all of them."""
     x, person, frontal = embed_people(net, people), people.person.cpu(), people.frontal.cpu()
-    found: dict[str, Any] = {
+    return {
         "frontal": verification(x[frontal], person[frontal], replicates).to_dict(),
         "all": verification(x, person, replicates).to_dict(),
     }
-    found["by_yaw"], angle = [], people.yaw.cpu().abs() * 180 / math.pi
-    for low in range(0, 90, int(BIN)):
-        inside = (angle >= low) & (angle < low + BIN) & ~frontal
-        cosines, same = x[inside] @ x[frontal].T, person[inside][:, None] == person[frontal]
-        accepted = (cosines > found["frontal"]["threshold"]).float()
-        figures = {"same": cosines[same], "different": cosines[~same]}
-        figures |= {"accepted": accepted[same], "false_accepted": accepted[~same]}
-        if bool(same.any()):
-            means = {name: float(values.mean()) for name, values in figures.items()}
-            found["by_yaw"].append({"from": low, "to": low + int(BIN), **means})
-    return found
 
 
 def learn(people: People, options: TrainOptions, device: torch.device | str = "cpu") -> IdentityNet:

@@ -8,7 +8,6 @@ Each card joins the notes in the weights, the run's condensed log (`data/results
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,28 +178,26 @@ def _training(notes: dict[str, Any], run: dict[str, Any], stage: str) -> list[tu
     ]
 
 
-def remarks_of(folder: Path, images: int | None) -> list[str]:
-    """What was written about these weights; none for weights of another number of images.
+@dataclass(frozen=True)
+class Remarks:
+    """What was written about weights of a number of images: `remarks.json` beside them."""
 
-    Raises Head3DError if `remarks.json` is not {"images": number, "remarks": [sentence, ...]}.
-    """
-    path = folder / "remarks.json"
-    if not path.is_file():
-        return []
-    found = json.loads(path.read_text(encoding="utf8"))
-    remarks = found.get("remarks") if isinstance(found, dict) else None
-    if not isinstance(remarks, list) or not all(isinstance(x, str) for x in remarks):
-        raise Head3DError(f'{path} must be {{"images": number, "remarks": [sentence, ...]}}')
-    return remarks if found.get("images") == images else []
+    images: int
+    remarks: list[str]
 
 
 def _remarks(folder: Path, notes: dict[str, Any]) -> str:
-    """The section "About these weights": whether the run reached its plan, and the remarks."""
-    images, plan = notes.get("images"), notes.get("recipe", {}).get("images")
+    """The section "About these weights": whether the run reached its plan, and the remarks on these weights.
+
+    Raises Head3DError if `remarks.json` is not {"images": number, "remarks": [sentence, ...]}.
+    """
+    images, plan, path = notes.get("images"), notes.get("recipe", {}).get("images"), folder / "remarks.json"
     short = images is not None and plan and images < plan
-    trial = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."] if short else []
-    lines = [f"* {line}" for line in (*trial, *remarks_of(folder, images))]
-    return "\n".join(["## About these weights", "", *lines, "", ""]) if lines else ""
+    lines = [f"**Trial weights**: {images:,} of the {plan:,} images that the recipe plans."] if short else []
+    found = records.load(path, "an editor", Remarks) if path.is_file() else Remarks(0, [])
+    lines += found.remarks if found.images == images else []
+    text = "\n".join(f"* {line}" for line in lines)
+    return f"## About these weights\n\n{text}\n\n" if lines else ""
 
 
 def _measured(name: str, evaluation: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ import detector_rates
 
 
 def test_which_renders_are_counted() -> None:
-    from head3d_core.synth import sets
-
-    faces = detector_rates.frontal_indices(40)
-    assert len(faces) == 40
-    for index in faces:
-        yaw, pitch = sets.face_angles(sets.example("held_out_faces", index).seed)
-        assert abs(math.degrees(yaw)) <= 20
-        assert abs(math.degrees(pitch)) <= 15
     turn = detector_rates.turn_indices(3)
     steps = [step for _, step in turn]
     assert {steps.count(k) for k in range(9)} == {3}
@@ -62,7 +53,7 @@ def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
     assert text == f"# Card\n{start}\n{detector_rates.table(_found())}\n{end}\nafter\n"
     assert "| frontal | gender: male | 9 of 10 | 90.0% | 60.0% to 98.0% |" in text
     card.write_text("# Card")
-    with refused("needs the lines"):
+    with refused("needs <!-- detector rates -->"):
         detector_rates.refresh_card(_found(), card)
 
 

@@ -158,7 +158,7 @@ def test_remarks_belong_to_their_weights(sources: model_cards.Sources) -> None:
     path.write_text(json.dumps({"images": 99, "remarks": ["Noses are long."]}))
     assert "Noses" not in model_cards.card("head3d", sources), "remarks on other weights"
     path.write_text(json.dumps(["Noses are long."]))
-    with refused(r"remarks.json must be"):
+    with refused("remarks"):
         model_cards.card("head3d", sources)
 
 
