@@ -1,0 +1,68 @@
+"""Hosted notebooks: what is installed against the host's torch, and the buttons of the published site."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import build_site
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def hosted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks"))
+    import hosted
+
+    return hosted
+
+
+def test_a_host_keeps_its_torch(hosted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], dict[str, Any]]] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: calls.append((command, options)))
+    hosted.prepare()
+    (needs, _), (package, options) = calls
+    names = [need.split(">")[0].split("=")[0] for need in needs]
+    assert "torchmetrics" in names
+    assert "anywidget" in names
+    assert not {"torch", "torchvision"} & set(names)
+    assert {"--no-deps", str(ROOT)} <= set(package)
+    assert options["env"]["HEAD3D_WITH_EXT"] == "0"
+
+
+def test_nothing_is_installed_where_the_package_is(hosted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("installed something"))
+    hosted.prepare()
+
+
+def test_the_first_notebook_begins_with_it() -> None:
+    cells = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf8"))["cells"]
+    first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert "hosted.prepare()" in first
+
+
+def test_a_published_site_has_buttons_and_a_private_one_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build_site.notebooks()[0]
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert build_site.launch(path) == ""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/heads")
+    text = build_site.launch(path)
+    assert text.count('class="launch"') == 3
+    assert f"someone/heads/HEAD?labpath=notebooks/{path.name}" in text
+    assert f"someone/heads/blob/main/notebooks/{path.name}" in text
+    assert "%cd heads/notebooks" in text
+
+
+def test_development_containers_use_the_cpu_build() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf8"))
+    assert container["postCreateCommand"] == "make venv CPU=1"
+    target = subprocess.run(
+        ["make", "-n", "venv", "CPU=1"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "Making .venv" in target.stdout or (ROOT / ".venv").exists()
