@@ -166,6 +166,21 @@ def dots_figure(values: Mapping[str, Estimate | None], label: str) -> Any:
     return figure
 
 
+def histogram(groups: Mapping[str, Any], label: str, limit: float | None = None) -> Any:
+    """Shares of some groups of numbers over the same 25 steps, an outline for each, and perhaps a limit (dashed)."""
+    figure, axis = panels(6.4, 2.9)
+    every = {name: np.asarray(values) for name, values in groups.items()}
+    edges = np.linspace(min(map(np.min, every.values())), max(map(np.max, every.values())), 26)
+    for k, (name, values) in enumerate(every.items()):
+        style: dict[str, Any] = {"color": PALETTE[k], "linestyle": STYLES[k], "linewidth": 2, "label": name}
+        axis.stairs(np.histogram(values, edges)[0] / len(values), edges, **style)
+    if limit is not None:
+        axis.axvline(limit, color="black", linestyle=":", label="limit")
+    axis.set(xlabel=label, ylabel="share of the group")
+    axis.legend()
+    return figure
+
+
 def legend_above(axis: Any, columns: int = 2) -> None:
     """A legend over the panel, where it hides nothing."""
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from head3d_core.course import figures
 from head3d_core.course.exercises import Choice, Exercise
-from head3d_core.course.figures import HATCHES, PALETTE, STYLES
+from head3d_core.course.figures import HATCHES, PALETTE
 from head3d_core.model import cameras
 from head3d_core.synth import sets
 from head3d_core.synth.identity import Identity
@@ -183,18 +183,6 @@ def one_sidedness(lights: Sequence[Light], side: Callable[[Tensor, Tensor], Any]
     """|side(brightness, mask)| of a grey ball in each light, [N]."""
     balls = (light_ball(light) for light in lights)
     return np.array([abs(float(side(brightness(image), mask))) for image, mask in balls])
-
-
-def side_histogram(found: dict[str, NDArray[np.float64]]) -> Any:
-    """Shares of lights by how one-sided they are, a line for each set."""
-    figure, axis = figures.panels(6.4, 3.0)
-    edges = np.linspace(0, max(map(np.max, found.values())), 13)
-    for k, (name, values) in enumerate(found.items()):
-        share = np.histogram(values, edges)[0] / len(values)
-        axis.stairs(share, edges, color=PALETTE[k], linewidth=2, linestyle=STYLES[k], label=name)
-    axis.set(xlabel="one-sidedness of the light (0: even, 1: one half is black)", ylabel="share of the set")
-    axis.legend()
-    return figure
 
 
 # --- people -----------------------------------------------------------------------------------------------------------

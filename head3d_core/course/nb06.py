@@ -13,7 +13,6 @@ from torch import Tensor
 from head3d_core.config import PLANE_NAMES
 from head3d_core.course import figures
 from head3d_core.course.exercises import Choice, Exercise
-from head3d_core.course.figures import PALETTE
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.model import cameras
@@ -174,25 +173,6 @@ def two_bootstraps(
         some = torch.randint(len(pairs), (len(pairs),), generator=draw)
         found["pairs redrawn"].append(float(pairs[some].mean()))
     return {name: np.array(means) for name, means in found.items()}
-
-
-def bootstrap_histogram(found: dict[str, NDArray[np.float64]]) -> Any:
-    """Both distributions of `two_bootstraps` on one axis."""
-    figure, axis = figures.panels(6.4, 2.8)
-    edges = np.linspace(min(map(np.min, found.values())), max(map(np.max, found.values())), 25)
-    for k, (name, means) in enumerate(found.items()):
-        axis.hist(
-            means,
-            edges,
-            histtype="step",
-            color=PALETTE[k],
-            linestyle=figures.STYLES[k],
-            linewidth=2,
-            label=name,
-        )
-    axis.set(xlabel="mean cosine of two different people", ylabel="redraws")
-    axis.legend()
-    return figure
 
 
 # --- exercises --------------------------------------------------------------------------------------------------------

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise
-from head3d_core.course.figures import PALETTE
-
-# --- verification -----------------------------------------------------------------------------------------------------
-
-
-def score_figure(same: Tensor, different: Tensor, limit: float) -> Any:
-    """Histograms of the cosines of same and different pairs, and the limit between them."""
-    figure, axis = figures.panels(5.6, 2.6)
-    bins = np.linspace(-1, 1, 41).tolist()
-    axis.hist(different.numpy(), bins, density=True, color=PALETTE[4], label="different people")
-    outline: dict[str, Any] = {"histtype": "step", "linewidth": 2, "color": PALETTE[1]}
-    axis.hist(same.numpy(), bins, density=True, label="the same person", **outline)
-    axis.axvline(limit, color="black", linestyle="--", linewidth=1)
-    axis.set(xlabel="cosine", ylabel="density")
-    axis.legend()
-    return figure
-
 
 # --- exercises --------------------------------------------------------------------------------------------------------
 

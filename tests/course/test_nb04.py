@@ -75,7 +75,6 @@ def test_figures_can_be_drawn() -> None:
     for figure, axes in (
         (nb04.angle_map(faces, heads), 1),
         (nb04.side_bars({"faces": [2, 0, 0], "heads": [1, 2, 1]}), 2),
-        (nb04.side_histogram({"faces": np.array([0.1, 0.2]), "heads": np.array([0.05, 0.1])}), 1),
         (nb04.detector_curve(rates), 1),
     ):
         assert len(figure.axes) == axes

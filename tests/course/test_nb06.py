@@ -45,7 +45,6 @@ def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
         nb06.carried_dots(found),
         nb06.carried_dots({**found, "axes": "xyz"}, {**found, "axes": "eg3d"}),
         nb06.planes_flat(G, heads.take([0, 1])),
-        nb06.bootstrap_histogram({"a": np.arange(9.0), "b": np.arange(9.0) / 2}),
     ):
         assert drawn(figure).std() > 5, "the figure is blank"
 

@@ -11,7 +11,7 @@ import torch
 from helpers import record
 from PIL import Image
 
-from head3d_core.course import figures, nb10a, nb10b, nb15, recorded
+from head3d_core.course import figures, nb10a, nb15, recorded
 from head3d_core.metrics.distances import kernel_distance
 from head3d_core.utils.estimates import Estimate
 
@@ -46,7 +46,7 @@ def test_figures_are_drawn() -> None:
     counts = [20, 40]
     nb10a.floor_figure(counts, nb10a.distances_of_equal(counts, 4))
     nb10a.toy_figure({"a": torch.randn(4, 2), "b": torch.randn(4, 2)})
-    nb10b.score_figure(torch.rand(5), torch.rand(5), 0.5)
+    figures.histogram({"a": torch.rand(5), "b": torch.rand(9)}, "x", 0.5)
 
 
 def test_table_2_has_five_columns_and_says_what_is_missing() -> None:
