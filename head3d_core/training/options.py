@@ -45,6 +45,8 @@ class TrainArgs:
     """Run or weights (EG3D's too) of the face generator to start from and, in distill, to learn from."""
     head: Path | None = None
     """Run or weights of the head generator that distill starts from."""
+    back_target: Path | None = None
+    """Run or weights whose F_xy the student's xy_back follows (`losses.kd_back`); default: `head`."""
     resume: bool = False
     """Go on from the newest snapshot in `out`; start afresh if there is none."""
     max_minutes: float | None = None
@@ -137,10 +139,11 @@ def check_used(args: TrainArgs) -> None:
         "heads": args.recipe.needs_heads,
         "teacher": "teacher" in starts or args.recipe.losses.any,
         "head": "head" in starts or bool(args.recipe.losses.kd_back),
+        "back_target": bool(args.recipe.losses.kd_back),
     }
     for name, needed in used.items():
         if getattr(args, name) is not None and not needed:
-            raise Head3DError(f"--{name} has no use in stage {args.stage}: leave it out")
+            raise Head3DError(f"--{name.replace('_', '-')} has no use in stage {args.stage}: leave it out")
     if args.recipe.stage != args.stage:
         raise Head3DError(
             f"recipe.stage follows the command: train {args.recipe.stage} instead of {args.stage}"

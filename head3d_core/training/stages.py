@@ -267,6 +267,9 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
         if start != "scratch" and path is None:
             raise Head3DError(f"stage {recipe.stage} starts from a {start} run: pass --{start} RUN")
         points[start] = starting_point(path, args.scale) if path else _fresh(args)
+    back = points["head"][0] if recipe.losses.kd_back else None
+    if args.back_target:
+        back = starting_point(args.back_target, args.scale)[0]
     own = points[recipe.start][0]
     config = _keep_place(args, own.config)
     discriminators = [_discriminator(points[s][1], s, args) for s in recipe.discriminator_starts]
@@ -275,7 +278,7 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
         dataclasses.replace(args.scale, generator=config), recipe, pools, copy_of(own, config), discriminators,
         faces=face_pool,
         teacher=_target(points["teacher"][0], config) if recipe.losses.any else None,
-        head=_target(points["head"][0], config) if recipe.losses.kd_back else None,
+        head=copy_of(back, config) if back else None,
         perceptual=perceptual_distance(recipe.perceptual) if recipe.losses.lpips else None,
         seed=args.seed, rank=world.rank, world=world.size, numerics=args.numerics,
     )  # fmt: skip

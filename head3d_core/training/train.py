@@ -96,7 +96,10 @@ class Run:
             "recipe": self.recipe.to_dict(),
             "row": self.args.row,
             "seed": self.args.seed,
-            "sources": {name: str(getattr(self.args, name)) for name in ("data", "heads", "teacher", "head")},
+            "sources": {
+                name: str(getattr(self.args, name))
+                for name in ("data", "heads", "teacher", "head", "back_target")
+            },
         }
 
     def save(self) -> None:
