@@ -228,11 +228,11 @@ def card(name: str, sources: Sources) -> str:
     run = sources.table(f"curves_{notes.get('row') or stage}")
     evaluation, real = (sources.table(f"evaluation/{row}") for row in (name, "real"))
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-    planes = f"{config.plane_resolution}² x {config.plane_channels} channels x 3, axes `{config.render.axes}`"
+    size_of_planes = f"{config.plane_resolution}² x {config.plane_channels} channels x {config.plane_count}"
     facts = [
         *_training(notes, run, stage),
         ("picture, volume rendering", f"{config.image_resolution}², {config.neural_resolution}²"),
-        ("planes", planes),
+        ("planes", f"{size_of_planes}, axes `{config.render.axes}`"),
         ("size on disk", f"{size / 1e6:.1f} MB"),
     ]
     return filled(

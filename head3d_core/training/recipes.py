@@ -360,7 +360,12 @@ def _fine_tuned(start: Start) -> dict[str, Any]:
 
 
 _ONE_D = {"domains.0.start": "head", "one_discriminator": True}
-_BACK_TARGET = {"losses.kd_back": 1.0}
+_BACK_TARGET = {
+    "losses.kd_back": 1.0,
+    "kd_back_images": 80_000,
+    "kd_back_floor": 0.02,
+    "domains.1.sources": ("heads_side",),  # one view shows both sides' hair, so that both get one colour
+}
 _TWO_SLICES = {"front_slices": 2}
 _POOLED = (Domain("all", ("faces", "heads_back"), "teacher", gamma=1.0),)
 

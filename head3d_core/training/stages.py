@@ -178,12 +178,12 @@ def _architecture(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, An
 
 
 def starting_point(path: Path, scale: Preset) -> tuple[Generator, Discriminator | None]:
-    """Averaged generator and first discriminator of a run or of weights; None where weights hold no discriminator.
+    """Averaged generator and last discriminator (of a distillation D_back) of a run or of weights; None without one.
 
     Raises Head3DError if there is nothing to read, or the architecture is another, with the options that name it.
     """
     run = open_run(path, axes=scale.generator.render.axes)
-    own = next(iter(run.discriminators), None)
+    own = next(reversed(run.discriminators), None)
     pairs: dict[str, tuple[Any, Any]] = {"generator": (scale.generator, run.generator.config)}
     if own:
         pairs["discriminator"] = (scale.discriminator, own.config)

@@ -15,7 +15,8 @@ from head3d_core.checkpoints.weights import load_generator
 from head3d_core.config import preset
 from head3d_core.model.cameras import frontal
 from head3d_core.model.stylegan2 import ToRGB
-from head3d_core.training import distillation, schedules
+from head3d_core.training import distillation, schedules, stages
+from head3d_core.training.numerics import join_world
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 from head3d_core.training.trainer import Trainer
@@ -116,14 +117,36 @@ def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None
         assert toys.same(toys.state_of(whole), toys.state_of(parts)), "a resumed run goes on bit for bit"
         assert load_generator(whole / "weights").config.front_slices == 2
 
-    flat = toys.run("head", tmp_path / "flat", images=4, **sets)
-    with refused(r"2 slices of F_xy in head generator and student, got 1 and 2"):
-        toys.run("distill", tmp_path / "x", row="two-sided", head=flat, **sets)
+    two = tmp_path / "two-sided-whole"
+    again = toys.run("distill", tmp_path / "again", images=0, row="two-sided", head=two, **sets)
+    one, other = toys.state_of(two), toys.state_of(again)
+    name = next(k for k in one if k.startswith("d1."))
+    assert torch.allclose(one[name], other[name]), "D_back starts from a distillation's D_back"
     with refused(r"2 slices of F_xy and this one 1: pass --generator.front-slices 2"):
         toys.run("distill", tmp_path / "x", head=head, **sets)
     flat_student = {"generator.front_slices": 1}
     with refused(r"2 slices of F_xy and this one 1"):
         toys.run("distill", tmp_path / "x", row="two-sided", head=head, changes=flat_student, **sets)
+
+
+@pytest.mark.usefixtures("_toy_data")
+def test_the_back_may_follow_another_generator(tmp_path: Path) -> None:
+    teacher = toys.run("teacher", tmp_path / "teacher", images=4)
+    sets: dict[str, Any] = {"heads": "heads", "teacher": teacher}
+    head = toys.run("head", tmp_path / "head", images=4, **sets)
+    other = toys.run("head", tmp_path / "other", images=8, **sets)
+    sets["head"] = head
+    for name, target in (("own", None), ("others", other)):
+        args = toys.arguments("distill", tmp_path / name, row="two-sided", back_target=target, **sets)
+        trainer = stages.build_trainer(args, join_world("cpu"))
+        followed = load_generator((target or head) / "weights")
+        z, camera = torch.ones(1, 32), frontal(1)
+        theirs = followed.planes(followed.mapping(z, camera))[:, 0]
+        assert trainer.head is not None
+        ours = trainer.head.planes(trainer.head.mapping(z, camera))
+        torch.testing.assert_close(ours[:, 3], theirs, rtol=1e-2, atol=1e-2)  # the stored weights are halved
+    with refused("--back-target has no use in stage distill"):
+        toys.run("distill", tmp_path / "x", back_target=other, **sets)
 
 
 def test_a_real_image_with_a_wrong_camera_counts_as_generated() -> None:
