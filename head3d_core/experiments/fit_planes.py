@@ -128,8 +128,8 @@ def empty_head(seed: int = 0) -> FittedHead:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is fitted."""
+class TrainingViews:
+    """Images of a head with their cameras."""
 
     images: Tensor
     """[V, 3, R, R] in [-1, 1]; the background does not matter."""
@@ -139,7 +139,7 @@ class Pictures:
     """[V, 25]"""
 
 
-def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
+def draw_views(args: FitArgs, resolution: int = 128) -> TrainingViews:
     """Renders the head from `args.count` cameras that fill the range of views evenly."""
 
     k = torch.arange(args.count) + 0.5
@@ -150,11 +150,11 @@ def draw_views(args: FitArgs, resolution: int = 128) -> Pictures:
     camera = cameras.orbit(yaw, pitch)
     frames = pointclouds.factory_views(args.seed, camera, resolution)
     opacity = torch.from_numpy(np.stack([f.alpha for f in frames])).float() / 255
-    return Pictures(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
+    return TrainingViews(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
 
 
 def fit(
-    pictures: Pictures,
+    views: TrainingViews,
     steps: int,
     rays: int = 4096,
     device: torch.device | str = "cpu",
@@ -171,14 +171,14 @@ def fit(
     if steps < 1 or rays < 1:
         raise Head3DError(f"a fit needs at least one step and one ray, got {steps} and {rays}")
     head = empty_head().to(device).train()
-    views, side = len(pictures.camera), pictures.images.shape[-1]
-    origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(pictures.camera, side))
-    colour = pictures.images.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
-    opacity = pictures.opacity.reshape(-1).to(device)
+    count, side = len(views.camera), views.images.shape[-1]
+    origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(views.camera, side))
+    colour = views.images.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
+    opacity = views.opacity.reshape(-1).to(device)
     draw = torch.Generator().manual_seed(0)
 
     def loss(step: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(views * side * side, (rays,), generator=draw).to(device)
+        chosen = torch.randint(count * side * side, (rays,), generator=draw).to(device)
         seen = render_rays(
             head.fitted[None],
             head.decoder.weights(),
@@ -251,9 +251,9 @@ def run(args: FitArgs) -> None:
     files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
         raise Head3DError(f"a fit needs at least 2 images, got {args.count}")
-    pictures = draw_views(args)
+    views = draw_views(args)
     with bar("iterations") as step:
-        head, losses = fit(pictures, args.steps, args.rays, args.device, step)
+        head, losses = fit(views, args.steps, args.rays, args.device, step)
     loss = round(float(np.mean(losses[-50:])), 6)
     recorded = {
         **{name: getattr(args, name) for name in ("seed", "views", "count", "steps", "rays")},
@@ -266,8 +266,8 @@ def run(args: FitArgs) -> None:
         planes = head.planes(head.codes)
         rows = [
             head.render(planes, head.codes, c).image[0].cpu()
-            for c in pictures.camera[:8].to(head.device).split(1)
+            for c in views.camera[:8].to(head.device).split(1)
         ]
-    sheet = images.montage(torch.cat([pictures.images[:8], torch.stack(rows)]), 8)
+    sheet = images.montage(torch.cat([views.images[:8], torch.stack(rows)]), 8)
     picture = images.save(sheet, args.out.with_suffix(".jpg"))
     print(f"{args.out}: loss {losses[0]:.3f} to {loss:.5f}; {picture.name} shows it")

@@ -36,7 +36,7 @@ SHOWN_PITCH = 5.0
 BOX = 0.5
 """Half the side of the cube around the origin that holds what is modelled, world units."""
 POROUS = 0.03
-"""How deep a look may go between strands before it is stopped, world units."""
+"""A view is blocked at a point by what it sees at most this far in front of it, world units, because hair has gaps."""
 FLOOR = -0.42
 """Below this height (world units) a bust is cut off: the images end there."""
 FACTOR = 3

@@ -1,9 +1,9 @@
-"""Generators judged on heads whose geometry and other sides are known: procedural heads that were not trained on.
+"""Measures of generators on heads whose geometry and other sides are known: procedural heads that were not trained on.
 
     python -m head3d_core invert --weights face head3d
     python -m head3d_core geometry --weights face head head3d
 
-`invert` fits codes to one image under its known camera, and again with yaw and pitch unknown; errors are measured on
+`invert` fits codes to one image under its known camera, and again with yaw and pitch unknown. Errors are measured on
 images from other sides and on the surface, where nothing was fitted. `geometry` adds closedness, which needs no ground
 truth: the share of directions from which a ray meets the head.
 """
@@ -42,9 +42,9 @@ from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
-"""Groups of views by their angle from the fitted one, degrees; the lower end excluded, so the fitted one is in none."""
+"""Groups of views by their angle from the fitted view, degrees, lower end excluded: the fitted view is in no group."""
 FITTED = 0.1
-"""Degrees within which a view is the fitted one: arcsines of rounded directions are not quite 0."""
+"""Degrees within which a view is the fitted one, because arcsines of rounded directions are not quite 0."""
 TURN = 12
 """Views of the turn around a head, evenly spaced."""
 SHOWN = (0, 2, 3, 6, 9)
@@ -57,7 +57,7 @@ PICTURED = 4
 
 @dataclass(frozen=True)
 class InvertArgs:
-    """Fits heads that were not trained on to one image each, and measures them from all sides."""
+    """Fits held-out heads to one image each, and measures them from all sides."""
 
     weights: tuple[str, ...] = ("face", "head3d")
     """Generators to fit with."""
@@ -68,7 +68,7 @@ class InvertArgs:
     layer_steps: int = 200
     """Iterations with one code per layer afterwards."""
     candidates: int = 128
-    """Seeds that are looked at for a start."""
+    """Seeds whose best one is the start."""
     yaw: float = 30.0
     """Of the image whose camera is to be found, degrees; the one with a known camera is frontal."""
     pitch: float = 10.0
@@ -92,7 +92,7 @@ class GeometryArgs:
     resolution: int = 128
     """Points of the grid of sigma per side for those."""
     reconstructions: int = 4
-    """Held-out heads that are found again from one image and compared with the truth (needs OpenGL); 0: none."""
+    """Held-out heads that are inverted from one image and compared with the truth (needs OpenGL); 0: none."""
     steps: int = 100
     """Iterations of each step of that fit."""
     truncation_psi: float = 1.0
@@ -148,7 +148,7 @@ def sample_head(index: int) -> tuple[Tensor, Tensor]:
 
 
 def by_side(errors: Sequence[Any]) -> dict[str, float]:
-    """Mean view error of each group of `SIDES` that has a view; the fitted one says nothing of the others."""
+    """Mean view error of each group of `SIDES` that has a view; the fitted view is left out."""
     out = {}
     for name, (low, high) in SIDES.items():
         values = [e.error for e in errors if max(low, FITTED) < e.angle <= high]

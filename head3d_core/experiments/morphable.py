@@ -1,13 +1,12 @@
 """An explicit parametric head: a mesh whose shape and colour vary linearly, as LYHM's do (Dai et al. 2017, 2020).
 
-Every head is written as one mesh of fixed topology: skin and eyeballs of the head factory, whose vertices mean the same
-place on everybody, moved outwards to where the scan ends, so that hair is the outer shell of the mesh. Colours are read
-from the scan's views at the vertices. Principal components of both together (an active appearance model, Cootes et al.
-1998) give x = mean + sum_k c_k a_k with c_k of unit variance over the training heads.
+Every head is one mesh of fixed topology: skin and eyeballs of the procedural heads, whose vertices mean the same place
+on everybody, moved outwards to where the scan ends, so that hair is the outer shell of the mesh. Colours are read from
+the scan's views at the vertices. Principal components of both together (an active appearance model, Cootes et al. 1998)
+give x = mean + sum_k c_k a_k with c_k of unit variance over the training heads.
 
-Hair is in one span with the face because it belongs to both: a bob's shape under a bald head's colours is no head.
-Strands, gaps between them and anything behind the first surface cannot be written like this; what the shell cannot
-reach (a pony tail that leaves the head) is cut short.
+Shape and colour share their components, because hair changes both. The mesh cannot represent strands, gaps between them
+or anything behind the first surface, and a pony tail that leaves the head is cut short.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ Array = NDArray[np.float32]
 REACH = 1.6
 """Largest distance of hair from the skin along its direction, dm."""
 STEPS = 26
-"""Places along it that are looked at."""
+"""Places along it that are tested."""
 THROAT = 6.3
 """Height of the chin on the average adult, dm."""
 SMOOTHING = 4
-"""Rounds of averaging the shell's height over neighbours."""
+"""Iterations of averaging the shell's height over neighbours."""
 NEAR = 0.010
 """A vertex is seen by a view whose depth differs by less than this, world units."""
 FILLING = 300
-"""Rounds of carrying colours to vertices that no view sees."""
+"""Iterations of diffusing colours to vertices that no view sees."""
 
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """What all heads share. V vertices: those of the bust above the images' lower edge, then both eyeballs."""
+    """Topology of all heads. V vertices: those of the bust above the images' lower edge, then both eyeballs."""
 
     skin: NDArray[np.intp]
     """[S] vertices of the head factory's skin that are kept."""
@@ -67,7 +66,7 @@ def to_world(points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def topology() -> Topology:
-    """The shared mesh, worked out once per process on the average adult."""
+    """The shared mesh, computed once per process on the average adult."""
     data = asset()
     head = build_head(identity(0, "heads"))
     high = to_world(data.template)[:, 1] > FLOOR
@@ -100,8 +99,8 @@ def topology() -> Topology:
 def lifted(bare: NDArray[np.float64], views: Views) -> NDArray[np.float64]:
     """Skin [S, 3] (dm) moved outwards to where the scan ends: hair becomes the mesh's outer shell.
 
-    The end is the outermost place along a vertex' direction that no camera looks through, nor through the one before
-    it: a single stray strand does not count.
+    The end is the outermost of two neighbouring places along a vertex' direction that no camera looks through, so that
+    a single stray strand does not count.
     """
     net = topology()
     height = np.zeros(len(bare))

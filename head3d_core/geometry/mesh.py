@@ -6,7 +6,6 @@ is where the decoder's raw output `sigma` crosses a level; EG3D's customary leve
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,16 +89,12 @@ def density_grid(
 
 
 def _free_memory() -> int | None:
-    """Bytes that the system can still give, or None where it does not say."""
+    """Bytes that the system can still give, or None where it does not say (anywhere but on Linux)."""
     info = Path("/proc/meminfo")
-    if info.exists():  # counts the disk cache, which is given up when needed, as free
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    names = getattr(os, "sysconf_names", {})
-    if "SC_AVPHYS_PAGES" not in names:
-        return None
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = info.read_text().splitlines() if info.exists() else []
+    # Counts the disk cache, which is given up when needed, as free.
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
 
 
 def check_memory(resolution: int) -> None:

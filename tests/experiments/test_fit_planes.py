@@ -1,4 +1,4 @@
-"""Planes fitted to pictures: a head is learned, stored, and taken for a generator."""
+"""Planes fitted to images: a head is learned, stored, and taken for a generator."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from head3d_core.geometry import mesh, turntable
 from head3d_core.model import cameras
 
 
-def _ball_pictures(views: int = 8, side: int = 16) -> fit_planes.Pictures:
+def _ball_views(count: int = 8, side: int = 16) -> fit_planes.TrainingViews:
     """A red ball of radius 0.2 seen from all around, in closed form."""
     from head3d_core.model.rays import camera_rays
 
-    camera = cameras.orbit(2 * math.pi * torch.arange(views) / views, 0.1)
+    camera = cameras.orbit(2 * math.pi * torch.arange(count) / count, 0.1)
     origins, directions = camera_rays(camera, side)
     along = (origins * directions).sum(-1, keepdim=True)
     inside = ((origins - along * directions).norm(dim=-1) < 0.2).float().unflatten(1, (side, side))
-    images = torch.ones(views, 3, side, side)
+    images = torch.ones(count, 3, side, side)
     images[:, 1:] -= 2 * inside[:, None]
-    return fit_planes.Pictures(images, inside, camera)
+    return fit_planes.TrainingViews(images, inside, camera)
 
 
 @pytest.mark.native
 def test_a_ball_is_learned_stored_and_meshed(tmp_path: Path) -> None:
-    pictures = _ball_pictures()
-    head, losses = fit_planes.fit(pictures, steps=120, rays=1024)
+    views = _ball_views()
+    head, losses = fit_planes.fit(views, steps=120, rays=1024)
     assert losses[-1] < 0.15 * losses[0]
     planes = head.planes(head.codes)
     with torch.no_grad():
-        seen = head.render(planes, head.codes, pictures.camera[2:3], 16)
-    assert float((seen.opacity[0, 0] - pictures.opacity[2]).abs().mean()) < 0.1
-    assert float((seen.image[0] - pictures.images[2]).abs().mean()) < 0.25
+        seen = head.render(planes, head.codes, views.camera[2:3], 16)
+    assert float((seen.opacity[0, 0] - views.opacity[2]).abs().mean()) < 0.1
+    assert float((seen.image[0] - views.images[2]).abs().mean()) < 0.25
     again = fit_planes.load(fit_planes.save(head, tmp_path / "ball.safetensors", {"seed": 1}))
     assert fit_planes.notes(tmp_path / "ball.safetensors") == {"seed": 1}
     assert torch.allclose(again.fitted, head.fitted, atol=1e-2)
@@ -67,7 +67,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing")
     refuses("damaged", fit_planes.load, broken)
-    refuses("at least one step", fit_planes.fit, _ball_pictures(2, 8), 0)
+    refuses("at least one step", fit_planes.fit, _ball_views(2, 8), 0)
     assert cli.main(["fit", "--out", str(tmp_path / "a.png")]) == 1
     assert "a fit ends in .safetensors" in capsys.readouterr().err
 
