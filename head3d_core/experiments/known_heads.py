@@ -284,9 +284,7 @@ def image_sheet(cells: Tensor, weights: Sequence[str]) -> Any:
     turns = [f"{360 * k // TURN}°" for k in SHOWN]
     blocks = cells.split(len(names) * len(SHOWN))
     sheets = [images.with_names(images.montage(b, len(SHOWN)), names, turns) for b in blocks]
-    if len(sheets) % 2 and len(sheets) > 1:
-        sheets.append(np.full_like(sheets[0], 255))
-    return np.concatenate([np.concatenate(sheets[k : k + 2], 1) for k in range(0, len(sheets), 2)], 0)
+    return images.montage(images.from_pixels(np.stack(sheets)), min(2, len(sheets)))
 
 
 def inversion_lines(record: dict[str, Any]) -> list[str]:
