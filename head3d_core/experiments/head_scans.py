@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from head3d_core.geometry.pointclouds import depth_to_points, factory_views
 from head3d_core.geometry.rasterize import seen_by
-from head3d_core.synth import sets
+from head3d_core.model.cameras import orbit
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -45,19 +45,17 @@ FACTOR = 3
 
 def scan_cameras() -> Array:
     """[24, 25] labels of the ring of cameras, neighbouring rings turned against each other."""
-    labels = []
-    for k, (pitch, count) in enumerate(RINGS):
-        for j in range(count):
-            yaw = 2 * math.pi * (j + 0.5 * (k % 2)) / count
-            labels.append(sets.orbit_camera(yaw, math.radians(pitch)))
-    return np.stack(labels)
+    rings = [
+        orbit(2 * math.pi * (torch.arange(count) + 0.5 * (k % 2)) / count, math.radians(pitch))
+        for k, (pitch, count) in enumerate(RINGS)
+    ]
+    return torch.cat(rings).numpy()
 
 
 def shown_cameras() -> Array:
     """[3, 25] labels of the frontal, side and back view."""
-    return np.stack(
-        [sets.orbit_camera(math.radians(yaw), math.radians(SHOWN_PITCH)) for yaw in SHOWN.values()]
-    )
+    yaw = torch.deg2rad(torch.tensor(list(SHOWN.values())))
+    return orbit(yaw, math.radians(SHOWN_PITCH)).numpy()
 
 
 @dataclass(frozen=True)

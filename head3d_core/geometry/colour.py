@@ -7,7 +7,6 @@ surface cross, which smears eyes and lips. Parallel rays do not, so a surface ge
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,11 +33,6 @@ LEAST = 0.05
 FACES = 30_000
 """Triangles to decimate to before a texture is unwrapped: seconds at this size, minutes at ten times as many."""
 _BLOCK = 2**16
-
-
-def in_blocks(rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """`function` of many rows, a part at a time."""
-    return torch.cat([function(block) for block in rows.split(_BLOCK)]) if len(rows) else function(rows)
 
 
 def facing(mesh: trimesh.Trimesh, points: NDArray[Any], width: float = WIDTH) -> NDArray[np.float64]:
@@ -95,11 +89,6 @@ def surface_colours(
     """
     options, weights = ray_options(G, outside + inside, 28, 0), G.decoder.weights()
 
-    def look(rays: Tensor) -> Tensor:
-        seen = render_rays(planes, weights, rays[None, :, :3], rays[None, :, 3:], options)
-        # Undo 2 c - 1 and the part of the light that passed through.
-        return (seen.features[0, :, :3] + 1) / 2 / seen.opacity[0, :, None].clamp_min(1e-3)
-
     share = towards.abs() ** SHARPNESS
     share = share / share.sum(1, keepdim=True)
     share = torch.where(share < LEAST, 0.0, share)
@@ -110,8 +99,10 @@ def surface_colours(
             chosen = share[:, k] > 0
             out = torch.zeros_like(points[chosen])
             out[:, k] = towards[chosen, k].sign()
-            seen = in_blocks(torch.cat([points[chosen] + outside * out, -out], 1), look)
-            rgb[chosen] += share[chosen, k, None] * seen
+            seen = render_rays(planes, weights, (points[chosen] + outside * out)[None], -out[None], options)
+            # Undo 2 c - 1 and the part of the light that passed through.
+            colours = (seen.features[0, :, :3] + 1) / 2 / seen.opacity[0, :, None].clamp_min(1e-3)
+            rgb[chosen] += share[chosen, k, None] * colours
     return rgb.clamp(0, 1)
 
 

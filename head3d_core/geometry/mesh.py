@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.geometry.colour import colours_at, in_blocks, ray_options
+from head3d_core.geometry.colour import colours_at, ray_options
 from head3d_core.geometry.manifold import part_sheets
 from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
@@ -210,7 +210,8 @@ def density_normals(G: Generator, planes: Tensor, points: Tensor, step: float = 
     moves = step * torch.eye(3, device=points.device)
     around = torch.cat([points[:, None] + moves, points[:, None] - moves], 1)
     with torch.no_grad():
-        sigma = in_blocks(around.reshape(-1, 3), lambda p: G.query(planes, p[None])[0][0, :, 0])
+        blocks = around.reshape(-1, 3).split(_BLOCK)
+        sigma = torch.cat([G.query(planes, block[None])[0] for block in blocks], 1)
     plus, minus = sigma.reshape(-1, 2, 3).unbind(1)
     return torch.nn.functional.normalize(minus - plus, dim=-1)
 
