@@ -209,6 +209,11 @@ def test_missing(name: str, says: str) -> None:
 
 
 def test_other_files_and_places(G: Generator, tmp_path: Path) -> None:
+    old = tmp_path / "old" / "generator-00001.safetensors"  # what older code wrote
+    old.parent.mkdir()
+    save_file({"x": torch.ones(1)}, old, {"format": "head3d", "format_version": "1"})
+    refuses(r"must be exported again", weights.load_generator, old)
+    refuses(r"holds no generator .*it has generator-00001", weights.load_generator, old.parent)
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
     refuses(
         r"not written by this head3d_core .* must be exported again",
