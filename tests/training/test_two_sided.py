@@ -129,7 +129,7 @@ def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None
         toys.run("distill", tmp_path / "x", row="two-sided", head=head, changes=flat_student, **sets)
 
 
-@pytest.mark.usefixtures("_toy_data")
+@toys.with_toy_data
 def test_the_back_may_follow_another_generator(tmp_path: Path) -> None:
     teacher = toys.run("teacher", tmp_path / "teacher", images=4)
     sets: dict[str, Any] = {"heads": "heads", "teacher": teacher}
