@@ -114,11 +114,6 @@ class Asset:
     distance: DistanceField
 
     @cached_property
-    def target_index(self) -> dict[str, int]:
-        """Column of each target."""
-        return {name: k for k, name in enumerate(self.target_names)}
-
-    @cached_property
     def azimuth_elevation(self) -> tuple[Array, Array]:
         """[V] and [V]: where `rest` lies about the skull's centre (see `masks.spherical`)."""
         return spherical(self.rest)
@@ -132,7 +127,7 @@ class Asset:
     def base_skin(self) -> NDArray[np.bool_]:
         """[B] true on the body (base vertices)."""
         mask = np.zeros(len(self.base), bool)
-        mask[np.unique(self.quads[self.part == 0])] = True
+        mask[self.vertices_of[0]] = True
         return mask
 
     @cached_property
@@ -147,14 +142,14 @@ class Asset:
         return np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
     @cached_property
+    def vertices_of(self) -> list[Index]:
+        """Base vertices of each part."""
+        return [np.unique(self.quads[self.part == k]) for k in range(7)]
+
+    @property
     def eye_vertices(self) -> tuple[Index, Index]:
         """Base vertices of the left and the right eyeball."""
-        return np.unique(self.quads[self.part == 1]), np.unique(self.quads[self.part == 2])
-
-    @cached_property
-    def teeth_vertices(self) -> tuple[Index, Index]:
-        """Base vertices of the upper and the lower teeth."""
-        return np.unique(self.quads[self.part == 3]), np.unique(self.quads[self.part == 4])
+        return self.vertices_of[1], self.vertices_of[2]
 
     @cached_property
     def lash_faces(self) -> tuple[Index, Index]:
@@ -165,15 +160,8 @@ class Asset:
 
 def eyeballs(vertices: Array, eyes: tuple[Index, Index]) -> list[tuple[Array, float]]:
     """Centre (dm) and radius of the left and right eyeball, fitted to the bounds of their vertices."""
-    found = []
-    for index in eyes:
-        low, high = vertices[index].min(0), vertices[index].max(0)
-        found.append((0.5 * (low + high), 0.5 * float(high[1] - low[1])))
-    return found
-
-
-def _smoothing(subdivide: sp.csr_matrix, mean: sp.csr_matrix) -> sp.csr_matrix:
-    return (subdivide @ mean @ mean).astype(np.float32).tocsr()
+    bounds = [(vertices[index].min(0), vertices[index].max(0)) for index in eyes]
+    return [(0.5 * (low + high), 0.5 * float(high[1] - low[1])) for low, high in bounds]
 
 
 def _lid_mask(
@@ -212,13 +200,9 @@ def asset(path: Path = ASSET_PATH) -> Asset:
     quads, part = data["quads"].astype(np.int64), data["part"]
     ends, index = data["target_ends"], data["target_index"].astype(np.int64)
     column = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
-    targets = sp.csc_matrix(
-        (
-            data["target_delta"].astype(np.float64).ravel(),
-            ((3 * index[:, None] + np.arange(3)).ravel(), np.repeat(column, 3)),
-        ),
-        shape=(3 * len(base), len(ends) - 1),
-    )
+    rows = (3 * index[:, None] + np.arange(3)).ravel()
+    entries = data["target_delta"].astype(np.float64).ravel(), (rows, np.repeat(column, 3))
+    targets = sp.csc_matrix(entries, shape=(3 * len(base), len(ends) - 1))
     names = tuple(str(n) for n in data["target_names"])
     skin = np.isin(part, SKIN_PARTS)
     subdivide, fine = catmull_clark(quads[skin], len(base))
@@ -233,6 +217,7 @@ def asset(path: Path = ASSET_PATH) -> Asset:
     corners = corner_matrix(triangles, count)
     coarse = split_quads(quads[skin])
     rest = subdivide @ base
+    mean = neighbour_mean(quads[skin], len(base))
     template_base = blend(base, targets, names, macro_weights(TEMPLATE))
     template = subdivide @ template_base
     eyes = (np.unique(quads[part == 1]), np.unique(quads[part == 2]))
@@ -247,7 +232,7 @@ def asset(path: Path = ASSET_PATH) -> Asset:
         subdivide=subdivide,
         triangles=triangles,
         corners=corners,
-        smooth=_smoothing(subdivide, neighbour_mean(quads[skin], len(base))),
+        smooth=(subdivide @ mean @ mean).astype(np.float32).tocsr(),
         coarse_triangles=coarse,
         coarse_corners=corner_matrix(coarse, len(base)),
         rest=rest,

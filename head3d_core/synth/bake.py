@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from head3d_core.synth import gl
 from head3d_core.synth.light import Light, fibonacci_sphere, tangents
 from head3d_core.synth.subdivision import Index
-from head3d_core.synth.types import CENTRE
+from head3d_core.synth.types import CENTRE, HeadGeometry
 
 DIRECTIONS = 32
 TILES = (8, 4)
@@ -29,7 +29,7 @@ DIFFUSION_STEPS = 4
 DIFFUSION_SHARE = 0.65
 _OCCLUDING_STRANDS = 1000
 _LIT_STRANDS = 4000
-_HAIR_DENSITY = {False: 16.0, True: 7.0}
+_SKIN_DENSITY, _HAIR_DENSITY = 16.0, 7.0
 """Extinction (1/dm) behind the first strand: for skin, whose hair is in front of it, and inside the hair."""
 
 
@@ -41,6 +41,11 @@ class Thinning:
     point_step: int
     strands: int
     points: int
+
+    @property
+    def uniforms(self) -> dict[str, int]:
+        """As the shaders name them."""
+        return {"strand_step": self.strand_step, "point_step": self.point_step, "kept_points": self.points}
 
     @staticmethod
     def of(strands: int, points: int, wanted: int) -> Thinning:
@@ -93,13 +98,12 @@ class LightBake:
         directions = fibonacci_sphere(DIRECTIONS)
         axes = dict(zip(("axis_u", "axis_v"), tangents(directions), strict=True)) | {"axis_d": directions}
         box = {"centre": CENTRE, "half_width": HALF_WIDTH}
-        self._sky_mesh, self._sky_hair = self._depth_programs(DIRECTIONS)
-        self._key_mesh, self._key_hair = self._depth_programs(1)
+        self._sky_programs, self._key_programs = (self._depth_programs(n) for n in (DIRECTIONS, 1))
         self._transfer = gl.compute_program(context, "transfer", DIRECTIONS=DIRECTIONS)
         self._diffuse = gl.compute_program(context, "diffuse")
-        for program in (self._sky_mesh, self._sky_hair, self._transfer):
+        for program in (*self._sky_programs, self._transfer):
             gl.set_uniforms(program, tiles=TILES, **axes, **box)
-        for program in (self._key_mesh, self._key_hair):
+        for program in self._key_programs:
             gl.set_uniforms(program, tiles=(1, 1), **box)
         gl.set_uniforms(self._transfer, sky_solid=0, sky_hair=1, key_solid=2, key_hair=3, hair_centre=CENTRE)
         gl.set_uniforms(self._diffuse, share=DIFFUSION_SHARE)
@@ -112,7 +116,9 @@ class LightBake:
         self._scratch = gl.Store(context, 12)
         self._starts = gl.Store(context, 13)
         self._neighbours = gl.Store(context, 14)
+        self._positions, self._indices = gl.Store(context, 11), gl.Store(context, 12)
         self._triangles: Index | None = None
+        self._index_count, self._hair = 0, (0, 0)
         self.thinning = Thinning(1, 1, 1, 2)
         self.key_axes: dict[str, NDArray[np.float64]] = {}
 
@@ -137,93 +143,58 @@ class LightBake:
         for store in (self.vertex_light, self.soft_light, self.hair_light):
             store.bind()
 
-    def set_topology(self, triangles: Index, vertices: int) -> None:
-        """Neighbours of the skin's vertices; computed again only when the triangles change."""
-        if triangles is self._triangles:
-            return
+    def set_head(self, head: HeadGeometry) -> None:
+        """The head whose light is baked; the skin's neighbours are computed again only when its triangles change."""
+        self._positions.write([head.occluder.vertices])
+        self._indices.write([head.occluder.triangles])
+        self._index_count, self._hair = head.occluder.triangles.size, head.hair.shape[:2]
+        triangles = head.skin.triangles
         if self._triangles is None or not np.array_equal(triangles, self._triangles):
-            starts, neighbours = neighbour_lists(triangles, vertices)
+            starts, neighbours = neighbour_lists(triangles, len(head.skin.vertices))
             self._starts.write([starts])
             self._neighbours.write([neighbours])
         self._triangles = triangles
+        self._draw_depth(0, self._sky_programs, DIRECTIONS)
 
-    def draw_sky_depth(self, occluder: Any, indices: int, hair: tuple[int, int]) -> None:
-        """Fills both sky atlases. occluder: (buffer of positions, buffer of triangles); hair: strands, points."""
-        self._draw_depth(0, (self._sky_mesh, self._sky_hair), occluder, indices, hair, DIRECTIONS)
-
-    def draw_key_depth(self, light: Light, occluder: Any, indices: int, hair: tuple[int, int]) -> None:
-        """Fills both depth maps of the key light."""
-        direction = light.key_direction.astype(np.float64)[None]
-        u, v = tangents(direction)
-        self.key_axes = {"key_u": u[0], "key_v": v[0], "key_direction": direction[0]}
-        for program in (self._key_mesh, self._key_hair):
-            gl.set_uniforms(program, axis_u=u, axis_v=v, axis_d=direction)
-        self._draw_depth(2, (self._key_mesh, self._key_hair), occluder, indices, hair, 1)
-
-    def _draw_depth(
-        self,
-        first: int,
-        programs: tuple[Any, Any],
-        occluder: Any,
-        indices: int,
-        hair: tuple[int, int],
-        instances: int,
-    ) -> None:
+    def _draw_depth(self, first: int, programs: tuple[Any, Any], instances: int) -> None:
+        """Fills two depth maps, `first` with the occluder and the next one with the hair."""
         mesh, ribbons = programs
         gl.clip_to_tiles(self._context, True)
+        for target in self._targets[first : first + 2]:
+            target.clear(depth=1.0)
         self._targets[first].use()
-        self._targets[first].clear(depth=1.0)
-        positions, triangles = occluder
-        array = self._context.vertex_array(
-            mesh, [(positions, "3f", "position")], triangles, index_element_size=4
-        )
-        array.render(vertices=indices, instances=instances)
+        content = [(self._positions.buffer, "3f", "position")]
+        array = self._context.vertex_array(mesh, content, self._indices.buffer, index_element_size=4)
+        array.render(vertices=self._index_count, instances=instances)
         array.release()
-        self._targets[first + 1].use()
-        self._targets[first + 1].clear(depth=1.0)
-        strands, points = hair
+        strands, points = self._hair
         if strands:
+            self._targets[first + 1].use()
             thin = Thinning.of(strands, points, _OCCLUDING_STRANDS)
             gl.set_uniforms(
-                ribbons,
-                strand_points=points,
-                strand_step=thin.strand_step,
-                point_step=thin.point_step,
-                kept_points=thin.points,
-                ribbon_width=0.015 * thin.strand_step**0.8,
+                ribbons, strand_points=points, ribbon_width=0.015 * thin.strand_step**0.8, **thin.uniforms
             )
             array = self._ribbons.array(ribbons, thin.strands, thin.points)
             array.render(vertices=thin.strands * (thin.points - 1) * 6, instances=instances)
         gl.clip_to_tiles(self._context, False)
 
-    def run(self, light: Light, vertices: int, skin_vertices: int, hair: tuple[int, int]) -> None:
+    def run(self, light: Light, vertices: int, skin_vertices: int) -> None:
         """Sums the light at all vertices and strands, and diffuses it over the skin."""
+        direction = light.key_direction.astype(np.float64)[None]
+        u, v = tangents(direction)
+        self.key_axes = {"key_u": u[0], "key_v": v[0], "key_direction": direction[0]}
+        for program in self._key_programs:
+            gl.set_uniforms(program, axis_u=u, axis_v=v, axis_d=direction)
+        self._draw_depth(2, self._key_programs, 1)
         for unit, texture in enumerate(self._maps):
             texture.use(unit)
-        self.vertex_light.reserve(vertices * 16)
-        self.vertex_light.bind()
-        uniforms = {"sky": light.sky, **self.key_axes}
-        gl.set_uniforms(
-            self._transfer, count=vertices, for_hair=0, hair_density=_HAIR_DENSITY[False], **uniforms
-        )
-        self._transfer.run(-(-vertices // 64))
-        strands, points = hair
+        gl.set_uniforms(self._transfer, sky=light.sky, **self.key_axes)
+        self._sum_light(self.vertex_light, vertices, for_hair=0, hair_density=_SKIN_DENSITY)
+        strands, points = self._hair
         if strands:
             self.thinning = thin = Thinning.of(strands, points, _LIT_STRANDS)
-            count = thin.strands * thin.points
-            self.hair_light.reserve(count * 16)
-            self.hair_light.bind()
-            gl.set_uniforms(
-                self._transfer,
-                count=count,
-                for_hair=1,
-                hair_density=_HAIR_DENSITY[True],
-                strand_points=points,
-                strand_step=thin.strand_step,
-                point_step=thin.point_step,
-                kept_points=thin.points,
-            )
-            self._transfer.run(-(-count // 64))
+            more = {"strand_points": points, "hair_density": _HAIR_DENSITY, **thin.uniforms}
+            self._sum_light(self.hair_light, thin.strands * thin.points, for_hair=1, **more)
         for store in (self.soft_light, self._scratch):
             store.reserve(skin_vertices * 16)
         self._starts.bind()
@@ -238,3 +209,10 @@ class LightBake:
             self._diffuse.run(-(-skin_vertices // 64))
             source = target
         self._context.memory_barrier()
+
+    def _sum_light(self, store: gl.Store, count: int, **uniforms: Any) -> None:
+        """Fills a store with the light of `count` vertices or points of strands."""
+        store.reserve(count * 16)
+        store.bind()
+        gl.set_uniforms(self._transfer, count=count, **uniforms)
+        self._transfer.run(-(-count // 64))

@@ -52,15 +52,6 @@ def create_context(backend: str = "egl") -> Any:
     return context
 
 
-def has_opengl(backend: str = "egl") -> bool:
-    """True if `create_context` works on this machine."""
-    try:
-        create_context(backend).release()
-    except Head3DError:
-        return False
-    return True
-
-
 @cache
 def shader_source(name: str) -> str:
     """Text of `shaders/<name>` with its includes put in place."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from head3d_core.synth.draws import Draws
+from head3d_core.synth.subdivision import Array, unit
 
 Kind = Literal["faces", "heads"]
 
@@ -42,39 +43,24 @@ def fibonacci_sphere(n: int) -> NDArray[np.float64]:
     return np.stack([r * np.cos(angle), y, r * np.sin(angle)], 1)
 
 
-def tangents(directions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def tangents(directions: Array) -> tuple[Array, Array]:
     """Two unit vectors orthogonal to each direction [N, 3] and to each other."""
     up = np.where(np.abs(directions[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
-    u = np.cross(up, directions)
-    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u = unit(np.cross(up, directions))
     return u, np.cross(directions, u)
 
 
 def harmonics(d: NDArray[np.float64]) -> NDArray[np.float64]:
     """[N, 9] real spherical harmonics up to degree 2 at unit directions [N, 3]."""
-    x, y, z = d[:, 0], d[:, 1], d[:, 2]
-    first = 0.488603
-    second = 1.092548
-    rows = [
-        np.full_like(x, 0.282095),
-        first * y,
-        first * z,
-        first * x,
-        second * x * y,
-        second * y * z,
-        0.315392 * (3 * z * z - 1),
-        second * x * z,
-        0.546274 * (x * x - y * y),
-    ]
+    x, y, z = d.T
+    first, second = 0.488603, 1.092548
+    rows = [np.full_like(x, 0.282095), first * y, first * z, first * x, second * x * y, second * y * z]
+    rows += [0.315392 * (3 * z * z - 1), second * x * z, 0.546274 * (x * x - y * y)]
     return np.stack(rows, 1)
 
 
 _DIRECTIONS = fibonacci_sphere(600)
 _HARMONICS = harmonics(_DIRECTIONS)
-
-
-def _unit(v: list[float]) -> NDArray[np.float64]:
-    return np.asarray(v) / np.linalg.norm(v)
 
 
 def _sky(draws: Draws, blobs: int) -> NDArray[np.float32]:
@@ -84,13 +70,8 @@ def _sky(draws: Draws, blobs: int) -> NDArray[np.float32]:
     warm = np.array([1.03, 0.98, 0.92])
     radiance = np.where(up > 0, (0.80 + 0.35 * up) * cool, (0.62 + 0.15 * up) * warm)
     for k in range(blobs):
-        at = _unit(
-            [
-                draws.normal(f"blob x {k}"),
-                abs(draws.normal(f"blob y {k}")) * 0.8,
-                abs(draws.normal(f"blob z {k}")) * 0.6 + 1e-3,
-            ]
-        )
+        x, y, z = (draws.normal(f"blob {axis} {k}") for axis in "xyz")
+        at = unit(np.array([x, abs(y) * 0.8, abs(z) * 0.6 + 1e-3]))
         tint = 1 + np.array([draws.normal(f"blob tint {k} {c}", 0.06) for c in range(3)])
         strength = draws.uniform(f"blob strength {k}", 0.3, 1.3)
         radiance = radiance + np.exp(5 * (_DIRECTIONS @ at - 1))[:, None] * strength * tint
@@ -105,20 +86,15 @@ def sample_light(seed: int, kind: Kind) -> Light:
     draws = Draws(seed, f"light {kind}")
     if kind == "heads":
         sky = _sky(draws, 1)
-        direction = _unit([draws.uniform("key x", -0.5, 0.5), draws.uniform("key y", 0.6, 0.9), 0.7])
+        direction = [draws.uniform("key x", -0.5, 0.5), draws.uniform("key y", 0.6, 0.9), 0.7]
         strength = draws.uniform("key", 0.45, 0.75)
     else:
         sky = _sky(draws, 1 + int(draws.uniform("blobs", 0, 3)))
-        direction = _unit(
-            [
-                draws.uniform("key x", -0.95, 0.95),
-                draws.uniform("key y", 0.2, 0.9),
-                draws.uniform("key z", 0.3, 0.9),
-            ]
-        )
+        ranges = {"x": (-0.95, 0.95), "y": (0.2, 0.9), "z": (0.3, 0.9)}
+        direction = [draws.uniform(f"key {axis}", *ends) for axis, ends in ranges.items()]
         strength = draws.uniform("key", 0.2, 1.2)
     warmth = draws.uniform("warmth", -0.5, 1.0)
     colour = strength * np.array([1.0, 1 - 0.06 * warmth, 1 - 0.14 * warmth])
     # A photographer (or the camera's meter) opens up for a weak key light and stops down for a strong one.
     exposure = draws.uniform("exposure", 0.92, 1.08) * 1.25 / (1 + 0.5 * strength)
-    return Light(sky, direction.astype(np.float32), colour.astype(np.float32), exposure)
+    return Light(sky, unit(np.array(direction)).astype(np.float32), colour.astype(np.float32), exposure)

@@ -21,7 +21,6 @@ from head3d_core.synth import gl
 from head3d_core.synth.bake import LightBake, RibbonIndices
 from head3d_core.synth.light import Light
 from head3d_core.synth.shading import Shading
-from head3d_core.synth.subdivision import Index
 from head3d_core.synth.types import CENTRE, SCALE, HeadGeometry
 from head3d_core.utils.errors import Head3DError
 
@@ -141,10 +140,8 @@ class Renderer:
         self._submitted = 0
         names = ("positions", "normals", "rest", "extra", "smooth", "part", "indices")
         self._stores = {name: gl.Store(context, binding) for binding, name in enumerate(names)}
-        self._occluder = gl.Store(context, 11), gl.Store(context, 12)
         self._hair = gl.Store(context, 9)
         self._mesh_array: tuple[tuple[int, int], Any] | None = None
-        self._eye_triangles: tuple[int, int, Index, Index] | None = None
         self._head: HeadGeometry | None = None
         self._counts = (0, 0, 0, 0)
 
@@ -165,16 +162,16 @@ class Renderer:
         )
         store["smooth"].write([skin.smooth_normals])
         store["part"].write([skin.part])
-        store["indices"].write(self._indices(head, n_skin, n_eyes))
-        self._occluder[0].write([head.occluder.vertices])
-        self._occluder[1].write([head.occluder.triangles])
+        starts = np.array([0, n_skin, n_skin + n_eyes], np.int32)
+        store["indices"].write(
+            [m.triangles + k if k else m.triangles for m, k in zip(meshes, starts, strict=False)]
+        )
         self._hair.write([head.hair])
         triangles = sum(len(m.triangles) for m in meshes)
         self._head = head
         self._counts = (n_skin, n_eyes, n_skin + n_eyes + n_solid, triangles)
-        self._bake.set_topology(skin.triangles, n_skin)
         self._bind()
-        self._bake.draw_sky_depth(*self._occluder_arrays(), self._hair_size())
+        self._bake.set_head(head)
         self._shading.set_material(head.material)
         self._shading.set_counts(len(skin.triangles), len(eyes.triangles))
         self.relight(light)
@@ -184,18 +181,10 @@ class Renderer:
         """Lights the loaded head anew."""
         self._loaded()
         self._bind()
-        self._bake.draw_key_depth(light, *self._occluder_arrays(), self._hair_size())
-        self._bake.run(light, self._counts[2], self._counts[0], self._hair_size())
+        self._bake.run(light, self._counts[2], self._counts[0])
         thin = self._bake.thinning
-        self._shading.set_light(
-            light,
-            strand_points=self._hair_size()[1],
-            strand_step=thin.strand_step,
-            point_step=thin.point_step,
-            kept_points=thin.points,
-            kept_strands=thin.strands,
-            **self._bake.key_axes,
-        )
+        hair = {"strand_points": self._hair_size()[1], "kept_strands": thin.strands, **thin.uniforms}
+        self._shading.set_light(light, **hair, **self._bake.key_axes)
 
     @_current
     def submit(
@@ -245,9 +234,8 @@ class Renderer:
             return Frame(rgba[..., :3], rgba[..., 3], None, None)
         packed = planes[2].view(np.int8).reshape(n, n, 4)[..., :3].astype(np.float32)
         length = np.linalg.norm(packed, axis=-1, keepdims=True)
-        return Frame(
-            rgba[..., :3], rgba[..., 3], planes[1].view(np.float32), packed / np.maximum(length, 1e-6)
-        )
+        normals = packed / np.maximum(length, 1e-6)
+        return Frame(rgba[..., :3], rgba[..., 3], planes[1].view(np.float32), normals)
 
     def draw(
         self,
@@ -282,16 +270,6 @@ class Renderer:
             raise Head3DError("There is no head to draw yet: call load(head, light) first.")
         return self._head
 
-    def _indices(self, head: HeadGeometry, n_skin: int, n_eyes: int) -> list[NDArray[Any]]:
-        """Triangles of skin, eyes and solids, counted through one vertex array; skin and eyes travel once."""
-        if self._eye_triangles is None or self._eye_triangles[:2] != (id(head.eyes.triangles), n_skin):
-            offset = head.eyes.triangles + np.int32(n_skin)
-            self._eye_triangles = (id(head.eyes.triangles), n_skin, head.eyes.triangles, offset)
-        out = [head.skin.triangles, self._eye_triangles[3]]
-        if head.solids is not None:
-            out.append(head.solids.triangles + np.int32(n_skin + n_eyes))
-        return out
-
     def _rasterise(self, view: View, head: HeadGeometry) -> None:
         matrix = np.ascontiguousarray(view.view_projection.T)
         self._target.use()
@@ -300,9 +278,8 @@ class Renderer:
         self._view_array().render(vertices=self._counts[3] * 3)
         strands, points = self._hair_size()
         if strands:
-            gl.set_uniforms(
-                self._hair_program, view_projection=matrix, eye=tuple(view.eye), strand_points=points
-            )
+            moved = {"view_projection": matrix, "eye": tuple(view.eye), "strand_points": points}
+            gl.set_uniforms(self._hair_program, **moved)
             array = self._ribbons.array(self._hair_program, strands, points)
             array.render(vertices=strands * (points - 1) * 6)
 
@@ -311,18 +288,12 @@ class Renderer:
         positions, indices = self._stores["positions"], self._stores["indices"]
         state = (positions.generation, indices.generation)
         if self._mesh_array is None or self._mesh_array[0] != state:
+            content = [(positions.buffer, "3f", "position")]
             array = self.context.vertex_array(
-                self._mesh_program,
-                [(positions.buffer, "3f", "position")],
-                indices.buffer,
-                index_element_size=4,
+                self._mesh_program, content, indices.buffer, index_element_size=4
             )
             self._mesh_array = (state, array)
         return self._mesh_array[1]
-
-    def _occluder_arrays(self) -> tuple[tuple[Any, Any], int]:
-        head = self._loaded()
-        return (self._occluder[0].buffer, self._occluder[1].buffer), head.occluder.triangles.size
 
     def _hair_size(self) -> tuple[int, int]:
         strands, points = self._loaded().hair.shape[:2]

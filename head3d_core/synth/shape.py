@@ -25,9 +25,8 @@ def base_shape(identity: Identity, data: Asset) -> Array:
     for name, w in (*identity.features, *identity.expression):
         weights[name] = weights.get(name, 0.0) + w
     vertices = blend(data.base, data.targets, data.target_names, weights)
-    upper, lower = data.teeth_vertices
-    vertices[upper] += UPPER_TEETH_SHIFT
-    vertices[lower] += LOWER_TEETH_SHIFT
+    vertices[data.vertices_of[3]] += UPPER_TEETH_SHIFT
+    vertices[data.vertices_of[4]] += LOWER_TEETH_SHIFT
     return align(vertices, data)
 
 
