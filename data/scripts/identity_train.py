@@ -69,7 +69,7 @@ class TrainOptions:
     steps: int = 12_000
     """Steps of the schedule."""
     batch: int = 512
-    """Pictures a step."""
+    """Images a step."""
     rate: float = 2e-3
     """Largest learning rate (AdamW): rises over the first 5 % of the schedule, then falls as a cosine."""
     decay: float = 5e-2
@@ -87,7 +87,7 @@ def augmented(crops: Tensor, generator: torch.Generator) -> Tensor:
 
     Geometry: up to 6 px of shift, 8 % of scale, 5° of tilt, mirrored in half of all cases. Colour: gain and offset, a
     little per channel. Sharpness: half of each batch is shrunk and enlarged by one factor up to 2.5, since generated
-    pictures are softer than rendered ones.
+    images are softer than rendered ones.
     """
     n, device = len(crops), crops.device
 
@@ -118,15 +118,11 @@ def centred(crops: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_people(net: IdentityNet, people: People, batch: int = 256) -> Tensor:
-    """Embeddings [N, 128] float32 on the CPU, in evaluation mode."""
-    device = next(net.eval().parameters()).device
-    return torch.cat([net(centred(part.to(device))).cpu() for part in people.crops.split(batch)])
-
-
 def evaluate(net: IdentityNet, people: People, replicates: int = 200) -> dict[str, Any]:
     """Verification on people (held out, as a rule): between their frontal images, and between all of them."""
-    x, person, frontal = embed_people(net, people), people.person.cpu(), people.frontal.cpu()
+    device = next(net.eval().parameters()).device
+    x = torch.cat([net(centred(part.to(device))).cpu() for part in people.crops.split(256)])
+    person, frontal = people.person.cpu(), people.frontal.cpu()
     return {
         "frontal": verification(x[frontal], person[frontal], replicates).to_dict(),
         "all": verification(x, person, replicates).to_dict(),
@@ -148,14 +144,12 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
     net.to(device).train()
     if device.type == "cuda":
         net.to(memory_format=torch.channels_last)
-    everything = [*net.parameters(), *loss_of.to(device).parameters()]
+    loss_of.to(device)
     # Norms, slopes and centres are not decayed: their scale means nothing, or is normalised away.
-    matrices = {id(p) for p in net.parameters() if p.ndim > 1}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in everything if id(p) in matrices]},
-        {"params": [p for p in everything if id(p) not in matrices], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=options.rate, weight_decay=options.decay)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    free = [*(p for p in net.parameters() if p.ndim <= 1), *loss_of.parameters()]
+    optimiser = torch.optim.AdamW(decayed, lr=options.rate, weight_decay=options.decay)
+    optimiser.add_param_group({"params": free, "weight_decay": 0.0})
     autocast = options.precision == "bf16" and device.type == "cuda"
     shown = time.monotonic()
     for step in range(options.steps):
@@ -169,7 +163,7 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
         loss: Tensor = loss_of(embeddings, people.person[index], options.margin * min(1.0, done / 0.3))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(everything, 5.0)
+        nn.utils.clip_grad_norm_([*decayed, *free], 5.0)
         optimiser.step()
         if time.monotonic() - shown > 15 or step + 1 == options.steps:
             shown, value = (
@@ -183,12 +177,7 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
 
 
 def train_encoder(
-    people: People,
-    held_out: People,
-    options: TrainOptions,
-    out: Path,
-    device: torch.device | str = "cpu",
-    provenance: dict[str, Any] | None = None,
+    people: People, held_out: People, options: TrainOptions, out: Path, device: str = "cpu", **about: Any
 ) -> dict[str, Any]:
     """Trains, tests before and after, writes `encoder.safetensors` and `identity_roc.json`; returns the latter.
 
@@ -212,7 +201,7 @@ def train_encoder(
         "training_seconds": round(time.monotonic() - start, 1),
         "options": dataclasses.asdict(options),
         **records.provenance("python data/scripts/identity_train.py", device),
-        **(provenance or {}),
+        **about,
     }
     path = save_net(net, out / "encoder.safetensors", notes)
     result = {
@@ -238,7 +227,7 @@ class TrainIdentityArgs:
     looks: int = 2
     """Looks per person: expression, gaze, make-up, clothes, glasses, hat."""
     views: int = 4
-    """Pictures per look, each with its own light and camera; every other one frontal."""
+    """Images per look, each with its own light and camera; every other one frontal."""
     workers: int = 0
     """Rendering processes; 0 takes one per core."""
     cache: Path | None = None
@@ -259,7 +248,7 @@ def run(args: TrainIdentityArgs) -> None:
         "command": f"python data/scripts/identity_train.py --people {args.people} --held-out {args.held_out} "
         f"--looks {looks} --views {views}, and `options`",
     }
-    result = train_encoder(people, held_out, args.options, args.out, device, about)
+    result = train_encoder(people, held_out, args.options, args.out, device, **about)
     for name in ("frontal", "all"):
         tar, auc = (Estimate.of(result[name][key]) for key in ("tar_at_far_0.01", "auc"))
         print(f"{name}: TAR {tar.text(1, percent=True)} at FAR 1 %, AUC {auc.value:.4f}")

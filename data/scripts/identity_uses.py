@@ -20,7 +20,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -42,24 +41,17 @@ from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles, share
 from identity_data import FrontalPeople, frontal_people
-from script import filled, main, sections
+from script import filled, main
 
 Array = NDArray[np.float64]
 COMMAND = "python data/scripts/identity_uses.py"
 PERCEPTUAL = 0.25
 """A change that moves features by less than this share of two strangers' distance is hardly seen by them."""
 CARD = WEIGHTS.parent / "README.md"
-
-
 SAME = 0.6
 """dlib's limit on the distance of two images of one person."""
 ENOUGH = 0.9
 """Share of images that must match their mirror image, or dlib does not apply."""
-
-
-def said(section: str, **parts: object) -> str:
-    """A paragraph of templates/verdicts.md with its marks replaced."""
-    return Template(sections("verdicts.md")[section]).substitute(parts)
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -105,7 +97,7 @@ def _unit(x: Tensor) -> Array:
 
 
 def stranger_distance(embeddings: Tensor, person: Tensor) -> float:
-    """Mean 1 - cos over all pairs of pictures of different people."""
+    """Mean 1 - cos over all pairs of images of different people."""
     x, different = _unit(embeddings), person.numpy()[:, None] != person.numpy()[None]
     if not different.any():
         raise Head3DError("a distance between strangers needs two people or more")
@@ -144,38 +136,34 @@ def measure(encoder: Encoder, shown: FrontalPeople, most: int = 30) -> dict[str,
     """All tables.
 
     Args:
-        most: people whose first picture is changed; the rest only say how far strangers are apart.
+        most: people whose first image is changed; the rest only say how far strangers are apart.
     """
     x = encoder.embed(shown.images, shown.camera)
     network = feature_network("efflite0")
     first = torch.arange(0, len(shown.images), len(shown.images) // len(shown.seeds))
     chosen = first[:most]
-    plain = shown.images[chosen]
     y = extract(network, shown.images[first])
     ours, imagenet = stranger_distance(x, shown.person), stranger_distance(y, torch.arange(len(y)))
     # The order of images is person, look, view: +1 is another light and camera, +2 another look as well.
-    others = {"another light and camera": 1, "another look, light and camera": 2}
-    changed = {name: (change(plain), shown.camera[chosen]) for name, change in CHANGES.items()}
-    changed |= {name: (shown.images[chosen + k], shown.camera[chosen + k]) for name, k in others.items()}
-    changes = {
-        name: {
-            "ours": shares(x[chosen], encoder.embed(images, camera), ours),
-            "EffLite0": shares(y[: len(chosen)], extract(network, images), imagenet),
-        }
-        for name, (images, camera) in changed.items()
-    }
+    others = {"another light and camera": chosen + 1, "another look, light and camera": chosen + 2}
+    plain, camera = shown.images[chosen], shown.camera[chosen]
+    changed = {name: (change(plain), camera) for name, change in CHANGES.items()}
+    changed |= {name: (shown.images[k], shown.camera[k]) for name, k in others.items()}
+    changes = {}
+    for name, (images, seen_from) in changed.items():
+        moved = shares(x[chosen], encoder.embed(images, seen_from), ours)
+        features = shares(y[: len(chosen)], extract(network, images), imagenet)
+        changes[name] = {"ours": moved, "EffLite0": features}
     people = torch.stack([F.normalize(x[shown.person == k].mean(0), dim=0) for k in range(len(shown.seeds))])
     shape = _shapes(shown.seeds)
     apart = np.sqrt(((shape[:, None] - shape[None]) ** 2).mean(-1))
     tone = np.array([identity(s).skin.melanin for s in shown.seeds])
     distance = 1 - _unit(people) @ _unit(people).T
+    shaped, toned = _correlation(distance, apart), _correlation(distance, np.abs(tone[:, None] - tone[None]))
     return {
         "stranger_distance": {"ours": ours, "EffLite0": imagenet},
         "share_of_stranger_distance": changes,
-        "spearman": {
-            "face shape": _correlation(distance, apart),
-            "skin tone": _correlation(distance, np.abs(tone[:, None] - tone[None])),
-        },
+        "spearman": {"face shape": shaped, "skin tone": toned},
     }
 
 
@@ -230,23 +218,19 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
     largest = max(distorted, key=lambda name: distorted[name])
     shape, tone = (Estimate.of(found["spearman"][k]) for k in ("face shape", "skin tone"))
     follows = shape.low > 0.2
-    return {
-        "perceptual": said(
-            "hardly perceptual" if seen else "not perceptual",
-            largest=largest,
-            most=f"{distorted[largest]:.0%}",
-            seen=" and ".join(f"({name})" for name in seen),
-            limit=f"{PERCEPTUAL:.0%}",
-            rest=f"{len(distorted) - len(seen)} of {len(distorted)}",
-        ),
-        "distance": said(
-            "distance",
-            title="As a distance between people, with care" if follows else "Not as a scale of resemblance",
-            kept="follows" if follows else "hardly follows",
-            shape=shape.text(),
-            tone=tone.text(),
-        ),
-    }
+    perceptual = filled(
+        "verdicts.md",
+        "hardly perceptual" if seen else "not perceptual",
+        largest=largest,
+        most=f"{distorted[largest]:.0%}",
+        seen=" and ".join(f"({name})" for name in seen),
+        limit=f"{PERCEPTUAL:.0%}",
+        rest=f"{len(distorted) - len(seen)} of {len(distorted)}",
+    )
+    title = "As a distance between people, with care" if follows else "Not as a scale of resemblance"
+    words = {"title": title, "kept": "follows" if follows else "hardly follows"}
+    distance = filled("verdicts.md", "distance", shape=shape.text(), tone=tone.text(), **words)
+    return {"perceptual": perceptual, "distance": distance}
 
 
 def second_opinion(check: dict[str, Any] | None) -> str:
@@ -255,23 +239,20 @@ def second_opinion(check: dict[str, Any] | None) -> str:
         return f"Not recorded yet: install the extra offline-check and run `{COMMAND}`."
     counts = {f"{k}_{n}": check[k][n] for k in ("detected", "mirrored") for n in ("found", "count")}
     if "spearman" not in check:
-        return said("no second opinion", **counts)
+        return filled("verdicts.md", "no second opinion", **counts)
     rank, auc = Estimate.of(check["spearman"]), {k: f"{check[k]['value']:.3f}" for k in ("ours", "dlib")}
     agree = "agree" if rank.low > 0.5 else "need not agree"
-    return said("second opinion", **counts, **auc, rank=rank.text(), agree=agree)
+    return filled("verdicts.md", "second opinion", **counts, **auc, rank=rank.text(), agree=agree)
 
 
 def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | None) -> str:
     """The encoder's page, written from the records (`cross_check.json` may be missing) and nothing else."""
     notes, rates = roc["provenance"], []
     for key, name in (("frontal", "frontal pairs"), ("all", "all views within 90°")):
-        tar, auc, before = (
-            roc[key]["tar_at_far_0.01"],
-            roc[key]["auc"],
-            roc["untrained"][key]["tar_at_far_0.01"],
-        )
+        auc, tar = (roc[key][rate] for rate in ("auc", "tar_at_far_0.01"))
+        before = roc["untrained"][key]["tar_at_far_0.01"]["value"]
         interval = f"{tar['value']:.1%} [{tar['low']:.1%}, {tar['high']:.1%}]"
-        rates.append(f"| {name} | {interval} | {auc['value']:.4f} | {before['value']:.1%} |")
+        rates.append(f"| {name} | {interval} | {auc['value']:.4f} | {before:.1%} |")
     rows = [
         f"| {name} | {row['ours']['value']:.1%} | {row['EffLite0']['value']:.1%} |"
         for name, row in found["share_of_stranger_distance"].items()
@@ -297,9 +278,9 @@ class IdentityUsesArgs:
     """Measures what the identity encoder sees, and writes its page."""
 
     people: int = 40
-    """Held-out people, four near-frontal pictures each."""
+    """Held-out people, four near-frontal images each."""
     work: Path | None = None
-    """Folder that keeps the rendered pictures for a later call."""
+    """Folder that keeps the rendered images for a later call."""
     out: Path = files.DATA / "results" / "identity_uses.json"
     """File to write; what dlib's encoder says goes to cross_check.json beside it."""
     card: Path = CARD

@@ -28,18 +28,19 @@ def main(arguments: type, function: Callable[[Any], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def filled(template: str, **parts: object) -> str:
-    """The text of `templates/<template>` with every $mark replaced.
-
-    Raises KeyError for a mark that is not among `parts`.
-    """
-    return Template((TEMPLATES / template).read_text(encoding="utf8")).substitute(parts)
-
-
 def sections(template: str) -> dict[str, str]:
     """Heading -> text of every section of `templates/<template>`."""
     _, *parts = f"\n{(TEMPLATES / template).read_text(encoding='utf8')}".split("\n# ")
     return {name: text.strip() for name, _, text in (part.partition("\n") for part in parts)}
+
+
+def filled(template: str, section: str | None = None, /, **parts: object) -> str:
+    """The text of `templates/<template>`, or of one section of it, with every $mark replaced.
+
+    Raises KeyError for a mark that is not among `parts`.
+    """
+    text = sections(template)[section] if section else (TEMPLATES / template).read_text(encoding="utf8")
+    return Template(text).substitute(parts)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

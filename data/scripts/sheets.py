@@ -1,4 +1,4 @@
-"""Contact sheets and the small samples that ship with the repository (`data/samples/`).
+"""The contact sheets in `data/samples/`.
 
     python data/scripts/sheets.py --out data/samples
 
@@ -10,34 +10,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from head3d_core.synth import sets
-from head3d_core.synth.make_data import MakeDataArgs, make_data, render
+from head3d_core.synth.heads import build_head
+from head3d_core.synth.identity import identity
+from head3d_core.synth.make_data import render
 from head3d_core.synth.renderer import Renderer
 from head3d_core.utils.images import from_pixels, from_uint8, montage, save
 from script import main
 
-FACES = 64
-HEADS = 8
-VIEWS = 12
 YAWS = 8
 
 
 @dataclass(frozen=True)
 class SheetsArgs:
-    """Draws the contact sheets, and the sample sets if asked for."""
+    """Draws the contact sheets."""
 
     out: Path = Path("data/samples")
     """Folder to write."""
     resolution: int = 256
     """Pixels per side of one image."""
-    samples: bool = False
-    """Also the sample sets: 64 faces and 8 heads from 12 sides, in EG3D's format."""
     workers: int = 0
     """Processes; 0 takes one per processor core."""
 
@@ -50,9 +46,6 @@ def faces_sheet(resolution: int, workers: int = 0, count: int = 16, columns: int
 
 def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np.uint8]:
     """The first heads of the head set, one row each, all the way round in equal steps."""
-    from head3d_core.synth.heads import build_head
-    from head3d_core.synth.identity import identity
-
     renderer = Renderer(resolution)
     cameras = [sets.orbit_camera(2 * math.pi * k / yaws, 0.0) for k in range(yaws)]
     images = []
@@ -64,24 +57,12 @@ def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np
 
 
 def run(args: SheetsArgs) -> None:
-    """Draws what is asked for."""
+    """Draws both sheets."""
     # 48 heads: at the full resolution this sheet alone would weigh more than all faces.
     faces, heads = faces_sheet(args.resolution, args.workers), heads_sheet(args.resolution * 5 // 8)
     for name, sheet in (("faces_16.jpg", faces), ("heads_6x8.jpg", heads)):
         save(sheet, args.out / name, quality=78)
         print(args.out / name)
-    if not args.samples:
-        return
-    counts: dict[sets.SetName, int] = {"faces": FACES, "heads": HEADS * VIEWS}
-    for kind, count in counts.items():
-        # Geometry takes 170 KB a view: too much for a sample that is kept in git.
-        options: dict[str, Any] = {
-            "views": VIEWS,
-            "workers": args.workers,
-            "format": "jpg",
-            "geometry": False,
-        }
-        print(make_data(MakeDataArgs(kind, args.out / kind, count, args.resolution, **options)))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ import numpy as np
 from helpers import ROOT
 from PIL import Image
 
+from head3d_core.course.swap_lab import LabState
+
 SCREENSHOTS = ROOT / "out" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -264,3 +266,20 @@ def press(page: Any, one: Any, key: str, times: int = 1) -> None:
     one.locator(".noUi-handle").focus()
     for _ in range(times):
         page.keyboard.press(key)
+
+
+class SwapControls:
+    """The plane-swap lab's controls below `root`, a locator, and the state that they show."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+
+    def control(self, key: str) -> Any:
+        return self.root.locator(f"[data-key={key}]")
+
+    def state(self) -> LabState:
+        """What the controls say."""
+        names = ("generator_a", "seed_a", "generator_b", "seed_b", "yaw", "pitch")
+        found = {name: self.control(name).input_value() for name in names}
+        shares = [self.control(f"share_{name}").input_value() for name in ("xy", "xz", "yz")]
+        return LabState.from_dict({**found, "shares": shares})

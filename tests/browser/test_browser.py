@@ -26,7 +26,6 @@ from PIL import Image
 
 from head3d_core.checkpoints import weights
 from head3d_core.course import nb01, nb04, swap_lab, swap_widget, widgets
-from head3d_core.course.swap_lab import LabState
 from head3d_core.datasets import format
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.model.generator import Generator
@@ -268,25 +267,15 @@ def bundled(folder: Path) -> Heads:
 LABS = ((STAND_IN, stand_in), ("06_plane_swap_lab.ipynb", bundled))
 
 
-class SwapLab:
+class SwapLab(lab.SwapControls):
     """The widget in the page, and what it should show."""
 
     def __init__(self, notebook: lab.Notebook, heads: Heads) -> None:
         self.page, self.heads = notebook.page, heads
         self.area = notebook.output_of("swap_viewer(").locator(".swap-lab")
+        super().__init__(self.area)
         self.area.wait_for(timeout=30_000)
         self.picture = self.area.locator("img.turn")
-
-    def control(self, key: str) -> Any:
-        return self.area.locator(f"[data-key={key}]")
-
-    def state(self) -> LabState:
-        """The state that the controls show."""
-        shares = [self.control(f"share_{name}").input_value() for name in ("xy", "xz", "yz")]
-        names = ("generator_a", "seed_a", "generator_b", "seed_b", "yaw", "pitch")
-        return LabState.from_dict(
-            {name: self.control(name).input_value() for name in names} | {"shares": shares}
-        )
 
     def wait(self, what: str) -> np.ndarray:
         """Waits until the finished picture, the heat-map and the bars are those of the state; returns the picture."""

@@ -72,7 +72,10 @@ class Opened:
         return json.dumps({"shown": self.viewer.shown, "portraits": self.viewer.portraits})
 
     def control(self, key: str, view: str = "lab") -> Any:
-        return self.page.locator(f"#{view} [data-key={key}]")
+        return lab.SwapControls(self.page.locator(f"#{view}")).control(key)
+
+    def state(self, view: str = "lab") -> LabState:
+        return lab.SwapControls(self.page.locator(f"#{view}")).state()
 
     def words(self) -> str:
         return str(self.page.locator("#lab .swap-lab").inner_text())
@@ -83,13 +86,6 @@ class Opened:
     def kernel_sleeps(self, milliseconds: str) -> None:
         """Before each answer; "Infinity": it never answers, as after a restart."""
         self.page.evaluate(f"window.kernelSleeps = {milliseconds}")
-
-    def state(self, view: str = "lab") -> LabState:
-        """What the controls of a view say."""
-        shares = [self.control(f"share_{name}", view).input_value() for name in ("xy", "xz", "yz")]
-        names = ("generator_a", "seed_a", "generator_b", "seed_b", "yaw", "pitch")
-        found = {name: self.control(name, view).input_value() for name in names}
-        return LabState.from_dict({**found, "shares": shares})
 
     @property
     def picture(self) -> Any:

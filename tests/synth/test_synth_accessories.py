@@ -27,17 +27,25 @@ def test_skin_darkens_with_melanin_and_reddens_with_blood() -> None:
     assert ruddy[1] / ruddy[0] < pale[1] / pale[0]
 
 
-def test_a_hat_does_not_change_the_nose() -> None:
+def test_accessories_and_clothes_do_not_move_the_face() -> None:
     person = replace(identity(12), hat=None, glasses=None)
-    a, b = (
-        build_head(person),
-        build_head(replace(person, hat=HAT, glasses=Glasses("round", "gold", 0.27, 0.2, 0.016))),
+    other = replace(person.clothes, neckline=(person.clothes.neckline + 1) % 3)
+    a, b, c = map(
+        build_head,
+        (
+            person,
+            replace(person, hat=HAT, glasses=Glasses("round", "gold", 0.27, 0.2, 0.016)),
+            replace(person, clothes=other),
+        ),
     )
     np.testing.assert_array_equal(a.skin.vertices, b.skin.vertices)
     np.testing.assert_array_equal(a.eyes.vertices, b.eyes.vertices)
     assert len(b.solids.vertices) > len(a.solids.vertices)
     assert len(b.occluder.vertices) > len(a.occluder.vertices)
     assert a.material == b.material
+    face = a.skin.rest[:, 1] > 6.4
+    np.testing.assert_array_equal(a.skin.vertices[face], c.skin.vertices[face])
+    assert np.abs(a.skin.vertices - c.skin.vertices).max() > 0.02
 
 
 @pytest.mark.parametrize("kind", GLASSES)
@@ -107,14 +115,8 @@ def test_hats_stay_above_the_eyes_and_the_ears() -> None:
 def test_solids_are_oriented_outwards_and_join_keeps_indices() -> None:
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     t = np.linspace(0.05, np.pi - 0.05, 9)
-    ball = np.stack(
-        [
-            np.outer(np.sin(t), np.cos(angle)),
-            np.outer(np.cos(t), 1 + 0 * angle),
-            np.outer(np.sin(t), np.sin(angle)),
-        ],
-        -1,
-    )
+    rings = ((np.sin(t), np.cos(angle)), (np.cos(t), 1 + 0 * angle), (np.sin(t), np.sin(angle)))
+    ball = np.stack([np.outer(*ring) for ring in rings], -1)
     solid = sheet(ball, paint(np.ones(3), 0.5, 9 * 24), closed=True)
     assert np.einsum("ij,ij->i", solid.normals, solid.vertices).min() > 0.8
     ring = tube(np.stack([np.cos(angle), 0 * angle, np.sin(angle)], 1), 0.1, np.ones(3), 0.5, closed=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import refused
+from PIL import Image
 
 from head3d_core.synth import sets
 from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import identity
 from head3d_core.synth.light import Light, sample_light
+from head3d_core.synth.make_data import MakeDataArgs, make_data, render
 from head3d_core.synth.renderer import Renderer
+from head3d_core.synth.shape import grid_triangles
 from head3d_core.synth.types import CENTRE, SCALE, EyeMesh, HeadGeometry, Mesh, SkinMesh
 
 pytestmark = pytest.mark.opengl
@@ -36,14 +40,10 @@ def head() -> HeadGeometry:
 
 def ball(centre: tuple[float, float, float], radius: float, material: HeadGeometry) -> HeadGeometry:
     """A sphere (dm) in place of a head: no eyes, no hair, no accessories."""
-    rows, columns = 40, 64
-    theta = np.linspace(0, np.pi, rows)[:, None]
-    phi = np.linspace(0, 2 * np.pi, columns, endpoint=False)
+    theta, phi = np.linspace(0, np.pi, 40)[:, None], np.linspace(0, 2 * np.pi, 64, endpoint=False)
     n = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta) + 0 * phi, np.sin(theta) * np.sin(phi)], -1)
     n = n.reshape(-1, 3).astype(np.float32)
-    i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
-    a, b = i * columns + j, i * columns + (j + 1) % columns
-    quads = np.stack([a, b, b + columns, a, b + columns, a + columns], -1).reshape(-1, 3).astype(np.int32)
+    quads = grid_triangles(40, 64, closed=True)[:, ::-1].astype(np.int32)
     points = (np.asarray(centre) + radius * n).astype(np.float32)
     none = np.zeros((0, 3), np.float32)
     count = len(n)
@@ -233,15 +233,14 @@ def test_other_sample_counts_show_the_same_picture(
 
 
 def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeometry) -> None:
-    with refused("odd supersample"):
-        Renderer(64, 2)
     renderer.load(head, LIGHT)
-    with refused("25 finite numbers"):
-        renderer.draw(np.zeros(16))
-    with refused("25 finite numbers"):
-        renderer.draw(np.full(25, np.nan))
+    for label in (np.zeros(16), np.full(25, np.nan)):
+        with refused("25 finite numbers"):
+            renderer.draw(label)
     with refused("submit"):
         renderer.collect()
+    with refused("odd supersample"):
+        Renderer(64, 2)
     empty = Renderer(8)
     with refused("no head"):
         empty.draw(sets.orbit_camera(0, 0))
@@ -249,8 +248,6 @@ def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeom
 
 
 def test_sets_render_alike_in_one_process_and_in_two() -> None:
-    from head3d_core.synth.make_data import render
-
     alone = render("heads", [0, 1, 96], 32, workers=1)
     assert alone.images.shape == (3, 3, 32, 32)
     assert alone.masks.any()
@@ -261,12 +258,6 @@ def test_sets_render_alike_in_one_process_and_in_two() -> None:
 
 
 def test_a_folder_is_continued_where_it_stopped(tmp_path: Path) -> None:
-    import json
-
-    from PIL import Image
-
-    from head3d_core.synth.make_data import MakeDataArgs, make_data
-
     args = MakeDataArgs("faces", tmp_path, count=2, resolution=32, workers=1, geometry=True)
     make_data(args)
     first, second = (tmp_path / f"00000/img0000000{k}.png" for k in (0, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +56,6 @@ def test_labels_are_rigid_and_look_at_the_origin() -> None:
         assert np.linalg.det(pose[:3, :3]) == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(pose[:3, 3] + sets.RADIUS * pose[:3, 2], 0, atol=1e-5)
         assert pose[1, 1] < 0  # the image's y axis points down in the world
-
-
-def test_examples_do_not_depend_on_what_was_asked_before() -> None:
-    first = sets.example("faces", 11)
-    _ = [sets.example("heads", i) for i in range(5)]
-    again = sets.example("faces", 11)
-    assert again.seed == first.seed
-    np.testing.assert_array_equal(again.camera, first.camera)
-    np.testing.assert_array_equal(again.light().sky, first.light().sky)
 
 
 def test_scenes_are_the_faces_with_pictures_behind() -> None:
@@ -143,7 +135,7 @@ def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, objec
 
 
 def test_without_moderngl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
+    monkeypatch.setitem(sys.modules, "moderngl", None)
     with refused("pip install moderngl"):
         gl.create_context()
 
@@ -198,7 +190,7 @@ def test_the_samples_are_the_sets_first_pictures(name: str, count: int, views: i
 def test_heads_and_scenes_come_with_geometry_unless_told_otherwise(tmp_path: Path) -> None:
     wanted = {
         kind: make_data.MakeDataArgs(kind, tmp_path).with_geometry  # type: ignore[arg-type]
-        for kind in ("faces", "scenes", "heads", "held_out_faces", "held_out_heads")
+        for kind in sets.SETS
     }
     assert [kind for kind, there in wanted.items() if there] == ["scenes", "heads", "held_out_heads"]
     assert make_data.MakeDataArgs("faces", tmp_path, geometry=True).with_geometry

@@ -138,22 +138,6 @@ def test_no_nan_anywhere_and_the_types_of_the_interface() -> None:
                 assert values.max() <= 1
 
 
-def test_building_twice_gives_the_same_head() -> None:
-    a, b = build_head(identity(6)), build_head(identity(6))
-    np.testing.assert_array_equal(a.skin.vertices, b.skin.vertices)
-    np.testing.assert_array_equal(a.hair, b.hair)
-    assert a.material == b.material
-
-
-def test_clothes_do_not_move_the_face() -> None:
-    person = identity(6)
-    other = replace(person, clothes=replace(person.clothes, neckline=(person.clothes.neckline + 1) % 3))
-    a, b = build_head(person).skin, build_head(other).skin
-    face = a.rest[:, 1] > 6.4
-    np.testing.assert_array_equal(a.vertices[face], b.vertices[face])
-    assert np.abs(a.vertices - b.vertices).max() > 0.02
-
-
 def test_eyes_sit_in_their_sockets_and_look_ahead() -> None:
     data = asset()
     head = build_head(identity(9))
