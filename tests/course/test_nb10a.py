@@ -76,7 +76,7 @@ def test_a_recorded_grid_has_names(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows, columns = ["sample", "nearest"], ["z 1", "z 2", "z 3"]
     Image.new("RGB", (48, 32), (255, 0, 0)).save(tmp_path / "a.jpg")
     shown: list[Any] = []
-    monkeypatch.setattr(figures, "show", lambda figure, alt, jpeg: shown.append(figure))
+    monkeypatch.setattr(figures, "show", lambda figure, alt, **_: shown.append(figure))
     recorded.show_recorded("a.jpg", "a red grid", 200, rows, columns, tmp_path)
     grid = np.array(shown[0].axes).reshape(2, 3)
     assert [axis.get_title() for axis in grid[0]] == columns
