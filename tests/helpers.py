@@ -68,6 +68,13 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def project(points: Tensor, camera: Tensor) -> Tensor:
+    """Image coordinates (0 to 1) of world points [N, 3] or [3], each in one of the cameras [N, 25]: [N, 2]."""
+    cam2world, intrinsics = cameras.unpack(camera)
+    seen = torch.einsum("nji,nj->ni", cam2world[:, :3, :3], points - cam2world[:, :3, 3])
+    return torch.einsum("nij,nj->ni", intrinsics, seen / seen[:, 2:])[:, :2]
+
+
 # -- small networks ------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,8 @@ import functools
 
 from head3d_core.config import preset
 from head3d_core.experiments import toys
-from head3d_core.model.decoder import Decoder
 from head3d_core.model.generator import Generator
-from head3d_core.model.planes import DecoderWeights
+from head3d_core.model.planes import Decoder, DecoderWeights
 
 
 class _ToyDecoder(Decoder):

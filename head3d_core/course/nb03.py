@@ -13,7 +13,7 @@ from head3d_core.config import RenderOptions
 from head3d_core.course import figures, recorded
 from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.model import cameras, rays
-from head3d_core.model.decoder import Decoder
+from head3d_core.model.planes import Decoder
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
 

@@ -24,8 +24,8 @@ from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOption
 from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.geometry import pointclouds
 from head3d_core.model import cameras
-from head3d_core.model.decoder import Decoder
 from head3d_core.model.generator import Generator, RawOutput, RenderOutput
+from head3d_core.model.planes import Decoder
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import render_rays
 from head3d_core.ops import random

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from head3d_core.config import Axes, RenderOptions
 from head3d_core.experiments.descent import descend
-from head3d_core.model.decoder import Decoder
-from head3d_core.model.planes import DecoderWeights, query
+from head3d_core.model.planes import Decoder, DecoderWeights, query
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import RayResult, render_rays
 from head3d_core.utils.errors import Head3DError

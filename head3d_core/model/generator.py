@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode
 from head3d_core.model.cameras import check_camera, frontal
-from head3d_core.model.decoder import Decoder
-from head3d_core.model.planes import check_planes, query
+from head3d_core.model.planes import Decoder, check_planes, query
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork, ToRGB
 from head3d_core.model.superresolution import SuperResolution

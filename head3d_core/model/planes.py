@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from head3d_core import ops
 from head3d_core.config import PLANE_NAMES, SLICE_NAMES, SLICES, Axes, Backend, Slices
+from head3d_core.model.stylegan2 import FullyConnected
 from head3d_core.ops import render
 from head3d_core.utils.errors import Head3DError
 
@@ -161,6 +162,38 @@ def decode(features: Tensor, weights: DecoderWeights) -> tuple[Tensor, Tensor]:
     hidden = F.softplus(F.linear(features, weights.w0, weights.b0))
     out = F.linear(hidden, weights.w1, weights.b1)
     return out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001
+
+
+class Decoder(nn.Module):
+    """The decoder MLP as a network, C -> hidden (softplus) -> 1 + features; see `decode`.
+
+    Args:
+        channels: plane channels C.
+        hidden: hidden units.
+        features: number of colour features.
+        lr_multiplier: learning-rate multiplier of both layers.
+    """
+
+    def __init__(self, channels: int, hidden: int, features: int, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        # Index 1 of the format's sequence is the parameter-free softplus, hence layers "0" and "2".
+        self.net = nn.ModuleDict(
+            {
+                "0": FullyConnected(channels, hidden, lr_multiplier=lr_multiplier),
+                "2": FullyConnected(hidden, 1 + features, lr_multiplier=lr_multiplier),
+            }
+        )
+
+    def weights(self) -> DecoderWeights:
+        """Both layers with their gains folded in, as the renderer takes them."""
+        first, second = self.net["0"], self.net["2"]
+        assert isinstance(first, FullyConnected)
+        assert isinstance(second, FullyConnected)
+        return DecoderWeights(*first.effective(), *second.effective())
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., C] -> sigma [..., 1], colour features [..., F]."""
+        return decode(features, self.weights())
 
 
 def query(

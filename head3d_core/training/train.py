@@ -29,8 +29,8 @@ from head3d_core.training.numerics import World, join_world
 from head3d_core.training.options import TrainArgs, check_used, from_command_line
 from head3d_core.training.stages import build_trainer, memory_estimate
 from head3d_core.training.trainer import Trainer
+from head3d_core.utils import files, records
 from head3d_core.utils import images as grids
-from head3d_core.utils import records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.nested import differences
 
@@ -51,11 +51,11 @@ _MAY_CHANGE = re.compile(r"sources\..*|recipe\.(images|lr_g|lr_d|warmup_steps|no
 class Run:
     """A training run in its folder: progress, log, grids, snapshots, stopping."""
 
-    def __init__(self, args: TrainArgs, world: World, trainer: Trainer) -> None:
+    def __init__(self, args: TrainArgs, world: World, trainer: Trainer, started: float) -> None:
         self.args, self.world, self.trainer = args, world, trainer
         self.recipe, self.out = args.recipe, args.out
         self.first = world.rank == 0
-        self.started = self.reported = time.monotonic()
+        self.started, self.reported = started, time.monotonic()
         self.reported_images = trainer.images_seen
         self.periodic: dict[Callable[[], None], float] = {
             self.report: args.report_seconds,
@@ -63,7 +63,7 @@ class Run:
             self.save: args.snapshot_minutes * 60,
             self.measure: args.metric_minutes * 60 or math.inf,
         }
-        self.last = dict.fromkeys(self.periodic, self.started)
+        self.last = dict.fromkeys(self.periodic, self.reported)
         self.stop_reason: str | None = None
         self.reports_at_chance: dict[str, int] = {}
         self.metrics: MetricSnapshots | None = None
@@ -298,25 +298,15 @@ def train(args: TrainArgs) -> str:
     check_used(args)
     world = join_world(args.device)
     began = time.monotonic()
-    is_new = not args.out.exists()
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Head3DError(f"cannot write to {args.out} ({error.strerror}): choose another --out") from error
+    files.check_writable(args.out / "log.jsonl")
     if not args.resume and snapshots.latest(args.out):
         raise Head3DError(
             f"{args.out} already holds a run: add --resume to continue it, or choose another --out"
         )
-    try:
-        with _memory_named(args, world):
-            trainer = build_trainer(args, world)
-    except BaseException:
-        if is_new:  # nothing was begun, so nothing is left behind
-            with contextlib.suppress(OSError):
-                args.out.rmdir()
-        raise
-    run = Run(args, world, trainer)
-    run.started = began
+    with _memory_named(args, world):
+        trainer = build_trainer(args, world)
+    args.out.mkdir(parents=True, exist_ok=True)  # not before: a refused start leaves nothing behind
+    run = Run(args, world, trainer, began)
     if args.resume:
         run.resume()
     previous = {number: signal.signal(number, run.request_stop) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -31,7 +31,7 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
 
     from head3d_core.config import RenderOptions
     from head3d_core.model import cameras, rays
-    from head3d_core.model.decoder import Decoder
+    from head3d_core.model.planes import Decoder
     from head3d_core.model.volume import render_rays
 
     torch.manual_seed(0)

@@ -7,23 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import refused
+from helpers import project, refused
 
 from head3d_core.metrics import identity_encoder as idn
-from head3d_core.model.cameras import FOCAL, orbit, unpack
+from head3d_core.model.cameras import FOCAL, orbit
 
 
 @pytest.fixture(scope="module")
 def net() -> idn.IdentityNet:
     torch.manual_seed(0)
     return idn.IdentityNet().eval()
-
-
-def project(point: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
-    cam2world, intrinsics = unpack(camera)
-    seen = (point - cam2world[:, :3, 3])[:, None] @ cam2world[:, :3, :3]
-    on_plane = seen[:, 0] / seen[:, 0, 2:]
-    return (intrinsics @ on_plane[..., None])[:, :2, 0]
 
 
 @pytest.mark.parametrize("yaw", [0.0, 0.6, -1.2])

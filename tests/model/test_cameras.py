@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import refused
+from helpers import project, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,14 +81,11 @@ def test_mirror_of_odd_intrinsics() -> None:
     camera = cameras.orbit(0.4, -0.2)
     camera[0, 16:] = torch.tensor([4.0, 0.03, 0.45, 0, 4.5, 0.55, 0, 0, 1.0])
 
-    def project(c: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
-        pose, matrix = cameras.unpack(c)
-        local = pose[0, :3, :3].T @ (point - pose[0, :3, 3])
-        pixel = matrix[0] @ local
-        return pixel[:2] / pixel[2]
-
     point = torch.tensor([0.1, -0.05, 0.2])
-    here, there = project(camera, point), project(cameras.mirror(camera), point * torch.tensor([-1.0, 1, 1]))
+    (here,), (there,) = (
+        project(point, camera),
+        project(point * torch.tensor([-1.0, 1, 1]), cameras.mirror(camera)),
+    )
     torch.testing.assert_close(there, torch.stack([1 - here[0], here[1]]), rtol=1e-5, atol=1e-5)
 
 

@@ -147,11 +147,6 @@ def test_ramp_planes_return_the_coordinate() -> None:
         )
 
 
-def test_mean_not_sum() -> None:
-    P = torch.stack([torch.full((1, 4, 4), v) for v in (1.0, 2.0, 6.0)])[None]
-    assert float(planes.sample_planes(P, torch.zeros(1, 1, 3))) == pytest.approx(3.0)
-
-
 def test_decoder_is_the_scalar_loop() -> None:
     w = decoder(dtype=torch.float64)
     x = torch.randn(6, 4, dtype=torch.float64) * 3
