@@ -58,13 +58,13 @@ def _groups(groups: Tensor | None, count: int, name: str) -> tuple[NDArray[np.in
     """Row of each image's group [N] and how many groups there are; every image is its own where None."""
     if groups is None:
         return np.arange(count), count
-    found, rows = np.unique(groups.cpu().numpy(), return_inverse=True)
-    if len(groups) != count or len(found) < 2:
+    names, rows = np.unique(groups.cpu().numpy(), return_inverse=True)
+    if len(groups) != count or len(names) < 2:
         raise Head3DError(
             f"groups of the {name} set must name one of at least 2 groups for each of {count} images, "
-            f"got {len(groups)} of {len(found)}"
+            f"got {len(groups)} of {len(names)}"
         )
-    return rows, len(found)
+    return rows, len(names)
 
 
 def kernel_distance(
@@ -214,11 +214,11 @@ def frechet_distance(
         (x, *_groups(g, len(x), n))
         for x, g, n in zip((real, fake), groups, ("real", "generated"), strict=True)
     ]
-    others = []
+    redrawn = []
     for _ in range(replicates):
         drawn = [x[torch.from_numpy(_redrawn(row, count, random)).to(x.device)] for x, row, count in sides]
-        others.append(_frechet(*drawn))
-    half = _Z * float(np.std(others, ddof=1))
+        redrawn.append(_frechet(*drawn))
+    half = _Z * float(np.std(redrawn, ddof=1))
     return Estimate(value, max(0.0, value - half), value + half, min(side[2] for side in sides))
 
 

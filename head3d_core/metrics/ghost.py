@@ -201,8 +201,8 @@ def front_relief(
             best = torch.maximum(
                 best, _correlation(back, front[part], window * inside_back * inside_front[part])
             )
-    shown = (window * inside_back).sum((1, 2)) > 0.5 * window.sum()
-    return torch.where(shown & best.isfinite(), best, math.nan)
+    visible = (window * inside_back).sum((1, 2)) > 0.5 * window.sum()
+    return torch.where(visible & best.isfinite(), best, math.nan)
 
 
 def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ def limits(real: GhostScores) -> dict[str, float]:
     Raises:
         Head3DError: fewer than 20 real images that can be measured.
     """
-    found = {}
+    limits = {}
     for name in SCORES:
         score = getattr(real, name)
         score = score[score.isfinite()]
@@ -236,5 +236,5 @@ def limits(real: GhostScores) -> dict[str, float]:
             raise Head3DError(
                 f"a limit of {name} needs 20 real images that can be measured, got {len(score)}"
             )
-        found[name] = float(torch.quantile(score, PERCENTILE))
-    return found
+        limits[name] = float(torch.quantile(score, PERCENTILE))
+    return limits

@@ -55,14 +55,14 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding
+        ctx.args = stride, padding
         return F.conv2d(x, weight, stride=stride, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        x_bar = _ConvInput.apply(y_bar, weight, x.shape, *ctx.how) if ctx.needs_input_grad[0] else None
-        w_bar = _ConvWeight.apply(y_bar, x, weight.shape, *ctx.how) if ctx.needs_input_grad[1] else None
+        x_bar = _ConvInput.apply(y_bar, weight, x.shape, *ctx.args) if ctx.needs_input_grad[0] else None
+        w_bar = _ConvWeight.apply(y_bar, x, weight.shape, *ctx.args) if ctx.needs_input_grad[1] else None
         return x_bar, w_bar, None, None
 
 
@@ -72,16 +72,16 @@ class _ConvInput(torch.autograd.Function):
         ctx: Any, y_bar: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int
     ) -> Tensor:
         ctx.save_for_backward(y_bar, weight)
-        ctx.how = stride, padding
+        ctx.args = stride, padding
         x = _stand_in(y_bar, shape)
         return _grads(y_bar, x, weight, stride, padding, (True, False))[0]
 
     @staticmethod
     def backward(ctx: Any, x_bar_bar: Tensor) -> tuple[Tensor | None, ...]:
         y_bar, weight = ctx.saved_tensors
-        to_y = _Conv.apply(x_bar_bar, weight, *ctx.how) if ctx.needs_input_grad[0] else None
+        to_y = _Conv.apply(x_bar_bar, weight, *ctx.args) if ctx.needs_input_grad[0] else None
         to_w = (
-            _ConvWeight.apply(y_bar, x_bar_bar, weight.shape, *ctx.how) if ctx.needs_input_grad[1] else None
+            _ConvWeight.apply(y_bar, x_bar_bar, weight.shape, *ctx.args) if ctx.needs_input_grad[1] else None
         )
         return to_y, to_w, None, None, None
 
@@ -90,13 +90,13 @@ class _ConvWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y_bar: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(y_bar, x)
-        ctx.how = stride, padding
+        ctx.args = stride, padding
         weight = _stand_in(x, shape)
         return _grads(y_bar, x, weight, stride, padding, (False, True))[1]
 
     @staticmethod
     def backward(ctx: Any, w_bar_bar: Tensor) -> tuple[Tensor | None, ...]:
         y_bar, x = ctx.saved_tensors
-        to_y = _Conv.apply(x, w_bar_bar, *ctx.how) if ctx.needs_input_grad[0] else None
-        to_x = _ConvInput.apply(y_bar, w_bar_bar, x.shape, *ctx.how) if ctx.needs_input_grad[1] else None
+        to_y = _Conv.apply(x, w_bar_bar, *ctx.args) if ctx.needs_input_grad[0] else None
+        to_x = _ConvInput.apply(y_bar, w_bar_bar, x.shape, *ctx.args) if ctx.needs_input_grad[1] else None
         return to_y, to_x, None, None, None

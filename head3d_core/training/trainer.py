@@ -171,9 +171,9 @@ class Trainer:
         camera = pool.draw_cameras(self.draws.uniform(phase, Purpose.CAMERA, 2))
         if self.recipe.mapping_camera == "faces":
             return camera, self.faces.draw_cameras(self.draws.uniform(phase, Purpose.MAPPING, 2))
-        other = pool.draw_cameras(self.draws.uniform(phase, Purpose.CAMERA, 2, shift=-1))
+        neighbour = pool.draw_cameras(self.draws.uniform(phase, Purpose.CAMERA, 2, shift=-1))
         swapped = self.draws.uniform(phase, Purpose.SWAP, 1) < self.swap
-        return camera, torch.where(swapped, other, camera)
+        return camera, torch.where(swapped, neighbour, camera)
 
     def _inputs(self, phase: Phase) -> tuple[Tensor, Tensor]:
         """z [n, z_dim] and rendering seeds [n] of a phase."""
@@ -221,7 +221,7 @@ class Trainer:
     def _present(
         self, image: Tensor, raw: Tensor, seeds: Tensor, domain: int, blur_raw: bool
     ) -> tuple[Tensor, Tensor]:
-        """What D is given: blurred (fading) and, where the recipe says so, augmented."""
+        """The inputs of D: blurred (fading) and, where the recipe says so, augmented."""
         if self.blurred:
             image = blur(image, self.blur, self.recipe.blur_sigma)
             if blur_raw:
@@ -251,10 +251,10 @@ class Trainer:
         if settings.weight:
             assert student.output is not None
             augment_seeds = self.draws.seeds(Phase.G_MAIN, Purpose.AUGMENT_FAKE)
-            shown = self._present(
+            inputs = self._present(
                 student.output.image, student.output.raw, augment_seeds, domain, blur_raw=False
             )
-            gan = losses.generator_loss(self._logits(domain, *shown, camera, learns=False))
+            gan = losses.generator_loss(self._logits(domain, *inputs, camera, learns=False))
             self.meters.add(f"g_gan_{settings.name}", gan)
             total = total + settings.weight * gan
         if self.teacher is not None:
@@ -298,9 +298,9 @@ class Trainer:
             output = self._sample(self.generator, z, mapping, camera, seeds).output
             assert output is not None
             augment_seeds = self.draws.seeds(Phase.D_MAIN, Purpose.AUGMENT_FAKE)
-            shown = self._present(output.image, output.raw, augment_seeds, domain, blur_raw=False)
+            inputs = self._present(output.image, output.raw, augment_seeds, domain, blur_raw=False)
             real_images = self._real(Phase.D_MAIN, domain)
-        fake, real = self._logits_of_both(domain, (*shown, camera), real_images)
+        fake, real = self._logits_of_both(domain, (*inputs, camera), real_images)
         loss = losses.discriminator_loss(real, fake)
         if self.recipe.wrong_camera > 0:
             wrong = self.pools[domain].draw_cameras(self.draws.uniform(Phase.D_MAIN, Purpose.WRONG_CAMERA, 2))

@@ -86,16 +86,16 @@ class Estimate:
         return Estimate(value, low, high, int(recorded["count"]))
 
 
-def share(found: int, count: int) -> Estimate:
-    """`found` of `count` with Wilson's score interval, right for shares near 0 and 1 too; NaN in [0, 1] of none."""
-    if not 0 <= found <= count:
-        raise Head3DError(f"found must lie in [0, count], got {found} of {count}")
+def share(hits: int, count: int) -> Estimate:
+    """`hits` of `count` with Wilson's score interval, right for shares near 0 and 1 too; NaN in [0, 1] of none."""
+    if not 0 <= hits <= count:
+        raise Head3DError(f"hits must lie in [0, count], got {hits} of {count}")
     if count == 0:
         return Estimate(math.nan, 0.0, 1.0, 0)
     from scipy.stats import binomtest
 
-    interval = binomtest(found, count).proportion_ci(LEVEL, "wilson")
-    return Estimate(found / count, float(interval.low), float(interval.high), count)
+    interval = binomtest(hits, count).proportion_ci(LEVEL, "wilson")
+    return Estimate(hits / count, float(interval.low), float(interval.high), count)
 
 
 def bootstrap_weights(count: int, replicates: int, seed: int = 0) -> Array:
