@@ -103,22 +103,18 @@ def use_native(backend: Backend, *tensors: Tensor) -> bool:
         raise Head3DError(f'backend must be "auto", "reference" or "native", got {backend!r}')
     if backend == "reference":
         return False
+    missing = ""
     if not available():
-        if backend == "native":
-            raise Head3DError(
-                'backend="native" needs the compiled extension, which is not built: install a C++ compiler and run '
-                '`make venv`, or use backend="auto"'
-            )
-        return False
-    for tensor in tensors:
+        missing = (
+            "needs the compiled extension, which is not built: install a C++ compiler and run `make venv`, or"
+        )
+    for tensor in tensors if not missing else ():
         served = tensor.is_cpu or (tensor.is_cuda and has_cuda() and runs_on(tensor.device))
         if not served or tensor.dtype not in _TYPES:
-            if backend == "native":
-                raise Head3DError(
-                    f'backend="native" has no kernel for {tensor.dtype} on {tensor.device.type}: use backend="auto"'
-                )
-            return False
-    return True
+            missing = f"has no kernel for {tensor.dtype} on {tensor.device.type}:"
+    if missing and backend == "native":
+        raise Head3DError(f'backend="native" {missing} use backend="auto"')
+    return not missing
 
 
 def use_native_layers(backend: Backend, x: Tensor) -> bool:
@@ -127,4 +123,4 @@ def use_native_layers(backend: Backend, x: Tensor) -> bool:
         if backend == "native":
             raise Head3DError('backend="native" has no CPU kernel for layer_epilogue: use backend="auto"')
         return False
-    return use_native(backend, x) and layers.present()
+    return use_native(backend, x)

@@ -18,11 +18,6 @@ from head3d_core.utils.errors import Head3DError
 _ACTIVATIONS = {"linear": 0, "lrelu": 1}
 
 
-def present() -> bool:
-    """Whether the loaded library has these operators."""
-    return hasattr(torch.ops.head3d, "layer_epilogue")
-
-
 def bias_act(
     x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None
 ) -> Tensor:
@@ -128,7 +123,7 @@ def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _bias_act_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (output,) = ctx.saved_tensors
-    if ctx.needs_input_grad[1] and output.is_cuda and output.ndim == 4 and present():
+    if ctx.needs_input_grad[1] and output.is_cuda and output.ndim == 4:
         both = _bias_act_gradients(grad, output, ctx.activation, ctx.gain, ctx.limit)
         return *both, None, None, None
     grad_x = torch.ops.head3d.bias_act_backward(grad, output, ctx.activation, ctx.gain, ctx.limit)
@@ -220,13 +215,10 @@ def register() -> None:
         "upfirdn2d": (_upfirdn2d_fake, _upfirdn2d_grad, _upfirdn2d_setup),
         "bias_act": (_bias_act_fake, _bias_act_grad, _bias_act_setup),
         "bias_act_backward": (_bias_act_backward_fake, _bias_act_backward_grad, _bias_act_backward_setup),
+        "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
+        "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
+        "layer_epilogue_backward": (_gradients_fake, _refuse_grad, _refuse_setup),
     }
-    if present():
-        rules |= {
-            "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
-            "layer_epilogue_backward": (_gradients_fake, _refuse_grad, _refuse_setup),
-            "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
-        }
     for name, (fake, backward, setup) in rules.items():
         torch.library.register_fake(f"head3d::{name}", fake)
         torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)

@@ -34,7 +34,7 @@ def _has_kernel(seeds: Tensor) -> bool:
     """Whether `uniform` and `normal` have a kernel for these seeds: on a GPU, unless torch.compile fuses them."""
     if not seeds.is_cuda or torch.compiler.is_compiling():
         return False
-    return ops.has_cuda() and hasattr(torch.ops.head3d, "normal") and ops.runs_on(seeds.device)
+    return ops.has_cuda() and ops.runs_on(seeds.device)
 
 
 def _mix(x: Tensor) -> Tensor:
