@@ -25,7 +25,6 @@ from head3d_core.utils.errors import Head3DError
 _log = logging.getLogger(__name__)
 
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_loaded: bool | None = None  # None: not tried yet
 
 
 def _library() -> Path | None:
@@ -38,41 +37,43 @@ def _library() -> Path | None:
     return files[0] if files else None
 
 
+@functools.cache
+def _load() -> bool:
+    """Loads the library, if there is one, and registers its Python side; says in the log what came of it."""
+    path = _library()
+    if path is None:
+        _log.info("no compiled extension: everything runs on the reference path")
+        return False
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        _log.warning("the compiled extension does not load, so the reference path is used: %s", error)
+        return False
+    render.register()
+    layers.register()
+    library = torch.ops.head3d
+    _log.info(
+        "compiled extension loaded: CPU path %s, CUDA: %s", library.instruction_set(), library.has_cuda()
+    )
+    return True
+
+
 @torch.compiler.assume_constant_result
 def available() -> bool:
     """True if the compiled extension is loaded (the first call tries to) and not hidden by HEAD3D_DISABLE_NATIVE."""
-    global _loaded
-    if os.environ.get("HEAD3D_DISABLE_NATIVE", "0") not in ("", "0"):
-        return False
-    if _loaded is None:
-        path = _library()
-        if path is None:
-            _log.info("no compiled extension: everything runs on the reference path")
-            _loaded = False
-            return False
-        try:
-            torch.ops.load_library(str(path))
-        except OSError as error:
-            _log.warning("the compiled extension does not load, so the reference path is used: %s", error)
-            _loaded = False
-            return False
-        render.register()
-        layers.register()
-        _loaded = True
-        _log.info("compiled extension loaded: CPU path %s, CUDA kernels: %s", instruction_set(), has_cuda())
-    return _loaded
+    return os.environ.get("HEAD3D_DISABLE_NATIVE", "0") in ("", "0") and _load()
 
 
 @torch.compiler.assume_constant_result
 def instruction_set() -> str:
     """The CPU path that the extension takes: "avx512", "avx2", "neon" or "scalar"; "none" without the extension."""
-    return str(torch.ops.head3d.instruction_set()) if _loaded or available() else "none"
+    return str(torch.ops.head3d.instruction_set()) if available() else "none"
 
 
 @torch.compiler.assume_constant_result
 def has_cuda() -> bool:
     """True if the extension is loaded and was built with CUDA kernels."""
-    return bool(torch.ops.head3d.has_cuda()) if _loaded or available() else False
+    return available() and bool(torch.ops.head3d.has_cuda())
 
 
 @torch.compiler.assume_constant_result

@@ -40,7 +40,7 @@ def _grads(
     return by_x, by_weight
 
 
-def _stand_in(like: Tensor, shape: torch.Size) -> Tensor:
+def _placeholder(like: Tensor, shape: torch.Size) -> Tensor:
     """Uninitialised values where only a shape is needed, but in the layout of `like`.
 
     cuDNN's derivatives are computed in the layout of this tensor: an expanded number would count as
@@ -73,7 +73,7 @@ class _ConvInput(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(y_bar, weight)
         ctx.args = stride, padding
-        x = _stand_in(y_bar, shape)
+        x = _placeholder(y_bar, shape)
         return _grads(y_bar, x, weight, stride, padding, (True, False))[0]
 
     @staticmethod
@@ -91,7 +91,7 @@ class _ConvWeight(torch.autograd.Function):
     def forward(ctx: Any, y_bar: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(y_bar, x)
         ctx.args = stride, padding
-        weight = _stand_in(x, shape)
+        weight = _placeholder(x, shape)
         return _grads(y_bar, x, weight, stride, padding, (False, True))[1]
 
     @staticmethod
