@@ -97,12 +97,10 @@ def heads_of_seeds(G: Generator, seeds: Sequence[int], psi: float = PSI, batch: 
 
 
 def _checked(seeds: object) -> list[int]:
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
-        raise Head3DError(f"seeds must be a list of whole numbers, as in [3, 7], got {seeds!r}")
-    values = list(seeds)
-    if not values:
-        raise Head3DError("there must be at least one seed, got none")
-    for seed in values:
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
-            raise Head3DError(f"a seed is a whole number from 0 to 4,294,967,295, got {seed!r}")
+    values = list(seeds) if isinstance(seeds, Iterable) else []
+    whole = [isinstance(seed, Integral) and not isinstance(seed, bool) for seed in values]
+    if not values or not all(whole) or not all(0 <= seed < 2**32 for seed in values):
+        raise Head3DError(
+            f"seeds must be a list of whole numbers from 0 to 4,294,967,295, as in [3, 7], got {seeds!r:.80}"
+        )
     return [int(seed) for seed in values]

@@ -121,7 +121,7 @@ def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
         ({"resolution": 30_000}, r"a 30000³ grid of sigma needs about .* GiB .* lower the resolution to \d+"),
         ({"resolution": 4}, "at least 8"),
         ({"out": Path("head.stl")}, r"a mesh file ends in \.glb, \.obj, \.ply"),
-        ({"seed": -1}, "a seed is a whole number"),
+        ({"seed": -1}, "seeds must be a list of whole numbers"),
         ({"device": "abacus"}, "cannot be used"),
         ({"weights": "nobody"}, "nobody"),
         ({"texture": 9, "resolution": 16}, "16 to 8192 pixels"),
