@@ -138,7 +138,8 @@ def _draw_scene(axis: Any, scene: Any, traces: list[Any], wide: float) -> None:
     pieces = [piece for trace in traces for piece in _pieces(trace)]
     shown = [(project(corners), *style) for corners, *style in pieces]
     shown.sort(key=lambda piece: -piece[0][:, 2].mean())
-    flat, faces, edges, widths = zip(*((p[:, :2], *style) for p, *style in shown), strict=True)
+    flat = [corners[:, :2] for corners, *_ in shown]
+    faces, edges, widths = ([style[k] for _, *style in shown] for k in range(3))
     axis.add_collection(PolyCollection(flat, facecolors=faces, edgecolors=edges, linewidths=widths))
     for trace in (t for t in traces if t.type == "scatter3d"):
         places = project(_places(trace))
