@@ -9,9 +9,9 @@ import pytest
 import torch
 import trimesh
 
-from head3d_core.geometry import colour
+from head3d_core.geometry import colour, export, mesh, rasterize
 from head3d_core.model import cameras
-from head3d_core.utils.srgb import export, linear_light, mesh, rasterize
+from head3d_core.utils.srgb import linear_light
 from tests.toy_generator import toy_generator
 
 
