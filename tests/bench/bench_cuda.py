@@ -30,7 +30,7 @@ from head3d_core.config import PRESETS, RenderOptions
 from head3d_core.model import filters, volume
 from head3d_core.model.cameras import orbit
 from head3d_core.model.discriminator import Discriminator
-from head3d_core.model.planes import DecoderWeights
+from head3d_core.model.planes import DecoderWeights, widen
 from head3d_core.model.rays import camera_rays
 from head3d_core.training.losses import r1_penalty
 from head3d_core.utils import records
@@ -62,7 +62,9 @@ class Scene:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, device="cuda")
 
-        self.planes = normal(batch, 2 + slices, 32, planes, planes)
+        self.planes = normal(batch, 3, 32, planes, planes)
+        if slices == 2:  # the same field, so that rays stop equally early
+            self.planes = widen(self.planes)
         self.weights = DecoderWeights(
             normal(64, 32) / math.sqrt(32), 0.1 * normal(64), normal(33, 64) / math.sqrt(64), 0.1 * normal(33)
         )
