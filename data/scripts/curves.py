@@ -3,7 +3,7 @@
     python data/scripts/curves.py RUN --out data/results/curves_teacher.json
 
 `log.jsonl` has a line every few seconds and one session for every resume. The record keeps means over some hundred
-equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small pictures.
+equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small images.
 """
 
 from __future__ import annotations

@@ -262,16 +262,16 @@ def check_set(cameras: Array, near: float | None = None, far: float | None = Non
     cameras = np.asarray(cameras, np.float64)
     poses, k = cameras[:, :16].reshape(-1, 4, 4), cameras[:, 16:].reshape(-1, 3, 3)
     text, poses = _convention(poses)
-    found = [Problem(LABELS, text)] if text else []
+    problems = [Problem(LABELS, text)] if text else []
     past = looking_past(poses)
     if past > 20:
         text = f"the cameras look {past:.0f} degrees past the origin: expected the head's centre there, move the world"
-        return [*found, Problem(LABELS, text)]
+        return [*problems, Problem(LABELS, text)]
     text, poses = _upright(poses)
-    found += [Problem(LABELS, text)] if text else []
+    problems += [Problem(LABELS, text)] if text else []
     text = _front(poses)
-    found += [Problem(LABELS, text, fatal=False)] if text else []
-    found += [Problem(LABELS, t) for t in _intrinsics(k)]
+    problems += [Problem(LABELS, text, fatal=False)] if text else []
+    problems += [Problem(LABELS, t) for t in _intrinsics(k)]
     if near is not None and far is not None and (problem := _distance(poses, near, far)):
-        found.append(problem)
-    return found
+        problems.append(problem)
+    return problems

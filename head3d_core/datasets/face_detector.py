@@ -2,7 +2,7 @@
 
 It is this project's yardstick for "that is a face" (a detection is a probability above 0.9 on the 256² image) and,
 through its five landmarks, the first step of `prepare.py`. The network was trained on photographs of people, by
-others: its own rates differ between groups, so every rate here is a fact about a detector *and* a set of pictures.
+others: its own rates differ between groups, so every rate here is a fact about a detector *and* a set of images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIDE = 256
 SMALLEST = 20
 """Side of the smallest face that is looked for, pixels; nothing is found in images that are narrower."""
 LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
-"""Order of the five points, named from the subject: its right eye is on the image's left in a frontal picture."""
+"""Order of the five points, named from the subject: its right eye is on the image's left in a frontal image."""
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,9 @@ def _open(path: str | os.PathLike[str], cameras: bool) -> _Opened:
         if cameras:
             problems.append(Problem(LABELS, _NO_LABELS))
         return _Opened(store, names, torch.zeros(len(names), 0), problems)
-    problems += (found := check_labels(names, labels))
-    wrong = any(p.file != LABELS for p in found)
+    of_labels = check_labels(names, labels)
+    problems += of_labels
+    wrong = any(p.file != LABELS for p in of_labels)
     values = np.zeros((len(names), 25)) if wrong else np.asarray(labels, np.float64).reshape(-1, 25)
     return _Opened(store, names, torch.from_numpy(values.astype(np.float32)), problems)
 
@@ -197,11 +198,11 @@ def validate(
     Raises:
         Head3DError: there is no data set at all, or its dataset.json cannot be read.
     """
-    found = _open(path, cameras=True)
-    problems = found.problems
+    opened = _open(path, cameras=True)
+    problems = opened.problems
     if rays is not None and not any(p.fatal for p in problems):
-        problems = problems + [p for p in check_set(found.cameras.numpy(), *rays) if p not in problems]
-    return problems + _scan(found.store, found.names, resolution)
+        problems = problems + [p for p in check_set(opened.cameras.numpy(), *rays) if p not in problems]
+    return problems + _scan(opened.store, opened.names, resolution)
 
 
 def _fit(pixels: NDArray[np.uint8], resolution: int | None) -> NDArray[np.uint8]:
@@ -228,9 +229,9 @@ def load_arrays(
     """
     if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
         raise Head3DError(f"resolution must be a power of two, got {resolution}")
-    found = _open(path, cameras)
-    side = resolution or _first_side(found)
-    images = torch.empty(len(found.names), 3, side, side, dtype=torch.uint8)
+    opened = _open(path, cameras)
+    side = resolution or _first_side(opened)
+    images = torch.empty(len(opened.names), 3, side, side, dtype=torch.uint8)
     view = images.numpy()
 
     def keep(index: int, pixels: NDArray[np.uint8]) -> None:
@@ -238,15 +239,15 @@ def load_arrays(
         if fitted.shape[0] == side:  # an odd one is reported by the scan
             view[index] = fitted.transpose(2, 0, 1)
 
-    _refuse(found.store, found.problems + _scan(found.store, found.names, resolution, keep))
-    return images, found.cameras
+    _refuse(opened.store, opened.problems + _scan(opened.store, opened.names, resolution, keep))
+    return images, opened.cameras
 
 
-def _first_side(found: _Opened) -> int:
+def _first_side(opened: _Opened) -> int:
     """Side of the first image that can be read; 0 if there is none."""
-    for name in found.names:
+    for name in opened.names:
         try:
-            return _decode(found.store, name).shape[0]
+            return _decode(opened.store, name).shape[0]
         except Head3DError:  # reported by the scan
             continue
     return 0

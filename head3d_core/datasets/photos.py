@@ -62,7 +62,7 @@ def find_entries(source: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of one deep channel in 8 bits; white is the smallest of `_WHITES` that no pixel exceeds."""
+    """An image of one deep channel in 8 bits; white is the smallest of `_WHITES` that no pixel exceeds."""
     values = np.asarray(picture, np.float64)
     if not np.isfinite(values).all():
         raise Rejected("unreadable: it has values that are not finite")

@@ -1,4 +1,4 @@
-"""Your own pictures as a data set: detect, align, estimate the camera, cut out, write in EG3D's format.
+"""Your own images as a data set: detect, align, estimate the camera, cut out, write in EG3D's format.
 
     python -m head3d_core prepare-data portraits --out my_faces
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +30,7 @@ from head3d_core.datasets.storage import IMAGE_SUFFIXES
 from head3d_core.datasets.writer import Geometry, writing_dataset
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress, bar
 
 _DETECT_SIDE = 1024
 
@@ -79,12 +79,11 @@ class Prepared:
 
     def facts(self, image: str) -> dict[str, Any]:
         """Its line in report.json; `image` is its name in the set."""
+        angles = {f"{k}_deg": round(math.degrees(getattr(self.pose, k)), 2) for k in ("yaw", "pitch", "roll")}
         return {
             "file": self.file,
             "image": image,
-            "yaw_deg": round(math.degrees(self.pose.yaw), 2),
-            "pitch_deg": round(math.degrees(self.pose.pitch), 2),
-            "roll_deg": round(math.degrees(self.pose.roll), 2),
+            **angles,
             "crop_side_px": round(self.pose.side, 1),
             "residual": round(self.pose.residual, 4),
             "probability": round(self.probability, 4),
@@ -124,7 +123,7 @@ class Report:
 
 
 def crop(photo: Pixels, pose: face_pose.FacePose, resolution: int) -> tuple[Pixels, float]:
-    """The picture that the camera of `pose` takes: ([R, R, 3], share of it outside the photograph).
+    """The image that the camera of `pose` takes: ([R, R, 3], share of it outside the photograph).
 
     Large crops are sampled finely and averaged, so that they do not alias; outside, the border is continued.
     """
@@ -160,27 +159,26 @@ def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int]:
         raise Rejected("no face found")
     scale = np.array([photo.shape[1] / small.shape[1], photo.shape[0] / small.shape[0]])
     face = faces[0]
-    return face_detector.Face(face.probability, face.box * np.tile(scale, 2), face.landmarks * scale), len(
-        faces
-    )
+    enlarged = face_detector.Face(face.probability, face.box * np.tile(scale, 2), face.landmarks * scale)
+    return enlarged, len(faces)
 
 
 def _again(photo: Pixels, pose: face_pose.FacePose, device: str) -> tuple[face_pose.FacePose, float] | None:
     """(better pose, probability) from landmarks in the upright 256-pixel crop of `pose`; None if no face is found.
 
-    The detector does not find the same points in a mirrored picture, so both are looked at and the points averaged.
+    The detector does not find the same points in a mirrored image, so both are looked at and the points averaged.
     """
     picture, _ = crop(photo, pose, face_detector.SIDE)
     both = torch.from_numpy(np.stack([picture, picture[:, ::-1]])).movedim(-1, 1)
     seen, mirrored = face_detector.find_faces(both, device)
-    found = [face[0].landmarks for face in (seen,) if face]
+    landmarks_seen = [face[0].landmarks for face in (seen,) if face]
     if mirrored:
         flipped = mirrored[0].landmarks * (-1, 1) + (face_detector.SIDE, 0)
-        found.append(flipped[list(face_pose.MIRRORED)])
-    if not found:
+        landmarks_seen.append(flipped[list(face_pose.MIRRORED)])
+    if not landmarks_seen:
         return None
     a, b, c, d, e, f = pose.affine(face_detector.SIDE)
-    points = np.mean(found, 0) @ np.array([[a, d], [b, e]]) + (c, f)
+    points = np.mean(landmarks_seen, 0) @ np.array([[a, d], [b, e]]) + (c, f)
     return face_pose.fit_pose(points), max(faces[0].probability for faces in (seen, mirrored) if faces)
 
 
@@ -217,7 +215,7 @@ def prepare_photo(
     return Prepared(file, image, mask, pose, probability, outside, count)
 
 
-def prepare_data(args: PrepareDataArgs, progress: Callable[[int, int], None] | None = None) -> Report:
+def prepare_data(args: PrepareDataArgs, progress: Progress | None = None) -> Report:
     """Everything: reads `args.source`, writes `args.out` and a report beside the images (or beside the zip).
 
     No photograph ends the run: what cannot be used is rejected with the reason.
@@ -236,11 +234,8 @@ def prepare_data(args: PrepareDataArgs, progress: Callable[[int, int], None] | N
     matte = load_matte(args.matting, args.matting_model)
     report = Report(matting="white (selfie segmentation)" if matte else "kept")
     report.left_out = [_line(args, path, why) for path, why in left_out]
-    about = {
-        "made_by": "python -m head3d_core prepare-data",
-        "photographs": args.source.name,
-        "background": report.matting,
-    }
+    about = {"made_by": "python -m head3d_core prepare-data", "photographs": args.source.name}
+    about["background"] = report.matting
     with writing_dataset(args.out, about=about) as add:
         for done, path in enumerate(photos, 1):
             try:
@@ -258,9 +253,8 @@ def prepare_data(args: PrepareDataArgs, progress: Callable[[int, int], None] | N
         if not report.accepted:
             reasons = " ".join(report.table().split())
             raise Head3DError(f"no photograph of {args.source} could be used; {reasons}")
-    beside = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
-    with files.atomic(beside) as temporary:
-        temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    path = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
+    files.write(path, json.dumps(report.to_dict(), indent=1) + "\n")
     return report
 
 
@@ -277,15 +271,8 @@ def _line(args: PrepareDataArgs, path: Path, reason: str) -> dict[str, str]:
 
 def run(args: PrepareDataArgs) -> None:
     """The command `prepare-data`: a progress bar, then what was accepted and rejected."""
-    from tqdm import tqdm
-
-    with tqdm(unit="photo") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        report = prepare_data(args, progress)
+    with bar("photographs") as step:
+        report = prepare_data(args, step)
     print(report.table())
     for row in [*report.rejected, *report.left_out]:
         print(f"  {row['file']}: {row['reason']}")

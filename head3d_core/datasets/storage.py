@@ -126,15 +126,15 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-        with picture:
-            if picture.mode != "RGB":
+            image = Image.open(io.BytesIO(data))
+        with image:
+            if image.mode != "RGB":
                 raise Head3DError(
-                    f"the image has mode {picture.mode}: expected 8-bit RGB without alpha, convert it"
+                    f"the image has mode {image.mode}: expected 8-bit RGB without alpha, convert it"
                 )
-            if picture.width * picture.height > LARGEST_IMAGE:
-                raise Head3DError(f"the image is {picture.width} x {picture.height}: shrink it")
-            return np.asarray(picture)
+            if image.width * image.height > LARGEST_IMAGE:
+                raise Head3DError(f"the image is {image.width} x {image.height}: shrink it")
+            return np.asarray(image)
     except Head3DError:
         raise
     except UnidentifiedImageError:

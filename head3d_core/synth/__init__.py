@@ -1,1 +1,1 @@
-"""The procedural head factory: `identity(seed)` and `build_head(identity)` here, pictures in `renderer.py`."""
+"""The procedural head factory: `identity(seed)` and `build_head(identity)` here, images in `renderer.py`."""

@@ -255,7 +255,7 @@ def _over_skull(scalp: Scalp, ties: Array, steps: int) -> Array:
 
 
 def _pulled(scalp: Scalp, style: str, reach: float, level: int) -> Array:
-    """Ponytail, bun, topknot, twin tails: over the skull to a tie, then a tail or a coil."""
+    """Ponytail, bun, topknot, counterpart tails: over the skull to a tie, then a tail or a coil."""
     d = Draws(scalp.key, "tie")
     height = (7.35, 7.6, 7.85)[level]
     tie = {"topknot": [0, 8.50, 0.05], "twin_tails": [0.74, 7.55, -0.05]}.get(style, [0, height, -0.46])

@@ -3,7 +3,7 @@
 Three passes per view. Rasterisation only finds out *which* triangle or strand segment each sample sees (a
 visibility buffer with `supersample`² samples per pixel); a compute pass shades every sample once; a second one
 filters samples to pixels (Gaussian, sd 0.45 pixel) over the background. Light is baked once per head (`bake.py`),
-so further views are cheap, and pictures are read back one behind the other so that nobody waits.
+so further views are cheap, and images are read back one behind the other so that nobody waits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture; row 0 is the top."""
+    """One image; row 0 is the top."""
 
     rgb: Bytes
     """[H, W, 3] sRGB, composited over the background."""
@@ -199,7 +199,7 @@ class Renderer:
         Args:
             camera: [25] label.
             background: sRGB in [0, 1].
-            scene: seed of a textured picture to stand behind instead.
+            scene: seed of a textured image to stand behind instead.
             geometry: also depth and normals.
         """
         head = self._loaded()

@@ -2,7 +2,7 @@
 
 Everything here is a pure function of (set, index): no state, no OpenGL. As in the paper's section 4.1, `faces` has
 one roughly frontal view per identity and `heads` 50 identities from all around; `scenes` is `faces` with textured
-pictures behind (for the white-background fine-tuning); the `held_out_` sets are for evaluation only.
+images behind (for the white-background fine-tuning); the `held_out_` sets are for evaluation only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SetSpec:
     seeds: range
     """Seeds of the identities."""
     scenes: bool = False
-    """A textured picture behind, instead of white."""
+    """A textured image behind, instead of white."""
 
 
 SETS: dict[str, SetSpec] = {
@@ -58,7 +58,7 @@ SETS: dict[str, SetSpec] = {
 
 @dataclass(frozen=True)
 class Example:
-    """What one picture shows."""
+    """What one image shows."""
 
     seed: int
     """Of the identity, within `kind`."""
@@ -67,7 +67,7 @@ class Example:
     camera: NDArray[np.float32]
     """[25] cam2world (OpenCV axes) and normalised intrinsics."""
     scene: int | None
-    """Seed of the textured picture behind; None for white."""
+    """Seed of the textured image behind; None for white."""
 
     def light(self) -> Light:
         """The light of this identity: one per head, the same for all its views."""
@@ -82,9 +82,9 @@ def spec(name: str) -> SetSpec:
 
 
 def size(name: str, views: int = HEAD_VIEWS) -> int:
-    """How many pictures the set has with `views` views per head (faces have one)."""
-    found = spec(name)
-    return len(found.seeds) * (views if found.kind == "heads" else 1)
+    """How many images the set has with `views` views per head (faces have one)."""
+    chosen = spec(name)
+    return len(chosen.seeds) * (views if chosen.kind == "heads" else 1)
 
 
 def orbit_camera(
@@ -92,7 +92,7 @@ def orbit_camera(
 ) -> NDArray[np.float32]:
     """[25] label of a camera on a sphere around the origin that looks at it, upright.
 
-    The NumPy twin of `head3d_core.model.cameras.orbit` (a test compares them), so that rendering needs no torch.
+    The NumPy counterpart of `head3d_core.model.cameras.orbit` (a test compares them), so that rendering needs no torch.
 
     Args:
         yaw: radians; 0 in front, positive moves the camera to +x (the subject's left).
@@ -128,20 +128,20 @@ def head_angles(seed: int, view: int) -> tuple[float, float]:
 
 
 def example(name: str, index: int, views: int = HEAD_VIEWS) -> Example:
-    """What picture `index` of a set shows.
+    """What image `index` of a set shows.
 
     Raises:
         Head3DError: no such set, or an index outside it.
     """
-    found = spec(name)
+    chosen = spec(name)
     if not 0 <= index < size(name, views):
         raise Head3DError(f"Index of {name} must lie in [0, {size(name, views)}), got {index}.")
-    if found.kind == "heads":
-        seed = found.seeds[index // views]
+    if chosen.kind == "heads":
+        seed = chosen.seeds[index // views]
         view = index % views
         yaw, pitch = head_angles(seed, view)
     else:
-        seed, view = found.seeds[index], 0
+        seed, view = chosen.seeds[index], 0
         yaw, pitch = face_angles(seed)
-    scene = int(Draws(seed, "scene").uniform("seed", 0, 2**31 - 1)) if found.scenes else None
-    return Example(seed, found.kind, view, orbit_camera(yaw, pitch), scene)
+    scene = int(Draws(seed, "scene").uniform("seed", 0, 2**31 - 1)) if chosen.scenes else None
+    return Example(seed, chosen.kind, view, orbit_camera(yaw, pitch), scene)

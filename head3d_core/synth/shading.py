@@ -23,7 +23,7 @@ _WRINKLED_FROM = 0.05
 
 
 class Shading:
-    """Programs and buffers that turn the visibility buffer into pictures.
+    """Programs and buffers that turn the visibility buffer into images.
 
     Args:
         size: pixels per side.

@@ -78,7 +78,7 @@ def spread(feature: str) -> float:
 
 
 def both_sides(weights: dict[str, float]) -> dict[str, float]:
-    """Adds the r- twin of every l- target."""
+    """Adds the r- counterpart of every l- target."""
     return weights | {"r-" + name[2:]: w for name, w in weights.items() if name.startswith("l-")}
 
 
