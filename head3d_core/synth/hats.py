@@ -104,20 +104,17 @@ def _beanie(hat: Hat, fit: Fit) -> SolidMesh:
     radius, height = _superellipse(2.25, 16)
     grid = _dome(fit, radius, height * (1.0 + 0.10 * hat.size))
     rib = 0.010 * np.abs(np.sin(18 * AZIMUTH))
-    for row in range(len(grid) - 2):
-        _push(grid, slice(row, row + 1), rib, fit)
-    rim = fit.rim_height(AZIMUTH)
+    _push(grid, slice(0, len(grid) - 2), rib, fit)
     cuff = []
     for out, up in HATS["beanie"]["cuff"]:
         ring = grid[0].copy()
-        ring[:, 1] = rim + up
-        narrow = np.sqrt(
-            np.clip(1 - (np.clip(ring[:, 1] - fit.centre[1], 0, None) / fit.axes[1]) ** 2 * 0.55, 0.1, 1)
-        )
+        ring[:, 1] = fit.rim_height(AZIMUTH) + up
+        above = np.clip(ring[:, 1] - fit.centre[1], 0, None) / fit.axes[1]
+        narrow = np.sqrt(np.clip(1 - above**2 * 0.55, 0.1, 1))
         ring[:, 0] *= narrow
         ring[:, 2] = fit.centre[2] + (ring[:, 2] - fit.centre[2]) * narrow
+        _push(ring[None], slice(0, 1), out + rib, fit)
         cuff.append(ring)
-        _push(cuff[-1][None], slice(0, 1), out + rib, fit)
     tint = second if hat.size > 0.6 else 0.88 * colour
     return join([_coloured(grid, colour), _coloured(np.stack(cuff), tint)])
 
@@ -163,8 +160,8 @@ def _fedora(hat: Hat, fit: Fit) -> SolidMesh:
     colour = fabric(hat.colour)
     grid = _dome(fit, *_profile("brim"))
     pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * AZIMUTH))) - 0.62) / 0.30) ** 2))
-    for row, share in zip(range(7, 13), (0.2, 0.6, 1.0, 1.0, 0.7, 0.3), strict=True):
-        _push(grid, slice(row, row + 1), -pinch * share, fit)
+    shares = np.array([0.2, 0.6, 1.0, 1.0, 0.7, 0.3])
+    _push(grid, slice(7, 13), -pinch * shares[:, None], fit)
     brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
     band = grid[:5].copy()
     _push(band, slice(0, 5), 0.012, fit)

@@ -114,7 +114,7 @@ def _hair(
         if hat is not None:
             strands = squash(strands, hat)
         steps = max(steps, strands.shape[1])
-        parts.append(strands if strands.shape[1] == steps else resample(strands, steps).astype(np.float32))
+        parts.append(resample(strands, steps).astype(np.float32, copy=False))
     small = [grow_brows(identity.brows, brows, identity.seed, steps, skin, normals, data)]
     beard = grow_beard(identity.beard, identity.seed, steps, skin, normals, data)
     if beard is not None:

@@ -325,11 +325,8 @@ BEARD_WIDTH = 0.0068
 def beard_mask(kind: str, data: Asset) -> Array:
     """[V] where a beard of this kind grows; "none" gives the area of stubble."""
     area = masks.beard(data.rest, data.lips) * data.body
-    if kind == "goatee":
-        return area * masks.goatee(data.rest)
-    if kind == "moustache":
-        return area * masks.moustache(data.rest)
-    return area * masks.circle(data.rest) if kind == "circle" else area
+    parts = {"goatee": masks.goatee, "moustache": masks.moustache, "circle": masks.circle}
+    return area * parts[kind](data.rest) if kind in parts else area
 
 
 def brow_mask(brows: Brows, data: Asset) -> Array:

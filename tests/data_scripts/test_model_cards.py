@@ -20,12 +20,10 @@ from head3d_core.model.generator import Generator
 def sources(tmp_path: Path) -> model_cards.Sources:
     """One generator called head3d, without any records."""
     torch.manual_seed(0)
-    notes = {
-        "images": 1234, "preset": "tiny", "seed": 7, "row": None, "recipe": {"stage": "distill", "batch": 4}
-    }  # fmt: skip
-    weights.save_generator(
-        Generator(preset("tiny").generator), tmp_path / "weights" / "head3d", half=True, notes=notes
-    )
+    recipe = {"stage": "distill", "batch": 4}
+    notes = {"images": 1234, "preset": "tiny", "seed": 7, "row": None, "recipe": recipe}
+    G = Generator(preset("tiny").generator)
+    weights.save_generator(G, tmp_path / "weights" / "head3d", half=True, notes=notes)
     return model_cards.Sources(tmp_path / "weights", tmp_path / "results")
 
 
@@ -66,16 +64,13 @@ def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sourc
 def test_records_are_read(sources: model_cards.Sources) -> None:
     rate = {"count": 100, "value": 0.97, "low": 0.92, "high": 0.99}
     figure = {"value": 1.5, "low": 1.25, "high": 1.75, "count": 1000}
-    record(
-        sources,
-        "evaluation/head3d",
-        {
-            "detector": {"front": rate, "back": {**rate, "value": 0.02, "low": 0.01, "high": 0.05}},
-            "distance": {"front": {"real": 9, "features": "EffLite0", "kernel": figure}, "back": {}},
-            "closed": {"value": 0.995, "low": 0.99, "high": 1.0, "count": 100},
-            "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
-        },
-    )
+    measured = {
+        "detector": {"front": rate, "back": {**rate, "value": 0.02, "low": 0.01, "high": 0.05}},
+        "distance": {"front": {"real": 9, "features": "EffLite0", "kernel": figure}, "back": {}},
+        "closed": {"value": 0.995, "low": 0.99, "high": 1.0, "count": 100},
+        "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
+    }
+    record(sources, "evaluation/head3d", measured)
     record(sources, "evaluation/real", {"detector": {"front": {**rate, "value": 0.99}}})
     record(sources, "detector_rates", {"frontal": {"skin tone": {"dark": {**rate, "rate": 0.97}}}})
     about = {"images": 1234, "seconds": 600.0, "device": "one GPU", "date": "2026-01-01", "commit": "def"}
@@ -98,9 +93,8 @@ def test_the_teacher_is_not_asked_for_its_own_twin(sources: model_cards.Sources)
     record(sources, "evaluation/head3d", {"detector": {}, "missing": {}})
     assert "same z" not in model_cards.card("head3d", sources)
     record(sources, "evaluation/head3d", {"detector": {}, "missing": {"same z": "no teacher"}})
-    assert (
-        row_of(model_cards.card("head3d", sources), "same z as the teacher: cosine")[1] == "not measured yet"
-    )
+    row = row_of(model_cards.card("head3d", sources), "same z as the teacher: cosine")
+    assert row[1] == "not measured yet"
 
 
 def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources) -> None:
@@ -111,9 +105,8 @@ def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources
 def test_every_group_where_every_face_is_found(sources: model_cards.Sources) -> None:
     rate = {"count": 100, "value": 1.0, "low": 0.96, "high": 1.0}
     record(sources, "evaluation/head3d", {"detector": {"front": rate}})
-    assert "found in all 100 frontal samples of this model, so in every group" in model_cards.card(
-        "head3d", sources
-    )
+    text = model_cards.card("head3d", sources)
+    assert "found in all 100 frontal samples of this model, so in every group" in text
 
 
 def test_recorded_grids_are_linked(sources: model_cards.Sources) -> None:
@@ -131,17 +124,6 @@ def test_a_record_of_another_run_is_not_taken_for_this_one(sources: model_cards.
     text = model_cards.card("head3d", sources)
     assert row_of(text, "time")[1] == "not recorded"
     assert row_of(text, "device")[1] == "not recorded"
-
-
-def test_the_command_writes_every_card(
-    sources: model_cards.Sources, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model_cards.run(sources)
-    path = sources.weights / "head3d" / "README.md"
-    assert path.read_text(encoding="utf8") == model_cards.card("head3d", sources)
-    assert str(path) in capsys.readouterr().out
-    model_cards.run(model_cards.Sources(sources.results))
-    assert "no generators" in capsys.readouterr().out
 
 
 def test_weights_that_do_not_say_what_they_are(sources: model_cards.Sources) -> None:

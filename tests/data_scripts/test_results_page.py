@@ -39,12 +39,8 @@ def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
     weights.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
     sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
     card = tmp_path / "weights" / "x" / "README.md"
-    assert results_page.write_tables(
-        results_page.PageArgs(tmp_path / "tables.md", tmp_path / "none", sources)
-    ) == [
-        tmp_path / "tables.md",
-        card,
-    ]
+    args = results_page.PageArgs(tmp_path / "tables.md", tmp_path / "none", sources)
+    assert results_page.write_tables(args) == [tmp_path / "tables.md", card]
     assert card.read_text(encoding="utf8") == results_page.model_cards.card("x", sources)
 
 
