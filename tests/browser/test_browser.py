@@ -146,7 +146,7 @@ def test_every_picture_in_jupyterlab_has_its_text(jupyter: Jupyter, webgl: bool)
     run = lab.Notebook(page, address, folder, SCRATCH)
     run.run_all()
     page.locator(".gl-container > *").first.wait_for(timeout=30_000)
-    page.wait_for_timeout(2000)
+    page.locator("img.widget-image").nth(2).wait_for(timeout=30_000)
     run.screenshot("webgl" if webgl else "no_webgl")
     images = page.locator(".jp-RenderedHTML img").all()
     assert [image.get_attribute("alt") for image in images] == ["two cameras around a cube", "a rising line"]
