@@ -65,9 +65,9 @@ GROUPS = {
     "measure": {
         "doctor": Command("doctor:DoctorArgs", "what this machine offers, one line each"),
         "evaluate": Command("evaluation.evaluate:EvaluateArgs", "measure a generator: one row of the tables"),
-        "ghost": Command("evaluation.ghosts:GhostArgs", "count second faces behind real heads and samples"),
         "live-check": Command(
-            "evaluation.live_check:LiveCheckArgs", "compare 200 samples with the record of the same number"
+            "evaluation.live_check:LiveCheckArgs",
+            "measure bundled generators on a few samples and compare with the record",
         ),
         "swap-study": Command(
             "experiments.swap_study:SwapStudyArgs",

@@ -7,7 +7,8 @@
 - The run times in the syllabus (`notebooks/README.md`) come from `data/results/notebook_seconds.json`.
 - In `training_guide.md` the tables between `<!-- begin NAME -->` and `<!-- end NAME -->` come from `data/results/` and
   from the recipes.
-- In `paper_map.md` the status of a row that names a record says whether that record is there.
+- In `paper_map.md` the status of a row that names a record says whether that record is there, and a row on which
+  `data/scripts/verdicts.py` has a verdict shows it.
 - Tables and headings of all pages link to the notebooks that exist.
 """
 
@@ -23,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "data" / "scripts")]
+
+import verdicts  # noqa: E402 (found only now)
+
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "data" / "results"
 NOT_RECORDED = "ready, not recorded yet"
@@ -275,7 +280,7 @@ def records_in(cell: str) -> list[str]:
     return re.findall(r"`([\w/-]+\.json)`", cell)
 
 
-NEEDS = {"worn.kept": "worn"}
+NEEDS = {"metrics.accessories.kept": "accessories"}
 """Function in a row -> what its record must hold: other figures of the same record may be there without it."""
 FULL_STUDY, FULL_ROW, PLANNED_ROW = 100, 1000, 5000
 """People of the paper's Table 1; frontal samples from which on a row of Tables 2 and 3 is more than a trial, and those
@@ -292,8 +297,8 @@ def extent_of(record: dict[str, Any]) -> str:
 
 def frontal_samples(record: dict[str, Any]) -> int | None:
     """Samples behind the frontal distance of a row of Tables 2 and 3; None for other records."""
-    front = record.get("distance", {}).get("front", {})
-    return next((v["count"] for k, v in front.items() if k.endswith("x100")), None)
+    found: int | None = record.get("distance", {}).get("front", {}).get("kernel", {}).get("count")
+    return found
 
 
 def smaller_rows(names: list[str], found: list[dict[str, Any]]) -> str:
@@ -321,12 +326,14 @@ def status_of(cells: list[str]) -> str:
 
 
 def with_status(text: str) -> str:
-    """The paper map with the status of every row that names records."""
+    """The paper map with the status of every row that names records, and the verdict on every claim."""
     lines = []
     for line in text.splitlines():
-        cells = line.split(" | ")
-        if line.startswith("| ") and len(cells) == 7 and records_in(cells[4]):
-            line = " | ".join([*cells[:5], status_of(cells), cells[6]])
+        cells = line.removesuffix(" |").split(" | ")
+        if line.startswith("| ") and len(cells) == 7 and cells[0] != "| Paper":
+            status = status_of(cells) if records_in(cells[4]) else cells[5]
+            agrees = verdicts.outcome(cells[1]) or cells[6]
+            line = " | ".join([*cells[:5], status, f"{agrees} |"])
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import preset
-from head3d_core.evaluation import tables
+from head3d_core.evaluation import rows
+from head3d_core.evaluation.rows import Behind, Distance, Ghost, Identity, People, Row
+from head3d_core.metrics.ghost import SCORES
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -118,45 +122,60 @@ def state(prefix: str) -> dict[str, Tensor]:
 # -- records of evaluations ----------------------------------------------------------------------------------------
 
 
-def estimate(value: float, spread: float = 0.01, count: int = 1000) -> dict[str, float]:
-    """A recorded estimate with a symmetric interval."""
-    return {"value": value, "low": value - spread, "high": value + spread, "count": count}
+def estimate(value: float, spread: float = 0.01, count: int = 1000) -> Estimate:
+    """An estimate with a symmetric interval."""
+    return Estimate(value, value - spread, value + spread, count)
 
 
-def rate(found: int, count: int = 1000) -> dict[str, float]:
-    """A recorded share with an interval of one per cent to either side."""
+def rate(found: int, count: int = 1000) -> Estimate:
+    """A share with an interval of one per cent to either side."""
     return estimate(found / count, 0.01, count)
 
 
-def facts(name: str) -> dict[str, Any]:
-    """Row, seed, start and run of a record, as those of the stored record of that name."""
-    known = tables.load_records().get(name, {"row": name, "seed": 0, "start": "fitted", "run": 1})
-    return {key: known[key] for key in ("row", "seed", "start", "run")}
-
-
-def named(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The records with the facts of their names."""
-    return {name: {**found, **facts(name)} for name, found in records.items()}
-
-
-def record(kd: float, back: float = 1.0, spread: float = 0.01) -> dict[str, Any]:
-    """What `evaluate` writes, with a few chosen numbers."""
-    sides = {
-        side: {
-            "kernel": estimate(value, spread),
-            "kernel_floor": estimate(0.0),
-            "frechet": estimate(60.0, 1.0),
-            "frechet_floor": estimate(20.0, 1.0),
-        }
-        for side, value in (("front", kd), ("back", back), ("front, truncated", kd + 1))
-    }
+def named(records: dict[str, Row]) -> dict[str, Row]:
+    """The records with row, seed, start and run of the stored records of their names."""
+    known = rows.load_rows()
+    names = {name: known.get(name, Row(name, start="fitted")) for name in records}
     return {
-        **facts("head3d"),
-        "distance": sides,
-        "detector": {"front": rate(980), "back": rate(10)},
-        "identity": {"cosine": estimate(0.7), "auc": estimate(0.97), "tar_at_far_0.01": estimate(0.85)},
-        "people": {"near_duplicates": estimate(0.0)},
-        "closed": estimate(0.995),
-        "silhouettes": {"front": rate(10), "back": rate(15)},
-        "weights": {"images": 200_000, "minutes": 12.3},
+        name: replace(found, row=of.row, seed=of.seed, start=of.start, run=of.run)
+        for (name, found), of in zip(records.items(), names.values(), strict=True)
     }
+
+
+def distance(kd: float, spread: float = 0.01, **more: Any) -> Distance:
+    """A recorded distance."""
+    return Distance("EffLite0", 1000, 500, estimate(kd, spread), estimate(0.0), **more)
+
+
+def identity(cosine: float = 0.85, tar: float = 0.95, auc: float = 0.97) -> Identity:
+    """What is recorded of the same z."""
+    return Identity(estimate(auc), estimate(tar), 0.4, 0.9, 1000, 10_000, estimate(cosine), estimate(0.1))
+
+
+def behind(ghosts: int = 50, hair: float = 0.9, count: int = 1000) -> Behind:
+    """What is recorded of backs: so many of each ghost score above the limit, one correlation of hair colour."""
+    one = Ghost(rate(ghosts, count), rate(0, count))
+    colours = {name: estimate(hair, count=count) for name in ("L*", "a*", "b*")}
+    every = dict.fromkeys(SCORES, (0.5,) * count)
+    return Behind(
+        dict.fromkeys(SCORES, one), every, estimate(0.5, count=count), colours, colours, rate(20, count)
+    )
+
+
+def record(kd: float, back: float = 1.0, spread: float = 0.01, **changes: Any) -> Row:
+    """What `evaluate` writes, with a few chosen numbers."""
+    floors = {"frechet": estimate(60.0, 1.0), "frechet_floor": estimate(20.0, 1.0)}
+    sides = {"front": distance(kd, spread, **floors), "back": distance(back, spread, real_heads=50, **floors)}
+    made = Row(
+        "head3d",
+        start="bundled",
+        distance=sides | {"front, truncated": distance(kd + 1, spread)},
+        detector={"front": rate(980), "back": rate(10)},
+        identity=identity(),
+        people=People(estimate(0.9), estimate(0.0, 0.0005)),
+        behind=behind(),
+        silhouettes={"front": rate(0), "back": rate(5)},
+        profiles=estimate(1.1),
+        weights={"images": 200_000, "minutes": 12.3},
+    )
+    return replace(made, **changes)

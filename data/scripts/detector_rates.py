@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.datasets import face_detector
-from head3d_core.evaluation.references import frontal_pictures
+from head3d_core.evaluation.real import frontal_pictures
 from head3d_core.metrics.silhouettes import BACK_YAW, FRONTAL_PITCH, FRONTAL_YAW
 from head3d_core.model import cameras
 from head3d_core.synth import sets

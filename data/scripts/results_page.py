@@ -1,8 +1,8 @@
 """All recorded tables on one page, and those that other pages show: `make tables`.
 
-Writes `data/results/tables.md`, what stands between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on, for
-every name in `PARTS`) in the README, and the model cards. The notebooks call the same functions, so their stored
-outputs are compared with the records whenever they run.
+Writes `data/results/tables.md`, `data/results/did_it_reproduce.md`, the model cards, and in the README what stands
+between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on, for every name in `PARTS`). The notebooks call the
+same functions, so their stored outputs are compared with the records whenever they run.
 """
 
 from __future__ import annotations
@@ -12,51 +12,87 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import model_cards
-from head3d_core.evaluation import tables
-from head3d_core.evaluation.tables import NAMES, NOT_YET, Records, load_records
+import verdicts
+from head3d_core.evaluation.ablations import recorded_otherwise
+from head3d_core.evaluation.limits import limits_table
+from head3d_core.evaluation.rows import Rows, load_rows
+from head3d_core.evaluation.tables import (
+    NAMES,
+    NOT_YET,
+    RESULTS,
+    backs,
+    command_of,
+    figure_5,
+    figure_8,
+    mapping_cameras,
+    repetitions,
+    sample_counts,
+    table_2,
+    table_3,
+)
+from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from script import between_marks, filled, main
 
-PAGE = tables.RESULTS / "tables.md"
+PAGE = RESULTS / "tables.md"
+VERDICTS = RESULTS / "did_it_reproduce.md"
 README = files.DATA.parent / "README.md"
 ENOUGH = 1000
 """A row of fewer samples is called a trial row."""
 
 
-def how_measured(records: Records) -> str:
+def how_measured(records: Rows) -> str:
     """How many samples the rows have, and what their numbers do not say."""
     rows: dict[tuple[int, int], list[str]] = {}
     for row, record in records.items():
-        asked = record.get("provenance", {}).get("arguments", {}).get("sampling")
-        if asked and "weights" in record:
+        asked = record.sampling
+        if asked and record.weights:
             rows.setdefault((asked["count"], asked["detector"]), []).append(row)
     counts = "; ".join(
         f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in sorted(rows.items(), reverse=True)
     )
-    return filled("how_measured.md", counts=counts or NOT_YET).rstrip()
+    return filled("how_measured.md", counts=counts or NOT_YET, added=_added(records)).rstrip()
 
 
-PARTS: dict[str, Callable[[Records], str]] = {
+def _added(records: Rows) -> str:
+    """Which rows have figures that were measured later, on how many samples; why the others lack them."""
+    later: dict[str, list[str]] = {}
+    for row, record in records.items():
+        if record.added is not None:
+            asked = record.added["arguments"]["sampling"]
+            counts = ", ".join(
+                f"{asked[k]:,} {k}" for k in ("count", "detector", "straight", "mapping") if k in asked
+            )
+            later.setdefault(f"{counts}; {record.added['device']}", []).append(row)
+    without = [row for row, record in records.items() if record.behind is None]
+    said = "; ".join(f"{', '.join(rows)} ({counts})" for counts, rows in later.items())
+    return f"{said or NOT_YET}. Without them: {', '.join(without) or 'none'}"
+
+
+PARTS: dict[str, Callable[[Rows], str]] = {
     "samples": how_measured,
-    "table 2": tables.table_2,
-    "table 3": tables.table_3,
-    "figure 8": tables.figure_8,
-    "figure 5": tables.figure_5,
-    "expectations": tables.expectations_table,
+    "table 2": table_2,
+    "table 3": table_3,
+    "figure 8": figure_8,
+    "figure 5": figure_5,
+    "backs": backs,
+    "mapping cameras": mapping_cameras,
+    "limits": limits_table,
+    "verdicts": lambda records: verdicts.table(records, readme=True),
 }
 """Name of a part of the page, and of a marked place in another page -> what makes it."""
 
 
-def tables_page(records: Records | None = None) -> str:
+def tables_page(records: Rows | None = None) -> str:
     """The text of `data/results/tables.md`."""
-    records = load_records() if records is None else records
-    trials = [row for row in records if min(tables.sample_counts(records[row])) < ENOUGH]
-    again = {row: tables.repetitions(row, records) for row in NAMES}
+    records = load_rows() if records is None else records
+    trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
+    again = {row: repetitions(row, records) for row in NAMES}
     recorded = [name for row in NAMES for name in (row, *again[row]) if name in records]
-    fitted = [name for name in recorded if records[name]["start"] == "fitted"]
+    fitted = [name for name in recorded if records[name].start == "fitted"]
     missing = " (**not recorded yet**)"
-    commands = [f"- {row}{'' if row in records else missing}: `{tables.command_of(row)}`" for row in NAMES]
-    seeds = [name for names in again.values() for name in names if records[name]["seed"]]
+    commands = [f"- {row}{'' if row in records else missing}: `{command_of(row)}`" for row in NAMES]
+    seeds = [name for names in again.values() for name in names if records[name].seed]
     return filled(
         "tables.md",
         trials=filled("trials.md", enough=f"{ENOUGH:,}", rows=", ".join(trials)) if trials else "",
@@ -67,7 +103,29 @@ def tables_page(records: Records | None = None) -> str:
     )
 
 
-def refreshed(text: str, records: Records) -> str:
+def verdicts_page(records: Rows | None = None) -> str:
+    """The text of `data/results/did_it_reproduce.md`."""
+    records = load_rows() if records is None else records
+    found = verdicts.findings(records)
+    kinds = (verdicts.AGREES, verdicts.CONTRADICTS, verdicts.UNDECIDED, verdicts.NOT_TESTED)
+    counts = ", ".join(f"{sum(v.startswith(k) for *_, v in found)} {k}" for k in kinds)
+    changed = "\n".join(
+        f"- `{row}`: " + "; ".join(f"{name} {then} (now {now})" for name, now, then in otherwise)
+        for row in ROWS
+        if (otherwise := recorded_otherwise(row))
+    )
+    lost = [name for name, record in records.items() if record.weights and record.behind is None]
+    return filled(
+        "did_it_reproduce.md",
+        counts=counts,
+        claims=verdicts.table(records),
+        limits=limits_table(records),
+        changed=changed or "- none",
+        lost=", ".join(lost) or "none",
+    )
+
+
+def refreshed(text: str, records: Rows) -> str:
     """A Markdown text whose marked parts are made anew; without marks it is returned as it is.
 
     >>> "| row |" in refreshed("<!-- table 2 -->old<!-- end of table 2 -->", {})
@@ -87,12 +145,15 @@ class PageArgs:
     readme: Path = README
     """Page whose marked parts are made anew, where it exists."""
     cards: model_cards.Sources = field(default_factory=model_cards.Sources)
+    claims: Path = VERDICTS
+    """Page of the paper's claims."""
 
 
 def write_tables(args: PageArgs) -> list[Path]:
     """Writes what differs from the records; returns the files."""
-    records = load_records()
-    wanted = {args.page: tables_page(records), **model_cards.cards(args.cards)}
+    records = load_rows()
+    wanted = {args.page: tables_page(records), args.claims: verdicts_page(records)}
+    wanted |= model_cards.cards(args.cards)
     if args.readme.is_file():
         wanted[args.readme] = refreshed(args.readme.read_text(encoding="utf8"), records)
     written = []

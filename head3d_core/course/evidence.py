@@ -8,7 +8,7 @@ from typing import Any
 from head3d_core.course import figures
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, JANUS, Measure
-from head3d_core.evaluation.tables import Record, Records
+from head3d_core.evaluation.rows import Distance, Row, Rows
 from head3d_core.utils.estimates import Estimate
 
 PANELS = {
@@ -28,35 +28,38 @@ PAIRS = {
 # --- by yaw -----------------------------------------------------------------------------------------------------------
 
 
-def by_yaw(record: Record, what: str = "distance") -> dict[tuple[int, int], Estimate]:
+def by_yaw(record: Row | None, what: str = "distance") -> dict[tuple[int, int], Estimate]:
     """A number of `PANELS` by step of |yaw|, (low, high) in degrees; steps without it are left out."""
-    found = {}
-    for step in record.get("by_yaw", []):
-        value = step.get(what) or {}
-        value = value.get("kernel") if what == "distance" else value
-        if value:
-            found[step["low"], step["high"]] = Estimate.of(value)
+    found: dict[tuple[int, int], Estimate] = {}
+    for step in record.by_yaw if record is not None else ():
+        value = step.distance if what == "distance" else getattr(step, what)
+        value = value.kernel if isinstance(value, Distance) else value
+        if value is not None:
+            found[step.low, step.high] = value
     return found
 
 
-def _behind(record: Record) -> Mapping[str, Any] | None:
+def _behind(record: Row) -> Estimate | None:
     """The mean over 120 to 150° of yaw. Its interval is the mean of theirs: too wide, if anything."""
     steps = [e for (low, high), e in by_yaw(record).items() if low >= 120 and high <= 150]
     if not steps:
         return None
-    ends = {k: sum(getattr(e, k) for e in steps) / len(steps) for k in ("value", "low", "high")}
-    return {**ends, "count": steps[0].count}
+    value, low, high = (sum(getattr(e, k) for e in steps) / len(steps) for k in ("value", "low", "high"))
+    return Estimate(value, low, high, steps[0].count)
+
+
+def _second_face(record: Row) -> Estimate | None:
+    ghost = record.behind.ghost.get("eye_pair") if record.behind else None
+    return ghost.above if ghost else None
 
 
 BEHIND = Measure("KD × 100 at 120–150°", "low", _behind)
-SECOND_FACE = Measure(
-    "eyes behind, %", "low", lambda r: r.get("ghost", {}).get("eye_pair", {}).get("above"), 100.0
-)
+SECOND_FACE = Measure("eyes behind, %", "low", _second_face, 100.0)
 MEASURES = (FRONT, COSINE, JANUS, BEHIND, SECOND_FACE)
 
 
 def yaw_figure(
-    records: Records,
+    records: Rows,
     groups: Mapping[str, Sequence[str]],
     panels: Sequence[str] = ("distance",),
     least: int = 0,
@@ -70,9 +73,7 @@ def yaw_figure(
     for axis, what in zip(axes[0], panels, strict=True):
         for k, (name, rows) in enumerate(groups.items()):
             for run, row in enumerate(rows):
-                found = {
-                    step: e for step, e in by_yaw(records.get(row, {}), what).items() if step[0] >= least
-                }
+                found = {step: e for step, e in by_yaw(records.get(row), what).items() if step[0] >= least}
                 x, colour = [sum(step) / 2 for step in found], figures.PALETTE[k]
                 label = name if len(rows) == 1 else f"{name}, seed {run}"
                 style: dict[str, Any] = {"linestyle": figures.STYLES[run], "marker": figures.MARKERS[k]}
@@ -87,14 +88,14 @@ def yaw_figure(
     return figure
 
 
-def farther_steps(records: Records, recipe: str) -> list[list[str]]:
+def farther_steps(records: Rows, recipe: str) -> list[list[str]]:
     """Steps of |yaw| at which each run of a recipe of `PAIRS` is farther from real people than two discriminators.
 
     A step counts if the two 95 % intervals are apart.
     """
     found = []
     for full, other in zip(PAIRS["two discriminators"], PAIRS[recipe], strict=True):
-        a, b = (by_yaw(records.get(row, {})) for row in (full, other))
+        a, b = (by_yaw(records.get(row)) for row in (full, other))
         found.append([f"{s[0]}–{s[1]}°" for s in a if s in b and b[s].low > a[s].high])
     return found
 
@@ -102,7 +103,7 @@ def farther_steps(records: Records, recipe: str) -> list[list[str]]:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def differences(records: Records, row: str, measure: Measure) -> list[Estimate]:
+def differences(records: Rows, row: str, measure: Measure) -> list[Estimate]:
     """How much worse each run of a row is than the full method of its seed; runs without the number are left out."""
     runs = ablations.runs_of(ablations.base_of(row, records), records)
     costs = (ablations.cost(records, run, measure) for run in runs)
@@ -133,7 +134,7 @@ def agreement(found: Sequence[Estimate], paper: str) -> str:
 
 
 def evidence_table(
-    records: Records,
+    records: Rows,
     row: str,
     measures: Sequence[Measure] = MEASURES,
     expected: Mapping[Measure, str] | None = None,

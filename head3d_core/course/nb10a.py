@@ -13,7 +13,8 @@ from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.figures import MARKERS, PALETTE
 from head3d_core.evaluation.ablations import BACK, FRONT, JANUS
-from head3d_core.evaluation.tables import NAMES, NOT_YET, Records, load_paper
+from head3d_core.evaluation.rows import Rows
+from head3d_core.evaluation.tables import NAMES, NOT_YET, load_paper
 from head3d_core.metrics.distances import frechet_distance
 from head3d_core.metrics.distances import kernel_distance as library_distance
 from head3d_core.utils.estimates import NONE, Estimate
@@ -105,7 +106,7 @@ def toy_figure(samples: Mapping[str, Tensor]) -> Any:
 # --- Table 2 ----------------------------------------------------------------------------------------------------------
 
 
-def table_2(records: Records) -> str:
+def table_2(records: Rows) -> str:
     """Table 2 in five columns: distances in front and behind, faces behind, and the paper's FID (Markdown)."""
     paper = load_paper()["table 2"]
     lines = ["| | KD front × 100 ↓ | KD back × 100 ↓ | a face behind ↓ | paper: FID ↓ |", "|---" * 5 + "|"]
@@ -119,7 +120,7 @@ def table_2(records: Records) -> str:
     return "\n".join(lines)
 
 
-def kernel_figure(records: Records) -> Any:
+def kernel_figure(records: Rows) -> Any:
     """Kernel distances of Table 2's rows in front (left) and behind, with intervals."""
     names = [NAMES[row].strip("*") for row in ROWS]
     figure, axes = figures.panels(9.5, 0.45 * len(ROWS) + 1, 1, 2, sharey=True)

@@ -18,7 +18,8 @@ from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_pict
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
-from head3d_core.evaluation.tables import TABLE_3, Records, load_paper
+from head3d_core.evaluation.rows import Rows
+from head3d_core.evaluation.tables import TABLE_3, load_paper
 
 COMPARED_SIDE = 64
 """Pixels to which recorded cells are shrunk where rows are compared: older grids have no more."""
@@ -121,7 +122,7 @@ def expected(row: str) -> tuple[str, dict[Measure, str]]:
     return ", ".join(words), signs
 
 
-def card(row: str, records: Records) -> str:
+def card(row: str, records: Rows) -> str:
     """A row's card as Markdown: what the paper says, our numbers for each seed, and the verdict of each measure."""
     words, signs = expected(row)
     place = ""
@@ -134,13 +135,13 @@ def card(row: str, records: Records) -> str:
     return f"**The paper:** {words}.{place}\n\n{evidence.evidence_table(records, row, expected=signs)}"
 
 
-def card_picture(row: str, records: Records, codes: Sequence[int] = (0, 1, 5, 6)) -> Any | None:
+def card_picture(row: str, records: Rows, codes: Sequence[int] = (0, 1, 5, 6)) -> Any | None:
     """A row below the full method of its start and seed, a few codes from the front and from behind."""
     runs = ablations.runs_of(row, records)[:1]
     return all_around([FULL_FITTED, *runs], codes, (0.0, 180.0)) if runs else None
 
 
-def front_gap(row: str, records: Records) -> float:
+def front_gap(row: str, records: Rows) -> float:
     """Mean absolute difference between a row's recorded fronts and the full method's, of 255."""
     names = (FULL_FITTED, ablations.runs_of(row, records)[0])
     a, b = (views for name in names if (views := recorded_views(name, (0.0,))) is not None)

@@ -14,10 +14,10 @@ from head3d_core.course.exercises import Exercise
 from head3d_core.course.nb11a import short
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED, Measure
-from head3d_core.evaluation.tables import Records
+from head3d_core.evaluation.rows import Rows
 
 
-def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Records) -> Any:
+def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Rows) -> Any:
     """How much worse each row is than its reference, beside how far runs lie apart in which no part was left out.
 
     To the right is worse. Light band: the distance of the two full methods, whose discriminators differed at the start;

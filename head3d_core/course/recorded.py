@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.evaluation.ghosts import COMMAND as GHOST_COMMAND
-from head3d_core.evaluation.ghosts import RECORD as GHOST_RECORD
+from head3d_core.evaluation.rows import FOLDER as EVALUATION
+from head3d_core.evaluation.rows import load_row, load_rows
 from head3d_core.evaluation.tables import NOT_YET
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
@@ -23,7 +23,6 @@ from head3d_core.utils.images import from_pixels
 from head3d_core.utils.records import trained_on
 
 RESULTS = files.DATA / "results"
-EVALUATION = RESULTS / "evaluation"
 GHOST = "eye_pair"
 """The ghost score that the course uses: two places as dark as eyes behind the head."""
 
@@ -69,8 +68,6 @@ def record_line(found: Mapping[str, Any]) -> str:
 class SecondFaces:
     """One group of heads seen from straight behind (`metrics.ghost`)."""
 
-    shows: str
-    """Which heads."""
     scores: np.ndarray
     """[N], of those that could be measured."""
     above: Estimate
@@ -79,19 +76,20 @@ class SecondFaces:
 
 def ghost_limit(score: str = GHOST) -> float:
     """The limit of a ghost score: 5 % of the real heads that set it are above."""
-    return float(records.load(GHOST_RECORD, GHOST_COMMAND)["limits"][score])
+    return load_row(EVALUATION / "real.json").limits[score]
 
 
 def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
-    """Second faces behind real heads and samples that the measure was not developed on, by group."""
-    groups = records.load(GHOST_RECORD, GHOST_COMMAND)["groups"]
+    """Fresh real heads and people, then every generator whose second faces are recorded."""
+    recorded = load_rows(EVALUATION)
+    real = recorded.pop("real").behind_of
+    groups = {"real heads": real["heads"], "real people": real["faces"]}
+    groups |= {name: row.behind for name, row in recorded.items() if row.behind is not None}
     return {
         name: SecondFaces(
-            group["shows"],
-            np.array([x for x in group["scores"][score] if x is not None]),
-            Estimate(**group[score]["above"]),
+            np.array([x for x in found.scores[score] if x is not None]), found.ghost[score].above
         )
-        for name, group in groups.items()
+        for name, found in groups.items()
     }
 
 

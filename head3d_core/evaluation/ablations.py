@@ -17,18 +17,9 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import preset
-from head3d_core.evaluation.sampling import Model
-from head3d_core.evaluation.tables import (
-    FIGURE_8,
-    NAMES,
-    NOT_YET,
-    TABLE_3,
-    Record,
-    Records,
-    kernel,
-    load_records,
-    repetitions,
-)
+from head3d_core.evaluation.rows import Row, Rows, load_rows
+from head3d_core.evaluation.samples import Model
+from head3d_core.evaluation.tables import FIGURE_8, NAMES, NOT_YET, TABLE_3, kernel, repetitions
 from head3d_core.geometry.turntable import views
 from head3d_core.training.recipes import ROWS, Domain, LossWeights, Recipe, recipe
 from head3d_core.utils import files
@@ -47,41 +38,41 @@ PLANES = ("xy", "xz", "yz")
 # -- rows as data --------------------------------------------------------------------------------------------------
 
 
-def base_of(name: str, records: Records | None = None) -> str:
+@cache
+def _stored() -> Rows:
+    return load_rows()
+
+
+def _facts(name: str, records: Rows | None) -> Row | None:
+    """The record of that name, of the stored ones by default; None where there is none."""
+    return (_stored() if records is None else records).get(name)
+
+
+def base_of(name: str, records: Rows | None = None) -> str:
     """The recipe's row that a record is a run of; a name without a record is that of a row.
 
     >>> base_of("single-d-seed0-fitted")
     'single-d'
     """
-    return str(_facts(name, records).get("row", name))
+    facts = _facts(name, records)
+    return name if facts is None else facts.row
 
 
-def _facts(name: str, records: Records | None) -> Record:
-    """The record of that name, of the stored ones by default; empty where there is none."""
-    return (_stored() if records is None else records).get(name, {})
-
-
-@cache
-def _stored() -> Records:
-    return load_records()
-
-
-def label(name: str, records: Records | None = None) -> str:
+def label(name: str, records: Rows | None = None) -> str:
     """What a row is called in a figure, with what sets this run apart from others of the row.
 
     >>> label("head3d-seed0-fitted"), label("all-planes-seed1-fitted"), label("dft-seed0-first-fitted")
     ('Head3D (fitted D)', 'all planes distilled (seed 1)', 'DFT (first run)')
     """
-    facts = _facts(name, records)
-    row = str(facts.get("row", name))
-    text = "teacher" if row == "face" else NAMES.get(row, row).strip("*")
-    marks = ["fitted D"] if row in STARTED_TWICE and facts.get("start") == "fitted" else []
-    marks += [f"seed {facts['seed']}"] if facts.get("seed") else []
-    marks += ["first run"] if row in RUN_AGAIN and facts.get("run") == 1 else []
+    facts = _facts(name, records) or Row(name, run=0)
+    text = "teacher" if facts.row == "face" else NAMES.get(facts.row, facts.row).strip("*")
+    marks = ["fitted D"] if facts.row in STARTED_TWICE and facts.start == "fitted" else []
+    marks += [f"seed {facts.seed}"] if facts.seed else []
+    marks += ["first run"] if facts.row in RUN_AGAIN and facts.run == 1 else []
     return f"{text} ({', '.join(marks)})" if marks else text
 
 
-def reference_of(name: str, records: Records | None = None) -> str:
+def reference_of(name: str, records: Rows | None = None) -> str:
     """The full method that a row is to be compared with: from the same generators and with the same seed.
 
     Its discriminators come from the same commands, yet not always from the same run of them (`LOG.md` says which rows
@@ -91,30 +82,28 @@ def reference_of(name: str, records: Records | None = None) -> str:
     >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
     ('head3d-seed0-fitted', 'head3d-seed1-fitted')
     """
-    facts = _facts(name, records)
-    start = facts.get("start", "bundled" if name in STARTED_TWICE else "fitted")
-    start, seed = "fitted" if start == "untrained" else start, facts.get("seed", 0)
+    facts = _facts(name, records) or Row(name, start="bundled" if name in STARTED_TWICE else "fitted")
+    start = "fitted" if facts.start == "untrained" else facts.start
     known = _stored() if records is None else records
-    same = (n for n, r in known.items() if (r["row"], r["start"], r["seed"]) == (FULL, start, seed))
-    return next(same, f"{FULL}-seed{seed}-fitted" if start == "fitted" else FULL)
+    same = (n for n, r in known.items() if (r.row, r.start, r.seed) == (FULL, start, facts.seed))
+    return next(same, f"{FULL}-seed{facts.seed}-fitted" if start == "fitted" else FULL)
 
 
-def runs_of(row: str, records: Records) -> list[str]:
+def runs_of(row: str, records: Rows) -> list[str]:
     """The recorded runs of a row's recipe from fitted discriminators, the one that tables and figures show first."""
     return [n for n in (row, *repetitions(row, records)) if n in records and reference_of(n, records) != FULL]
 
 
-def _fitted_anew(record: Record) -> bool:
-    return record["start"] == "fitted" and record["seed"] == 0
-
-
-def alike(rows: Sequence[str], records: Records) -> list[str]:
+def alike(rows: Sequence[str], records: Rows) -> list[str]:
     """The rows, each replaced by its repetition from fitted discriminators where that is recorded.
 
     Full methods that recorded rows are to be compared with, and that are not among them, follow at the end.
     """
     found = [
-        next((n for n in repetitions(row, records) if _fitted_anew(records[n])), row)
+        next(
+            (n for n in repetitions(row, records) if (records[n].start, records[n].seed) == ("fitted", 0)),
+            row,
+        )
         if row in STARTED_TWICE
         else row
         for row in rows
@@ -226,9 +215,11 @@ def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
     return "\n".join(lines)
 
 
-def seen_from(model: Model, codes: Sequence[int], yaws: Sequence[float], psi: float = 0.7) -> Tensor:
+def seen_from(
+    model: Model, codes: Sequence[int], yaws: Sequence[float], psi: float = 0.7, seed: int = 0
+) -> Tensor:
     """Samples of a model by number, the same z in every model: [codes, V, 3, H, W] from `yaws`, degrees."""
-    heads = [model.heads(range(k, k + 1), 0, psi) for k in codes]
+    heads = [model.heads(range(k, k + 1), seed, psi) for k in codes]
     ws, planes = (torch.cat(parts) for parts in zip(*heads, strict=True))
     return views(model.generator, planes, ws, tuple(yaws))
 
@@ -242,28 +233,26 @@ class Measure:
 
     name: str
     better: Literal["low", "high"]
-    read: Callable[[Record], Mapping[str, Any] | None]
+    read: Callable[[Row], Estimate | None]
     scale: float = 1.0
     """Units of the figures: 100 for per cent."""
     paper: str = ""
     """Its counterpart in the paper's Table 3, if there is one."""
 
-    def of(self, record: Record) -> Estimate | None:
+    def of(self, record: Row) -> Estimate | None:
         """The recorded estimate, or None where it was not measured."""
         found = self.read(record)
-        if not found or not found.get("count"):
-            return None
-        return Estimate.of(found).times(self.scale)
+        return found.times(self.scale) if found and found.count else None
 
 
 FRONT = Measure("KD front × 100", "low", lambda r: kernel(r), paper="KID x100")
 BACK = Measure("KD back × 100", "low", lambda r: kernel(r, "back"))
-COSINE = Measure("cosine, same z", "high", lambda r: r.get("identity", {}).get("cosine"), paper="ID")
-JANUS = Measure("a face behind, %", "low", lambda r: r.get("detector", {}).get("back"), 100.0)
+COSINE = Measure("cosine, same z", "high", lambda r: r.identity.cosine if r.identity else None, paper="ID")
+JANUS = Measure("a face behind, %", "low", lambda r: r.detector.get("back"), 100.0)
 MEASURES = (FRONT, BACK, COSINE, JANUS)
 
 
-def cost(records: Records, row: str, measure: Measure, reference: str | None = None) -> Estimate | None:
+def cost(records: Rows, row: str, measure: Measure, reference: str | None = None) -> Estimate | None:
     """How much worse a row is than its reference: positive where leaving the part out did harm.
 
     None where either is not recorded, or the row is its own reference.
@@ -288,7 +277,7 @@ def ranks(values: Mapping[str, float], better: Literal["low", "high"]) -> dict[s
 
 
 def printed(
-    rows: Sequence[str], measure: Measure, paper: Mapping[str, Any], records: Records | None = None
+    rows: Sequence[str], measure: Measure, paper: Mapping[str, Any], records: Rows | None = None
 ) -> dict[str, float]:
     """The paper's numbers of rows and their repetitions; rows that it does not print are left out."""
     key = measure.paper
@@ -299,14 +288,14 @@ def printed(
     }
 
 
-def measured(rows: Sequence[str], measure: Measure, records: Records) -> dict[str, Estimate]:
+def measured(rows: Sequence[str], measure: Measure, records: Rows) -> dict[str, Estimate]:
     """Our numbers of the rows that are recorded."""
     found = {row: measure.of(records[row]) for row in rows if row in records}
     return {row: e for row, e in found.items() if e is not None}
 
 
 def beside_the_paper(
-    rows: Sequence[str], measure: Measure, records: Records, paper: Mapping[str, Any]
+    rows: Sequence[str], measure: Measure, records: Rows, paper: Mapping[str, Any]
 ) -> list[str]:
     """One sentence a pair of rows: ordered as in the paper, the other way, or undecided here."""
     ours, theirs = measured(rows, measure, records), printed(rows, measure, paper, records)
@@ -341,25 +330,25 @@ def as_good_by_chance(rows: int, agreement: float) -> tuple[int, int]:
     return sum(tau >= agreement - 1e-6 for tau in found), len(orders)
 
 
-def repeated(records: Records) -> list[tuple[str, str]]:
+def repeated(records: Rows) -> list[tuple[str, str]]:
     """Pairs of runs of one recipe of Table 3 or Fig. 8 from discriminators fitted by the same commands."""
     runs = (runs_of(row, records) for row in dict.fromkeys((*TABLE_3, *FIGURE_8)))
     return [pair for names in runs for pair in itertools.combinations(names, 2)]
 
 
-def apart(records: Records, pair: tuple[str, str], measure: Measure) -> float | None:
+def apart(records: Rows, pair: tuple[str, str], measure: Measure) -> float | None:
     """How far two rows lie apart in a measure; None where one of them lacks it."""
     one, other = (measure.of(records[row]) if row in records else None for row in pair)
     return None if one is None or other is None else abs(one.value - other.value)
 
 
-def run_to_run(records: Records, measure: Measure) -> float | None:
+def run_to_run(records: Rows, measure: Measure) -> float | None:
     """The largest distance between two runs of one recipe of Table 3 or Fig. 8; None where none was run twice."""
     found = [d for pair in repeated(records) if (d := apart(records, pair, measure)) is not None]
     return max(found, default=None)
 
 
-def _without_record(records: Records, row: str, reference: str) -> str | None:
+def _without_record(records: Rows, row: str, reference: str) -> str | None:
     """Why a row cannot be compared, as a sentence; None if both records are there."""
     if row not in records:
         return f"{label(row, records)}: {NOT_YET}"
@@ -369,7 +358,7 @@ def _without_record(records: Records, row: str, reference: str) -> str | None:
 
 
 def bought(
-    records: Records, row: str, measures: Sequence[Measure] = MEASURES, reference: str | None = None
+    records: Rows, row: str, measures: Sequence[Measure] = MEASURES, reference: str | None = None
 ) -> str:
     """One sentence: what leaving the part out changed by more than another start or another seed does.
 
@@ -391,7 +380,7 @@ def bought(
     return f"{label(row, records)}: {', '.join(words) or 'nothing that these samples can show'}"
 
 
-def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASURES) -> str:
+def in_every_run(records: Rows, row: str, measures: Sequence[Measure] = MEASURES) -> str:
     """One sentence: which changes a row shows in each of its runs from fitted discriminators.
 
     Each run stands beside the full method of the same seed. A change counts if it was measured and is decided in every
@@ -415,6 +404,6 @@ def in_every_run(records: Records, row: str, measures: Sequence[Measure] = MEASU
     return f"{label(base_of(row, records))}: {', '.join(words) or 'nothing that holds in every run'}"
 
 
-def not_recorded(rows: Sequence[str], records: Records) -> list[str]:
+def not_recorded(rows: Sequence[str], records: Rows) -> list[str]:
     """A line for each row without a record."""
     return [f"{label(row, records)}: {NOT_YET}" for row in rows if row not in records]

@@ -1,45 +1,39 @@
 """`evaluate WEIGHTS`: everything that the tables, the model cards and notebooks 08 to 15 say about a generator.
 
-One row is one JSON file and a few picture grids. The terms (frontal, back, detection, near-duplicate) are those of
-`completeness.py` and `verification.py`; the real pictures are `references.py`'s, the samples `sampling.py`'s. Distances
+One row is one JSON file (`rows.Row`) and a few image grids. The terms (frontal, back, detection, near-duplicate) are
+those of `silhouettes.py` and `verification.py`; the real images are `real.py`'s, the samples `samples.py`'s. Distances
 are measured on samples without truncation, everything else at truncation 0.7.
 
     python -m head3d_core evaluate head3d
     python -m head3d_core evaluate plane-swap        # the head generator with the teacher's F_xy put in, untrained
     python -m head3d_core evaluate real              # the real data's own figures
+    python -m head3d_core evaluate head3d --add      # only what the recorded row lacks, of the same weights
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from tyro.conf import Positional, arg
 
 from head3d_core import ops
-from head3d_core.evaluation.figures import (
-    detected_share,
-    figures_by_yaw,
-    people_figures,
-    real_pairs,
-    row_figures,
-    set_distance,
-    silhouette_spans,
-)
+from head3d_core.evaluation import measures, rows
 from head3d_core.evaluation.pictures import write_pictures
-from head3d_core.evaluation.references import Networks, Tensors, Wanted, real_reference
-from head3d_core.evaluation.sampling import Model, Sampling, draw_samples
+from head3d_core.evaluation.real import Networks, Reference, Tensors, Wanted, real_reference
+from head3d_core.evaluation.rows import Row
+from head3d_core.evaluation.samples import ALL, Model, Sampling, draw_samples
 from head3d_core.metrics import distances, identity_encoder
+from head3d_core.metrics.accessories import FALSE_RATE
 from head3d_core.metrics.features import INCEPTION_FILE, EffLite0, feature_network, inception_path
-from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_path, load_encoder
+from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_path, has_dlib, load_encoder
 from head3d_core.metrics.verification import FEWEST_ROWS
 from head3d_core.model.generator import Generator
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -47,15 +41,21 @@ from head3d_core.training.snapshots import open_run
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate
 
 SWAP = "plane-swap"
 REAL = "real"
+PLACES = ("out", "cache", "encoder_file")
+"""Options that name places on this machine: no record repeats them."""
+ABOUT = ("row", "seed", "start", "run", "weights", "provenance", "missing", "seconds")
+"""Fields of a row that are no figures."""
+LOOSE = 0.01
+"""False rate of every probe before 2026-11-30."""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Measures a generator and writes one JSON and its picture grids."""
+    """Measures a generator and writes one JSON and its image grids."""
 
     weights: Positional[Annotated[str, arg(metavar="WEIGHTS")]]
     """A bundled name, a path, a training run's folder, "plane-swap", or "real" for the real data's own figures."""
@@ -67,26 +67,32 @@ class EvaluateArgs:
     """Number of the run with this seed."""
     name: str | None = None
     """Name of the files; default: the row, with seed and run where these are not 0 and 1."""
+    add: bool = False
+    """Keep every figure of the recorded row of these weights, and add those that it lacks."""
+    only: tuple[str, ...] = ()
+    """Parts of `samples.ALL` to measure (with `add`: only these of what is lacking); default: all."""
     teacher: str = "face"
     """The face generator that same-z samples are compared with."""
     head: str = "head"
-    """The fine-tuned head generator, for plane-swap and the side-by-side grid; without it there is neither."""
+    """The fine-tuned head generator, for plane-swap, ratios and the side-by-side grid; without it there is none."""
     wanted: Wanted = dataclasses.field(default_factory=Wanted)
-    """The real pictures."""
+    """The real images."""
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     """The samples."""
     replicates: int = 200
     """Of the bootstrap."""
     batch: int = 32
-    """Pictures at a time; changes nothing but speed and memory."""
+    """Images at a time; changes nothing but speed and memory."""
     device: str = "auto"
     """cuda, cpu, or auto."""
-    encoder: str = "auto"
-    """"auto", "ours", "facenet", or "none": identity is then not measured."""
+    encoder: Literal["auto", "ours", "facenet", "none"] = "auto"
+    """"none": identity is then not measured."""
     encoder_file: Path = identity_encoder.WEIGHTS
     """Weights of our own encoder."""
+    dlib: bool = True
+    """Ask dlib's encoder, which never saw our people, as well (where the extra offline-check is installed)."""
     cache: Path | None = Path("out/evaluation")
-    """Folder that keeps what was rendered and measured on real pictures and on the teacher."""
+    """Folder that keeps what was rendered and measured on real images and on samples."""
     out: Path = Path("out/evaluation/rows")
     """Folder for the results; the tables read data/results/evaluation."""
     minutes: float | None = None
@@ -95,8 +101,8 @@ class EvaluateArgs:
 
 def small_args(weights: str, **changes: Any) -> EvaluateArgs:
     """A few of everything at the size of preset `tiny`: a check that it runs, in a minute or two on a CPU."""
-    wanted = Wanted("synth:faces:24", "synth:heads:24", 24, 40, 6, 2, resolution=64, workers=1)
-    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12, straight=12)
+    wanted = Wanted("synth:faces:24", "synth:heads:24", 24, 40, 6, 2, 64, 1, held_out=6, straight=20, fresh=4)
+    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12, straight=12, mapping=12)
     return EvaluateArgs(
         weights, **{"wanted": wanted, "sampling": how, "replicates": 50, "batch": 8, **changes}
     )
@@ -123,31 +129,31 @@ def _log_facts(folder: Path) -> dict[str, Any]:
     return facts | {"minutes": round((seconds + last) / 60, 2)}
 
 
-def _device(name: str) -> str:
-    return str(usable_device(name))
-
-
 def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
     """The fixed networks and, by name, why something cannot be measured."""
-    missing = {}
+    missing, device = {}, str(usable_device(args.device))
     encoder: Encoder | None = None
     if args.encoder == "none":
         missing["identity"] = "not asked for"
     else:
         try:
-            encoder = load_encoder(args.encoder, _device(args.device), args.encoder_file)  # type: ignore[arg-type]
+            encoder = load_encoder(args.encoder, device, args.encoder_file)
         except Head3DError as error:
             if args.encoder != "auto":
                 raise
             missing["identity"] = str(error)
-    device = _device(args.device)
     features = feature_network("auto", device)
     # Named without the folder: a record does not tell where its maker's home is; `run` says it.
     if features.name == EffLite0.name:
         missing["FID, KID"] = f"{INCEPTION_FILE} is not there; measured with {features.name} instead"
     if encoder is not None and not encoder.name.startswith("facenet"):
         missing["identity by facenet"] = f"{FACENET_FILE} is not there; measured with {encoder.name} instead"
-    return Networks(features, encoder, device, args.batch), missing
+    dlib = args.dlib and has_dlib()
+    if not dlib:
+        missing["identity by dlib"] = (
+            "the extra offline-check is not installed" if args.dlib else "not asked for"
+        )
+    return Networks(features, encoder, device, args.batch, dlib), missing
 
 
 def other_looks(
@@ -182,7 +188,7 @@ def command_of(args: EvaluateArgs) -> str:
             name = f"{prefix}{field.name}"
             if dataclasses.is_dataclass(value):
                 found += options(value, default, f"{name}.")
-            elif value != default and name not in ("out", "cache", "encoder_file"):
+            elif value != default and name not in PLACES:
                 found += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
         return found
 
@@ -193,7 +199,7 @@ def command_of(args: EvaluateArgs) -> str:
 
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     """What a record was made with."""
-    used = {k: v for k, v in dataclasses.asdict(args).items() if k not in ("out", "cache", "encoder_file")}
+    used = {k: v for k, v in dataclasses.asdict(args).items() if k not in PLACES}
     return records.provenance(
         command_of(args),
         networks.device,
@@ -206,52 +212,46 @@ def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
     )
 
 
-def _left_out(wanted: Wanted) -> dict[str, str]:
-    """What is not measured because no pictures for it were asked for, and why."""
-    if wanted.training:
-        return {}
-    why = "no training pictures were asked for (Wanted.training = 0)"
-    return {"nearest training people": why, "hats and glasses": why}
+def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) -> dict[str, Any]:
+    """The figures of real images, under the same names as a model's: what "as good as real" would be.
 
-
-def evaluate_real(args: EvaluateArgs) -> dict[str, Any]:
-    """The figures of real pictures, under the same names as a model's: what "as good as real" would be.
-
-    Distances are those of *training* pictures to held-out ones, which a generator that repeats its data would reach.
+    Distances are those of *training* images to held-out ones, which a generator that repeats its data would reach.
     """
-    start = time.perf_counter()
-    networks, missing = open_networks(args)
-    missing |= _left_out(args.wanted)
-    reference = real_reference(args.wanted, networks, args.cache)
-    facts = {"row": REAL, "seed": 0, "start": "none", "run": 1}
-    record: dict[str, Any] = {**facts, "provenance": provenance(args, networks), "missing": missing}
-    distance = {}
-    for name, theirs in (("front", "faces"), ("back", "heads_back")):
-        if reference.has(theirs):
-            distance[name] = set_distance(
-                reference[f"{name}.features"],
-                reference[f"{theirs}.features"],
-                networks,
-                args.replicates,
-                groups=(reference.heads(name), reference.heads(theirs)),
-            )
-    record["distance"] = distance
-    record["detector"] = {k: detected_share(reference[f"{k}.found"]) for k in ("front", "back")}
-    if networks.encoder is not None:
-        pairs = real_pairs(reference, args.replicates)
+    n, found = args.replicates, {"row": REAL}  # type: tuple[int, dict[str, Any]]
+    found["distance"] = {
+        name: measures.set_distance(
+            reference[f"{name}.features"],
+            reference[f"{theirs}.features"],
+            networks,
+            n,
+            groups=(reference.heads(name), reference.heads(theirs)),
+        )
+        for name, theirs in (("front", "faces"), ("back", "heads_back"))
+        if reference.has(theirs)
+    }
+    there = [side for side in ("front", "back") if reference.has(side)]
+    rates = {side: measures.detected(reference[f"{side}.found"]) for side in there}
+    found["detector"] = {side: rate for side, rate in rates.items() if rate is not None}
+    if networks.encoder is not None and there:
+        pairs = measures.real_pairs(reference, n)
         training = reference["faces.face"] if reference.has("faces") else None
         held_out = reference["front.face"][: args.sampling.detector]
         looks = other_looks(networks.encoder, args.encoder_file)
-        record["people"] = people_figures(held_out, training, pairs, args.replicates, looks)
-        if pairs is not None:
-            record["identity"] = pairs.to_dict()
+        found["people"] = measures.people_figures(held_out, training, pairs, n, looks)
+        found["identity"] = None if pairs is None else measures.identity_of(pairs, roc=True)
     if reference.has("around"):
         own = {k: reference[k] for k in ("around.features", "around.face", "around.found")}
-        record["by_yaw"] = figures_by_yaw(reference, own, networks, args.replicates)
-    record["silhouettes"] = {
-        "limit": {name: span.limit for name, span in silhouette_spans(reference).items()}
-    }
-    return _written(record, args, REAL, start)
+        found["by_yaw"] = measures.figures_by_yaw(reference, own, networks, n)
+        found["identity_dlib"] = measures.seen_pairs(
+            reference["around.dlib"][:, 0], reference["around.dlib"][:, 1], n
+        )
+    spans = measures.silhouette_spans(reference)
+    found["limits"] = {f"silhouette, {side}": span.limit for side, span in spans.items()}
+    if reference.has("straight"):
+        found["limits"] |= reference.ghost_limits() or {}
+        found["behind_of"] = measures.real_behind(reference)
+        found["behind"] = found["behind_of"].pop("all")
+    return found
 
 
 def _model_of(args: EvaluateArgs, device: str) -> tuple[Model, dict[str, Any]]:
@@ -298,79 +298,147 @@ def name_of(facts: dict[str, Any]) -> str:
     return facts["row"] + seed + (f"-run{facts['run']}" if facts["run"] > 1 else "")
 
 
-def _optional(name: str, device: str, like: Model) -> Model | None:
-    """Another generator of the same architecture, or None where there is none of that name."""
-    try:
-        G, _ = open_weights(name, device)
-    except Head3DError:
-        return None
-    return Model(G) if G.config.image_resolution == like.resolution else None
+def _others(args: EvaluateArgs, device: str, model: Model) -> tuple[dict[str, Model], bool]:
+    """The teacher and the head generator, where they are there and not `model` itself; whether it is the teacher."""
+    found, is_teacher = {}, False
+    for key in ("teacher", "head"):
+        try:
+            other = Model(open_weights(getattr(args, key), device)[0])
+        except Head3DError:
+            continue
+        if other.digest() == model.digest():
+            is_teacher = is_teacher or key == "teacher"
+        elif other.resolution == model.resolution:
+            found[key] = other
+    return found, is_teacher
 
 
-def evaluate_weights(
-    args: EvaluateArgs, say: Callable[[str], None] = lambda text: print(text, flush=True)
-) -> dict[str, Any]:
-    """Measures a generator; writes `<row>.json` and grids into `args.out` and returns the record.
+def evaluate_model(
+    args: EvaluateArgs,
+    networks: Networks,
+    reference: Reference,
+    model: Model,
+    others: dict[str, Model],
+    is_teacher: bool,
+) -> tuple[dict[str, Any], Tensors]:
+    """Everything that is said about a generator, as fields of `Row`, and its samples.
+
+    Args:
+        others: "teacher" (unless `model` is it) and "head", for the same z.
+    """
+    n, how = args.replicates, args.sampling
+    parts = args.only or ALL
+    samples = draw_samples(model, reference, networks, how, args.cache, parts)
+    compared = [part for part in ("plain", "again", "truncated") if part in parts]
+    drawn = {
+        name: draw_samples(other, reference, networks, how, args.cache, compared)
+        for name, other in others.items()
+    }
+    known = measures.probes(reference)
+    found = measures.sample_figures(reference, networks, samples, n, known["hat"])
+    named = {Path(getattr(args, name)).name: tensors for name, tensors in drawn.items()}
+    found["ratios"] = measures.ratios(reference, samples, named, n)
+    theirs = drawn.get("teacher") if "truncated" in parts else None
+    if networks.encoder is not None and "truncated" in parts:
+        group = "faces" if is_teacher else "heads"
+        training = reference[f"{group}.face"] if reference.has(group) else None
+        looks = other_looks(networks.encoder, args.encoder_file)
+        pairs = measures.real_pairs(reference, n)
+        found["people"] = measures.people_figures(samples["straight.face"], training, pairs, n, looks)
+        if theirs is not None:
+            found["identity"] = measures.same_z(theirs["straight.face"], samples["straight.face"], n)
+    if theirs is not None:
+        found["identity_dlib"] = measures.seen_pairs(theirs["straight.dlib"], samples["straight.dlib"], n)
+        if reference.has("faces") and {"plain", "again"} <= set(parts):
+            worn = measures.accessory_figures(reference, known, theirs, samples)
+            found["accessories"], found["accessories_shown"] = worn
+    return found, samples
+
+
+def added(before: Row, made: Row) -> Row:
+    """Everything of `before`, and of `made` what that lacks; "back" of other heads, and probes of another false rate,
+    get names of their own."""
+    gained: dict[str, Any] = {}
+    back, hats = made.distance.get("back"), made.accessories
+    old_back = before.distance.get("back")
+    if back and old_back and back.real_heads != old_back.real_heads:
+        made = dataclasses.replace(made, distance={**made.distance, f"back, {back.real_heads} heads": back})
+    strict = {
+        f"{k}, {FALSE_RATE[k]:.1%} false": a for k, a in hats.items() if FALSE_RATE[k] < LOOSE and a.probe
+    }
+    made = dataclasses.replace(made, accessories={**hats, **strict})
+    for field in dataclasses.fields(Row):
+        old, new = getattr(before, field.name), getattr(made, field.name)
+        if isinstance(old, dict) and isinstance(new, dict) and field.name not in ABOUT:
+            if more := {k: v for k, v in new.items() if k not in old}:
+                gained[field.name] = {**old, **more}
+        elif not old and new and field.name not in ABOUT:
+            gained[field.name] = new
+    names = [
+        k if not isinstance(v, dict) else f"{k}: {', '.join(v.keys() - getattr(before, k).keys())}"
+        for k, v in gained.items()
+    ]
+    missing = {k: why for k, why in before.missing.items() if k in made.missing}
+    return dataclasses.replace(
+        before, **gained, missing=missing, added={"fields": sorted(names), **made.provenance}
+    )
+
+
+def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flush=True)) -> Row:
+    """Measures a generator; writes `<row>.json` and grids into `args.out` and returns what was recorded.
 
     Raises:
-        Head3DError: no such weights, another resolution than the real pictures', pictures that are not finite, or
-            too few of something.
+        Head3DError: no such weights, another resolution than the real images', images that are not finite, too
+            few of something, or (with `add`) a record of other weights.
     """
     _check(args)
-    if args.weights == REAL:
-        return evaluate_real(args)
     start = time.perf_counter()
     networks, missing = open_networks(args)
-    missing |= _left_out(args.wanted)
-    model, notes = _model_of(args, networks.device)
-    facts = facts_of(args, notes)
-    row = args.name or name_of(facts)
-    reference = real_reference(args.wanted, networks, args.cache)
-    say(f"{row}: real pictures described, {time.perf_counter() - start:.0f} s")
-    samples = draw_samples(model, reference, networks, args.sampling, args.cache)
-    teacher = _optional(args.teacher, networks.device, model)
-    is_teacher = teacher is not None and teacher.digest() == model.digest()
-    theirs: Tensors | None = None
-    if teacher is not None and not is_teacher:
-        theirs = draw_samples(teacher, reference, networks, args.sampling, args.cache)
-    elif teacher is None:
-        missing["same z"] = f"no teacher called {args.teacher!r} here"
-    say(f"{row}: samples drawn and described, {time.perf_counter() - start:.0f} s")
-    record: dict[str, Any] = {
-        **facts,
-        "weights": {
-            "digest": model.digest(),
-            "parameters": sum(p.numel() for p in model.generator.parameters()),
-            **about_weights(notes),
-            "minutes": notes.get("minutes", args.minutes),
-        },
-        "provenance": provenance(args, networks),
-        "missing": missing,
-        **row_figures(
-            reference,
-            networks,
-            samples,
-            theirs,
-            is_teacher,
-            args.replicates,
-            other_looks(networks.encoder, args.encoder_file),
-        ),
-    }
-    say(f"{row}: measured, {time.perf_counter() - start:.0f} s")
-    _written(record, args, row, start)  # whatever happens to the pictures
-    others = {
-        "teacher": None if is_teacher else teacher,
-        "head": _optional(args.head, networks.device, model),
-    }
-    shown = record.get("worn", {}).get("shown")
-    record["pictures"] = write_pictures(
-        args.out, row, model, others, reference, samples, args.sampling, is_teacher, shown
-    )
-    return _written(record, args, row, start)
+    if not args.wanted.training:
+        why = "no training pictures were asked for (Wanted.training = 0)"
+        missing |= {"nearest training people": why, "hats and glasses": why}
+    if args.weights == REAL:
+        facts: dict[str, Any] = {"row": REAL}
+    else:
+        model, notes = _model_of(args, networks.device)
+        about = {"digest": model.digest(), "parameters": sum(p.numel() for p in model.generator.parameters())}
+        about |= {**about_weights(notes), "minutes": notes.get("minutes", args.minutes)}
+        facts = {**facts_of(args, notes), "weights": about}
+    name = args.name or name_of(facts)
+    path = args.out / f"{name}.json"
+    before = rows.load_row(path) if args.add else None
+    if before is not None and before.weights.get("digest") != facts.get("weights", {}).get("digest"):
+        raise Head3DError(
+            f"{path} was recorded of other weights than {args.weights}: measure them without --add"
+        )
+    reference = real_reference(args.wanted, networks, args.cache, args.weights == REAL, args.only)
+    say(f"{name}: real pictures described, {time.perf_counter() - start:.0f} s")
+    if args.weights == REAL:
+        found = evaluate_real(args, networks, reference)
+    else:
+        others, is_teacher = _others(args, networks.device, model)
+        if not is_teacher and "teacher" not in others:
+            missing["same z"] = f"no teacher called {args.teacher!r} here"
+        found, samples = evaluate_model(args, networks, reference, model, others, is_teacher)
+    known = {k: v for k, v in found.items() if v is not None}
+    made = Row(**facts, **known, provenance=provenance(args, networks), missing=missing)
+    made = made if before is None else added(before, made)
+    say(f"{name}: measured, {time.perf_counter() - start:.0f} s")
+    rows.write_row(path, made)  # whatever happens to the images
+    if args.weights != REAL and before is None:
+        worn = made.accessories_shown
+        grids = write_pictures(
+            args.out, name, model, others, is_teacher, reference, samples, args.sampling, worn
+        )
+        made = dataclasses.replace(made, pictures=grids)
+    seconds = round(time.perf_counter() - start, 1)
+    return rows.write_row(path, made if before else dataclasses.replace(made, seconds=seconds))
 
 
 def _check(args: EvaluateArgs) -> None:
     """What would otherwise show only after the work is done."""
+    if unknown := set(args.only) - set(ALL):
+        raise Head3DError(f"only names parts of {', '.join(ALL)}, got {', '.join(sorted(unknown))}")
     for name in ("replicates", "batch"):
         if getattr(args, name) < 1:
             raise Head3DError(f"{name} must be at least 1, got {getattr(args, name)}")
@@ -386,42 +454,20 @@ def _check(args: EvaluateArgs) -> None:
     files.check_writable(args.out / "record.json")
 
 
-def _written(record: dict[str, Any], args: EvaluateArgs, name: str, start: float) -> dict[str, Any]:
-    record["seconds"] = round(time.perf_counter() - start, 1)
-    record = _rounded(record)
-    records.write(args.out / f"{name}.json", record)
-    return record
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to six significant digits: more would only differ between machines; null where there is no number."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else value
-
-
-def summary(record: dict[str, Any]) -> str:
+def summary(row: Row) -> str:
     """A few lines for the terminal."""
-    lines = [f"{record['row']}: {record['seconds']:.0f} s"]
-    for name, distance in record["distance"].items():
-        shown = ", ".join(f"{k} {Estimate.of(v)}" for k, v in distance.items() if isinstance(v, dict))
-        lines.append(f"  {name}: {shown}")
-    for name, rate in record["detector"].items():
-        if rate:
-            lines.append(f"  face found, {name}: {rate['value']:.1%} of {rate['count']}")
-    if "cosine" in record.get("identity", {}):
-        same = record["identity"]
-        lines.append(
-            f"  same z as the teacher: cosine {same['cosine']['value']:.3f} (other z "
-            f"{same['different_z']['value']:.3f}), AUC {same['auc']['value']:.3f}, "
-            f"TAR at FAR 1 % {same['tar_at_far_0.01']['value']:.1%}"
-        )
-    if "closed" in record:
-        lines.append(f"  closed: {record['closed']['value']:.2%} of directions")
-    lines += [f"  {name}: not measured, {why}" for name, why in record["missing"].items()]
-    return "\n".join(lines)
+    lines = [f"{row.row}: {row.seconds or 0:.0f} s"]
+    lines += [f"  {name}: kernel distance x 100 {d.kernel}" for name, d in row.distance.items()]
+    lines += [f"  a face is found, {name}: {rate.text(1, True)}" for name, rate in row.detector.items()]
+    for who, same in (("", row.identity), (" (dlib)", row.identity_dlib)):
+        if same is not None and same.cosine is not None and same.different_z is not None:
+            lines.append(
+                f"  same z as the teacher{who}: cosine {same.cosine.value:.3f} (other z "
+                f"{same.different_z.value:.3f}), AUC {same.auc.value:.3f}, TAR at FAR 1 % {same.tar.value:.1%}"
+            )
+    for name, ghost in (row.behind.ghost if row.behind else {}).items():
+        lines.append(f"  second face, {name}: {ghost.above.text(1, True)} above the limit of real backs")
+    return "\n".join([*lines, *(f"  {name}: not measured, {why}" for name, why in row.missing.items())])
 
 
 def run(args: EvaluateArgs) -> None:

@@ -1,12 +1,12 @@
-"""A small check that weights are the recorded ones: 200 samples, measured again on a laptop.
+"""A small check that weights are the recorded ones: a few samples, measured again on a laptop.
 
-The record holds the frontal kernel distance of 200 untruncated samples to 200 real pictures, whose features lie beside
-it, and 32 means over the samples' features. The same weights give the same samples and so the same numbers up to
-rounding; other weights do not, be they worse, better or just as good. The distance itself is not the tables' (those
-take 10,000 samples): only records of one N compare.
+The record holds, for every generator in the box, the frontal kernel distance of untruncated samples to 200 real
+images, whose features lie beside it, and 32 means over the samples' features. The same weights give the same samples
+and so the same numbers up to rounding; other weights do not, be they worse, better or just as good. The distance
+itself is not the tables' (those take 10,000 samples): only figures of one number of samples compare.
 
-    python -m head3d_core live-check --write       # makes the record (and, with OpenGL, the real features)
-    python -m head3d_core live-check               # compares
+    python -m head3d_core live-check --write       # records all bundled generators (and, with OpenGL, real features)
+    python -m head3d_core live-check               # compares all of them
 """
 
 from __future__ import annotations
@@ -19,42 +19,51 @@ import torch
 from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.evaluation.sampling import Model
+from head3d_core.evaluation.samples import Model
 from head3d_core.metrics.distances import KD_SCALE, kernel_distance
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate
+from head3d_core.utils.nested import parsed
 
-COUNT = 200
+COUNTS = FEW, COUNT = 50, 200
+"""Numbers of samples that are recorded; the fewer are enough to find wrong weights out."""
 RECORD = files.DATA / "results" / "live_check.json"
 REAL = files.DATA / "results" / "live_check_real.npz"
-FEW = 50
-"""Samples that are enough to find wrong weights out."""
-RECORD_OF_FEW = RECORD.with_name(f"live_check_{FEW}.json")
-"""`live-check --write --count 50 --record data/results/live_check_50.json`."""
 RELATIVE, ABSOLUTE = 0.02, 0.02
 """A distance (times 100) may differ by this share of itself plus this much: GPU and CPU round differently."""
 MEANS = 32
 SHIFT = 0.03
 """Means may differ by so many standard deviations over samples."""
+COMMAND = "python -m head3d_core live-check --write"
 
 
 @dataclass(frozen=True)
 class LiveCheckArgs:
-    """Measures 200 samples and compares them with the record."""
+    """Measures a few samples of bundled generators and compares them with the record."""
 
-    weights: str = "head3d"
-    """A bundled name or a path."""
+    weights: tuple[str, ...] = ()
+    """Bundled names; default: every bundled generator."""
     count: int = COUNT
-    """Samples; only a record of the same number compares."""
+    """Samples: 50 or 200."""
     write: bool = False
-    """Write the record instead."""
+    """Write the record of these generators instead, for both numbers of samples."""
     record: Path = RECORD
     """The record."""
     device: str = "cpu"
     """cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is recorded of one generator and one number of samples."""
+
+    kernel: Estimate
+    """Kernel distance times 100."""
+    means: tuple[float, ...]
+    """[32] means of the features along fixed directions."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +87,26 @@ class Verdict:
         word = "as recorded" if self.same else "NOT as recorded"
         return (
             f"{word}: KD x100 {self.measured.value:.2f} now, {self.recorded.value:.2f} recorded "
-            f"(N = {self.measured.count}); means moved by {self.shift:.2f} standard deviations, {SHIFT} are allowed"
+            f"(allowed ± {self.allowed:.2f}); means shifted by {self.shift:.3f} sd at most (allowed {SHIFT})"
         )
 
 
+def bundled() -> list[str]:
+    """Every generator in the box: the folders of `data/weights` that hold one."""
+    return sorted(path.parent.name for path in (files.DATA / "weights").glob("*/generator.safetensors"))
+
+
 def load_real(path: Path = REAL) -> tuple[Tensor, Tensor]:
-    """Features float32 [N, 1280] and cameras [N, 25] of real frontal pictures (held-out faces)."""
+    """Features [200, 1280] of real frontal images, and their cameras [200, 25]."""
     if not path.is_file():
-        raise Head3DError(f"{path} is not there: python -m head3d_core live-check --write makes it (OpenGL)")
+        raise Head3DError(f"{path} is not there: run `{COMMAND}` (needs OpenGL)")
     with np.load(path, allow_pickle=False) as stored:
         return torch.from_numpy(stored["features"].astype(np.float32)), torch.from_numpy(stored["camera"])
 
 
 def write_real(path: Path = REAL, count: int = COUNT, workers: int = 0) -> Path:
     """Renders the first `count` frontal held-out faces and stores their features (float16). Needs OpenGL."""
-    from head3d_core.evaluation.references import frontal_pictures
+    from head3d_core.evaluation.real import frontal_pictures
     from head3d_core.synth.make_data import render
 
     drawn = render("held_out_faces", frontal_pictures("held_out_faces", count), 256, workers)
@@ -120,63 +134,70 @@ def sample_features(
     return torch.cat(rows)
 
 
-def summarise(features: Tensor, real: Tensor) -> tuple[Estimate, Tensor, Tensor]:
-    """Kernel distance times 100 of features [N, d] to real ones; means [32] and spreads [32] along fixed directions."""
+def summarise(features: Tensor, real: Tensor) -> tuple[Measured, Tensor]:
+    """What is recorded of features [N, d] beside real ones, and the spreads [32] of the means over samples."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(features.shape[1], MEANS, generator=generator, dtype=torch.float64)
     along = features.double() @ directions
-    return kernel_distance(real, features).times(KD_SCALE), along.mean(0), along.std(0)
+    distance = kernel_distance(real, features).times(KD_SCALE)
+    return Measured(distance, tuple(along.mean(0).tolist())), along.std(0)
 
 
 def check_live(
-    G: Generator, record: Path = RECORD, count: int = COUNT, real: tuple[Tensor, Tensor] | None = None
+    G: Generator,
+    name: str,
+    count: int = COUNT,
+    record: Path = RECORD,
+    real: tuple[Tensor, Tensor] | None = None,
 ) -> Verdict:
-    """Measures `count` samples of G and compares them with the record.
+    """Measures `count` samples of G and compares them with what is recorded of the generator of that name.
 
     Raises:
-        Head3DError: no record, or one of another number of samples.
+        Head3DError: no record of it, or none with so many samples.
     """
-    known = records.load(record, "python -m head3d_core live-check --write")
-    if known["count"] != count:
+    known = records.load(record, COMMAND)["generators"]
+    if f"{count}" not in known.get(name, {}):
+        there = ", ".join(f"{n} ({', '.join(k for k in one if k.isdigit())})" for n, one in known.items())
         raise Head3DError(
-            f"{record} was made with {known['count']} samples, this check has {count}: "
-            "distances compare only at one N"
+            f"{record} has nothing of {name!r} with {count} samples: it has {there or 'nothing'}"
         )
+    recorded: Measured = parsed(Measured, known[name][f"{count}"], name)
     features, camera = load_real() if real is None else real
-    measured, means, spreads = summarise(sample_features(G, camera, count), features)
-    recorded = Estimate(**known["kernel x100"])
-    shift = (means - torch.tensor(known["means"])).abs() / spreads.clamp_min(1e-9)
-    return Verdict(measured, recorded, ABSOLUTE + RELATIVE * abs(recorded.value), float(shift.max()))
+    measured, spreads = summarise(sample_features(G, camera, count), features)
+    shift = (torch.tensor(measured.means) - torch.tensor(recorded.means)).abs() / spreads.clamp_min(1e-9)
+    allowed = ABSOLUTE + RELATIVE * abs(recorded.kernel.value)
+    return Verdict(measured.kernel, recorded.kernel, allowed, float(shift.max()))
 
 
-def write_record(G: Generator, args: LiveCheckArgs, real: tuple[Tensor, Tensor] | None = None) -> Estimate:
-    """Writes the record of G."""
+def write_record(
+    generators: dict[str, Generator],
+    record: Path = RECORD,
+    real: tuple[Tensor, Tensor] | None = None,
+    counts: tuple[int, ...] | None = None,
+) -> Path:
+    """Writes the record of generators by name; those of other names that it held stay."""
     features, camera = load_real() if real is None else real
-    found, means, _ = summarise(sample_features(G, camera, args.count), features)
-    text = {
-        "weights": args.weights,
-        "digest": Model(G).digest(),
-        "count": args.count,
-        "kernel x100": {k: round(v, 5) for k, v in asdict(found).items()},
-        "means": [round(float(x), 5) for x in means],
-        "features": "EffLite0",
-        **records.provenance(
-            f"python -m head3d_core live-check --weights {args.weights} --count {args.count} --write",
-            G.device,
-        ),
-    }
-    records.write(args.record, text)
-    return found
+    known = records.load(record, COMMAND)["generators"] if record.is_file() else {}
+    for name, G in generators.items():
+        sizes = COUNTS if counts is None else counts
+        drawn = sample_features(G, camera, max(sizes))
+        of = {f"{n}": asdict(summarise(drawn[:n], features)[0]) for n in sizes}
+        known[name] = {"digest": Model(G).digest(), **of}
+    device = next(iter(generators.values())).device
+    about = records.provenance(COMMAND, device, generators=sorted(generators))
+    return records.write(record, {"features": "EffLite0", "provenance": about, "generators": known})
 
 
 def run(args: LiveCheckArgs) -> int:
-    """The command `live-check`: exit status 1 if the weights are not the recorded ones."""
-    G = checkpoint.load_generator(args.weights, args.device)
+    """The command `live-check`: exit status 1 if any weights are not the recorded ones."""
+    names = args.weights or tuple(bundled())
+    generators = {Path(name).name: checkpoint.load_generator(name, args.device) for name in names}
     if args.write:
         if not REAL.is_file():
             write_real()
-        print(f"{args.weights}: KD x100 {write_record(G, args)}")
+        print(f"wrote {write_record(generators, args.record)}")
         return 0
-    verdict = check_live(G, args.record, args.count)
-    print(f"{args.weights}: {verdict}")
-    return 0 if verdict.same else 1
+    verdicts = {name: check_live(G, name, args.count, args.record) for name, G in generators.items()}
+    for name, verdict in verdicts.items():
+        print(f"{name}: {verdict}")
+    return 0 if all(verdict.same for verdict in verdicts.values()) else 1

@@ -265,6 +265,13 @@ def load_net(path: Path | str = WEIGHTS) -> IdentityNet:
     return net.eval()
 
 
+def has_dlib() -> bool:
+    """Whether the extra with dlib's encoder is installed."""
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) is not None for name in ("dlib", "face_recognition_models"))
+
+
 @cache
 def _dlib() -> tuple[Any, Any, Any]:
     """dlib's detector, five-point predictor and encoder, from the package's files by path (its import is broken)."""

@@ -27,8 +27,8 @@ HEADS_BLOCK = 50
 """Seeds [50 k, 50 k + 50) of kind "heads" form one stratified set."""
 HEADS = range(0, 50)
 """Seeds of the head set."""
-HELD_OUT_HEADS = range(1000, 1050)
-"""Seeds of heads kept for evaluation."""
+HELD_OUT_HEADS = range(1000, 2000)
+"""Seeds of heads kept for evaluation; whole strata, as `HEADS_BLOCK` divides the first."""
 HELD_OUT_FACES = range(10_000_000, 10_010_000)
 """Seeds of faces kept for evaluation; training uses seeds from 0 up."""
 

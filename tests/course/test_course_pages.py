@@ -13,6 +13,7 @@ import course_pages as pages
 import pytest
 import torch
 
+import verdicts
 from head3d_core import cli
 from head3d_core.config import DiscriminatorConfig, RenderOptions, preset
 from head3d_core.model import cameras, planes, rays, volume
@@ -77,14 +78,14 @@ def test_tools_notice_what_is_out_of_step() -> None:
     assert pages.with_status(row).endswith(f"| {pages.NOT_RECORDED} | agrees |\n")
     done = pages.with_status(row.replace("no-such-file", "fused_cpu"))
     assert done.endswith(f"| {pages.REPRODUCED} | agrees |\n")
-    hats = row.replace("no-such-file", "evaluation/real").replace("`f`", "`worn.kept`")
+    hats = row.replace("no-such-file", "evaluation/real").replace("`f`", "`metrics.accessories.kept`")
     assert f"| {pages.NOT_RECORDED} |" in pages.with_status(hats), "a record without hats and glasses"
     both = row.replace("`no-such-file.json`", "`fused_cpu.json`, `no-such-file.json`")
     assert pages.with_status(both).endswith("| in part: `no-such-file.json` not recorded yet | agrees |\n")
     assert pages.extent_of({"identities": 16}) == " (trial: 16 people)"
     assert pages.extent_of({"identities": 100}) == ""
-    assert pages.extent_of({"distance": {"front": {"KD x100": {"count": 120}}}}) == " (trial: 120 samples)"
-    rows = [{"distance": {"front": {"KD x100": {"count": n}}}} for n in (1000, 5000)]
+    assert pages.extent_of({"distance": {"front": {"kernel": {"count": 120}}}}) == " (trial: 120 samples)"
+    rows = [{"distance": {"front": {"kernel": {"count": n}}}} for n in (1000, 5000)]
     assert [pages.extent_of(row) for row in rows] == ["", ""]
     assert pages.smaller_rows(["a", "b"], rows) == " (frontal samples: 1,000 in `a`; 5,000 planned)"
     assert pages.smaller_rows(["b", "c"], [rows[1], {}]) == ""
@@ -143,6 +144,15 @@ def test_paper_map_names_functions_that_exist() -> None:
     assert functions > 40
 
 
+VERDICTS = (verdicts.AGREES, verdicts.CONTRADICTS, verdicts.UNDECIDED, verdicts.NOT_TESTED)
+
+
+def test_every_claim_stands_in_the_paper_map() -> None:
+    starts = [cells[1] for cells in rows(read("paper_map.md"))]
+    for claim in verdicts.claims():
+        assert any(start.startswith(claim.mapped) for start in starts), claim
+
+
 def test_paper_map_is_whole() -> None:
     """Every equation, table and figure of the paper has a row, and every row a status."""
     table = list(rows(read("paper_map.md")))
@@ -155,7 +165,7 @@ def test_paper_map_is_whole() -> None:
         if cells[0] != "Paper":
             assert len(cells) == 7, cells
             assert cells[5].startswith(allowed), cells[5]
-            assert cells[6].startswith(("agrees", "in part", "same direction", "differs", "–")), cells[6]
+            assert cells[6].startswith((*VERDICTS, "in part", "same direction", "differs", "–")), cells[6]
 
 
 def test_paper_map_names_sections() -> None:

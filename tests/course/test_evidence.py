@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib as mpl
 import pytest
-from helpers import named
+from helpers import distance, named
 from test_ablations import row
 
 from head3d_core.course import evidence
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL_FITTED
+from head3d_core.evaluation.rows import Row, Step
 from head3d_core.utils.estimates import Estimate
 
 mpl.use("Agg")
 
 
-def record(*values: float) -> dict[str, Any]:
+def record(*values: float) -> Row:
     """A row whose distance in steps of 15° from 90° on has these values, give or take 0.5."""
-    steps = [
-        {
-            "low": 90 + 15 * k,
-            "high": 105 + 15 * k,
-            "distance": {"kernel": {"value": v, "low": v - 0.5, "high": v + 0.5, "count": 9}},
-        }
-        for k, v in enumerate(values)
-    ]
-    return {"by_yaw": steps}
+    steps = (Step(90 + 15 * k, 105 + 15 * k, distance(v, 0.5)) for k, v in enumerate(values))
+    return Row("head3d", by_yaw=tuple(steps))
 
 
 def test_steps_count_where_the_intervals_are_apart() -> None:
@@ -84,6 +76,6 @@ def test_a_table_gives_the_sign_of_the_measure() -> None:
 
 def test_the_measure_behind_is_of_two_steps() -> None:
     found = evidence.BEHIND.of(record(1, 2, 3, 5, 9))
-    assert found == Estimate(4.0, 3.5, 4.5, 9)
-    assert evidence.BEHIND.of({}) is None
-    assert evidence.SECOND_FACE.of({}) is None
+    assert found == Estimate(4.0, 3.5, 4.5, 1000)
+    assert evidence.BEHIND.of(Row("a")) is None
+    assert evidence.SECOND_FACE.of(Row("a")) is None

@@ -67,7 +67,7 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
     measured = {
         "detector": {"front": rate, "back": {**rate, "value": 0.02, "low": 0.01, "high": 0.05}},
         "distance": {"front": {"real": 9, "features": "EffLite0", "kernel": figure}, "back": {}},
-        "closed": {"value": 0.995, "low": 0.99, "high": 1.0, "count": 100},
+        "behind": {"ghost": {"eye_pair": {"above": {**rate, "value": 0.78}}}},
         "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
     }
     record(sources, "evaluation/head3d", measured)
@@ -81,7 +81,8 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
     assert row_of(text, "a face is found on back")[1].startswith("2.0%")
     assert row_of(text, "KD-EffLite0 x100, frontal")[1] == "1.5 (1.25 to 1.75), N = 1000"
     assert row_of(text, "kernel distance x100, back")[1] == "not measured yet"
-    assert row_of(text, "rays to the middle")[1].startswith("99.5%")
+    assert row_of(text, "eyes behind")[1].startswith("78.0%")
+    assert row_of(text, "sockets behind")[1] == "not measured yet"
     assert row_of(text, "skin tone: dark") == ["skin tone: dark", "97.0% (92.0% to 99.0%), N = 100"]
     assert "the 3 of 100 frontal samples in which no face is found may all be of one" in text
     assert row_of(text, "time")[1] == "10.0 minutes, data included"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from head3d_core.model.generator import Generator
 def test_the_pages_are_in_step_with_the_records() -> None:
     assert results_page.PAGE.read_text(encoding="utf8") == results_page.tables_page(), "run make tables"
     readme = results_page.README.read_text(encoding="utf8")
-    assert results_page.refreshed(readme, results_page.load_records()) == readme, "run make tables"
+    assert results_page.refreshed(readme, results_page.load_rows()) == readme, "run make tables"
 
 
 def test_another_record_changes_the_page() -> None:
@@ -28,8 +29,9 @@ def test_another_record_changes_the_page() -> None:
 def test_rows_are_listed_by_how_many_samples_they_have() -> None:
     rows = {name: record(1.0) for name in ("a", "b", "c")}
     for name, count in (("a", 100), ("b", 10_000), ("c", 100)):
-        rows[name]["provenance"] = {"arguments": {"sampling": {"count": count, "detector": 50}}}
-    rows["real"] = {k: v for k, v in rows["a"].items() if k != "weights"}
+        about = {"arguments": {"sampling": {"count": count, "detector": 50}}}
+        rows[name] = record(1.0, provenance=about)
+    rows["real"] = dataclasses.replace(rows["a"], weights={})
     assert "identity: 10,000 / 50 (b); 100 / 50 (a, c). Column N" in results_page.how_measured(rows)
 
 
@@ -39,8 +41,9 @@ def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
     weights.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
     sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
     card = tmp_path / "weights" / "x" / "README.md"
-    args = results_page.PageArgs(tmp_path / "tables.md", tmp_path / "none", sources)
-    assert results_page.write_tables(args) == [tmp_path / "tables.md", card]
+    pages = [tmp_path / "tables.md", tmp_path / "claims.md"]
+    args = results_page.PageArgs(pages[0], tmp_path / "none", sources, pages[1])
+    assert results_page.write_tables(args) == [*pages, card]
     assert card.read_text(encoding="utf8") == results_page.model_cards.card("x", sources)
 
 
@@ -50,8 +53,12 @@ def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
     assert new.startswith("before\n<!-- table 3 -->\n| row |")
     assert new.endswith("<!-- end of table 3 -->\nafter <!-- table 2 -->")
     assert "old" not in new
-    page, readme = tmp_path / "tables.md", tmp_path / "README.md"
+    page, readme, claims = (tmp_path / name for name in ("tables.md", "README.md", "claims.md"))
     readme.write_text(text)
     none = results_page.model_cards.Sources(tmp_path)
-    assert results_page.write_tables(results_page.PageArgs(page, readme, none)) == [page, readme]
-    assert results_page.write_tables(results_page.PageArgs(page, readme, none)) == []
+    assert results_page.write_tables(results_page.PageArgs(page, readme, none, claims)) == [
+        page,
+        claims,
+        readme,
+    ]
+    assert results_page.write_tables(results_page.PageArgs(page, readme, none, claims)) == []

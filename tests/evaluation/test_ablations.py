@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import pytest
-from helpers import estimate, named, rate, record
+from helpers import identity, named, rate, record
 
 from head3d_core.evaluation import ablations, tables
 from head3d_core.evaluation.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS
+from head3d_core.evaluation.rows import Row
 from head3d_core.training.recipes import ROWS
-from head3d_core.utils.estimates import Estimate
+from head3d_core.utils.estimates import Estimate, share
 
 PAPER = {"no-kd": {"KID x100": 3.0, "ID": 0.1}, "head3d": {"KID x100": 0.6, "ID": 0.65}}
 
 
-def row(kd: float, cosine: float = 0.8, spread: float = 0.01, behind: int = 10) -> dict[str, Any]:
-    found = record(kd, spread=spread)
-    return found | {
-        "identity": {"cosine": estimate(cosine)},
-        "detector": {"front": rate(980), "back": rate(behind)},
-    }
+def row(kd: float, cosine: float = 0.8, spread: float = 0.01, behind: int = 10) -> Row:
+    rates = {"front": rate(980), "back": rate(behind)}
+    return record(kd, spread=spread, identity=identity(cosine), detector=rates)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != FULL])
@@ -54,7 +52,9 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.reference_of("single-d") == FULL
     assert ablations.reference_of("single-d-seed0-fitted") == FULL_FITTED
     assert ablations.reference_of("plane-swap") == FULL_FITTED
-    fitted, both = (named({FULL_FITTED: {}, name: {}}) for name in ("single-d-seed0-fitted", "single-d"))
+    fitted, both = (
+        named({FULL_FITTED: row(1.0), name: row(1.0)}) for name in ("single-d-seed0-fitted", "single-d")
+    )
     assert ablations.alike(["single-d", "head3d"], fitted) == ["single-d-seed0-fitted", FULL_FITTED]
     assert ablations.alike(["single-d", "head3d"], both) == ["single-d", FULL_FITTED, FULL]
     assert ablations.alike(["single-d", "head3d"], {}) == ["single-d", "head3d"]
@@ -134,7 +134,7 @@ def test_what_holds_in_every_run() -> None:
     assert ablations.in_every_run(once, "all-planes") == "all planes distilled: trained once"
     alone = ablations.in_every_run(named({FULL_FITTED: row(2.0)} | both), "all-planes")
     assert "nothing to compare with, head3d-seed1-fitted" in alone
-    blind = both | {"all-planes-seed1-fitted": row(5.3, 0.65) | {"distance": {}}}
+    blind = both | {"all-planes-seed1-fitted": dataclasses.replace(row(5.3, 0.65), distance={})}
     assert "nothing that holds" in ablations.in_every_run(named(records | blind), "all-planes"), (
         "measured once"
     )
@@ -170,8 +170,8 @@ def test_a_higher_cosine_is_better() -> None:
 
 
 def test_what_was_not_measured_is_none() -> None:
-    assert COSINE.of(record(1.0) | {"identity": {}}) is None
-    assert JANUS.of({"detector": {"back": {"count": 0}}}) is None
+    assert COSINE.of(record(1.0, identity=None)) is None
+    assert JANUS.of(Row("a", detector={"back": share(0, 0)})) is None
     assert BACK.of(record(1.0, back=4.0)) == Estimate(4.0, 3.99, 4.01, 1000)
 
 

@@ -11,23 +11,24 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from test_references import Stub, stub
-from test_sampling import HOW, model, reference
+from test_real import Stub, stub, with_straight
+from test_samples import HOW, model, reference
 
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.evaluation import evaluate, pictures
+from head3d_core.evaluation import evaluate, measures, pictures, rows
 from head3d_core.evaluation.evaluate import EvaluateArgs, command_of, evaluate_weights
-from head3d_core.evaluation.figures import people_figures, set_distance
-from head3d_core.evaluation.references import Reference
-from head3d_core.evaluation.sampling import Sampling
+from head3d_core.evaluation.measures import people_figures, seen_pairs, set_distance
+from head3d_core.evaluation.real import Reference, Wanted
+from head3d_core.evaluation.samples import MAPPING, Sampling
 from head3d_core.metrics import identity_encoder
+from head3d_core.metrics.ghost import SCORES
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.verification import paired_verification
 from head3d_core.training import snapshots
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate
+from head3d_core.utils.estimates import share
 
 
 class Thumb(torch.nn.Module):
@@ -52,7 +53,8 @@ def with_faces() -> Reference:
     wears = torch.arange(80) % 2 == 0  # what they wear shows in the first two features
     features = torch.rand(80, 24, generator=generator)
     features[:, :2] += wears[:, None].float()
-    real.tensors |= {
+    real.tensors |= with_straight(80, 40) | {
+        "around.dlib": torch.zeros(24, 2, 0),
         "faces.features": features[:50],
         "faces.worn": wears[:50, None].expand(50, 2),
         "faces.face": torch.randn(50, 192, generator=generator),
@@ -89,56 +91,128 @@ def arguments(place: Path, weights: str, **changes: Any) -> EvaluateArgs:
 
 def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     record = evaluate_weights(arguments(place, str(place / "head3d")), say=lambda _: None)
-    assert record["row"] == "head3d"
-    assert record["weights"] | {"images": 7, "preset": "tiny", "seed": 0} == record["weights"]
-    assert record["identity"]["cosine"]["value"] > 0.999
-    assert record["identity"]["auc"]["value"] > 0.99
-    assert set(record["silhouettes"]) == {"front", "side", "back"}
-    assert [row["low"] for row in record["by_yaw"]] == list(range(0, 180, 15))
-    assert "consistency" in record["by_yaw"][0]
-    assert record["people"]["near_duplicates"]["count"] == 12
-    assert record["people"]["near_duplicate_pairs"]["count"] == 66
-    assert "near_duplicates_other_looks" not in record["people"]  # no record is about this encoder
-    assert record["distance"]["back"]["real_heads"] == 15  # its interval redraws heads, not views
-    assert "real_heads" not in record["distance"]["front"]
-    assert record["worn"]["hat"]["probe"]["recall"]["value"] > 0.5
-    assert record["worn"]["hat"]["teacher"]["count"] == 14
-    assert record["behind"]["diversity"]["count"] == 11
-    assert record["profiles"]["count"] == 11
-    stored = json.loads((place / "out" / "head3d.json").read_text())
-    assert stored == json.loads(json.dumps(record))
-    for name in record["pictures"]:
+    assert record.row == "head3d"
+    assert record.weights | {"images": 7, "preset": "tiny", "seed": 0} == record.weights
+    assert record.identity is not None
+    assert record.identity.cosine is not None
+    assert record.identity.cosine.value > 0.999
+    assert record.identity.auc.value > 0.99
+    assert set(record.silhouettes) == {"front", "side", "back"}
+    assert [step.low for step in record.by_yaw] == list(range(0, 180, 15))
+    assert record.by_yaw[0].consistency is not None
+    assert record.people is not None
+    assert record.people.near_duplicates is not None
+    assert record.people.near_duplicates.count == 12
+    assert record.people.near_duplicate_pairs is not None
+    assert record.people.near_duplicate_pairs.count == 66
+    assert record.people.other_looks is None  # no record is about this encoder
+    assert record.distance["back"].real_heads == 15  # its interval redraws heads, not views
+    assert record.distance["front"].real_heads is None
+    hat = record.accessories["hat"]
+    assert hat.probe is not None
+    assert hat.probe.recall.value > 0.5
+    assert hat.teacher is not None
+    assert hat.teacher.count == 14
+    assert record.behind is not None
+    assert record.behind.diversity is not None
+    assert record.behind.diversity.count == len(record.behind.scores["eye_pair"]) == 11
+    assert set(record.behind.ghost) == set(SCORES)
+    assert record.behind.hats is not None
+    assert record.profiles is not None
+    assert record.profiles.count == 11
+    assert record == rows.load_row(place / "out" / "head3d.json")
+    for name in record.pictures:
         with Image.open(place / "out" / name) as picture:
             assert picture.width >= 5 * 64
-    assert str(place) not in json.dumps(stored["provenance"]["arguments"].get("out", ""))
+    assert str(place) not in json.dumps(record.provenance["arguments"].get("out", ""))
+
+
+def test_ratios_are_paired_with_the_teacher_and_the_head_generator(place: Path) -> None:
+    """A twin of the teacher is as far from real images as the teacher, in every replicate."""
+    record = evaluate_weights(arguments(place, str(place / "head3d")), say=lambda _: None)
+    twin = record.ratios["front / face"]
+    assert twin.value == pytest.approx(1, abs=1e-3)
+    assert twin.high - twin.low < 0.01
+    assert {f"{side} / head" for side in ("front", "back", "front, truncated")} <= set(record.ratios)
+    assert {f"{side}, {name} / frontal" for side in ("front", "back") for name in MAPPING} <= set(
+        record.ratios
+    )
+    assert {"front, rendering", "front, random", "back, rendering", "back, random"} <= set(record.distance)
 
 
 def test_another_model_does_not(place: Path) -> None:
     record = evaluate_weights(arguments(place, str(place / "head")), say=lambda _: None)
-    assert record["identity"]["auc"]["value"] < 0.9
-    assert record["identity"]["cosine"]["value"] < 0.9
+    assert record.identity is not None
+    assert record.identity.cosine is not None
+    assert record.identity.auc.value < 0.9
+    assert record.identity.cosine.value < 0.9
+
+
+def test_adding_keeps_what_is_recorded(place: Path) -> None:
+    args = arguments(place, str(place / "head3d"))
+    before = evaluate_weights(args, say=lambda _: None)
+    path = place / "out" / "head3d.json"
+    far = dataclasses.replace(before.distance["back"], real_heads=50)
+    rows.write_row(path, dataclasses.replace(before, behind=None, distance={"back": far}))
+    after = evaluate_weights(dataclasses.replace(args, add=True), say=lambda _: None)
+    assert after.distance["back"] == far
+    assert after.distance["back, 15 heads"].kernel == before.distance["back"].kernel
+    assert after.behind == before.behind
+    assert after.provenance["date"] == before.provenance["date"]
+    assert after.added is not None
+    assert "behind" in after.added["fields"]
+    assert after.added["arguments"]["add"]
+    rows.write_row(path, dataclasses.replace(before, weights={"digest": "another"}))
+    with pytest.raises(Head3DError, match="recorded of other weights"):
+        evaluate_weights(dataclasses.replace(args, add=True), say=lambda _: None)
+
+
+def test_dlib_is_asked_where_it_sees_both_faces() -> None:
+    person = torch.randn(20, 128, generator=torch.Generator().manual_seed(2))
+    again = person.clone()
+    again[:4] = torch.nan
+    found = seen_pairs(person, again, 20)
+    assert found is not None
+    assert found.seen == share(16, 20)
+    assert found.cosine is not None
+    assert found.cosine.value == pytest.approx(1)
+    assert seen_pairs(person, again.fill_(torch.nan), 20) is None
+    assert seen_pairs(torch.zeros(20, 0), torch.zeros(20, 0), 20) is None
+
+
+def test_the_straight_figures_of_real_images_are_those_of_fresh_ones() -> None:
+    found = measures.real_behind(Reference(with_straight(80, 40), Wanted()))
+    assert {name: len(one.scores["eye_pair"]) for name, one in found.items()} == {
+        "all": 40,
+        "heads": 20,
+        "faces": 20,
+    }
+    assert found["all"].ghost["eye_pair"].above.count == 40
+    assert found["heads"].ghost["eye_pair"].above.value == 0, "scores rise with the number, people come last"
+    assert found["faces"].ghost["eye_pair"].above.value > 0.5
 
 
 def test_the_teacher_is_not_compared_with_itself(place: Path) -> None:
     record = evaluate_weights(arguments(place, str(place / "face"), name="teacher"), say=lambda _: None)
-    assert "identity" not in record
-    assert "worn" not in record
+    assert record.identity is None
+    assert record.accessories == {}
     assert (place / "out" / "teacher_views.jpg").is_file()
 
 
 def test_the_untrained_row(place: Path) -> None:
     record = evaluate_weights(arguments(place, "plane-swap"), say=lambda _: None)
-    assert record["row"] == "plane-swap"
-    assert (record["weights"]["minutes"], record["weights"]["images"]) == (0, 0)
-    assert record["weights"]["starts_from"] == 7
-    assert -1 < record["identity"]["cosine"]["value"] < 0.999
+    assert record.row == "plane-swap"
+    assert (record.weights["minutes"], record.weights["images"], record.weights["starts_from"]) == (0, 0, 7)
+    assert record.identity is not None
+    assert record.identity.cosine is not None
+    assert -1 < record.identity.cosine.value < 0.999
 
 
 def test_a_missing_teacher_is_said(place: Path) -> None:
     args = arguments(place, str(place / "head3d"), teacher=str(place / "nobody"))
     record = evaluate_weights(args, say=lambda _: None)
-    assert "nobody" in record["missing"]["same z"]
-    assert "identity" not in record
+    assert "nobody" in record.missing["same z"]
+    assert record.identity is None
     assert "not measured" in evaluate.summary(record)
 
 
@@ -182,27 +256,31 @@ def test_near_duplicates_at_both_limits() -> None:
     pairs = paired_verification(torch.eye(12), torch.eye(12), 20)
     pairs = dataclasses.replace(pairs, same_median=0.95)
     people = people_figures(x, None, pairs, 20, looks=0.8)
-    assert Estimate.of(people["near_duplicate_pairs"]).found == 1
-    assert people["near_duplicates"]["value"] == pytest.approx(2 / 14)
-    wider = people["near_duplicates_other_looks"]
-    assert (wider["above"], wider["value"]) == (0.8, pytest.approx(4 / 14))
-    assert Estimate.of(wider["pairs"]).found == 2
+    wider = people.other_looks
+    assert people.near_duplicate_pairs is not None
+    assert people.near_duplicates is not None
+    assert wider is not None
+    assert people.near_duplicate_pairs.found == 1
+    assert people.near_duplicates.value == pytest.approx(2 / 14)
+    assert (wider.above, wider.near_duplicates.value) == (0.8, pytest.approx(4 / 14))
+    assert wider.pairs.found == 2
 
 
 def test_no_frechet_distance_of_fewer_pictures_than_features() -> None:
     generator = torch.Generator().manual_seed(1)
     many, few = (torch.rand(n, 6, generator=generator) for n in (40, 12))
-    assert "frechet" in set_distance(many, many, stub(), 20)
+    assert set_distance(many, many, stub(), 20).frechet is not None
     narrow = set_distance(many.repeat(1, 3), few.repeat(1, 3), stub(), 20)
-    assert "frechet" not in narrow
-    assert "more pictures of each than features (18), got 40 and 12" in narrow["no_frechet"]
+    assert narrow.frechet is None
+    assert narrow.no_frechet is not None
+    assert "more pictures of each than features (18), got 40 and 12" in narrow.no_frechet
 
 
 def test_what_needs_training_pictures_says_why_it_is_missing(place: Path) -> None:
     args = arguments(place, str(place / "head3d"))
     args = dataclasses.replace(args, wanted=dataclasses.replace(args.wanted, training=0))
     record = evaluate_weights(args, say=lambda _: None)
-    assert set(record["missing"]) >= {"nearest training people", "hats and glasses"}
+    assert set(record.missing) >= {"nearest training people", "hats and glasses"}
 
 
 def test_a_runs_folder(tmp_path: Path) -> None:
@@ -237,7 +315,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
 
 
 def test_no_number_is_null() -> None:
-    assert evaluate._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
+    assert rows._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
 
 
 def test_the_recorded_command_gives_the_same_arguments() -> None:

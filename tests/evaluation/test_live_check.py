@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_sampling import model
+from test_samples import model
 
+from head3d_core.checkpoints import weights
+from head3d_core.checkpoints.weights import load_generator
 from head3d_core.evaluation import live_check
 from head3d_core.evaluation.live_check import LiveCheckArgs
+from head3d_core.evaluation.samples import Model
 from head3d_core.model.cameras import orbit
 from head3d_core.utils.errors import Head3DError
 
@@ -26,31 +29,49 @@ def real() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_planted_wrong_models_fail(tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]) -> None:
-    good = model(0).generator
-    args = LiveCheckArgs(str(tmp_path), count=COUNT, record=tmp_path / "live.json")
-    live_check.write_record(good, args, real)
-    assert live_check.check_live(good, args.record, COUNT, real).same
-    assert {"date", "commit", "command", "torch"} <= set(json.loads(args.record.read_text()))
+    good, path = model(0).generator, tmp_path / "live.json"
+    live_check.write_record({"good": good}, path, real, (COUNT,))
+    assert live_check.check_live(good, "good", COUNT, path, real).same
+    assert {"date", "commit", "command", "torch"} <= set(json.loads(path.read_text())["provenance"])
     noisy = copy.deepcopy(good)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in noisy.parameters():
             p.add_(0.2 * p.std() * torch.randn(p.shape, generator=generator) if p.numel() > 1 else 0 * p)
     for wrong in (model(1).generator, noisy):
-        verdict = live_check.check_live(wrong, args.record, COUNT, real)
+        verdict = live_check.check_live(wrong, "good", COUNT, path, real)
         assert not verdict.same
         assert "NOT as recorded" in str(verdict)
 
 
-def test_another_number_of_samples_is_refused(
+def test_what_is_not_recorded_is_named(tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]) -> None:
+    path, good = tmp_path / "live.json", model(0).generator
+    with pytest.raises(Head3DError, match=r"not recorded yet.*--write"):
+        live_check.check_live(good, "good", COUNT, path, real)
+    live_check.write_record({"good": good}, path, real, (COUNT,))
+    for name, count in (("good", 200), ("other", COUNT)):
+        with pytest.raises(
+            Head3DError, match=rf"nothing of '{name}' with {count} samples: it has good \({COUNT}\)"
+        ):
+            live_check.check_live(good, name, count, path, real)
+
+
+def test_a_further_generator_leaves_the_others_in_the_record(
     tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     path = tmp_path / "live.json"
-    with pytest.raises(Head3DError, match=r"not recorded yet.*--write"):
-        live_check.check_live(model(0).generator, path, COUNT, real)
-    path.write_text(json.dumps({"count": 200, "kernel x100": {}}))
-    with pytest.raises(Head3DError, match="only at one N"):
-        live_check.check_live(model(0).generator, path, COUNT, real)
+    for seed in (0, 1):
+        live_check.write_record({str(seed): model(seed).generator}, path, real, (12,))
+    for seed in (0, 1):
+        assert live_check.check_live(model(seed).generator, str(seed), 12, path, real).same
+
+
+def test_every_bundled_generator_is_recorded_as_it_is() -> None:
+    known = json.loads(live_check.RECORD.read_text())["generators"]
+    assert set(known) == set(live_check.bundled())
+    for name, found in known.items():
+        assert found["digest"] == Model(load_generator(name)).digest(), name
+        assert {str(count) for count in live_check.COUNTS} < set(found)
 
 
 def test_real_features(tmp_path: Path) -> None:
@@ -67,13 +88,13 @@ def test_real_features(tmp_path: Path) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from head3d_core.checkpoints import weights
-
+    monkeypatch.setattr(live_check, "COUNTS", (12,))
     for seed in (0, 1):
-        weights.save_generator(model(seed).generator, tmp_path / str(seed))
-    args = LiveCheckArgs(str(tmp_path / "0"), count=12, write=True, record=tmp_path / "live.json")
+        weights.save_generator(model(seed).generator, tmp_path / str(seed) / "a")
+    right, wrong = (str(tmp_path / str(seed) / "a") for seed in (0, 1))
+    args = LiveCheckArgs((right,), 12, True, tmp_path / "live.json")
     assert live_check.run(args) == 0
     again = dataclasses.replace(args, write=False)
     assert live_check.run(again) == 0
-    assert live_check.run(dataclasses.replace(again, weights=str(tmp_path / "1"))) == 1
+    assert live_check.run(dataclasses.replace(again, weights=(wrong,))) == 1
     assert "NOT as recorded" in capsys.readouterr().out

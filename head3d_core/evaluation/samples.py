@@ -1,0 +1,312 @@
+"""What is measured on one generator: its samples, described by the fixed networks and kept by name.
+
+Everything follows from (seed, number of the sample): z, and which real camera looks at it. So neither the batch size
+nor how many samples are asked for changes a sample, and two generators get the same z and cameras sample by sample.
+
+The mapping camera is the frontal one for every sample, so a head does not change with the view. Beside it stand two
+others, for the distances alone: the rendering camera itself, and another sample's (`MAPPING`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from head3d_core.evaluation.real import (
+    MASK_SIDE,
+    STEPS,
+    Networks,
+    Reference,
+    Tensors,
+    kept,
+    silhouettes,
+)
+from head3d_core.geometry import mesh
+from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
+from head3d_core.metrics.hair import hair_colour
+from head3d_core.model.cameras import frontal, orbit
+from head3d_core.model.generator import Generator
+from head3d_core.model.seeds import z_of_numbers
+from head3d_core.training.distillation import check_match
+from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import to_uint8
+
+PART = 50
+"""Samples that are kept together: a run that was stopped goes on where it was, a larger one takes a smaller one's."""
+FIRST_STRAIGHT = 48
+"""Number of the first straight sample: the ghost measure was developed on those before it."""
+MAPPING = ("rendering", "random")
+"""Mapping cameras whose distances stand beside the frontal one's: the camera that renders, and another sample's."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many samples of each kind."""
+
+    count: int = 10_000
+    """For the distances, without truncation; each is seen from the front and from behind."""
+    detector: int = 1000
+    """For the detector and for identity, truncated."""
+    around: int = 200
+    """Seen from all sides, truncated; at most the reference's people."""
+    turned: int = 100
+    """Of these, how many the detector sees."""
+    closed: int = 64
+    """Heads whose closedness is measured."""
+    again: int = 2000
+    """Seen a second time from another frontal camera, not truncated."""
+    straight: int = 1000
+    """Seen from straight in front and straight behind, truncated: for hair colour, second faces, diversity of backs."""
+    mapping: int = 2000
+    """Not truncated, each with two other mapping cameras."""
+    truncation: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("count", "detector", "around", "turned", "closed", "again", "straight", "mapping"):
+            least = 1 if name in ("count", "detector") else 0
+            if getattr(self, name) < least:
+                raise Head3DError(
+                    f"{name} counts samples, so it is at least {least}, got {getattr(self, name)}"
+                )
+        if not math.isfinite(self.truncation):
+            raise Head3DError(f"truncation must be a number, e.g. 0.7, got {self.truncation}")
+
+
+class Model:
+    """A generator, or one with another's F_xy put in (Fig. 8 a).
+
+    Args:
+        generator: mapping, planes, decoder and super-resolution.
+        front: its plane 0 takes the place of the generator's, for the same z and mapping camera.
+    """
+
+    def __init__(self, generator: Generator, front: Generator | None = None) -> None:
+        if front is not None:
+            check_match(front, generator)
+        self.generator, self.front = generator.eval(), front
+
+    @property
+    def resolution(self) -> int:
+        """Side of its images, pixels."""
+        return self.generator.config.image_resolution
+
+    @torch.inference_mode()
+    def heads(
+        self, numbers: range, seed: int, psi: float, mapping: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """ws and planes of samples; `mapping`: cameras [N, 25] for the mapping network, default the frontal one."""
+        G = self.generator
+        z = z_of_numbers(seed, numbers, G.z_dim, G.device)
+        camera = frontal(len(z), G.device) if mapping is None else mapping.to(G.device)
+        ws = G.mapping(z, camera, psi)
+        planes = G.planes(ws)
+        if self.front is not None:
+            theirs = self.front.planes(self.front.mapping(z, camera, psi))
+            planes = torch.cat([theirs[:, :1], planes[:, 1:]], 1)
+        return ws, planes
+
+    @torch.inference_mode()
+    def view(self, head: tuple[Tensor, Tensor], camera: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 [N, 3, R, R] and opacity [N, r, r] of heads from cameras [N, 25]."""
+        ws, planes = head
+        out = self.generator.render(planes, ws, camera.to(ws.device))
+        return to_uint8(out.image), out.opacity[:, 0]
+
+    @torch.inference_mode()
+    def ghost_views(self, head: tuple[Tensor, Tensor], images: Tensor, opacity: Tensor) -> GhostViews:
+        """What ghost scores need beside images uint8 [N, 3, R, R] and opacity [N, r, r] from straight behind."""
+        planes = head[1]
+        sides = (orbit(yaw).expand(len(planes), 25).to(planes.device) for yaw in (math.pi, 0.0))
+        back, front = (self.generator.render_raw(planes, camera, DEPTH_SIDE) for camera in sides)
+        return GhostViews(
+            images, opacity, *(x[:, 0] for raw in (back, front) for x in (raw.depth, raw.opacity))
+        )
+
+    def digest(self) -> str:
+        """Names the weights."""
+        found = hashlib.sha256()
+        for net in (self.generator, self.front):
+            for name, tensor in sorted(net.state_dict().items()) if net is not None else ():
+                found.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+def _cycle(camera: Tensor, numbers: range, shift: int = 0) -> Tensor:
+    """The real cameras of samples: number k takes camera k + shift, from the start again after the last."""
+    return camera[(torch.arange(numbers.start, numbers.stop) + shift) % len(camera)]
+
+
+# -- parts: each describes the samples of a batch ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Batch:
+    model: Model
+    reference: Reference
+    networks: Networks
+    how: Sampling
+    numbers: range
+
+    def heads(self, psi: float | None = None, mapping: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.model.heads(
+            self.numbers, self.how.seed, self.how.truncation if psi is None else psi, mapping
+        )
+
+    def seen(self, head: tuple[Tensor, Tensor], side: str, shift: int = 0) -> Tensor:
+        """Images from the real cameras of a side ("front", "back")."""
+        return self.model.view(head, _cycle(self.reference[f"{side}.camera"], self.numbers, shift))[0]
+
+
+def _plain(b: _Batch) -> Tensors:
+    """Features of untruncated samples, front and back."""
+    head = b.heads(1.0)
+    return {f"{side}.features": b.networks.describe(b.seen(head, side)) for side in ("front", "back")}
+
+
+def _again(b: _Batch) -> Tensors:
+    return {"again.features": b.networks.describe(b.seen(b.heads(1.0), "front", 1))}
+
+
+def _mapping(b: _Batch) -> Tensors:
+    """Features of untruncated samples whose mapping camera is the rendering one, or another sample's frontal one."""
+    found = {}
+    for side in ("front", "back"):
+        cameras = (b.reference[f"{side}.camera"], 0), (b.reference["front.camera"], 7)
+        for name, (camera, shift) in zip(MAPPING, cameras, strict=True):
+            head = b.heads(1.0, _cycle(camera, b.numbers, shift))
+            found[f"{side}.{name}"] = b.networks.describe(b.seen(head, side))
+    return found
+
+
+def _truncated(b: _Batch) -> Tensors:
+    """Detector, embeddings and features of truncated samples: frontal, back, and straight from the front."""
+    head = b.heads()
+    near, back = (b.seen(head, side) for side in ("front", "back"))
+    ahead = frontal(len(near))
+    straight = b.model.view(head, ahead)[0]
+    return {
+        "near.features": b.networks.describe(near),
+        "near.found": b.networks.find(near),
+        "near_back.found": b.networks.find(back),
+        "straight.face": b.networks.embed(straight, ahead),
+        "straight.dlib": b.networks.embed_again(straight),
+    }
+
+
+def _around(b: _Batch) -> Tensors:
+    """Features, embeddings, detector and silhouettes from all sides, with the cameras of the reference's people."""
+    rows: dict[str, list[Tensor]] = {}
+    for number in b.numbers:
+        camera = b.reference["around.camera"][number]
+        one = b.model.heads(range(number, number + 1), b.how.seed, b.how.truncation)
+        ws, planes = (x.expand(STEPS + 1, *x.shape[1:]) for x in one)
+        images, opacity = b.model.view((ws, planes.contiguous()), camera)
+        found = {
+            "around.features": b.networks.describe(images),
+            "around.face": b.networks.embed(images, camera),
+            "around.silhouette": silhouettes(opacity, camera),
+        }
+        if number < b.how.turned:
+            found["around.found"] = b.networks.find(images)
+        for name, row in found.items():
+            rows.setdefault(name, []).append(row)
+    return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def _straight(b: _Batch) -> Tensors:
+    """Hair colours, ghost scores and features of truncated samples from straight in front and straight behind."""
+    head, found = b.heads(), {}
+    for side, yaw in (("ahead", 0.0), ("behind", math.pi)):
+        images, opacity = b.model.view(head, orbit(yaw).expand(len(b.numbers), 25))
+        found[f"{side}.hair"] = hair_colour(images, opacity).cpu()
+        found[f"{side}.features"] = b.networks.describe(images)
+    scores = ghost_scores(b.model.ghost_views(head, images, opacity))
+    return found | {f"behind.{name}": getattr(scores, name) for name in SCORES}
+
+
+def _closed(b: _Batch) -> Tensors:
+    """Closedness of truncated samples."""
+    return {"closed": mesh.closedness(b.model.generator, b.heads()[1]).cpu()}
+
+
+Describe = Callable[[_Batch], Tensors]
+_PARTS: dict[str, tuple[Describe, str, int]] = {
+    "plain": (_plain, "count", 0),
+    "again": (_again, "again", 0),
+    "mapping": (_mapping, "mapping", 0),
+    "truncated": (_truncated, "detector", 0),
+    "around": (_around, "around", 0),
+    "straight": (_straight, "straight", FIRST_STRAIGHT),
+    "closed": (_closed, "closed", 0),
+}
+"""Name -> what describes a batch, the field of `Sampling` that counts its samples, and the first one's number."""
+ALL = tuple(_PARTS)
+
+
+def draw_samples(
+    model: Model,
+    reference: Reference,
+    networks: Networks,
+    how: Sampling,
+    cache: Path | None = None,
+    parts: Iterable[str] = ALL,
+) -> Tensors:
+    """Everything that is measured on a model's samples, by name, on the CPU.
+
+    front.features, back.features, again.features [N, d], front.rendering, front.random, back.rendering, back.random
+    [m, d] (not truncated); near.features, near.found, near_back.found, straight.face, straight.dlib [n, ...]
+    (truncated); around.features, around.face [h, 13, ...], around.silhouette [h, 13, 64, 64], around.found [g, 13];
+    ahead.hair, behind.hair [s, 3], ahead.features, behind.features [s, d], behind.eye_pair, behind.relief_pair,
+    behind.front_relief [s] (truncated); closed [c].
+
+    Args:
+        cache: folder that keeps them for the next call (the teacher's are compared with every row's).
+        parts: which of `ALL`.
+    """
+    if model.resolution != reference.wanted.resolution:
+        raise Head3DError(
+            f"the real pictures have {reference.wanted.resolution} pixels a side, this model's {model.resolution}: "
+            "render real ones of that size"
+        )
+    w = reference.wanted
+    about: list[Any] = [model.digest(), networks.fingerprint, how.truncation, how.seed, w.resolution]
+    views: dict[str, list[Any]] = {
+        "straight": [],
+        "closed": [],
+        "around": [w.around, how.turned, MASK_SIDE],
+        "again": [w.faces],
+    }
+    tensors: Tensors = {}
+    for name in parts:
+        describe, field, first = _PARTS[name]
+        end = first + getattr(how, field)
+        if name == "around":
+            end = min(end, len(reference["around.camera"])) if reference.has("around") else 0
+        step = min(networks.batch, 4) if name == "closed" else networks.batch
+        settings: list[Any] = [*about, *views.get(name, [w.faces, w.heads, w.held_out])]
+
+        def part(low: int, high: int, describe: Describe = describe, step: int = step) -> Tensors:
+            batches = (range(k, min(k + step, high)) for k in range(low, high, step))
+            return _joined([describe(_Batch(model, reference, networks, how, b)) for b in batches])
+
+        known = []
+        for low in range(first, end, PART):
+            high = min(low + PART, end)
+            known.append(kept(cache, f"samples-{name}", [*settings, low, high], partial(part, low, high)))
+        tensors |= _joined(known)
+    return tensors
+
+
+def _joined(parts: list[Tensors]) -> Tensors:
+    """Rows of several parts under each name; some parts may lack a name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
