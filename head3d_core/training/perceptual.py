@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +26,9 @@ class _StageDistance(nn.Module):
     name: str
     """Written into the log of a run."""
 
+    @abstractmethod
     def features(self, x: Tensor) -> Iterator[Tensor]:
         """The feature maps [N, C, H, W] that are compared, of images [N, 3, H, W] in [-1, 1]."""
-        raise NotImplementedError
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
