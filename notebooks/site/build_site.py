@@ -34,16 +34,18 @@ PAGES = {
     "notebooks/what_came_after.md": ("after", "What came after"),
     "notebooks/recall.md": ("recall", "Recall"),
     "data/results/tables.md": ("tables", "Tables"),
+    "data/results/did_it_reproduce.md": ("reproduced", "Did it reproduce?"),
     "data/results/LOG.md": ("log", "Lab log"),
     "data/DATA_CARD.md": ("data_card", "Data card"),
     "data/weights/face/README.md": ("weights_face", "Model card: face"),
     "data/weights/head/README.md": ("weights_head", "Model card: head"),
     "data/weights/head3d/README.md": ("weights_head3d", "Model card: head3d"),
+    "data/weights/head3d-two-sided/README.md": ("weights_two_sided", "Model card: head3d-two-sided"),
     "data/weights/identity/README.md": ("weights_identity", "Model card: identity"),
     "csrc/README.md": ("csrc", "C++ and CUDA"),
 }
 """Markdown pages: file -> (name of the page, title in the navigation)."""
-MAIN = ("index", "syllabus", "glossary", "paper_map", "tables")
+MAIN = ("index", "syllabus", "glossary", "paper_map", "tables", "reproduced")
 """Markdown pages that the navigation shows; the others are reached by links."""
 
 

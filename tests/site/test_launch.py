@@ -66,3 +66,12 @@ def test_development_containers_use_the_cpu_build() -> None:
         ["make", "-n", "venv", "CPU=1"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "Making .venv" in target.stdout or (ROOT / ".venv").exists()
+
+
+def test_every_page_for_readers_is_on_the_site() -> None:
+    written = [
+        *(ROOT / "notebooks").glob("*.md"),
+        *ROOT.glob("data/results/*.md"),
+        *ROOT.glob("data/weights/*/README.md"),
+    ]
+    assert {path.relative_to(ROOT).as_posix() for path in written} <= set(build_site.PAGES)
