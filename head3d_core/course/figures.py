@@ -31,7 +31,7 @@ HATCHES = ("", "//", "..")
 # --- display ----------------------------------------------------------------------------------------------------------
 
 
-def show(figure: Any, alt: str, jpeg: bool = False) -> None:
+def show(figure: Any, alt: str) -> None:
     """Displays a matplotlib figure with alternative text (a key of `alt_texts`, or the text), then closes it."""
     from IPython.display import display
 
