@@ -150,12 +150,19 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("head3d.spell", _spell)
 
 
-def _check_numbers(name: str, args: Any, prefix: str = "--") -> None:
-    """Raises _UsageError for numbers that no option takes: values that are not finite, and whole ones below 0."""
+def _check_values(name: str, args: Any, prefix: str = "--") -> None:
+    """What no command takes, before any work: numbers that are not finite, whole ones below 0, unknown devices.
+
+    Raises _UsageError, or Head3DError for a device.
+    """
+    from head3d_core.utils.devices import usable_device
+
     for field in fields(args):
         value, option = getattr(args, field.name), prefix + field.name.replace("_", "-")
         if is_dataclass(value):
-            _check_numbers(name, value, f"{option}.")
+            _check_values(name, value, f"{option}.")
+        if field.name == "device":
+            usable_device(value)
         for number in value if isinstance(value, tuple) else (value,):
             wanted = "a finite number" if isinstance(number, float) else "0 or more"
             if isinstance(number, int | float) and not (
@@ -200,7 +207,7 @@ def parse(name: str, args: Sequence[str]) -> tuple[Any, Any]:
         if stop.code:
             raise _UsageError(_sentence(errors.getvalue(), name)) from None
         raise
-    _check_numbers(name, parsed)
+    _check_values(name, parsed)
     return parsed, function
 
 
@@ -230,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, _UsageError) else 1
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package in ("", "head3d_core"):  # our mistake: it shows
+        if package in ("", "head3d_core") or sys.modules.get(package):  # our mistake: it shows
             raise
         print(
             f"error: {name} needs {package}, which is missing: pip install {PACKAGES.get(package, package)}.",

@@ -206,10 +206,10 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _find(name_or_path: Path | str) -> Path:
-    """An existing path: as given, or of a bundled name."""
+    """An existing path: as given (of a run's folder its `weights/`), or of a bundled name."""
     path = Path(name_or_path).expanduser()
     if path.exists():
-        return path
+        return path / "weights" if (path / "weights").is_dir() else path
     if len(path.parts) == 1 and not path.suffix:
         folder = files.DATA / "weights"
         if (folder / path).is_dir():
@@ -229,6 +229,8 @@ def _file_of(path: Path, kind: Kind) -> Path:
     if path.is_dir():
         if not (path / f"{kind}.safetensors").is_file():
             there = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))) or "nothing of ours"
+            if (path / "log.jsonl").is_file():
+                there += ": the training run has not ended, go on with train --resume"
             raise Head3DError(f"{path} holds no {kind} ({kind}.safetensors is missing; it has {there})")
         return path / f"{kind}.safetensors"
     if path.suffix != ".safetensors":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from head3d_core.course.exercises import Choice, Exercise
 from head3d_core.model import cameras, rays
 from head3d_core.model.planes import Decoder
 from head3d_core.model.volume import render_rays
+from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 
@@ -67,11 +67,14 @@ def speedups(table: dict[str, Any], key: str = "seconds") -> dict[int, float]:
     return {r: value["reference", r] / value["native", r] for b, r in value if b == "native"}
 
 
-def show_code(path: Path | str, first: str, last: str) -> None:
-    """Shows a C++ or CUDA file from the line that contains `first` through the next that contains `last`."""
+def show_code(path: str, first: str, last: str) -> None:
+    """Shows a file below csrc/ from the line that contains `first` through the next that contains `last`."""
     from IPython.display import Markdown, display
 
-    lines = Path(path).read_text(encoding="utf8").splitlines()
+    source = files.DATA.parent / "csrc" / path
+    if not source.is_file():
+        raise Head3DError(f"no {source}: an installed package has no C++ sources, work in a clone")
+    lines = source.read_text(encoding="utf8").splitlines()
     start = next((k for k, line in enumerate(lines) if first in line), len(lines))
     end = next((k for k in range(start, len(lines)) if last in lines[k]), None)
     if end is None:

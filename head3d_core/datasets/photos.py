@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,11 @@ def read_photo(path: Path) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes and odd tags: the report says what matters
+            if path.suffix.lower() in (".heic", ".heif"):
+                with suppress(ImportError):
+                    from pillow_heif import register_heif_opener
+
+                    register_heif_opener()
             with Image.open(path) as opened:
                 picture: Image.Image = opened
                 if max(picture.size) > _LARGEST_SIDE:
@@ -96,13 +102,10 @@ def read_photo(path: Path) -> Pixels:
     except Image.DecompressionBombError:
         raise Rejected("too large: it says that it has more than 178 million pixels") from None
     except UnidentifiedImageError:
-        kind = path.suffix.lower()
-        known = kind in (".heic", ".heif", ".avif")
-        do = (
-            f"{kind} files are not read here, save it as JPEG"
-            if known
-            else "it is no image that Pillow knows"
+        package = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "pillow>=11.3"}.get(
+            path.suffix.lower()
         )
+        do = f"pip install '{package}', or save it as JPEG" if package else "it is no image that Pillow knows"
         raise Rejected(f"unreadable: {do}") from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise Rejected(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from None

@@ -231,6 +231,7 @@ def prepare_data(args: PrepareDataArgs, progress: Progress | None = None) -> Rep
         raise Head3DError(
             f"no photographs in {args.source}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
         )
+    face_detector.load()
     matte = load_matte(args.matting, args.matting_model)
     report = Report(matting="white (selfie segmentation)" if matte else "kept")
     report.left_out = [_line(args, path, why) for path, why in left_out]

@@ -27,7 +27,7 @@ from tyro.conf import Positional, arg
 from head3d_core import ops
 from head3d_core.evaluation import measures, rows
 from head3d_core.evaluation.pictures import write_pictures
-from head3d_core.evaluation.real import Networks, Reference, Tensors, Wanted, real_reference
+from head3d_core.evaluation.real import Networks, Reference, Tensors, Wanted, real_reference, source_count
 from head3d_core.evaluation.rows import Row
 from head3d_core.evaluation.samples import ALL, Model, Sampling, draw_samples
 from head3d_core.metrics import distances, identity_encoder
@@ -61,7 +61,7 @@ class EvaluateArgs:
     """A bundled name, a path, a training run's folder, "plane-swap", or "real" for the real data's own figures."""
     row: str | None = None
     """Row of the comparison; default: what the weights say, else their name."""
-    start: str | None = None
+    start: Literal["trained", "fitted"] | None = None
     """What a distillation's discriminators started from: "trained" with their generators, or "fitted" to them."""
     run: int = 1
     """Number of the run with this seed."""
@@ -451,7 +451,10 @@ def _check(args: EvaluateArgs) -> None:
                 f"sampling.{name} is the number of generated samples for {what}, which needs at least {fewest}, "
                 f"got {getattr(args.sampling, name)}"
             )
-    files.check_writable(args.out / "record.json")
+    source_count(args.wanted.faces, "faces")
+    source_count(args.wanted.heads, "heads")
+    for folder in filter(None, (args.out, args.cache)):
+        files.check_writable(folder / "record.json")
 
 
 def summary(row: Row) -> str:

@@ -296,11 +296,17 @@ def frontal_pictures(name: str, count: int) -> list[int]:
 
 
 def source_count(source: str, name: str) -> int | None:
-    """N of `synth:NAME:N`; None for a path. Raises Head3DError for another set or no number."""
-    if not source.startswith("synth:"):
+    """N of `synth:NAME:N`; None for a path. Raises Head3DError for another set, no number, or a path to nothing."""
+    if Path(source).exists():
         return None
     parts = source.split(":")
-    if len(parts) != 3 or parts[1] != name or not parts[2].isdecimal() or int(parts[2]) < 20:
+    if (
+        parts[0] != "synth"
+        or len(parts) != 3
+        or parts[1] != name
+        or not parts[2].isdecimal()
+        or int(parts[2]) < 20
+    ):
         raise Head3DError(f"real pictures are synth:{name}:COUNT (20 or more) or a data set, got {source!r}")
     return int(parts[2])
 

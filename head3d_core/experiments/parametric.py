@@ -311,6 +311,8 @@ def record(args: ParametricArgs) -> dict[str, Any]:
 
 def run(args: ParametricArgs) -> None:
     """The command `parametric`."""
+    for folder in (args.out, args.work):
+        files.check_writable(folder / "x")
     table = record(args)
     for name in MODELS:
         error = table["held_out"][name]

@@ -39,7 +39,7 @@ from head3d_core.metrics.identity_encoder import load_encoder
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.utils import files, images, records
+from head3d_core.utils import images, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
 
@@ -289,7 +289,7 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
     start = time.perf_counter()
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise Head3DError(f"{args.out} exists already: give --out another folder")
-    files.check_writable(args.out / "portrait.json")
+    turntable.check_places(args.out / "turntable.mp4")
     if args.frames < 3 or args.resolution < 8 or args.candidates < 1:
         raise Head3DError(
             "a portrait needs at least 1 candidate, 3 frames and a grid of 8 points per side, got "
@@ -309,6 +309,7 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
         head = mesh.extract_mesh(G, result.ws, args.resolution, progress=step)
     with bar("frames") as step:
         film = turntable.frames(G, result.ws, args.frames, progress=step)
+    named = replace(args, photo=Path(args.photo.name), other=args.other and Path(args.other.name))
     record = {
         "about": "the nearest person that the generator can draw; it knows procedural people only",
         "photograph": photo.facts(args.photo.name),
@@ -320,9 +321,7 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
         "identity_distance": identity_distances(G, result, photo, other),
         "loss": [round(float(x), 6) for x in result.loss[:, 0]],
         "seconds": round(time.perf_counter() - start, 1),
-        "provenance": records.provenance(
-            study.command("portrait", replace(args, photo=Path(args.photo.name))), args.device
-        ),
+        "provenance": records.provenance(study.command("portrait", named), args.device),
     }
     with whole_folder(args.out) as folder:
         images.save(comparison(G, result, photo.image), folder / "comparison.png")

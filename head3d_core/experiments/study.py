@@ -56,10 +56,14 @@ def run(
     """A command: measures with a progress bar that counts `unit`, writes `args.out`, prints the lines.
 
     Raises:
-        Head3DError: a place that cannot be written, before anything is measured; whatever `measure` raises.
+        Head3DError: a place that cannot be written or weights that are not there, before anything is measured;
+            whatever `measure` raises.
     """
     out = args.out  # type: ignore[attr-defined]
     files.check_writable(out)
+    weights = getattr(args, "weights", ())
+    for name in [weights] if isinstance(weights, str) else weights:
+        read_notes(name)
     with bar(unit) as step:
         record = measure(args, step)
     records.write(out, record)

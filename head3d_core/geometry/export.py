@@ -21,6 +21,7 @@ from torch import Tensor
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import Backend
 from head3d_core.geometry import colour, mesh, turntable
+from head3d_core.model.cameras import orbit
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, ws_of_seeds
 from head3d_core.utils import files, images
@@ -247,8 +248,7 @@ def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
         raise Head3DError(
             f"a turntable has 3 to 10000 frames, got {args.seconds:g} seconds at {args.rate} per second"
         )
-    if not -90 < args.pitch < 90:
-        raise Head3DError(f"pitch lies between -90 and 90 degrees, got {args.pitch:g}")
+    orbit(0.0, math.radians(args.pitch))
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     with bar("frames") as step:
         pictures = turntable.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
@@ -272,10 +272,11 @@ def turns(args: TurnsArgs) -> Path:
             cannot be written, or anything `load_head` refuses. Nothing is written then.
     """
     files.check_place(args.out, (".jpg",), "sheet of turns")
-    if not (args.weights and args.seeds and args.views > 0 and args.side > 0 and -90 < args.pitch < 90):
+    orbit(0.0, math.radians(args.pitch))
+    if not (args.weights and args.seeds and args.views > 0 and args.side > 0):
         raise Head3DError(
-            "turns needs generators, seeds, views and a side, and a pitch between -90 and 90 degrees, got "
-            f"{len(args.weights)}, {len(args.seeds)}, {args.views}, {args.side} and {args.pitch:g}"
+            "turns needs generators, seeds, views and a side, got "
+            f"{len(args.weights)}, {len(args.seeds)}, {args.views} and {args.side}"
         )
     yaws = [360 * k / args.views for k in range(args.views)]
     rows, names = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -113,6 +114,8 @@ def contact_path(film: Path | str) -> Path:
 def check_places(film: Path | str, sheet: bool = True) -> None:
     """Before any rendering: raises Head3DError if a turntable (and its sheet) could not be written to `film`."""
     check_place(film, ENDINGS, "turntable")
+    if Path(film).suffix.lower() == ".mp4":
+        importlib.import_module("imageio_ffmpeg")  # where it is missing, that is said before the work
     if sheet:
         check_writable(contact_path(film))
 

@@ -72,7 +72,8 @@ def orbit(
         camera [N, 25].
 
     Raises:
-        Head3DError: a yaw beyond two turns: degrees, most likely. Tensors on a GPU are not looked at (it would wait).
+        Head3DError: a yaw beyond two turns or a pitch beyond the poles: degrees, most likely. Tensors on a GPU are not
+            looked at (it would wait).
 
     >>> orbit(0.0, 0.0)[0, [3, 7, 11]]
     tensor([0.0000, 0.0000, 2.7000])
@@ -80,11 +81,13 @@ def orbit(
     turn, rise = torch.broadcast_tensors(
         torch.as_tensor(yaw, dtype=torch.float32), torch.as_tensor(pitch, dtype=torch.float32)
     )
-    if turn.device.type == "cpu" and turn.numel() and float(turn.detach().abs().max()) > 4 * math.pi:
-        raise Head3DError(
-            f"yaw is in radians and at most two turns (12.57), got {float(turn.detach().abs().max()):.4g}: "
-            "math.radians and torch.deg2rad make radians of degrees"
-        )
+    for name, angle, most in (("yaw", turn, 4 * math.pi), ("pitch", rise, math.pi / 2 + _POLE)):
+        largest = float(angle.detach().abs().max()) if angle.device.type == "cpu" and angle.numel() else 0.0
+        if not largest <= most:
+            raise Head3DError(
+                f"{name} must be within {math.degrees(most):.0f} degrees, got {math.degrees(largest):.4g}: "
+                "in code it is in radians, math.radians and torch.deg2rad convert"
+            )
     turn, rise = turn.reshape(-1), rise.reshape(-1).clamp(-math.pi / 2 + _POLE, math.pi / 2 - _POLE)
     level = rise.cos()
     position = radius * torch.stack([turn.sin() * level, rise.sin(), turn.cos() * level], -1)
@@ -116,11 +119,18 @@ def mirror(camera: Tensor) -> Tensor:
     return flipped
 
 
+def check_tensor(name: str, thing: object) -> None:
+    """Raises Head3DError if `thing` is no tensor."""
+    if not isinstance(thing, Tensor):
+        raise Head3DError(f"{name} must be a tensor, got {type(thing).__name__}: torch.as_tensor makes one")
+
+
 def check_camera(camera: Tensor) -> Tensor:
     """Returns `camera` if it is [N, 25], finite and normalised; raises Head3DError otherwise.
 
     Values on a GPU are not read back (that would stall the stream): there only the shape is checked.
     """
+    check_tensor("camera", camera)
     if camera.ndim != 2 or camera.shape[-1] != 25:
         raise Head3DError(
             f"camera must be [N, 25] (cam2world 16 + intrinsics 9), got {list(camera.shape)}: "

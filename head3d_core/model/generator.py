@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from head3d_core.config import Backend, GeneratorConfig, NoiseMode
-from head3d_core.model.cameras import check_camera, frontal
+from head3d_core.model.cameras import check_camera, check_tensor, frontal
 from head3d_core.model.planes import Decoder, check_planes, query
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork, ToRGB
@@ -115,6 +115,12 @@ class Generator(nn.Module):
         Returns:
             ws [N, num_ws, w_dim].
         """
+        check_tensor("z", z)
+        if (type_ := self.decoder.net["0"].weight.dtype) != torch.float32:
+            raise Head3DError(
+                f"a generator computes in float32, got weights in {type_}: call its float(); for mixed precision use "
+                "torch.autocast, for small files `convert --half`"
+            )
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise Head3DError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
         check_camera(camera)
@@ -186,6 +192,7 @@ class Generator(nn.Module):
             seeds: [N] int64 for random sampling; None: deterministic.
         """
         self._check_planes(planes)
+        check_camera(camera)
         if len(camera) != len(planes):
             raise Head3DError(
                 f"planes and camera must have one batch size, got {len(planes)} and {len(camera)}"

@@ -221,11 +221,10 @@ def open_run(path: Path | str, device: torch.device | str = "cpu", axes: Axes | 
         return _networks(*load(folder), device)
     if folder.is_dir() and latest(folder):
         return _networks(*load_latest(folder), device)
-    source = folder / "weights" if (folder / "weights").is_dir() else path
-    is_pickle = Path(source).suffix.lower() in (".pkl", ".pickle")
-    generator = weights.load_generator(source, device, axes=axes if is_pickle else None)
-    own = (weights.load_discriminator(source, device),) if weights.holds_discriminator(source) else ()
-    return OpenRun(generator, own, {} if is_pickle else weights.read_notes(source))
+    is_pickle = folder.suffix.lower() in (".pkl", ".pickle")
+    generator = weights.load_generator(path, device, axes=axes if is_pickle else None)
+    own = (weights.load_discriminator(path, device),) if weights.holds_discriminator(path) else ()
+    return OpenRun(generator, own, {} if is_pickle else weights.read_notes(path))
 
 
 def _networks(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.device | str) -> OpenRun:

@@ -69,9 +69,12 @@ class Run:
         self.metrics: MetricSnapshots | None = None
         self.board: Any = None
         if args.tensorboard and self.first:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.out / "tensorboard"))
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                print("no TensorBoard events: pip install tensorboard", flush=True)
+            else:
+                self.board = SummaryWriter(str(self.out / "tensorboard"))
 
     def log(self, event: str, **values: Any) -> None:
         """One line of JSON in log.jsonl (process 0 only)."""

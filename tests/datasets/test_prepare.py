@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_no_picture_ends_a_run(
             or said == f"too small or too narrow for a face: {width} x {height} pixels"
         )
     assert reasons["scan.png"].startswith("too large")
-    assert ".heic files are not read here" in reasons["iphone.HEIC"]
+    assert reasons["iphone.HEIC"].startswith("unreadable: ")
     assert reasons["link.jpg"] == "a link to nothing"
     assert reasons["linked"] == "a link to a folder"
     assert reasons["._good.png"] == "hidden"
@@ -201,11 +202,13 @@ def test_no_picture_ends_a_run(
 
 
 @pytest.mark.parametrize(
-    "ending", ["tiff", "gif", "avif", "webp", "bmp", "jpg", "16.png", "12.png", "32.tiff"]
+    "ending", ["tiff", "gif", "avif", "heic", "webp", "bmp", "jpg", "16.png", "12.png", "32.tiff"]
 )
 def test_kinds_of_files_show_the_same_picture(photo: np.ndarray, tmp_path: Path, ending: str) -> None:
     """Deep greys are scaled by their white, not cut off at 255; all other kinds are the photograph."""
     path = tmp_path / f"x.{ending}"
+    if ending == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     grey = np.asarray(Image.fromarray(photo).convert("L"))
     deep = {
         "16.png": grey.astype(np.uint16) * 257,
@@ -219,7 +222,21 @@ def test_kinds_of_files_show_the_same_picture(photo: np.ndarray, tmp_path: Path,
         Image.fromarray(photo).save(path)
         expected = photo
     apart = np.abs(photos.read_photo(path).astype(int) - expected).mean()
-    assert apart < (6 if ending in ("gif", "avif", "webp", "jpg") else 1)  # lossy kinds: measured up to 3.2
+    assert apart < (
+        6 if ending in ("gif", "avif", "heic", "webp", "jpg") else 1
+    )  # lossy kinds: measured up to 3.2
+
+
+@pytest.mark.parametrize(
+    ("ending", "package"), [("heic", "pillow-heif"), ("HEIF", "pillow-heif"), ("avif", "pillow>=")]
+)
+def test_kinds_that_need_a_package_name_it(
+    tmp_path: Path, ending: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / f"x.{ending}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    with pytest.raises(photos.Rejected, match=f"pip install '{package}.*or save it as JPEG"):
+        photos.read_photo(tmp_path / f"x.{ending}")
 
 
 MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B"]

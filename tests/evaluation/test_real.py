@@ -69,10 +69,10 @@ def test_silhouettes_from_the_right_are_mirrored() -> None:
     assert soft.unique().tolist() == [64]
 
 
-def test_sources() -> None:
+def test_sources(tmp_path: Path) -> None:
     assert real.source_count("synth:faces:200", "faces") == 200
-    assert real.source_count("somewhere/faces", "faces") is None
-    for bad in ("synth:heads:200", "synth:faces", "synth:faces:3", "synth:faces:many"):
+    assert real.source_count(str(tmp_path), "faces") is None
+    for bad in ("somewhere/faces", "synth:heads:200", "synth:faces", "synth:faces:3", "synth:faces:many"):
         with pytest.raises(Head3DError, match="synth:faces:COUNT"):
             real.source_count(bad, "faces")
 

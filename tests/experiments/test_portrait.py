@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import head3d_core as h3d
@@ -20,18 +22,15 @@ from head3d_core.model.seeds import heads_of_seeds
 from head3d_core.utils import images
 from head3d_core.utils.errors import Head3DError
 
-YAW, PITCH, SEED = 18.0, 6.0, 5
 
-
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sample of the bundled generator from a known camera, as a file that somebody brings."""
+def rendered(seed: int, yaw: float, pitch: float, path: Path) -> Path:
+    """A sample of the bundled generator from a known camera (degrees), as a file that somebody brings."""
     G = h3d.load_generator("head3d")
-    head = heads_of_seeds(G, [SEED])
-    camera = cameras.orbit(*torch.deg2rad(torch.tensor([YAW, PITCH])))
+    head = heads_of_seeds(G, [seed])
+    camera = cameras.orbit(*torch.deg2rad(torch.tensor([yaw, pitch])))
     with torch.no_grad():
         image = G.render(head.planes, head.ws, camera).image[0]
-    return images.save(images.to_pixels(image), tmp_path_factory.mktemp("photos") / "truth.png")
+    return images.save(images.to_pixels(image), path)
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +42,28 @@ def astronaut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.native
+@pytest.mark.parametrize(("seed", "yaw", "pitch"), [(5, 18.0, 6.0), (2, -20.0, 0.0)])
 def test_a_head_whose_truth_is_known_is_found_with_its_pose(
-    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    seed: int, yaw: float, pitch: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "me"
+    """Its pose and person; two photographs of it are nearer to one another than strangers are."""
+    out, photo = tmp_path / "me", rendered(seed, yaw, pitch, tmp_path / "truth.png")
+    other = rendered(seed, -0.5 * yaw, pitch, tmp_path / "other.png")
     words = (
-        f"portrait {rendered} --out {out} --candidates 8 --steps 6 --layer-steps 4 --resolution 48 --frames 3"
+        f"portrait {photo} --other {other} --out {out} --candidates 8 --steps 6 --layer-steps 4 --resolution 48 "
+        "--frames 3"
     )
     assert cli.main(words.split()) == 0
     text = capsys.readouterr().out
     assert "nearest person that the generator can draw" in text
     assert "between unrelated samples" in text
     record = json.loads((out / "portrait.json").read_text(encoding="utf8"))
-    assert record["camera"]["yaw_deg"] == pytest.approx(YAW, abs=4)
-    assert record["camera"]["pitch_deg"] == pytest.approx(PITCH, abs=6)
+    assert record["camera"]["yaw_deg"] == pytest.approx(yaw, abs=4)
+    assert record["camera"]["pitch_deg"] == pytest.approx(pitch, abs=6)
+    assert record["provenance"]["command"].startswith("python -m head3d_core portrait truth.png --other ")
     distance = record["identity_distance"]
+    assert distance["photograph to other photograph"] < 0.5 * distance["between unrelated samples"]
+    assert f"photograph to other photograph {distance['photograph to other photograph']:.2f}" in text
     assert distance["photograph to head"] < 0.5 * distance["between unrelated samples"]
     errors = list(record["image_error"].values())
     assert errors[2] < errors[0] < 0.15, "the nearest of the samples is the person, and the fit comes nearer"
@@ -99,6 +105,49 @@ def test_a_background_that_was_kept_does_not_count() -> None:
     assert float(kept[4, 4]) == 0
     assert float(white[4, 4]) == pytest.approx(1 / 3)
     assert float(kept[158, 128]) == float(white[158, 128]) == 1, "the face"
+
+
+UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+"""EXIF orientation -> the Pillow transposition that a camera held so has done to the upright photograph."""
+
+
+def odd_photo(photo: Image.Image, kind: str) -> Image.Image:
+    """The same photograph as another kind of image."""
+    grey = np.asarray(photo.convert("L"))
+    if kind == "grey, 16 bit":
+        return Image.fromarray(grey.astype(np.uint16) * 257)
+    if kind == "transparent":
+        return Image.merge("RGBA", [*photo.split(), Image.new("L", photo.size, 255)])
+    return photo.convert(kind)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["RGB", "L", "P", "CMYK", "transparent", "grey, 16 bit"]),
+    orientation=st.sampled_from([None, *UPRIGHT]),
+    scale=st.floats(0.7, 2),
+    ending=st.sampled_from(["tiff", "png", "jpg", "webp"]),
+)
+def test_any_kind_of_file_is_the_same_portrait(
+    astronaut: Path, tmp_path: Path, kind: str, orientation: int | None, scale: float, ending: str
+) -> None:
+    """Grey, 16 bit, transparent, for print, with a palette; turned as a telephone stores it; of any size."""
+    with Image.open(astronaut) as opened:
+        photo = odd_photo(opened.resize([round(512 * scale)] * 2), kind)
+    tags = Image.Exif()
+    if orientation is not None:
+        photo, tags[0x0112] = photo.transpose(Image.Transpose(UPRIGHT[orientation])), orientation
+    path = tmp_path / f"me.{ending}"
+    try:
+        photo.save(path, exif=tags)
+    except OSError:  # there is no such file, as a JPEG with transparency
+        path = tmp_path / "me.tiff"
+        photo.save(path, exif=tags)
+    found = portrait.aligned(path, PortraitArgs(path, matting="off"), None)
+    assert np.degrees(found.pose.yaw) == pytest.approx(-0.5, abs=3)
+    assert np.degrees(found.pose.pitch) == pytest.approx(13.7, abs=4)
+    assert found.pose.side == pytest.approx(254 * scale, rel=0.06)
+    assert found.image.shape == (256, 256, 3)
 
 
 def odd_files(folder: Path, face: Path) -> dict[str, str]:

@@ -167,7 +167,7 @@ def test_turntable_command_writes_film_and_sheet(
 
 
 @pytest.mark.parametrize(
-    "change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"rate": 0}, {"pitch": 90.0}]
+    "change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"rate": 0}, {"pitch": 91.0}]
 )
 def test_bad_turntable_input(weights: str, tmp_path: Path, change: dict[str, float]) -> None:
     args = export.TurntableArgs(out=tmp_path / "a.mp4", weights=weights)

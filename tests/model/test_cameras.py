@@ -116,9 +116,16 @@ def test_good_cameras_pass() -> None:
     assert cameras.check_camera(torch.zeros(0, 25)).shape == (0, 25)
 
 
-def test_degrees_taken_for_radians_are_noticed() -> None:
-    with refused(r"radians and at most two turns \(12.57\), got 90"):
-        cameras.orbit(90)
-    with refused(r"torch\.deg2rad"):
-        cameras.orbit(torch.tensor([0.0, -30.0]))
-    assert cameras.orbit(2 * math.pi).shape == (1, 25)
+@settings(max_examples=40, deadline=None)
+@given(yaw=st.floats(-1e4, 1e4), pitch=st.floats(-1e4, 1e4))
+def test_degrees_taken_for_radians_are_noticed(yaw: float, pitch: float) -> None:
+    """Up to two turns and the poles a camera comes; beyond, and for what is no number, a sentence."""
+    good = abs(yaw) <= 4 * math.pi and abs(pitch) <= math.pi / 2
+    if good:
+        assert cameras.orbit(yaw, pitch).isfinite().all()
+    else:
+        with refused(r"(yaw|pitch) must be within \d+ degrees, got .*radians"):
+            cameras.orbit(yaw, pitch)
+    with refused("got nan"):
+        cameras.orbit(torch.tensor([0.0, math.nan]))
+    assert cameras.orbit(2 * math.pi, math.pi / 2).shape == (1, 25)
