@@ -76,6 +76,8 @@ class Prepared:
     """Share of the crop that lay outside the photograph (filled with its border)."""
     faces: int
     """Found in the photograph; the largest is used."""
+    large: int
+    """Those of them that are certain and at least half as high as the largest."""
 
     def facts(self, image: str) -> dict[str, Any]:
         """Its line in report.json; `image` is its name in the set."""
@@ -145,8 +147,8 @@ def crop(photo: Pixels, pose: face_pose.FacePose, resolution: int) -> tuple[Pixe
     return np.asarray(picture), 1 - float(np.asarray(inside).mean()) / 255
 
 
-def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int]:
-    """(largest face, number of faces), found on a copy of at most 1024 pixels a side."""
+def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int, int]:
+    """(largest face, number of faces, of large ones), found on a copy of at most 1024 pixels a side."""
     shrink = max(photo.shape[:2]) / _DETECT_SIDE
     small = photo
     if shrink > 1:
@@ -159,8 +161,10 @@ def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int]:
         raise Rejected("no face found")
     scale = np.array([photo.shape[1] / small.shape[1], photo.shape[0] / small.shape[0]])
     face = faces[0]
+    sure = [f for f in faces if f.probability > face_detector.THRESHOLD]
+    large = sum(2 * np.ptp(f.box[1::2]) >= np.ptp(face.box[1::2]) for f in sure)
     enlarged = face_detector.Face(face.probability, face.box * np.tile(scale, 2), face.landmarks * scale)
-    return enlarged, len(faces)
+    return enlarged, len(faces), int(large)
 
 
 def _again(photo: Pixels, pose: face_pose.FacePose, device: str) -> tuple[face_pose.FacePose, float] | None:
@@ -186,7 +190,7 @@ def prepare_photo(
     photo: Pixels, args: PrepareDataArgs, file: str = "", matte: Matte | None = None, device: str = "cpu"
 ) -> Prepared:
     """One photograph uint8 [H, W, 3] -> crop, camera and mask. Raises Rejected with the reason."""
-    face, count = _largest(photo, device)
+    face, count, large = _largest(photo, device)
     try:
         pose, probability = face_pose.fit_pose(face.landmarks), face.probability
         if not 1 < pose.side < 8 * max(photo.shape[:2]):
@@ -212,7 +216,7 @@ def prepare_photo(
         mask = matte(image)
         white = image * mask[..., None] + 255 * (1 - mask[..., None])
         image = np.rint(white).astype(np.uint8)
-    return Prepared(file, image, mask, pose, probability, outside, count)
+    return Prepared(file, image, mask, pose, probability, outside, count, large)
 
 
 def prepare_data(args: PrepareDataArgs, progress: Progress | None = None) -> Report:

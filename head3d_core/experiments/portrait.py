@@ -25,12 +25,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tyro.conf import Positional, arg
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.datasets import face_detector, matting, prepare
+from head3d_core.datasets import matting, prepare
 from head3d_core.datasets.photos import Rejected, read_photo
 from head3d_core.experiments import study
 from head3d_core.experiments.inversion import Inversion, InversionOptions, invert
@@ -43,8 +42,6 @@ from head3d_core.utils import images, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
 
-LARGE = 0.5
-"""A second face counts as large from this share of the largest face's height."""
 SIDE = 256
 """Side of the aligned crop, pixels."""
 PULL = 3e-2
@@ -101,10 +98,10 @@ def aligned(path: Path, args: PortraitArgs, matte: matting.Matte | None) -> prep
     if not path.is_file():
         raise Head3DError(f"no photograph at {path}: expected an image file with one face")
     try:
-        photo = read_photo(path)
-        _one_large_face(photo, args.device)
         options = prepare.PrepareDataArgs(source=path.parent, resolution=SIDE)
-        made = prepare.prepare_photo(photo, options, path.name, matte, args.device)
+        made = prepare.prepare_photo(read_photo(path), options, path.name, matte, args.device)
+        if made.large > 1:
+            raise Rejected(f"it shows {made.large} large faces: crop it to one person")
         return _whitened(made) if matte is None and args.matting == "auto" else made
     except Rejected as reason:
         raise Head3DError(f"{path} cannot be used: {reason}") from None
@@ -117,20 +114,6 @@ def _whitened(photo: prepare.Prepared) -> prepare.Prepared:
         return photo
     white = photo.image * mask[..., None] + 255 * (1 - mask[..., None])
     return replace(photo, image=np.rint(white).astype(np.uint8), mask=mask)
-
-
-def _one_large_face(photo: NDArray[np.uint8], device: str) -> None:
-    """Raises Rejected if two faces or more are large; `prepare` says it if there is none."""
-    small = Image.fromarray(photo)
-    small.thumbnail((1024, 1024))
-    if min(small.size) < face_detector.SMALLEST:
-        return
-    (faces,) = face_detector.find_faces([np.asarray(small)], device)
-    sure = [face for face in faces if face.probability > face_detector.THRESHOLD]
-    heights = [float(face.box[3] - face.box[1]) for face in sure]
-    large = sum(height >= LARGE * max(heights) for height in heights)
-    if large > 1:
-        raise Rejected(f"it shows {large} large faces: crop it to one person")
 
 
 def plain_background(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:

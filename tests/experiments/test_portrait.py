@@ -60,7 +60,9 @@ def test_a_head_whose_truth_is_known_is_found_with_its_pose(
     record = json.loads((out / "portrait.json").read_text(encoding="utf8"))
     assert record["camera"]["yaw_deg"] == pytest.approx(yaw, abs=4)
     assert record["camera"]["pitch_deg"] == pytest.approx(pitch, abs=6)
-    assert record["provenance"]["command"].startswith("python -m head3d_core portrait truth.png --other ")
+    typed = record["provenance"]["command"]
+    assert typed.startswith("python -m head3d_core portrait truth.png --")
+    assert " --other other.png " in typed
     distance = record["identity_distance"]
     assert distance["photograph to other photograph"] < 0.5 * distance["between unrelated samples"]
     assert f"photograph to other photograph {distance['photograph to other photograph']:.2f}" in text
