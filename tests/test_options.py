@@ -36,7 +36,6 @@ GOOD = {
     "train": "teacher --preset tiny --data set --out new --recipe.images 4 --recipe.batch 4",
     "doctor": "",
     "evaluate": "tiny --out new",
-    "ghost": "--weights tiny --out new.json",
     "live-check": "--weights tiny",
     "swap-study": "--weights tiny --out new.json",
     "geometry": "--weights tiny --out new.json",

@@ -69,7 +69,9 @@ def test_a_head_whose_truth_is_known_is_found_with_its_pose(
     assert distance["photograph to head"] < 0.5 * distance["between unrelated samples"]
     errors = list(record["image_error"].values())
     assert errors[0] < 0.15, "the nearest of the samples is the person"
-    assert errors[2] < max(errors[0], 0.04), "the fit comes nearer, or stays at what was found at once (0.032)"
+    assert errors[2] < max(errors[0], 0.04), (
+        "the fit comes nearer, or stays at what was found at once (0.032)"
+    )
     names = ["comparison.png", "head.glb", "portrait.json", "turntable.mp4", "turntable_sheet.png"]
     assert sorted(p.name for p in out.iterdir()) == names
     assert len(trimesh.load(out / "head.glb", force="mesh").faces) > 500
