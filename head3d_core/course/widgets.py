@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from head3d_core.course.stills import alt_text, bundle, with_stand_in
+from head3d_core.course.stills import bundle, with_stand_in
 from head3d_core.utils.errors import Head3DError
 
 Draw = Callable[..., np.ndarray]
@@ -66,7 +66,7 @@ def sliders(
         for name, r in ranges.items()
     }
     drawn = functools.lru_cache(256)(lambda *values: to_png(draw(*values), size))
-    picture = widgets.Image(format="png", width=width, tooltip=alt_text(alt))
+    picture = widgets.Image(format="png", width=width)
 
     def update(_: Any = None) -> None:
         picture.value = drawn(*[s.value for s in made.values()])
@@ -99,10 +99,9 @@ def scrubber(draw: Draw, width: int = 420, alt: str = "") -> Any:
 
     box = sliders(draw, {"t: A to B": Range(0.0, 1.0, 0.05, 0.5)}, width, alt=alt)
     ends = [
-        widgets.Image(value=box.drawn(t), format="png", width=width // 4, tooltip=f"head {name}")
-        for name, t in (("A", 0.0), ("B", 1.0))
+        widgets.VBox([widgets.Label(name), widgets.Image(value=box.drawn(t), format="png", width=width // 4)])
+        for name, t in (("head A", 0.0), ("head B", 1.0))
     ]
-    ends = [widgets.VBox([widgets.Label(image.tooltip), image]) for image in ends]
     row = widgets.HBox(ends, layout={"justify_content": "space-between"})
     box.children[1].children = (*box.children[1].children, row)
     return box

@@ -7,6 +7,7 @@ their JSON goes into the page and the installed package's plotly.js draws it. Th
 from __future__ import annotations
 
 import argparse
+import copy
 import html
 import json
 import os
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 ASSETS = Path(__file__).with_name("assets")
+PLOTLY = "application/vnd.plotly.v1+json"
 
 PAGES = {
     "README.md": ("index", "Start"),
@@ -68,7 +70,7 @@ def notebooks() -> list[Path]:
 def with_figures(notebook: Any) -> None:
     """Puts the data of Plotly figures into the page, for its plotly.js; their stills follow."""
     for data in (o.data for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o):
-        figure = data.pop("application/vnd.plotly.v1+json", None)
+        figure = data.pop(PLOTLY, None)
         if figure is not None:
             text = json.dumps({k: figure[k] for k in ("data", "layout") if k in figure}).replace("</", "<\\/")
             script = f'<script type="application/json">{text}</script>'
@@ -107,6 +109,10 @@ def standalone(notebook: Any) -> str:
     from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter
 
+    notebook = copy.deepcopy(notebook)
+    for cell in (c for c in notebook.cells if c.cell_type == "code"):
+        # Plotly figures need scripts; their stills follow them.
+        cell.outputs = [o for o in cell.outputs if list(o.get("data", {})) != [PLOTLY]]
     soup = BeautifulSoup(HTMLExporter().from_notebook_node(notebook)[0], "html.parser")
     for script in soup.find_all("script"):
         if "https://" in str(script) or "MathJax" in str(script):
