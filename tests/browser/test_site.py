@@ -91,6 +91,8 @@ def test_plotly_figures_turn(page: Any, address: str) -> None:
     page.goto(f"{address}/12_geometry_you_can_hold.html")
     page.locator(".plotly-figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".plotly-figure .gl-container canvas", timeout=60_000)
+    still = page.locator(".plotly-still").first
+    lab.until(lambda: still.bounding_box()["width"] < 2, 10, "the still is left to screen readers")
 
 
 def test_dark_stays_dark(page: Any, address: str) -> None:

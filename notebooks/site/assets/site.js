@@ -42,7 +42,7 @@ search.addEventListener("input", async () => {
 });
 addEventListener("keydown", (e) => { if (e.key === "Escape") results.hidden = true; });
 
-const figures = document.querySelectorAll(".plotly-figure");
+const figures = [...document.querySelectorAll(".plotly-figure")], stills = document.querySelectorAll(".plotly-still");
 if (figures.length && document.createElement("canvas").getContext("webgl")) { // else their stills are seen
   const script = document.createElement("script");
   script.src = "assets/plotly.min.js";
@@ -50,7 +50,8 @@ if (figures.length && document.createElement("canvas").getContext("webgl")) { //
     const seen = new IntersectionObserver((all) => all.filter((e) => e.isIntersecting).forEach(({ target }) => {
       seen.unobserve(target);
       const { data, layout } = JSON.parse(target.querySelector("script").textContent);
-      Plotly.newPlot(target, data, { ...layout, autosize: true, width: undefined }, { responsive: true });
+      Plotly.newPlot(target, data, { ...layout, autosize: true, width: undefined }, { responsive: true })
+        .then(() => stills[figures.indexOf(target)]?.classList.add("heard"));
     }), { rootMargin: "400px" });
     figures.forEach((f) => seen.observe(f));
   };
