@@ -99,15 +99,6 @@ class EvaluateArgs:
     """GPU minutes that training took, where the weights do not say."""
 
 
-def small_args(weights: str, **changes: Any) -> EvaluateArgs:
-    """A few of everything at the size of preset `tiny`: a check that it runs, in a minute or two on a CPU."""
-    wanted = Wanted("synth:faces:24", "synth:heads:24", 24, 40, 6, 2, 64, 1, held_out=6, straight=20, fresh=4)
-    how = Sampling(count=24, detector=24, around=3, turned=1, closed=2, again=12, straight=12, mapping=12)
-    return EvaluateArgs(
-        weights, **{"wanted": wanted, "sampling": how, "replicates": 50, "batch": 8, **changes}
-    )
-
-
 def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict[str, Any]]:
     """A generator and what is known about it: of weights, or the averaged one of a training run's folder."""
     run = open_run(name, device)
@@ -154,24 +145,6 @@ def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
             "the extra offline-check is not installed" if args.dlib else "not asked for"
         )
     return Networks(features, encoder, device, args.batch, dlib), missing
-
-
-def other_looks(
-    encoder: Encoder | None, weights: Path, record: Path = files.DATA / "results" / "identity_roc.json"
-) -> float | None:
-    """Median cosine of two frontal pictures of one real person, most pairs in two looks, as recorded of these weights.
-
-    None for another encoder, or for weights that the record is not about.
-    """
-    if (
-        encoder is None
-        or encoder.name != identity_encoder.NAME
-        or not (weights.is_file() and record.is_file())
-    ):
-        return None
-    known = records.load(record, "python data/scripts/identity_train.py")
-    about_these = known["provenance"]["sha256"] == files.sha256(weights)
-    return float(known["frontal"]["same_median"]) if about_these else None
 
 
 def command_of(args: EvaluateArgs) -> str:
@@ -236,7 +209,7 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
         pairs = measures.real_pairs(reference, n)
         training = reference["faces.face"] if reference.has("faces") else None
         held_out = reference["front.face"][: args.sampling.detector]
-        looks = other_looks(networks.encoder, args.encoder_file)
+        looks = measures.other_looks(networks.encoder, args.encoder_file)
         found["people"] = measures.people_figures(held_out, training, pairs, n, looks)
         found["identity"] = None if pairs is None else measures.identity_of(pairs, roc=True)
     if reference.has("around"):
@@ -342,7 +315,7 @@ def evaluate_model(
     if networks.encoder is not None and "truncated" in parts:
         group = "faces" if is_teacher else "heads"
         training = reference[f"{group}.face"] if reference.has(group) else None
-        looks = other_looks(networks.encoder, args.encoder_file)
+        looks = measures.other_looks(networks.encoder, args.encoder_file)
         pairs = measures.real_pairs(reference, n)
         found["people"] = measures.people_figures(samples["straight.face"], training, pairs, n, looks)
         if theirs is not None:
@@ -436,7 +409,6 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
 
 
 def _check(args: EvaluateArgs) -> None:
-    """What would otherwise show only after the work is done."""
     if unknown := set(args.only) - set(ALL):
         raise Head3DError(f"only names parts of {', '.join(ALL)}, got {', '.join(sorted(unknown))}")
     for name in ("replicates", "batch"):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from head3d_core.evaluation.rows import (
     Step,
 )
 from head3d_core.evaluation.samples import MAPPING
-from head3d_core.metrics import accessories
+from head3d_core.metrics import accessories, identity_encoder
 from head3d_core.metrics.distances import (
     KD_SCALE,
     frechet_distance,
@@ -37,6 +38,7 @@ from head3d_core.metrics.distances import (
 )
 from head3d_core.metrics.ghost import SCORES, GhostScores
 from head3d_core.metrics.hair import FEWEST, colour_agreement
+from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import SilhouetteSpan
 from head3d_core.metrics.verification import (
     FEWEST_ROWS,
@@ -49,6 +51,7 @@ from head3d_core.metrics.verification import (
     paired_verification,
     view_consistency,
 )
+from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, share
 
@@ -170,7 +173,7 @@ def real_pairs(reference: Reference, replicates: int) -> Verification | None:
     """Two frontal views of one real person: what "the same head twice" looks like to the encoder.
 
     Only the camera differs; look and light are the same. So the median cosine, the limit of near-duplicates, is a
-    strict one: `evaluate.other_looks` is that of people in other looks.
+    strict one: `other_looks` is that of people in other looks.
     """
     if not reference.has("around"):
         return None
@@ -258,7 +261,7 @@ def people_figures(
 
     Args:
         pairs: of `real_pairs`: above their median cosine two samples are near-duplicates.
-        looks: a second limit, for people in other looks (`evaluate.other_looks`).
+        looks: a second limit, for people in other looks (`other_looks`).
     """
     found = People(diversity(faces, replicates))
     if pairs is not None:
@@ -278,6 +281,24 @@ def people_figures(
         alike = NearestTraining(nearest.mean, len(training), float(nearest.cosine.max()), repeats)
         found = dataclasses.replace(found, nearest_training=alike)
     return found
+
+
+def other_looks(
+    encoder: Encoder | None, weights: Path, record: Path = files.DATA / "results" / "identity_roc.json"
+) -> float | None:
+    """Median cosine of two frontal pictures of one real person, most pairs in two looks, as recorded of these weights.
+
+    None for another encoder, or for weights that the record is not about.
+    """
+    if (
+        encoder is None
+        or encoder.name != identity_encoder.NAME
+        or not (weights.is_file() and record.is_file())
+    ):
+        return None
+    known = records.load(record, "python data/scripts/identity_train.py")
+    about_these = known["provenance"]["sha256"] == files.sha256(weights)
+    return float(known["frontal"]["same_median"]) if about_these else None
 
 
 def probes(reference: Reference) -> dict[str, accessories.Probe | str]:

@@ -13,7 +13,6 @@ Groups, all but the last of people or heads that no generator was trained on:
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -39,8 +38,14 @@ from head3d_core.metrics.features import FeatureNetwork
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, SIDE, GhostScores, GhostViews, ghost_scores, limits
 from head3d_core.metrics.hair import hair_colour
 from head3d_core.metrics.identity_encoder import Encoder, dlib_embeddings
-from head3d_core.metrics.silhouettes import FRONTAL_PITCH, FRONTAL_YAW, is_back, is_frontal
-from head3d_core.model.cameras import yaw_pitch
+from head3d_core.metrics.silhouettes import (
+    FRONTAL_PITCH,
+    FRONTAL_YAW,
+    MASK_SIDE,
+    is_back,
+    is_frontal,
+    silhouettes,
+)
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import identity
@@ -52,8 +57,6 @@ from head3d_core.utils.errors import Head3DError
 
 STEPS = 12
 """Steps of 15° of |yaw| from front to back; a person around has one view in each, and one more from the front."""
-MASK_SIDE = 64
-"""Side of the silhouettes, pixels: what the classroom generator renders volumes at."""
 PART = 25
 """People of the group "straight" that are kept together: a run that was stopped goes on where it was."""
 VERSION = 3
@@ -195,9 +198,6 @@ def kept(
     return tensors
 
 
-# -- renders of people ---------------------------------------------------------------------------------------------
-
-
 def around_camera(person: int) -> NDArray[np.float32]:
     """Cameras [13, 25] of one person: a frontal one, then one in every 15° of |yaw| (sides alternate at random)."""
     draw = np.random.default_rng([person, 77])
@@ -252,15 +252,6 @@ def render_people(
     return Renders(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
 
-def silhouettes(coverage: Tensor, camera: Tensor) -> Tensor:
-    """Coverage [N, R, R] (uint8 or [0, 1]) as uint8 [N, 64, 64], views from the subject's right mirrored."""
-    x = coverage.float() / (255 if coverage.dtype == torch.uint8 else 1)
-    small = F.interpolate(x[:, None], size=(MASK_SIDE, MASK_SIDE), mode="area")[:, 0]
-    yaw = yaw_pitch(camera)[0].to(small.device)
-    small = torch.where(yaw[:, None, None] < 0, small.flip(-1), small)
-    return (small * 255).round().clamp(0, 255).to(torch.uint8).cpu()
-
-
 def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
     """[P, 9] float64 (ghost scores, hair in front, hair behind) and back images uint8 [P, 3, 256, 256].
 
@@ -277,9 +268,6 @@ def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
     hair = [hair_colour(images[:, v], coverage[:, v]).double() for v in (1, 0)]
     scores_of = torch.stack([getattr(scores, name) for name in SCORES], 1)
     return torch.cat([scores_of, *hair], 1), images[:, 0].contiguous()
-
-
-# -- which images --------------------------------------------------------------------------------------------------
 
 
 def _fitting(name: str, count: int, views: int, front: bool, heads: int | None = None) -> list[int]:
@@ -463,6 +451,6 @@ def real_reference(
     if most > there or wanted.held_out < 2 or 0 < wanted.straight < 20:
         raise Head3DError(
             f"there are {there} held-out heads: wanted.held_out takes 2 to {there} of them, wanted.straight 0 or 20 "
-            f"and more, wanted.straight + wanted.fresh at most {there}; got {dataclasses.asdict(wanted)}"
+            f"and more, wanted.straight + wanted.fresh at most {there}"
         )
     return Reference(_Maker(wanted, networks, cache).make(repeats, only), wanted)

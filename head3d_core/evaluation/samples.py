@@ -21,17 +21,16 @@ import torch
 from torch import Tensor
 
 from head3d_core.evaluation.real import (
-    MASK_SIDE,
     STEPS,
     Networks,
     Reference,
     Tensors,
     kept,
-    silhouettes,
 )
 from head3d_core.geometry import mesh
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
 from head3d_core.metrics.hair import hair_colour
+from head3d_core.metrics.silhouettes import MASK_SIDE, silhouettes
 from head3d_core.model.cameras import frontal, orbit
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import z_of_numbers

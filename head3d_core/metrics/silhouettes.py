@@ -19,6 +19,8 @@ from head3d_core.utils.estimates import Estimate, bootstrap_mean, share
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 """Degrees."""
 _ROUNDING = 1e-3
+MASK_SIDE = 64
+"""Side of stored silhouettes, pixels: what the classroom generator renders volumes at."""
 SPAN_SIDE = 32
 """Side to which silhouettes are averaged before they are compared with the span of real ones."""
 
@@ -33,6 +35,15 @@ def is_back(camera: Tensor) -> Tensor:
     """[N] bool: |yaw| >= 135°."""
     yaw, _ = yaw_pitch(camera)
     return yaw.abs() * 180 / math.pi >= BACK_YAW - _ROUNDING
+
+
+def silhouettes(coverage: Tensor, camera: Tensor) -> Tensor:
+    """Coverage [N, R, R] (uint8 or [0, 1]) as uint8 [N, 64, 64], views from the subject's right mirrored."""
+    x = coverage.float() / (255 if coverage.dtype == torch.uint8 else 1)
+    small = F.interpolate(x[:, None], size=(MASK_SIDE, MASK_SIDE), mode="area")[:, 0]
+    yaw = yaw_pitch(camera)[0].to(small.device)
+    small = torch.where(yaw[:, None, None] < 0, small.flip(-1), small)
+    return (small * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def _masks(x: Tensor, name: str) -> Tensor:

@@ -241,13 +241,13 @@ def test_the_limit_of_other_looks_is_recorded_of_these_weights(tmp_path: Path) -
     weights, record = tmp_path / "encoder", tmp_path / "roc.json"
     weights.write_bytes(b"these")
     ours = Encoder(Thumb(), identity_encoder.NAME)
-    assert evaluate.other_looks(ours, weights, record) is None
+    assert measures.other_looks(ours, weights, record) is None
     known = {"provenance": {"sha256": files.sha256(weights)}, "frontal": {"same_median": 0.9}}
     record.write_text(json.dumps(known))
-    assert evaluate.other_looks(ours, weights, record) == 0.9
-    assert evaluate.other_looks(Encoder(Thumb(), "thumb"), weights, record) is None
+    assert measures.other_looks(ours, weights, record) == 0.9
+    assert measures.other_looks(Encoder(Thumb(), "thumb"), weights, record) is None
     weights.write_bytes(b"others")
-    assert evaluate.other_looks(ours, weights, record) is None
+    assert measures.other_looks(ours, weights, record) is None
 
 
 def test_near_duplicates_at_both_limits() -> None:

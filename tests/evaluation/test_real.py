@@ -16,6 +16,7 @@ from torch import Tensor
 from head3d_core.evaluation import real
 from head3d_core.evaluation.real import Networks, Reference, Wanted
 from head3d_core.metrics.features import FeatureNetwork
+from head3d_core.metrics.silhouettes import silhouettes
 from head3d_core.model.cameras import orbit, yaw_pitch
 from head3d_core.synth import sets
 from head3d_core.utils.errors import Head3DError
@@ -60,12 +61,12 @@ def test_people_around_are_seen_once_in_every_step() -> None:
 def test_silhouettes_from_the_right_are_mirrored() -> None:
     mask = torch.zeros(2, 128, 128, dtype=torch.uint8)
     mask[:, :, :40] = 255
-    left, right = real.silhouettes(mask, orbit(torch.tensor([0.5, -0.5])))
+    left, right = silhouettes(mask, orbit(torch.tensor([0.5, -0.5])))
     assert torch.equal(left, right.flip(-1))
     assert left.shape == (64, 64)
     assert left[:, :20].min() == 255
     assert left[:, 20:].max() == 0
-    soft = real.silhouettes(torch.full((1, 16, 16), 0.25), orbit(0.0))
+    soft = silhouettes(torch.full((1, 16, 16), 0.25), orbit(0.0))
     assert soft.unique().tolist() == [64]
 
 
