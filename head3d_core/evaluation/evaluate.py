@@ -44,12 +44,10 @@ from head3d_core.utils.errors import Head3DError
 
 SWAP = "plane-swap"
 REAL = "real"
-PLACES = ("out", "cache", "encoder_file")
-"""Options that name places on this machine: no record repeats them."""
+PLACES = ("out", "cache", "encoder_file")  # options that no record repeats
 ABOUT = ("row", "seed", "start", "run", "weights", "provenance", "missing", "seconds")
 """Fields of a row that are no figures."""
-LOOSE = 0.01
-"""False rate of every probe before 2026-11-30."""
+LOOSE = 0.01  # false rate of every probe before 2026-11-30
 Say = Callable[[str], None]
 
 
@@ -70,7 +68,7 @@ class EvaluateArgs:
     add: bool = False
     """Keep every figure of the recorded row of these weights, and add those that it lacks."""
     only: tuple[str, ...] = ()
-    """Parts of `samples.ALL` to measure (with `add`: only these of what is lacking); default: all."""
+    """Parts of `samples.ALL` to measure; default: all."""
     teacher: str = "face"
     """The face generator that same-z samples are compared with."""
     head: str = "head"
@@ -86,7 +84,7 @@ class EvaluateArgs:
     device: str = "auto"
     """cuda, cpu, or auto."""
     encoder: Literal["auto", "ours", "facenet", "none"] = "auto"
-    """"none": identity is then not measured."""
+    """"none": identity is not measured."""
     encoder_file: Path = identity_encoder.WEIGHTS
     """Weights of our own encoder."""
     dlib: bool = True
@@ -162,7 +160,9 @@ def command_of(args: EvaluateArgs) -> str:
             if dataclasses.is_dataclass(value):
                 found += options(value, default, f"{name}.")
             elif value != default and name not in PLACES:
-                found += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+                words = () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
+                flag = f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+                found += [flag, *(shlex.quote(str(word)) for word in words)]
         return found
 
     return shlex.join(["python", "-m", "head3d_core", "evaluate", args.weights]) + "".join(
@@ -190,7 +190,7 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
 
     Distances are those of *training* images to held-out ones, which a generator that repeats its data would reach.
     """
-    n, found = args.replicates, {"row": REAL}  # type: tuple[int, dict[str, Any]]
+    n, found = args.replicates, {}  # type: tuple[int, dict[str, Any]]
     found["distance"] = {
         name: measures.set_distance(
             reference[f"{name}.features"],
@@ -371,7 +371,7 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
         why = "no training pictures were asked for (Wanted.training = 0)"
         missing |= {"nearest training people": why, "hats and glasses": why}
     if args.weights == REAL:
-        facts: dict[str, Any] = {"row": REAL}
+        facts: dict[str, Any] = {"row": REAL, "seed": 0, "run": 1}
     else:
         model, notes = _model_of(args, networks.device)
         about = {"digest": model.digest(), "parameters": sum(p.numel() for p in model.generator.parameters())}

@@ -167,6 +167,15 @@ def test_adding_keeps_what_is_recorded(place: Path) -> None:
         evaluate_weights(dataclasses.replace(args, add=True), say=lambda _: None)
 
 
+def test_real_images_have_a_row_of_their_own(place: Path) -> None:
+    record = evaluate_weights(arguments(place, "real", only=("straight",)), say=lambda _: None)
+    assert (record.row, record.seed, record.weights) == ("real", 0, {})
+    assert set(SCORES) <= set(record.limits)
+    assert set(record.behind_of) == {"heads", "faces"}
+    assert record.behind is not None
+    assert len(record.behind.scores["eye_pair"]) == 40
+
+
 def test_dlib_is_asked_where_it_sees_both_faces() -> None:
     person = torch.randn(20, 128, generator=torch.Generator().manual_seed(2))
     again = person.clone()
@@ -321,6 +330,7 @@ def test_no_number_is_null() -> None:
 def test_the_recorded_command_gives_the_same_arguments() -> None:
     how = Sampling(count=200, truncation=0.5)
     args = EvaluateArgs("head3d", row="second seed", teacher="runs/a b", sampling=how, replicates=50)
+    args = dataclasses.replace(args, add=True, dlib=False, only=("straight", "closed"))
     again, _ = cli.parse("evaluate", shlex.split(command_of(args))[4:])
     assert again == args
     assert command_of(EvaluateArgs("face")) == "python -m head3d_core evaluate face"
