@@ -41,10 +41,11 @@ def views(
 def _neighbours(
     model: Model, reference: Reference, samples: Tensors, how: Sampling, teacher: bool
 ) -> Tensor | None:
-    """Samples over the training images that the encoder finds most like them; None without encoder or images."""
+    """Samples over the training images that the encoder finds most like them; None without encoder, images or
+    samples of that part."""
     group = "faces" if teacher else "heads"
-    faces = samples["straight.face"]
-    if not reference.has(group) or len(faces) < ROWS or not faces.shape[-1]:
+    faces = samples.get("straight.face")
+    if faces is None or not reference.has(group) or len(faces) < ROWS or not faces.shape[-1]:
         return None
     found = nearest_training(faces[:ROWS], reference[f"{group}.face"], 10).index
     chosen = [int(reference[f"{group}.index"][int(k)]) for k in found]

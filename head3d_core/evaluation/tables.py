@@ -121,7 +121,7 @@ def _training(row: Row) -> str:
 def sample_counts(row: Row) -> tuple[int, int]:
     """How many samples (or real images or heads, if fewer) the distances, and the detector's rates, stand on."""
     sides = [found.kernel.count for name, found in row.distance.items() if name in ("front", "back")]
-    return max(sides), row.detector["front"].count if "front" in row.detector else 0
+    return max(sides, default=0), row.detector["front"].count if "front" in row.detector else 0
 
 
 Column = tuple[str, Callable[[Row], str]]
