@@ -418,11 +418,8 @@ def _check(args: EvaluateArgs) -> None:
         ("count", distances.FEWEST, "a distance"),
         ("detector", FEWEST_ROWS, "a distance and a comparison with the teacher"),
     ):
-        if args.weights != REAL and getattr(args.sampling, name) < fewest:
-            raise Head3DError(
-                f"sampling.{name} is the number of generated samples for {what}, which needs at least {fewest}, "
-                f"got {getattr(args.sampling, name)}"
-            )
+        if args.weights != REAL and (got := getattr(args.sampling, name)) < fewest:
+            raise Head3DError(f"sampling.{name} counts samples for {what}: {fewest} or more, got {got}")
     source_count(args.wanted.faces, "faces")
     source_count(args.wanted.heads, "heads")
     for folder in filter(None, (args.out, args.cache)):

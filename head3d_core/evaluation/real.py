@@ -33,19 +33,12 @@ from torch import Tensor
 
 from head3d_core.datasets import face_detector
 from head3d_core.datasets.format import load_arrays
+from head3d_core.metrics import silhouettes as outlines
 from head3d_core.metrics.accessories import labels_of
 from head3d_core.metrics.features import FeatureNetwork
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, SIDE, GhostScores, GhostViews, ghost_scores, limits
 from head3d_core.metrics.hair import hair_colour
 from head3d_core.metrics.identity_encoder import Encoder, dlib_embeddings
-from head3d_core.metrics.silhouettes import (
-    FRONTAL_PITCH,
-    FRONTAL_YAW,
-    MASK_SIDE,
-    is_back,
-    is_frontal,
-    silhouettes,
-)
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import identity
@@ -202,10 +195,10 @@ def around_camera(person: int) -> NDArray[np.float32]:
     """Cameras [13, 25] of one person: a frontal one, then one in every 15° of |yaw| (sides alternate at random)."""
     draw = np.random.default_rng([person, 77])
     yaw = np.concatenate(
-        [draw.uniform(0, FRONTAL_YAW, 1), (np.arange(STEPS) + draw.uniform(size=STEPS)) * 15]
+        [draw.uniform(0, outlines.FRONTAL_YAW, 1), (np.arange(STEPS) + draw.uniform(size=STEPS)) * 15]
     )
     yaw = np.radians(yaw * draw.choice([-1, 1], len(yaw)))
-    pitch = np.radians(draw.uniform(-FRONTAL_PITCH, FRONTAL_PITCH, len(yaw)))
+    pitch = np.radians(draw.uniform(-outlines.FRONTAL_PITCH, outlines.FRONTAL_PITCH, len(yaw)))
     return np.stack([sets.orbit_camera(float(y), float(p)) for y, p in zip(yaw, pitch, strict=True)])
 
 
@@ -272,7 +265,7 @@ def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
 
 def _fitting(name: str, count: int, views: int, front: bool, heads: int | None = None) -> list[int]:
     """The first `count` images of a set, or of its first heads, that are frontal, or seen from behind."""
-    fits = is_frontal if front else is_back
+    fits = outlines.is_frontal if front else outlines.is_back
     whole = sets.size(name, views) if heads is None else heads * views
     angles = (torch.from_numpy(sets.example(name, i, views).camera)[None] for i in range(whole))
     return list(islice((i for i, camera in enumerate(angles) if bool(fits(camera))), count))
@@ -345,7 +338,7 @@ class _Maker:
 
     def stored(self, group: str, path: str, front: bool) -> Tensors:
         images, camera = load_arrays(path, self.wanted.resolution)
-        fits = is_frontal(camera) if front else is_back(camera)
+        fits = outlines.is_frontal(camera) if front else outlines.is_back(camera)
         index = torch.nonzero(fits).flatten().tolist()
         if len(index) < 20:
             raise Head3DError(
@@ -365,10 +358,10 @@ class _Maker:
             found = self.describe("around", flat, camera, seeds, min(w.turned, len(seeds)) * (STEPS + 1))
             for name in ("features", "face", "camera"):
                 found[f"around.{name}"] = found[f"around.{name}"].reshape(*shape, -1)
-            masks = silhouettes(people.coverage.flatten(0, 1), camera)
+            masks = outlines.silhouettes(people.coverage.flatten(0, 1), camera)
             return found | {
                 "around.found": found["around.found"].reshape(-1, STEPS + 1),
-                "around.silhouette": masks.reshape(*shape, MASK_SIDE, MASK_SIDE),
+                "around.silhouette": masks.reshape(*shape, outlines.MASK_SIDE, outlines.MASK_SIDE),
                 "around.dlib": n.embed_again(images[:, :2].flatten(0, 1)).reshape(len(seeds), 2, -1),
             }
 
