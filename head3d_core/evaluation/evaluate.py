@@ -419,7 +419,7 @@ def _check(args: EvaluateArgs) -> None:
         ("detector", FEWEST_ROWS, "a distance and a comparison with the teacher"),
     ):
         if args.weights != REAL and (got := getattr(args.sampling, name)) < fewest:
-            raise Head3DError(f"sampling.{name} counts samples for {what}: {fewest} or more, got {got}")
+            raise Head3DError(f"sampling.{name} counts samples for {what}: at least {fewest}, got {got}")
     source_count(args.wanted.faces, "faces")
     source_count(args.wanted.heads, "heads")
     for folder in filter(None, (args.out, args.cache)):
