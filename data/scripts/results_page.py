@@ -46,7 +46,7 @@ def how_measured(records: Rows) -> str:
     rows: dict[tuple[int, int], list[str]] = {}
     for row, record in records.items():
         asked = record.sampling
-        if asked and record.weights:
+        if asked and record.weights and record.distance:
             rows.setdefault((asked["count"], asked["detector"]), []).append(row)
     counts = "; ".join(
         f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in sorted(rows.items(), reverse=True)
