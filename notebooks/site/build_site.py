@@ -7,8 +7,10 @@ their JSON goes into the page and the installed package's plotly.js draws it. Th
 from __future__ import annotations
 
 import argparse
+import base64
 import copy
 import html
+import io
 import json
 import os
 import re
@@ -156,6 +158,24 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
 
 
+def reserve(image: Any, page: Page) -> None:
+    """Gives a picture without a size its pixels', so that nothing on the page moves when it is loaded."""
+    from PIL import Image
+
+    source = unquote(image.get("src", ""))
+    kind, _, data = source.partition(";base64,")
+    if image.get("width") or kind == "data:image/svg+xml":
+        return
+    if kind.startswith("data:image/"):
+        file: Any = io.BytesIO(base64.b64decode(data))
+    elif page.source and (page.source.parent / source).is_file() and not source.endswith(".svg"):
+        file = page.source.parent / source
+    else:
+        return
+    with Image.open(file) as picture:
+        image["width"], image["height"] = map(str, picture.size)
+
+
 def finished(page: Page, names: dict[Path, str], out: Path) -> None:
     """Formulas, anchors and links of one page; copies what it shows or links to."""
     from bs4 import BeautifulSoup
@@ -168,6 +188,7 @@ def finished(page: Page, names: dict[Path, str], out: Path) -> None:
         heading["id"] = slug(heading.get_text())
     for image in soup.find_all("img"):
         image["loading"] = "lazy"
+        reserve(image, page)
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
     for tag, attribute in [

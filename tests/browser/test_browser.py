@@ -182,7 +182,7 @@ class Viewer:
 
 VIEWERS = (
     Viewer("04_faces_and_heads.ipynb", "orbit_viewer(turn", stored_views),
-    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(nb01.axes_view)", lambda: nb01.axes_view),
+    Viewer("01_cameras_and_rays.ipynb", "orbit_viewer(nb01.axes_view", lambda: nb01.axes_view),
 )
 
 
