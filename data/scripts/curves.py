@@ -11,8 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +72,19 @@ def surviving(events: list[dict[str, Any]], kind: str = "progress") -> tuple[lis
     return kept, sum(sessions)
 
 
-def thin(
-    progress: list[dict[str, Any]], points: int = POINTS
-) -> tuple[list[int], dict[str, list[float | None]]]:
+def thin(events: list[dict[str, Any]], points: int) -> dict[str, Any]:
     """Means over at most `points` equal spans of images.
 
     Returns:
-        images at the end of each span that holds anything, and name -> values (None where a span has none).
+        images at the end of each span that holds anything, and series: name -> values (None where a span has none).
     """
-    last = max(p["images"] for p in progress)
+    last = max(e["images"] for e in events)
     spans: dict[int, list[dict[str, Any]]] = {}
-    for p in sorted(progress, key=lambda p: p["images"]):
-        spans.setdefault(min(points - 1, (points * p["images"]) // max(last, 1)), []).append(p)
-    names = sorted({k for p in progress for k in p if k not in _NOT_SERIES})
-    series = {
-        name: [_mean([p[name] for p in span if name in p]) for span in spans.values()] for name in names
-    }
-    return [span[-1]["images"] for span in spans.values()], series
+    for e in sorted(events, key=lambda e: e["images"]):
+        spans.setdefault(min(points - 1, (points * e["images"]) // max(last, 1)), []).append(e)
+    names = sorted({k for e in events for k in e if k not in _NOT_SERIES})
+    means = {name: [_mean([e[name] for e in span if name in e]) for span in spans.values()] for name in names}
+    return {"images": [span[-1]["images"] for span in spans.values()], "series": means}
 
 
 def _mean(values: list[float]) -> float | None:
@@ -107,17 +102,17 @@ def condense(run: Path, points: int = POINTS) -> dict[str, Any]:
     """
     events, broken = read_log(run)
     progress, seconds = surviving(events)
-    images, series = thin(progress, points)
     measured, _ = surviving(events, "metrics")
     starts = [e for e in events if e["event"] == "start"]
     start = starts[-1]
     args, recipe = start.get("args", {}), start.get("recipe", {})
-    path = run / "log.jsonl" if run.is_dir() else run
-    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    written = datetime.datetime.fromtimestamp((run / "log.jsonl" if run.is_dir() else run).stat().st_mtime)
     commits = dict.fromkeys(e["commit"] for e in starts if e.get("commit"))
+    axes = args.get("generator", {}).get("render", {}).get("axes", args.get("axes"))
+    usual = preset(args.get("preset", "classroom")).generator.render.axes
     provenance = {
         **{key: args.get(key) for key in ("stage", "row", "preset")},
-        "axes": _own_axes(args),
+        "axes": None if axes == usual else axes,
         **{key: args.get(key) for key in ("seed", "data", "heads")},
         "images": int(max(e["images"] for e in events if e["event"] in ("start", "progress", "end"))),
         "batch": recipe.get("batch"),
@@ -138,22 +133,9 @@ def condense(run: Path, points: int = POINTS) -> dict[str, Any]:
         "provenance": provenance,
         "recipe": recipe,
         "half_written_lines": broken,
-        "images": images,
-        "series": series,
-        "metrics": dict(zip(("images", "series"), thin(measured, points), strict=True)) if measured else None,
+        **thin(progress, points),
+        "metrics": thin(measured, points) if measured else None,
     }
-
-
-def _own_axes(args: Mapping[str, Any]) -> str | None:
-    """Axes of a run where they are not its preset's."""
-    axes = args.get("generator", {}).get("render", {}).get("axes", args.get("axes"))
-    return axes if axes != preset(args.get("preset", "classroom")).generator.render.axes else None
-
-
-def kept_grids(run: Path) -> list[tuple[int, Path]]:
-    """(images, file) of the sample grids that a run's folder holds, earliest first."""
-    found = sorted(run.glob("grid-*.png")) if run.is_dir() else []
-    return [(int(p.stem.removeprefix("grid-")), p) for p in found]
 
 
 def _cells(path: Path, side: int) -> NDArray[np.uint8]:
@@ -166,27 +148,39 @@ def _cells(path: Path, side: int) -> NDArray[np.uint8]:
     return np.asarray(small).reshape(rows, side, columns, side, 3).swapaxes(1, 2)
 
 
-def progress_sheet(grids: Sequence[tuple[int, Path]], samples: int = 4, side: int = 112) -> NDArray[np.uint8]:
-    """One row for each grid: the same samples from the front, then from behind, [rows * side, 2 samples * side, 3]."""
-    rows = []
-    for _, path in grids:
-        cells = _cells(path, side)[:samples]
-        views = [cells[k, GRID_YAWS.index(yaw)] for yaw in (0.0, 180.0) for k in range(len(cells))]
-        rows.append(np.concatenate(views, 1))
-    return np.concatenate(rows)
+def sheets(grids: Sequence[Path], out: Path, side: int, samples: int = 4) -> dict[str, Any]:
+    """Writes two JPEGs beside `out`; returns what the record says about them.
+
+    progress: a row for each of at most four grids, the same samples from the front, then from behind, 112 pixels each.
+    last: the first samples of the last grid from every side, `side` pixels each.
+    """
+    chosen = [grids[k] for k in dict.fromkeys(np.linspace(0, len(grids) - 1, 4).round().astype(int).tolist())]
+    ends = [GRID_YAWS.index(yaw) for yaw in (0.0, 180.0)]
+    rows = [_cells(path, 112)[:samples, ends].transpose(2, 1, 0, 3, 4).reshape(112, -1, 3) for path in chosen]
+    last = _cells(grids[-1], side)[:samples].swapaxes(1, 2)
+    about: dict[str, dict[str, Any]] = {
+        "progress": {"images": [_shown(path) for path in chosen], "samples": samples},
+        "last": {"images": _shown(grids[-1]), "yaws": list(GRID_YAWS)},
+    }
+    for kind, sheet in (("progress", np.concatenate(rows)), ("last", last.reshape(len(last) * side, -1, 3))):
+        path = images.save(sheet, out.with_name(f"{out.stem}_{kind}.jpg"), quality=75)
+        about[kind] = {"file": path.name, **about[kind]}
+    return about
 
 
-def evenly(grids: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
-    """At most `count` of them, first and last included."""
-    chosen = np.linspace(0, len(grids) - 1, min(count, len(grids))).round().astype(int)
-    return [grids[k] for k in dict.fromkeys(chosen.tolist())]
+def _shown(grid: Path) -> int:
+    """Images that the run had shown when it wrote this grid."""
+    return int(grid.stem.removeprefix("grid-"))
 
 
-def write_record(run: Path, out: Path, side: int = 128, points: int = POINTS) -> dict[str, Any]:
-    """Writes `condense(run, points)` to `out`, and two JPEGs beside it where grids were kept; returns the record.
+def run(run: Positional[Path], out: Path, points: int = POINTS, side: int = 128) -> None:
+    """Condenses a run's log into a record, with two images where the run kept sample grids.
 
     Args:
-        side: of one view in the image of the last grid, pixels.
+        run: folder of the run, or its log.jsonl.
+        out: JSON file to write, e.g. data/results/curves_head.json.
+        points: spans of images to keep.
+        side: pixels of one view of the last grid.
 
     Raises:
         Head3DError: no log, nothing trained, or `side` below 8.
@@ -194,41 +188,12 @@ def write_record(run: Path, out: Path, side: int = 128, points: int = POINTS) ->
     if side < 8:
         raise Head3DError(f"a view needs at least 8 pixels a side to be seen, got {side}")
     record = condense(run, points)
-    if grids := kept_grids(run):
-        chosen, samples = evenly(grids, 4), 4
-        last = _cells(grids[-1][1], side)[:samples].swapaxes(1, 2)
-        sheets = {"progress": progress_sheet(chosen, samples), "last": last.reshape(len(last) * side, -1, 3)}
-        names = {kind: f"{out.stem}_{kind}.jpg" for kind in sheets}
-        for kind, sheet in sheets.items():
-            images.save(sheet, out.with_name(names[kind]), quality=75)
-        record["pictures"] = {
-            "progress": {"file": names["progress"], "images": [n for n, _ in chosen], "samples": samples},
-            "last": {"file": names["last"], "images": grids[-1][0], "yaws": list(GRID_YAWS)},
-        }
+    if grids := sorted(run.glob("grid-*.png")):
+        record["pictures"] = sheets(grids, out, side)
     records.write(out, record)
-    return record
-
-
-@dataclass(frozen=True)
-class CurvesArgs:
-    """Condense a run's log into a record."""
-
-    run: Positional[Path]
-    """Folder of the run, or its log.jsonl."""
-    out: Path
-    """JSON file to write, e.g. data/results/curves_head.json."""
-    points: int = POINTS
-    """Spans of images to keep."""
-    side: int = 128
-    """Pixels of one view of the last grid."""
-
-
-def run(args: CurvesArgs) -> None:
-    """Condenses one run and says what was kept."""
-    record = write_record(args.run, args.out, args.side, args.points)
     known = record["provenance"]
-    print(f"{args.out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
+    print(f"{out}: {known['stage']} of {known['images']} images, {len(record['images'])} points")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(CurvesArgs, run))
+    raise SystemExit(main(run))

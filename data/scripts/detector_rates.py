@@ -13,11 +13,11 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,14 +40,6 @@ BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
 
 _AGES = {"10 to 17": 18, "18 to 34": 35, "35 to 54": 55, "55 and over": math.inf}
-Groups = dict[str, Callable[[Identity], str]]
-GROUPS: Groups = {
-    "skin tone": lambda p: ("light", "medium", "dark")[min(2, int(p.skin.melanin * 3))],
-    "age": lambda p: next(n for n, top in _AGES.items() if p.person.years < top),
-    "gender": lambda p: "male" if p.person.gender > 0.5 else "female",
-    "worn": lambda p: _accessory(p),
-}
-"""Name -> which group of it an identity belongs to."""
 
 
 def _accessory(person: Identity) -> str:
@@ -56,20 +48,13 @@ def _accessory(person: Identity) -> str:
     return "hat" if person.hat is not None else "nothing" if person.glasses is None else "glasses"
 
 
-@dataclass(frozen=True)
-class DetectorRatesArgs:
-    """Renders frontal faces and heads all around, and measures how often a face is found."""
-
-    frontal: int = 300
-    """Frontal faces, one per identity, of the held-out set."""
-    heads: int = 50
-    """Heads seen once per 15 degrees of |yaw|, and as often again from the back."""
-    out: Path = files.DATA / "results" / "detector_rates.json"
-    """File to write."""
-    card: Path = files.DATA / "DATA_CARD.md"
-    """Page whose table is brought up to date, where it exists."""
-    workers: int = 0
-    """Rendering processes; 0 takes one per core."""
+GROUPS: dict[str, Callable[[Identity], str]] = {
+    "skin tone": lambda p: ("light", "medium", "dark")[min(2, int(p.skin.melanin * 3))],
+    "age": lambda p: next(n for n, top in _AGES.items() if p.person.years < top),
+    "gender": lambda p: "male" if p.person.gender > 0.5 else "female",
+    "worn": _accessory,
+}
+"""Name -> which group of it an identity belongs to."""
 
 
 def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, int]]:
@@ -93,33 +78,31 @@ def _share(probability: Tensor) -> dict[str, float | int]:
     return {"found": rate.found, "count": rate.count, **{k: round(v, 4) for k, v in shares.items()}}
 
 
-def grouped(probability: Tensor, people: Sequence[Identity], groups: Groups = GROUPS) -> dict[str, Any]:
+def grouped(probability: Tensor, people: Sequence[Identity]) -> dict[str, Any]:
     """Rates of every group: {"skin tone": {"light": {...}, ...}, ...}; groups nobody belongs to are left out."""
     table: dict[str, Any] = {}
-    for name, group_of in groups.items():
-        members: dict[str, list[int]] = {}
-        for k, person in enumerate(people):
-            members.setdefault(group_of(person), []).append(k)
-        table[name] = {label: _share(probability[members[label]]) for label in sorted(members)}
+    for name, group_of in GROUPS.items():
+        labels = np.array([group_of(person) for person in people])
+        table[name] = {str(label): _share(probability[labels == label]) for label in np.unique(labels)}
     return table
 
 
-def measure(args: DetectorRatesArgs) -> dict[str, Any]:
-    """Renders, detects, counts. Needs OpenGL. Returns what is written to the file."""
+def measure(faces: int, count: int, workers: int = 0) -> dict[str, Any]:
+    """Renders `faces` frontal faces and `count` heads, detects, counts: what is written. Needs OpenGL."""
     face_detector.load()  # before OpenGL, see there
 
     def shown(name: str, indices: Sequence[int]) -> tuple[Tensor, list[Identity]]:
         """Probability of a face in each image, and who is shown."""
         show = Progress("renders", sys.stderr)
-        images = render(name, indices, face_detector.SIDE, args.workers, progress=show).images
+        images = render(name, indices, face_detector.SIDE, workers, progress=show).images
         examples = (sets.example(name, index) for index in indices)
         people = [identity(example.seed, example.kind) for example in examples]
         return face_detector.face_probability(torch.from_numpy(images)), people
 
-    frontal, people = shown("held_out_faces", frontal_pictures("held_out_faces", args.frontal))
+    frontal, people = shown("held_out_faces", frontal_pictures("held_out_faces", faces))
     clear = [k for k, person in enumerate(people) if _accessory(person) != "sunglasses"]
     missed = [p.seed for p, seen in zip(people, frontal, strict=True) if seen <= face_detector.THRESHOLD]
-    turn = turn_indices(args.heads)
+    turn = turn_indices(count)
     around, heads = shown("held_out_heads", [index for index, _ in turn])
     steps = torch.tensor([step for _, step in turn])
     back = (steps * BIN >= BACK_YAW).nonzero()[:, 0]
@@ -133,7 +116,7 @@ def measure(args: DetectorRatesArgs) -> dict[str, Any]:
         "back": {"all": _share(around[back]), **grouped(around[back], [heads[k] for k in back])},
         "by |yaw|": {f"{k * BIN} to {(k + 1) * BIN}": _share(around[steps == k]) for k in range(180 // BIN)},
         "provenance": records.provenance(
-            f"python data/scripts/detector_rates.py --frontal {args.frontal} --heads {args.heads}",
+            f"python data/scripts/detector_rates.py --frontal {faces} --heads {count}",
             detector=f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
             images=f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
             terms=f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
@@ -145,26 +128,21 @@ def measure(args: DetectorRatesArgs) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The measured rates as a Markdown table."""
-    rows = []
+    rows: list[tuple[str, str, dict[str, Any]]] = []
     for part in ("frontal", "back"):
-        for name, row in found[part].items():
-            groups = {"": row} if name in ("all", "without heavy occlusion") else row
-            if isinstance(groups, dict):
-                rows += [(part, f"{name}: {g}" if g else name, inner) for g, inner in groups.items()]
+        alone = {name: found[part].get(name) for name in ("all", "without heavy occlusion")}
+        rows += [(part, name, row) for name, row in alone.items() if row]
+        groups = {name: found[part].get(name, {}) for name in GROUPS}
+        rows += [(part, f"{name}: {g}", row) for name, of in groups.items() for g, row in of.items()]
     rows += [("heads", f"yaw {step}°", row) for step, row in found["by |yaw|"].items()]
-    return markdown_table(
-        ("images", "group", "found", "rate", "95 % interval"),
-        [
-            (
-                part,
-                name,
-                f"{r['found']} of {r['count']}",
-                f"{r['rate']:.1%}",
-                f"{r['low']:.1%} to {r['high']:.1%}",
-            )
-            for part, name, r in rows
-        ],
-    )
+    shown = [
+        (f"{r['found']} of {r['count']}", *(f"{r[k]:.1%}" for k in ("rate", "low", "high"))) for *_, r in rows
+    ]
+    cells = [
+        (part, name, counted, value, f"{low} to {high}")
+        for (part, name, _), (counted, value, low, high) in zip(rows, shown, strict=True)
+    ]
+    return markdown_table(("images", "group", "found", "rate", "95 % interval"), cells)
 
 
 def refresh_card(found: dict[str, Any], card: Path) -> None:
@@ -178,14 +156,28 @@ def refresh_card(found: dict[str, Any], card: Path) -> None:
     files.write(card, text)
 
 
-def run(args: DetectorRatesArgs) -> None:
-    """Measures, writes the file, prints the table."""
-    found = measure(args)
-    files.write(args.out, json.dumps(found, indent=1) + "\n")
-    if args.card.exists():
-        refresh_card(found, args.card)
-    print(f"{table(found)}\nwrote {args.out}")
+def run(
+    frontal: int = 300,
+    heads: int = 50,
+    out: Path = files.DATA / "results" / "detector_rates.json",
+    card: Path = files.DATA / "DATA_CARD.md",
+    workers: int = 0,
+) -> None:
+    """Renders frontal faces and heads all around, measures how often a face is found, and prints the table.
+
+    Args:
+        frontal: frontal faces, one per identity, of the held-out set.
+        heads: heads seen once per 15 degrees of |yaw|, and as often again from the back.
+        out: file to write.
+        card: page whose table is brought up to date, where it exists.
+        workers: rendering processes; 0 takes one per core.
+    """
+    found = measure(frontal, heads, workers)
+    files.write(out, json.dumps(found, indent=1) + "\n")
+    if card.exists():
+        refresh_card(found, card)
+    print(f"{table(found)}\nwrote {out}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(DetectorRatesArgs, run))
+    raise SystemExit(main(run))

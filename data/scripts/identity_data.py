@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +22,12 @@ from torch import Tensor
 
 from head3d_core.metrics.identity_encoder import CROP, SIDE, face_crop
 from head3d_core.synth import sets, wardrobe
-from head3d_core.synth.draws import SAMPLER_VERSION, Draws, stream_key
+from head3d_core.synth.draws import Draws, stream_key
 from head3d_core.synth.identity import HELD_OUT_FACES, Identity, identity
 from head3d_core.synth.light import Light, sample_light
 from head3d_core.synth.pool import Progress, Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.targets import draw_expression
-from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 FIRST_PERSON = 5_000_000
@@ -40,8 +38,9 @@ MARGIN_SIDE = 144
 """Side of the stored crops: the encoder's 128 pixels and 8 around them, so that training can move them."""
 RENDER_SIDE = 256
 """Images are rendered at the size of `classroom` and then cropped as any other image is."""
-LOOKS, FRONTAL_VIEWS = 2, (0, 2)
-"""Looks, and views of `angles` that are frontal, of the people on whom encoders are compared."""
+LOOKS, VIEWS, FRONTAL_VIEWS = 2, 4, (0, 2)
+"""Looks of a person, views of a look, and those views that are frontal (see `angles`)."""
+Result = TypeVar("Result")
 
 
 def dressed(person: int, look: int) -> Identity:
@@ -134,8 +133,17 @@ def _crops(looks: int, views: int, renderer: Renderer, task: Task) -> Tensor:
     return face_crop(images, cameras, MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE).round().clamp(0, 255).byte()
 
 
-def render_people(first: int, count: int, looks: int, views: int, workers: int = 0) -> Tensor:
-    """Crops [count * looks * views, 3, 144, 144] of people `first`, `first + 1`, …; `views` images of every look.
+def _rendered(work: Callable[[Renderer, Task], Result], first: int, count: int, workers: int) -> list[Result]:
+    """What `work` makes of people `first`, `first + 1`, …, in their order."""
+    tasks = [[(k, first + k)] for k in range(count)]
+    show = Progress("people", sys.stderr, 15.0)
+    done = run_tasks(partial(Renderer, RENDER_SIDE), work, tasks, workers, show)
+    slots = {slot: part for ((slot, _),), part in done}
+    return [slots[slot] for slot in range(count)]
+
+
+def render_people(first: int, count: int, looks: int = LOOKS, views: int = VIEWS, workers: int = 0) -> People:
+    """People `first`, `first + 1`, …: `views` images of every look, each with its own light and camera.
 
     Args:
         workers: processes; 0 for one per core, 1 renders in this process.
@@ -145,38 +153,10 @@ def render_people(first: int, count: int, looks: int, views: int, workers: int =
     """
     if min(count, looks, views) < 1:
         raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {views}")
-    crops = torch.empty(count, looks * views, 3, MARGIN_SIDE, MARGIN_SIDE, dtype=torch.uint8)
-    tasks = [[(k, first + k)] for k in range(count)]
-    begin, work = partial(Renderer, RENDER_SIDE), partial(_crops, looks, views)
-    for ((slot, _),), part in run_tasks(begin, work, tasks, workers, Progress("people", sys.stderr, 15.0)):
-        crops[slot] = part
-    return crops.flatten(0, 1)
-
-
-def kept(
-    folder: Path | None, name: str, make: Callable[[], dict[str, NDArray[Any]]]
-) -> dict[str, NDArray[Any]]:
-    """The arrays of a file in `folder`, which the first call makes; without a folder nothing is kept."""
-    if folder is None:
-        return make()
-    path = folder / f"{name}-v{SAMPLER_VERSION}.npz"
-    if not path.is_file():
-        arrays = make()
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the names for its own options
-    with np.load(path) as stored:
-        return dict(stored)
-
-
-def cached_people(
-    cache: Path | None, first: int, count: int, looks: int, views: int, workers: int = 0
-) -> People:
-    """`count` people from seed `first` on; folder `cache` keeps their crops for the next call, if there is one."""
-    name = f"people-{first}-{count}-{looks}x{views}"
-    arrays = kept(cache, name, lambda: {"crops": render_people(first, count, looks, views, workers).numpy()})
+    crops = torch.cat(_rendered(partial(_crops, looks, views), first, count, workers))
     person = torch.arange(count).repeat_interleave(looks * views)
     frontal = (torch.arange(views) % 2 == 0).repeat(count * looks)
-    return People(torch.from_numpy(arrays["crops"]), person, frontal, tuple(range(first, first + count)))
+    return People(crops, person, frontal, tuple(range(first, first + count)))
 
 
 @dataclass(frozen=True)
@@ -200,24 +180,14 @@ def _frontal(renderer: Renderer, task: Task) -> tuple[NDArray[np.uint8], NDArray
     return render_looks(renderer, task[0][1], LOOKS, FRONTAL_VIEWS)
 
 
-def frontal_people(people: int, cache: Path | None = None) -> FrontalPeople:
-    """The first `people` held-out people: two looks, two lights and cameras each. Renders unless `cache` holds them.
+def frontal_people(people: int) -> FrontalPeople:
+    """The first `people` held-out people: two looks, two lights and cameras each.
 
     Raises:
         Head3DError: fewer than two people, or no OpenGL.
     """
     if people < 2:
         raise Head3DError(f"encoders are compared on two people or more, got {people}")
-
-    def make() -> dict[str, NDArray[Any]]:
-        tasks = [[(k, FIRST_HELD_OUT + k)] for k in range(people)]
-        show = Progress("people", sys.stderr)
-        parts = [part for _, part in run_tasks(partial(Renderer, RENDER_SIDE), _frontal, tasks, 1, show)]
-        return {
-            name: np.concatenate(p)
-            for name, p in zip(("images", "camera"), zip(*parts, strict=True), strict=True)
-        }
-
-    arrays = kept(cache, f"frontal-{people}", make)
-    images, camera = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["camera"])
+    parts = zip(*_rendered(_frontal, FIRST_HELD_OUT, people, 1), strict=True)
+    images, camera = (torch.from_numpy(np.concatenate(part)) for part in parts)
     return FrontalPeople(images, camera, torch.arange(people).repeat_interleave(len(images) // people))

@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,10 @@ from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import LEVEL, Estimate
 from head3d_core.utils.images import from_uint8
-from identity_data import FIRST_HELD_OUT, FIRST_PERSON, MARGIN_SIDE, People, cached_people
+from identity_data import FIRST_HELD_OUT, FIRST_PERSON, MARGIN_SIDE, People, render_people
 from script import main
 
+COMMAND = "python data/scripts/identity_train.py"
 KEPT = ("auc", "tar_at_far_0.01")
 """Rates of the untrained network that are recorded."""
 
@@ -76,8 +77,6 @@ class TrainOptions:
     """AdamW's weight decay."""
     margin: float = 0.4
     """m, radians; rises from 0 over the first 30 %, or a small network never gets going."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 (autocast on a GPU) or fp32."""
     seed: int = 0
     config: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
 
@@ -150,7 +149,6 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
     free = [*(p for p in net.parameters() if p.ndim <= 1), *loss_of.parameters()]
     optimiser = torch.optim.AdamW(decayed, lr=options.rate, weight_decay=options.decay)
     optimiser.add_param_group({"params": free, "weight_decay": 0.0})
-    autocast = options.precision == "bf16" and device.type == "cuda"
     shown = time.monotonic()
     for step in range(options.steps):
         done = step / options.steps
@@ -158,7 +156,7 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
             group["lr"] = options.rate * min(1.0, done / 0.05 + 1e-2) * 0.5 * (1 + math.cos(math.pi * done))
         generator = torch.Generator(device).manual_seed((options.seed << 32) + step)
         index = torch.randint(len(people.crops), (options.batch,), generator=generator, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = net(augmented(people.crops[index], generator))
         loss: Tensor = loss_of(embeddings, people.person[index], options.margin * min(1.0, done / 0.3))
         optimiser.zero_grad(set_to_none=True)
@@ -166,13 +164,10 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
         nn.utils.clip_grad_norm_([*decayed, *free], 5.0)
         optimiser.step()
         if time.monotonic() - shown > 15 or step + 1 == options.steps:
-            shown, value = (
-                time.monotonic(),
-                float(loss.detach()),
-            )  # waits for the device, so only now and then
+            shown, value = time.monotonic(), loss.item()  # waits for the device, so only now and then
             print(f"step {step + 1} of {options.steps}, loss {value:.3f}", file=sys.stderr, flush=True)
             if not math.isfinite(value):
-                raise Head3DError(f"the loss is {value} at step {step + 1}: lower the rate, or use fp32")
+                raise Head3DError(f"the loss is {value} at step {step + 1}: lower the rate")
     return net
 
 
@@ -200,7 +195,7 @@ def train_encoder(
         "steps": options.steps,
         "training_seconds": round(time.monotonic() - start, 1),
         "options": dataclasses.asdict(options),
-        **records.provenance("python data/scripts/identity_train.py", device),
+        **records.provenance(COMMAND, device),
         **about,
     }
     path = save_net(net, out / "encoder.safetensors", notes)
@@ -214,45 +209,34 @@ def train_encoder(
     return result
 
 
-@dataclass(frozen=True)
-class TrainIdentityArgs:
-    """Renders people, trains the identity encoder on them and tests it on others."""
+def run(
+    out: Path,
+    people: int = 5000,
+    held_out: int = 300,
+    workers: int = 0,
+    options: TrainOptions = TrainOptions(),
+) -> None:
+    """Renders people, trains the identity encoder on them and tests it on others.
 
-    out: Path
-    """Folder to write: encoder.safetensors, identity_roc.json."""
-    people: int = 5000
-    """People to learn."""
-    held_out: int = 300
-    """People to test on."""
-    looks: int = 2
-    """Looks per person: expression, gaze, make-up, clothes, glasses, hat."""
-    views: int = 4
-    """Images per look, each with its own light and camera; every other one frontal."""
-    workers: int = 0
-    """Rendering processes; 0 takes one per core."""
-    cache: Path | None = None
-    """Folder that keeps the rendered people for a later call."""
-    options: TrainOptions = dataclasses.field(default_factory=TrainOptions)
-
-
-def run(args: TrainIdentityArgs) -> None:
-    """Renders, trains, tests and prints the rates."""
+    Args:
+        out: folder to write: encoder.safetensors, identity_roc.json.
+        people: people to learn.
+        held_out: people to test on.
+        workers: rendering processes; 0 takes one per core.
+        options: how the encoder is trained.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True  # one shape only
     start = time.monotonic()
-    looks, views, workers = args.looks, args.views, args.workers
-    people = cached_people(args.cache, FIRST_PERSON, args.people, looks, views, workers)
-    held_out = cached_people(args.cache, FIRST_HELD_OUT, args.held_out, looks, views, workers)
-    about = {
-        "rendering_seconds": round(time.monotonic() - start, 1),
-        "command": f"python data/scripts/identity_train.py --people {args.people} --held-out {args.held_out} "
-        f"--looks {looks} --views {views}, and `options`",
-    }
-    result = train_encoder(people, held_out, args.options, args.out, device, **about)
+    learned = render_people(FIRST_PERSON, people, workers=workers)
+    tested = render_people(FIRST_HELD_OUT, held_out, workers=workers)
+    command = f"{COMMAND} --people {people} --held-out {held_out}, and `options`"
+    about = {"rendering_seconds": round(time.monotonic() - start, 1), "command": command}
+    result = train_encoder(learned, tested, options, out, device, **about)
     for name in ("frontal", "all"):
         tar, auc = (Estimate.of(result[name][key]) for key in ("tar_at_far_0.01", "auc"))
         print(f"{name}: TAR {tar.text(1, percent=True)} at FAR 1 %, AUC {auc.value:.4f}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(TrainIdentityArgs, run))
+    raise SystemExit(main(run))

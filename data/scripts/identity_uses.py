@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -273,29 +272,23 @@ def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | Non
     )
 
 
-@dataclass(frozen=True)
-class IdentityUsesArgs:
-    """Measures what the identity encoder sees, and writes its page."""
+def run(
+    people: int = 40, out: Path = files.DATA / "results" / "identity_uses.json", page: Path = CARD
+) -> None:
+    """Measures what the identity encoder sees, and writes the records and its page.
 
-    people: int = 40
-    """Held-out people, four near-frontal images each."""
-    work: Path | None = None
-    """Folder that keeps the rendered images for a later call."""
-    out: Path = files.DATA / "results" / "identity_uses.json"
-    """File to write; what dlib's encoder says goes to cross_check.json beside it."""
-    card: Path = CARD
-    """Page to write."""
-
-
-def run(args: IdentityUsesArgs) -> None:
-    """Measures, writes the record and the page."""
-    files.check_writable(args.out)
+    Args:
+        people: held-out people, four near-frontal images each.
+        out: file to write; what dlib's encoder says goes to cross_check.json beside it.
+        page: page to write.
+    """
+    files.check_writable(out)
     roc = records.read("identity_roc", "python data/scripts/identity_train.py")
-    shown, encoder = frontal_people(args.people, args.work), load_encoder("ours")
-    about = {"people": args.people, "provenance": records.provenance(f"{COMMAND} --people {args.people}")}
+    shown, encoder = frontal_people(people), load_encoder("ours")
+    about = {"people": people, "provenance": records.provenance(f"{COMMAND} --people {people}")}
     found = measure(encoder, shown) | about
-    records.write(args.out, found)
-    path = args.out.with_name("cross_check.json")
+    records.write(out, found)
+    path = out.with_name("cross_check.json")
     try:
         checked = dlib_cross_check(shown.images, encoder.embed(shown.images, shown.camera), shown.person)
         facts = {"encoder": encoder.name, "pictures": len(shown.images), "same": SAME, "enough": ENOUGH}
@@ -303,9 +296,9 @@ def run(args: IdentityUsesArgs) -> None:
     except Head3DError as error:  # without dlib the recorded opinion stands
         print(f"no second opinion: {error}")
     check = records.load(path, COMMAND) if path.is_file() else None
-    files.write(args.card, card(found, roc, check))
+    files.write(page, card(found, roc, check))
     print(*verdicts(found).values(), sep="\n")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(IdentityUsesArgs, run))
+    raise SystemExit(main(run))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -26,6 +26,11 @@ def write_manifest(entries: dict[str, Entry], data: Path = DATA) -> None:
     files = {name: asdict(entries[name]) for name in sorted(entries)}
     text = json.dumps({"version": MANIFEST_VERSION, "files": files}, indent=1, ensure_ascii=False)
     write(data / "manifest.json", text + "\n")
+
+
+def _there(data: Path = DATA) -> dict[str, Entry]:
+    """Entries of files that exist."""
+    return {name: entry for name, entry in read_manifest(data).items() if (data / name).is_file()}
 
 
 def _entry(file: Path, *about: str) -> Entry:
@@ -46,7 +51,7 @@ def register(
         origin: where they come from, in one sentence.
         regenerate: the command that makes them again.
     """
-    entries = {name: entry for name, entry in read_manifest(data).items() if (data / name).is_file()}
+    entries = _there(data)
     for path in paths:
         for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             if not file.is_file() or not file.resolve().is_relative_to(data.resolve()):
@@ -77,37 +82,34 @@ def problems(data: Path = DATA) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
-class ManifestArgs:
-    """Checks data/manifest.json; registers files if any are named."""
+def run(
+    paths: Positional[tuple[Path, ...]] = (),
+    licence: str = "",
+    origin: str = "",
+    regenerate: str = "",
+    refresh: bool = False,
+) -> int:
+    """Checks data/manifest.json, and registers files first if any are named; status 1 if anything is wrong.
 
-    paths: Positional[tuple[Path, ...]] = ()
-    """Files or folders below data/ to register."""
-    licence: str | None = None
-    """SPDX identifier of the files to register."""
-    origin: str | None = None
-    """Where they come from, in one sentence."""
-    regenerate: str | None = None
-    """The command that makes them again."""
-    refresh: bool = False
-    """Renew hashes and sizes of all listed files."""
-
-
-def run(args: ManifestArgs) -> int:
-    """Registers files if any are named, renews entries with `--refresh`, then checks; status 1 if anything is wrong."""
-    if args.paths:
-        if not (args.licence and args.origin and args.regenerate):
+    Args:
+        paths: files or folders below data/ to register.
+        licence: SPDX identifier of the files to register.
+        origin: where they come from, in one sentence.
+        regenerate: the command that makes them again.
+        refresh: renew hashes and sizes of all listed files.
+    """
+    if paths:
+        if not (licence and origin and regenerate):
             raise Head3DError(
                 "files are registered with --licence, --origin and --regenerate: give all three"
             )
-        register(args.paths, args.licence, args.origin, args.regenerate)
-    if args.refresh:
-        entries = {name: entry for name, entry in read_manifest(DATA).items() if (DATA / name).is_file()}
-        write_manifest({name: _entry(DATA / name, *astuple(entry)[2:]) for name, entry in entries.items()})
+        register(paths, licence, origin, regenerate)
+    if refresh:
+        write_manifest({name: _entry(DATA / name, *astuple(entry)[2:]) for name, entry in _there().items()})
     found = problems()
     print("\n".join(found) if found else f"{len(read_manifest(DATA))} files as listed")
     return int(bool(found))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(ManifestArgs, run))
+    raise SystemExit(main(run))

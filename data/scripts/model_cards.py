@@ -37,43 +37,28 @@ STAGES = {name: StageText(*text.split("\n\n")) for name, text in sections("stage
 """Stage -> its section of templates/stages.md: two paragraphs and a list."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where a card's facts are read from."""
-
-    weights: Path = files.DATA / "weights"
-    """Folder of the generators' folders."""
-    results: Path = files.DATA / "results"
-    """Folder of the records."""
-
-    def table(self, name: str) -> dict[str, Any]:
-        """A JSON file below `results`, or an empty one."""
-        path = self.results / f"{name}.json"
-        return dict(records.load(path, f"what makes {name}")) if path.is_file() else {}
+def recorded(data: Path, name: str) -> dict[str, Any]:
+    """A JSON file below `data/results`, or an empty dictionary."""
+    path = data / "results" / f"{name}.json"
+    return dict(records.load(path, f"what makes {name}")) if path.is_file() else {}
 
 
-def find(table: dict[str, Any], *keys: str) -> Any:
+def find(table: Any, *keys: str) -> Any:
     """table[keys[0]][keys[1]]..., or None where any of them is missing."""
-    value: Any = table
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return value
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
 def shown(figure: Any, percent: bool = False) -> str:
     """A figure with its interval and count; `UNKNOWN` for None. A recorded estimate, or a plain number."""
-    if not isinstance(figure, dict):
-        figure = {"value": figure}
+    figure = figure if isinstance(figure, dict) else {"value": figure}
     if figure["value"] is None:
         return UNKNOWN
-    value, low, high = (
-        None if figure.get(k) is None else f"{figure[k]:{'.1%' if percent else '.4g'}}"
-        for k in ("value", "low", "high")
-    )
-    interval = f" ({low} to {high})" if low and high else ""
-    return f"{value}{interval}" + (f", N = {figure['count']}" if figure.get("count") else "")
+    spec = ".1%" if percent else ".4g"
+    value, *ends = (f"{figure[k]:{spec}}" for k in ("value", "low", "high") if figure.get(k) is not None)
+    count = f", N = {figure['count']}" if figure.get("count") else ""
+    return value + (f" ({' to '.join(ends)})" if len(ends) == 2 else "") + count
 
 
 def _distance(evaluation: dict[str, Any], where: str) -> tuple[str, Any]:
@@ -87,25 +72,21 @@ def _distance(evaluation: dict[str, Any], where: str) -> tuple[str, Any]:
 def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(measure, this model, real images) of everything that a card reports."""
 
-    def row(label: str, *keys: str, percent: bool = True, instead: str | None = None) -> tuple[str, str, str]:
-        theirs = shown(find(real, *keys), percent) if instead is None else instead
-        return label, shown(find(evaluation, *keys), percent), theirs
-
-    def distance(where: str, label: str) -> tuple[str, str, str]:
-        name, figure = _distance(evaluation, where)
-        return f"{name}, {label} views", shown(figure), shown(_distance(real, where)[1])
+    def row(label: str, *keys: str, percent: bool = True) -> tuple[str, str, str]:
+        return label, shown(find(evaluation, *keys), percent), shown(find(real, *keys), percent)
 
     searched = find(evaluation, "people", "nearest_training", "training")
     who = "a training person" if searched is None else f"someone on one of {searched:,} training pictures"
     rows = [
         row("a face is found on frontal samples", "detector", "front"),
         row("a face is found on back views (should be rare)", "detector", "back"),
-        distance("front", "frontal"),
-        distance("back", "back"),
-        *(
-            row(f"{label}, above the limit of real backs", "behind", "ghost", score, "above")
-            for score, label in GHOSTS.items()
-        ),
+    ]
+    for where, label in (("front", "frontal"), ("back", "back")):
+        name, figure = _distance(evaluation, where)
+        rows.append((f"{name}, {label} views", shown(figure), shown(_distance(real, where)[1])))
+    for score, label in GHOSTS.items():
+        rows.append(row(f"{label}, above the limit of real backs", "behind", "ghost", score, "above"))
+    rows += [
         row("near-duplicates among samples", "people", "near_duplicates"),
         row(f"samples that repeat {who}", "people", "nearest_training", "repeats"),
     ]
@@ -115,7 +96,7 @@ def metric_rows(evaluation: dict[str, Any], real: dict[str, Any]) -> list[tuple[
     same = UNKNOWN if median is None else f"{shown(median)}, median of two pictures of one person"
     return [
         *rows,
-        row("same z as the teacher: cosine", "identity", "cosine", percent=False, instead=same),
+        (*row("same z as the teacher: cosine", "identity", "cosine", percent=False)[:2], same),
         row("same z as the teacher: AUC", "identity", "auc", percent=False),
         row("same z as the teacher: TAR at FAR 1 %", "identity", "tar"),
     ]
@@ -131,10 +112,9 @@ def group_rows(rates: dict[str, Any]) -> list[tuple[str, str]]:
     """(group, real pictures): the detector's rate on frontal pictures."""
     rows = []
     for kind in ("skin tone", "age", "gender"):
-        groups = (find(rates, "frontal", kind) or {}).items()
-        rows += [(f"{kind}: {g}", shown({**r, "value": r["rate"]}, True)) for g, r in groups] or [
-            (kind, UNKNOWN)
-        ]
+        groups = find(rates, "frontal", kind) or {}
+        rows += [(f"{kind}: {g}", shown({**r, "value": r["rate"]}, True)) for g, r in groups.items()]
+        rows += [] if groups else [(kind, UNKNOWN)]
     return rows
 
 
@@ -150,9 +130,9 @@ def own_groups(evaluation: dict[str, Any]) -> str:
     return f"{text}; but a face is found in all {count:,} frontal samples of this model, so in every group."
 
 
-def _pictures(evaluation: dict[str, Any], sources: Sources, folder: Path) -> str:
+def _pictures(evaluation: dict[str, Any], data: Path, folder: Path) -> str:
     """Links to the recorded grids of this model, with what each shows; empty without any."""
-    grids = sources.results / "evaluation"
+    grids = data / "results" / "evaluation"
     named = {grids / name: text for name, text in evaluation.get("pictures", {}).items()}
     there = {Path(os.path.relpath(p, folder)): text for p, text in named.items() if p.is_file()}
     links = [f"* [{path.name}]({path.as_posix()}): {text}" for path, text in there.items()]
@@ -216,12 +196,12 @@ def _measured(name: str, evaluation: dict[str, Any]) -> str:
     )
 
 
-def card(name: str, sources: Sources) -> str:
+def card(name: str, data: Path = files.DATA) -> str:
     """The card of `weights/<name>` as Markdown.
 
     Raises Head3DError if the folder holds no generator, or weights that do not say which stage they come from.
     """
-    folder = sources.weights / name
+    folder = data / "weights" / name
     notes = checkpoint.read_notes(folder)
     stage = notes.get("stage") or notes.get("recipe", {}).get("stage")
     if stage not in STAGES:
@@ -229,8 +209,8 @@ def card(name: str, sources: Sources) -> str:
             f"{folder} does not say which stage it comes from: save it with `train` or `export`, which note it"
         )
     config = GeneratorConfig.from_dict(checkpoint.read_header(folder).config)
-    run = sources.table(f"curves_{notes.get('row') or stage}")
-    evaluation, real = (sources.table(f"evaluation/{row}") for row in (name, "real"))
+    run = recorded(data, f"curves_{notes.get('row') or stage}")
+    evaluation, real = (recorded(data, f"evaluation/{row}") for row in (name, "real"))
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
     size_of_planes = f"{config.plane_resolution}² x {config.plane_channels} channels x {config.plane_count}"
     facts = [
@@ -247,26 +227,25 @@ def card(name: str, sources: Sources) -> str:
         facts=markdown_table(("", ""), facts),
         measured=_measured(name, evaluation),
         metrics=markdown_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
-        pictures=_pictures(evaluation, sources, folder),
+        pictures=_pictures(evaluation, data, folder),
         own_groups=own_groups(evaluation),
-        groups=markdown_table(("group", "real pictures"), group_rows(sources.table("detector_rates"))),
+        groups=markdown_table(("group", "real pictures"), group_rows(recorded(data, "detector_rates"))),
         failures=STAGES[stage].failures,
     )
 
 
-def cards(sources: Sources) -> dict[Path, str]:
-    """README.md beside every generator below `sources.weights`, and what it should say."""
-    folders = sorted(path.parent for path in sources.weights.glob("*/generator.safetensors"))
-    return {folder / "README.md": card(folder.name, sources) for folder in folders}
+def cards(data: Path = files.DATA) -> dict[Path, str]:
+    """README.md beside every generator below `data/weights`, and what it should say."""
+    folders = sorted(path.parent for path in data.glob("weights/*/generator.safetensors"))
+    return {folder / "README.md": card(folder.name, data) for folder in folders}
 
 
-def run(args: Sources) -> None:
-    """Writes the cards of all generators below `args.weights`."""
-    written = cards(args)
-    for path, text in written.items():
+def run() -> None:
+    """Writes the cards of all generators below `data/weights`."""
+    for path, text in cards().items():
         files.write(path, text)
-    print("\n".join(map(str, written)) or f"there are no generators in {args.weights}")
+        print(path)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Sources, run))
+    raise SystemExit(main(run))

@@ -8,7 +8,6 @@ same functions, so their stored outputs are compared with the records whenever t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import model_cards
@@ -19,7 +18,6 @@ from head3d_core.evaluation.rows import Rows, load_rows
 from head3d_core.evaluation.tables import (
     NAMES,
     NOT_YET,
-    RESULTS,
     backs,
     command_of,
     figure_5,
@@ -34,8 +32,7 @@ from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from script import between_marks, filled, main
 
-PAGE = RESULTS / "tables.md"
-VERDICTS = RESULTS / "did_it_reproduce.md"
+PAGE, VERDICTS = "tables.md", "did_it_reproduce.md"
 README = files.DATA.parent / "README.md"
 ENOUGH = 1000
 """A row of fewer samples is called a trial row."""
@@ -136,39 +133,24 @@ def refreshed(text: str, records: Rows) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class PageArgs:
+def write_tables(data: Path = files.DATA, readme: Path = README) -> list[Path]:
+    """Writes what differs from the records: the pages below `data`, the marked parts of `readme`; returns the files."""
+    known = load_rows()
+    wanted = {data / "results" / PAGE: tables_page(known), data / "results" / VERDICTS: verdicts_page(known)}
+    wanted |= model_cards.cards(data)
+    if readme.is_file():
+        wanted[readme] = refreshed(readme.read_text(encoding="utf8"), known)
+    changed = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf8") != text]
+    for path in changed:
+        files.write(path, wanted[path])
+    return changed
+
+
+def run() -> None:
     """Writes the page of tables, the README's tables and the model cards from the records."""
-
-    page: Path = PAGE
-    """Page of all tables."""
-    readme: Path = README
-    """Page whose marked parts are made anew, where it exists."""
-    cards: model_cards.Sources = field(default_factory=model_cards.Sources)
-    claims: Path = VERDICTS
-    """Page of the paper's claims."""
-
-
-def write_tables(args: PageArgs) -> list[Path]:
-    """Writes what differs from the records; returns the files."""
-    records = load_rows()
-    wanted = {args.page: tables_page(records), args.claims: verdicts_page(records)}
-    wanted |= model_cards.cards(args.cards)
-    if args.readme.is_file():
-        wanted[args.readme] = refreshed(args.readme.read_text(encoding="utf8"), records)
-    written = []
-    for path, text in wanted.items():
-        if not path.is_file() or path.read_text(encoding="utf8") != text:
-            files.write(path, text)
-            written.append(path)
-    return written
-
-
-def run(args: PageArgs) -> None:
-    """Writes and says what was written."""
-    written = write_tables(args)
+    written = write_tables()
     print(f"wrote {', '.join(map(str, written))}" if written else "every table is up to date")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(PageArgs, run))
+    raise SystemExit(main(run))

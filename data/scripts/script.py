@@ -6,22 +6,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from head3d_core.utils.errors import Head3DError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def main(arguments: type, function: Callable[[Any], object]) -> int:
-    """Calls `function` with `arguments`, a dataclass filled from the command line; returns the exit status.
+def main(function: Callable[..., object]) -> int:
+    """Calls `function` with what the command line says for its parameters; returns the exit status.
 
-    An error that the user can fix is one sentence on stderr and status 1.
+    The help texts are those of its docstring. An error that the user can fix is one sentence on stderr and status 1.
     """
     import tyro
 
     try:
-        result = function(tyro.cli(arguments))
+        result = tyro.cli(function)
     except Head3DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

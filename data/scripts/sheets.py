@@ -8,7 +8,6 @@ Nothing is picked by hand: the sheets show the first identities of the sets.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +19,11 @@ from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import identity
 from head3d_core.synth.make_data import render
 from head3d_core.synth.renderer import Renderer
+from head3d_core.utils import files
 from head3d_core.utils.images import from_pixels, from_uint8, montage, save
 from script import main
 
 YAWS = 8
-
-
-@dataclass(frozen=True)
-class SheetsArgs:
-    """Draws the contact sheets."""
-
-    out: Path = Path("data/samples")
-    """Folder to write."""
-    resolution: int = 256
-    """Pixels per side of one image."""
-    workers: int = 0
-    """Processes; 0 takes one per processor core."""
 
 
 def faces_sheet(resolution: int, workers: int = 0, count: int = 16, columns: int = 4) -> NDArray[np.uint8]:
@@ -56,14 +44,19 @@ def heads_sheet(resolution: int, count: int = 6, yaws: int = YAWS) -> NDArray[np
     return montage(from_pixels(np.stack(images)), yaws)
 
 
-def run(args: SheetsArgs) -> None:
-    """Draws both sheets."""
+def run(out: Path = files.DATA / "samples", resolution: int = 256, workers: int = 0) -> None:
+    """Draws the contact sheets.
+
+    Args:
+        out: folder to write.
+        resolution: pixels per side of one image.
+        workers: processes; 0 takes one per processor core.
+    """
     # 48 heads: at the full resolution this sheet alone would weigh more than all faces.
-    faces, heads = faces_sheet(args.resolution, args.workers), heads_sheet(args.resolution * 5 // 8)
+    faces, heads = faces_sheet(resolution, workers), heads_sheet(resolution * 5 // 8)
     for name, sheet in (("faces_16.jpg", faces), ("heads_6x8.jpg", heads)):
-        save(sheet, args.out / name, quality=78)
-        print(args.out / name)
+        print(save(sheet, out / name, quality=78))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(SheetsArgs, run))
+    raise SystemExit(main(run))

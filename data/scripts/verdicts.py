@@ -6,7 +6,7 @@ Used by `results_page.py` (a table of README, the page `did_it_reproduce.md`) an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from head3d_core.utils.estimates import Estimate
 AGREES, CONTRADICTS, UNDECIDED, NOT_TESTED = "agrees", "contradicts", "undecided", "not tested"
 Finding = tuple[str, str]
 """What was found, with its numbers, and the verdict."""
+Find = Callable[[Rows], Finding]
 FULL, BEHIND = "head3d", 120
 """Row of the full method; least |yaw| of steps behind, degrees."""
 ALIKE = 0.95
@@ -32,7 +33,8 @@ class Claim:
 
     place: str
     says: str
-    find: Callable[[Rows], Finding]
+    """May name numbers of the paper: {kids} and {ids}."""
+    find: Find
     mapped: str
     """How the line of `paper_map.md` begins that shows this verdict."""
     rows: tuple[str, ...] = ()
@@ -51,6 +53,19 @@ class Claim:
         return text, verdict
 
 
+_CLAIMS: list[Claim] = []
+
+
+def _claim(place: str, says: str, mapped: str, *rows: str, readme: bool = True) -> Callable[[Find], Find]:
+    """Enters the decorated function as what decides a claim; for the arguments see `Claim`."""
+
+    def enter(find: Find) -> Find:
+        _CLAIMS.append(Claim(place, says, find, mapped, rows, readme))
+        return find
+
+    return enter
+
+
 def runs(row: str, records: Rows) -> list[str]:
     """The recorded runs of a row; KeyError where there is none."""
     found = [name for name in (row, *repetitions(row, records)) if name in records]
@@ -65,8 +80,26 @@ def values(row: str, measure: Measure, records: Rows) -> list[Estimate]:
     return [e for e in found if e is not None]
 
 
+def costs(row: str, measure: Measure, records: Rows) -> list[Estimate]:
+    """By how much a row is worse than each run of the full method; KeyError where the row is not recorded."""
+    runs(row, records)
+    found = (ablations.cost(records, row, measure, full) for full in ablations.runs_of(FULL, records))
+    return [gap for gap in found if gap is not None]
+
+
+def by_sign(gaps: Sequence[Estimate], above: str, below: str) -> str:
+    """`above` where every interval lies above 0, `below` where every one lies below, else undecided."""
+    if gaps and all(gap.decided for gap in gaps) and len({gap.low > 0 for gap in gaps}) == 1:
+        return above if gaps[0].low > 0 else below
+    return UNDECIDED
+
+
 def _text(found: Sequence[Estimate], digits: int = 2) -> str:
     return ", ".join(e.text(digits) for e in found)
+
+
+GENERATORS, WITHOUT = "face generator, DFT, FH, Head3D", "without L_kd, without"
+SWAP, VIEWS = "the teacher's F_xy put in", "heads from three views"
 
 
 @cache
@@ -79,6 +112,7 @@ def _planes(axes: str) -> dict[str, Estimate]:
     return {name: Estimate.of(found["carried"]) for name, found in planes.items()}
 
 
+@_claim("Table 1", "F_xy carries identity", "identity after each exchange")
 def front_plane_leads(records: Rows) -> Finding:
     texts, leads = [], []
     for axes, name in (("xyz", "true axes"), ("eg3d", "EG3D's axes")):
@@ -88,6 +122,7 @@ def front_plane_leads(records: Rows) -> Finding:
     return "; ".join(texts), AGREES if all(leads) else UNDECIDED
 
 
+@_claim("Table 1", "the other planes carry none", "identity after each exchange")
 def other_planes_carry_none(records: Rows) -> Finding:
     texts, kept = [], []
     for axes, name in (("xyz", "true axes"), ("eg3d", "EG3D's axes")):
@@ -98,6 +133,7 @@ def other_planes_carry_none(records: Rows) -> Finding:
     return "; ".join(texts), AGREES if all(kept) else UNDECIDED if any(kept) else CONTRADICTS
 
 
+@_claim("3.3", "fine-tuning on few heads costs people", "fine-tuning a head generator")
 def few_heads_cost_people(records: Rows) -> Finding:
     head, face = (records[name].people for name in ("head", "face"))
     if head is None or face is None:
@@ -109,26 +145,30 @@ def few_heads_cost_people(records: Rows) -> Finding:
     return text, AGREES if head.diversity.high < face.diversity.low else CONTRADICTS
 
 
+@_claim(
+    "Table 2",
+    "Head3D is near the teacher and far better than DFT and FH (KID × 100: {kids})",
+    GENERATORS,
+    "dft",
+    "fh",
+)
 def better_than_direct(records: Rows) -> Finding:
     ours, others = values(FULL, FRONT, records), values("dft", FRONT, records) + values("fh", FRONT, records)
     text = (
         f"KD front × 100 {_text(ours)}; DFT and FH {_text(others)}; the teacher "
         f"{_text(values('face', FRONT, records))}"
     )
-    if max(e.high for e in ours) < min(e.low for e in others):
-        return text, AGREES
-    return text, UNDECIDED
+    return text, AGREES if max(e.high for e in ours) < min(e.low for e in others) else UNDECIDED
 
 
+@_claim("Table 2", "DFT is better than FH", GENERATORS, "dft", "fh", readme=False)
 def direct_before_head(records: Rows) -> Finding:
     pairs = zip(values("dft", FRONT, records), values("fh", FRONT, records), strict=False)
     gaps = [a.minus(b) for a, b in pairs]
-    text = f"KD front × 100, DFT − FH: {_text(gaps)}"
-    if all(gap.high < 0 for gap in gaps):
-        return text, AGREES
-    return text, CONTRADICTS if all(gap.low > 0 for gap in gaps) else UNDECIDED
+    return f"KD front × 100, DFT − FH: {_text(gaps)}", by_sign(gaps, CONTRADICTS, AGREES)
 
 
+@_claim("4.2", "heads are complete, without a second face", VIEWS)
 def no_second_face(records: Rows) -> Finding:
     janus = [rate(records[name].detector.get("back")) for name in runs(FULL, records)]
     mine, real = (records[name].behind for name in (FULL, "real"))
@@ -149,9 +189,7 @@ def _kept(kind: str) -> Callable[[Rows], Finding]:
         false = found.probe.false.value / max(found.teacher.value, 1e-9)
         text = (
             f"{kind}: Head3D keeps {rate(found.student)}, the teacher from another camera {rate(found.again)}; "
-            f"at most {min(false, 1):.0%} of the teacher's finds are false".replace("%", " %").replace(
-                "  %", " %"
-            )
+            f"at most {100 * min(false, 1):.0f} % of the teacher's finds are false"
         )
         if false > 0.2:
             return text, UNDECIDED
@@ -160,12 +198,18 @@ def _kept(kind: str) -> Callable[[Rows], Finding]:
     return find
 
 
+_claim("Fig. 5", "glasses are kept", VIEWS, readme=False)(_kept("glasses"))
+_claim("Fig. 5", "hats are kept", VIEWS, readme=False)(_kept("hat"))
+
+
+@_claim("Fig. 8 a", "the teacher's F_xy put in untrained keeps identity", SWAP)
 def swap_keeps_identity(records: Rows) -> Finding:
     swap, full = values("plane-swap", COSINE, records), values(FULL, COSINE, records)
     text = f"cosine at the same z {_text(swap)}; Head3D {_text(full)}"
     return text, CONTRADICTS if max(e.high for e in swap) < min(e.low for e in full) else UNDECIDED
 
 
+@_claim("Fig. 8 a", "and breaks the shape", SWAP, readme=False)
 def swap_breaks_shape(records: Rows) -> Finding:
     worst = {}
     for name in ("plane-swap", FULL):
@@ -199,37 +243,34 @@ def worse_behind(row: str) -> Callable[[Rows], Finding]:
     return find
 
 
+_BEHIND = "all planes distilled lose the back of the head"
+_claim("Fig. 8 b", _BEHIND, "all planes distilled", "all-planes")(worse_behind("all-planes"))
+
+
+@_claim("Fig. 8 c", "one discriminator gives two faces", "one discriminator", "single-d")
 def one_discriminator(records: Rows) -> Finding:
-    gaps = []
-    for name in ablations.runs_of("single-d", records):
-        one = JANUS.of(records[name])
-        full = JANUS.of(records[ablations.reference_of(name, records)])
-        if one and full:
-            gaps.append(one.minus(full))
-    text = f"faces behind, one discriminator − two, per cent: {_text(gaps, 1)}"
+    pairs = [(name, ablations.reference_of(name, records)) for name in ablations.runs_of("single-d", records)]
+    measured = [(JANUS.of(records[one]), JANUS.of(records[full])) for one, full in pairs]
+    gaps = [one.minus(full) for one, full in measured if one and full]
     if not gaps:
         raise KeyError("single-d")
-    if all(gap.low > 0 for gap in gaps):
-        return text, AGREES
-    return text, CONTRADICTS if all(gap.high < 0 for gap in gaps) else UNDECIDED
+    text = f"faces behind, one discriminator − two, per cent: {_text(gaps, 1)}"
+    return text, by_sign(gaps, AGREES, CONTRADICTS)
 
 
 LOSSES = ("no-kd", "no-gan-front", "no-rgb-lpips")
 
 
+@_claim("Table 3", "every loss is needed (FID, KID)", WITHOUT)
 def every_loss_needed(records: Rows) -> Finding:
-    fulls = ablations.runs_of(FULL, records)
-    texts, worse = [], []
-    for row in LOSSES:
-        runs(row, records)
-        gaps = [ablations.cost(records, row, FRONT, full) for full in fulls]
-        known = [gap for gap in gaps if gap is not None]
-        texts.append(f"{row} {_text(known)}")
-        worse.append(bool(known) and all(gap.low > 0 for gap in known))
-    text = f"KD front × 100 farther than each run of the full method: {'; '.join(texts)}"
-    return text, AGREES if all(worse) else UNDECIDED
+    gaps = {row: costs(row, FRONT, records) for row in LOSSES}
+    texts = "; ".join(f"{row} {_text(found)}" for row, found in gaps.items())
+    worse = all(by_sign(found, AGREES, UNDECIDED) == AGREES for found in gaps.values())
+    text = f"KD front × 100 farther than each run of the full method: {texts}"
+    return text, AGREES if worse else UNDECIDED
 
 
+@_claim("Table 3", "L_kd matters most for identity (ID: {ids})", WITHOUT)
 def distillation_matters_most(records: Rows) -> Finding:
     found = {row: values(row, COSINE, records)[0] for row in LOSSES}
     text = "cosine at the same z: " + ", ".join(f"{row} {e.text()}" for row, e in found.items())
@@ -239,16 +280,14 @@ def distillation_matters_most(records: Rows) -> Finding:
     return text, AGREES if all(found["no-kd"].high < e.low for e in others) else UNDECIDED
 
 
+@_claim("Table 3", "L_gan_front matters for identity", WITHOUT)
 def front_gan_keeps_identity(records: Rows) -> Finding:
-    row, fulls = "no-gan-front", ablations.runs_of(FULL, records)
-    runs(row, records)
-    gaps = [gap for full in fulls if (gap := ablations.cost(records, row, COSINE, full)) is not None]
+    gaps = costs("no-gan-front", COSINE, records)
     text = f"cosine lost without it, beside each run of the full method: {_text(gaps)}"
-    if gaps and all(gap.low > 0 for gap in gaps):
-        return text, AGREES
-    return text, UNDECIDED
+    return text, by_sign(gaps, AGREES, UNDECIDED)
 
 
+@_claim("Fig. 10", "w interpolates smoothly", "interpolation of w")
 def straight_paths(records: Rows) -> Finding:
     models = stored.load(RESULTS / "latent.json", "python -m head3d_core walk")["models"]
     ours, theirs = (Estimate.of(models[name]["path"]["bend"]) for name in (FULL, "face"))
@@ -256,94 +295,22 @@ def straight_paths(records: Rows) -> Finding:
     return text, CONTRADICTS if ours.low > theirs.high else AGREES
 
 
-def _untested(why: str) -> Callable[[Rows], Finding]:
-    return lambda records: (why, NOT_TESTED)
+@_claim("Fig. 7", "better than parametric heads", "LYHM, DECA", readme=False)
+def parametric_heads(records: Rows) -> Finding:
+    return "the compared models need licences; ours of the same kinds see other data", NOT_TESTED
+
+
+@_claim("4.1", "512², FFHQ", "512², four hours", readme=False)
+def full_size(records: Rows) -> Finding:
+    return "procedural people at 256²", NOT_TESTED
 
 
 def claims() -> tuple[Claim, ...]:
-    """Every claim of the paper that an experiment of ours could bear on."""
-    paper = load_paper()
-    two, three = paper["table 2"], paper["table 3"]
+    """Every claim of the paper that an experiment of ours could bear on, in the paper's order."""
+    two, three = load_paper()["table 2"], load_paper()["table 3"]
     ids = ", ".join(f"{row} {three[row]['ID']:.2f}" for row in (*LOSSES, FULL))
     kids = ", ".join(f"{row} {two[row]['KID x100']:.2f}" for row in (FULL, "dft", "fh", "face"))
-    return (
-        Claim("Table 1", "F_xy carries identity", front_plane_leads, "identity after each exchange"),
-        Claim(
-            "Table 1",
-            "the other planes carry none",
-            other_planes_carry_none,
-            "identity after each exchange",
-        ),
-        Claim(
-            "3.3",
-            "fine-tuning on few heads costs people",
-            few_heads_cost_people,
-            "fine-tuning a head generator",
-        ),
-        Claim(
-            "Table 2",
-            f"Head3D is near the teacher and far better than DFT and FH (KID × 100: {kids})",
-            better_than_direct,
-            "face generator, DFT, FH, Head3D",
-            ("dft", "fh"),
-        ),
-        Claim(
-            "Table 2",
-            "DFT is better than FH",
-            direct_before_head,
-            "face generator, DFT, FH, Head3D",
-            ("dft", "fh"),
-            readme=False,
-        ),
-        Claim("4.2", "heads are complete, without a second face", no_second_face, "heads from three views"),
-        Claim("Fig. 5", "glasses are kept", _kept("glasses"), "heads from three views", readme=False),
-        Claim("Fig. 5", "hats are kept", _kept("hat"), "heads from three views", readme=False),
-        Claim(
-            "Fig. 8 a",
-            "the teacher's F_xy put in untrained keeps identity",
-            swap_keeps_identity,
-            "the teacher's F_xy put in",
-        ),
-        Claim(
-            "Fig. 8 a", "and breaks the shape", swap_breaks_shape, "the teacher's F_xy put in", readme=False
-        ),
-        Claim(
-            "Fig. 8 b",
-            "all planes distilled lose the back of the head",
-            worse_behind("all-planes"),
-            "all planes distilled",
-            ("all-planes",),
-        ),
-        Claim(
-            "Fig. 8 c",
-            "one discriminator gives two faces",
-            one_discriminator,
-            "one discriminator",
-            ("single-d",),
-        ),
-        Claim("Table 3", "every loss is needed (FID, KID)", every_loss_needed, "without L_kd, without"),
-        Claim(
-            "Table 3",
-            f"L_kd matters most for identity (ID: {ids})",
-            distillation_matters_most,
-            "without L_kd, without",
-        ),
-        Claim(
-            "Table 3",
-            "L_gan_front matters for identity",
-            front_gan_keeps_identity,
-            "without L_kd, without",
-        ),
-        Claim("Fig. 10", "w interpolates smoothly", straight_paths, "interpolation of w"),
-        Claim(
-            "Fig. 7",
-            "better than parametric heads",
-            _untested("the compared models need licences; ours of the same kinds see other data"),
-            "LYHM, DECA",
-            readme=False,
-        ),
-        Claim("4.1", "512², FFHQ", _untested("procedural people at 256²"), "512², four hours", readme=False),
-    )
+    return tuple(replace(claim, says=claim.says.format(ids=ids, kids=kids)) for claim in _CLAIMS)
 
 
 def findings(records: Rows | None = None) -> list[tuple[Claim, str, str]]:
@@ -363,7 +330,5 @@ def table(records: Rows, readme: bool = False) -> str:
 
 def outcome(what: str, records: Rows | None = None) -> str:
     """The cell of the paper map for a line that begins so; empty where no claim belongs to it."""
-    found = [
-        f"{verdict}: {text}" for claim, text, verdict in findings(records) if what.startswith(claim.mapped)
-    ]
-    return "; ".join(found)
+    known = findings(records)
+    return "; ".join(f"{verdict}: {text}" for claim, text, verdict in known if what.startswith(claim.mapped))

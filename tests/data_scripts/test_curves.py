@@ -83,15 +83,13 @@ def test_half_written_lines_are_counted(run: Path) -> None:
 
 def test_thinning_keeps_means_over_equal_spans() -> None:
     lines = [progress(n, 0.0, a=float(n), **({"b": 1.0} if n == 100 else {})) for n in range(10, 101, 10)]
-    images, series = curves.thin(lines, points=2)
-    assert images == [40, 100]
-    assert series["a"] == [25.0, 75.0]
-    assert series["b"] == [None, 1.0]
+    found = curves.thin(lines, points=2)
+    assert found == {"images": [40, 100], "series": {"a": [25.0, 75.0], "b": [None, 1.0]}}
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:
-    _, series = curves.thin([progress(1, 0, a=float("nan")), progress(2, 0, a=2.0)], points=1)
-    assert series["a"] == [2.0]
+    found = curves.thin([progress(1, 0, a=float("nan")), progress(2, 0, a=2.0)], points=1)
+    assert found["series"]["a"] == [2.0]
 
 
 def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +97,7 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
         grid = np.full((6 * 16, len(GRID_YAWS) * 16, 3), 40 * k, np.uint8)
         Image.fromarray(grid).save(run / f"grid-{images:010d}.png")
     out = run / "curves_head.json"
-    curves.run(curves.CurvesArgs(run, out, points=2))
+    curves.run(run, out, points=2)
     assert "400 images, 2 points" in capsys.readouterr().out
     found = json.loads(out.read_text())
     assert found["pictures"]["progress"]["images"] == [100, 200, 400, 500]
@@ -110,11 +108,11 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert abs(pixels[-112:] - 160).max() < 5
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 128, 4 * 128)
-    curves.run(curves.CurvesArgs(run, out, side=96))
+    curves.run(run, out, side=96)
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 96, 4 * 96)
     with refused("at least 8 pixels"):
-        curves.run(curves.CurvesArgs(run, out, side=0))
+        curves.run(run, out, side=0)
 
 
 def test_a_run_without_a_log_is_one_sentence(tmp_path: Path) -> None:
@@ -124,5 +122,5 @@ def test_a_run_without_a_log_is_one_sentence(tmp_path: Path) -> None:
     with refused("has the run trained at all"):
         curves.condense(tmp_path)
     with refused("has the run trained at all"):
-        curves.run(curves.CurvesArgs(tmp_path, tmp_path / "x.json"))
+        curves.run(tmp_path, tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()

@@ -70,11 +70,9 @@ def test_the_data_card_shows_the_measured_rates() -> None:
 @pytest.mark.opengl
 @pytest.mark.slow
 def test_the_table_of_the_data_card(tmp_path: Path) -> None:
-    args = detector_rates.DetectorRatesArgs(
-        frontal=3, heads=1, out=tmp_path / "rates.json", card=tmp_path / "none.md", workers=1
-    )
-    detector_rates.run(args)
-    found = json.loads(args.out.read_text())
+    out = tmp_path / "rates.json"
+    detector_rates.run(frontal=3, heads=1, out=out, card=tmp_path / "none.md", workers=1)
+    found = json.loads(out.read_text())
     assert found["frontal"]["all"]["count"] == 3
     assert found["back"]["all"]["count"] == 6
     assert found["frontal"]["all"]["found"] >= 2

@@ -57,12 +57,12 @@ def test_manifests_that_are_none(tmp_path: Path, content: str, says: str) -> Non
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert manifest.run(manifest.ManifestArgs()) == int(bool(manifest.problems()))
+    assert manifest.run() == int(bool(manifest.problems()))
     assert "files as listed" in capsys.readouterr().out
     with refused("--licence, --origin and --regenerate"):
-        manifest.run(manifest.ManifestArgs((files.DATA / "assets",)))
+        manifest.run((files.DATA / "assets",))
     with refused("the manifest lists files below"):
-        manifest.run(manifest.ManifestArgs((ROOT / "README.md",), "CC0-1.0", "x", "y"))
+        manifest.run((ROOT / "README.md",), "CC0-1.0", "x", "y")
 
 
 def test_the_shipped_data_are_as_listed() -> None:

@@ -17,18 +17,18 @@ from head3d_core.model.generator import Generator
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> model_cards.Sources:
+def data(tmp_path: Path) -> Path:
     """One generator called head3d, without any records."""
     torch.manual_seed(0)
     recipe = {"stage": "distill", "batch": 4}
     notes = {"images": 1234, "preset": "tiny", "seed": 7, "row": None, "recipe": recipe}
     G = Generator(preset("tiny").generator)
     weights.save_generator(G, tmp_path / "weights" / "head3d", half=True, notes=notes)
-    return model_cards.Sources(tmp_path / "weights", tmp_path / "results")
+    return tmp_path
 
 
-def record(sources: model_cards.Sources, name: str, content: dict[str, Any]) -> None:
-    path = sources.results / f"{name}.json"
+def record(data: Path, name: str, content: dict[str, Any]) -> None:
+    path = data / "results" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
 
@@ -38,8 +38,8 @@ def row_of(text: str, label: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sources) -> None:
-    text = model_cards.card("head3d", sources)
+def test_without_records_everything_is_not_measured_yet(data: Path) -> None:
+    text = model_cards.card("head3d", data)
     assert "# Model card: `head3d`" in text
     assert row_of(text, "real images shown")[1] == "1,234"
     assert row_of(text, "time")[1] == "not recorded"
@@ -52,16 +52,16 @@ def test_without_records_everything_is_not_measured_yet(sources: model_cards.Sou
         assert word in text
 
 
-def test_repeats_name_how_many_pictures_were_searched(sources: model_cards.Sources) -> None:
-    assert row_of(model_cards.card("head3d", sources), "samples that repeat a training person")
+def test_repeats_name_how_many_pictures_were_searched(data: Path) -> None:
+    assert row_of(model_cards.card("head3d", data), "samples that repeat a training person")
     share = {"count": 100, "value": 0.0, "low": 0.0, "high": 0.04}
     found = {"people": {"nearest_training": {"training": 5000, "repeats": share}}}
-    record(sources, "evaluation/head3d", found)
-    row = row_of(model_cards.card("head3d", sources), "samples that repeat someone on one of 5,000 training")
+    record(data, "evaluation/head3d", found)
+    row = row_of(model_cards.card("head3d", data), "samples that repeat someone on one of 5,000 training")
     assert row[1].startswith("0.0%")
 
 
-def test_records_are_read(sources: model_cards.Sources) -> None:
+def test_records_are_read(data: Path) -> None:
     rate = {"count": 100, "value": 0.97, "low": 0.92, "high": 0.99}
     figure = {"value": 1.5, "low": 1.25, "high": 1.75, "count": 1000}
     measured = {
@@ -70,12 +70,12 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
         "behind": {"ghost": {"eye_pair": {"above": {**rate, "value": 0.78}}}},
         "provenance": {"date": "2026-01-02", "device": "a GPU", "commit": "abc"},
     }
-    record(sources, "evaluation/head3d", measured)
-    record(sources, "evaluation/real", {"detector": {"front": {**rate, "value": 0.99}}})
-    record(sources, "detector_rates", {"frontal": {"skin tone": {"dark": {**rate, "rate": 0.97}}}})
+    record(data, "evaluation/head3d", measured)
+    record(data, "evaluation/real", {"detector": {"front": {**rate, "value": 0.99}}})
+    record(data, "detector_rates", {"frontal": {"skin tone": {"dark": {**rate, "rate": 0.97}}}})
     about = {"images": 1234, "seconds": 600.0, "device": "one GPU", "date": "2026-01-01", "commit": "def"}
-    record(sources, "curves_distill", {"provenance": about})
-    text = model_cards.card("head3d", sources)
+    record(data, "curves_distill", {"provenance": about})
+    text = model_cards.card("head3d", data)
     assert row_of(text, "a face is found on frontal")[1] == "97.0% (92.0% to 99.0%), N = 100"
     assert row_of(text, "a face is found on frontal")[2].startswith("99.0%")
     assert row_of(text, "a face is found on back")[1].startswith("2.0%")
@@ -90,70 +90,73 @@ def test_records_are_read(sources: model_cards.Sources) -> None:
     assert "2026-01-02 on a GPU, commit abc" in text
 
 
-def test_the_teacher_is_not_asked_for_its_own_twin(sources: model_cards.Sources) -> None:
-    record(sources, "evaluation/head3d", {"detector": {}, "missing": {}})
-    assert "same z" not in model_cards.card("head3d", sources)
-    record(sources, "evaluation/head3d", {"detector": {}, "missing": {"same z": "no teacher"}})
-    row = row_of(model_cards.card("head3d", sources), "same z as the teacher: cosine")
+def test_the_teacher_is_not_asked_for_its_own_twin(data: Path) -> None:
+    record(data, "evaluation/head3d", {"detector": {}, "missing": {}})
+    assert "same z" not in model_cards.card("head3d", data)
+    record(data, "evaluation/head3d", {"detector": {}, "missing": {"same z": "no teacher"}})
+    row = row_of(model_cards.card("head3d", data), "same z as the teacher: cosine")
     assert row[1] == "not measured yet"
 
 
-def test_what_was_not_used_is_not_called_unrecorded(sources: model_cards.Sources) -> None:
-    record(sources, "curves_distill", {"provenance": {"images": 1234, "perceptual": None}})
-    assert row_of(model_cards.card("head3d", sources), "perceptual term")[1] == "none"
+def test_what_was_not_used_is_not_called_unrecorded(data: Path) -> None:
+    record(data, "curves_distill", {"provenance": {"images": 1234, "perceptual": None}})
+    assert row_of(model_cards.card("head3d", data), "perceptual term")[1] == "none"
 
 
-def test_every_group_where_every_face_is_found(sources: model_cards.Sources) -> None:
+def test_every_group_where_every_face_is_found(data: Path) -> None:
     rate = {"count": 100, "value": 1.0, "low": 0.96, "high": 1.0}
-    record(sources, "evaluation/head3d", {"detector": {"front": rate}})
-    text = model_cards.card("head3d", sources)
+    record(data, "evaluation/head3d", {"detector": {"front": rate}})
+    text = model_cards.card("head3d", data)
     assert "found in all 100 frontal samples of this model, so in every group" in text
 
 
-def test_recorded_grids_are_linked(sources: model_cards.Sources) -> None:
-    record(sources, "evaluation/head3d", {"pictures": {"a.jpg": "views", "gone.jpg": "not there"}})
-    (sources.results / "evaluation" / "a.jpg").write_bytes(b"")
-    text = model_cards.card("head3d", sources)
+def test_recorded_grids_are_linked(data: Path) -> None:
+    record(data, "evaluation/head3d", {"pictures": {"a.jpg": "views", "gone.jpg": "not there"}})
+    (data / "results" / "evaluation" / "a.jpg").write_bytes(b"")
+    text = model_cards.card("head3d", data)
     link = "../../results/evaluation/a.jpg"
     assert f"* [a.jpg]({link}): views" in text
-    assert (sources.weights / "head3d" / link).is_file()
+    assert (data / "weights" / "head3d" / link).is_file()
     assert "gone.jpg" not in text
 
 
-def test_a_record_of_another_run_is_not_taken_for_this_one(sources: model_cards.Sources) -> None:
-    record(sources, "curves_distill", {"provenance": {"images": 99, "seconds": 600.0, "device": "one GPU"}})
-    text = model_cards.card("head3d", sources)
+def test_a_record_of_another_run_is_not_taken_for_this_one(data: Path) -> None:
+    record(data, "curves_distill", {"provenance": {"images": 99, "seconds": 600.0, "device": "one GPU"}})
+    text = model_cards.card("head3d", data)
     assert row_of(text, "time")[1] == "not recorded"
     assert row_of(text, "device")[1] == "not recorded"
 
 
-def test_weights_that_do_not_say_what_they_are(sources: model_cards.Sources) -> None:
-    weights.save_generator(Generator(preset("tiny").generator), sources.weights / "odd")
+def test_weights_that_do_not_say_what_they_are(data: Path) -> None:
+    weights.save_generator(Generator(preset("tiny").generator), data / "weights" / "odd")
     with refused("which stage"):
-        model_cards.card("odd", sources)
+        model_cards.card("odd", data)
 
 
-def test_remarks_belong_to_their_weights(sources: model_cards.Sources) -> None:
-    path = sources.weights / "head3d" / "remarks.json"
-    assert "About these weights" not in model_cards.card("head3d", sources)
+def test_remarks_belong_to_their_weights(data: Path) -> None:
+    path = data / "weights" / "head3d" / "remarks.json"
+    assert "About these weights" not in model_cards.card("head3d", data)
     path.write_text(json.dumps({"images": 1234, "remarks": ["Noses are long."]}))
-    assert "## About these weights\n\n* Noses are long.\n" in model_cards.card("head3d", sources)
+    assert "## About these weights\n\n* Noses are long.\n" in model_cards.card("head3d", data)
     path.write_text(json.dumps({"images": 99, "remarks": ["Noses are long."]}))
-    assert "Noses" not in model_cards.card("head3d", sources), "remarks on other weights"
+    assert "Noses" not in model_cards.card("head3d", data), "remarks on other weights"
     path.write_text(json.dumps(["Noses are long."]))
     with refused("remarks"):
-        model_cards.card("head3d", sources)
+        model_cards.card("head3d", data)
 
 
 def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
     notes = {"images": 50, "recipe": {"stage": "teacher", "images": 100}}
-    weights.save_generator(Generator(preset("tiny").generator), tmp_path / "face", half=True, notes=notes)
-    text = model_cards.card("face", model_cards.Sources(tmp_path, tmp_path))
+    weights.save_generator(
+        Generator(preset("tiny").generator), tmp_path / "weights" / "face", half=True, notes=notes
+    )
+    text = model_cards.card("face", tmp_path)
     assert "**Trial weights**: 50 of the 100 images" in text
 
 
 def test_bundled_cards_are_in_step_with_the_records() -> None:
-    for header in model_cards.Sources.weights.glob("*/generator.safetensors"):
-        path = header.parent / "README.md"
-        assert path.is_file(), f"run python -m data/scripts/model_cards.py: {path} is missing"
-        assert path.read_text(encoding="utf8") == model_cards.card(header.parent.name, model_cards.Sources())
+    cards = model_cards.cards()
+    assert {path.parent.name for path in cards} >= {"face", "head", "head3d"}
+    for path, text in cards.items():
+        assert path.is_file(), f"run python data/scripts/model_cards.py: {path} is missing"
+        assert path.read_text(encoding="utf8") == text

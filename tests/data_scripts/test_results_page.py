@@ -13,10 +13,12 @@ from head3d_core.checkpoints import weights
 from head3d_core.config import preset
 from head3d_core.evaluation import tables
 from head3d_core.model.generator import Generator
+from head3d_core.utils import files
 
 
 def test_the_pages_are_in_step_with_the_records() -> None:
-    assert results_page.PAGE.read_text(encoding="utf8") == results_page.tables_page(), "run make tables"
+    page = files.DATA / "results" / results_page.PAGE
+    assert page.read_text(encoding="utf8") == results_page.tables_page(), "run make tables"
     readme = results_page.README.read_text(encoding="utf8")
     assert results_page.refreshed(readme, results_page.load_rows()) == readme, "run make tables"
 
@@ -39,12 +41,12 @@ def test_cards_are_written_with_the_tables(tmp_path: Path) -> None:
     torch.manual_seed(0)
     notes = {"recipe": {"stage": "head"}}
     weights.save_generator(Generator(preset("tiny").generator), tmp_path / "weights" / "x", notes=notes)
-    sources = results_page.model_cards.Sources(tmp_path / "weights", tmp_path)
-    card = tmp_path / "weights" / "x" / "README.md"
-    pages = [tmp_path / "tables.md", tmp_path / "claims.md"]
-    args = results_page.PageArgs(pages[0], tmp_path / "none", sources, pages[1])
-    assert results_page.write_tables(args) == [*pages, card]
-    assert card.read_text(encoding="utf8") == results_page.model_cards.card("x", sources)
+    written = [
+        *(tmp_path / "results" / name for name in (results_page.PAGE, results_page.VERDICTS)),
+        tmp_path / "weights" / "x" / "README.md",
+    ]
+    assert results_page.write_tables(tmp_path, tmp_path / "none") == written
+    assert written[-1].read_text(encoding="utf8") == results_page.model_cards.card("x", tmp_path)
 
 
 def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
@@ -53,12 +55,7 @@ def test_only_what_is_marked_is_replaced(tmp_path: Path) -> None:
     assert new.startswith("before\n<!-- table 3 -->\n| row |")
     assert new.endswith("<!-- end of table 3 -->\nafter <!-- table 2 -->")
     assert "old" not in new
-    page, readme, claims = (tmp_path / name for name in ("tables.md", "README.md", "claims.md"))
+    readme = tmp_path / "README.md"
     readme.write_text(text)
-    none = results_page.model_cards.Sources(tmp_path)
-    assert results_page.write_tables(results_page.PageArgs(page, readme, none, claims)) == [
-        page,
-        claims,
-        readme,
-    ]
-    assert results_page.write_tables(results_page.PageArgs(page, readme, none, claims)) == []
+    assert results_page.write_tables(tmp_path, readme)[-1] == readme
+    assert results_page.write_tables(tmp_path, readme) == []
