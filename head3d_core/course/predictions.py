@@ -2,17 +2,20 @@
 
     predictions.ask("02.1")               # a field to write in
     predictions.ask("02.1", "the back")   # the same without widgets
-    predictions.compare("02.1", "62 %")   # prints the guess and the answer
+    predictions.compare("02.1", 0.62)     # prints the guess and the answer
 
-Guesses are kept in a file, so that one made in notebook 00 is still there in notebook 11a.
+The words of an answer stand in `answers.json`, so that no cell gives it away. Guesses are kept in a file, so that one
+made in notebook 00 is still there in notebook 11a.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from head3d_core.course.stills import with_stand_in
 from head3d_core.utils import files
@@ -73,6 +76,14 @@ def ask(name: str, guess: str | float | None = None) -> None:
     )
 
 
-def compare(name: str, answer: str) -> None:
-    """Prints the guess `name` beside the answer."""
+@functools.cache
+def answers() -> dict[str, str]:
+    """The words of the answers: prediction -> format string of the values that its notebook computes."""
+    path = Path(__file__).with_name("answers.json")
+    return dict(json.loads(path.read_text(encoding="utf8")))
+
+
+def compare(name: str, *values: Any) -> None:
+    """Prints the guess `name` beside the answer: its words in `answers.json` with `values`, or the values alone."""
+    answer = answers().get(name, " ".join(["{}"] * len(values))).format(*values)
     print(f"prediction {name} | yours: {kept().get(name, 'none written')} | answer: {answer}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ BANNED = (
 )  # fmt: skip
 """Words that our readers trip over, or that mean two things here."""
 LONGEST, COLONS = 80, 2
+WORDS = 1000
+"""Of a notebook's prose that is read in one go."""
 ENTRY = re.compile(
     r"- (?P<who>[^(\[]+) \((?P<year>\d{4})\), \[(?P<title>[^]]+)\]\((?P<url>[^)]+)\)\. (?P<why>.+\.)"
 )
@@ -65,6 +68,43 @@ def test_paragraphs_are_short_and_words_plain(path: Path) -> None:
         assert len(colons) <= COLONS, f"colons: {paragraph[:80]}"
         said = [word for word in BANNED if re.search(rf"\b{word}\b", paragraph.lower())]
         assert not said, f"{said} in: {paragraph[:120]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+def test_a_notebook_has_about_a_thousand_words(path: Path) -> None:
+    """Without warm-up, exercises, tables, formulas, literature and what is folded."""
+    text = prose(path).split("## Where this comes from")[0]
+    text = re.sub(r"\*\*Warm-up.*?</details>|<details>.*?</details>|^### Exercise.*?(?=^#|^\*\*|\Z)", "", text,
+                  flags=re.DOTALL | re.MULTILINE)  # fmt: skip
+    text = re.sub(r"\$\$.*?\$\$|^\|.*?$|```.*?```", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = len(re.sub(r"\$[^$\n]*\$|\]\([^)]*\)", " X ", text).split())
+    assert 300 < found <= WORDS, found
+
+
+def said(call: ast.Call) -> Iterator[str]:
+    """The words in the arguments of a call, without the keys of what is looked up."""
+    places: list[ast.AST] = list(call.args[1:])
+    while places:
+        place = places.pop()
+        if isinstance(place, ast.Constant) and isinstance(place.value, str):
+            yield place.value
+        places += [place.value] if isinstance(place, ast.Subscript) else ast.iter_child_nodes(place)
+
+
+def test_answers_stand_in_no_cell() -> None:
+    """The words of an answer are in `answers.json`; the cell, which is seen before the guess, has values alone."""
+    compared: list[str] = []
+    for path in NOTEBOOKS:
+        for kind, source in cells(path):
+            tree = ast.parse(re.sub(r"^[!%].*", "pass", source, flags=re.MULTILINE) if kind == "code" else "")
+            for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+                if ast.unparse(call.func) == "predictions.compare":
+                    assert isinstance(call.args[0], ast.Constant)
+                    compared.append(str(call.args[0].value))
+                    telling = [words for words in said(call) if len(re.findall(r"\w{3,}", words)) > 2]
+                    assert not telling, f"{compared[-1]}: {telling}"
+                    assert len(call.args) > 1 or compared[-1] in predictions.answers()
+    assert set(predictions.answers()) <= set(compared), "answers that no cell asks for"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
@@ -168,12 +208,15 @@ def test_predictions_are_kept_and_shown(
 ) -> None:
     monkeypatch.setenv("HEAD3D_PREDICTIONS", str(tmp_path / "deep" / "guesses.json"))
     monkeypatch.setattr(predictions, "_session", {})
-    predictions.compare("00.1", "hair")
-    assert capsys.readouterr().out == "prediction 00.1 | yours: none written | answer: hair\n"
+    monkeypatch.setattr(predictions, "answers", lambda: {"00.1": "hair on {:.0%}"})
+    predictions.compare("00.1", 0.5)
+    assert capsys.readouterr().out == "prediction 00.1 | yours: none written | answer: hair on 50%\n"
     predictions.ask("00.1", "a face")
     monkeypatch.setattr(predictions, "_session", {})  # another kernel, another day
-    predictions.compare("00.1", "hair")
+    predictions.compare("00.1", 0.5)
     assert "yours: a face | answer: hair" in capsys.readouterr().out
+    predictions.compare("00.9", "two", 3)
+    assert capsys.readouterr().out.endswith("| answer: two 3\n"), "without words the values alone"
     (tmp_path / "deep" / "guesses.json").write_text("not json")
     assert predictions.kept() == {}
     monkeypatch.setenv("HEAD3D_PREDICTIONS", "")
