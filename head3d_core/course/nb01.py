@@ -37,36 +37,11 @@ def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> An
     return figure
 
 
-def camera_map(camera: Tensor, labels: Sequence[str]) -> Any:
-    """The still of `frustums`: the cameras seen from above (x, z) and from the side (z, y)."""
-    figure, axes = figures.panels(8.5, 4.2, 1, 2, layout="tight")
-    for axis, (a, b), (name_a, name_b) in zip(axes, ((0, 2), (2, 1)), (("x", "z"), ("z", "y")), strict=True):
-        _square(axis)
-        for k, label in enumerate(labels):
-            lines = figures.frustum_lines(camera[k])
-            axis.plot(lines[:, a], lines[:, b], color=PALETTE[k % 6], linestyle=STYLES[k % 4])
-            eye = camera[k, [3, 7, 11]].numpy()
-            _label_outwards(axis, label, float(eye[a]), float(eye[b]))
-        axis.set(xlim=(-4.1, 5.3), ylim=(-3.7, 3.7), title="from above" if b == 2 else "from the side")
-        axis.set(xlabel=f"{name_a} (world units)", ylabel=f"{name_b} (world units)", aspect="equal")
-    return figure
-
-
 def _square(axis: Any) -> None:
     """The cube of the planes, side 1, as a dotted square."""
     from matplotlib.patches import Rectangle
 
     axis.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
-
-
-def _label_outwards(axis: Any, text: str, x: float, y: float) -> None:
-    """A name beside a point, on the side away from the origin; below what stands on the origin itself."""
-    away = (x**2 + y**2) ** 0.5
-    right, up = (x / away, y / away) if away > 0.5 else (0.0, -3.4)
-    across = "left" if right > 0.5 else "right" if right < -0.5 else "center"
-    upright = "bottom" if up > 0.5 else "top" if up < -0.5 else "center"
-    offset = {"textcoords": "offset points", "xytext": (8 * right, 8 * up)}
-    axis.annotate(text, (x, y), **offset, fontsize=10, ha=across, va=upright)
 
 
 def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:

@@ -70,12 +70,8 @@ def distillation_diagram() -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _kd(planes_t: Tensor, planes_s: Tensor) -> Tensor:
-    return losses.kd_loss(planes_t, planes_s)
-
-
 kd_loss = Exercise(
-    truth=_kd,
+    truth=losses.kd_loss,
     cases=[
         (random(10, 2, 3, 4, 8, 8), random(11, 2, 3, 4, 8, 8)),
         (random(12, 1, 3, 2, 4, 4), 5 * random(13, 1, 3, 2, 4, 4)),

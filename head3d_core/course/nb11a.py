@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import evidence, figures
@@ -21,10 +20,8 @@ from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.rows import Rows
 from head3d_core.evaluation.tables import TABLE_3, load_paper
 
-COMPARED_SIDE = 64
-"""Pixels to which recorded cells are shrunk where rows are compared: older grids have no more."""
 SHOWN_SIDE = 112
-"""Pixels to which recorded cells are enlarged where they are shown."""
+"""Pixels to which recorded cells, 64 or 128 of them, are brought where they are shown."""
 
 
 def short(row: str, width: int = 19) -> str:
@@ -50,51 +47,33 @@ def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str =
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def recorded_views(
-    row: str, yaws: Sequence[float], folder: Path = EVALUATION, largest: int = COMPARED_SIDE
-) -> Tensor | None:
+def recorded_views(row: str, yaws: Sequence[float], folder: Path = EVALUATION) -> Tensor | None:
     """Recorded samples of a row: [8, V, 3, s, s] from `yaws` (degrees), or None if they are not there.
 
     The same number is the same z in every row.
-
-    Args:
-        largest: s at most, pixels; larger images are averaged down.
     """
     sheet = recorded_picture(f"{row}_views.jpg", folder)
     if sheet is None:
         return None
     columns = ROWS * sheet.shape[2] // sheet.shape[1]
     there: tuple[int, ...] = TURN if columns == len(TURN) else FACE_YAWS
-    found = cells(sheet, ROWS, columns)[:, [there.index(round(yaw)) for yaw in yaws]]
-    if found.shape[-1] <= largest:
-        return found
-    small = F.interpolate(found.flatten(0, 1), size=(largest, largest), mode="area")
-    return small.unflatten(0, found.shape[:2])
+    return cells(sheet, ROWS, columns)[:, [there.index(round(yaw)) for yaw in yaws]]
 
 
 def all_around(
-    rows: Sequence[str],
-    codes: Sequence[int],
-    yaws: Sequence[float] = (0.0,),
-    folder: Path = EVALUATION,
-    live: Mapping[str, Tensor] | None = None,
+    rows: Sequence[str], codes: Sequence[int], yaws: Sequence[float] = (0.0,), folder: Path = EVALUATION
 ) -> Any | None:
-    """Figs. 6, 8 and 9: a few codes from some sides, one row of the comparison a line. None if nothing is recorded.
-
-    Args:
-        live: [codes, V, 3, s, s] of rows that were not recorded from these sides (`ablations.seen_from`).
-    """
-    found = dict(live or {})
-    for row in rows:
-        views = None if row in found else recorded_views(row, yaws, folder, SHOWN_SIDE)
-        if views is not None:
-            found[row] = views[list(codes)]
-    lines = {row: larger(found[row].flatten(0, 1), SHOWN_SIDE) for row in rows if row in found}
+    """Figs. 6, 8 and 9: a few codes from some sides, one row of the comparison a line. None if nothing is recorded."""
+    found = {row: recorded_views(row, yaws, folder) for row in rows}
+    lines = {
+        short(row, 17): larger(views[list(codes)].flatten(0, 1), SHOWN_SIDE)
+        for row, views in found.items()
+        if views is not None
+    }
     if not lines:
         return None
     columns = [f"z {k}, {yaw:.0f}°" if len(yaws) > 1 else f"z {k}" for k in codes for yaw in yaws]
-    names = [short(row, 17) for row in lines]
-    return figures.image_grid(list(lines.values()), columns, size=1.3, rows=names)
+    return figures.image_grid(list(lines.values()), columns, size=1.3, rows=list(lines))
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------

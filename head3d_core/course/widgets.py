@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +88,6 @@ def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0, alt: str 
     return sliders(lambda yaw, pitch: draw(math.radians(yaw), math.radians(pitch)), ranges, size, size, alt)
 
 
-def level_slider(draw: Draw, low: float, high: float, start: float, alt: str = "") -> Any:
-    """The image of a surface at a level (raw sigma) that a slider sets."""
-    return sliders(draw, {"level (sigma)": Range(low, high, (high - low) / 40, start)}, alt=alt)
-
-
 def scrubber(draw: Draw, width: int = 420, alt: str = "") -> Any:
     """The image at a place t in [0, 1] between two heads, which are shown small at the ends of the slider."""
     import ipywidgets as widgets
@@ -105,8 +100,3 @@ def scrubber(draw: Draw, width: int = 420, alt: str = "") -> Any:
     row = widgets.HBox(ends, layout={"justify_content": "space-between"})
     box.children[1].children = (*box.children[1].children, row)
     return box
-
-
-def direction_sliders(draw: Draw, names: Sequence[str], reach: float = 3.0, alt: str = "") -> Any:
-    """One slider per direction, in standard deviations from -`reach` to `reach`."""
-    return sliders(draw, {name: Range(-reach, reach, 0.25, 0.0) for name in names}, alt=alt)

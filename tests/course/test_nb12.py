@@ -102,14 +102,14 @@ def test_sliders_show_what_their_function_draws() -> None:
     def draw(*values: float) -> np.ndarray:
         return np.full((4, 4, 3), int(100 + 10 * sum(values)), np.uint8)
 
-    level = widgets.level_slider(draw, 0.0, 10.0, 5.0)
+    level = widgets.sliders(draw, {"level (sigma)": widgets.Range(0.0, 10.0, 0.25, 5.0)})
     assert level.picture.value == to_png(draw(5.0))
     level.sliders["level (sigma)"].value = 8.0
     assert level.picture.value == to_png(draw(8.0))
     scrub = widgets.scrubber(draw)
     scrub.sliders["t: A to B"].value = 1.0
     assert scrub.picture.value == to_png(draw(1.0))
-    many = widgets.direction_sliders(draw, ["one", "two"])
+    many = widgets.sliders(draw, {name: widgets.Range(-3, 3, 0.25, 0) for name in ("one", "two")})
     many.sliders["two"].value = -2.0
     assert many.picture.value == to_png(draw(0.0, -2.0))
     with pytest.raises(Head3DError, match="at least one slider"):
