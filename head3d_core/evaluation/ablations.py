@@ -297,7 +297,7 @@ def measured(rows: Sequence[str], measure: Measure, records: Rows) -> dict[str, 
 def beside_the_paper(
     rows: Sequence[str], measure: Measure, records: Rows, paper: Mapping[str, Any]
 ) -> list[str]:
-    """One sentence a pair of rows: ordered as in the paper, the other way, or undecided here."""
+    """One sentence a pair of rows: ordered as in the paper, the other way, or that we cannot tell."""
     ours, theirs = measured(rows, measure, records), printed(rows, measure, paper, records)
     sign = 1 if measure.better == "low" else -1
     lines = []
@@ -306,7 +306,7 @@ def beside_the_paper(
         if printed_gap == 0:
             verdict = "equal in the paper"
         elif not gap.decided:
-            verdict = "undecided here"
+            verdict = "cannot tell here"
         else:
             verdict = (
                 "as in the paper" if (gap.value > 0) == (printed_gap > 0) else "the other way in the paper"

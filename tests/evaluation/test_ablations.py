@@ -153,7 +153,7 @@ def test_the_seed_of_the_full_method_can_be_chosen() -> None:
     [
         (3.0, 0.01, "Head3D (fitted D) better than without L_kd: as in the paper"),
         (1.0, 0.01, "without L_kd better than Head3D (fitted D): the other way in the paper"),
-        (2.1, 0.5, "Head3D (fitted D) better than without L_kd: undecided here"),
+        (2.1, 0.5, "Head3D (fitted D) better than without L_kd: cannot tell here"),
     ],
 )
 def test_pairs_beside_the_paper(kd: float, spread: float, verdict: str) -> None:
