@@ -6,7 +6,6 @@ ignored: a silently different network is worse than none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from head3d_core.checkpoints.eg3d_stand_ins import describe
 from head3d_core.config import (
-    PLANE_NAMES,
     Axes,
     DiscriminatorConfig,
     GeneratorConfig,
@@ -99,6 +97,11 @@ _RENDERING: _Table = {
     "density_reg": (_ANY, None), "density_reg_p_dist": (_ANY, None), "reg_type": (_ANY, None),
     "avg_camera_pivot": (_ANY, None), "density_reg_every": (_ANY, None),
 }  # fmt: skip
+_SAME_NAME = (
+    *("ray_start", "ray_end", "depth_resolution", "depth_resolution_importance"),
+    *("box_warp", "white_back", "density_noise"),
+)
+"""Rendering options that are called the same here."""
 _DISCRIMINATOR: _Table = {
     "c_dim": (_only(25), _REQUIRED), "img_resolution": (_WHOLE, _REQUIRED), "img_channels": (_only(3), _REQUIRED),
     "architecture": (_only("resnet"), "resnet"), "channel_base": (_WHOLE, 32768), "channel_max": (_WHOLE, 512),
@@ -155,16 +158,13 @@ def generator_config(
     if given["img_resolution"] != size:
         raise Head3DError(f"img_resolution must be {size} with {module}, got {given['img_resolution']}")
     return GeneratorConfig(
-        z_dim=given["z_dim"],
-        w_dim=given["w_dim"],
+        **{name: given[name] for name in ("z_dim", "w_dim", "channel_base", "channel_max")},
         mapping_layers=_read("mapping_kwargs", given["mapping_kwargs"], _MAPPING)["num_layers"],
         camera_scale=options["c_scale"],
         camera_conditioning=not options["c_gen_conditioning_zero"],
         camera_radius=options["avg_camera_radius"],
         image_resolution=size,
         neural_resolution=neural_resolution,
-        channel_base=given["channel_base"],
-        channel_max=given["channel_max"],
         plane_resolution=256,
         backbone_clamp=given["conv_clamp"],
         decoder_lr_mul=options["decoder_lr_mul"],
@@ -174,15 +174,9 @@ def generator_config(
         # Any half-precision block makes EG3D clamp, also where it computes in float32.
         sr_clamp=256.0 if given["sr_num_fp16_res"] > 0 else None,
         render=RenderOptions(
-            ray_start=options["ray_start"],
-            ray_end=options["ray_end"],
-            depth_resolution=options["depth_resolution"],
-            depth_resolution_importance=options["depth_resolution_importance"],
-            box_warp=options["box_warp"],
+            **{name: options[name] for name in _SAME_NAME},
             axes=axes,
-            white_back=options["white_back"],
             disparity=options["disparity_space_sampling"],
-            density_noise=options["density_noise"],
         ),
     )
 
@@ -227,8 +221,6 @@ def generator_from_eg3d(
 
     Raises Head3DError for arguments or tensors that do not fit.
     """
-    if axes not in PLANE_NAMES:
-        raise Head3DError(f'axes must be "eg3d" or "xyz", got {axes!r}')
     with torch.device("meta"):
         model = Generator(generator_config(init_kwargs, axes, neural_resolution))
     return _fill(model, state_dict)
@@ -297,19 +289,11 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
 
 
 def _fill(model: Any, state_dict: Mapping[str, Tensor]) -> Any:
-    tensors = {}
-    for name, value in state_dict.items():
-        tensor = torch.as_tensor(value)
-        if name == "dataset_label_std":
-            continue
-        if re.fullmatch(r"(.*\.)?resample_filter", name):
-            if tensor.shape != (4, 4) or not torch.allclose(
-                tensor.float(), fir(torch.device("cpu")), atol=1e-6
-            ):
-                raise Head3DError(
-                    f"{name} is not the filter outer([1, 3, 3, 1]) / 64 that all EG3D networks use"
-                )
-            continue
-        tensors[name] = tensor
+    """The model with EG3D's tensors; resampling filters must be the one that ours compute with."""
+    tensors = {name: tensor for name, tensor in state_dict.items() if name != "dataset_label_std"}
+    for name in [name for name in tensors if name.rpartition(".")[2] == "resample_filter"]:
+        taps = tensors.pop(name).float()
+        if taps.shape != (4, 4) or not torch.allclose(taps, fir(torch.device("cpu")), atol=1e-6):
+            raise Head3DError(f"{name} is not the filter outer([1, 3, 3, 1]) / 64 that all EG3D networks use")
     load_tensors(model, tensors, "the EG3D state dict")
     return model.eval()

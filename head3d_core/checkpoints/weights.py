@@ -37,7 +37,11 @@ FORMAT_VERSION = 2
 """Raised when a file can no longer be read by older code."""
 Kind = Literal["generator", "discriminator"]
 _KEY = "head3d"
-_EG3D = {"generator": ("G_ema", "TriPlaneGenerator"), "discriminator": ("D", "DualDiscriminator")}
+_NETWORKS: dict[Kind, tuple[Any, Any, str, str]] = {
+    "generator": (Generator, GeneratorConfig, "G_ema", "TriPlaneGenerator"),
+    "discriminator": (Discriminator, DiscriminatorConfig, "D", "DualDiscriminator"),
+}
+"""Our network and its configuration; its name and its class in an EG3D pickle."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Header:
     """What a file says about itself."""
 
     kind: str
-    """What it holds: "generator", "discriminator", "identity encoder" or "fitted head"."""
+    """What it holds: "generator", "discriminator", "identity encoder", "fitted head" or "training state"."""
     config: dict[str, Any]
     """Its configuration, as `to_dict` gives it."""
     sha256: str
@@ -94,19 +98,12 @@ def load_generator(
         Head3DError: no such name or file; damaged, truncated or changed file (hash); another architecture or kind; an
             older or newer format; anything in a `.pkl` that is not EG3D's. One sentence each.
     """
-    path = _find(name_or_path)
-    if is_pickle(path):
-        return cast(Generator, _load_eg3d(path, "generator", axes).to(device))
-    if axes is not None:
-        raise Head3DError(f"axes= is for EG3D pickles; {path} carries its own")
-    return cast(Generator, _load(path, "generator").to(device))
+    return cast(Generator, _load(_find(name_or_path), "generator", axes).to(device).eval())
 
 
 def load_discriminator(name_or_path: Path | str, device: torch.device | str = "cpu") -> Discriminator:
     """A discriminator in evaluation mode; arguments and errors as in `load_generator` (network D of a `.pkl`)."""
-    path = _find(name_or_path)
-    load = _load_eg3d if is_pickle(path) else _load
-    return cast(Discriminator, load(path, "discriminator").to(device))
+    return cast(Discriminator, _load(_find(name_or_path), "discriminator").to(device).eval())
 
 
 def holds_discriminator(name_or_path: Path | str) -> bool:
@@ -138,7 +135,7 @@ def write(
     half: bool = False,
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes tensors of one kind with their configuration; floating-point ones as float32, or float16 if `half`.
+    """Writes tensors of one kind with their configuration; floating-point ones as float16 if `half`.
 
     Raises Head3DError as `save_generator` does.
     """
@@ -184,13 +181,11 @@ def _save(
 
 
 def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        whole = tensor.float()
-        tensor = whole.half() if half else whole
-        if not torch.equal(tensor.isfinite(), whole.isfinite()):
-            raise Head3DError(f"{name} has values beyond float16's 65504: save without half")
-    return tensor.contiguous()
+    whole = tensor.detach().cpu()
+    stored = whole.half() if half and whole.is_floating_point() else whole
+    if stored.dtype != whole.dtype and not torch.equal(stored.isfinite(), whole.isfinite()):
+        raise Head3DError(f"{name} has values beyond float16's 65504: save without half")
+    return stored.contiguous()
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -258,40 +253,40 @@ def _open(path: Path, kind: str, with_tensors: bool = False) -> tuple[Header, di
                 "update head3d_core"
             )
         header = Header(**raw)
+    except Head3DError:
+        raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        if isinstance(error, Head3DError):
-            raise
         raise Head3DError(f"{path} is damaged or truncated ({error}): fetch the file again") from error
     if header.kind != kind:
-        advice = f": use load_{header.kind}" if header.kind in _EG3D else ""
+        advice = f": use load_{header.kind}" if header.kind in _NETWORKS else ""
         raise Head3DError(f"{path} has {header.kind} weights, not {kind} weights{advice}")
     return header, tensors
 
 
-def _load(path: Path, kind: Kind) -> nn.Module:
-    """The network at a path, in evaluation mode."""
+def _load(path: Path, kind: Kind, axes: Axes | None = None) -> nn.Module:
+    """The network at a path, of our format or EG3D's."""
+    if is_pickle(path):
+        return _load_eg3d(path, kind, axes)
+    if axes is not None:
+        raise Head3DError(f"axes= is for EG3D pickles; {path} carries its own")
     path = _file_of(path, kind)
     header, tensors = read(path, kind)
+    network, config, *_ = _NETWORKS[kind]
     try:
         with torch.device("meta"):
-            model: nn.Module = (
-                Generator(GeneratorConfig.from_dict(header.config))
-                if kind == "generator"
-                else Discriminator(DiscriminatorConfig.from_dict(header.config))
-            )
+            model: nn.Module = network(config.from_dict(header.config))
+    except Head3DError:
+        raise
     except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, OverflowError) as error:
-        if isinstance(error, Head3DError):
-            raise
         raise Head3DError(
             f"{path} carries a configuration that cannot be built ({error}): fetch the file again"
         ) from error
     load_tensors(model, tensors, str(path))
-    return model.eval()
+    return model
 
 
-def _load_eg3d(path: Path, kind: Kind, axes: Axes | None = None) -> nn.Module:
-    """A network of an EG3D pickle, in evaluation mode."""
-    name, expected = _EG3D[kind]
+def _load_eg3d(path: Path, kind: Kind, axes: Axes | None) -> nn.Module:
+    *_, name, expected = _NETWORKS[kind]
     network = read_network(path, name)
     try:
         if network.class_name != expected:

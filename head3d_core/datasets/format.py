@@ -145,14 +145,6 @@ def _refuse(store: Store, problems: list[Problem]) -> None:
 # -- images --------------------------------------------------------------------------------------------------------
 
 
-def _decode(store: Store, name: str) -> NDArray[np.uint8]:
-    """Pixels [H, W, 3]; raises Head3DError with what is wrong, without the name."""
-    try:
-        return decode(store.read(name))
-    except FileNotFoundError:
-        raise Head3DError("the image file is missing: add it or remove its label") from None
-
-
 def _scan(
     store: Store,
     names: Sequence[str],
@@ -164,7 +156,7 @@ def _scan(
 
     def one(index: int) -> Problem | None:
         try:
-            pixels = _decode(store, names[index])
+            pixels = decode(store.read(names[index]))
         except Head3DError as error:
             return Problem(names[index], str(error))
         sizes[index] = pixels.shape
@@ -205,12 +197,6 @@ def validate(
     return problems + _scan(opened.store, opened.names, resolution)
 
 
-def _fit(pixels: NDArray[np.uint8], resolution: int | None) -> NDArray[np.uint8]:
-    """Area-average down to `resolution` (both powers of two, so every output pixel is a whole block)."""
-    factor = 1 if resolution is None else pixels.shape[0] // resolution
-    return pixels if factor == 1 else np.asarray(Image.fromarray(pixels).reduce(factor))
-
-
 def load_arrays(
     path: str | os.PathLike[str], resolution: int | None = None, *, cameras: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -235,7 +221,10 @@ def load_arrays(
     view = images.numpy()
 
     def keep(index: int, pixels: NDArray[np.uint8]) -> None:
-        fitted = _fit(pixels, resolution)
+        factor = (
+            pixels.shape[0] // resolution if resolution else 1
+        )  # powers of two: whole blocks are averaged
+        fitted = np.asarray(Image.fromarray(pixels).reduce(factor))
         if fitted.shape[0] == side:  # an odd one is reported by the scan
             view[index] = fitted.transpose(2, 0, 1)
 
@@ -247,7 +236,7 @@ def _first_side(opened: _Opened) -> int:
     """Side of the first image that can be read; 0 if there is none."""
     for name in opened.names:
         try:
-            return _decode(opened.store, name).shape[0]
+            return decode(opened.store.read(name)).shape[0]
         except Head3DError:  # reported by the scan
             continue
     return 0

@@ -8,7 +8,6 @@ import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def is_image(name: str, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
 
 
 class Store:
-    """Read access to a folder or a zip. Works in any number of processes, forked or not.
+    """Read access to a folder or a zip, from any number of threads.
 
     A single top folder that holds dataset.json is looked into, as in the archives that file managers make.
 
@@ -58,7 +57,6 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._zip: zipfile.ZipFile | None = None
-        self._owner = 0
         if not self.path.exists():
             raise Head3DError(
                 f"no data set at {self.path}: expected a folder or a zip with images and {LABELS}; "
@@ -67,7 +65,14 @@ class Store:
         if self.path.is_dir():
             listed = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
         else:
-            listed = [n for n in self._opened().namelist() if not n.endswith(("/", "\\"))]
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except Exception as error:  # zipfile raises many kinds on damaged archives
+                raise Head3DError(
+                    f"{self.path} is not a readable zip ({error}): expected a folder or a zip with {LABELS}; "
+                    "was it cut short?"
+                ) from None
+            listed = [n for n in self._zip.namelist() if not n.endswith(("/", "\\"))]
         kept = {clean_name(n): n for n in listed}
         files = {n: kept[n] for n in sorted(kept) if not is_hidden(n)}
         tops = {n.split("/")[0] for n in files}
@@ -75,21 +80,6 @@ class Store:
             files = {n.removeprefix(f"{top}/"): stored for n, stored in files.items()}
         self.files = files
         """Clean name -> name as stored, sorted."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_zip": None, "_owner": 0}  # an open file cannot go to another process
-
-    def _opened(self) -> zipfile.ZipFile:
-        """This process's own handle: forked processes would share the position in the file."""
-        if self._zip is None or self._owner != os.getpid():
-            try:
-                self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
-            except Exception as error:  # zipfile raises many kinds on damaged archives
-                raise Head3DError(
-                    f"{self.path} is not a readable zip ({error}): expected a folder or a zip with {LABELS}; "
-                    "was it cut short?"
-                ) from None
-        return self._zip
 
     def read(self, name: str) -> bytes:
         """Bytes of a file by its clean name.
@@ -102,13 +92,12 @@ class Store:
             raise FileNotFoundError(name)
         stored = self.files[name]
         try:
-            if self.path.is_dir():
+            if self._zip is None:
                 return (self.path / stored).read_bytes()
-            archive = self._opened()
-            size = archive.getinfo(stored).file_size
+            size = self._zip.getinfo(stored).file_size
             if size > LARGEST_FILE:
                 raise Head3DError(f"the archive says that it has {size:,} bytes: leave it out")
-            return archive.read(stored)
+            return self._zip.read(stored)
         except Head3DError:
             raise
         except Exception as error:  # damaged, encrypted or unknown to zipfile, which raises many kinds

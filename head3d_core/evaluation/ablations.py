@@ -19,12 +19,12 @@ from torch import Tensor
 from head3d_core.config import preset
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.samples import Model
-from head3d_core.evaluation.tables import FIGURE_8, NAMES, NOT_YET, TABLE_3, kernel, repetitions
+from head3d_core.evaluation.tables import FIGURE_8, NAMES, NOT_YET, TABLE_3, kernel, markdown, repetitions
 from head3d_core.geometry.turntable import views
-from head3d_core.training.recipes import ROWS, Domain, LossWeights, Recipe, recipe
+from head3d_core.training.recipes import ROWS, Recipe, recipe
 from head3d_core.utils import files
 from head3d_core.utils.estimates import Estimate
-from head3d_core.utils.nested import changed, differences, flat
+from head3d_core.utils.nested import changed, differences, flat, parsed
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
@@ -191,10 +191,7 @@ def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
         return []
     then = json.loads(path.read_text(encoding="utf8"))["recipe"]
     summed = "kd_back_images" in then  # planes of L_kd were averaged before this field existed
-    then |= {name: tuple(then[name]) for name in ("distil_planes", "notes")}
-    then["losses"] = LossWeights(**then["losses"])
-    then["domains"] = tuple(Domain(**{**d, "sources": tuple(d["sources"])}) for d in then["domains"])
-    recorded = Recipe(**then)
+    recorded: Recipe = parsed(Recipe, then, row)
     found = differences_in_words(recipe("distill", "classroom", base_of(row)), recorded)
     if len(recorded.distil_planes) > 1 and not summed:
         found.append(("L_kd of several planes", "their sum", "their mean"))
@@ -203,11 +200,12 @@ def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
 
 def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
     """`changes` of some rows as a Markdown table; below it what recorded runs of them had otherwise."""
-    lines = ["| row | `--row` | setting | full method | this row |", "|---|---|---|---|---|"]
-    for row in rows:
-        for k, (name, full, other) in enumerate(changes(row, scale)):
-            first = f"{label(row)} | `{row}`" if k == 0 else " | "
-            lines.append(f"| {first} | {name} | {full} | {other} |")
+    cells = [
+        [*((label(row), f"`{row}`") if k == 0 else ("", "")), *change]
+        for row in rows
+        for k, change in enumerate(changes(row, scale))
+    ]
+    lines = [markdown(["row", "`--row`", "setting", "full method", "this row"], cells)]
     for row in rows:
         if otherwise := recorded_otherwise(row):
             settings = "; ".join(f"{name}: {then} (now {now})" for name, now, then in otherwise)
@@ -402,8 +400,3 @@ def in_every_run(records: Rows, row: str, measures: Sequence[Measure] = MEASURES
             sizes = " and ".join(f"{abs(found.value):.2f}" for found in costs)
             words.append(f"{m.name} {'worse' if costs[0].value > 0 else 'better'} by {sizes}")
     return f"{label(base_of(row, records))}: {', '.join(words) or 'nothing that holds in every run'}"
-
-
-def not_recorded(rows: Sequence[str], records: Rows) -> list[str]:
-    """A line for each row without a record."""
-    return [f"{label(row, records)}: {NOT_YET}" for row in rows if row not in records]

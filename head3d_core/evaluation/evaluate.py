@@ -25,6 +25,7 @@ import torch
 from tyro.conf import Positional, arg
 
 from head3d_core import ops
+from head3d_core.config import check_fields
 from head3d_core.evaluation import measures, rows
 from head3d_core.evaluation.pictures import write_pictures
 from head3d_core.evaluation.real import Networks, Reference, Tensors, Wanted, real_reference, source_count
@@ -41,12 +42,15 @@ from head3d_core.training.snapshots import open_run
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import differences
 
 SWAP = "plane-swap"
 REAL = "real"
 PLACES = ("out", "cache", "encoder_file")  # options that no record repeats
 ABOUT = ("row", "seed", "start", "run", "weights", "provenance", "missing", "seconds")
 """Fields of a row that are no figures."""
+KNOWN = ("stage", "images", "starts_from", "preset", "seed", "row", "trained_on")
+"""What a record repeats of the weights' own notes."""
 LOOSE = 0.01  # false rate of every probe before 2026-11-30
 Say = Callable[[str], None]
 
@@ -151,23 +155,14 @@ def command_of(args: EvaluateArgs) -> str:
     >>> command_of(EvaluateArgs("face", sampling=Sampling(count=200)))
     'python -m head3d_core evaluate face --sampling.count 200'
     """
-
-    def options(one: Any, plain: Any, prefix: str) -> list[str]:
-        found = []
-        for field in dataclasses.fields(one):
-            value, default = getattr(one, field.name), getattr(plain, field.name)
-            name = f"{prefix}{field.name}"
-            if dataclasses.is_dataclass(value):
-                found += options(value, default, f"{name}.")
-            elif value != default and name not in PLACES:
-                words = () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
-                flag = f"--{'no-' * (value is False)}{name.replace('_', '-')}"
-                found += [flag, *(shlex.quote(str(word)) for word in words)]
-        return found
-
-    return shlex.join(["python", "-m", "head3d_core", "evaluate", args.weights]) + "".join(
-        f" {x}" for x in options(args, EvaluateArgs(args.weights), "")
-    )
+    words = ["python", "-m", "head3d_core", "evaluate", args.weights]
+    for name, (value, _) in differences(args, EvaluateArgs(args.weights)).items():
+        if name not in PLACES:
+            words.append(f"--{'no-' * (value is False)}{name.replace('_', '-')}")
+            words += (
+                [] if isinstance(value, bool) else map(str, value if isinstance(value, tuple) else [value])
+            )
+    return shlex.join(words)
 
 
 def provenance(args: EvaluateArgs, networks: Networks) -> dict[str, Any]:
@@ -233,31 +228,18 @@ def _model_of(args: EvaluateArgs, device: str) -> tuple[Model, dict[str, Any]]:
         T, _ = open_weights(args.teacher, device)
         return Model(G, T), {"row": SWAP, "images": 0, "starts_from": notes.get("images"), "minutes": 0.0}
     G, notes = open_weights(args.weights, device)
-    return Model(G), notes
-
-
-def about_weights(notes: dict[str, Any]) -> dict[str, Any]:
-    """What the notes of weights say of their training; seed 0 and 0 images are said, too.
-
-    >>> about_weights({"images": 0, "seed": 0, "row": None, "recipe": {"stage": "head"}})
-    {'stage': 'head', 'images': 0, 'seed': 0}
-    """
-    known = {**notes, "stage": notes.get("stage") or notes.get("recipe", {}).get("stage")}
-    names = ("stage", "images", "starts_from", "preset", "seed", "row", "trained_on")
-    return {k: known[k] for k in names if known.get(k) is not None}
+    return Model(G), {**notes, "stage": notes.get("stage") or notes.get("recipe", {}).get("stage")}
 
 
 def facts_of(args: EvaluateArgs, notes: dict[str, Any]) -> dict[str, Any]:
     """What tells this record from others: row, seed, what its discriminators started from, and number of the run.
 
-    >>> facts_of(
-    ...     EvaluateArgs("runs/a", start="trained"), {"row": "dft", "seed": 1, "recipe": {"stage": "distill"}}
-    ... )
+    >>> facts_of(EvaluateArgs("runs/a", start="trained"), {"row": "dft", "seed": 1, "stage": "distill"})
     {'row': 'dft', 'seed': 1, 'start': 'trained', 'run': 1}
     """
     row = args.row or notes.get("row") or Path(args.weights).name
-    stage = notes.get("stage") or notes.get("recipe", {}).get("stage")
-    start = "untrained" if row == SWAP else args.start if args.start and stage == "distill" else "none"
+    fitted = args.start if args.start and notes.get("stage") == "distill" else "none"
+    start = "untrained" if row == SWAP else fitted
     return {"row": row, "seed": notes.get("seed") or 0, "start": start, "run": args.run}
 
 
@@ -375,7 +357,8 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
     else:
         model, notes = _model_of(args, networks.device)
         about = {"digest": model.digest(), "parameters": sum(p.numel() for p in model.generator.parameters())}
-        about |= {**about_weights(notes), "minutes": notes.get("minutes", args.minutes)}
+        about |= {k: notes[k] for k in KNOWN if notes.get(k) is not None}
+        about["minutes"] = notes.get("minutes", args.minutes)
         facts = {**facts_of(args, notes), "weights": about}
     name = args.name or name_of(facts)
     path = args.out / f"{name}.json"
@@ -411,14 +394,12 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
 def _check(args: EvaluateArgs) -> None:
     if unknown := set(args.only) - set(ALL):
         raise Head3DError(f"only names parts of {', '.join(ALL)}, got {', '.join(sorted(unknown))}")
-    for name in ("replicates", "batch"):
-        if getattr(args, name) < 1:
-            raise Head3DError(f"{name} must be at least 1, got {getattr(args, name)}")
+    check_fields(args, "at least 1", lambda v: v >= 1, "replicates", "batch")
     for name, fewest, what in (
         ("count", distances.FEWEST, "a distance"),
         ("detector", FEWEST_ROWS, "a distance and a comparison with the teacher"),
     ):
-        if args.weights != REAL and (got := getattr(args.sampling, name)) < fewest:
+        if (got := getattr(args.sampling, name)) < fewest:
             raise Head3DError(f"sampling.{name} counts samples for {what}: at least {fewest}, got {got}")
     source_count(args.wanted.faces, "faces")
     source_count(args.wanted.heads, "heads")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from head3d_core.evaluation.rows import Row, Rows, load_rows
-from head3d_core.evaluation.tables import NOT_YET, kernel, repetitions
+from head3d_core.evaluation.tables import NOT_YET, kernel, markdown, repetitions
 from head3d_core.metrics.ghost import SCORES
 from head3d_core.utils.estimates import NONE, Estimate
 
@@ -167,7 +167,7 @@ def limits_table(records: Rows | None = None) -> str:
     records = load_rows() if records is None else records
     runs = [name for row in FULL if row in records for name in (row, *repetitions(row, records))] or [FULL[0]]
     heads = ["what", "limit", *runs, *BESIDE.values()]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for limit in LIMITS:
         bound = f"{'≥' if limit.at_least else '≤'} {limit._text(limit.limit)}"
         judged = limit.rows if limit.rows != FULL else tuple(runs)
@@ -175,8 +175,8 @@ def limits_table(records: Rows | None = None) -> str:
         for name in BESIDE:
             text = limit.shown(limit.of(records, name), interval=False)
             cells.append(_judged(limit, records, name) if name in judged else text)
-        lines.append(f"| {' | '.join([limit.what, bound, *cells])} |")
-    return "\n".join(lines)
+        lines.append([limit.what, bound, *cells])
+    return markdown(heads, lines)
 
 
 def _judged(limit: Limit, records: Rows, name: str) -> str:

@@ -104,20 +104,15 @@ def load_real(path: Path = REAL) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stored["features"].astype(np.float32)), torch.from_numpy(stored["camera"])
 
 
-def write_real(path: Path = REAL, count: int = COUNT, workers: int = 0) -> Path:
+def write_real(path: Path = REAL, count: int = COUNT) -> Path:
     """Renders the first `count` frontal held-out faces and stores their features (float16). Needs OpenGL."""
     from head3d_core.evaluation.real import frontal_pictures
     from head3d_core.synth.make_data import render
 
-    drawn = render("held_out_faces", frontal_pictures("held_out_faces", count), 256, workers)
-    return store_real(torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels), path)
-
-
-def store_real(images: Tensor, camera: Tensor, path: Path = REAL) -> Path:
-    """Stores features of uint8 [N, 3, 256, 256] with their cameras [N, 25]."""
-    features = extract(feature_network("efflite0"), images, 16).numpy().astype(np.float16)
+    drawn = render("held_out_faces", frontal_pictures("held_out_faces", count), 256)
+    features = extract(feature_network("efflite0"), torch.from_numpy(drawn.images), 16)
     with files.atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, features=features, camera=camera.numpy().astype(np.float32))
+        np.savez_compressed(file, features=features.numpy().astype(np.float16), camera=drawn.labels)
     return path
 
 

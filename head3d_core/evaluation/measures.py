@@ -13,21 +13,10 @@ import torch
 from torch import Tensor
 
 from head3d_core.datasets.face_detector import THRESHOLD
+from head3d_core.evaluation import rows
 from head3d_core.evaluation.real import KINDS, STEPS, Networks, Reference, Tensors
-from head3d_core.evaluation.rows import (
-    Accessory,
-    Behind,
-    Distance,
-    Ghost,
-    Identity,
-    NearestTraining,
-    OtherLooks,
-    People,
-    Probe,
-    Step,
-)
 from head3d_core.evaluation.samples import MAPPING
-from head3d_core.metrics import accessories, identity_encoder
+from head3d_core.metrics import accessories, identity_encoder, verification
 from head3d_core.metrics.distances import (
     KD_SCALE,
     frechet_distance,
@@ -40,17 +29,6 @@ from head3d_core.metrics.ghost import SCORES, GhostScores
 from head3d_core.metrics.hair import FEWEST, colour_agreement
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import SilhouetteSpan
-from head3d_core.metrics.verification import (
-    FEWEST_ROWS,
-    Verification,
-    diversity,
-    identity_similarity,
-    near_duplicates,
-    near_pairs,
-    nearest_training,
-    paired_verification,
-    view_consistency,
-)
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, share
@@ -67,7 +45,7 @@ def set_distance(
     replicates: int,
     frechet: bool = True,
     groups: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> Distance:
+) -> rows.Distance:
     """Kernel (times 100) and Fréchet distance of features, with the floors of the real set.
 
     Args:
@@ -77,7 +55,7 @@ def set_distance(
     x, y = real.to(device, torch.float64), fake.to(device, torch.float64)
     count = min(len(y), len(x) // 2)
     kernel = partial(kernel_distance, replicates=replicates)
-    found = Distance(
+    found = rows.Distance(
         net.name,
         len(x),
         count,
@@ -98,10 +76,10 @@ def set_distance(
     return dataclasses.replace(found, frechet=measure(x, y, groups=groups), frechet_floor=floor)
 
 
-def distances(reference: Reference, networks: Networks, samples: Tensors, n: int) -> dict[str, Distance]:
+def distances(reference: Reference, networks: Networks, samples: Tensors, n: int) -> dict[str, rows.Distance]:
     """Distances in front and behind, of truncated samples in front, and with other mapping cameras."""
 
-    def to(side: str, fake: Tensor, frechet: bool) -> Distance:
+    def to(side: str, fake: Tensor, frechet: bool) -> rows.Distance:
         groups = (reference.heads(side), None)
         return set_distance(reference[f"{side}.features"], fake, networks, n, frechet, groups)
 
@@ -143,8 +121,8 @@ def ratios(
     found = {}
     for label, (side, *both) in pairs.items():
         groups = (reference.heads(side), None)
-        rows, count = kernel_replicates(reference[f"{side}.features"], both, n, groups=groups)
-        found[label] = paired_ratio(rows[0], rows[1], count)
+        drawn, count = kernel_replicates(reference[f"{side}.features"], both, n, groups=groups)
+        found[label] = paired_ratio(drawn[0], drawn[1], count)
     return found
 
 
@@ -154,10 +132,10 @@ def detected(probability: Tensor) -> Estimate | None:
     return share(found, len(probability)) if len(probability) else None
 
 
-def identity_of(found: Verification, roc: bool = False, **more: Estimate) -> Identity:
+def identity_of(found: verification.Verification, roc: bool = False, **more: Estimate) -> rows.Identity:
     """As the record has it."""
     curve = {"false_accept": found.false_accept, "true_accept": found.true_accept}
-    return Identity(
+    return rows.Identity(
         found.auc,
         found.tar,
         found.threshold,
@@ -169,7 +147,7 @@ def identity_of(found: Verification, roc: bool = False, **more: Estimate) -> Ide
     )
 
 
-def real_pairs(reference: Reference, replicates: int) -> Verification | None:
+def real_pairs(reference: Reference, replicates: int) -> verification.Verification | None:
     """Two frontal views of one real person: what "the same head twice" looks like to the encoder.
 
     Only the camera differs; look and light are the same. So the median cosine, the limit of near-duplicates, is a
@@ -178,26 +156,26 @@ def real_pairs(reference: Reference, replicates: int) -> Verification | None:
     if not reference.has("around"):
         return None
     faces = reference["around.face"]
-    if not faces.shape[-1] or len(faces) < FEWEST_ROWS:
+    if not faces.shape[-1] or len(faces) < verification.FEWEST_ROWS:
         return None
-    return paired_verification(faces[:, 0], faces[:, 1], replicates)
+    return verification.paired_verification(faces[:, 0], faces[:, 1], replicates)
 
 
-def seen_pairs(first: Tensor, second: Tensor, replicates: int) -> Identity | None:
+def seen_pairs(first: Tensor, second: Tensor, replicates: int) -> rows.Identity | None:
     """dlib's opinion on pairs of images [N, 128], rows of NaN where it finds no face; None of too few."""
     both = (first.isfinite() & second.isfinite()).all(1)
-    if not first.shape[-1] or int(both.sum()) < FEWEST_ROWS:
+    if not first.shape[-1] or int(both.sum()) < verification.FEWEST_ROWS:
         return None
     found = same_z(first[both], second[both], replicates)
     return dataclasses.replace(found, seen=share(int(both.sum()), len(both)))
 
 
-def same_z(teacher: Tensor, student: Tensor, replicates: int) -> Identity:
+def same_z(teacher: Tensor, student: Tensor, replicates: int) -> rows.Identity:
     """Same z of teacher and student, [N, e] each, straight from the front."""
     return identity_of(
-        paired_verification(teacher, student, replicates),
-        cosine=identity_similarity(teacher, student, replicates),
-        different_z=identity_similarity(teacher, student.roll(1, 0), replicates),
+        verification.paired_verification(teacher, student, replicates),
+        cosine=verification.identity_similarity(teacher, student, replicates),
+        different_z=verification.identity_similarity(teacher, student.roll(1, 0), replicates),
     )
 
 
@@ -210,21 +188,23 @@ def silhouette_spans(reference: Reference) -> dict[str, SilhouetteSpan]:
 
 def figures_by_yaw(
     reference: Reference, samples: Tensors, networks: Networks, replicates: int
-) -> tuple[Step, ...]:
+) -> tuple[rows.Step, ...]:
     """Distance to real people, detection and agreement with the own front, for every 15° of |yaw|."""
     features, faces = samples["around.features"], samples.get("around.face", torch.zeros(0, STEPS + 1, 0))
     agreement: dict[int, Estimate] = {}
     if faces.shape[-1] and len(faces) > 1:
         owners = torch.arange(len(faces)).repeat_interleave(STEPS)
         yaw = torch.deg2rad(torch.arange(STEPS).repeat(len(faces)) * 15.0 + 7.5)
-        found = view_consistency(faces[:, 0], faces[:, 1:].flatten(0, 1), owners, yaw, replicates)
+        found = verification.view_consistency(
+            faces[:, 0], faces[:, 1:].flatten(0, 1), owners, yaw, replicates
+        )
         agreement = {round(step.low): step.similarity for step in found}
     steps, real = [], reference["around.features"]
     for k in range(STEPS):
         compared = len(features) >= FEWEST and real is not features
         seen = samples["around.found"][:, k + 1] if len(samples.get("around.found", ())) else torch.zeros(0)
         steps.append(
-            Step(
+            rows.Step(
                 15 * k,
                 15 * (k + 1),
                 set_distance(real[:, k + 1], features[:, k + 1], networks, replicates, False)
@@ -237,50 +217,36 @@ def figures_by_yaw(
     return tuple(steps)
 
 
-def profile_ratio(reference: Reference, samples: Tensors, replicates: int) -> Estimate | None:
-    """Distance of profiles (75° to 105°) over the mean of the steps beside them (60° to 75°, 105° to 120°).
-
-    A seam between front and back would raise it. Steps share people and samples, so the interval is a paired one.
-    """
-    real, fake = reference["around.features"].double(), samples["around.features"].double()
-    if len(fake) < FEWEST:
-        return None
-    steps = [kernel_replicates(real[:, k], [fake[:, k]], replicates) for k in (5, 6, 7, 8)]
-    beside, profile = ((steps[a][0][0] + steps[b][0][0]) / 2 for a, b in ((0, 3), (1, 2)))
-    return paired_ratio(profile, beside, steps[0][1])
-
-
 def people_figures(
     faces: Tensor,
     training: Tensor | None,
-    pairs: Verification | None,
+    pairs: verification.Verification | None,
     replicates: int,
     looks: float | None = None,
-) -> People:
+) -> rows.People:
     """Diversity, near-duplicates and nearest training images of embeddings [N, e].
 
     Args:
         pairs: of `real_pairs`: above their median cosine two samples are near-duplicates.
         looks: a second limit, for people in other looks (`other_looks`).
     """
-    found = People(diversity(faces, replicates))
-    if pairs is not None:
-        above = pairs.same_median
-        twice, twins = near_duplicates(faces, above), near_pairs(faces, above)
-        found = dataclasses.replace(
-            found, near_duplicates=twice, near_duplicate_above=above, near_duplicate_pairs=twins
-        )
+    above = None if pairs is None else pairs.same_median
+    wider = nearest = None
     if looks is not None:
-        wider = OtherLooks(near_duplicates(faces, looks), looks, near_pairs(faces, looks))
-        found = dataclasses.replace(found, other_looks=wider)
+        pairs_alike = verification.near_pairs(faces, looks)
+        wider = rows.OtherLooks(verification.near_duplicates(faces, looks), looks, pairs_alike)
     if training is not None:
-        nearest = nearest_training(faces, training, replicates)
-        repeats = None
-        if pairs is not None:
-            repeats = share(int((nearest.cosine > pairs.same_median).sum()), len(faces))
-        alike = NearestTraining(nearest.mean, len(training), float(nearest.cosine.max()), repeats)
-        found = dataclasses.replace(found, nearest_training=alike)
-    return found
+        found = verification.nearest_training(faces, training, replicates)
+        repeats = None if above is None else share(int((found.cosine > above).sum()), len(faces))
+        nearest = rows.NearestTraining(found.mean, len(training), float(found.cosine.max()), repeats)
+    return rows.People(
+        verification.diversity(faces, replicates),
+        None if above is None else verification.near_duplicates(faces, above),
+        above,
+        None if above is None else verification.near_pairs(faces, above),
+        wider,
+        nearest,
+    )
 
 
 def other_looks(
@@ -327,20 +293,20 @@ def accessory_figures(
     known: Mapping[str, accessories.Probe | str],
     teacher: Tensors,
     student: Tensors,
-) -> tuple[dict[str, Accessory], tuple[int, ...]]:
+) -> tuple[dict[str, rows.Accessory], tuple[int, ...]]:
     """E7, per accessory, and the numbers of the teacher's surest wearers."""
     found, shown = {}, []
     for column, (kind, probe) in enumerate(known.items()):
         if isinstance(probe, str):
-            found[kind] = Accessory(missing=probe)
+            found[kind] = rows.Accessory(missing=probe)
             continue
         rates = accessories.kept(
             probe, teacher["front.features"], teacher["again.features"], student["front.features"]
         )
         worn = float(reference["front.worn"][:, column].double().mean())
-        about = Probe(probe.recall, probe.false, probe.auc, worn)
+        about = rows.Probe(probe.recall, probe.false, probe.auc, worn)
         likely = accessories.likely_true(rates["teacher"].value, probe.recall.value, probe.false.value)
-        found[kind] = Accessory(None, about, likely=likely, **rates)
+        found[kind] = rows.Accessory(None, about, likely=likely, **rates)
         surest = (probe.score(teacher["front.features"]) - probe.limit).topk(
             min(4, len(teacher["front.features"]))
         )
@@ -348,13 +314,13 @@ def accessory_figures(
     return found, tuple(shown)
 
 
-def ghost_figures(scores: GhostScores, limit: Mapping[str, float]) -> dict[str, Ghost]:
+def ghost_figures(scores: GhostScores, limit: Mapping[str, float]) -> dict[str, rows.Ghost]:
     """For each score the share of heads above the limit, the share that cannot be measured, and the mean."""
     found = {}
     for name in SCORES:
         score = getattr(scores, name)
         known = score[score.isfinite()]
-        found[name] = Ghost(
+        found[name] = rows.Ghost(
             share(int((known > limit[name]).sum()), len(known)),
             share(len(score) - len(known), len(score)),
             bootstrap_mean(known) if len(known) > 1 else None,
@@ -368,7 +334,7 @@ def hair_agreement(ahead: Tensor, behind: Tensor) -> dict[str, Estimate]:
     return colour_agreement(ahead, behind) if known >= FEWEST else {}
 
 
-def behind_figures(samples: Tensors, limit: Mapping[str, float] | None, hat: Tensor | None) -> Behind:
+def behind_figures(samples: Tensors, limit: Mapping[str, float] | None, hat: Tensor | None) -> rows.Behind:
     """Second faces, hair colour front against back and diversity of backs, straight from behind.
 
     Args:
@@ -377,28 +343,28 @@ def behind_figures(samples: Tensors, limit: Mapping[str, float] | None, hat: Ten
     ahead, behind = (samples[f"{side}.hair"] for side in ("ahead", "behind"))
     scores = GhostScores(*(samples[f"behind.{name}"] for name in SCORES))
     every = {name: getattr(scores, name).tolist() for name in SCORES}
-    return Behind(
+    return rows.Behind(
         {} if limit is None else ghost_figures(scores, limit),
         {name: tuple(round(x, 3) if math.isfinite(x) else None for x in row) for name, row in every.items()},
-        diversity(samples["behind.features"]),
+        verification.diversity(samples["behind.features"]),
         hair_agreement(ahead, behind),
         {} if hat is None else hair_agreement(ahead[~hat], behind[~hat]),
         None if hat is None else share(int(hat.sum()), len(hat)),
     )
 
 
-def real_behind(reference: Reference) -> dict[str, Behind]:
+def real_behind(reference: Reference) -> dict[str, rows.Behind]:
     """The same of fresh real backs: "all", "heads" and "faces" (people of the face set)."""
     limit, numbers = reference.ghost_limits(), reference["straight.numbers"]
     fresh, half = reference["straight.fresh"], len(numbers) // 2
     heads = torch.arange(len(numbers)) < half
     found = {}
-    for name, group in (("all", fresh), *zip(KINDS, (fresh & heads, fresh & ~heads), strict=True)):
-        rows = numbers[group]
-        tensors = {f"behind.{score}": rows[:, k] for k, score in enumerate(SCORES)}
-        tensors |= {"ahead.hair": rows[:, 3:6], "behind.hair": rows[:, 6:]}
+    for kind, group in (("all", fresh), *zip(KINDS, (fresh & heads, fresh & ~heads), strict=True)):
+        scores, ahead, behind = numbers[group].split(3, 1)
+        tensors = dict(zip((f"behind.{name}" for name in SCORES), scores.unbind(1), strict=True))
+        tensors |= {"ahead.hair": ahead, "behind.hair": behind}
         tensors["behind.features"] = reference["straight.features"][group]
-        found[name] = behind_figures(tensors, limit, reference["straight.hat"][group])
+        found[kind] = behind_figures(tensors, limit, reference["straight.hat"][group])
     return found
 
 
@@ -424,5 +390,4 @@ def sample_figures(
         }
         found["silhouettes"] = outside
         found["by_yaw"] = figures_by_yaw(reference, samples, networks, n)
-        found["profiles"] = profile_ratio(reference, samples, n)
     return found

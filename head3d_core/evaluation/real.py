@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -280,16 +281,10 @@ def source_count(source: str, name: str) -> int | None:
     """N of `synth:NAME:N`; None for a path. Raises Head3DError for another set, no number, or a path to nothing."""
     if Path(source).exists():
         return None
-    parts = source.split(":")
-    if (
-        parts[0] != "synth"
-        or len(parts) != 3
-        or parts[1] != name
-        or not parts[2].isdecimal()
-        or int(parts[2]) < 20
-    ):
+    named = re.fullmatch(rf"synth:{name}:([0-9]+)", source)
+    if not named or int(named[1]) < 20:
         raise Head3DError(f"real pictures are synth:{name}:COUNT (20 or more) or a data set, got {source!r}")
-    return int(parts[2])
+    return int(named[1])
 
 
 def back_views(count: int, heads: int) -> int:

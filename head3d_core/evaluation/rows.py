@@ -213,26 +213,18 @@ def load_row(path: Path) -> Row:
 
 def write_row(path: Path, row: Row) -> Row:
     """Writes a row without what was not measured, floats with six digits; returns what reading gives back."""
-    content = _rounded(_known(dataclasses.asdict(row)))
-    records.write(path, content)
+    records.write(path, _plain(dataclasses.asdict(row)))
     return load_row(path)
 
 
-def _known(value: Any) -> Any:
-    """Without empty fields."""
-    if isinstance(value, dict):
-        kept = {k: _known(v) for k, v in value.items() if v is not None}
-        return {k: v for k, v in kept.items() if v not in ({}, [], ())}
-    return [_known(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to six significant digits: more would only differ between machines; null where there is no number."""
+def _plain(value: Any) -> Any:
+    """For JSON: no empty fields, floats with six digits (more would only differ between machines), NaN as null."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else value
+        kept = {k: _plain(v) for k, v in value.items() if v is not None}
+        return {k: v for k, v in kept.items() if v not in ({}, [])}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _numbers(value: Any) -> Any:

@@ -20,13 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.evaluation.real import (
-    STEPS,
-    Networks,
-    Reference,
-    Tensors,
-    kept,
-)
+from head3d_core.evaluation.real import STEPS, Networks, Reference, Tensors, kept
 from head3d_core.geometry import mesh
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
 from head3d_core.metrics.hair import hair_colour
@@ -68,16 +62,6 @@ class Sampling:
     """Not truncated, each with two other mapping cameras."""
     truncation: float = 0.7
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("count", "detector", "around", "turned", "closed", "again", "straight", "mapping"):
-            least = 1 if name in ("count", "detector") else 0
-            if getattr(self, name) < least:
-                raise Head3DError(
-                    f"{name} counts samples, so it is at least {least}, got {getattr(self, name)}"
-                )
-        if not math.isfinite(self.truncation):
-            raise Head3DError(f"truncation must be a number, e.g. 0.7, got {self.truncation}")
 
 
 class Model:

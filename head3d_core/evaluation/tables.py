@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from head3d_core.evaluation.rows import Distance, Row, Rows, load_rows
+from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.metrics.accessories import likely_true
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
@@ -85,23 +85,16 @@ def kernel(row: Row, side: str = "front") -> Estimate | None:
     return None if found is None else found.kernel
 
 
-def many_heads(row: Row) -> Distance | None:
-    """The back distance to the most held-out heads, which must be more than the 50 of older records."""
-    backs = [d for name, d in row.distance.items() if name.startswith("back") and (d.real_heads or 0) > 50]
-    wanted = [
-        d for d in backs if d in (row.distance.get("back"), row.distance.get(f"back, {d.real_heads} heads"))
-    ]
-    return max(wanted, key=lambda d: d.real_heads or 0, default=None)
-
-
-def _few_heads(row: Row) -> Estimate | None:
+def _few_heads(row: Row) -> str:
     found = row.distance.get("back")
-    return found.kernel if found is not None and (found.real_heads or 0) <= 50 else None
+    return shown(found.kernel if found and (found.real_heads or 0) <= 50 else None, 3)
 
 
 def _many_heads(row: Row) -> str:
-    found = many_heads(row)
-    return NONE if found is None else shown(found.kernel, 3)
+    """The back distance to the most held-out heads, which must be more than the 50 of older records."""
+    backs = [d for name, d in row.distance.items() if name in ("back", f"back, {d.real_heads} heads")]
+    most = max(backs, key=lambda d: d.real_heads or 0, default=None)
+    return shown(most.kernel if most and (most.real_heads or 0) > 50 else None, 3)
 
 
 def _frechet(row: Row) -> str:
@@ -127,7 +120,7 @@ def sample_counts(row: Row) -> tuple[int, int]:
 Column = tuple[str, Callable[[Row], str]]
 DISTANCES: tuple[Column, ...] = (
     ("KD front × 100", lambda r: shown(kernel(r), 3)),
-    ("KD back × 100, 50 heads", lambda r: shown(_few_heads(r), 3)),
+    ("KD back × 100, 50 heads", _few_heads),
     ("KD back × 100, more heads", _many_heads),
 )
 DETECTOR: tuple[Column, ...] = (
@@ -176,18 +169,20 @@ def table(
     """
     theirs = paper or {}
     printed = list(dict.fromkeys(k for row in theirs.values() for k in row if k != "name"))
-    heads = [
-        "row",
-        *(f"paper: {k.replace('x100', '× 100')}" for k in printed),
-        *(name for name, _ in columns),
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    heads = ["row", *(f"paper: {k.replace('x100', '× 100')}" for k in printed), *dict(columns)]
+    lines = []
     for row in itertools.chain.from_iterable((r, *repetitions(r, records)) for r in names):
         numbers = [f"{theirs[row][k]:.2f}" if k in theirs.get(row, {}) else NONE for k in printed]
         ours = [show(records[row]) for _, show in columns] if row in records else [NOT_YET]
         ours += [""] * (len(columns) - len(ours))
-        lines.append(f"| {' | '.join([NAMES.get(row, row), *numbers, *ours])} |")
-    return "\n".join(lines)
+        lines.append([NAMES.get(row, row), *numbers, *ours])
+    return markdown(heads, lines)
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])
 
 
 def _recorded(records: Rows | None) -> Rows:
@@ -288,13 +283,13 @@ def backs(records: Rows | None = None) -> str:
         "b*",
         "hats",
     ]
-    text = [f"| {' | '.join([*heads, 'diversity of backs', 'N'])} |", "|---" * (len(heads) + 2) + "|"]
+    text = []
     for name, found in lines.items():
         shares = [rate(found.ghost[k].above) if k in found.ghost else NONE for k in GHOSTS]
         cells = [*shares, *hair(found.hair), *hair(found.hair_without_hats), rate(found.hats)]
         cells += [shown(found.diversity, 3), f"{max(map(len, found.scores.values()), default=0):,}"]
-        text.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(text)
+        text.append([name, *cells])
+    return markdown([*heads, "diversity of backs", "N"], text)
 
 
 def figure_5(records: Rows | None = None) -> str:
@@ -314,10 +309,10 @@ def figure_5(records: Rows | None = None) -> str:
         "of these true, expected",
     ]
     heads += ["teacher, again", "**Head3D keeps**", "by chance"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for kind, found in one.accessories.items():
         if found.probe is None:
-            lines.append(f"| {kind} | {found.missing} |" + " |" * (len(heads) - 2))
+            lines.append([kind, str(found.missing), *[""] * (len(heads) - 2)])
             continue
         probe = found.probe
         true = found.likely
@@ -325,10 +320,8 @@ def figure_5(records: Rows | None = None) -> str:
             true = likely_true(found.teacher.value, probe.recall.value, probe.false.value)
         cells = [rate(probe.recall), rate(probe.false), f"{probe.worn_by_real:.1%}".replace("%", " %")]
         cells += [rate(found.teacher), NONE if true is None else f"{true:.0%}".replace("%", " %")]
-        lines.append(
-            f"| {kind} | {' | '.join([*cells, *map(rate, (found.again, found.student, found.chance))])} |"
-        )
-    return "\n".join(lines)
+        lines.append([kind, *cells, *map(rate, (found.again, found.student, found.chance))])
+    return markdown(heads, lines)
 
 
 def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
@@ -342,12 +335,11 @@ def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
         "registered_meshes": "registered meshes",
         "faces": "faces besides",
     }
-    lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+    lines = []
     for name, model in load(path, "python -m head3d_core parametric")["models"].items():
         given = model["data"]
-        cells = (_said(given.get(key, "none")) for key in columns)
-        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([NAMES.get(name, name), *(_said(given.get(key, "none")) for key in columns)])
+    return markdown(["", *columns.values()], lines)
 
 
 def _said(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
+from head3d_core.config import DiscriminatorConfig, GeneratorConfig, Preset, check_fields, preset
 from head3d_core.training.numerics import Numerics
 from head3d_core.training.recipes import ROWS, STAGES, Recipe, Stage, recipe
 from head3d_core.utils.errors import Head3DError
@@ -71,8 +71,6 @@ class TrainArgs:
     """Images of each view in them."""
     keep: int = 2
     """Snapshots that stay."""
-    keep_grids: int | None = None
-    """Grids that stay; default: all."""
     carry: bool = False
     """With every snapshot also write `carry/`, a small state to take elsewhere: float16, no optimiser, one file a
     network (a run resumed from it warms its learning rates up)."""
@@ -157,7 +155,4 @@ def check_used(args: TrainArgs) -> None:
             "only_discriminator goes with stage whiten (the face generator's) or head (the head generator's), "
             f"not {args.stage}"
         )
-    if args.keep < 1:
-        raise Head3DError(
-            f"keep counts the snapshots that stay on disk, so it is at least 1, got {args.keep}"
-        )
+    check_fields(args, "at least 1", lambda v: v >= 1, "keep")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from head3d_core.model.cameras import mirror
 from head3d_core.ops import random
-from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import from_uint8
 
 
@@ -78,10 +77,6 @@ class Pool:
     """
 
     def __init__(self, images: Tensor, cameras: Tensor, device: torch.device, flips: bool = True) -> None:
-        if len(images) == 0 or len(images) != len(cameras):
-            raise Head3DError(
-                f"a data source needs images with a camera each, got {len(images)} and {len(cameras)}"
-            )
         self.images = images.to(device)
         # [2, N, 25]: mirrored cameras are looked up, not computed, so that drawing stays on the device.
         self.cameras = torch.stack([cameras, mirror(cameras)]).float().to(device)
@@ -162,19 +157,15 @@ class Optimiser:
 
     def moments(self) -> dict[str, Tensor]:
         """Adam's state by parameter index: second moment and step (the first is the last gradient: β1 = 0)."""
-        moments = {}
-        for k, p in enumerate(self.parameters):
-            if p in self.adam.state:
-                state = self.adam.state[p]
-                moments[f"{k}.v"], moments[f"{k}.step"] = state["exp_avg_sq"], state["step"]
-        return moments
+        names = {"v": "exp_avg_sq", "step": "step"}
+        known = ((k, self.adam.state[p]) for k, p in enumerate(self.parameters) if p in self.adam.state)
+        return {f"{k}.{name}": state[own] for k, state in known for name, own in names.items()}
 
     def set_moments(self, moments: dict[str, Tensor]) -> None:
         """Inverse of `moments`."""
         for k, p in enumerate(self.parameters):
             if f"{k}.v" in moments:
-                second = torch.empty_like(p)
-                second.copy_(moments[f"{k}.v"])
+                second = torch.empty_like(p).copy_(moments[f"{k}.v"])
                 step = moments[f"{k}.step"].to(p.device if p.is_cuda else "cpu", torch.float32, copy=True)
                 self.adam.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": second}
 

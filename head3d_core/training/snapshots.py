@@ -1,16 +1,14 @@
 """Training state on disk, written atomically, and the one way to open a run.
 
-A snapshot is one file `<run>/state-<images>.safetensors`: every tensor of the run, and in its header the run's
-counters and settings and a sha256. A process that is killed at any moment leaves the previous snapshot as it was and no
-half-written one under a valid name. `<run>/carry/` holds the same in float16 and without Adam's moments, one file a
-network: small enough to be taken to another machine, where the run goes on or later stages start from it.
+A snapshot is one file `<run>/state-<images>.safetensors` of `weights.write`: every tensor of the run, and in its
+header the run's counters and settings. A process that is killed at any moment leaves the previous snapshot as it was
+and no half-written one under a valid name. `<run>/carry/` holds the same in float16 and without Adam's moments, one
+file a network: small enough to be taken to another machine, where the run goes on or later stages start from it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -19,17 +17,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from head3d_core.checkpoints import weights
 from head3d_core.config import Axes, DiscriminatorConfig, GeneratorConfig
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
-from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
-VERSION = "2"
+_KIND = "training state"
 _NAME = re.compile(r"state-(\d{10})\.safetensors")
 _NETWORKS = re.compile(r"generator|average|d\d")
 
@@ -57,7 +53,7 @@ def save(
     for leftover in (*run.glob(".state-*.tmp"), *run.glob(".tmp*")):  # ours, and those of safetensors
         leftover.unlink(missing_ok=True)
     try:
-        _write(target, tensors, meta)
+        weights.write(target, _KIND, {}, tensors, notes=meta)
     except Head3DError as error:
         newest = latest(run)
         intact = f"the last good snapshot is {newest}" if newest else "there is no earlier snapshot"
@@ -74,33 +70,17 @@ def save_carry(run: Path | str, tensors: dict[str, Tensor], meta: dict[str, Any]
     partial = target.with_name("carry.partial")
     shutil.rmtree(partial, ignore_errors=True)
     groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in halve({k: t for k, t in tensors.items() if not k.startswith("adam.")}).items():
+    for name, tensor in tensors.items():
         network = name.partition(".")[0]
         groups.setdefault(network if _NETWORKS.fullmatch(network) else "rest", {})[name] = tensor
+    rest = {name: t for name, t in groups.pop("rest", {}).items() if not name.startswith("adam.")}
     for network, group in groups.items():
-        _write(partial / f"{network}.safetensors", group, meta)
+        weights.write(partial / f"{network}.safetensors", _KIND, {}, group, half=True, notes=meta)
+    # Sums over many images, which float16 cannot hold.
+    weights.write(partial / "rest.safetensors", _KIND, {}, rest, notes=meta)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target
-
-
-def _write(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    host = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    header = {"version": VERSION, "meta": json.dumps(meta), "sha256": weights.digest(host)}
-    with files.atomic(path) as temporary:
-        save_file(host, temporary, header)
-        _flush(temporary)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Makes a file, or the names in a folder, durable, where the system lets folders be opened."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def all_snapshots(run: Path | str) -> list[Path]:
@@ -117,8 +97,8 @@ def latest(run: Path | str) -> Path | None:
 
 def _is_complete(path: Path) -> bool:
     try:
-        with safe_open(path, "pt") as file:
-            return "meta" in (file.metadata() or {})
+        with safe_open(path, "pt"):
+            return True
     except (OSError, SafetensorError):
         return False
 
@@ -129,27 +109,11 @@ def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises Head3DError if it is incomplete, of another version, or not what was written.
     """
     path = Path(path)
-    parts = [_read(part) for part in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
-    if not parts or any(meta != parts[0][1] for _, meta in parts):
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    parts = [weights.read(file, _KIND) for file in files]
+    if not parts or any(header.notes != parts[0][0].notes for header, _ in parts):
         raise Head3DError(f"{path} does not hold the networks of one moment: copy the folder again, whole")
-    return {name: tensor for tensors, _ in parts for name, tensor in tensors.items()}, parts[0][1]
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header["version"] != VERSION:
-                raise Head3DError(
-                    f"{path} has version {header['version']}, this code reads {VERSION}: update head3d_core"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        meta = dict(json.loads(header["meta"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise Head3DError(f"{path} is not a complete snapshot ({error}): use an older one") from error
-    if weights.digest(tensors) != header.get("sha256"):
-        raise Head3DError(f"{path} is damaged (sha256 differs): use an older snapshot")
-    return tensors, meta
+    return {name: tensor for _, tensors in parts for name, tensor in tensors.items()}, parts[0][0].notes
 
 
 def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -174,23 +138,8 @@ def load_latest(run: Path | str, set_aside: bool = False) -> tuple[dict[str, Ten
             with contextlib.suppress(OSError):  # another process of the same run may have been quicker
                 bad.replace(bad.with_name(f"{bad.name}.damaged"))
         return state
-    reasons = list(damaged.values())
-    if not reasons and any(run.glob("state-*/state.json")):
-        reasons = ["its snapshots are folders of an older version: use weights/, or train it again"]
-    why = f" ({reasons[0]})" if reasons else ""
+    why = f" ({next(iter(damaged.values()))})" if damaged else ""
     raise Head3DError(f"{run} holds no readable snapshot{why}: give the --out folder of a training run")
-
-
-def halve(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floating-point tensors as float16; running sums stay as they are. Raises Head3DError if a value does not fit."""
-    small = dict(tensors)
-    for name, tensor in tensors.items():
-        # "ada": sums over many images, three numbers that float16 cannot hold.
-        if tensor.is_floating_point() and not name.startswith("ada"):
-            small[name] = tensor.half()
-            if not bool(torch.isfinite(small[name]).all()):
-                raise Head3DError(f"{name} does not fit float16: keep the full state instead")
-    return small
 
 
 @dataclass(frozen=True)

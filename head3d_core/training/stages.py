@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -37,12 +38,12 @@ from head3d_core.utils.nested import differences, flat
 
 def _rendered(source: str) -> tuple[str, int]:
     """Name and count of `synth:NAME:COUNT`."""
-    parts = source.split(":")
-    if len(parts) != 3 or not parts[2].isdecimal() or int(parts[2]) < 1:
+    named = re.fullmatch(r"synth:([^:]*):([0-9]*[1-9][0-9]*)", source)
+    if not named:
         raise Head3DError(
             f"a rendered set is called synth:NAME:COUNT, as in synth:faces:20000, got {source!r}"
         )
-    return parts[1], int(parts[2])
+    return named[1], int(named[2])
 
 
 def load_images(source: str, resolution: int, cache: Path | None = None) -> tuple[Tensor, Tensor]:

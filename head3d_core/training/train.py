@@ -10,7 +10,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -108,13 +108,7 @@ class Run:
     def save(self) -> None:
         """Writes a snapshot, unless a weight is not finite."""
         if self.first:
-            broken = self.trainer.broken_parameter()
-            if broken:
-                raise Head3DError(
-                    f"training diverged: {broken} is not finite after {self.trainer.images_seen} images; the last "
-                    f"good snapshot is {snapshots.latest(self.out)}: resume "
-                    "from it with a lower learning rate or a higher R1 weight"
-                )
+            self._refuse_diverged(filter(None, [self.trainer.broken_parameter()]))
             meta = {**self.trainer.counters(), **self.settings()}
             tensors = self.trainer.tensors()
             snapshots.save(self.out, self.trainer.images_seen, tensors, meta, keep=self.args.keep)
@@ -175,14 +169,17 @@ class Run:
     def _under_way(self) -> bool:
         return self.trainer.images_seen > self.recipe.images // 10
 
-    def _check_divergence(self, values: dict[str, float]) -> None:
-        wrong = sorted(k for k, v in values.items() if not math.isfinite(v))
-        if wrong:
+    def _refuse_diverged(self, names: Iterable[str]) -> None:
+        if wrong := sorted(names):
             self.log("diverged", names=wrong)
             raise Head3DError(
-                f"training diverged: {', '.join(wrong)} is not finite after {self.trainer.images_seen} images; "
-                f"the last good snapshot is {snapshots.latest(self.out)}"
+                f"training diverged: {', '.join(wrong)} is not finite after {self.trainer.images_seen} images; the "
+                f"last good snapshot is {snapshots.latest(self.out)}: resume from it with a lower learning rate or a "
+                "higher R1 weight"
             )
+
+    def _check_divergence(self, values: dict[str, float]) -> None:
+        self._refuse_diverged(k for k, v in values.items() if not math.isfinite(v))
         if values.get("bad_gradients"):
             self.log("bad_gradients", count=values["bad_gradients"])
             self.say(f"note: {values['bad_gradients']:.0f} gradient values were not finite and count as 0")
@@ -214,9 +211,6 @@ class Run:
             if spread < _COLLAPSED and self._under_way:
                 self.say(f"warning: all samples look the same (spread {spread:.3f}): mode collapse")
                 self.log("collapse", spread=spread)
-            if self.args.keep_grids is not None:
-                for old in sorted(self.out.glob("grid-*.png"))[: -self.args.keep_grids or None]:
-                    old.unlink()
 
     def measure(self) -> None:
         """Kernel distances of the averaged generator to the training images; says once if they cannot be measured."""

@@ -93,8 +93,8 @@ def check_place(path: Path | str, endings: Sequence[str], what: str) -> None:
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path next to `path` to write to; it replaces `path` when the block ends without an error.
 
-    If the block raises, the temporary file is removed and whatever was at `path` before is untouched. What the
-    system refuses is said in one sentence, see `writing`.
+    If the block raises, the temporary file is removed and whatever was at `path` before is untouched. The file is on
+    the disk when the block ends. What the system refuses is said in one sentence, see `writing`.
 
     >>> with tempfile.TemporaryDirectory() as folder, atomic(Path(folder) / "notes.txt") as temporary:
     ...     _ = temporary.write_text("whole")
@@ -116,9 +116,21 @@ def atomic(path: Path | str) -> Iterator[Path]:
                 mask = os.umask(0)
                 os.umask(mask)
                 temporary.chmod(0o666 & ~mask)
+            _flush(temporary)
             os.replace(temporary, path)
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Makes a file, or the names in a folder, durable, where the system lets folders be opened."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write(path: Path | str, content: str | bytes) -> None:

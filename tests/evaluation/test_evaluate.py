@@ -118,8 +118,6 @@ def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
     assert record.behind.diversity.count == len(record.behind.scores["eye_pair"]) == 11
     assert set(record.behind.ghost) == set(SCORES)
     assert record.behind.hats is not None
-    assert record.profiles is not None
-    assert record.profiles.count == 11
     assert record == rows.load_row(place / "out" / "head3d.json")
     for name in record.pictures:
         with Image.open(place / "out" / name) as picture:
@@ -324,7 +322,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
 
 
 def test_no_number_is_null() -> None:
-    assert rows._rounded({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
+    assert rows._plain({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
 
 
 def test_the_recorded_command_gives_the_same_arguments() -> None:

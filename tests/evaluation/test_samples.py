@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,6 @@ from head3d_core.utils.errors import Head3DError
 
 SIDE = preset("tiny").generator.image_resolution
 HOW = Sampling(count=14, detector=12, around=11, turned=2, closed=3, again=9, straight=11, mapping=10)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"count": 0}, "count counts samples, so it is at least 1, got 0"),
-        ({"around": -1}, "around counts samples, so it is at least 0, got -1"),
-        ({"truncation": math.nan}, "truncation must be a number"),
-    ],
-)
-def test_numbers_of_samples_are_checked(changes: dict[str, int | float], says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
-        Sampling(**changes)  # type: ignore[arg-type]
 
 
 def model(seed: int) -> Model:

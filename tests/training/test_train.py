@@ -206,7 +206,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any]]] = [
         ("pass --teacher RUN", {"stage": "head", "heads": "heads"}),
         ("needs the head set: pass --heads", {"stage": "head", "teacher": tmp_path / "t"}),
-        ("keep counts the snapshots", {"keep": 0}),
+        ("keep must be at least 1, got 0", {"keep": 0}),
     ]
     run("teacher", tmp_path / "t", images=4)
     for match, changes in cases:
