@@ -26,6 +26,7 @@ SIDE = 256
 """Side of the images that rates are defined on, pixels."""
 SMALLEST = 20
 """Side of the smallest face that is looked for, pixels; nothing is found in images that are narrower."""
+_BATCH = 16
 LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 """Order of the five points, named from the subject: its right eye is on the image's left in a frontal image."""
 
@@ -61,15 +62,12 @@ def load(device: str = "cpu") -> None:
     _mtcnn(device)
 
 
-def find_faces(
-    images: Tensor | Sequence[NDArray[np.uint8]], device: str = "cpu", batch: int = 16
-) -> list[list[Face]]:
+def find_faces(images: Tensor | Sequence[NDArray[np.uint8]], device: str = "cpu") -> list[list[Face]]:
     """All faces of each image, largest first, by MTCNN with its defaults.
 
     Args:
         images: uint8 [N, 3, H, W], or a sequence of uint8 [H, W, 3] arrays of any sizes (then one at a time).
         device: where the detector runs.
-        batch: images per call.
 
     Returns:
         One list per image, empty where nothing was found (MTCNN's own thresholds are 0.6, 0.7, 0.7).
@@ -80,7 +78,7 @@ def find_faces(
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise Head3DError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
         pixels = images.movedim(1, -1).cpu().contiguous().numpy()
-        chunks = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
+        chunks = [pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH)]
     else:
         chunks = [np.ascontiguousarray(image)[None] for image in images]
     found: list[list[Face]] = []
@@ -114,9 +112,9 @@ def face_probability(images: Tensor, device: str = "cpu") -> Tensor:
     )
 
 
-def detection_rate(images: Tensor, threshold: float = THRESHOLD, device: str = "cpu") -> Estimate:
-    """Share of images uint8 [N, 3, H, W] in which a face is found with probability > `threshold`.
+def detection_rate(images: Tensor) -> Estimate:
+    """Share of images uint8 [N, 3, H, W] in which a face is found with probability > `THRESHOLD`.
 
     On back views (|yaw| >= 135 degrees) this is the Janus rate: the share of heads with a second face.
     """
-    return share(int((face_probability(images, device) > threshold).sum()), len(images))
+    return share(int((face_probability(images) > THRESHOLD).sum()), len(images))

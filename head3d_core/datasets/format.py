@@ -5,8 +5,8 @@
     faces/geometry/00000/img00000000.npz  mask, depth and normals of the image, where they are known
 
 The label is the camera of `model/cameras.py`: cam2world and normalised intrinsics, row-major. `dataset.json` may hold
-more keys, which EG3D's own reader leaves alone; ours are "identities" (one number per image) and "about" (where the
-set comes from). Ground truth is .npz because that reader takes every *image* file below the root for a training image.
+more keys, which EG3D's own reader leaves alone; ours is "about" (where the set comes from). Ground truth is .npz
+because that reader takes every *image* file below the root for a training image.
 
 `validate` lists everything that is wrong with a set, one sentence each; the readers refuse a set that has problems.
 Labels of images that are not there are left alone, so that a part of a set can be trained on. Hidden files are skipped.
@@ -14,7 +14,6 @@ Labels of images that are not there are left alone, so that a part of a set can 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from head3d_core.datasets.camera_checks import LABELS, Problem, check_labels, check_set
 from head3d_core.datasets.storage import IMAGE_SUFFIXES, OTHER_SUFFIXES, Store, clean_name, decode, is_image
-from head3d_core.datasets.writer import GEOMETRY, Geometry, geometry_name, size_problem
+from head3d_core.datasets.writer import size_problem
 from head3d_core.datasets.writer import write_dataset as write_dataset
 from head3d_core.utils.errors import Head3DError
 
@@ -119,14 +118,13 @@ class _Opened:
     problems: list[Problem]
 
 
-def _open(path: str | os.PathLike[str], cameras: bool) -> _Opened:
+def _open(path: str | os.PathLike[str]) -> _Opened:
     store = Store(path)
     names, labels, problems = _entries(store, _read_labels(store)["labels"])
     if not names and not problems:
         problems.append(Problem(store.path.name, _NO_IMAGES))
     if labels is None:
-        if cameras:
-            problems.append(Problem(LABELS, _NO_LABELS))
+        problems.append(Problem(LABELS, _NO_LABELS))
         return _Opened(store, names, torch.zeros(len(names), 0), problems)
     of_labels = check_labels(names, labels)
     problems += of_labels
@@ -190,32 +188,29 @@ def validate(
     Raises:
         Head3DError: there is no data set at all, or its dataset.json cannot be read.
     """
-    opened = _open(path, cameras=True)
+    opened = _open(path)
     problems = opened.problems
     if rays is not None and not any(p.fatal for p in problems):
         problems = problems + [p for p in check_set(opened.cameras.numpy(), *rays) if p not in problems]
     return problems + _scan(opened.store, opened.names, resolution)
 
 
-def load_arrays(
-    path: str | os.PathLike[str], resolution: int | None = None, *, cameras: bool = True
-) -> tuple[Tensor, Tensor]:
+def load_arrays(path: str | os.PathLike[str], resolution: int | None = None) -> tuple[Tensor, Tensor]:
     """The whole data set in memory, in the order of the sorted file names.
 
     Args:
         path: folder or zip in EG3D's format.
         resolution: side of the returned images, pixels; larger images are area-averaged. None: as stored.
-        cameras: False accepts a set without labels.
 
     Returns:
-        images uint8 [N, 3, H, W] and cameras float32 [N, 25] ([N, 0] for a set without labels).
+        images uint8 [N, 3, H, W] and cameras float32 [N, 25].
 
     Raises:
         Head3DError: the first problem that `validate` would list, and how many there are.
     """
     if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
         raise Head3DError(f"resolution must be a power of two, got {resolution}")
-    opened = _open(path, cameras)
+    opened = _open(path)
     side = resolution or _first_side(opened)
     images = torch.empty(len(opened.names), 3, side, side, dtype=torch.uint8)
     view = images.numpy()
@@ -251,72 +246,21 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
     return _entries(store, _read_labels(store)["labels"])[0]
 
 
-def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Where the set comes from: make-data's provenance.json, or "about" of dataset.json; empty if it does not say."""
-    store = Store(path)
-    try:
-        return _json(store, "provenance.json")
-    except FileNotFoundError:
-        about = _read_labels(store).get("about") or {}
-        return dict(about) if isinstance(about, dict) else {}
-
-
 def load_identities(path: str | os.PathLike[str]) -> Tensor:
     """Identity numbers int64 [N] in the order of the images: equal for the views of one head.
 
-    They are listed in dataset.json under "identities", or follow from the numbers in the file names where
-    provenance.json says how many views a head has (make-data). Raises Head3DError if the set does not say.
+    They follow from the numbers in the file names where provenance.json says how many views a head has (make-data).
+    Raises Head3DError if the set does not say.
     """
     store = Store(path)
-    document = _read_labels(store)
-    names = _entries(store, document["labels"])[0]
-    listed, views = document.get("identities"), describe(path).get("views_per_head")
-    if not listed and not views:
+    names = _entries(store, _read_labels(store)["labels"])[0]
+    try:
+        views = int(_json(store, "provenance.json")["views_per_head"])
+        numbers = [int(PurePosixPath(name).stem.removeprefix("img")) // views for name in names]
+    except (FileNotFoundError, KeyError):
         raise Head3DError(
             f"{store.path} names no identities: only sets that know who is who (make-data's) do"
-        )
-    try:
-        if not listed:
-            listed = [(n, int(PurePosixPath(n).stem.removeprefix("img")) // int(str(views))) for n in names]
-        numbers = {clean_name(name): int(number) for name, number in listed}
-    except (TypeError, ValueError, OverflowError, ArithmeticError, AttributeError):
-        raise Head3DError(
-            f'"identities" of {store.path}/{LABELS} must be [[name, number], ...]: write it again'
         ) from None
-    missing = [n for n in names if n not in numbers]
-    _refuse(store, [Problem(n, f'missing in "identities" of {LABELS}: write it again') for n in missing])
-    return torch.tensor([numbers[n] for n in names], dtype=torch.int64)
-
-
-def load_geometry(path: str | os.PathLike[str], kind: Geometry, names: Sequence[str] | None = None) -> Tensor:
-    """Ground truth of the images `names` (default: all of them), as float32.
-
-    Returns:
-        "mask": [N, H, W] coverage in [0, 1]; "depth": [N, H, W] distance along the ray, world units, 0 where nothing
-        is; "normals": [N, 3, H, W] unit vectors in world axes, 0 where nothing is.
-
-    Raises:
-        Head3DError: the set was written without it, or a file of it is damaged.
-    """
-    if kind not in GEOMETRY:
-        raise Head3DError(f"kind must be one of {', '.join(GEOMETRY)}, got {kind!r}")
-    store = Store(path)
-    arrays: list[NDArray[np.float32]] = []
-    for name in image_names(path) if names is None else names:
-        where = geometry_name(name)
-        try:
-            with np.load(io.BytesIO(store.read(where)), allow_pickle=False) as archive:
-                array = archive[kind].astype(np.float32)
-            if arrays and array.shape != arrays[0].shape:
-                raise Head3DError(f"its shape is {list(array.shape)}, the others' {list(arrays[0].shape)}")
-            arrays.append(array)
-        except (KeyError, FileNotFoundError):
-            raise Head3DError(
-                f"{store.path} has no {kind} in {where}: write the set with geometry (make-data --geometry)"
-            ) from None
-        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
-            raise Head3DError(f"{where} of {store.path} is damaged ({error}): copy it again") from None
-    stored = torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)
-    if kind == "depth":
-        return stored
-    return stored / 255 if kind == "mask" else (stored / 127).movedim(-1, 1)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise Head3DError(f"provenance.json or the names of {store.path} are damaged ({error})") from None
+    return torch.tensor(numbers, dtype=torch.int64)

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Values = Tensor | NDArray[Any]
 
 Geometry = Literal["mask", "depth", "normals"]
-GEOMETRY: tuple[Geometry, ...] = ("mask", "depth", "normals")
 """Ground truth that may lie beside an image, in one .npz below the folder `geometry`."""
 _PER_FOLDER = 1000
 
@@ -61,9 +60,12 @@ def encode_image(pixels: NDArray[np.uint8], ending: str = "png", level: int = 6)
 
 
 def encode_geometry(values: Mapping[Geometry, Values]) -> bytes:
-    """Ground truth of one image, in the units of `format.load_geometry` -> the bytes of its .npz.
+    """Ground truth of one image -> the bytes of its .npz.
 
-    Masks are kept in 8 bits (and may come so), normals in 8 bits per axis, depth as float32.
+    Args:
+        values: "mask" [H, W], coverage in [0, 1], kept as uint8 times 255 (and may come so); "depth" [H, W], distance
+            along the ray, world units, kept as float32, 0 where nothing is; "normals" [3, H, W] or [H, W, 3], unit
+            vectors in world axes, kept as int8 [H, W, 3] times 127.
     """
     stored: dict[str, NDArray[Any]] = {}
     for kind, value in values.items():
@@ -81,28 +83,17 @@ def encode_geometry(values: Mapping[Geometry, Values]) -> bytes:
     return buffer.getvalue()
 
 
-def labels_json(
-    names: Sequence[str],
-    cameras: Values | None,
-    identities: Sequence[int] | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> str:
+def labels_json(names: Sequence[str], cameras: Values, about: Mapping[str, Any] | None = None) -> str:
     """The text of `dataset.json`. Raises Head3DError for cameras that a reader would refuse."""
-    document: dict[str, Any] = {"labels": None}
-    if cameras is not None:
-        array = np.asarray(cameras, np.float32)
-        if array.shape != (len(names), 25):
-            raise Head3DError(f"cameras must be [{len(names)}, 25], got {list(array.shape)}")
-        rows = [[float(str(x)) for x in row] for row in array]  # the shortest text of each float32
-        problems = [p for p in check_labels(names, rows) if p.fatal]
-        if problems:
-            raise Head3DError(f"not written, {problems[0]}")
-        document["labels"] = [list(pair) for pair in zip(names, rows, strict=True)]
-    if identities is not None:
-        document["identities"] = [[n, int(i)] for n, i in zip(names, identities, strict=True)]
-    if about:
-        document["about"] = dict(about)
-    return json.dumps(document, separators=(",", ":"))
+    array = np.asarray(cameras, np.float32)
+    if array.shape != (len(names), 25):
+        raise Head3DError(f"cameras must be [{len(names)}, 25], got {list(array.shape)}")
+    rows = [[float(str(x)) for x in row] for row in array]  # the shortest text of each float32
+    problems = [p for p in check_labels(names, rows) if p.fatal]
+    if problems:
+        raise Head3DError(f"not written, {problems[0]}")
+    document = {"labels": [list(pair) for pair in zip(names, rows, strict=True)]}
+    return json.dumps(document | ({"about": dict(about)} if about else {}), separators=(",", ":"))
 
 
 def size_problem(shape: Sequence[int], expected: int, resolution: int | None) -> str | None:
@@ -127,24 +118,22 @@ def size_problem(shape: Sequence[int], expected: int, resolution: int | None) ->
 
 
 Add = Callable[..., str]
-"""add(image, camera=None, identity=None, geometry=None) -> the name that the image got."""
+"""add(image, camera, geometry=None) -> the name that the image got."""
 
 
 class _Writer:
     """What `writing_dataset` has written so far: files go to `put(name, data)`."""
 
-    def __init__(self, put: Callable[[str, bytes | str], object], level: int) -> None:
-        self.put, self.level = put, level
+    def __init__(self, put: Callable[[str, bytes | str], object]) -> None:
+        self.put = put
         self.names: list[str] = []
         self.cameras: list[Any] = []
-        self.identities: list[int] = []
         self.side = 0
 
     def add(
         self,
         image: Values,
-        camera: Values | None = None,
-        identity: int | None = None,
+        camera: Values,
         geometry: Mapping[Geometry, Values] | None = None,
     ) -> str:
         """One image with what belongs to it; returns its name."""
@@ -154,34 +143,25 @@ class _Writer:
         if text := size_problem(pixels.shape[1:], self.side or pixels.shape[-1], None):
             raise Head3DError(f"not written, {name}: {text}")
         self.side = pixels.shape[-1]
-        self.put(name, encode_image(pixels.transpose(1, 2, 0), level=self.level))
+        self.put(name, encode_image(pixels.transpose(1, 2, 0)))
         if geometry:
             self.put(geometry_name(name), encode_geometry(geometry))
         self.names.append(name)
-        self.cameras.extend([] if camera is None else [np.asarray(camera)])
-        self.identities.extend([] if identity is None else [identity])
+        self.cameras.append(np.asarray(camera))
         return name
-
-    def close(self, about: Mapping[str, Any] | None) -> None:
-        """Writes dataset.json."""
-        cameras = np.stack(self.cameras) if self.cameras else None
-        self.put(LABELS, labels_json(self.names, cameras, self.identities or None, about))
 
 
 @contextmanager
-def writing_dataset(
-    path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, level: int = 6
-) -> Iterator[Add]:
+def writing_dataset(path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> Iterator[Add]:
     """Write a data set image by image: a stored (uncompressed) zip if `path` ends in .zip, else a folder.
 
-    Gives a function `add(image, camera, identity, geometry)`: image uint8 [3, H, W], square, a power of two; camera
-    [25] or None; identity a number; geometry a dictionary as `encode_geometry` takes it. It returns the image's name.
+    Gives a function `add(image, camera, geometry=None)`: image uint8 [3, H, W], square, a power of two; camera [25];
+    geometry a dictionary as `encode_geometry` takes it. It returns the image's name.
     Everything goes to a temporary neighbour, which takes its place when the block ends without an error.
 
     Args:
         path: must not exist yet, and must be writable, which is tried out first.
         about: where the set comes from (licence, generator, seeds), kept in dataset.json.
-        level: zlib level of the PNG files.
     """
     target = Path(path)
     if target.exists():
@@ -195,11 +175,11 @@ def writing_dataset(
         partial = folder / target.name
         if target.suffix == ".zip":
             archive = stack.enter_context(zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED))
-            writer = _Writer(archive.writestr, level)
+            writer = _Writer(archive.writestr)
         else:
-            writer = _Writer(partial_file(partial), level)
+            writer = _Writer(partial_file(partial))
         yield writer.add
-        writer.close(about)
+        writer.put(LABELS, labels_json(writer.names, np.stack(writer.cameras), about))
         if target.suffix == ".zip":
             archive.close()
         partial.replace(target)
@@ -217,35 +197,21 @@ def partial_file(folder: Path) -> Callable[[str, bytes | str], object]:
 
 def write_dataset(
     path: str | os.PathLike[str],
-    images: Iterable[Values],
-    cameras: Values | None,
+    images: Sequence[Values] | Tensor,
+    cameras: Values,
     *,
-    identities: Sequence[int] | None = None,
-    geometry: Mapping[Geometry, Iterable[Values]] | None = None,
     about: Mapping[str, Any] | None = None,
-    level: int = 6,
 ) -> None:
     """Write a whole data set; see `writing_dataset`.
 
     Args:
         path: must not exist yet.
         images: uint8 [3, H, W] each, or a tensor [N, 3, H, W].
-        cameras: [N, 25], or None for null labels.
-        identities: one number per image.
-        geometry: kind ("mask", "depth", "normals") -> one array per image, in the units of `format.load_geometry`.
-        about, level: as there.
+        cameras: [N, 25].
+        about: as there.
     """
-    truth = {kind: iter(values) for kind, values in (geometry or {}).items()}
-    with writing_dataset(path, about=about, level=level) as add:
-        count = 0
-        for count, image in enumerate(images, 1):
-            if cameras is not None and count > len(cameras):
-                raise Head3DError(f"cameras must be [{count} or more, 25], got {list(cameras.shape)}")
-            add(
-                image,
-                None if cameras is None else cameras[count - 1],
-                None if identities is None else identities[count - 1],
-                {kind: next(values) for kind, values in truth.items()},
-            )
-        if cameras is not None and count != len(cameras):
-            raise Head3DError(f"cameras must be [{count}, 25], got {list(cameras.shape)}")
+    with writing_dataset(path, about=about) as add:
+        if len(images) != len(cameras):
+            raise Head3DError(f"cameras must be [{len(images)}, 25], got {list(cameras.shape)}")
+        for image, camera in zip(images, cameras, strict=True):
+            add(image, camera)

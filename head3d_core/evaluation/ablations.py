@@ -94,24 +94,6 @@ def runs_of(row: str, records: Rows) -> list[str]:
     return [n for n in (row, *repetitions(row, records)) if n in records and reference_of(n, records) != FULL]
 
 
-def alike(rows: Sequence[str], records: Rows) -> list[str]:
-    """The rows, each replaced by its repetition from fitted discriminators where that is recorded.
-
-    Full methods that recorded rows are to be compared with, and that are not among them, follow at the end.
-    """
-    found = [
-        next(
-            (n for n in repetitions(row, records) if (records[n].start, records[n].seed) == ("fitted", 0)),
-            row,
-        )
-        if row in STARTED_TWICE
-        else row
-        for row in rows
-    ]
-    full = dict.fromkeys(reference_of(row, records) for row in found if row in records and row not in FULLS)
-    return [*found, *(row for row in full if row not in found)]
-
-
 _WORDS = {
     **{f"losses.{name}": f"λ of L_{name}" for name in ("kd", "map", "rgb", "lpips")},
     "distil_planes": "planes in L_kd",
@@ -346,57 +328,21 @@ def run_to_run(records: Rows, measure: Measure) -> float | None:
     return max(found, default=None)
 
 
-def _without_record(records: Rows, row: str, reference: str) -> str | None:
-    """Why a row cannot be compared, as a sentence; None if both records are there."""
-    if row not in records:
-        return f"{label(row, records)}: {NOT_YET}"
-    if reference not in records:
-        return f"{label(row, records)}: nothing to compare with, {label(reference, records)} {NOT_YET}"
-    return None
-
-
-def bought(
-    records: Rows, row: str, measures: Sequence[Measure] = MEASURES, reference: str | None = None
-) -> str:
+def bought(records: Rows, row: str, measures: Sequence[Measure] = MEASURES) -> str:
     """One sentence: what leaving the part out changed by more than another start or another seed does.
 
     A change counts if its interval lies on one side of 0 and it is larger than the distance of the two full methods
     and than `run_to_run`.
-
-    Args:
-        reference: the full method to compare with; default: `reference_of` the row.
     """
-    against = reference or reference_of(row, records)
-    if (reason := _without_record(records, row, against)) is not None:
-        return reason
-    costs = {m: cost(records, row, m, against) for m in measures}
+    name, reference = label(row, records), reference_of(row, records)
+    if row not in records:
+        return f"{name}: {NOT_YET}"
+    if reference not in records:
+        return f"{name}: nothing to compare with, {label(reference, records)} {NOT_YET}"
     words = []
-    for m, found in costs.items():
+    for m in measures:
+        found = cost(records, row, m)
         least = max(apart(records, FULLS, m) or 0.0, run_to_run(records, m) or 0.0)
         if found and found.decided and abs(found.value) > least:
             words.append(f"{m.name} {'worse' if found.value > 0 else 'better'} by {abs(found.value):.2f}")
-    return f"{label(row, records)}: {', '.join(words) or 'nothing that these samples can show'}"
-
-
-def in_every_run(records: Rows, row: str, measures: Sequence[Measure] = MEASURES) -> str:
-    """One sentence: which changes a row shows in each of its runs from fitted discriminators.
-
-    Each run stands beside the full method of the same seed. A change counts if it was measured and is decided in every
-    run, always in one direction.
-    """
-    runs = runs_of(row, records)
-    if not runs:
-        return f"{label(row, records)}: {NOT_YET}"
-    for name in runs:
-        if (reason := _without_record(records, name, reference_of(name, records))) is not None:
-            return reason
-    if len(runs) == 1:
-        return f"{label(row, records)}: trained once"
-    words = []
-    for m in measures:
-        costs = [found for name in runs if (found := cost(records, name, m)) is not None]
-        same = len({found.value > 0 for found in costs}) == 1
-        if len(costs) == len(runs) and same and all(found.decided for found in costs):
-            sizes = " and ".join(f"{abs(found.value):.2f}" for found in costs)
-            words.append(f"{m.name} {'worse' if costs[0].value > 0 else 'better'} by {sizes}")
-    return f"{label(base_of(row, records))}: {', '.join(words) or 'nothing that holds in every run'}"
+    return f"{name}: {', '.join(words) or 'nothing that these samples can show'}"

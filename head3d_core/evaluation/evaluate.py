@@ -206,7 +206,7 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
         held_out = reference["front.face"][: args.sampling.detector]
         looks = measures.other_looks(networks.encoder, args.encoder_file)
         found["people"] = measures.people_figures(held_out, training, pairs, n, looks)
-        found["identity"] = None if pairs is None else measures.identity_of(pairs, roc=True)
+        found["identity"] = None if pairs is None else measures.identity_of(pairs)
     if reference.has("around"):
         own = {k: reference[k] for k in ("around.features", "around.face", "around.found")}
         found["by_yaw"] = measures.figures_by_yaw(reference, own, networks, n)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from head3d_core.evaluation.rows import Row, Rows, load_rows
+from head3d_core.evaluation.rows import Row, Rows
 from head3d_core.evaluation.tables import NOT_YET, kernel, markdown, repetitions
 from head3d_core.metrics.ghost import SCORES
 from head3d_core.utils.estimates import NONE, Estimate
@@ -157,14 +157,13 @@ the first results; cosine and ghosts after the one-slice results and before two-
 model fails them: closed heads, an AUC of 0.95, profiles at most 1.3 times as far as the steps of yaw beside them."""
 
 
-def limits_table(records: Rows | None = None) -> str:
+def limits_table(records: Rows) -> str:
     """Markdown: what, limit, every run of the full method with its 95 % interval and verdict, other rows' numbers.
 
     "open": the interval spans the limit, so more samples may turn the verdict. A ratio's interval is a paired
     bootstrap where that was recorded, else it reaches from low / high to high / low of the two. Real people's TAR is
     that of two images of one person.
     """
-    records = load_rows() if records is None else records
     runs = [name for row in FULL if row in records for name in (row, *repetitions(row, records))] or [FULL[0]]
     heads = ["what", "limit", *runs, *BESIDE.values()]
     lines = []

@@ -132,19 +132,10 @@ def detected(probability: Tensor) -> Estimate | None:
     return share(found, len(probability)) if len(probability) else None
 
 
-def identity_of(found: verification.Verification, roc: bool = False, **more: Estimate) -> rows.Identity:
+def identity_of(found: verification.Verification, **more: Estimate) -> rows.Identity:
     """As the record has it."""
-    curve = {"false_accept": found.false_accept, "true_accept": found.true_accept}
-    return rows.Identity(
-        found.auc,
-        found.tar,
-        found.threshold,
-        found.same_median,
-        found.same_pairs,
-        found.different_pairs,
-        roc={k: tuple(x.round(6).tolist()) for k, x in curve.items()} if roc else None,
-        **more,
-    )
+    same = ("auc", "tar", "threshold", "same_median", "same_pairs", "different_pairs")
+    return rows.Identity(**{name: getattr(found, name) for name in same}, **more)
 
 
 def real_pairs(reference: Reference, replicates: int) -> verification.Verification | None:
@@ -233,8 +224,7 @@ def people_figures(
     above = None if pairs is None else pairs.same_median
     wider = nearest = None
     if looks is not None:
-        pairs_alike = verification.near_pairs(faces, looks)
-        wider = rows.OtherLooks(verification.near_duplicates(faces, looks), looks, pairs_alike)
+        wider = rows.OtherLooks(verification.near_duplicates(faces, looks), looks)
     if training is not None:
         found = verification.nearest_training(faces, training, replicates)
         repeats = None if above is None else share(int((found.cosine > above).sum()), len(faces))
@@ -243,9 +233,8 @@ def people_figures(
         verification.diversity(faces, replicates),
         None if above is None else verification.near_duplicates(faces, above),
         above,
-        None if above is None else verification.near_pairs(faces, above),
-        wider,
-        nearest,
+        other_looks=wider,
+        nearest_training=nearest,
     )
 
 
@@ -376,8 +365,6 @@ def sample_figures(
     seen = {side: samples.get(f"{name}.found") for side, name in (("front", "near"), ("back", "near_back"))}
     rates = {side: detected(x) for side, x in seen.items() if x is not None}
     found["detector"] = {side: rate for side, rate in rates.items() if rate is not None}
-    if len(samples.get("closed", ())) > 1:
-        found["closed"] = bootstrap_mean(samples["closed"])
     if "behind.hair" in samples:
         hat = (
             hat_probe.detects(samples["ahead.features"]) if isinstance(hat_probe, accessories.Probe) else None

@@ -166,14 +166,12 @@ class Reference:
         heads = self.wanted.held_out if group == "back" else len(sets.SETS["heads"].seeds)
         return self[f"{group}.index"] // back_views(count, heads)
 
-    def ghosts(self, fresh: bool) -> GhostScores:
-        """Scores of real backs: of those that set the limits, or of fresh ones."""
-        rows = self["straight.numbers"][self["straight.fresh"] == fresh]
-        return GhostScores(*rows[:, : len(SCORES)].unbind(1))
-
     def ghost_limits(self) -> dict[str, float] | None:
-        """The 95th percentile of each ghost score of real backs; None without such images."""
-        return limits(self.ghosts(False)) if self.has("straight") else None
+        """The 95th percentile of each ghost score of those real backs that set the limits; None without images."""
+        if not self.has("straight"):
+            return None
+        rows = self["straight.numbers"][~self["straight.fresh"]]
+        return limits(GhostScores(*rows[:, : len(SCORES)].unbind(1)))
 
 
 def kept(
@@ -393,7 +391,7 @@ class _Maker:
             face_detector.load(self.networks.device)  # before OpenGL, see there
         turned = self.around() if w.around and (not only or "around" in only) else {}
         turned |= self.straight() if w.straight and (not only or "straight" in only) else {}
-        if only and not set(only) - {"around", "straight", "closed"}:
+        if only and not set(only) - {"around", "straight"}:
             return turned
         faces, heads = source_count(w.faces, "faces"), source_count(w.heads, "heads")
         if faces is None:

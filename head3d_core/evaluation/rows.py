@@ -56,6 +56,7 @@ class Identity:
     seen: Estimate | None = None
     """Share of z in whose images both the encoder's own detector finds a face; None where it needs none."""
     roc: dict[str, tuple[float, ...]] | None = None
+    """Of older records."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class OtherLooks:
 
     near_duplicates: Estimate
     above: float
-    pairs: Estimate
+    pairs: Estimate | None = None
+    """Of older records."""
     added_later: str | None = None
 
 
@@ -86,6 +88,7 @@ class People:
     near_duplicates: Estimate | None = None
     near_duplicate_above: float | None = None
     near_duplicate_pairs: Estimate | None = None
+    """Of older records."""
     other_looks: OtherLooks | None = None
     nearest_training: NearestTraining | None = None
 
@@ -174,6 +177,7 @@ class Row:
     """Paired ratios of distances: "front / face" is to the generator "face" with the same real images and z."""
     detector: dict[str, Estimate] = field(default_factory=dict)
     closed: Estimate | None = None
+    """Of older records, as `profiles`."""
     behind: Behind | None = None
     behind_of: dict[str, Behind] = field(default_factory=dict)
     """Of real images, by kind."""

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from head3d_core.evaluation.real import STEPS, Networks, Reference, Tensors, kept
-from head3d_core.geometry import mesh
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
 from head3d_core.metrics.hair import hair_colour
 from head3d_core.metrics.silhouettes import MASK_SIDE, silhouettes
@@ -52,8 +51,6 @@ class Sampling:
     """Seen from all sides, truncated; at most the reference's people."""
     turned: int = 100
     """Of these, how many the detector sees."""
-    closed: int = 64
-    """Heads whose closedness is measured."""
     again: int = 2000
     """Seen a second time from another frontal camera, not truncated."""
     straight: int = 1000
@@ -216,11 +213,6 @@ def _straight(b: _Batch) -> Tensors:
     return found | {f"behind.{name}": getattr(scores, name) for name in SCORES}
 
 
-def _closed(b: _Batch) -> Tensors:
-    """Closedness of truncated samples."""
-    return {"closed": mesh.closedness(b.model.generator, b.heads()[1]).cpu()}
-
-
 Describe = Callable[[_Batch], Tensors]
 _PARTS: dict[str, tuple[Describe, str, int]] = {
     "plain": (_plain, "count", 0),
@@ -229,7 +221,6 @@ _PARTS: dict[str, tuple[Describe, str, int]] = {
     "truncated": (_truncated, "detector", 0),
     "around": (_around, "around", 0),
     "straight": (_straight, "straight", FIRST_STRAIGHT),
-    "closed": (_closed, "closed", 0),
 }
 """Name -> what describes a batch, the field of `Sampling` that counts its samples, and the first one's number."""
 ALL = tuple(_PARTS)
@@ -249,7 +240,7 @@ def draw_samples(
     [m, d] (not truncated); near.features, near.found, near_back.found, straight.face, straight.dlib [n, ...]
     (truncated); around.features, around.face [h, 13, ...], around.silhouette [h, 13, 64, 64], around.found [g, 13];
     ahead.hair, behind.hair [s, 3], ahead.features, behind.features [s, d], behind.eye_pair, behind.relief_pair,
-    behind.front_relief [s] (truncated); closed [c].
+    behind.front_relief [s] (truncated).
 
     Args:
         cache: folder that keeps them for the next call (the teacher's are compared with every row's).
@@ -264,7 +255,6 @@ def draw_samples(
     about: list[Any] = [model.digest(), networks.fingerprint, how.truncation, how.seed, w.resolution]
     views: dict[str, list[Any]] = {
         "straight": [],
-        "closed": [],
         "around": [w.around, how.turned, MASK_SIDE],
         "again": [w.faces],
     }
@@ -274,7 +264,7 @@ def draw_samples(
         end = first + getattr(how, field)
         if name == "around":
             end = min(end, len(reference["around.camera"])) if reference.has("around") else 0
-        step = min(networks.batch, 4) if name == "closed" else networks.batch
+        step = networks.batch
         settings: list[Any] = [*about, *views.get(name, [w.faces, w.heads, w.held_out])]
 
         def part(low: int, high: int, describe: Describe = describe, step: int = step) -> Tensors:

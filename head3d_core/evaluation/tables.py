@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from head3d_core.evaluation.rows import Row, Rows, load_rows
+from head3d_core.evaluation.rows import Row, Rows
+from head3d_core.evaluation.rows import load_rows as load_rows
 from head3d_core.metrics.accessories import likely_true
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
@@ -185,28 +186,21 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([head, "|---" * len(heads) + "|", *lines])
 
 
-def _recorded(records: Rows | None) -> Rows:
-    return load_rows() if records is None else records
-
-
-def table_2(records: Rows | None = None) -> str:
+def table_2(records: Rows) -> str:
     """Table 2: the teacher, the baselines and Head3D, with what the paper does not print."""
-    records = _recorded(records)
     columns = (*DISTANCES, ("FD front", _frechet), *DETECTOR, *ghosts(records), *SAMPLES)
     return table(TABLE_2, records, columns, load_paper()["table 2"])
 
 
-def table_3(records: Rows | None = None) -> str:
+def table_3(records: Rows) -> str:
     """Table 3: what each loss buys, and where our encoder and dlib's disagree."""
-    records = _recorded(records)
     columns = (*DISTANCES, *IDENTITY, DETECTOR[1], *ghosts(records), *SAMPLES)
     whole = table(TABLE_3, records, columns, load_paper()["table 3"])
     return f"{whole}\n\n{second_opinion(records)}"
 
 
-def figure_8(records: Rows | None = None) -> str:
+def figure_8(records: Rows) -> str:
     """Fig. 8 in numbers: planes and discriminators."""
-    records = _recorded(records)
     return table(FIGURE_8, records, (*DISTANCES, *DETECTOR, *IDENTITY, *ghosts(records), *SAMPLES))
 
 
@@ -240,9 +234,8 @@ def second_opinion(records: Rows) -> str:
     )
 
 
-def mapping_cameras(records: Rows | None = None) -> str:
+def mapping_cameras(records: Rows) -> str:
     """Distances with three mapping cameras: the frontal one of all other tables, the rendering one, a random one."""
-    records = _recorded(records)
     there = [n for n in NAMES if n in records and "front, rendering" in records[n].distance]
     if not there:
         return f"Mapping cameras: {NOT_YET} (`{command_of('head3d')}`)."
@@ -260,9 +253,8 @@ def mapping_cameras(records: Rows | None = None) -> str:
     return table(there, {n: records[n] for n in there}, cells)
 
 
-def backs(records: Rows | None = None) -> str:
+def backs(records: Rows) -> str:
     """Heads from straight behind: second faces, hair colour and diversity, real heads and people beside generators."""
-    records = _recorded(records)
     real = records["real"].behind_of if "real" in records else {}
     lines = {f"real {'people' if kind == 'faces' else kind}, fresh": found for kind, found in real.items()}
     lines |= {NAMES.get(n, n): r.behind for n, r in records.items() if r.behind is not None and n != "real"}
@@ -292,9 +284,9 @@ def backs(records: Rows | None = None) -> str:
     return markdown([*heads, "diversity of backs", "N"], text)
 
 
-def figure_5(records: Rows | None = None) -> str:
+def figure_5(records: Rows) -> str:
     """E7 in numbers: hats and glasses of the teacher that the same z keeps, real people's rate beside."""
-    one = _recorded(records).get("head3d", Row("head3d"))
+    one = records.get("head3d", Row("head3d"))
     left_out = one.missing.get("hats and glasses")
     if left_out:
         return f"Hats and glasses: left out of this record, {left_out}."

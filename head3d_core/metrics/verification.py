@@ -246,18 +246,10 @@ def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
 
     It depends on which same pairs gave the threshold: pairs that differ in camera only make a stricter one than pairs
     of one person in two looks. It also grows with N, because every further sample may duplicate an earlier one:
-    compare at one N, or compare shares of pairs (`near_pairs`). Wilson's interval: redrawing samples would call a
-    share of none certain.
+    compare at one N. Wilson's interval: redrawing samples would call a share of none certain.
     """
     near = _near(check_embeddings(embeddings), threshold)
     return share(int((near > 0).sum()), len(near))
-
-
-def near_pairs(embeddings: Tensor, threshold: float) -> Estimate:
-    """Share of all pairs of samples [N, d] whose cosine exceeds `threshold`; pairs share samples, so no interval."""
-    near = _near(check_embeddings(embeddings), threshold)
-    pairs, count = int(near.sum()) // 2, len(near) * (len(near) - 1) // 2
-    return Estimate(pairs / count, math.nan, math.nan, count)
 
 
 def _near(x: Array, threshold: float) -> NDArray[np.intp]:

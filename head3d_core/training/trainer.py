@@ -75,7 +75,7 @@ class Trainer:
         self.numerics = numerics or Numerics()
         self.device = pools[0].cameras.device
         self.cuda = self.device.type == "cuda"
-        self._check_sizes()
+        self._check_batch()
         self.faces = faces
         self.generator = self._place(generator).train().requires_grad_(True)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -117,20 +117,13 @@ class Trainer:
 
     # -- set-up ----------------------------------------------------------------------------------------------
 
-    def _check_sizes(self) -> None:
+    def _check_batch(self) -> None:
         group, batch = self.preset.discriminator.group_size, self.recipe.batch
         if batch % (self.world * group) and (self.world > 1 or batch > group):
             raise Head3DError(
                 f"the batch per process must be a multiple of the minibatch-std group ({group}), got {batch} over "
                 f"{self.world} process(es): choose a multiple of {group * self.world}"
             )
-        side = self.preset.generator.image_resolution
-        for pool in self.pools:
-            if pool.images.shape[1:] != (3, side, side):
-                raise Head3DError(
-                    f"training images must be 3 x {side} x {side}, got {list(pool.images.shape[1:])}: "
-                    f"prepare the data at {side} pixels"
-                )
 
     def _place(self, module: _Net) -> _Net:
         module = module.to(self.device)

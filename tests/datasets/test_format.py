@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import refused
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from head3d_core.cli import main
 from head3d_core.datasets import camera_checks, format, writer
+from head3d_core.datasets.storage import Store
 from head3d_core.model import cameras
 from head3d_core.utils.errors import Head3DError
 
@@ -40,13 +43,12 @@ def write(path: Path, **options: Any) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", ["faces", "faces.zip"])
 def test_round_trip(tmp_path: Path, name: str) -> None:
-    images, poses = write(tmp_path / name, identities=[7, 7, 8, 9], about={"licence": "CC0-1.0"})
+    images, poses = write(tmp_path / name, about={"licence": "CC0-1.0"})
     got, labels_ = format.load_arrays(tmp_path / name)
     assert torch.equal(got, images)
     torch.testing.assert_close(labels_, poses, rtol=0, atol=1e-6)
     assert format.validate(tmp_path / name) == []
-    assert format.load_identities(tmp_path / name).tolist() == [7, 7, 8, 9]
-    assert format.describe(tmp_path / name) == {"licence": "CC0-1.0"}
+    assert json.loads(Store(tmp_path / name).read("dataset.json"))["about"] == {"licence": "CC0-1.0"}
     assert format.image_names(tmp_path / name)[3] == "00000/img00000003.png"
     assert sorted(os.listdir(tmp_path)) == [name]
 
@@ -78,7 +80,6 @@ def test_labels_as_strings_and_null(tmp_path: Path) -> None:
     edit_json(tmp_path / "a", lambda rows: [[n, [str(x) for x in v]] for n, v in rows])
     torch.testing.assert_close(format.load_arrays(tmp_path / "a")[1], poses, rtol=0, atol=1e-6)
     edit_json(tmp_path / "a", lambda rows: None)
-    assert format.load_arrays(tmp_path / "a", cameras=False)[1].shape == (4, 0)
     with refused(r"no labels .* prepare-data"):
         format.load_arrays(tmp_path / "a")
     (tmp_path / "a" / "dataset.json").unlink()
@@ -90,20 +91,17 @@ def test_geometry_comes_back(tmp_path: Path) -> None:
     depth = 2.5 + torch.rand(4, 16, 16)
     depth[:, :4] = float("inf")
     normals = torch.nn.functional.normalize(torch.randn(4, 3, 16, 16), dim=1)
-    write(tmp_path / "a.zip", geometry={"mask": mask, "depth": depth, "normals": normals})
-    assert (format.load_geometry(tmp_path / "a.zip", "mask") - mask).abs().max() <= 0.5 / 255 + 1e-6
-    assert (format.load_geometry(tmp_path / "a.zip", "normals") - normals).abs().max() <= 0.5 / 127 + 1e-6
-    again = format.load_geometry(tmp_path / "a.zip", "depth")
-    assert torch.equal(again[:, 4:], depth[:, 4:])
-    assert (again[:, :4] == 0).all()
-    one = format.load_geometry(tmp_path / "a.zip", "mask", ["00000/img00000002.png"])
-    assert one.shape == (1, 16, 16)
+    with writer.writing_dataset(tmp_path / "a.zip") as add:
+        for k, (image, camera) in enumerate(zip(some_images(), cameras.orbit(YAWS, 0.1), strict=True)):
+            add(image, camera, {"mask": mask[k], "depth": depth[k], "normals": normals[k]})
+    store = Store(tmp_path / "a.zip")
+    stored = [np.load(io.BytesIO(store.read(f"geometry/00000/img{k:08d}.npz"))) for k in range(4)]
+    got = {kind: torch.from_numpy(np.stack([one[kind] for one in stored])) for kind in stored[0]}
+    assert (got["mask"] / 255 - mask).abs().max() <= 0.5 / 255 + 1e-6
+    assert (got["normals"].movedim(-1, 1) / 127 - normals).abs().max() <= 0.5 / 127 + 1e-6
+    assert torch.equal(got["depth"][:, 4:], depth[:, 4:])
+    assert (got["depth"][:, :4] == 0).all()
     assert format.validate(tmp_path / "a.zip") == []
-    write(tmp_path / "b")
-    with refused(r"has no depth in geometry/00000/img00000000\.npz"):
-        format.load_geometry(tmp_path / "b", "depth")
-    with refused("one of mask, depth, normals"):
-        format.load_geometry(tmp_path / "b", "masks")  # type: ignore[arg-type]
 
 
 def test_identities_from_provenance(tmp_path: Path) -> None:
@@ -113,13 +111,6 @@ def test_identities_from_provenance(tmp_path: Path) -> None:
         format.load_identities(tmp_path / "a")
     (tmp_path / "a" / "provenance.json").write_text('{"views_per_head": 2}')
     assert format.load_identities(tmp_path / "a").tolist() == [0, 0, 1, 1]
-    assert format.describe(tmp_path / "a") == {"views_per_head": 2}
-    write(tmp_path / "b", identities=[1, 2, 3, 4])
-    document = json.loads((tmp_path / "b" / "dataset.json").read_text())
-    document["identities"] = document["identities"][1:]
-    (tmp_path / "b" / "dataset.json").write_text(json.dumps(document))
-    with refused("missing in"):
-        format.load_identities(tmp_path / "b")
 
 
 def test_mirrored_camera_sees_the_mirrored_scene() -> None:
@@ -342,11 +333,12 @@ def test_names_in_either_unicode_form(tmp_path: Path) -> None:
 
 def test_labels_of_absent_images_are_left_alone(tmp_path: Path) -> None:
     """As with a part of FFHQ and the whole dataset.json."""
-    images, _ = write(tmp_path / "a", identities=[5, 6, 7, 8])
+    images, _ = write(tmp_path / "a")
+    (tmp_path / "a/provenance.json").write_text('{"views_per_head": 1}')
     (tmp_path / "a/00000/img00000001.png").unlink()
     assert format.validate(tmp_path / "a") == []
     assert torch.equal(format.load_arrays(tmp_path / "a")[0], images[[0, 2, 3]])
-    assert format.load_identities(tmp_path / "a").tolist() == [5, 7, 8]
+    assert format.load_identities(tmp_path / "a").tolist() == [0, 2, 3]
     edit_json(tmp_path / "a", lambda rows: [[f"other/{n}", v] for n, v in rows])
     with refused(r"none of the 4 names is an image of the set, 'other/00000/"):
         format.load_arrays(tmp_path / "a")
@@ -439,7 +431,7 @@ def test_any_document_gets_sentences(tmp_path: Path, document: bytes) -> None:
     (path / "dataset.json").write_bytes(document)
     repack(tmp_path / "a.zip", tmp_path / "b.zip", lambda n: f"old/{n}", {"dataset.json": document})
     for place in (path, tmp_path / "b.zip"):
-        for read in (format.validate, format.load_arrays, format.load_identities, format.describe):
+        for read in (format.validate, format.load_arrays, format.load_identities):
             text = sentence(read, place)
             assert text is None or (place.name in text and "\n" not in text)
 
@@ -450,28 +442,24 @@ def test_any_damage_gets_sentences(tmp_path: Path, data: st.DataObject) -> None:
     """Bytes of an archive changed or cut off anywhere: a sentence, and never an image that is not whole."""
     path = tmp_path / "a.zip"
     if not path.exists():
-        write(path, geometry={"mask": torch.rand(4, 16, 16)})
+        write(path)
     whole = path.read_bytes()
     broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
     for _ in range(data.draw(st.integers(0, 6))):
         if broken:
             broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "b.zip").write_bytes(broken)
-    for read in (format.validate, format.load_arrays, lambda p: format.load_geometry(p, "mask")):
+    for read in (format.validate, format.load_arrays):
         text = sentence(read, tmp_path / "b.zip")
         assert text is None or "b.zip" in text
 
 
-def test_damaged_provenance_and_geometry(tmp_path: Path) -> None:
-    write(tmp_path / "a", geometry={"mask": torch.rand(4, 16, 16)})
+def test_damaged_provenance(tmp_path: Path) -> None:
+    write(tmp_path / "a")
     for text in ("{", "[]", '{"views_per_head": "x"}', '{"views_per_head": 0.5}'):
         (tmp_path / "a/provenance.json").write_text(text)
         with pytest.raises(Head3DError):
             format.load_identities(tmp_path / "a")
-    file = tmp_path / "a/geometry/00000/img00000001.npz"
-    file.write_bytes(file.read_bytes()[:-40])
-    with refused(r"img00000001\.npz of .* is damaged"):
-        format.load_geometry(tmp_path / "a", "mask")
 
 
 def test_the_command_lists_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

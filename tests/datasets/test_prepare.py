@@ -131,7 +131,7 @@ def test_a_folder(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixtu
         [r["yaw_deg"] for r in report["accepted"]], abs=0.02
     )
     assert abs(math.degrees(pitch[0] - pitch[1])) < 2  # the same photograph, turned by its EXIF tag
-    assert format.describe(out)["photographs"] == "mine"
+    assert json.loads((out / "dataset.json").read_text())["about"]["photographs"] == "mine"
 
     assert main(["prepare-data", str(source), "--out", str(out)]) == 1
     assert "exists already" in capsys.readouterr().err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from helpers import identity, named, rate, record
 
@@ -52,12 +50,6 @@ def test_rows_are_compared_with_the_full_method_from_their_start() -> None:
     assert ablations.reference_of("single-d") == FULL
     assert ablations.reference_of("single-d-seed0-fitted") == FULL_FITTED
     assert ablations.reference_of("plane-swap") == FULL_FITTED
-    fitted, both = (
-        named({FULL_FITTED: row(1.0), name: row(1.0)}) for name in ("single-d-seed0-fitted", "single-d")
-    )
-    assert ablations.alike(["single-d", "head3d"], fitted) == ["single-d-seed0-fitted", FULL_FITTED]
-    assert ablations.alike(["single-d", "head3d"], both) == ["single-d", FULL_FITTED, FULL]
-    assert ablations.alike(["single-d", "head3d"], {}) == ["single-d", "head3d"]
     assert ablations.label("single-d-seed0-fitted") == "one discriminator (fitted D)"
     assert ablations.label("head3d-seed1-fitted") == "Head3D (fitted D, seed 1)"
     assert ablations.reference_of("single-d-seed1-fitted") == "head3d-seed1-fitted"
@@ -119,33 +111,9 @@ def test_a_change_smaller_than_another_seeds_is_not_bought() -> None:
         assert "nothing" in ablations.bought(again, "no-kd")
 
 
-def test_what_holds_in_every_run() -> None:
-    """Each run stands beside the full method of its seed, though the two full methods lie far apart."""
-    records = named({FULL_FITTED: row(2.0, 0.80), SECOND: row(5.0, 0.60)})
-    both = named({"all-planes": row(2.5, 0.70), "all-planes-seed1-fitted": row(5.3, 0.65)})
-    line = ablations.in_every_run(named(records | both), "all-planes")
-    assert line == "all planes distilled: KD front × 100 worse by 0.50 and 0.30"
-    turned = both | {"all-planes-seed1-fitted": row(4.7, 0.65)}
-    assert "nothing" in ablations.in_every_run(named(records | turned), "all-planes")
-    unsure = both | {"all-planes-seed1-fitted": row(5.3, 0.65, spread=0.5)}
-    assert "nothing" in ablations.in_every_run(named(records | unsure), "all-planes")
-    assert ablations.in_every_run(records, "all-planes").endswith(tables.NOT_YET)
-    once = records | {"all-planes": both["all-planes"]}
-    assert ablations.in_every_run(once, "all-planes") == "all planes distilled: trained once"
-    alone = ablations.in_every_run(named({FULL_FITTED: row(2.0)} | both), "all-planes")
-    assert "nothing to compare with, head3d-seed1-fitted" in alone
-    blind = both | {"all-planes-seed1-fitted": dataclasses.replace(row(5.3, 0.65), distance={})}
-    assert "nothing that holds" in ablations.in_every_run(named(records | blind), "all-planes"), (
-        "measured once"
-    )
-
-
-def test_the_seed_of_the_full_method_can_be_chosen() -> None:
-    records = named({FULL: row(2.0), FULL_FITTED: row(2.1), SECOND: row(2.2), "no-kd": row(2.6)})
-    assert ablations.bought(records, "no-kd", [FRONT]).endswith("worse by 0.50")
-    assert ablations.bought(records, "no-kd", [FRONT], SECOND).endswith("worse by 0.40")
-    del records[SECOND]
-    assert "nothing to compare with" in ablations.bought(records, "no-kd", [FRONT], SECOND)
+def test_nothing_is_compared_with_a_full_method_that_is_not_recorded() -> None:
+    records = named({FULL: row(2.0), "no-kd": row(2.6)})
+    assert "nothing to compare with" in ablations.bought(records, "no-kd", [FRONT])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 
 SIDE = preset("tiny").generator.image_resolution
-HOW = Sampling(count=14, detector=12, around=11, turned=2, closed=3, again=9, straight=11, mapping=10)
+HOW = Sampling(count=14, detector=12, around=11, turned=2, again=9, straight=11, mapping=10)
 
 
 def model(seed: int) -> Model:
@@ -62,7 +62,6 @@ def test_the_batch_changes_nothing() -> None:
     assert one["front.features"].shape == (14, 24)
     assert one["again.features"].shape == (9, 24)
     assert one["around.found"].shape == (2, STEPS + 1)
-    assert one["closed"].shape == (3,)
     assert one["front.rendering"].shape == one["back.random"].shape == (10, 24)
 
 
@@ -80,7 +79,7 @@ def test_a_mapping_camera_changes_the_head_and_the_frontal_one_does_not() -> Non
 
 
 def test_kept_samples_come_back_and_other_weights_do_not(tmp_path: Path) -> None:
-    small = Sampling(count=3, detector=2, around=0, closed=0, again=0, straight=0, mapping=0)
+    small = Sampling(count=3, detector=2, around=0, again=0, straight=0, mapping=0)
     first = samples.draw_samples(model(0), reference(), stub(), small, tmp_path)
     again = samples.draw_samples(model(0), reference(), stub(), small, tmp_path)
     assert all(torch.equal(first[k], again[k]) for k in first)
