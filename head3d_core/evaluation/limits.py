@@ -96,10 +96,6 @@ def _of_row(read: Callable[[Row], Estimate | None]) -> Reader:
     return lambda records, name: read(records[name])
 
 
-def _worst(values: list[Estimate], largest: bool) -> Estimate | None:
-    return (max if largest else min)(values, key=lambda e: e.value, default=None)
-
-
 def _ghost(score: str) -> Reader:
     def read(row: Row) -> Estimate | None:
         found = row.behind.ghost.get(score) if row.behind else None
@@ -128,7 +124,7 @@ LIMITS = (
         "silhouettes outside real ones, worst side",
         0.02,
         False,
-        _of_row(lambda r: _worst(list(r.silhouettes.values()), largest=True)),
+        _of_row(lambda r: max(r.silhouettes.values(), key=lambda e: e.value, default=None)),
         "plane-swap",
         True,
     ),

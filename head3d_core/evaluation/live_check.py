@@ -35,6 +35,7 @@ REAL = files.DATA / "results" / "live_check_real.npz"
 RELATIVE, ABSOLUTE = 0.02, 0.02
 """A distance (times 100) may differ by this share of itself plus this much: GPU and CPU round differently."""
 MEANS = 32
+_BATCH = 4
 SHIFT = 0.03
 """Means may differ by so many standard deviations over samples."""
 COMMAND = "python -m head3d_core live-check --write"
@@ -104,28 +105,25 @@ def load_real(path: Path = REAL) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stored["features"].astype(np.float32)), torch.from_numpy(stored["camera"])
 
 
-def write_real(path: Path = REAL, count: int = COUNT) -> Path:
-    """Renders the first `count` frontal held-out faces and stores their features (float16). Needs OpenGL."""
+def write_real() -> None:
+    """Renders the first frontal held-out faces and stores their features (float16). Needs OpenGL."""
     from head3d_core.evaluation.real import frontal_pictures
     from head3d_core.synth.make_data import render
 
-    drawn = render("held_out_faces", frontal_pictures("held_out_faces", count), 256)
+    drawn = render("held_out_faces", frontal_pictures("held_out_faces", COUNT), 256)
     features = extract(feature_network("efflite0"), torch.from_numpy(drawn.images), 16)
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
+    with files.atomic(REAL) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, features=features.numpy().astype(np.float16), camera=drawn.labels)
-    return path
 
 
-def sample_features(
-    G: Generator, camera: Tensor, count: int = COUNT, batch: int = 4, seed: int = 0
-) -> Tensor:
+def sample_features(G: Generator, camera: Tensor, count: int) -> Tensor:
     """Features [count, 1280] of the first samples without truncation, seen from cameras [N, 25] in turn."""
     network = feature_network("efflite0", G.device)
     model, rows = Model(G), []
-    for start in range(0, count, batch):
-        numbers = range(start, min(start + batch, count))
+    for start in range(0, count, _BATCH):
+        numbers = range(start, min(start + _BATCH, count))
         cameras = camera[torch.arange(numbers.start, numbers.stop) % len(camera)]
-        rows.append(extract(network, model.view(model.heads(numbers, seed, 1.0), cameras)[0], batch).cpu())
+        rows.append(extract(network, model.view(model.heads(numbers, 0, 1.0), cameras)[0], _BATCH).cpu())
     return torch.cat(rows)
 
 
@@ -138,13 +136,7 @@ def summarise(features: Tensor, real: Tensor) -> tuple[Measured, Tensor]:
     return Measured(distance, tuple(along.mean(0).tolist())), along.std(0)
 
 
-def check_live(
-    G: Generator,
-    name: str,
-    count: int = COUNT,
-    record: Path = RECORD,
-    real: tuple[Tensor, Tensor] | None = None,
-) -> Verdict:
+def check_live(G: Generator, name: str, count: int = COUNT, record: Path = RECORD) -> Verdict:
     """Measures `count` samples of G and compares them with what is recorded of the generator of that name.
 
     Raises:
@@ -157,26 +149,20 @@ def check_live(
             f"{record} has nothing of {name!r} with {count} samples: it has {there or 'nothing'}"
         )
     recorded: Measured = parsed(Measured, known[name][f"{count}"], name)
-    features, camera = load_real() if real is None else real
+    features, camera = load_real()
     measured, spreads = summarise(sample_features(G, camera, count), features)
     shift = (torch.tensor(measured.means) - torch.tensor(recorded.means)).abs() / spreads.clamp_min(1e-9)
     allowed = ABSOLUTE + RELATIVE * abs(recorded.kernel.value)
     return Verdict(measured.kernel, recorded.kernel, allowed, float(shift.max()))
 
 
-def write_record(
-    generators: dict[str, Generator],
-    record: Path = RECORD,
-    real: tuple[Tensor, Tensor] | None = None,
-    counts: tuple[int, ...] | None = None,
-) -> Path:
+def write_record(generators: dict[str, Generator], record: Path = RECORD) -> Path:
     """Writes the record of generators by name; those of other names that it held stay."""
-    features, camera = load_real() if real is None else real
+    features, camera = load_real()
     known = records.load(record, COMMAND)["generators"] if record.is_file() else {}
     for name, G in generators.items():
-        sizes = COUNTS if counts is None else counts
-        drawn = sample_features(G, camera, max(sizes))
-        of = {f"{n}": asdict(summarise(drawn[:n], features)[0]) for n in sizes}
+        drawn = sample_features(G, camera, max(COUNTS))
+        of = {f"{n}": asdict(summarise(drawn[:n], features)[0]) for n in COUNTS}
         known[name] = {"digest": Model(G).digest(), **of}
     device = next(iter(generators.values())).device
     about = records.provenance(COMMAND, device, generators=sorted(generators))

@@ -22,16 +22,20 @@ from head3d_core.utils.errors import Head3DError
 COUNT = 16
 
 
-@pytest.fixture(scope="module")
-def real() -> tuple[torch.Tensor, torch.Tensor]:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty real images stand for the stored ones, and few samples are enough."""
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(20, 1280, generator=generator), orbit(torch.linspace(-0.3, 0.3, 20))
+    real = torch.rand(20, 1280, generator=generator), orbit(torch.linspace(-0.3, 0.3, 20))
+    monkeypatch.setattr(live_check, "load_real", lambda: real)
+    monkeypatch.setattr(live_check, "COUNTS", (COUNT,))
 
 
-def test_planted_wrong_models_fail(tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]) -> None:
+@pytest.mark.usefixtures("few")
+def test_planted_wrong_models_fail(tmp_path: Path) -> None:
     good, path = model(0).generator, tmp_path / "live.json"
-    live_check.write_record({"good": good}, path, real, (COUNT,))
-    assert live_check.check_live(good, "good", COUNT, path, real).same
+    live_check.write_record({"good": good}, path)
+    assert live_check.check_live(good, "good", COUNT, path).same
     assert {"date", "commit", "command", "torch"} <= set(json.loads(path.read_text())["provenance"])
     noisy = copy.deepcopy(good)
     generator = torch.Generator().manual_seed(2)
@@ -39,31 +43,31 @@ def test_planted_wrong_models_fail(tmp_path: Path, real: tuple[torch.Tensor, tor
         for p in noisy.parameters():
             p.add_(0.2 * p.std() * torch.randn(p.shape, generator=generator) if p.numel() > 1 else 0 * p)
     for wrong in (model(1).generator, noisy):
-        verdict = live_check.check_live(wrong, "good", COUNT, path, real)
+        verdict = live_check.check_live(wrong, "good", COUNT, path)
         assert not verdict.same
         assert "NOT as recorded" in str(verdict)
 
 
-def test_what_is_not_recorded_is_named(tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]) -> None:
+@pytest.mark.usefixtures("few")
+def test_what_is_not_recorded_is_named(tmp_path: Path) -> None:
     path, good = tmp_path / "live.json", model(0).generator
     with pytest.raises(Head3DError, match=r"not recorded yet.*--write"):
-        live_check.check_live(good, "good", COUNT, path, real)
-    live_check.write_record({"good": good}, path, real, (COUNT,))
+        live_check.check_live(good, "good", COUNT, path)
+    live_check.write_record({"good": good}, path)
     for name, count in (("good", 200), ("other", COUNT)):
         with pytest.raises(
             Head3DError, match=rf"nothing of '{name}' with {count} samples: it has good \({COUNT}\)"
         ):
-            live_check.check_live(good, name, count, path, real)
+            live_check.check_live(good, name, count, path)
 
 
-def test_a_further_generator_leaves_the_others_in_the_record(
-    tmp_path: Path, real: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+@pytest.mark.usefixtures("few")
+def test_a_further_generator_leaves_the_others_in_the_record(tmp_path: Path) -> None:
     path = tmp_path / "live.json"
     for seed in (0, 1):
-        live_check.write_record({str(seed): model(seed).generator}, path, real, (12,))
+        live_check.write_record({str(seed): model(seed).generator}, path)
     for seed in (0, 1):
-        assert live_check.check_live(model(seed).generator, str(seed), 12, path, real).same
+        assert live_check.check_live(model(seed).generator, str(seed), COUNT, path).same
 
 
 def test_every_bundled_generator_is_recorded_as_it_is() -> None:

@@ -154,7 +154,10 @@ def with_straight(count: int = 40, fresh: int = 20) -> dict[str, Tensor]:
 
 def test_limits_come_from_others_than_the_fresh_backs() -> None:
     found = Reference(with_straight(80, 40), Wanted())
-    assert found["straight.numbers"][found["straight.fresh"]][:, 0].tolist() == [*range(20, 40), *range(60, 80)]
+    assert found["straight.numbers"][found["straight.fresh"]][:, 0].tolist() == [
+        *range(20, 40),
+        *range(60, 80),
+    ]
     limit = found.ghost_limits()
     assert limit is not None
     assert limit["eye_pair"] == pytest.approx(np.quantile([*range(20), *range(40, 60)], 0.95))
