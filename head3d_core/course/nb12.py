@@ -178,20 +178,6 @@ def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> 
     return figure
 
 
-def cloud_views(points: Tensor, colours: Tensor, most: int = 2500) -> Any:
-    """A cloud of points [M, 3] with colours [M, 3] in [0, 1], from the front and from the side."""
-    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most]
-    p, c = points[chosen].cpu().numpy(), colours[chosen].cpu().numpy()
-    figure, axes = figures.panels(8.4, 4.2, 1, 2)
-    views = ((0, 1, "x", "from the front"), (2, -1, "z", "from the subject's left"))
-    for axis, (a, sign, name, title) in zip(axes, views, strict=True):
-        near = np.argsort(p[:, 2] if a == 0 else p[:, 0])
-        axis.scatter(sign * p[near, a], p[near, 1], c=c[near], s=4)
-        label = f"{'-' if sign < 0 else ''}{name} (world units)"
-        axis.set(title=title, xlabel=label, ylabel="y (world units)", aspect="equal")
-    return figure
-
-
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 

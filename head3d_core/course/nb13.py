@@ -19,19 +19,13 @@ from head3d_core.utils.images import shrink
 
 
 @torch.no_grad()
-def rendered(
-    G: Generator, planes: Tensor, ws: Tensor, yaw: float = 0.0, size: int = 128, camera: Tensor | None = None
-) -> Tensor:
-    """One head [3, size, size] in [-1, 1] seen from yaw (degrees), or from a camera [1, 25]."""
-    view = cameras.orbit(math.radians(yaw), 0.1) if camera is None else camera
-    image = G.render(planes, ws, view.to(ws)).image.clamp(-1, 1).cpu()
-    return shrink(image, min(size, image.shape[-1]))[0]
-
-
-@torch.no_grad()
-def views(G: Generator, ws: Tensor, yaw: float = 0.0, size: int = 128) -> list[Tensor]:
-    """Every head of ws [N, num_ws, w_dim] from one yaw (degrees), [3, size, size] each."""
-    return [rendered(G, G.planes(one), one, yaw, size) for one in ws.split(1)]
+def views(
+    G: Generator, ws: Tensor, yaw: float = 0.0, size: int = 128, camera: Tensor | None = None
+) -> list[Tensor]:
+    """Every head of ws [N, num_ws, w_dim] from one yaw (degrees) or a camera [1, 25]: [3, size, size] in [-1, 1]."""
+    view = (cameras.orbit(math.radians(yaw), 0.1) if camera is None else camera).to(ws)
+    images = [G.render(G.planes(one), one, view).image.clamp(-1, 1).cpu() for one in ws.split(1)]
+    return [shrink(image, min(size, image.shape[-1]))[0] for image in images]
 
 
 def path_curves(walk: dict[str, Any]) -> Any:

@@ -86,11 +86,9 @@ def test_static_twins_are_drawn(ball: trimesh.Trimesh) -> None:
     axis = np.linspace(-0.5, 0.5, 24)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     grid = (60 * (0.3 - np.sqrt(x**2 + y**2 + z**2))).astype(np.float32)
-    points = torch.randn(500, 3) * 0.2
     figures = [
         nb12.still_life([ball], ["ball"], [0, 90, 180], size=48),
         nb12.density_slices(grid, 1.0, 0.0),
-        nb12.cloud_views(points, torch.rand(500, 3)),
     ]
     for figure in figures:
         figure.canvas.draw()
