@@ -6,8 +6,8 @@ ignored: a silently different network is worse than none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from head3d_core.model.filters import fir
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import PROJECTION
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.nested import parsed
 
 SUPER_RESOLUTION: dict[str, tuple[SuperResolutionKind, int]] = {
     "SuperresolutionHybrid8XDC": ("8xdc", 512),
@@ -36,66 +37,38 @@ SUPER_RESOLUTION: dict[str, tuple[SuperResolutionKind, int]] = {
 """EG3D's module -> ours, and the image resolution that it is made for."""
 
 
-class _Kind(NamedTuple):
-    """What a value must be."""
-
-    says: str
-    fits: Callable[[Any], bool]
-    read: Callable[[Any], Any] = lambda value: value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 2**20 and value == int(value)
-
-
-def _only(*values: Any) -> _Kind:
-    shown = [f'"{value}"' if isinstance(value, str) else str(value) for value in values]
-    says = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
-    return _Kind(says, lambda value: any(type(value) is type(v) and value == v for v in values))
-
-
-_WHOLE = _Kind("a whole number, zero or more", _is_whole, int)
-_NUMBER = _Kind("a number", _is_number, float)
-_OPTIONAL = _Kind(
-    "a number or None", lambda v: v is None or _is_number(v), lambda v: v if v is None else float(v)
-)
-_BOUND = _Kind(
-    'a number or "auto"', lambda v: v == "auto" or _is_number(v), lambda v: v if v == "auto" else float(v)
-)
-_FLAG = _Kind("true or false", lambda v: v is True or v is False or (_is_number(v) and v in (0, 1)), bool)
-_TABLE = _Kind("a dictionary", lambda v: isinstance(v, Mapping))
-_ANY = _Kind("anything", lambda _: True)
+_AUTO = float | Literal["auto"]
+_LRELU = Literal["lrelu"]
+_RATE: Any = Literal[0.01]
 _REQUIRED: Any = object()
-_Table = dict[str, tuple[_Kind, Any]]
+_LARGEST = 2**20
+_Table = dict[str, tuple[Any, Any]]
+"""Name of an argument -> its type, as `nested.parsed` takes it, and its default."""
 
 _MAPPING: _Table = {
-    "num_layers": (_WHOLE, 8), "embed_features": (_only(None), None), "layer_features": (_only(None), None),
-    "activation": (_only("lrelu"), "lrelu"), "lr_multiplier": (_only(0.01), 0.01), "w_avg_beta": (_ANY, None),
+    "num_layers": (int, 8), "embed_features": (type(None), None), "layer_features": (type(None), None),
+    "activation": (_LRELU, "lrelu"), "lr_multiplier": (_RATE, 0.01), "w_avg_beta": (Any, None),
 }  # fmt: skip
 _GENERATOR: _Table = {
-    "z_dim": (_WHOLE, _REQUIRED), "c_dim": (_only(25), _REQUIRED),
-    "w_dim": (_only(512), _REQUIRED),  # its super-resolution takes 512-long codes whatever w_dim says
-    "img_resolution": (_WHOLE, _REQUIRED), "img_channels": (_only(3), _REQUIRED), "mapping_kwargs": (_TABLE, {}),
-    "channel_base": (_WHOLE, 32768), "channel_max": (_WHOLE, 512), "fused_modconv_default": (_ANY, None),
-    "num_fp16_res": (_ANY, None), "conv_clamp": (_OPTIONAL, None), "sr_num_fp16_res": (_NUMBER, 0),
-    "sr_kwargs": (_ANY, None), "rendering_kwargs": (_TABLE, _REQUIRED),
+    "z_dim": (int, _REQUIRED), "c_dim": (Literal[25], _REQUIRED),
+    "w_dim": (Literal[512], _REQUIRED),  # its super-resolution takes 512-long codes whatever w_dim says
+    "img_resolution": (int, _REQUIRED), "img_channels": (Literal[3], _REQUIRED), "mapping_kwargs": (dict, {}),
+    "channel_base": (int, 32768), "channel_max": (int, 512), "fused_modconv_default": (Any, None),
+    "num_fp16_res": (Any, None), "conv_clamp": (float | None, None), "sr_num_fp16_res": (float, 0),
+    "sr_kwargs": (Any, None), "rendering_kwargs": (dict, _REQUIRED),
 }  # fmt: skip
 _RENDERING: _Table = {
-    "depth_resolution": (_WHOLE, _REQUIRED), "depth_resolution_importance": (_WHOLE, _REQUIRED),
-    "ray_start": (_BOUND, _REQUIRED), "ray_end": (_BOUND, _REQUIRED), "box_warp": (_NUMBER, _REQUIRED),
-    "avg_camera_radius": (_NUMBER, 2.7), "white_back": (_FLAG, False), "disparity_space_sampling": (_FLAG, _REQUIRED),
-    "density_noise": (_NUMBER, 0), "clamp_mode": (_only("softplus"), _REQUIRED),
-    "superresolution_module": (_ANY, _REQUIRED), "sr_antialias": (_FLAG, _REQUIRED),
-    "superresolution_noise_mode": (_only("const", "random", "none"), _REQUIRED), "decoder_lr_mul": (_NUMBER, 1),
-    "c_gen_conditioning_zero": (_FLAG, _REQUIRED), "c_scale": (_NUMBER, 0),  # without the key the label is times 0
+    "depth_resolution": (int, _REQUIRED), "depth_resolution_importance": (int, _REQUIRED),
+    "ray_start": (_AUTO, _REQUIRED), "ray_end": (_AUTO, _REQUIRED), "box_warp": (float, _REQUIRED),
+    "avg_camera_radius": (float, 2.7), "white_back": (bool, False), "disparity_space_sampling": (bool, _REQUIRED),
+    "density_noise": (float, 0), "clamp_mode": (Literal["softplus"], _REQUIRED),
+    "superresolution_module": (Any, _REQUIRED), "sr_antialias": (bool, _REQUIRED),
+    "superresolution_noise_mode": (Literal["const", "random", "none"], _REQUIRED), "decoder_lr_mul": (float, 1),
+    "c_gen_conditioning_zero": (bool, _REQUIRED), "c_scale": (float, 0),  # without the key the label is times 0
     # used by training and by viewers only
-    "image_resolution": (_ANY, None), "gpc_reg_prob": (_ANY, None), "gpc_reg_fade_kimg": (_ANY, None),
-    "density_reg": (_ANY, None), "density_reg_p_dist": (_ANY, None), "reg_type": (_ANY, None),
-    "avg_camera_pivot": (_ANY, None), "density_reg_every": (_ANY, None),
+    "image_resolution": (Any, None), "gpc_reg_prob": (Any, None), "gpc_reg_fade_kimg": (Any, None),
+    "density_reg": (Any, None), "density_reg_p_dist": (Any, None), "reg_type": (Any, None),
+    "avg_camera_pivot": (Any, None), "density_reg_every": (Any, None),
 }  # fmt: skip
 _SAME_NAME = (
     *("ray_start", "ray_end", "depth_resolution", "depth_resolution_importance"),
@@ -103,16 +76,16 @@ _SAME_NAME = (
 )
 """Rendering options that are called the same here."""
 _DISCRIMINATOR: _Table = {
-    "c_dim": (_only(25), _REQUIRED), "img_resolution": (_WHOLE, _REQUIRED), "img_channels": (_only(3), _REQUIRED),
-    "architecture": (_only("resnet"), "resnet"), "channel_base": (_WHOLE, 32768), "channel_max": (_WHOLE, 512),
-    "conv_clamp": (_OPTIONAL, 256), "cmap_dim": (_ANY, None), "disc_c_noise": (_NUMBER, 0),
-    "block_kwargs": (_TABLE, {}),
-    "mapping_kwargs": (_TABLE, {}), "epilogue_kwargs": (_TABLE, {}), "num_fp16_res": (_ANY, None),
-    "sr_upsample_factor": (_ANY, None),
+    "c_dim": (Literal[25], _REQUIRED), "img_resolution": (int, _REQUIRED), "img_channels": (Literal[3], _REQUIRED),
+    "architecture": (Literal["resnet"], "resnet"), "channel_base": (int, 32768), "channel_max": (int, 512),
+    "conv_clamp": (float | None, 256), "cmap_dim": (Any, None), "disc_c_noise": (float, 0),
+    "block_kwargs": (dict, {}),
+    "mapping_kwargs": (dict, {}), "epilogue_kwargs": (dict, {}), "num_fp16_res": (Any, None),
+    "sr_upsample_factor": (Any, None),
 }  # fmt: skip
-_BLOCK: _Table = {"activation": (_only("lrelu"), "lrelu"), "freeze_layers": (_ANY, None)}
+_BLOCK: _Table = {"activation": (_LRELU, "lrelu"), "freeze_layers": (Any, None)}
 _EPILOGUE: _Table = {
-    "mbstd_group_size": (_WHOLE, 4), "mbstd_num_channels": (_only(1), 1), "activation": (_only("lrelu"), "lrelu"),
+    "mbstd_group_size": (int, 4), "mbstd_num_channels": (Literal[1], 1), "activation": (_LRELU, "lrelu"),
 }  # fmt: skip
 
 
@@ -129,9 +102,13 @@ def _read(what: str, arguments: Mapping[str, Any], table: _Table) -> dict[str, A
         if key not in arguments and default is _REQUIRED:
             raise Head3DError(f"EG3D's {what} lacks {key}: give the complete constructor arguments")
         value = arguments.get(key, default)
-        if not kind.fits(value):
-            raise Head3DError(f"{key} of EG3D's {what} must be {kind.says}, got {describe(value)}")
-        values[key] = kind.read(value)
+        if not (kind is Any or isinstance(value, dict if kind is dict else str | int | float | None)):
+            value = describe(value)  # fits no kind, and can be shown
+        values[key] = parsed(kind, value, f"{key} of EG3D's {what}")
+        if isinstance(value, int) and not 0 <= value <= _LARGEST:
+            raise Head3DError(
+                f"{key} of EG3D's {what} must be a whole number from 0 to {_LARGEST}, got {value}"
+            )
     return values
 
 

@@ -132,7 +132,7 @@ def detected(probability: Tensor) -> Estimate | None:
     return share(found, len(probability)) if len(probability) else None
 
 
-def identity_of(found: verification.Verification, **more: Estimate) -> rows.Identity:
+def identity_of(found: verification.Verification, **more: Any) -> rows.Identity:
     """As the record has it."""
     same = ("auc", "tar", "threshold", "same_median", "same_pairs", "different_pairs")
     return rows.Identity(**{name: getattr(found, name) for name in same}, **more)

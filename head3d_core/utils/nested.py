@@ -129,6 +129,7 @@ def _said(kind: Any) -> str:
         float: "a number",
         bool: "true or false",
         str: "a text",
+        dict: "a dictionary",
         type(None): "null",
     }
     return words.get(kind, str(kind).removeprefix("typing."))
