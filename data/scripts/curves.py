@@ -2,14 +2,13 @@
 
     python data/scripts/curves.py RUN --out data/results/curves_teacher.json
 
-`log.jsonl` has a line every few seconds and one session for every resume. The record keeps means over some hundred
+The record keeps means over some hundred
 equal spans of images, how long the run took and on what, and (where the run kept sample grids) two small images.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from tyro.conf import Positional
 
 from head3d_core.config import preset
+from head3d_core.training.run_log import Event, read_log, surviving
 from head3d_core.training.train import GRID_YAWS
 from head3d_core.utils import images, records
 from head3d_core.utils.errors import Head3DError
@@ -31,55 +31,14 @@ POINTS = 120
 _NOT_SERIES = ("event", "images", "seconds", "count")
 
 
-def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
-    """Events of a run's log in order, and how many lines a kill left half written.
-
-    Args:
-        run: the run's folder or its log.jsonl.
-
-    Raises Head3DError if there is no log, or nothing in it that was trained.
-    """
-    path = run / "log.jsonl" if run.is_dir() else run
-    if not path.is_file():
-        raise Head3DError(f"there is no log {path}: give the folder that `train --out` named")
-    events, broken = [], 0
-    for line in path.read_text(encoding="utf8").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            broken += 1
-            continue
-        if isinstance(event, dict) and "event" in event and "images" in event:
-            events.append(event)
-    if not {"start", "progress"} <= {e["event"] for e in events}:
-        raise Head3DError(f"{path} has no start or no progress in it: has the run trained at all?")
-    return events, broken
-
-
-def surviving(events: list[dict[str, Any]], kind: str = "progress") -> tuple[list[dict[str, Any]], float]:
-    """Events of one kind that the final weights went through, and the seconds of all sessions together.
-
-    A resumed session starts from a snapshot: what an interrupted one did beyond it is gone, though its time was spent.
-    """
-    kept: list[dict[str, Any]] = []
-    sessions = [0.0]
-    for event in events:
-        if event["event"] == "start":
-            kept = [e for e in kept if e["images"] <= event["images"]]
-            sessions.append(0.0)
-        sessions[-1] = max(sessions[-1], float(event.get("seconds", 0.0)))
-        kept += [event] * (event["event"] == kind)
-    return kept, sum(sessions)
-
-
-def thin(events: list[dict[str, Any]], points: int) -> dict[str, Any]:
+def thin(events: list[Event], points: int) -> dict[str, Any]:
     """Means over at most `points` equal spans of images.
 
     Returns:
         images at the end of each span that holds anything, and series: name -> values (None where a span has none).
     """
     last = max(e["images"] for e in events)
-    spans: dict[int, list[dict[str, Any]]] = {}
+    spans: dict[int, list[Event]] = {}
     for e in sorted(events, key=lambda e: e["images"]):
         spans.setdefault(min(points - 1, (points * e["images"]) // max(last, 1)), []).append(e)
     names = sorted({k for e in events for k in e if k not in _NOT_SERIES})
@@ -98,15 +57,18 @@ def condense(run: Path, points: int = POINTS) -> dict[str, Any]:
     Args:
         run: the run's folder or its log.jsonl.
 
-    Raises Head3DError for a run without a log.
+    Raises Head3DError for a run without a log, or with nothing in it that was trained.
     """
     events, broken = read_log(run)
+    if not {"start", "progress"} <= {e["event"] for e in events}:
+        raise Head3DError(f"{run} has no start or no progress in its log: has the run trained at all?")
     progress, seconds = surviving(events)
     measured, _ = surviving(events, "metrics")
     starts = [e for e in events if e["event"] == "start"]
     start = starts[-1]
     args, recipe = start.get("args", {}), start.get("recipe", {})
-    written = datetime.datetime.fromtimestamp((run / "log.jsonl" if run.is_dir() else run).stat().st_mtime)
+    path = run / "log.jsonl" if run.is_dir() else run
+    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
     commits = dict.fromkeys(e["commit"] for e in starts if e.get("commit"))
     axes = args.get("generator", {}).get("render", {}).get("axes", args.get("axes"))
     usual = preset(args.get("preset", "classroom")).generator.render.axes
@@ -154,23 +116,21 @@ def sheets(grids: Sequence[Path], out: Path, side: int, samples: int = 4) -> dic
     progress: a row for each of at most four grids, the same samples from the front, then from behind, 112 pixels each.
     last: the first samples of the last grid from every side, `side` pixels each.
     """
-    chosen = [grids[k] for k in dict.fromkeys(np.linspace(0, len(grids) - 1, 4).round().astype(int).tolist())]
+    shown = [int(path.stem.removeprefix("grid-")) for path in grids]
+    chosen = list(dict.fromkeys(np.linspace(0, len(grids) - 1, 4).round().astype(int).tolist()))
     ends = [GRID_YAWS.index(yaw) for yaw in (0.0, 180.0)]
-    rows = [_cells(path, 112)[:samples, ends].transpose(2, 1, 0, 3, 4).reshape(112, -1, 3) for path in chosen]
+    rows = [
+        _cells(grids[k], 112)[:samples, ends].transpose(2, 1, 0, 3, 4).reshape(112, -1, 3) for k in chosen
+    ]
     last = _cells(grids[-1], side)[:samples].swapaxes(1, 2)
     about: dict[str, dict[str, Any]] = {
-        "progress": {"images": [_shown(path) for path in chosen], "samples": samples},
-        "last": {"images": _shown(grids[-1]), "yaws": list(GRID_YAWS)},
+        "progress": {"images": [shown[k] for k in chosen], "samples": samples},
+        "last": {"images": shown[-1], "yaws": list(GRID_YAWS)},
     }
     for kind, sheet in (("progress", np.concatenate(rows)), ("last", last.reshape(len(last) * side, -1, 3))):
         path = images.save(sheet, out.with_name(f"{out.stem}_{kind}.jpg"), quality=75)
         about[kind] = {"file": path.name, **about[kind]}
     return about
-
-
-def _shown(grid: Path) -> int:
-    """Images that the run had shown when it wrote this grid."""
-    return int(grid.stem.removeprefix("grid-"))
 
 
 def run(run: Positional[Path], out: Path, points: int = POINTS, side: int = 128) -> None:

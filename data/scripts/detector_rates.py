@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -59,17 +60,16 @@ GROUPS: dict[str, Callable[[Identity], str]] = {
 
 def turn_indices(heads: int, name: str = "held_out_heads") -> list[tuple[int, int]]:
     """(index, |yaw| step) of the first view of every head in every step, steps of back views twice."""
-    found: list[tuple[int, int]] = []
-    for head in range(heads):
-        wanted = {step: 2 if step * BIN >= BACK_YAW else 1 for step in range(180 // BIN)}
-        for index in range(head * sets.HEAD_VIEWS, (head + 1) * sets.HEAD_VIEWS):
-            angles = cameras.yaw_pitch(torch.from_numpy(sets.example(name, index).camera)[None])
-            yaw, pitch = (abs(math.degrees(float(angle))) for angle in angles)
-            step = min(int(yaw) // BIN, 180 // BIN - 1)
-            if pitch <= FRONTAL_PITCH and wanted[step]:
-                wanted[step] -= 1
-                found.append((index, step))
-    return found
+    views, taken = [], Counter[tuple[int, int]]()
+    for index in range(heads * sets.HEAD_VIEWS):
+        angles = cameras.yaw_pitch(torch.from_numpy(sets.example(name, index).camera)[None])
+        yaw, pitch = (abs(math.degrees(float(angle))) for angle in angles)
+        step = min(int(yaw) // BIN, 180 // BIN - 1)
+        of = (index // sets.HEAD_VIEWS, step)
+        if pitch <= FRONTAL_PITCH and taken[of] < (2 if step * BIN >= BACK_YAW else 1):
+            taken[of] += 1
+            views.append((index, step))
+    return views
 
 
 def _share(probability: Tensor) -> dict[str, float | int]:
@@ -130,18 +130,16 @@ def table(found: dict[str, Any]) -> str:
     """The measured rates as a Markdown table."""
     rows: list[tuple[str, str, dict[str, Any]]] = []
     for part in ("frontal", "back"):
-        alone = {name: found[part].get(name) for name in ("all", "without heavy occlusion")}
-        rows += [(part, name, row) for name, row in alone.items() if row]
-        groups = {name: found[part].get(name, {}) for name in GROUPS}
-        rows += [(part, f"{name}: {g}", row) for name, of in groups.items() for g, row in of.items()]
-    rows += [("heads", f"yaw {step}°", row) for step, row in found["by |yaw|"].items()]
-    shown = [
-        (f"{r['found']} of {r['count']}", *(f"{r[k]:.1%}" for k in ("rate", "low", "high"))) for *_, r in rows
-    ]
-    cells = [
-        (part, name, counted, value, f"{low} to {high}")
-        for (part, name, _), (counted, value, low, high) in zip(rows, shown, strict=True)
-    ]
+        for name, of in found[part].items():
+            if name in GROUPS:
+                rows += [(part, f"{name}: {group}", rate) for group, rate in of.items()]
+            elif isinstance(of, dict):
+                rows.append((part, name, of))
+    rows += [("heads", f"yaw {step}°", rate) for step, rate in found["by |yaw|"].items()]
+    cells = []
+    for part, name, r in rows:
+        value, low, high = (f"{r[k]:.1%}" for k in ("rate", "low", "high"))
+        cells.append((part, name, f"{r['found']} of {r['count']}", value, f"{low} to {high}"))
     return markdown_table(("images", "group", "found", "rate", "95 % interval"), cells)
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,9 +37,8 @@ MARGIN_SIDE = 144
 """Side of the stored crops: the encoder's 128 pixels and 8 around them, so that training can move them."""
 RENDER_SIDE = 256
 """Images are rendered at the size of `classroom` and then cropped as any other image is."""
-LOOKS, VIEWS, FRONTAL_VIEWS = 2, 4, (0, 2)
+LOOKS, VIEWS, FRONTAL_VIEWS = 2, (0, 1, 2, 3), (0, 2)
 """Looks of a person, views of a look, and those views that are frontal (see `angles`)."""
-Result = TypeVar("Result")
 
 
 def dressed(person: int, look: int) -> Identity:
@@ -84,26 +82,18 @@ def light_of(person: int, look: int, view: int) -> Light:
 
 @dataclass(frozen=True)
 class People:
-    """Crops of people, on any device."""
+    """Images of people in the order person, look, view, on any device."""
 
-    crops: Tensor
-    """uint8 [N, 3, 144, 144]"""
+    images: Tensor
+    """uint8 [N, 3, 144, 144] crops, or [N, 3, 256, 256] whole"""
+    camera: Tensor
+    """[N, 25]"""
     person: Tensor
     """[N] int64, 0 to the number of people - 1."""
     frontal: Tensor
     """[N] bool"""
     seeds: tuple[int, ...]
     """Of the people."""
-
-    @property
-    def count(self) -> int:
-        """How many people."""
-        return len(self.seeds)
-
-    def to(self, device: torch.device | str) -> People:
-        """The same, resident on a device."""
-        moved = {f: getattr(self, f).to(device) for f in ("crops", "person", "frontal")}
-        return dataclasses.replace(self, **moved)
 
 
 def render_looks(
@@ -126,68 +116,53 @@ def render_looks(
     return np.stack(images), np.stack(cameras)
 
 
-def _crops(looks: int, views: int, renderer: Renderer, task: Task) -> Tensor:
-    """Crops [looks * views, 3, 144, 144] of the one person of a task, look by look."""
+def _drawn(
+    looks: int, views: Sequence[int], whole: bool, renderer: Renderer, task: Task
+) -> tuple[Tensor, Tensor]:
+    """Images and cameras of the one person of a task, look by look."""
     torch.set_num_threads(1)
-    images, cameras = map(torch.from_numpy, render_looks(renderer, task[0][1], looks, range(views)))
-    return face_crop(images, cameras, MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE).round().clamp(0, 255).byte()
+    images, cameras = map(torch.from_numpy, render_looks(renderer, task[0][1], looks, views))
+    if whole:
+        return images, cameras
+    crops = face_crop(images, cameras, MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE)
+    return crops.round().clamp(0, 255).byte(), cameras
 
 
-def _rendered(work: Callable[[Renderer, Task], Result], first: int, count: int, workers: int) -> list[Result]:
-    """What `work` makes of people `first`, `first + 1`, …, in their order."""
-    tasks = [[(k, first + k)] for k in range(count)]
-    show = Progress("people", sys.stderr, 15.0)
-    done = run_tasks(partial(Renderer, RENDER_SIDE), work, tasks, workers, show)
-    slots = {slot: part for ((slot, _),), part in done}
-    return [slots[slot] for slot in range(count)]
-
-
-def render_people(first: int, count: int, looks: int = LOOKS, views: int = VIEWS, workers: int = 0) -> People:
-    """People `first`, `first + 1`, …: `views` images of every look, each with its own light and camera.
+def render_people(
+    first: int,
+    count: int,
+    looks: int = LOOKS,
+    views: Sequence[int] = VIEWS,
+    workers: int = 0,
+    whole: bool = False,
+) -> People:
+    """People `first`, `first + 1`, …: `views` of every look (see `angles`), each with its own light and camera.
 
     Args:
         workers: processes; 0 for one per core, 1 renders in this process.
+        whole: the images as rendered instead of crops.
 
     Raises:
-        Head3DError: no OpenGL.
+        Head3DError: nobody to render, or no OpenGL.
     """
-    if min(count, looks, views) < 1:
-        raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {views}")
-    crops = torch.cat(_rendered(partial(_crops, looks, views), first, count, workers))
-    person = torch.arange(count).repeat_interleave(looks * views)
-    frontal = (torch.arange(views) % 2 == 0).repeat(count * looks)
-    return People(crops, person, frontal, tuple(range(first, first + count)))
+    if min(count, looks, len(views)) < 1:
+        raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {len(views)}")
+    tasks = [[(k, first + k)] for k in range(count)]
+    show, work = Progress("people", sys.stderr, 15.0), partial(_drawn, looks, views, whole)
+    done = run_tasks(partial(Renderer, RENDER_SIDE), work, tasks, workers, show)
+    slots = {slot: part for ((slot, _),), part in done}
+    images, camera = map(torch.cat, zip(*(slots[k] for k in range(count)), strict=True))
+    person = torch.arange(count).repeat_interleave(looks * len(views))
+    frontal = (torch.tensor(views) % 2 == 0).repeat(count * looks)
+    return People(images, camera, person, frontal, tuple(range(first, first + count)))
 
 
-@dataclass(frozen=True)
-class FrontalPeople:
-    """Near-frontal images of people that no model was trained on, in the order person, look, view."""
-
-    images: Tensor
-    """uint8 [N, 3, 256, 256]"""
-    camera: Tensor
-    """[N, 25]"""
-    person: Tensor
-    """[N] int64 from 0."""
-
-    @property
-    def seeds(self) -> list[int]:
-        """Of the people, in the order of their numbers."""
-        return [FIRST_HELD_OUT + k for k in range(int(self.person.max()) + 1)]
-
-
-def _frontal(renderer: Renderer, task: Task) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    return render_looks(renderer, task[0][1], LOOKS, FRONTAL_VIEWS)
-
-
-def frontal_people(people: int) -> FrontalPeople:
-    """The first `people` held-out people: two looks, two lights and cameras each.
+def frontal_people(people: int) -> People:
+    """The first `people` held-out people, whole: two looks, two lights and near-frontal cameras each.
 
     Raises:
         Head3DError: fewer than two people, or no OpenGL.
     """
     if people < 2:
         raise Head3DError(f"encoders are compared on two people or more, got {people}")
-    parts = zip(*_rendered(_frontal, FIRST_HELD_OUT, people, 1), strict=True)
-    images, camera = (torch.from_numpy(np.concatenate(part)) for part in parts)
-    return FrontalPeople(images, camera, torch.arange(people).repeat_interleave(len(images) // people))
+    return render_people(FIRST_HELD_OUT, people, LOOKS, FRONTAL_VIEWS, 1, whole=True)

@@ -120,12 +120,10 @@ def centred(crops: Tensor) -> Tensor:
 def evaluate(net: IdentityNet, people: People, replicates: int = 200) -> dict[str, Any]:
     """Verification on people (held out, as a rule): between their frontal images, and between all of them."""
     device = next(net.eval().parameters()).device
-    x = torch.cat([net(centred(part.to(device))).cpu() for part in people.crops.split(256)])
-    person, frontal = people.person.cpu(), people.frontal.cpu()
-    return {
-        "frontal": verification(x[frontal], person[frontal], replicates).to_dict(),
-        "all": verification(x, person, replicates).to_dict(),
-    }
+    x = torch.cat([net(centred(part.to(device))).cpu() for part in people.images.split(256)])
+    chosen = {"frontal": people.frontal.cpu(), "all": torch.ones(len(x), dtype=torch.bool)}
+    person = people.person.cpu()
+    return {name: verification(x[k], person[k], replicates).to_dict() for name, k in chosen.items()}
 
 
 def learn(people: People, options: TrainOptions, device: torch.device | str = "cpu") -> IdentityNet:
@@ -134,12 +132,13 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
     Raises:
         Head3DError: fewer than 2 people, or a loss that is not finite.
     """
-    if people.count < 2:
-        raise Head3DError(f"telling people apart takes at least 2 of them, got {people.count}")
-    device, people = torch.device(device), people.to(device)
+    if len(people.seeds) < 2:
+        raise Head3DError(f"telling people apart takes at least 2 of them, got {len(people.seeds)}")
+    device = torch.device(device)
+    images, person = people.images.to(device), people.person.to(device)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
-        net, loss_of = IdentityNet(options.config), AngularMargin(people.count)
+        net, loss_of = IdentityNet(options.config), AngularMargin(len(people.seeds))
     net.to(device).train()
     if device.type == "cuda":
         net.to(memory_format=torch.channels_last)
@@ -147,18 +146,18 @@ def learn(people: People, options: TrainOptions, device: torch.device | str = "c
     # Norms, slopes and centres are not decayed: their scale means nothing, or is normalised away.
     decayed = [p for p in net.parameters() if p.ndim > 1]
     free = [*(p for p in net.parameters() if p.ndim <= 1), *loss_of.parameters()]
-    optimiser = torch.optim.AdamW(decayed, lr=options.rate, weight_decay=options.decay)
-    optimiser.add_param_group({"params": free, "weight_decay": 0.0})
+    groups = [{"params": decayed, "weight_decay": options.decay}, {"params": free, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=options.rate)
     shown = time.monotonic()
     for step in range(options.steps):
         done = step / options.steps
         for group in optimiser.param_groups:
             group["lr"] = options.rate * min(1.0, done / 0.05 + 1e-2) * 0.5 * (1 + math.cos(math.pi * done))
         generator = torch.Generator(device).manual_seed((options.seed << 32) + step)
-        index = torch.randint(len(people.crops), (options.batch,), generator=generator, device=device)
+        index = torch.randint(len(images), (options.batch,), generator=generator, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            embeddings = net(augmented(people.crops[index], generator))
-        loss: Tensor = loss_of(embeddings, people.person[index], options.margin * min(1.0, done / 0.3))
+            embeddings = net(augmented(images[index], generator))
+        loss: Tensor = loss_of(embeddings, person[index], options.margin * min(1.0, done / 0.3))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([*decayed, *free], 5.0)
@@ -185,11 +184,8 @@ def train_encoder(
     start = time.monotonic()
     net = learn(people, options, device)
     notes = {
-        "people": people.count,
-        "pictures": len(people.crops),
-        "held_out_people": held_out.count,
-        "held_out_pictures": len(held_out.crops),
-        "first_person": min(people.seeds),
+        **dict(people=len(people.seeds), pictures=len(people.images), first_person=min(people.seeds)),
+        **dict(held_out_people=len(held_out.seeds), held_out_pictures=len(held_out.images)),
         "first_held_out": min(held_out.seeds),
         "sampler_version": SAMPLER_VERSION,
         "steps": options.steps,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles, share
-from identity_data import FrontalPeople, frontal_people
+from identity_data import People, frontal_people
 from script import filled, main
 
 Array = NDArray[np.float64]
 COMMAND = "python data/scripts/identity_uses.py"
 PERCEPTUAL = 0.25
 """A change that moves features by less than this share of two strangers' distance is hardly seen by them."""
+TAR = "tar_at_far_0.01"
 CARD = WEIGHTS.parent / "README.md"
 SAME = 0.6
 """dlib's limit on the distance of two images of one person."""
@@ -53,42 +54,31 @@ ENOUGH = 0.9
 """Share of images that must match their mirror image, or dlib does not apply."""
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.round().clamp(0, 255).to(torch.uint8)
+def changed(images: Tensor) -> dict[str, Tensor]:
+    """Name -> uint8 images [N, 3, H, W] after a change that does not make other people of them; sizes for 256²."""
+    x = images.float()
+
+    def blurred(sigma: float) -> Tensor:
+        axes = (0, 0, sigma, sigma)
+        return torch.from_numpy(gaussian_filter(x.numpy(), axes, mode="nearest", truncate=3))
+
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    made = {
+        "blur, 1 pixel": blurred(1.0),
+        "blur, 3 pixels": blurred(3.0),
+        "noise, 5 % of white": x + 255 * 0.05 * noise,
+        "JPEG, quality 15": torch.stack([_jpeg(image) for image in images]),
+        "warm colour cast": x * torch.tensor([1.1, 1.0, 0.8])[:, None, None],
+        "30 % darker": x * 0.7,
+        "moved by 4 pixels": F.pad(x, (4, 0, 0, 0), mode="replicate")[..., :-4],
+    }
+    return {name: y.round().clamp(0, 255).to(torch.uint8) for name, y in made.items()}
 
 
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of uint8 [N, 3, H, W], sigma in pixels."""
-    axes = (0, 0, sigma, sigma)
-    return _pixels(
-        torch.from_numpy(gaussian_filter(images.float().numpy(), axes, mode="nearest", truncate=3))
-    )
-
-
-def _noisy(images: Tensor) -> Tensor:
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    return _pixels(images.float() + 255 * 0.05 * noise)
-
-
-def _jpeg(images: Tensor) -> Tensor:
-    out = []
-    for image in images.permute(0, 2, 3, 1).numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=15)
-        out.append(np.asarray(Image.open(buffer)))
-    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
-
-
-CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "blur, 1 pixel": lambda x: blurred(x, 1.0),
-    "blur, 3 pixels": lambda x: blurred(x, 3.0),
-    "noise, 5 % of white": _noisy,
-    "JPEG, quality 15": _jpeg,
-    "warm colour cast": lambda x: _pixels(x.float() * torch.tensor([1.1, 1.0, 0.8])[:, None, None]),
-    "30 % darker": lambda x: _pixels(x.float() * 0.7),
-    "moved by 4 pixels": lambda x: F.pad(x.float(), (4, 0, 0, 0), mode="replicate")[..., :-4].to(torch.uint8),
-}
-"""What is done to 256² images."""
+def _jpeg(image: Tensor) -> Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=15)
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
 
 
 def _unit(x: Tensor) -> Array:
@@ -109,7 +99,7 @@ def shares(before: Tensor, after: Tensor, strangers: float) -> dict[str, float]:
     return bootstrap_mean((1 - cosine) / strangers).to_dict()
 
 
-def _shapes(seeds: list[int]) -> Array:
+def _shapes(seeds: Sequence[int]) -> Array:
     """Face shapes without expression, [people, 3 V] (dm): the body vertices in front of the ears."""
     data = asset()
     front = data.base_skin & (data.template_base[:, 2] > 0.9) & (data.template_base[:, 1] > 6.2)
@@ -117,21 +107,20 @@ def _shapes(seeds: list[int]) -> Array:
     return np.stack([base_shape(person, data)[front].ravel() for person in people])
 
 
-def _correlation(distance: Array, truth: Array, seed: int = 0) -> dict[str, float]:
+def _correlation(distance: Array, truth: Array) -> dict[str, float]:
     """Spearman's correlation over pairs of people, with a bootstrap interval over people."""
-    n = len(distance)
-    upper = np.triu_indices(n, 1)
-    value = float(spearmanr(distance[upper], truth[upper]).statistic)
-    replicates = []
-    for weight in bootstrap_weights(n, 200, seed):
-        chosen = np.repeat(np.arange(n), weight.astype(int))
+
+    def of(chosen: NDArray[np.intp]) -> float:
         i, j = (chosen[k] for k in np.triu_indices(len(chosen), 1))
-        apart = i != j
-        replicates.append(spearmanr(distance[i, j][apart], truth[i, j][apart]).statistic)
-    return percentiles(value, np.array(replicates), n).to_dict()
+        i, j = i[i != j], j[i != j]
+        return float(spearmanr(distance[i, j], truth[i, j]).statistic)
+
+    n = len(distance)
+    drawn = [of(np.repeat(np.arange(n), weight.astype(int))) for weight in bootstrap_weights(n, 200)]
+    return percentiles(of(np.arange(n)), np.array(drawn), n).to_dict()
 
 
-def measure(encoder: Encoder, shown: FrontalPeople, most: int = 30) -> dict[str, Any]:
+def measure(encoder: Encoder, shown: People, most: int = 30) -> dict[str, Any]:
     """All tables.
 
     Args:
@@ -146,10 +135,10 @@ def measure(encoder: Encoder, shown: FrontalPeople, most: int = 30) -> dict[str,
     # The order of images is person, look, view: +1 is another light and camera, +2 another look as well.
     others = {"another light and camera": chosen + 1, "another look, light and camera": chosen + 2}
     plain, camera = shown.images[chosen], shown.camera[chosen]
-    changed = {name: (change(plain), camera) for name, change in CHANGES.items()}
-    changed |= {name: (shown.images[k], shown.camera[k]) for name, k in others.items()}
+    after = {name: (images, camera) for name, images in changed(plain).items()}
+    after |= {name: (shown.images[k], shown.camera[k]) for name, k in others.items()}
     changes = {}
-    for name, (images, seen_from) in changed.items():
+    for name, (images, seen_from) in after.items():
         moved = shares(x[chosen], encoder.embed(images, seen_from), ours)
         features = shares(y[: len(chosen)], extract(network, images), imagenet)
         changes[name] = {"ours": moved, "EffLite0": features}
@@ -212,7 +201,8 @@ def dlib_cross_check(
 
 def verdicts(found: dict[str, Any]) -> dict[str, str]:
     """What the numbers say about two other uses, one paragraph each (templates/verdicts.md)."""
-    distorted = {name: found["share_of_stranger_distance"][name]["ours"]["value"] for name in CHANGES}
+    changes = found["share_of_stranger_distance"].items()
+    distorted = {name: row["ours"]["value"] for name, row in changes if not name.startswith("another ")}
     seen = [name for name, value in distorted.items() if value >= PERCEPTUAL]
     largest = max(distorted, key=lambda name: distorted[name])
     shape, tone = (Estimate.of(found["spearman"][k]) for k in ("face shape", "skin tone"))
@@ -248,14 +238,11 @@ def card(found: dict[str, Any], roc: dict[str, Any], check: dict[str, Any] | Non
     """The encoder's page, written from the records (`cross_check.json` may be missing) and nothing else."""
     notes, rates = roc["provenance"], []
     for key, name in (("frontal", "frontal pairs"), ("all", "all views within 90°")):
-        auc, tar = (roc[key][rate] for rate in ("auc", "tar_at_far_0.01"))
-        before = roc["untrained"][key]["tar_at_far_0.01"]["value"]
-        interval = f"{tar['value']:.1%} [{tar['low']:.1%}, {tar['high']:.1%}]"
-        rates.append(f"| {name} | {interval} | {auc['value']:.4f} | {before:.1%} |")
-    rows = [
-        f"| {name} | {row['ours']['value']:.1%} | {row['EffLite0']['value']:.1%} |"
-        for name, row in found["share_of_stranger_distance"].items()
-    ]
+        auc, tar, before = (r["value"] for r in (roc[key]["auc"], roc[key][TAR], roc["untrained"][key][TAR]))
+        low, high = (roc[key][TAR][end] for end in ("low", "high"))
+        rates.append(f"| {name} | {tar:.1%} [{low:.1%}, {high:.1%}] | {auc:.4f} | {before:.1%} |")
+    shares = found["share_of_stranger_distance"].items()
+    rows = [f"| {n} | {r['ours']['value']:.1%} | {r['EffLite0']['value']:.1%} |" for n, r in shares]
     counts = ("pictures", "people", "steps", "held_out_people", "held_out_pictures")
     return filled(
         "identity_encoder.md",

@@ -38,18 +38,14 @@ def _entry(file: Path, *about: str) -> Entry:
     return Entry(sha256(file), file.stat().st_size, *about)
 
 
-def register(
-    paths: Sequence[Path], licence: str, origin: str, regenerate: str, data: Path = DATA
-) -> dict[str, Entry]:
+def register(paths: Sequence[Path], *about: str, data: Path = DATA) -> dict[str, Entry]:
     """Adds files below `data` to the manifest (or renews their entries) and returns all entries.
 
     Entries whose file is gone are dropped.
 
     Args:
         paths: files; a folder stands for every file below it.
-        licence: SPDX identifier.
-        origin: where they come from, in one sentence.
-        regenerate: the command that makes them again.
+        about: licence (SPDX identifier), origin in one sentence, and the command that makes them again.
     """
     entries = _there(data)
     for path in paths:
@@ -57,7 +53,7 @@ def register(
             if not file.is_file() or not file.resolve().is_relative_to(data.resolve()):
                 raise Head3DError(f"the manifest lists files below {data}, got {file}")
             name = file.resolve().relative_to(data.resolve()).as_posix()
-            entries[name] = _entry(file, licence, origin, regenerate)
+            entries[name] = _entry(file, *about)
     write_manifest(entries, data)
     return entries
 

@@ -25,12 +25,11 @@ UNKNOWN = "not measured yet"
 
 
 class StageText(NamedTuple):
-    """What is true of every generator that comes out of one stage."""
+    """What is true of every generator that comes out of one stage; `failures` is a Markdown list."""
 
     what: str
     data: str
     failures: str
-    """A Markdown list."""
 
 
 STAGES = {name: StageText(*text.split("\n\n")) for name, text in sections("stages.md").items()}
@@ -134,8 +133,8 @@ def _pictures(evaluation: dict[str, Any], data: Path, folder: Path) -> str:
     """Links to the recorded grids of this model, with what each shows; empty without any."""
     grids = data / "results" / "evaluation"
     named = {grids / name: text for name, text in evaluation.get("pictures", {}).items()}
-    there = {Path(os.path.relpath(p, folder)): text for p, text in named.items() if p.is_file()}
-    links = [f"* [{path.name}]({path.as_posix()}): {text}" for path, text in there.items()]
+    there = {Path(os.path.relpath(p, folder)).as_posix(): text for p, text in named.items() if p.is_file()}
+    links = [f"* [{Path(path).name}]({path}): {text}" for path, text in there.items()]
     return "\n\nRecorded pictures:\n\n" + "\n".join(links) if links else ""
 
 

@@ -12,22 +12,11 @@ from pathlib import Path
 
 import model_cards
 import verdicts
+from head3d_core.evaluation import tables
 from head3d_core.evaluation.ablations import recorded_otherwise
 from head3d_core.evaluation.limits import limits_table
 from head3d_core.evaluation.rows import Rows, load_rows
-from head3d_core.evaluation.tables import (
-    NAMES,
-    NOT_YET,
-    backs,
-    command_of,
-    figure_5,
-    figure_8,
-    mapping_cameras,
-    repetitions,
-    sample_counts,
-    table_2,
-    table_3,
-)
+from head3d_core.evaluation.tables import NAMES, NOT_YET
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from script import between_marks, filled, main
@@ -39,41 +28,34 @@ ENOUGH = 1000
 
 
 def how_measured(records: Rows) -> str:
-    """How many samples the rows have, and what their numbers do not say."""
+    """How many samples the rows have, which rows have figures that came later, and why the others lack them."""
     rows: dict[tuple[int, int], list[str]] = {}
+    later: dict[str, list[str]] = {}
     for row, record in records.items():
         asked = record.sampling
         if asked and record.weights and record.distance:
             rows.setdefault((asked["count"], asked["detector"]), []).append(row)
-    counts = "; ".join(
-        f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in sorted(rows.items(), reverse=True)
-    )
-    return filled("how_measured.md", counts=counts or NOT_YET, added=_added(records)).rstrip()
-
-
-def _added(records: Rows) -> str:
-    """Which rows have figures that were measured later, on how many samples; why the others lack them."""
-    later: dict[str, list[str]] = {}
-    for row, record in records.items():
         if record.added is not None:
             asked = record.added["arguments"]["sampling"]
-            counts = ", ".join(
-                f"{asked[k]:,} {k}" for k in ("count", "detector", "straight", "mapping") if k in asked
-            )
+            kinds = [k for k in ("count", "detector", "straight", "mapping") if k in asked]
+            counts = ", ".join(f"{asked[k]:,} {k}" for k in kinds)
             later.setdefault(f"{counts}; {record.added['device']}", []).append(row)
-    without = [row for row, record in records.items() if record.behind is None]
-    said = "; ".join(f"{', '.join(rows)} ({counts})" for counts, rows in later.items())
-    return f"{said or NOT_YET}. Without them: {', '.join(without) or 'none'}"
+    known = sorted(rows.items(), reverse=True)
+    counts = "; ".join(f"{n:,} / {few:,} ({', '.join(names)})" for (n, few), names in known)
+    without = ", ".join(row for row, record in records.items() if record.behind is None)
+    said = "; ".join(f"{', '.join(names)} ({counts})" for counts, names in later.items())
+    added = f"{said or NOT_YET}. Without them: {without or 'none'}"
+    return filled("how_measured.md", counts=counts or NOT_YET, added=added).rstrip()
 
 
 PARTS: dict[str, Callable[[Rows], str]] = {
     "samples": how_measured,
-    "table 2": table_2,
-    "table 3": table_3,
-    "figure 8": figure_8,
-    "figure 5": figure_5,
-    "backs": backs,
-    "mapping cameras": mapping_cameras,
+    "table 2": tables.table_2,
+    "table 3": tables.table_3,
+    "figure 8": tables.figure_8,
+    "figure 5": tables.figure_5,
+    "backs": tables.backs,
+    "mapping cameras": tables.mapping_cameras,
     "limits": limits_table,
     "verdicts": lambda records: verdicts.table(records, readme=True),
 }
@@ -83,12 +65,12 @@ PARTS: dict[str, Callable[[Rows], str]] = {
 def tables_page(records: Rows | None = None) -> str:
     """The text of `data/results/tables.md`."""
     records = load_rows() if records is None else records
-    trials = [row for row in records if min(sample_counts(records[row])) < ENOUGH]
-    again = {row: repetitions(row, records) for row in NAMES}
+    trials = [row for row in records if min(tables.sample_counts(records[row])) < ENOUGH]
+    again = {row: tables.repetitions(row, records) for row in NAMES}
     recorded = [name for row in NAMES for name in (row, *again[row]) if name in records]
     fitted = [name for name in recorded if records[name].start == "fitted"]
     missing = " (**not recorded yet**)"
-    commands = [f"- {row}{'' if row in records else missing}: `{command_of(row)}`" for row in NAMES]
+    commands = [f"- {row}{'' if row in records else missing}: `{tables.command_of(row)}`" for row in NAMES]
     seeds = [name for names in again.values() for name in names if records[name].seed]
     return filled(
         "tables.md",

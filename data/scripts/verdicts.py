@@ -99,24 +99,24 @@ def _text(found: Sequence[Estimate], digits: int = 2) -> str:
 
 
 GENERATORS, WITHOUT = "face generator, DFT, FH, Head3D", "without L_kd, without"
+NEAR = "Head3D is near the teacher and far better than DFT and FH (KID × 100: {kids})"
 SWAP, VIEWS = "the teacher's F_xy put in", "heads from three views"
 
 
 @cache
-def _study(axes: str) -> Any:
-    return stored.load(RESULTS / f"swap_study_{axes}.json", "python -m head3d_core swap-study")
-
-
-def _planes(axes: str) -> dict[str, Estimate]:
-    planes = _study(axes)["measures"]["identity"]["planes"]
-    return {name: Estimate.of(found["carried"]) for name, found in planes.items()}
+def _studies() -> dict[str, Any]:
+    """Name of the axes -> the recorded study of plane exchanges."""
+    files = {"true axes": "swap_study_xyz.json", "EG3D's axes": "swap_study_eg3d.json"}
+    command = "python -m head3d_core swap-study"
+    return {name: stored.load(RESULTS / file, command) for name, file in files.items()}
 
 
 @_claim("Table 1", "F_xy carries identity", "identity after each exchange")
 def front_plane_leads(records: Rows) -> Finding:
     texts, leads = [], []
-    for axes, name in (("xyz", "true axes"), ("eg3d", "EG3D's axes")):
-        front, *others = _planes(axes).values()
+    for name, study in _studies().items():
+        planes = study["measures"]["identity"]["planes"].values()
+        front, *others = (Estimate.of(found["carried"]) for found in planes)
         leads.append(front.low > max(e.high for e in others))
         texts.append(f"{name}: F_xy carries {front.text()}, the others {_text(others)}")
     return "; ".join(texts), AGREES if all(leads) else UNDECIDED
@@ -125,9 +125,8 @@ def front_plane_leads(records: Rows) -> Finding:
 @_claim("Table 1", "the other planes carry none", "identity after each exchange")
 def other_planes_carry_none(records: Rows) -> Finding:
     texts, kept = [], []
-    for axes, name in (("xyz", "true axes"), ("eg3d", "EG3D's axes")):
-        lines = _study(axes)["table_1"]["identity"][1:3]
-        left = [Estimate.of(line["to ID 1"]) for line in lines]
+    for name, study in _studies().items():
+        left = [Estimate.of(line["to ID 1"]) for line in study["table_1"]["identity"][1:3]]
         texts.append(f"{name}: cosine to the person left unchanged {_text(left)}")
         kept.append(min(e.high for e in left) >= ALIKE)
     return "; ".join(texts), AGREES if all(kept) else UNDECIDED if any(kept) else CONTRADICTS
@@ -145,20 +144,11 @@ def few_heads_cost_people(records: Rows) -> Finding:
     return text, AGREES if head.diversity.high < face.diversity.low else CONTRADICTS
 
 
-@_claim(
-    "Table 2",
-    "Head3D is near the teacher and far better than DFT and FH (KID × 100: {kids})",
-    GENERATORS,
-    "dft",
-    "fh",
-)
+@_claim("Table 2", NEAR, GENERATORS, "dft", "fh")
 def better_than_direct(records: Rows) -> Finding:
-    ours, others = values(FULL, FRONT, records), values("dft", FRONT, records) + values("fh", FRONT, records)
-    text = (
-        f"KD front × 100 {_text(ours)}; DFT and FH {_text(others)}; the teacher "
-        f"{_text(values('face', FRONT, records))}"
-    )
-    return text, AGREES if max(e.high for e in ours) < min(e.low for e in others) else UNDECIDED
+    ours, dft, fh, face = (values(row, FRONT, records) for row in (FULL, "dft", "fh", "face"))
+    text = f"KD front × 100 {_text(ours)}; DFT and FH {_text(dft + fh)}; the teacher {_text(face)}"
+    return text, AGREES if max(e.high for e in ours) < min(e.low for e in dft + fh) else UNDECIDED
 
 
 @_claim("Table 2", "DFT is better than FH", GENERATORS, "dft", "fh", readme=False)
@@ -180,7 +170,7 @@ def no_second_face(records: Rows) -> Finding:
     return text, CONTRADICTS if eyes.low > backs.high else AGREES
 
 
-def _kept(kind: str) -> Callable[[Rows], Finding]:
+def _kept(kind: str) -> Find:
     def find(records: Rows) -> Finding:
         strict = [k for k in records[FULL].accessories if k.startswith(kind)]
         found = records[FULL].accessories[max(strict, key=len) if strict else kind]
@@ -191,15 +181,14 @@ def _kept(kind: str) -> Callable[[Rows], Finding]:
             f"{kind}: Head3D keeps {rate(found.student)}, the teacher from another camera {rate(found.again)}; "
             f"at most {100 * min(false, 1):.0f} % of the teacher's finds are false"
         )
-        if false > 0.2:
-            return text, UNDECIDED
-        return text, AGREES if found.student.high >= found.again.low else CONTRADICTS
+        kept = AGREES if found.student.high >= found.again.low else CONTRADICTS
+        return text, UNDECIDED if false > 0.2 else kept
 
     return find
 
 
-_claim("Fig. 5", "glasses are kept", VIEWS, readme=False)(_kept("glasses"))
-_claim("Fig. 5", "hats are kept", VIEWS, readme=False)(_kept("hat"))
+for _says, _kind in (("glasses are kept", "glasses"), ("hats are kept", "hat")):
+    _claim("Fig. 5", _says, VIEWS, readme=False)(_kept(_kind))
 
 
 @_claim("Fig. 8 a", "the teacher's F_xy put in untrained keeps identity", SWAP)
@@ -211,30 +200,26 @@ def swap_keeps_identity(records: Rows) -> Finding:
 
 @_claim("Fig. 8 a", "and breaks the shape", SWAP, readme=False)
 def swap_breaks_shape(records: Rows) -> Finding:
-    worst = {}
-    for name in ("plane-swap", FULL):
-        worst[name] = max(records[name].silhouettes.values(), key=lambda e: e.value)
-    text = f"silhouettes outside real ones {rate(worst['plane-swap'])}; Head3D {rate(worst[FULL])}"
-    return text, AGREES if worst["plane-swap"].low > worst[FULL].high else UNDECIDED
+    both = (records[name].silhouettes.values() for name in ("plane-swap", FULL))
+    swap, full = (max(found, key=lambda e: e.value) for found in both)
+    text = f"silhouettes outside real ones {rate(swap)}; Head3D {rate(full)}"
+    return text, AGREES if swap.low > full.high else UNDECIDED
 
 
-def worse_behind(row: str) -> Callable[[Rows], Finding]:
+def worse_behind(row: str) -> Find:
     """Whether every run of a row is farther from real people behind than the full method of its seed."""
 
     def find(records: Rows) -> Finding:
         texts, farther, nearer = [], [], []
         for name in ablations.runs_of(row, records) or runs(row, records):
             full = records[ablations.reference_of(name, records)]
-            gaps = {}
-            for one, two in zip(records[name].by_yaw, full.by_yaw, strict=True):
-                if one.low >= BEHIND and one.distance and two.distance:
-                    gaps[one.low] = one.distance.kernel.minus(two.distance.kernel)
-            farther.append(sum(gap.low > 0 for gap in gaps.values()))
-            nearer.append(sum(gap.high < 0 for gap in gaps.values()))
-            largest = max(gaps.values(), key=lambda e: e.value)
-            texts.append(
-                f"seed {records[name].seed}: farther at {farther[-1]} of {len(gaps)}, most {largest.text()}"
-            )
+            steps = zip(records[name].by_yaw, full.by_yaw, strict=True)
+            both = [(a.distance, b.distance) for a, b in steps if a.low >= BEHIND]
+            gaps = [a.kernel.minus(b.kernel) for a, b in both if a and b]
+            farther.append(sum(gap.low > 0 for gap in gaps))
+            nearer.append(sum(gap.high < 0 for gap in gaps))
+            most = max(gaps, key=lambda e: e.value).text()
+            texts.append(f"seed {records[name].seed}: farther at {farther[-1]} of {len(gaps)}, most {most}")
         text = f"KD × 100 to real people in steps of yaw from {BEHIND}° on; {'; '.join(texts)}"
         if all(farther) and not any(nearer):
             return text, AGREES

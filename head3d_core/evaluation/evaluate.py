@@ -38,6 +38,7 @@ from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_
 from head3d_core.metrics.verification import FEWEST_ROWS
 from head3d_core.model.generator import Generator
 from head3d_core.synth.draws import SAMPLER_VERSION
+from head3d_core.training.run_log import read_log, surviving
 from head3d_core.training.snapshots import open_run
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
@@ -109,17 +110,13 @@ def open_weights(name: str, device: torch.device | str) -> tuple[Generator, dict
 
 def _log_facts(folder: Path) -> dict[str, Any]:
     """Minutes, device and preset of a run, from its log.jsonl (a resumed one starts anew); nothing without one."""
-    path = folder / "log.jsonl"
-    if not path.is_file():
+    if not (folder / "log.jsonl").is_file():
         return {}
-    seconds, last, facts = 0.0, 0.0, {}
-    for line in path.read_text(encoding="utf8").splitlines():
-        event = json.loads(line)
-        if event["event"] == "start":
-            seconds, last, facts = seconds + last, 0.0, {"trained_on": event.get("device")}
-            facts |= {k: v for k, v in event.get("args", {}).items() if k == "preset"}
-        last = float(event.get("seconds", last))
-    return facts | {"minutes": round((seconds + last) / 60, 2)}
+    events, _ = read_log(folder)
+    starts = [event for event in events if event["event"] == "start"]
+    facts: dict[str, Any] = {"trained_on": starts[-1].get("device")} if starts else {}
+    facts |= {k: v for event in starts[-1:] for k, v in event.get("args", {}).items() if k == "preset"}
+    return facts | {"minutes": round(surviving(events)[1] / 60, 2)}
 
 
 def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:

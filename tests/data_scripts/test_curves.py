@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import refused
+from helpers import refuses
 from PIL import Image
 
 import curves
@@ -111,16 +111,12 @@ def test_pictures_and_command(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     curves.run(run, out, side=96)
     with Image.open(run / found["pictures"]["last"]["file"]) as sheet:
         assert sheet.size == (len(GRID_YAWS) * 96, 4 * 96)
-    with refused("at least 8 pixels"):
-        curves.run(run, out, side=0)
+    refuses("at least 8 pixels", curves.run, run, out, side=0)
 
 
 def test_a_run_without_a_log_is_one_sentence(tmp_path: Path) -> None:
-    with refused("there is no log"):
-        curves.condense(tmp_path)
+    refuses("there is no log", curves.condense, tmp_path)
     (tmp_path / "log.jsonl").write_text(json.dumps(start(0)) + "\n")
-    with refused("has the run trained at all"):
-        curves.condense(tmp_path)
-    with refused("has the run trained at all"):
-        curves.run(tmp_path, tmp_path / "x.json")
+    refuses("has the run trained at all", curves.condense, tmp_path)
+    refuses("has the run trained at all", curves.run, tmp_path, tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 import detector_rates
 
@@ -53,8 +53,7 @@ def test_the_card_is_brought_up_to_date(tmp_path: Path) -> None:
     assert text == f"# Card\n{start}\n{detector_rates.table(_found())}\n{end}\nafter\n"
     assert "| frontal | gender: male | 9 of 10 | 90.0% | 60.0% to 98.0% |" in text
     card.write_text("# Card")
-    with refused("needs <!-- detector rates -->"):
-        detector_rates.refresh_card(_found(), card)
+    refuses("needs <!-- detector rates -->", detector_rates.refresh_card, _found(), card)
 
 
 def test_the_data_card_shows_the_measured_rates() -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 import identity_data
 import identity_train
 from head3d_core.metrics.identity_encoder import EncoderConfig, load_encoder
+from head3d_core.model.cameras import orbit
 from head3d_core.synth.identity import identity
 from identity_data import People
 
@@ -35,7 +36,9 @@ def patterns(count: int, each: int, first: int) -> People:
         crops.append(((face * light + noise).clamp(0, 1) * 255).to(torch.uint8))
     person = torch.arange(count).repeat_interleave(each)
     frontal = (torch.arange(each) < 0.55 * each).repeat(count)
-    return People(torch.cat(crops), person, frontal, tuple(range(first, first + count)))
+    return People(
+        torch.cat(crops), orbit(torch.zeros(len(person))), person, frontal, tuple(range(first, first + count))
+    )
 
 
 def test_angular_margin_by_hand() -> None:
@@ -83,7 +86,7 @@ def test_a_run_repeats() -> None:
 
 
 def test_augmented_crops_stay_the_same_person() -> None:
-    crops = patterns(4, 1, 0).crops
+    crops = patterns(4, 1, 0).images
     x = identity_train.augmented(crops, torch.Generator().manual_seed(0))
     assert x.shape == (4, 3, 128, 128)
     assert x.min() >= -1
@@ -96,12 +99,16 @@ def test_augmented_crops_stay_the_same_person() -> None:
 
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
     people = patterns(4, 2, 0)
-    with refused("4 people are both learned and tested on"):
-        identity_train.train_encoder(people, people, SMALL, tmp_path)
-    with refused("at least 2"):
-        identity_train.learn(patterns(1, 4, 0), SMALL)
-    with refused("must be at least 1"):
-        identity_data.render_people(0, 0, 1, 1)
+    refuses(
+        "4 people are both learned and tested on",
+        identity_train.train_encoder,
+        people,
+        people,
+        SMALL,
+        tmp_path,
+    )
+    refuses("at least 2", identity_train.learn, patterns(1, 4, 0), SMALL)
+    refuses("must be at least 1", identity_data.render_people, 0, 0, 1, 1)
 
 
 def test_looks_change_what_is_worn_and_nothing_else() -> None:
@@ -126,11 +133,11 @@ def test_looks_change_what_is_worn_and_nothing_else() -> None:
 
 @pytest.mark.opengl
 def test_rendered_people() -> None:
-    people = identity_data.render_people(10, 2, 1, 2, workers=1)
-    assert people.crops.shape == (4, 3, 144, 144)
+    people = identity_data.render_people(10, 2, 1, (0, 1), workers=1)
+    assert people.images.shape == (4, 3, 144, 144)
     assert people.person.tolist() == [0, 0, 1, 1]
     assert people.frontal.tolist() == [True, False, True, False]
     assert people.seeds == (10, 11)
-    middle = people.crops[:, :, 62:82, 62:82].float().std((2, 3)).mean()
-    assert people.crops.float().std() > 20
+    middle = people.images[:, :, 62:82, 62:82].float().std((2, 3)).mean()
+    assert people.images.float().std() > 20
     assert middle > 1  # a face, not a white page

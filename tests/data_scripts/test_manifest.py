@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, refused
+from helpers import ROOT, refuses
 
 import manifest
 from head3d_core.utils import files
@@ -18,7 +18,7 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
     (tmp_path / "y.bin").write_bytes(b"2")
     assert len(manifest.problems(tmp_path)) == 2
     entries = manifest.register(
-        [tmp_path / "weights", tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", tmp_path
+        [tmp_path / "weights", tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", data=tmp_path
     )
     assert set(entries) == {"weights/a/x.bin", "y.bin"}
     assert manifest.problems(tmp_path) == []
@@ -30,19 +30,19 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
     assert "y.bin differs" in text
     assert "weights/a/x.bin is listed in the manifest but missing" in text
     assert "z.bin is not listed" in text
-    with refused("does not have the sha256"):
-        files.check_listed(tmp_path / "y.bin", tmp_path)
+    refuses("does not have the sha256", files.check_listed, tmp_path / "y.bin", tmp_path)
     files.check_listed(tmp_path / "z.bin", tmp_path)
     files.check_listed(tmp_path.parent / "elsewhere", tmp_path)
-    assert set(manifest.register([tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", tmp_path)) == {
+    assert set(manifest.register([tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", data=tmp_path)) == {
         "y.bin"
     }
 
 
 def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
     for path in (tmp_path.parent / "outside.bin", tmp_path / "missing.bin"):
-        with refused("the manifest lists files below"):
-            manifest.register([path], "CC0-1.0", "x", "x", tmp_path)
+        refuses(
+            "the manifest lists files below", manifest.register, [path], "CC0-1.0", "x", "x", data=tmp_path
+        )
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,14 @@ def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_manifests_that_are_none(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    with refused(says):
-        files.read_manifest(tmp_path)
+    refuses(says, files.read_manifest, tmp_path)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert manifest.run() == int(bool(manifest.problems()))
     assert "files as listed" in capsys.readouterr().out
-    with refused("--licence, --origin and --regenerate"):
-        manifest.run((files.DATA / "assets",))
-    with refused("the manifest lists files below"):
-        manifest.run((ROOT / "README.md",), "CC0-1.0", "x", "y")
+    refuses("--licence, --origin and --regenerate", manifest.run, (files.DATA / "assets",))
+    refuses("the manifest lists files below", manifest.run, (ROOT / "README.md",), "CC0-1.0", "x", "y")
 
 
 def test_the_shipped_data_are_as_listed() -> None:

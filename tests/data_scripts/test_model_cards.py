@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 import model_cards
 from head3d_core.checkpoints import weights
@@ -129,8 +129,7 @@ def test_a_record_of_another_run_is_not_taken_for_this_one(data: Path) -> None:
 
 def test_weights_that_do_not_say_what_they_are(data: Path) -> None:
     weights.save_generator(Generator(preset("tiny").generator), data / "weights" / "odd")
-    with refused("which stage"):
-        model_cards.card("odd", data)
+    refuses("which stage", model_cards.card, "odd", data)
 
 
 def test_remarks_belong_to_their_weights(data: Path) -> None:
@@ -141,8 +140,7 @@ def test_remarks_belong_to_their_weights(data: Path) -> None:
     path.write_text(json.dumps({"images": 99, "remarks": ["Noses are long."]}))
     assert "Noses" not in model_cards.card("head3d", data), "remarks on other weights"
     path.write_text(json.dumps(["Noses are long."]))
-    with refused("remarks"):
-        model_cards.card("head3d", data)
+    refuses("remarks", model_cards.card, "head3d", data)
 
 
 def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import refuses
 from PIL import Image
 from test_real import Stub, stub, with_straight
 from test_samples import HOW, model, reference
@@ -293,12 +294,13 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     }
     snapshots.save(tmp_path, 40, {f"average.{k}": t for k, t in net.state_dict().items()}, meta)
     lines = [
-        {"event": "start", "device": "some GPU"},
-        {"event": "progress", "seconds": 60.0},
-        {"event": "start", "device": "some GPU", "args": {"preset": "tiny", "out": "x"}},
-        {"event": "end", "seconds": 30.0},
+        {"event": "start", "images": 0, "device": "some GPU"},
+        {"event": "progress", "images": 20, "seconds": 60.0},
+        {"event": "start", "images": 20, "device": "some GPU", "args": {"preset": "tiny", "out": "x"}},
+        {"event": "end", "images": 40, "seconds": 30.0},
     ]
-    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    killed = '{"event": "progr\n'  # the line that a kill left half written
+    (tmp_path / "log.jsonl").write_text(killed + "\n".join(map(json.dumps, lines)))
     found, notes = evaluate.open_weights(str(tmp_path), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
     assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
@@ -312,8 +314,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         assert torch.equal(next(found.parameters()), next(expected.parameters())), images
         for path in tmp_path.glob("state-*"):
             path.unlink()
-    with pytest.raises(Head3DError, match="no weights called"):
-        evaluate.open_weights("nobody", "cpu")
+    refuses("no weights called", evaluate.open_weights, "nobody", "cpu")
 
 
 def test_no_number_is_null() -> None:

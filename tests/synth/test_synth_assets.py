@@ -8,11 +8,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import refused
+from helpers import refuses
 
 from build_assets import (
     GROUPS,
-    JOINTS,
+    SOURCE,
     cut_bust,
     parse_mesh,
     read_package,
@@ -35,23 +35,19 @@ def test_provenance_names_licence_source_and_hash() -> None:
 
 
 def test_missing_asset_says_how_to_build_it(tmp_path) -> None:
-    with refused("build it with python data/scripts"):
-        asset(tmp_path / "nowhere.npz")
+    refuses("build it with python data/scripts", asset, tmp_path / "nowhere.npz")
 
 
 def test_a_python_without_lzma_is_named(monkeypatch) -> None:
     monkeypatch.setattr(zipfile, "lzma", None)
-    with refused("install Python with lzma"):
-        asset.__wrapped__()
+    refuses("install Python with lzma", asset.__wrapped__)
 
 
 def test_wrong_wheel_is_refused(tmp_path) -> None:
     wheel = tmp_path / "other.whl"
     wheel.write_bytes(b"not a wheel")
-    with refused("sha256"):
-        read_package(wheel)
-    with refused("missing"):
-        read_package(tmp_path)
+    refuses("sha256", read_package, wheel)
+    refuses("missing", read_package, tmp_path)
 
 
 def test_saved_arrays_are_read_back_and_repeat(tmp_path) -> None:
@@ -80,7 +76,7 @@ def test_mesh_and_target_parsers_keep_the_bust() -> None:
     corners = [(0, 7, 0), (1, 7, 0), (1, 8, 0), (0, 8, 0), (0, 1, 0), (1, 1, 0), (1, 2, 0), (0, 2, 0)]
     text = "".join(f"v {x} {y} {z}\n" for x, y, z in corners) + "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
     text += "g body\nf 5/1 6/2 7/3 8/4\nf 1/1 2/2 3/3 4/4\n"
-    text += "".join(f"g joint-{name}\nf 1/1 2/2 3/3 4/4\nf 4/1 3/2 2/3 1/4\n" for name in JOINTS)
+    text += "".join(f"g joint-{name}\nf 1/1 2/2 3/3 4/4\nf 4/1 3/2 2/3 1/4\n" for name in SOURCE["joints"])
     mesh = parse_mesh(text)
     mesh["quads"], mesh["uv_quads"] = mesh["quads"].astype(int), mesh["uv_quads"].astype(int)
     bust = cut_bust(mesh)
