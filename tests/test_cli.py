@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import importlib
 import io
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from helpers import python
 from PIL import Image
 
 from head3d_core import cli
@@ -159,33 +159,6 @@ def test_generate(weights: Path, tmp_path: Path) -> None:
     assert np.array_equal(average[0], average[1])
 
 
-def test_convert(weights: Path, tmp_path: Path) -> None:
-    target = tmp_path / "one.safetensors"
-    assert cli.main(["convert", str(weights), str(target)]) == 0
-    before, after = (checkpoint.load_generator(p).state_dict() for p in (weights, target))
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[k], after[k]) for k in before)
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["generate", "--seeds", "5-3"], "a seed must be a number or a range such as 10-19, got '5-3'"),
-        (["generate", "--seeds", "one"], "got 'one'"),
-        (["generate", "--weights", "missing-name"], "missing-name"),
-        (["convert", "missing.pkl", "out.safetensors"], "missing.pkl"),
-    ],
-)
-def test_what_the_user_can_mend_is_one_sentence(
-    args: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(args) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert says in err
-    assert err.count("\n") == 1
-
-
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "latin-1"])
 def test_every_console_can_print_everything(
     encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -213,7 +186,6 @@ def test_every_console_can_print_everything(
 
 def test_module_entry_point_is_quick_and_light() -> None:
     code = "import sys; from head3d_core.cli import main; main(['--version']); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    version, heavy = done.stdout.split()
+    version, heavy = python("-c", code).stdout.split()
     assert version[0].isdigit()
     assert heavy == "False"

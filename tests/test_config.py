@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from helpers import refused
+from helpers import refuses
 
 from head3d_core import config
 from head3d_core.config import DiscriminatorConfig, GeneratorConfig, RenderOptions
@@ -33,8 +33,7 @@ def test_configurations_from_before_slices() -> None:
 
 def test_preset_names() -> None:
     assert list(config.PRESETS) == ["tiny", "classroom", "paper"]
-    with refused("no preset called 'huge': choose one of tiny, classroom, paper"):
-        config.preset("huge")
+    refuses("no preset called 'huge': choose one of tiny, classroom, paper", config.preset, "huge")
 
 
 def test_configurations_are_frozen() -> None:
@@ -70,8 +69,7 @@ def test_num_ws(resolution: int, count: int) -> None:
     ],
 )
 def test_what_is_refused(kind: Any, values: dict[str, Any], says: str) -> None:
-    with refused(says):
-        kind(**values)
+    refuses(says, kind, **values)
 
 
 @pytest.mark.parametrize(
@@ -88,5 +86,4 @@ def test_what_is_refused(kind: Any, values: dict[str, Any], says: str) -> None:
     ],
 )
 def test_foreign_dictionaries(kind: Any, data: Any, says: str) -> None:
-    with refused(says):
-        kind.from_dict(data)
+    refuses(says, kind.from_dict, data)

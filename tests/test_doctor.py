@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import python
 
 from head3d_core import doctor, ops
 from head3d_core.utils.errors import Head3DError
@@ -113,11 +113,7 @@ def test_reference_path_with_the_library_hidden() -> None:
         "except h3d.Head3DError as error: print('refused')\n"
         "print(h3d.doctor.check_extension())\n"
     )
-    environment = {**os.environ, "HEAD3D_DISABLE_NATIVE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = python("-c", code, HEAD3D_DISABLE_NATIVE="1")
     assert done.stderr == ""
     shape, refused, line = done.stdout.splitlines()
     assert refused == "refused"

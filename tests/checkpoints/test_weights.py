@@ -148,9 +148,7 @@ def _flip(path: Path) -> None:
 def test_a_damaged_file(G: Generator, tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
     path = weights.save_generator(G, tmp_path / "x.safetensors")
     damage(path)
-    with pytest.raises(Head3DError, match=says) as info:
-        weights.load_generator(path)
-    assert "\n" not in str(info.value)
+    refuses(says, weights.load_generator, path)
 
 
 def _reheaded(path: Path, **changes: Any) -> None:
@@ -180,9 +178,7 @@ def _reheaded(path: Path, **changes: Any) -> None:
 def test_a_changed_header(G: Generator, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     path = weights.save_generator(G, tmp_path / "x.safetensors")
     _reheaded(path, **changes)
-    with pytest.raises(Head3DError, match=says) as info:
-        weights.load_generator(path)
-    assert "\n" not in str(info.value)
+    refuses(says, weights.load_generator, path)
 
 
 def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:

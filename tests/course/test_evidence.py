@@ -13,8 +13,6 @@ from head3d_core.evaluation.ablations import COSINE, FRONT, FULL_FITTED
 from head3d_core.evaluation.rows import Row, Step
 from head3d_core.utils.estimates import Estimate
 
-mpl.use("Agg")
-
 
 def record(*values: float) -> Row:
     """A row whose distance in steps of 15° from 90° on has these values, give or take 0.5."""

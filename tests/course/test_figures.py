@@ -12,8 +12,6 @@ from head3d_core.course import figures as plots
 from head3d_core.course import nb00, nb01, nb02, widgets
 from head3d_core.model import cameras, volume
 
-mpl.use("Agg")
-
 
 def test_rounded_has_no_negative_zero() -> None:
     text = str(plots.rounded(torch.tensor([[-1e-9, 0.12345], [2.0, -0.5]])))

@@ -16,8 +16,6 @@ from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 
-mpl.use("Agg")
-
 
 @pytest.fixture(scope="module")
 def G() -> Generator:

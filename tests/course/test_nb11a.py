@@ -15,7 +15,6 @@ from head3d_core.course import nb11a, nb11b
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED
 
-mpl.use("Agg")
 ROWS = ["no-kd", "no-gan-front", FULL_FITTED]
 
 

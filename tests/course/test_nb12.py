@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import refuses
 
 from head3d_core.course import nb12, widgets
 from head3d_core.course.widgets import to_png
 from head3d_core.geometry import pointclouds
 from head3d_core.model import cameras
-from head3d_core.utils.errors import Head3DError
-
-mpl.use("Agg")
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +108,7 @@ def test_sliders_show_what_their_function_draws() -> None:
     many = widgets.sliders(draw, {name: widgets.Range(-3, 3, 0.25, 0) for name in ("one", "two")})
     many.sliders["two"].value = -2.0
     assert many.picture.value == to_png(draw(0.0, -2.0))
-    with pytest.raises(Head3DError, match="at least one slider"):
-        widgets.sliders(draw, {})
+    refuses("at least one slider", widgets.sliders, draw, {})
 
 
 def test_eye_stands_on_the_side_asked_for() -> None:

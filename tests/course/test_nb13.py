@@ -13,8 +13,6 @@ from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 
-mpl.use("Agg")
-
 
 def test_views_are_pictures_of_each_head() -> None:
     G = Generator(preset("tiny").generator).eval()

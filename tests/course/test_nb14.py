@@ -8,8 +8,6 @@ import torch
 from head3d_core.course import nb14
 from head3d_core.metrics import ghost
 
-mpl.use("Agg")
-
 
 def test_the_map_is_dark_where_the_picture_is() -> None:
     image = torch.full((1, 3, 256, 256), 180, dtype=torch.uint8)

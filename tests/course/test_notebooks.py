@@ -15,12 +15,12 @@ from typing import Any
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from helpers import ROOT
 from nbconvert import HTMLExporter
 
 from head3d_core.course.stills import alt_texts
 from head3d_core.evaluation.tables import digest
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 TOTAL_MEGABYTES = 8

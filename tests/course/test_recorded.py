@@ -6,18 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
+from helpers import refuses
 from PIL import Image
 
 from head3d_core.course import figures, nb05b, nb07, nb08, recorded
 from head3d_core.metrics.verification import most_alike
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
-
-matplotlib.use("Agg")
 
 
 @pytest.fixture
@@ -49,8 +46,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_record_is_read_and_a_missing_one_is_told(found: dict[str, Any]) -> None:
     assert recorded.record("curves_x") == found
-    with pytest.raises(Head3DError, match="curves_y"):
-        recorded.record("curves_y")
+    refuses("curves_y", recorded.record, "curves_y")
     line = recorded.record_line(found)
     for part in ("distill, row no-kd", "4,000 of 8,000 planned", "2 minutes", "cpu", "abc"):
         assert part in line
@@ -88,8 +84,7 @@ def test_pictures_of_a_record(found: dict[str, Any]) -> None:
     assert cells[:, 1].min() > 0.9
     assert len(recorded.last_picture(found).axes) == 6
     found["pictures"]["last"]["file"] = "gone.jpg"
-    with pytest.raises(Head3DError, match="is missing: run git restore"):
-        recorded.last_picture(found)
+    refuses("is missing: run git restore", recorded.last_picture, found)
 
 
 def test_other_figures_draw(found: dict[str, Any]) -> None:

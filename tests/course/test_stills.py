@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import build_site
-import matplotlib as mpl
 import nbformat
 import numpy as np
 import plotly.graph_objects as go
@@ -21,7 +20,6 @@ from PIL import Image
 from head3d_core.course import figures, nb01, predictions, stills, widgets
 from head3d_core.model import cameras
 
-mpl.use("Agg")
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 
 

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import visible
+from helpers import refuses, untrained_encoder, visible
 from PIL import Image
 
 from head3d_core.config import Backend, preset
 from head3d_core.course import swap_lab, swap_widget
 from head3d_core.course.swap_lab import LabState
 from head3d_core.experiments import plane_swap
-from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
+from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import sample_planes
-from head3d_core.utils.errors import Head3DError
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,7 @@ def generators() -> dict[str, Generator]:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    torch.manual_seed(1)
-    return Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+    return untrained_encoder()
 
 
 def pixels(raw: torch.Tensor) -> np.ndarray:
@@ -69,15 +67,12 @@ def test_state_survives_the_browser() -> None:
     ],
 )
 def test_states_out_of_range_are_refused(changed: dict[str, Any], says: str) -> None:
-    with pytest.raises(Head3DError, match=says):
-        LabState.from_dict({**LabState().to_dict(), **changed})
+    refuses(says, LabState.from_dict, {**LabState().to_dict(), **changed})
 
 
 def test_a_state_made_in_python_is_checked_as_well() -> None:
-    with pytest.raises(Head3DError, match="three shares"):
-        LabState(shares=(5.0, 0.0, 0.0))
-    with pytest.raises(Head3DError, match="yaw must be"):
-        LabState(pitch=90.0)
+    refuses("three shares", LabState, shares=(5.0, 0.0, 0.0))
+    refuses("yaw must be", LabState, pitch=90.0)
 
 
 def test_shown_is_the_generators_picture(generators: dict[str, Generator], encoder: Encoder) -> None:
@@ -125,8 +120,7 @@ def test_between_generators_a_decodes(generators: dict[str, Generator]) -> None:
     raw = plane_swap.look(generators["head"], planes, state.camera()).rgb
     assert np.array_equal(swap_lab.show(pair, state, finished=False).picture, pixels(raw))
     assert swap_lab.show(pair, state).similarity is None
-    with pytest.raises(Head3DError, match="no generator called 'heads'"):
-        swap_lab.couple(generators, LabState("heads", 0, "face", 0))
+    refuses("no generator called 'heads'", swap_lab.couple, generators, LabState("heads", 0, "face", 0))
 
 
 def test_reference_and_native_show_the_same(generators: dict[str, Generator]) -> None:
@@ -324,8 +318,7 @@ QUIET_SECONDS = 0.188
 def classroom() -> Callable[[Backend], swap_widget.Session]:
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval().requires_grad_(False)
-    encoder = Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
-    return lambda backend: swap_widget.Session({"face": G}, encoder, backend=backend)
+    return lambda backend: swap_widget.Session({"face": G}, untrained_encoder(), backend=backend)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import refuses
 from PIL import Image
 from torch import Tensor
 
@@ -74,8 +75,7 @@ def test_sources(tmp_path: Path) -> None:
     assert real.source_count("synth:faces:200", "faces") == 200
     assert real.source_count(str(tmp_path), "faces") is None
     for bad in ("somewhere/faces", "synth:heads:200", "synth:faces", "synth:faces:3", "synth:faces:many"):
-        with pytest.raises(Head3DError, match="synth:faces:COUNT"):
-            real.source_count(bad, "faces")
+        refuses("synth:faces:COUNT", real.source_count, bad, "faces")
 
 
 def test_spread_reaches_both_ends() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refuses
 from test_real import stub
 
 from head3d_core.config import preset
@@ -109,13 +110,11 @@ def test_a_swapped_model_has_the_others_front_plane() -> None:
 def test_pictures_of_two_sizes_are_refused() -> None:
     real = reference()
     other = Reference(real.tensors, Wanted(resolution=2 * SIDE, held_out=50))
-    with pytest.raises(Head3DError, match=f"{2 * SIDE} pixels a side"):
-        samples.draw_samples(model(0), other, stub(), HOW)
+    refuses(f"{2 * SIDE} pixels a side", samples.draw_samples, model(0), other, stub(), HOW)
 
 
 def test_a_diverged_model_is_named() -> None:
     broken = model(0)
     with torch.no_grad():
         next(broken.generator.decoder.parameters()).fill_(float("nan"))
-    with pytest.raises(Head3DError, match="not finite"):
-        broken.view(broken.heads(range(1), 0, 1.0), frontal(1))
+    refuses("not finite", broken.view, broken.heads(range(1), 0, 1.0), frontal(1))

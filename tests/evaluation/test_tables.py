@@ -6,12 +6,10 @@ import dataclasses
 import math
 from pathlib import Path
 
-import pytest
-from helpers import behind, distance, estimate, identity, rate, record
+from helpers import behind, distance, estimate, identity, rate, record, refuses
 
 from head3d_core.evaluation import rows, tables
 from head3d_core.evaluation.rows import Accessory, Probe, Row
-from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import share
 
 
@@ -26,8 +24,7 @@ def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:
     assert "--row no-kd" in tables.command_of("no-kd")
     # Bundled weights hold no discriminator, so no row can start from `face` and `head`.
     assert "--teacher runs/teacher --head runs/head" in tables.command_of("no-kd")
-    with pytest.raises(Head3DError, match="no row called"):
-        tables.command_of("best")
+    refuses("no row called", tables.command_of, "best")
 
 
 def test_the_papers_numbers() -> None:
@@ -155,11 +152,9 @@ def test_records_are_read_by_name(tmp_path: Path) -> None:
     assert first.distance["front"].kernel == one.distance["front"].kernel
     assert rows.load_rows(tmp_path).keys() == {"head3d"}
     (tmp_path / "dft.json").write_text("{")
-    with pytest.raises(Head3DError, match="is damaged"):
-        rows.load_rows(tmp_path)
+    refuses("is damaged", rows.load_rows, tmp_path)
     (tmp_path / "dft.json").write_text('{"row": "dft", "fid": 3}')
-    with pytest.raises(Head3DError, match="no field fid"):
-        rows.load_rows(tmp_path)
+    refuses("no field fid", rows.load_rows, tmp_path)
 
 
 def test_every_stored_record_is_a_row() -> None:

@@ -63,20 +63,7 @@ def test_seeds() -> None:
         refuses("a seed must be a number or a range", export.parse_seeds, words)
     refuses("more than 100000 images", export.parse_seeds, ["0-999999999"])
     refuses("no seeds", export.parse_seeds, [])
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"yaw": ()}, "no views"),
-        ({"device": "toaster"}, "device 'toaster' cannot be used"),
-        ({"weights": "no.safetensors"}, "there is no file"),
-    ],
-)
-def test_bad_generate_input(weights: str, tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    args = export.GenerateArgs(weights=weights, out=tmp_path)
-    refuses(says, export.generate, dataclasses.replace(args, **change))
-    assert list(tmp_path.iterdir()) == []
+    refuses("no views", export.generate, export.GenerateArgs(yaw=()))
 
 
 @pytest.mark.parametrize("ending", mesh.ENDINGS)
@@ -122,8 +109,6 @@ def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
         ({"resolution": 4}, "at least 8"),
         ({"out": Path("head.stl")}, r"a mesh file ends in \.glb, \.obj, \.ply"),
         ({"seed": -1}, "seeds must be a list of whole numbers"),
-        ({"device": "abacus"}, "cannot be used"),
-        ({"weights": "nobody"}, "nobody"),
         ({"texture": 9, "resolution": 16}, "16 to 8192 pixels"),
         ({"faces": 0}, "at least 4 triangles"),
         ({"smooth": -1}, "smooth counts rounds"),
@@ -164,16 +149,6 @@ def test_turntable_command_writes_film_and_sheet(
     with Image.open(out) as film, Image.open(tmp_path / "turn_sheet.png") as sheet:
         assert film.n_frames == 16
         assert sheet.size == (8 * 64, 2 * 64)
-
-
-@pytest.mark.parametrize(
-    "change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"rate": 0}, {"pitch": 91.0}]
-)
-def test_bad_turntable_input(weights: str, tmp_path: Path, change: dict[str, float]) -> None:
-    args = export.TurntableArgs(out=tmp_path / "a.mp4", weights=weights)
-    with pytest.raises(Head3DError):
-        export.export_turntable(dataclasses.replace(args, **change))  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_turns_command_writes_a_row_for_each_generator(

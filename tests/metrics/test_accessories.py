@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from torch import Tensor
 
 from head3d_core.metrics import accessories
@@ -52,10 +52,8 @@ def test_shares_are_the_planted_ones() -> None:
     nothing = accessories.kept(probe, teacher, teacher[:0], people(400, 3, 0.0)[0])
     assert nothing["student"].value < 0.05
     assert nothing["again"].count == 0
-    with refused("of the same z"):
-        accessories.kept(probe, teacher, teacher, half[:5])
+    refuses("of the same z", accessories.kept, probe, teacher, teacher, half[:5])
 
 
 def test_too_few_wearers_are_refused() -> None:
-    with refused("20 wearers"):
-        accessories.fit_probe(*people(40, 0), *people(800, 1))
+    refuses("20 wearers", accessories.fit_probe, *people(40, 0), *people(800, 1))

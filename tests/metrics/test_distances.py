@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 from torch import Tensor
 
 from head3d_core.metrics import distances
@@ -182,8 +182,7 @@ def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
     assert paired.value == pytest.approx(apart.value)
     assert paired.high - paired.low < 0.5 * (apart.high - apart.low)
     assert distances.paired_ratio(values[0], -values[1], count).value == np.inf
-    with refused("have one size"):
-        distances.kernel_replicates(real, [fake, fake[:50]])
+    refuses("have one size", distances.kernel_replicates, real, [fake, fake[:50]])
 
 
 def test_floor_of_views_takes_other_heads() -> None:
@@ -203,18 +202,14 @@ def test_floor_of_views_takes_other_heads() -> None:
 
 def test_bad_input_is_refused_in_a_sentence() -> None:
     good = gaussian(20, 4, 0)
-    with refused("at least 10 images of each, the generated set has 9"):
-        distances.kernel_distance(good, good[:9])
-    with refused("features of one network, got 4 and 3"):
-        distances.frechet_distance(good, good[:, :3])
+    refuses("at least 10 images of each, the generated set has 9", distances.kernel_distance, good, good[:9])
+    refuses("features of one network, got 4 and 3", distances.frechet_distance, good, good[:, :3])
     broken = good.clone()
     broken[3, 1] = float("nan")
     with refused("real set has 1 images with features that are not finite"):
         distances.kernel_distance(broken, good)
-    with refused("at least 2 replicates"):
-        distances.frechet_distance(good, good, replicates=1)
-    with refused("N = 11 needs 22 real images, got 20"):
-        distances.same_source_floor(good, 11)
+    refuses("at least 2 replicates", distances.frechet_distance, good, good, replicates=1)
+    refuses("N = 11 needs 22 real images, got 20", distances.same_source_floor, good, 11)
 
 
 @pytest.mark.parametrize(("count", "tolerance"), [(60, 1e-9), (10, 1e-5)])

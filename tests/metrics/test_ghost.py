@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from torch import Tensor
 
 from head3d_core.metrics import ghost
@@ -126,14 +126,10 @@ def test_limits_are_percentiles_of_what_could_be_measured() -> None:
     scores = ghost.GhostScores(score, score + 1, torch.cat([score, score.new_tensor([float("nan")])]))
     found = ghost.limits(scores)
     assert found == {name: pytest.approx(94.05 + k) for name, k in zip(ghost.SCORES, (0, 1, 0), strict=True)}
-    with refused("20 real"):
-        ghost.limits(ghost.GhostScores(score[:19], score, score))
+    refuses("20 real", ghost.limits, ghost.GhostScores(score[:19], score, score))
 
 
 def test_wrong_input_gets_a_sentence() -> None:
-    with refused("uint8"):
-        ghost.eye_pair(torch.zeros(1, 3, 8, 8), disc())
-    with refused(r"\[N, R, R\]"):
-        ghost.relief_pair(torch.zeros(1, 1, 8, 8), disc())
-    with refused("finite"):
-        ghost.relief_pair(surface() * float("nan"), disc())
+    refuses("uint8", ghost.eye_pair, torch.zeros(1, 3, 8, 8), disc())
+    refuses(r"\[N, R, R\]", ghost.relief_pair, torch.zeros(1, 1, 8, 8), disc())
+    refuses("finite", ghost.relief_pair, surface() * float("nan"), disc())

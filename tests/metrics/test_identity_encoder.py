@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import project, refused
+from helpers import project, refused, refuses
 
 from head3d_core.metrics import identity_encoder as idn
 from head3d_core.model.cameras import FOCAL, orbit
@@ -86,14 +86,11 @@ def test_encoder_is_differentiable_and_batches_do_not_matter(net: idn.IdentityNe
 
 def test_missing_weights_say_where_they_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with refused(rf"{idn.FACENET_FILE}.*{tmp_path}"):
-        idn.load_encoder("facenet")
-    with refused("identity_train"):
-        idn.load_encoder("auto", weights=tmp_path / "none.safetensors")
+    refuses(rf"{idn.FACENET_FILE}.*{tmp_path}", idn.load_encoder, "facenet")
+    refuses("identity_train", idn.load_encoder, "auto", weights=tmp_path / "none.safetensors")
     idn.facenet_path().parent.mkdir()
     idn.facenet_path().write_bytes(b"other")
-    with refused("another SHA-256"):
-        idn.load_encoder("auto")
+    refuses("another SHA-256", idn.load_encoder, "auto")
     with refused('"auto", "ours" or "facenet"'):
         idn.load_encoder("arcface")  # type: ignore[arg-type]
 
@@ -103,33 +100,24 @@ def test_damaged_weights_are_refused(net: idn.IdentityNet, tmp_path: Path) -> No
 
     path = tmp_path / "encoder.safetensors"
     path.write_bytes(b"x" * 100)
-    with refused("damaged"):
-        idn.load_net(path)
+    refuses("damaged", idn.load_net, path)
     save_file({"a": torch.zeros(1)}, path)
-    with refused("not written by this head3d_core"):
-        idn.load_net(path)
+    refuses("not written by this head3d_core", idn.load_net, path)
     idn.save_net(net, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with refused("damaged"):
-        idn.load_net(path)
+    refuses("damaged", idn.load_net, path)
     broken = idn.IdentityNet()
     torch.nn.init.constant_(broken.project.weight, 1e6)
-    with refused("beyond float16"):
-        idn.save_net(broken, path)
+    refuses("beyond float16", idn.save_net, broken, path)
 
 
 def test_bad_pictures_are_refused(net: idn.IdentityNet) -> None:
     camera = orbit(0.0, 0.0)
-    with refused(r"\[N, 3, R, R\]"):
-        idn.face_crop(torch.zeros(1, 3, 8, 9), camera)
-    with refused(r"camera must be \[2, 25\]"):
-        idn.face_crop(torch.zeros(2, 3, 8, 8), camera)
-    with refused("not finite"):
-        idn.face_crop(torch.full((1, 3, 8, 8), float("nan")), camera)
-    with refused(r"crops must be \[N, 3, 128, 128\]"):
-        net(torch.zeros(1, 3, 64, 64))
-    with refused("every picture needs a camera"):
-        idn.Encoder(net, "x").embed(torch.zeros(0, 3, 8, 8), camera[:0])
+    refuses(r"\[N, 3, R, R\]", idn.face_crop, torch.zeros(1, 3, 8, 9), camera)
+    refuses(r"camera must be \[2, 25\]", idn.face_crop, torch.zeros(2, 3, 8, 8), camera)
+    refuses("not finite", idn.face_crop, torch.full((1, 3, 8, 8), float("nan")), camera)
+    refuses(r"crops must be \[N, 3, 128, 128\]", net, torch.zeros(1, 3, 64, 64))
+    refuses("every picture needs a camera", idn.Encoder(net, "x").embed, torch.zeros(0, 3, 8, 8), camera[:0])
 
 
 def test_dlib_knows_a_photograph_and_its_mirror_image() -> None:
@@ -141,5 +129,4 @@ def test_dlib_knows_a_photograph_and_its_mirror_image() -> None:
     found, seen = idn.dlib_embeddings(pictures)
     assert seen.tolist() == [True, True, False]
     assert (found[0] - found[1]).norm() < 0.3  # 0.6 is the usual limit
-    with refused("uint8"):
-        idn.dlib_embeddings(pictures.float())
+    refuses("uint8", idn.dlib_embeddings, pictures.float())

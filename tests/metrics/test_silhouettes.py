@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from torch import Tensor
 
 from head3d_core.geometry import mesh
@@ -38,8 +38,7 @@ def test_depth_error_counts_only_shared_pixels() -> None:
     error = c.depth_error(depth[:, None], truth, inside)
     assert error[0].item() == pytest.approx(0.03, rel=1e-5)
     assert error[1].isnan()
-    with refused("not finite inside"):
-        c.depth_error(depth, truth, ~inside)
+    refuses("not finite inside", c.depth_error, depth, truth, ~inside)
 
 
 def test_silhouettes_outside_the_span_of_real_ones() -> None:
@@ -55,8 +54,7 @@ def test_silhouettes_outside_the_span_of_real_ones() -> None:
     square[..., 10:54, 10:54] = 1
     two = torch.maximum(disc(0.3, 64, -0.5), disc(0.3, 64, 0.5))
     assert span.outside(torch.cat([square, two])).value == 1
-    with refused("at least 20"):
-        c.SilhouetteSpan(ellipses(10))
+    refuses("at least 20", c.SilhouetteSpan, ellipses(10))
 
 
 def test_closed_heads_is_the_mean_over_heads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from torch import Tensor
 
 from head3d_core.metrics import verification as v
@@ -72,8 +72,7 @@ def test_similarity_is_the_cosine_and_its_share() -> None:
     assert v.as_share(v.identity_similarity(x, -x)).value == pytest.approx(0, abs=1e-6)
     turned = torch.cat([-x[:, 16:], x[:, :16]], 1)
     assert v.identity_similarity(x, turned).value == pytest.approx(0, abs=1e-6)
-    with refused("row by row"):
-        v.identity_similarity(x, x[:-1])
+    refuses("row by row", v.identity_similarity, x, x[:-1])
 
 
 def test_diversity_of_collapsed_and_orthogonal_sets() -> None:
@@ -115,8 +114,7 @@ def test_nearest_training_finds_copies() -> None:
     assert copies.index.tolist() == [3, 7]
     assert copies.mean.value == pytest.approx(1)
     assert v.nearest_training(strangers, training).mean.high < 0.9
-    with refused("one encoder"):
-        v.nearest_training(strangers, training[:, :5])
+    refuses("one encoder", v.nearest_training, strangers, training[:, :5])
 
 
 def test_view_consistency_falls_as_built() -> None:
@@ -134,8 +132,7 @@ def test_view_consistency_falls_as_built() -> None:
     for s in steps:
         low, high = np.cos(np.radians([s.high, s.low]) / 2)
         assert low - 1e-6 <= s.similarity.value <= high + 1e-6
-    with refused("rows of frontal"):
-        v.view_consistency(frontal, views, heads + 1, yaw)
+    refuses("rows of frontal", v.view_consistency, frontal, views, heads + 1, yaw)
 
 
 def test_encoders_that_agree_and_that_do_not() -> None:
@@ -153,15 +150,9 @@ def test_encoders_that_agree_and_that_do_not() -> None:
 
 def test_bad_embeddings_are_refused() -> None:
     x, who = people(20, 2, 0.1)
-    with refused("N >= 2"):
-        v.diversity(x[:1])
-    with refused("zero or not finite"):
-        v.diversity(torch.cat([x, torch.zeros(1, 32)]))
-    with refused("zero or not finite"):
-        v.near_duplicates(x / 0, 0.5)
-    with refused("one identity per embedding"):
-        v.verification(x, who[:-1])
-    with refused("an identity with two images"):
-        v.verification(x, torch.arange(40))
-    with refused("100 pairs of different people"):
-        v.verification(x[:8], who[:8])
+    refuses("N >= 2", v.diversity, x[:1])
+    refuses("zero or not finite", v.diversity, torch.cat([x, torch.zeros(1, 32)]))
+    refuses("zero or not finite", v.near_duplicates, x / 0, 0.5)
+    refuses("one identity per embedding", v.verification, x, who[:-1])
+    refuses("an identity with two images", v.verification, x, torch.arange(40))
+    refuses("100 pairs of different people", v.verification, x[:8], who[:8])

@@ -10,7 +10,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 
 from head3d_core import config
 from head3d_core.model import cameras
@@ -187,5 +187,4 @@ def test_bad_input() -> None:
         (lambda: D(image, raw, camera[:3]), "one batch size"),
         (lambda: D(*(torch.cat([x[:3], x[:3]]) for x in (image, raw, camera))), "multiple of"),
     ):
-        with refused(says):
-            call()
+        refuses(says, call)

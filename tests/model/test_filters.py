@@ -8,7 +8,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 from head3d_core.model import filters
 
@@ -110,9 +110,6 @@ def test_derivatives_of_both_orders() -> None:
 
 def test_bad_input() -> None:
     for bias in (torch.zeros(2), torch.zeros(1, 3)):
-        with refused(r"bias must be \[C\]"):
-            filters.bias_act(torch.zeros(1, 3, 2, 2), bias)
-    with refused("upfirdn2d takes x"):
-        filters.upfirdn2d(torch.zeros(3, 4, 4), torch.zeros(2, 2))
-    with refused("upfirdn2d takes x"):
-        filters.upfirdn2d(torch.zeros(1, 3, 4, 4), torch.zeros(4))
+        refuses(r"bias must be \[C\]", filters.bias_act, torch.zeros(1, 3, 2, 2), bias)
+    refuses("upfirdn2d takes x", filters.upfirdn2d, torch.zeros(3, 4, 4), torch.zeros(2, 2))
+    refuses("upfirdn2d takes x", filters.upfirdn2d, torch.zeros(1, 3, 4, 4), torch.zeros(4))

@@ -9,7 +9,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 from head3d_core import config
 from head3d_core.model import cameras, rays
@@ -68,10 +68,8 @@ def test_bad_slices(G: Generator) -> None:
     wide, (z, camera) = G.widened(), draw(G)
     planes = G.planes(G.mapping(z, camera))
     for wrong in (lambda: wide.render_raw(planes, camera), lambda: wide.query(planes, torch.zeros(2, 1, 3))):
-        with refused(r"heads have 4 planes, got 3: use `planes\.widen`"):
-            wrong()
-    with refused("only a generator with 1 slice can be widened, got 2"):
-        wide.widened()
+        refuses(r"heads have 4 planes, got 3: use `planes\.widen`", wrong)
+    refuses("only a generator with 1 slice can be widened, got 2", wide.widened)
     assert G.render_raw(wide.planes(G.mapping(z, camera)), camera).raw.shape == (2, 3, 16, 16)
 
 
@@ -224,5 +222,4 @@ def test_bad_input(G: Generator) -> None:
         (lambda: G.query(planes, torch.zeros(1, 5, 3)), r"points must be \[N, M, 3\] with N = 2"),
         (lambda: G.render(planes, ws, camera, backend="cuda"), "backend must be"),  # type: ignore[arg-type]
     ):
-        with refused(says):
-            call()
+        refuses(says, call)

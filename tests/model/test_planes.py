@@ -6,7 +6,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_scene import decoder
@@ -245,22 +245,15 @@ def test_bad_input() -> None:
         (torch.zeros(2, 2, 4, 8, 8), r"planes must be .* two slices of the xy plane, got \[2, 2, 4, 8, 8\]"),
         (torch.zeros(2, 3, 4, 8, 8, dtype=torch.int64), "planes must be floating point"),
     ):
-        with refused(says):
-            planes.sample_planes(wrong, points)
+        refuses(says, planes.sample_planes, wrong, points)
     for wrong in (torch.zeros(5, 3), torch.zeros(1, 5, 3), torch.zeros(2, 5, 2)):
-        with refused(r"points must be \[N, M, 3\] with N = 2"):
-            planes.query(P, decoder(), wrong)
-    with refused('a plane is called "xy"'):
-        planes.swap(P, P, "front")
-    with refused("planes of one shape"):
-        planes.swap(P, P[:1], "xy")
+        refuses(r"points must be \[N, M, 3\] with N = 2", planes.query, P, decoder(), wrong)
+    refuses('a plane is called "xy"', planes.swap, P, P, "front")
+    refuses("planes of one shape", planes.swap, P, P[:1], "xy")
     with refused(r"got \[2, 3, .*\] and \[2, 4, .*\]: `planes.widen` makes 4 planes of 3"):
         planes.swap(P, planes.widen(P), "xy")
-    with refused(r"'xy_back' is a slice of 4 planes, got planes \[2, 3, 4, 8, 8\]"):
-        planes.swap(P, P, "xy_back")
-    with refused("three weights, or one for each of 3 planes, got 2"):
-        planes.blend(P, P, [1, 0])
-    with refused("one for each of 4 planes, got 2"):
-        planes.blend(planes.widen(P), planes.widen(P), [1, 0])
+    refuses(r"'xy_back' is a slice of 4 planes, got planes \[2, 3, 4, 8, 8\]", planes.swap, P, P, "xy_back")
+    refuses("three weights, or one for each of 3 planes, got 2", planes.blend, P, P, [1, 0])
+    refuses("one for each of 4 planes, got 2", planes.blend, planes.widen(P), planes.widen(P), [1, 0])
     with refused("backend must be"):
         planes.sample_planes(P, points, backend="fast")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,7 +107,5 @@ def test_bounds_follow_the_options() -> None:
 
 
 def test_bad_input() -> None:
-    with refused("resolution must be at least 1, got 0"):
-        rays.camera_rays(cameras.frontal(), 0)
-    with refused("camera must be"):
-        rays.camera_rays(torch.zeros(1, 16), 4)
+    refuses("resolution must be at least 1, got 0", rays.camera_rays, cameras.frontal(), 0)
+    refuses("camera must be", rays.camera_rays, torch.zeros(1, 16), 4)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 
 from head3d_core.config import preset
 from head3d_core.model import seeds
@@ -36,8 +36,7 @@ def test_z_is_eg3ds() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "7", ["7"], [1.5], [-1], [2**32], [True], []])
 def test_seeds_that_are_none_are_refused_in_a_sentence(wrong: Any) -> None:
-    with refused("seed"):
-        seeds.z_of_seeds(wrong, 8)
+    refuses("seed", seeds.z_of_seeds, wrong, 8)
 
 
 def test_z_of_numbers_is_a_function_of_seed_and_number() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 from head3d_core import config
 from head3d_core.config import GeneratorConfig, SuperResolutionKind
@@ -77,8 +77,7 @@ def test_features_larger_than_the_input_are_shrunk(kind: SuperResolutionKind) ->
 
 @pytest.mark.parametrize("kind", ["4x", "deepfp32"])
 def test_modules_that_only_enlarge(kind: SuperResolutionKind) -> None:
-    with refused("takes features up to 16², got 32²: render at a lower resolution"):
-        module(kind, 32)(*inputs(32))
+    refuses("takes features up to 16², got 32²: render at a lower resolution", module(kind, 32), *inputs(32))
     assert module(kind, 32)(*inputs(9)).shape == (1, 3, 32, 32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_scene import Scene, decoder
@@ -332,11 +332,9 @@ def test_bad_input() -> None:
         ({"directions": what.directions[:, :4]}, r"must both be \[N, R, 3\]"),
         ({"planes": what.planes[:1]}, "one batch size, got 1 and 2"),
     ):
-        with refused(says):
-            replace(what, **changes).render(SHORT)
+        refuses(says, replace(what, **changes).render, SHORT)
     for seeds in (torch.tensor([1]), torch.tensor([1.0, 2.0]), torch.tensor([1, 2], dtype=torch.int32)):
-        with refused(r"seeds must be \[N\] int64"):
-            what.render(SHORT, seeds=seeds)
+        refuses(r"seeds must be \[N\] int64", what.render, SHORT, seeds=seeds)
 
 
 def test_rays_that_are_not_finite_stay_visible() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import python, refused
+from helpers import python, refused, refuses
 
 from head3d_core import ops
 
@@ -42,8 +42,7 @@ def test_use_native(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ops.use_native("reference", torch.zeros(1)) is False
     monkeypatch.setenv("HEAD3D_DISABLE_NATIVE", "1")
     assert ops.use_native("auto", torch.zeros(1)) is False
-    with refused("needs the compiled extension"):
-        ops.use_native("native", torch.zeros(1))
+    refuses("needs the compiled extension", ops.use_native, "native", torch.zeros(1))
 
 
 @pytest.mark.native

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 from ops_scene import draw
 from torch import Tensor
 
@@ -211,11 +211,9 @@ def test_what_has_no_derivative_says_so() -> None:
     (grad,) = torch.autograd.grad(
         filters.scale_channels(x, given["scale"]).square().sum(), x, create_graph=True
     )
-    with refused("once only"):
-        grad.sum().backward()
+    refuses("once only", grad.sum().backward)
     out = filters.layer_epilogue(x, None, given["noise"].requires_grad_(), given["strength"])
-    with refused("with respect to its noise"):
-        out.sum().backward()
+    refuses("with respect to its noise", out.sum().backward)
 
 
 def _bias_act(x: Tensor, bias: Tensor, backend: str) -> Tensor:

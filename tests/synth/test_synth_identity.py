@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from helpers import refused
+from helpers import refused, refuses
 
 from head3d_core.synth import identity as identities
 from head3d_core.synth.assets import asset
@@ -134,7 +134,6 @@ def test_styles_are_complete() -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with refused("seed >= 0"):
-        identity(-1)
+    refuses("seed >= 0", identity, -1)
     with refused("heads"):
         identity(1, "bodies")  # type: ignore[arg-type]

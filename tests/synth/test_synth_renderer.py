@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import refused
+from helpers import refuses
 from PIL import Image
 
 from head3d_core.synth import sets
@@ -235,15 +235,11 @@ def test_other_sample_counts_show_the_same_picture(
 def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeometry) -> None:
     renderer.load(head, LIGHT)
     for label in (np.zeros(16), np.full(25, np.nan)):
-        with refused("25 finite numbers"):
-            renderer.draw(label)
-    with refused("submit"):
-        renderer.collect()
-    with refused("odd supersample"):
-        Renderer(64, 2)
+        refuses("25 finite numbers", renderer.draw, label)
+    refuses("submit", renderer.collect)
+    refuses("odd supersample", Renderer, 64, 2)
     empty = Renderer(8)
-    with refused("no head"):
-        empty.draw(sets.orbit_camera(0, 0))
+    refuses("no head", empty.draw, sets.orbit_camera(0, 0))
     empty.release()
 
 
@@ -276,5 +272,4 @@ def test_a_folder_is_continued_where_it_stopped(tmp_path: Path) -> None:
         assert stored["normals"].dtype == np.int8
         assert stored["depth"].max() < 3.2
     assert Image.open(first).size == (32, 32)
-    with refused("resolution 32 -> 64"):
-        make_data(dataclasses.replace(args, resolution=64))
+    refuses("resolution 32 -> 64", make_data, dataclasses.replace(args, resolution=64))

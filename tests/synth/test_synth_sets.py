@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SAMPLES, refused
+from helpers import SAMPLES, refused, refuses
 
 from head3d_core.datasets.writer import image_name
 from head3d_core.model import cameras
@@ -81,8 +81,7 @@ def test_the_views_of_one_head_share_identity_and_light() -> None:
 
 @pytest.mark.parametrize(("name", "index"), [("heads", 4800), ("faces", -1), ("profiles", 0)])
 def test_impossible_examples_are_refused(name: str, index: int) -> None:
-    with refused(r"must lie in|no set"):
-        sets.example(name, index)
+    refuses(r"must lie in|no set", sets.example, name, index)
 
 
 def test_the_two_lights_differ_as_real_sets_do() -> None:
@@ -136,14 +135,12 @@ def test_impossible_arguments_are_refused(tmp_path: Path, wrong: dict[str, objec
 
 def test_without_moderngl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)
-    with refused("pip install moderngl"):
-        gl.create_context()
+    refuses("pip install moderngl", gl.create_context)
 
 
 def test_without_a_driver_the_error_says_what_to_install() -> None:
     pytest.importorskip("moderngl")
-    with refused("libegl1"):
-        gl.create_context(backend="no such back end")
+    refuses("libegl1", gl.create_context, backend="no such back end")
 
 
 def no_renderer() -> None:
@@ -161,8 +158,7 @@ def test_results_come_back_with_their_tasks_and_errors_as_their_sentence(workers
     found = list(pool.run_tasks(int, double, tasks, workers, lambda *done: calls.append(done)))
     assert sorted(found) == [(tasks[0], [10, 12]), (tasks[1], [14])]
     assert calls[-1] == (3, 3)
-    with refused("No OpenGL here"):
-        list(pool.run_tasks(no_renderer, double, tasks, workers))
+    refuses("No OpenGL here", list, pool.run_tasks(no_renderer, double, tasks, workers))
 
 
 def test_shaders_are_found_and_includes_put_in_place() -> None:

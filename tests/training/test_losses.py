@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 from head3d_core.model.cameras import orbit
 from head3d_core.training import losses, perceptual
@@ -135,8 +135,7 @@ def test_random_vgg_pulls_a_picture_to_its_target() -> None:
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert perceptual.perceptual_distance().name == "lpips_randvgg16(seed=0)"
-    with refused(r"vgg16-397923af\.pth"):
-        perceptual.perceptual_distance("lpips")
+    refuses(r"vgg16-397923af\.pth", perceptual.perceptual_distance, "lpips")
 
 
 def test_trained_features_are_a_distance_too() -> None:

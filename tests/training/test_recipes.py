@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refuses
 
 from head3d_core import cli
 from head3d_core.evaluation import ablations
@@ -66,8 +66,7 @@ def test_one_discriminator_sees_backs_in_half_of_the_steps() -> None:
     assert sum(one.domain_at(k) for k in range(100)) == 50
     pooled = recipe("distill", "classroom", "single-d-pooled")
     assert [d.sources for d in pooled.domains] == [("faces", "heads_back")]
-    with refused("one discriminator has one start"):
-        dataclasses.replace(full, one_discriminator=True)
+    refuses("one discriminator has one start", dataclasses.replace, full, one_discriminator=True)
 
 
 def other_value(value: Any) -> Any:
@@ -129,17 +128,14 @@ def used(stage: Any, changes: dict[str, Any] | None = None, **options: Any) -> N
     ],
 )
 def test_options_without_effect_are_refused(stage: str, changes: dict[str, Any], says: str) -> None:
-    with refused(says):
-        used(stage, changes)
+    refuses(says, used, stage, changes)
 
 
 def test_options_that_act_are_taken() -> None:
     used("distill", {"recipe.tau": 1.0, "recipe.kd_norm": "l2", "recipe.domains.1.sources": ("heads_side",)})
     used("head", {"recipe.losses.kd": 0.5, "recipe.kd_norm": "l2"}, teacher=Path("t"))
-    with refused("--teacher has no use in stage teacher"):
-        used("teacher", teacher=Path("t"))
-    with refused("--heads has no use in stage whiten"):
-        used("whiten", heads="heads")
+    refuses("--teacher has no use in stage teacher", used, "teacher", teacher=Path("t"))
+    refuses("--heads has no use in stage whiten", used, "whiten", heads="heads")
 
 
 @pytest.mark.parametrize("changes", [{"batch": 0}, {"images": -1}, {"back_share": 1.0}, {"d_reg_interval": 0},
@@ -177,5 +173,4 @@ def test_names_that_do_not_exist_are_one_sentence() -> None:
         (lambda: recipe("teacher", "tiny", "no-kd"), "belongs to stage 'distill'"),
         (lambda: used("distill", row="plane-swap"), "is not trained"),
     ):
-        with refused(says):
-            call()
+        refuses(says, call)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import refuses
 
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -36,8 +37,7 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
             temporary.write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(Head3DError, match=r"x\.txt was not written \(No space left.*: free some space"):
-        fill_the_disk()
+    refuses(r"x\.txt was not written \(No space left.*: free some space", fill_the_disk)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
     with pytest.raises(Head3DError, match=r"cannot write mode .*: look after the disk"), files.atomic(path):
@@ -88,10 +88,8 @@ def test_a_place_is_checked_without_a_trace(tmp_path: Path) -> None:
     files.check_writable(tmp_path / "new" / "folder" / "x.json")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(Head3DError, match=r"cannot write to .*file"):
-        files.check_writable(tmp_path / "file" / "x.json")
-    with pytest.raises(Head3DError, match="is a folder"):
-        files.check_writable(tmp_path)
+    refuses(r"cannot write to .*file", files.check_writable, tmp_path / "file" / "x.json")
+    refuses("is a folder", files.check_writable, tmp_path)
 
 
 def test_sha256(tmp_path: Path) -> None:

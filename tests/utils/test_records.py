@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from helpers import refuses
 
 from head3d_core.utils import nested, records
-from head3d_core.utils.errors import Head3DError
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,15 @@ def test_what_is_written_is_read_back_with_its_types(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     path = records.write(tmp_path / "row.json", {**asdict(ROW), **changes})
-    with pytest.raises(Head3DError, match=says):
-        records.load(path, "make it", Row)
+    refuses(says, records.load, path, "make it", Row)
 
 
 def test_missing_and_damaged_records_say_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(Head3DError, match=r"row.json is not recorded yet: run `make it`"):
-        records.load(tmp_path / "row.json", "make it")
+    refuses(r"row.json is not recorded yet: run `make it`", records.load, tmp_path / "row.json", "make it")
     (tmp_path / "row.json").write_text("{")
-    with pytest.raises(Head3DError, match=r"row.json is damaged .*: run `make it` again"):
-        records.load(tmp_path / "row.json", "make it")
+    refuses(r"row.json is damaged .*: run `make it` again", records.load, tmp_path / "row.json", "make it")
     (tmp_path / "row.json").write_text('{"name": "x"}')
-    with pytest.raises(Head3DError, match="Row lacks a field"):
-        records.load(tmp_path / "row.json", "make it", Row)
+    refuses("Row lacks a field", records.load, tmp_path / "row.json", "make it", Row)
 
 
 def test_whole_numbers_become_floats_where_floats_are_meant() -> None:
