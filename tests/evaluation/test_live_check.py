@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refuses
 from test_samples import model
 
 from head3d_core.checkpoints import weights
@@ -51,8 +52,7 @@ def test_planted_wrong_models_fail(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_what_is_not_recorded_is_named(tmp_path: Path) -> None:
     path, good = tmp_path / "live.json", model(0).generator
-    with pytest.raises(Head3DError, match=r"not recorded yet.*--write"):
-        live_check.check_live(good, "good", COUNT, path)
+    refuses(r"not recorded yet.*--write", live_check.check_live, good, "good", COUNT, path)
     live_check.write_record({"good": good}, path)
     for name, count in (("good", 200), ("other", COUNT)):
         with pytest.raises(
@@ -82,8 +82,7 @@ def test_real_features(tmp_path: Path) -> None:
     features, camera = live_check.load_real()
     assert features.shape == (live_check.COUNT, 1280)
     assert camera.shape == (live_check.COUNT, 25)
-    with pytest.raises(Head3DError, match="is not there"):
-        live_check.load_real(tmp_path / "none.npz")
+    refuses("is not there", live_check.load_real, tmp_path / "none.npz")
 
 
 def test_the_command(

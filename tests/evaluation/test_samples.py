@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from helpers import refuses
 from test_real import stub
@@ -15,7 +14,6 @@ from head3d_core.evaluation.real import STEPS, Reference, Tensors, Wanted
 from head3d_core.evaluation.samples import Model, Sampling
 from head3d_core.model.cameras import frontal, orbit
 from head3d_core.model.generator import Generator
-from head3d_core.utils.errors import Head3DError
 
 SIDE = preset("tiny").generator.image_resolution
 HOW = Sampling(count=14, detector=12, around=11, turned=2, again=9, straight=11, mapping=10)

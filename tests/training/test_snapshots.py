@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, refuses
 from safetensors.torch import save_file
 
 from head3d_core.checkpoints import weights
@@ -54,14 +54,12 @@ def test_damage_is_named_and_the_older_one_taken(tmp_path: Path) -> None:
     data = bytearray(paths[1].read_bytes())
     data[-1] ^= 1
     paths[1].write_bytes(data)
-    with refused(r"state-0000000002\.safetensors does not have the sha256 written in it"):
-        snapshots.load(paths[1])
+    refuses(r"state-0000000002\.safetensors does not have the sha256 written in it", snapshots.load, paths[1])
     assert snapshots.load_latest(tmp_path)[1]["images"] == 1
     paths[1].write_bytes(data[:-5])  # shorter than its header says: not even a candidate
     assert snapshots.latest(tmp_path) == paths[0]
     paths[0].write_text("{")
-    with refused("holds no readable snapshot"):
-        snapshots.load_latest(tmp_path)
+    refuses("holds no readable snapshot", snapshots.load_latest, tmp_path)
 
 
 def test_a_damaged_newest_one_costs_no_good_one(tmp_path: Path) -> None:
@@ -83,8 +81,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     old = tmp_path / "state-0000000001.safetensors"
     save_file(tensors(), old, {"version": "2", "meta": "{}"})
     assert snapshots.latest(tmp_path) == old
-    with refused("not written by this head3d_core"):
-        snapshots.load_latest(tmp_path)
+    refuses("not written by this head3d_core", snapshots.load_latest, tmp_path)
 
 
 def test_a_small_state_is_of_one_moment(tmp_path: Path) -> None:
@@ -100,8 +97,7 @@ def test_a_small_state_is_of_one_moment(tmp_path: Path) -> None:
     assert (set(found), meta) == ({"generator.w", "average.w", "ada0"}, {"images": 1})
     snapshots.save_carry(tmp_path / "later", state, {"images": 2})
     (tmp_path / "later" / "carry" / "average.safetensors").replace(carry / "average.safetensors")
-    with refused("networks of one moment"):
-        snapshots.load(carry)
+    refuses("networks of one moment", snapshots.load, carry)
 
 
 def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +117,7 @@ def test_full_disk_is_one_sentence_and_harmless(tmp_path: Path, monkeypatch: pyt
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with refused("cannot write"):
-        snapshots.save(tmp_path / "file", 1, tensors(), {})
+    refuses("cannot write", snapshots.save, tmp_path / "file", 1, tensors(), {})
 
 
 def save_forever(run: str, start: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import training_toys as toys
-from helpers import golden, refused
+from helpers import golden, refused, refuses
 
 from head3d_core.checkpoints.eg3d import discriminator_config, generator_config
 from head3d_core.checkpoints.weights import load_generator
@@ -44,15 +44,13 @@ def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
     assert len(calls) == 2, "another sampler draws other people"
     kept = next(tmp_path.glob("*-v1000000.npz"))
     kept.write_bytes(kept.read_bytes()[:100])
-    with refused(r"cannot be read .* delete it"):
-        stages.load_images("synth:faces:20", 8, tmp_path)
+    refuses(r"cannot be read .* delete it", stages.load_images, "synth:faces:20", 8, tmp_path)
     assert not list(tmp_path.glob(".*")), "no temporary file stays"
 
 
 def test_a_batch_that_does_not_fill_its_groups_is_refused() -> None:
     recipe = toys.toy_recipe("teacher", batch=6)
-    with refused("multiple of the minibatch-std group"):
-        toys.trainer(recipe)
+    refuses("multiple of the minibatch-std group", toys.trainer, recipe)
 
 
 def test_memory_estimate_grows_with_batch_and_scale() -> None:
@@ -62,8 +60,7 @@ def test_memory_estimate_grows_with_batch_and_scale() -> None:
 
 
 def test_a_set_that_is_misspelt_is_one_sentence() -> None:
-    with refused("synth:NAME:COUNT"):
-        stages.load_images("synth:faces", 64)
+    refuses("synth:NAME:COUNT", stages.load_images, "synth:faces", 64)
 
 
 @toys.with_toy_data
@@ -72,8 +69,7 @@ def test_another_architecture_is_refused_with_the_options_that_name_it(tmp_path:
     toys.run("teacher", tmp_path / "t", images=4, changes=wide)
     differs = r"differs in channel_base, channel_max \(1024 and 512\)"
     options = "--generator.channel-base 1024 --generator.channel-max 64"
-    with refused(f"{differs}.* {options}$"):
-        toys.run("whiten", tmp_path / "x", teacher=tmp_path / "t")
+    refuses(f"{differs}.* {options}$", toys.run, "whiten", tmp_path / "x", teacher=tmp_path / "t")
     toys.run("whiten", tmp_path / "x", images=4, teacher=tmp_path / "t", changes=wide)
 
 
@@ -172,5 +168,4 @@ def test_wrong_cameras_stop_training_before_the_first_step(
             assert "warning: faces: the cameras stand behind the head" in capsys.readouterr().out
     (tmp_path / "own").mkdir()
     args = TrainArgs.of("teacher", str(tmp_path / "own"), tmp_path / "own" / "run", "tiny", {})
-    with refused("lies inside the data set"):
-        stages.build_trainer(args, World(0, 1, torch.device("cpu")))
+    refuses("lies inside the data set", stages.build_trainer, args, World(0, 1, torch.device("cpu")))
