@@ -108,7 +108,7 @@ def test_bad_runs_are_refused(tmp_path: Path) -> None:
         tmp_path,
     )
     refuses("at least 2", identity_train.learn, patterns(1, 4, 0), SMALL)
-    refuses("must be at least 1", identity_data.render_people, 0, 0, 1, 1)
+    refuses("must be at least 1", identity_data.render_people, 0, 0)
 
 
 def test_looks_change_what_is_worn_and_nothing_else() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pool_tasks
 import pytest
 from helpers import SAMPLES, refused, refuses
 
@@ -15,7 +16,6 @@ from head3d_core.datasets.writer import image_name
 from head3d_core.model import cameras
 from head3d_core.synth import gl, make_data, pool, sets
 from head3d_core.synth.light import harmonics, sample_light, tangents
-from head3d_core.utils.errors import Head3DError
 
 
 def test_orbit_is_the_packages_orbit() -> None:
@@ -143,22 +143,14 @@ def test_without_a_driver_the_error_says_what_to_install() -> None:
     refuses("libegl1", gl.create_context, backend="no such back end")
 
 
-def no_renderer() -> None:
-    raise Head3DError("No OpenGL here.")
-
-
-def double(state: object, task: pool.Task) -> list[int]:
-    return [2 * index for _, index in task]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_back_with_their_tasks_and_errors_as_their_sentence(workers: int) -> None:
     tasks = [[(0, 5), (1, 6)], [(2, 7)]]
     calls: list[tuple[int, int]] = []
-    found = list(pool.run_tasks(int, double, tasks, workers, lambda *done: calls.append(done)))
+    found = list(pool.run_tasks(int, pool_tasks.double, tasks, workers, lambda *done: calls.append(done)))
     assert sorted(found) == [(tasks[0], [10, 12]), (tasks[1], [14])]
     assert calls[-1] == (3, 3)
-    refuses("No OpenGL here", list, pool.run_tasks(no_renderer, double, tasks, workers))
+    refuses("No OpenGL here", list, pool.run_tasks(pool_tasks.no_renderer, pool_tasks.double, tasks, workers))
 
 
 def test_shaders_are_found_and_includes_put_in_place() -> None:
