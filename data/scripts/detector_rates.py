@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -30,10 +29,10 @@ from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
 from head3d_core.synth.make_data import render
-from head3d_core.synth.pool import Progress
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import share
+from head3d_core.utils.progress import bar
 from script import between_marks, main, markdown_table
 
 MARK = "detector rates"
@@ -93,8 +92,8 @@ def measure(faces: int, count: int, workers: int = 0) -> dict[str, Any]:
 
     def shown(name: str, indices: Sequence[int]) -> tuple[Tensor, list[Identity]]:
         """Probability of a face in each image, and who is shown."""
-        show = Progress("renders", sys.stderr)
-        images = render(name, indices, face_detector.SIDE, workers, progress=show).images
+        with bar("renders") as step:
+            images = render(name, indices, face_detector.SIDE, workers, progress=step).images
         examples = (sets.example(name, index) for index in indices)
         people = [identity(example.seed, example.kind) for example in examples]
         return face_detector.face_probability(torch.from_numpy(images)), people

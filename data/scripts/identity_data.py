@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +23,11 @@ from head3d_core.synth import sets, wardrobe
 from head3d_core.synth.draws import Draws, stream_key
 from head3d_core.synth.identity import HELD_OUT_FACES, Identity, identity
 from head3d_core.synth.light import Light, sample_light
-from head3d_core.synth.pool import Progress, Task, run_tasks
+from head3d_core.synth.pool import Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.targets import draw_expression
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import bar
 
 FIRST_PERSON = 5_000_000
 """Seed of the first person to learn from: none of the generators' training faces, nor a held-out one."""
@@ -148,9 +148,10 @@ def render_people(
     if min(count, looks, len(views)) < 1:
         raise Head3DError(f"people, looks and views must be at least 1, got {count}, {looks}, {len(views)}")
     tasks = [[(k, first + k)] for k in range(count)]
-    show, work = Progress("people", sys.stderr, 15.0), partial(_drawn, looks, views, whole)
-    done = run_tasks(partial(Renderer, RENDER_SIDE), work, tasks, workers, show)
-    slots = {slot: part for ((slot, _),), part in done}
+    work = partial(_drawn, looks, views, whole)
+    with bar("people") as step:
+        done = run_tasks(partial(Renderer, RENDER_SIDE), work, tasks, workers, step)
+        slots = {slot: part for ((slot, _),), part in done}
     images, camera = map(torch.cat, zip(*(slots[k] for k in range(count)), strict=True))
     person = torch.arange(count).repeat_interleave(looks * len(views))
     frontal = (torch.tensor(views) % 2 == 0).repeat(count * looks)

@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -44,10 +43,11 @@ from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import identity
 from head3d_core.synth.make_data import render, render_stream
-from head3d_core.synth.pool import Progress, Task, run_tasks
+from head3d_core.synth.pool import Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import bar
 
 STEPS = 12
 """Steps of 15° of |yaw| from front to back; a person around has one view in each, and one more from the front."""
@@ -236,11 +236,11 @@ def render_people(
 ) -> Renders:
     """People of a kind from cameras [P, V, 25] of their own; raises Head3DError without OpenGL."""
     tasks = [[(k, seed)] for k, seed in enumerate(seeds)]
-    show = Progress(f"views of {kind}", sys.stderr, 15.0)
     draw = partial(_draw, kind, cameras, depth)
     parts: list[list[NDArray[Any]]] = [[] for _ in seeds]
-    for task, found in run_tasks(partial(Renderer, resolution), draw, tasks, workers, show):
-        parts[task[0][0]] = found
+    with bar(f"views of {kind}") as step:
+        for task, found in run_tasks(partial(Renderer, resolution), draw, tasks, workers, step):
+            parts[task[0][0]] = found
     return Renders(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
 
@@ -321,8 +321,8 @@ class _Maker:
 
     def synthetic(self, group: str, name: str, indices: list[int], views: int, detector: int) -> Tensors:
         def make() -> Tensors:
-            show = Progress(group, sys.stderr, 15.0)
-            drawn = render(name, indices, self.wanted.resolution, self.wanted.workers, views, progress=show)
+            with bar(group) as step:
+                drawn = render(name, indices, self.wanted.resolution, self.wanted.workers, views, step)
             images, camera = torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
             worn = {f"{group}.worn": labels_of(name, indices)} if sets.spec(name).kind == "faces" else {}
             return self.describe(group, images, camera, indices, detector) | worn

@@ -30,6 +30,7 @@ def create_context(backend: str = "egl") -> Any:
 
     Args:
         backend: moderngl's back end on Linux; "egl" needs no display. Elsewhere the system's own is taken.
+
     Raises:
         Head3DError: moderngl is not installed, or the machine offers no such context.
     """
@@ -101,10 +102,10 @@ class Store:
     An array that never changes (a topology) is recognised by identity, so it travels once.
     """
 
-    def __init__(self, context: Any, binding: int, size: int = 4096) -> None:
+    def __init__(self, context: Any, binding: int) -> None:
         self._context = context
         self._binding = binding
-        self.buffer = context.buffer(reserve=size)
+        self.buffer = context.buffer(reserve=4096)
         self.generation = 0
         self._held: dict[int, NDArray[Any]] = {}
 

@@ -13,7 +13,7 @@ from head3d_core.synth.colours import COLOURS, LASH, fabric, hair_colours, skin_
 from head3d_core.synth.draws import stream_key, uniforms
 from head3d_core.synth.hats import Fit, build_hat, fit_hat, squash
 from head3d_core.synth.identity import Identity
-from head3d_core.synth.shape import Sphere, base_shape, eye_sphere, gaze_rotation
+from head3d_core.synth.shape import base_shape, eye_sphere, gaze_rotation
 from head3d_core.synth.strands import (
     Float32,
     beard_mask,
@@ -31,11 +31,6 @@ from head3d_core.synth.wardrobe import THICKNESS, cloth_mask
 MOST_STRANDS = 16384
 FEWEST_POINTS = 8
 """Points of the shortest strands: brows and beard curve enough to need them."""
-
-
-@lru_cache(maxsize=1)
-def _sphere() -> Sphere:
-    return eye_sphere()
 
 
 @lru_cache(maxsize=4)
@@ -76,12 +71,12 @@ def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity
 
 
 def _eye_mesh(base: Array, identity: Identity, data: Asset) -> EyeMesh:
-    sphere = _sphere()
-    turned = sphere.points @ gaze_rotation(*identity.eyes.gaze).T
+    points, sphere = eye_sphere()
+    turned = points @ gaze_rotation(*identity.eyes.gaze).T
     eyes = eyeballs(base, data.eye_vertices)
     vertices = np.concatenate([centre + radius * turned for centre, radius in eyes])
-    triangles = np.concatenate([sphere.triangles, sphere.triangles + len(turned)])
-    return EyeMesh(vertices, np.tile(turned, (2, 1)), triangles, np.tile(sphere.points, (2, 1)))
+    triangles = np.concatenate([sphere, sphere + len(turned)])
+    return EyeMesh(vertices, np.tile(turned, (2, 1)), triangles, np.tile(points, (2, 1)))
 
 
 def _lashes(base: Array, data: Asset) -> SolidMesh:

@@ -10,7 +10,6 @@ every image they find are not misled); `provenance.json` says how it was made.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from head3d_core.datasets import writer
 from head3d_core.datasets.camera_checks import LABELS
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
-from head3d_core.synth.pool import Notify, Progress, Task, run_tasks
+from head3d_core.synth.pool import Task, run_tasks
 from head3d_core.synth.renderer import Frame, Renderer
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress, bar
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def render(
     resolution: int,
     workers: int = 0,
     views: int = sets.HEAD_VIEWS,
-    supersample: int = 3,
-    progress: Notify | None = None,
+    progress: Progress | None = None,
 ) -> RenderedSet:
     """Renders images of a set into memory, with coverage.
 
@@ -131,7 +130,6 @@ def render(
         resolution: pixels per side.
         workers: processes; 0 for one per core, 1 renders in this process.
         views: views per head, which sets the meaning of an index of a head set.
-        supersample: samples per pixel side, odd.
         progress: called with (done, total).
     Raises:
         Head3DError: unknown set, index outside it, or no OpenGL.
@@ -140,10 +138,9 @@ def render(
     labels = np.array([sets.example(name, i, views).camera for i in wanted], np.float32).reshape(-1, 25)
     images = np.empty((len(wanted), 3, resolution, resolution), np.uint8)
     masks = np.empty((len(wanted), resolution, resolution), np.uint8)
-    start, run = partial(Renderer, resolution, supersample), partial(_draw, name, views)
-    for _, frames in run_tasks(
-        start, run, share_out(name, list(enumerate(wanted)), views), workers, progress
-    ):
+    tasks = share_out(name, list(enumerate(wanted)), views)
+    draw = partial(_draw, name, views)
+    for _, frames in run_tasks(partial(Renderer, resolution), draw, tasks, workers, progress):
         for slot, frame in frames:
             images[slot], masks[slot] = frame.rgb.transpose(2, 0, 1), frame.alpha
     return RenderedSet(images, labels, masks)
@@ -193,7 +190,7 @@ def _write_labels(args: MakeDataArgs) -> None:
     files.write(args.out / LABELS, writer.labels_json(names, np.stack(cameras)))
 
 
-def make_data(args: MakeDataArgs, progress: Notify | None = None) -> Path:
+def make_data(args: MakeDataArgs, progress: Progress | None = None) -> Path:
     """Renders `args.count` images into `args.out`; what is there already is kept.
 
     Returns the folder. Raises Head3DError on impossible arguments, a folder made with other options, or no OpenGL.
@@ -219,5 +216,6 @@ def make_data(args: MakeDataArgs, progress: Notify | None = None) -> Path:
 def run(args: MakeDataArgs) -> None:
     """The command `make-data`."""
     started = time.perf_counter()
-    make_data(args, Progress(str(args.kind), sys.stderr))
+    with bar(str(args.kind)) as step:
+        make_data(args, step)
     print(f"{args.count} images of {args.kind} in {args.out} ({time.perf_counter() - started:.0f} s).")

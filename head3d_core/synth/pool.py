@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.progress import Progress
 
 State = TypeVar("State")
 Result = TypeVar("Result")
 Task = Sequence[tuple[int, int]]
 """(slot, index) pairs: what is rendered, and where it belongs in the whole."""
-Notify = Callable[[int, int], None]
-"""notify(done, total), called whenever a task is done."""
 
 
 def cores() -> int:
@@ -28,30 +26,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Progress:
-    """Writes `name: done / total, images per second` now and then."""
-
-    def __init__(self, name: str, stream: TextIO, every: float = 2.0) -> None:
-        self._name, self._stream, self._every = name, stream, every
-        self._start = self._last = time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if now - self._last < self._every and done < total:
-            return
-        self._last = now
-        end = "\n" if done == total or not self._stream.isatty() else "\r"
-        rate = done / max(now - self._start, 1e-9)
-        text = f"{self._name}: {done} / {total}, {rate:.1f} images/s"
-        print(text, end=end, file=self._stream, flush=True)
-
-
 def run_tasks(
     start: Callable[[], State],
     run: Callable[[State, Task], Result],
     tasks: Sequence[Task],
     workers: int = 0,
-    progress: Notify | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Yields every task with its result, as they are done.
 
@@ -59,25 +39,22 @@ def run_tasks(
         start: makes what every task needs (a renderer), once per process. It travels by pickle, as `run` does.
         run: does one task.
         workers: 1 works in this process, 0 means one process per core.
+        progress: called with (done, total) slots, whenever a task is done.
 
     An error in a worker stops everything and is raised here; so does the end of the iteration.
     """
     total, done = sum(map(len, tasks)), 0
     workers = min(workers if workers > 0 else cores(), len(tasks))
-    results = _alone(start, run, tasks) if workers <= 1 else _together(start, run, tasks, workers)
+    if workers > 1:
+        results = _together(start, run, tasks, workers)
+    else:
+        state = cache(start)  # only made if there is a task
+        results = ((task, run(state(), task)) for task in tasks)
     for task, result in results:
         done += len(task)
         if progress:
             progress(done, total)
         yield task, result
-
-
-def _alone(
-    start: Callable[[], State], run: Callable[[State, Task], Result], tasks: Sequence[Task]
-) -> Iterator[tuple[Task, Result]]:
-    state = start() if tasks else None
-    for task in tasks:
-        yield task, run(state, task)  # type: ignore[arg-type]
 
 
 _make: Callable[[], Any]

@@ -9,10 +9,9 @@ so further views are cheap, and images are read back one behind the other so tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,6 @@ _HAIR_FLAG = 1 << 31
 _DEPTH_REACH = 6.0
 """Near and far plane stand this far (dm) on both sides of the head's centre."""
 Bytes = NDArray[np.uint8]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -91,36 +88,24 @@ class View:
         return View(eye, projection @ world_to_camera, rays, (near, far))
 
 
-def _current(method: Callable[P, R]) -> Callable[P, R]:
-    """Makes the renderer's context the current one for a call: several renderers may live in a process."""
-
-    @wraps(method)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with args[0].context:  # type: ignore[attr-defined]
-            return method(*args, **kwargs)
-
-    return wrapped
-
-
 class Renderer:
     """An OpenGL renderer of heads without a window.
 
     Args:
         size: pixels per side.
         supersample: samples per pixel side; odd, so that a pixel has a middle sample for its depth.
-        backend: moderngl back end.
     Raises:
         Head3DError: no OpenGL 4.3 (the message says what to install), or an impossible size.
     """
 
-    def __init__(self, size: int, supersample: int = 3, backend: str = "egl") -> None:
+    def __init__(self, size: int, supersample: int = 3) -> None:
         if size < 1 or supersample < 1 or supersample % 2 == 0:
             raise Head3DError(
                 f"Expected size >= 1 and an odd supersample >= 1, got {size} and {supersample}."
             )
         self.size = size
         self.width = size * supersample
-        self.context = context = gl.create_context(backend)
+        self.context = context = gl.create_context()
         self.device = str(context.info["GL_RENDERER"])
         self._ribbons = RibbonIndices(context)
         self._bake = LightBake(context, self._ribbons)
@@ -145,48 +130,44 @@ class Renderer:
         self._head: HeadGeometry | None = None
         self._counts = (0, 0, 0, 0)
 
-    @_current
     def load(self, head: HeadGeometry, light: Light) -> None:
         """Takes a head and bakes its light; all later views show it."""
         skin, eyes, solids = head.skin, head.eyes, head.solids
-        meshes = [skin, eyes] if solids is None else [skin, eyes, solids]
-        n_skin, n_eyes = len(skin.vertices), len(eyes.vertices)
-        n_solid = 0 if solids is None else len(solids.vertices)
-        store = self._stores
-        store["positions"].write([m.vertices for m in meshes])
-        store["normals"].write([m.normals for m in meshes])
-        store["rest"].write([skin.rest, eyes.local])
-        store["rest"].reserve((n_skin + n_eyes + n_solid) * 12)
-        store["extra"].write(
-            [skin.mask, np.zeros((n_eyes, 4), np.float32), *([] if solids is None else [solids.colour])]
-        )
-        store["smooth"].write([skin.smooth_normals])
-        store["part"].write([skin.part])
-        starts = np.array([0, n_skin, n_skin + n_eyes], np.int32)
-        store["indices"].write(
-            [m.triangles + k if k else m.triangles for m, k in zip(meshes, starts, strict=False)]
-        )
-        self._hair.write([head.hair])
-        triangles = sum(len(m.triangles) for m in meshes)
-        self._head = head
-        self._counts = (n_skin, n_eyes, n_skin + n_eyes + n_solid, triangles)
-        self._bind()
-        self._bake.set_head(head)
-        self._shading.set_material(head.material)
-        self._shading.set_counts(len(skin.triangles), len(eyes.triangles))
-        self.relight(light)
+        meshes = [skin, eyes, solids]
+        n_skin, n_eyes, n_solid = (len(mesh.vertices) for mesh in meshes)
+        with self.context:  # several renderers may live in a process
+            store = self._stores
+            store["positions"].write([m.vertices for m in meshes])
+            store["normals"].write([m.normals for m in meshes])
+            store["rest"].write([skin.rest, eyes.local])
+            store["rest"].reserve((n_skin + n_eyes + n_solid) * 12)
+            store["extra"].write([skin.mask, np.zeros((n_eyes, 4), np.float32), solids.colour])
+            store["smooth"].write([skin.smooth_normals])
+            store["part"].write([skin.part])
+            starts = np.array([0, n_skin, n_skin + n_eyes], np.int32)
+            store["indices"].write(
+                [m.triangles + k if k else m.triangles for m, k in zip(meshes, starts, strict=True)]
+            )
+            self._hair.write([head.hair])
+            triangles = sum(len(m.triangles) for m in meshes)
+            self._head = head
+            self._counts = (n_skin, n_eyes, n_skin + n_eyes + n_solid, triangles)
+            self._bind()
+            self._bake.set_head(head)
+            self._shading.set_material(head.material)
+            self._shading.set_counts(len(skin.triangles), len(eyes.triangles))
+            self.relight(light)
 
-    @_current
     def relight(self, light: Light) -> None:
         """Lights the loaded head anew."""
         self._loaded()
-        self._bind()
-        self._bake.run(light, self._counts[2], self._counts[0])
-        thin = self._bake.thinning
-        hair = {"strand_points": self._hair_size()[1], "kept_strands": thin.strands, **thin.uniforms}
-        self._shading.set_light(light, **hair, **self._bake.key_axes)
+        with self.context:
+            self._bind()
+            self._bake.run(light, self._counts[2], self._counts[0])
+            thin = self._bake.thinning
+            hair = {"strand_points": self._hair_size()[1], "kept_strands": thin.strands, **thin.uniforms}
+            self._shading.set_light(light, **hair, **self._bake.key_axes)
 
-    @_current
     def submit(
         self,
         camera: NDArray[np.floating[Any]],
@@ -208,27 +189,36 @@ class Renderer:
                 f"At most {_IN_FLIGHT} views may be under way: call collect() before the next submit()."
             )
         view = View.of(camera)
-        self._bind()
-        self._rasterise(view, head)
-        self._seen.use(0)
-        self._depth.use(1)
-        self._bake.bind_for_shading(2, 3)
-        frame = self._frames[self._submitted % _IN_FLIGHT]
-        x, y, origin = view.rays.T
-        self._shading.run(
-            frame, background, scene, view.near_far, eye=tuple(view.eye), ray_x=x, ray_y=y, ray_origin=origin
-        )
+        with self.context:
+            self._bind()
+            self._rasterise(view, head)
+            self._seen.use(0)
+            self._depth.use(1)
+            self._bake.bind_for_shading(2, 3)
+            frame = self._frames[self._submitted % _IN_FLIGHT]
+            x, y, origin = view.rays.T
+            self._shading.run(
+                frame,
+                background,
+                scene,
+                view.near_far,
+                eye=tuple(view.eye),
+                ray_x=x,
+                ray_y=y,
+                ray_origin=origin,
+            )
         self._pending.append((frame, geometry))
         self._submitted += 1
 
-    @_current
     def collect(self) -> Frame:
         """The oldest view under way; waits for it if need be."""
         if not self._pending:
             raise Head3DError("No view is under way: call submit() first.")
         buffer, geometry = self._pending.popleft()
         n = self.size
-        planes = np.frombuffer(buffer.read(n * n * (12 if geometry else 4)), np.uint32).reshape(-1, n, n)
+        with self.context:
+            content = buffer.read(n * n * (12 if geometry else 4))
+        planes = np.frombuffer(content, np.uint32).reshape(-1, n, n)
         rgba = planes[0].view(np.uint8).reshape(n, n, 4)
         if not geometry:
             return Frame(rgba[..., :3], rgba[..., 3], None, None)
@@ -251,13 +241,13 @@ class Renderer:
         return self.collect()
 
     def draw_many(
-        self, cameras: Iterable[NDArray[np.floating[Any]]], geometry: bool = False, scene: int | None = None
+        self, cameras: Iterable[NDArray[np.floating[Any]]], geometry: bool = False
     ) -> Iterator[Frame]:
         """Views of the loaded head, in order; the next ones are drawn while one is read back."""
         for camera in cameras:
             if len(self._pending) == _IN_FLIGHT:
                 yield self.collect()
-            self.submit(camera, geometry=geometry, scene=scene)
+            self.submit(camera, geometry=geometry)
         while self._pending:
             yield self.collect()
 

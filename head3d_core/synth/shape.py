@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,22 +42,15 @@ def align(vertices: Array, data: Asset) -> Array:
     return (vertices - own_centre) * (height / own_height) ** (1 - HEIGHT_KEPT) + centre
 
 
-@dataclass(frozen=True)
-class Sphere:
-    """Template of an eyeball: unit points [E, 3] with +z the gaze, and triangles."""
-
-    points: Array
-    triangles: Index
-
-
-def eye_sphere() -> Sphere:
-    """The front three quarters of a sphere, rings around the gaze axis."""
+@lru_cache(maxsize=1)
+def eye_sphere() -> tuple[Array, Index]:
+    """An eyeball: unit points [E, 3] in the front three quarters of a sphere, +z the gaze, and triangles."""
     theta = np.linspace(0, 0.75 * np.pi, EYE_RINGS)[:, None]
     phi = np.linspace(0, 2 * np.pi, EYE_SECTORS, endpoint=False)[None]
     points = np.stack(
         np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1
     )
-    return Sphere(points.reshape(-1, 3), grid_triangles(EYE_RINGS, EYE_SECTORS, closed=True))
+    return points.reshape(-1, 3), grid_triangles(EYE_RINGS, EYE_SECTORS, closed=True)
 
 
 def grid_triangles(rows: int, columns: int, closed: bool) -> Index:

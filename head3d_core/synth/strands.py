@@ -104,23 +104,12 @@ def _trilinear(points: Array) -> sp.csr_matrix:
     return sp.csr_matrix((np.stack(weights, 1).ravel(), (rows, np.stack(columns, 1).ravel())), shape=shape)
 
 
-@dataclass(frozen=True)
-class Warp:
-    """Spreads the displacement of body vertices over the lattice."""
-
-    source: Index
-    """[K] every third body vertex."""
-    matrix: sp.csr_matrix
-    """[L, K] inverse-distance weights of the 24 nearest."""
-
-    def __call__(self, displacement: Array) -> Array:
-        """Displacement [V, 3] of the body to that of the lattice [L, 3] (dm)."""
-        return self.matrix @ displacement[self.source]
-
-
 @lru_cache(maxsize=1)
-def warp() -> Warp:
-    """The warp of the template (built once per process)."""
+def warp() -> tuple[Index, sp.csr_matrix]:
+    """What spreads the body's displacement over the lattice (built once per process).
+
+    Every third body vertex [K], and a matrix [L, K] of the inverse-distance weights of the 24 nearest of them.
+    """
     data = asset()
     source = np.unique(data.body_triangles)[::3]
     axes = [LOW[k] + CELL * np.arange(COUNTS[k]) for k in range(3)]
@@ -129,9 +118,7 @@ def warp() -> Warp:
     weight = 1 / ((distance / 0.30) ** 4 + 0.02)
     weight /= weight.sum(1, keepdims=True)
     rows = np.repeat(np.arange(len(grid)), 24)
-    return Warp(
-        source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source)))
-    )
+    return source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source)))
 
 
 def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]:
@@ -298,7 +285,8 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
     if mirrored:
         skin = skin[data.mirror] * flip
     steps = len(style.hold)
-    shift = style.lattice @ warp()(skin - data.template).astype(np.float32)
+    source, spread = warp()
+    shift = style.lattice @ (spread @ (skin - data.template)[source]).astype(np.float32)
     moved = np.zeros(
         (len(shift) // steps, steps, 4), np.float32
     )  # four channels: whole rows are copied below

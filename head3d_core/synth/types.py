@@ -108,7 +108,7 @@ class HeadGeometry:
 
     skin: SkinMesh
     eyes: EyeMesh
-    solids: SolidMesh | None
+    solids: SolidMesh
     """Lashes, glasses, hat."""
     occluder: Mesh
     """Coarse mesh for light and shadow (unsubdivided bust and accessories)."""

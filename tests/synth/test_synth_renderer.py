@@ -19,7 +19,7 @@ from head3d_core.synth.light import Light, sample_light
 from head3d_core.synth.make_data import MakeDataArgs, make_data, render
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.shape import grid_triangles
-from head3d_core.synth.types import CENTRE, SCALE, EyeMesh, HeadGeometry, Mesh, SkinMesh
+from head3d_core.synth.types import CENTRE, SCALE, EyeMesh, HeadGeometry, Mesh, SkinMesh, SolidMesh
 
 pytestmark = pytest.mark.opengl
 SIZE = 64
@@ -50,7 +50,7 @@ def ball(centre: tuple[float, float, float], radius: float, material: HeadGeomet
     return HeadGeometry(
         SkinMesh(points, n, quads, n, points, np.zeros((count, 4), np.float32), np.zeros(count, np.float32)),
         EyeMesh(none, none, np.zeros((0, 3), np.int32), none),
-        None,
+        SolidMesh(none, none, np.zeros((0, 3), np.int32), np.zeros((0, 4), np.float32)),
         Mesh(points, n, quads),
         np.zeros((0, 2, 4), np.float32),
         material.material,

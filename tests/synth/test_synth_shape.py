@@ -154,7 +154,7 @@ def test_gaze_turns_left_and_up() -> None:
     forward = np.array([0.0, 0, 1])
     np.testing.assert_allclose(gaze_rotation(0.3, 0) @ forward, [np.sin(0.3), 0, np.cos(0.3)])
     assert (gaze_rotation(0, -0.2) @ forward)[1] > 0
-    np.testing.assert_allclose(np.linalg.norm(eye_sphere().points, axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(eye_sphere()[0], axis=1), 1)
 
 
 def test_grid_triangles_cover_the_grid_once() -> None:
