@@ -26,19 +26,26 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.metrics.identity_encoder import WEIGHTS, Encoder, dlib_embeddings, load_encoder
-from head3d_core.metrics.verification import FAR, encoder_agreement
+from head3d_core.metrics.verification import FAR, check_embeddings, pair_weights, verification
 from head3d_core.synth.assets import asset
 from head3d_core.synth.identity import identity
 from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, bootstrap_mean, bootstrap_weights, percentiles, share
+from head3d_core.utils.estimates import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_weights,
+    correlation,
+    percentiles,
+    share,
+)
 from identity_data import People, frontal_people
 from script import filled, main
 
@@ -193,10 +200,41 @@ def dlib_cross_check(
     if mirrored.value < ENOUGH:
         return found
     kept = both.to(embeddings.device)
-    a = encoder_agreement(embeddings[kept], plain, who[both], replicates)
-    rates = {"spearman": a.spearman, "ours": a.first.auc, "dlib": a.second.auc}
-    decisions = {"far": FAR, "same": a.same.to_dict(), "different": a.different.to_dict()}
-    return found | {name: rate.to_dict() for name, rate in rates.items()} | {"decisions": decisions}
+    agreed = encoder_agreement(embeddings[kept], plain, who[both], replicates)
+    decisions = {"far": FAR, **{name: agreed.pop(name).to_dict() for name in ("same", "different")}}
+    return found | {name: rate.to_dict() for name, rate in agreed.items()} | {"decisions": decisions}
+
+
+def encoder_agreement(
+    first: Tensor, second: Tensor, identities: Tensor, replicates: int = 200
+) -> dict[str, Estimate]:
+    """Agreement of two encoders, [N, d1] and [N, d2] of the same images, on all pairs.
+
+    "spearman" is the rank correlation of their cosines, "ours" and "dlib" each encoder's AUC, "same" and "different"
+    the shares of such pairs that both accept or both refuse, each above its own limit (FAR 1 %). The cosine of unit
+    vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap redraws people
+    with all their images.
+    """
+    x, y = check_embeddings(first, "the first encoder"), check_embeddings(second, "the second encoder")
+    i, j = np.triu_indices(len(x), 1)
+    cosines = [np.einsum("nd,nd->n", e[i], e[j]) for e in (x, y)]
+    ranks = [rankdata(c) for c in cosines]
+    people, rows = np.unique(np.asarray(identities), return_inverse=True)
+    one, two = (verification(torch.from_numpy(e), identities, replicates) for e in (x, y))
+    accepted = [c > v.threshold for c, v in zip(cosines, (one, two), strict=True)]
+    agree, same = accepted[0] == accepted[1], rows[i] == rows[j]
+    replicated: list[list[float]] = []
+    for drawn in [np.ones(len(people)), *bootstrap_weights(len(people), replicates)]:
+        weight = pair_weights(drawn, same, rows[i], rows[j])
+        shares = [
+            float(np.average(agree[kind], weights=weight[kind])) if weight[kind].any() else np.nan
+            for kind in (same, ~same)
+        ]
+        replicated.append([float(correlation(ranks[0], ranks[1], weight[None])[0]), *shares])
+    names = ("spearman", "same", "different")
+    columns = zip(names, np.array(replicated).T, strict=True)
+    rates = {name: percentiles(float(values[0]), values[1:], len(people)) for name, values in columns}
+    return rates | {"ours": one.auc, "dlib": two.auc}
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, str]:

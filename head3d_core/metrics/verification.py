@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from head3d_core.utils.estimates import (
     Estimate,
     bootstrap_mean,
     bootstrap_weights,
-    correlation,
     percentiles,
     share,
 )
@@ -147,7 +145,7 @@ def _roc(
     far, tar = _curve(same, np.ones(len(same)), last)
     aucs, tars = [], []
     for drawn in bootstrap_weights(people, replicates, seed):
-        weight = _pair_weights(drawn, same, first, second)
+        weight = pair_weights(drawn, same, first, second)
         if weight[same].sum() and weight[~same].sum():
             curve = _curve(same, weight, last)
             aucs.append(float(np.trapezoid(curve[1], curve[0])))
@@ -169,33 +167,24 @@ def _roc(
 
 def _pairs(who: NDArray[np.intp], most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of all same pairs and of up to `most` different ones."""
-    generator = np.random.default_rng(seed)
-    count = len(who)
-    if count * (count - 1) // 2 <= 2 * most:
-        first, second = np.triu_indices(count, 1)
-    else:
-        order = np.argsort(who, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(who[order])) + 1)
-        inside = [(g[i], g[j]) for g in groups for i, j in [np.triu_indices(len(g), 1)]]
-        first = np.concatenate([i for i, _ in inside] + [generator.integers(0, count, 2 * most)])
-        second = np.concatenate([j for _, j in inside] + [generator.integers(0, count, 2 * most)])
-        known = sum(len(i) for i, _ in inside)
-        fits = (who[first] != who[second]) | (np.arange(len(first)) < known)
-        first, second = first[fits], second[fits]
+    first, second = np.triu_indices(len(who), 1)
     different = np.flatnonzero(who[first] != who[second])
     if len(different) > most:
-        drop = generator.permutation(different)[most:]
-        kept = np.setdiff1d(np.arange(len(first)), drop, assume_unique=True)
-        first, second = first[kept], second[kept]
+        drop = np.random.default_rng(seed).permutation(different)[most:]
+        first, second = np.delete(first, drop), np.delete(second, drop)
     return first, second
 
 
-def _pair_weights(
+def pair_weights(
     drawn: Array, same: NDArray[np.bool_], first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> Array:
-    """How often a bootstrap replicate has each pair, if it has each person `drawn` times.
+    """How often a bootstrap replicate has each pair [N], if it has each person `drawn` [P] times.
 
     Two images of one person are one pair each time that the person was drawn, not a pair of strangers.
+
+    Args:
+        same: [N] whether both images show one person.
+        first, second: [N] the persons' numbers.
     """
     return np.where(same, drawn[first], drawn[first] * drawn[second])
 
@@ -356,56 +345,3 @@ def view_consistency(
             means = np.array([cosine[inside & (owner == h)].mean() for h in present])
             steps.append(YawBin(float(low), float(low + BIN), bootstrap_mean(means, replicates, seed)))
     return steps
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Two encoders on the same pairs."""
-
-    spearman: Estimate
-    """Rank correlation of their similarities over pairs."""
-    first: Verification
-    second: Verification
-    same: Estimate
-    different: Estimate
-    """Share of same and of different pairs that both accept or both refuse, each above its own limit (FAR 1 %)."""
-
-
-def encoder_agreement(
-    first: Tensor, second: Tensor, identities: Sequence[int] | Tensor, replicates: int = 200, seed: int = 0
-) -> Agreement:
-    """Agreement of two encoders on pairs: Spearman's correlation of their cosines, and the share of equal decisions.
-
-    The cosine of unit vectors falls as their distance grows, so dlib's distances rank pairs the same way. The bootstrap
-    redraws people with all their images.
-
-    Args:
-        first, second: [N, d1], [N, d2] of the same images.
-    """
-    from scipy.stats import rankdata
-
-    x, y = check_embeddings(first, "the first encoder"), check_embeddings(second, "the second encoder")
-    if len(x) != len(y):
-        raise Head3DError(f"both encoders must see the same images, got {len(x)} and {len(y)}")
-    i, j = np.triu_indices(len(x), 1)
-    if len(i) > 200_000:
-        chosen = np.random.default_rng(seed).choice(len(i), 200_000, replace=False)
-        i, j = i[chosen], j[chosen]
-    cosines = [np.einsum("nd,nd->n", e[i], e[j]) for e in (x, y)]
-    ranks = [rankdata(c) for c in cosines]
-    people, rows = np.unique(np.asarray(identities), return_inverse=True)
-    one, two = (verification(torch.from_numpy(e), identities, replicates, seed=seed) for e in (x, y))
-    accepted = [c > v.threshold for c, v in zip(cosines, (one, two), strict=True)]
-    agree, same = accepted[0] == accepted[1], rows[i] == rows[j]
-    replicated: list[list[float]] = []
-    for drawn in [np.ones(len(people)), *bootstrap_weights(len(people), replicates, seed)]:
-        weight = _pair_weights(drawn, same, rows[i], rows[j])
-        shares = [
-            float(np.average(agree[kind], weights=weight[kind])) if weight[kind].any() else math.nan
-            for kind in (same, ~same)
-        ]
-        replicated.append([float(correlation(ranks[0], ranks[1], weight[None])[0]), *shares])
-    spearman, equal, different = (
-        percentiles(float(values[0]), values[1:], len(people)) for values in np.array(replicated).T
-    )
-    return Agreement(spearman, one, two, equal, different)

@@ -186,3 +186,19 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     images, x, who = scene()
     refuses("every image needs an embedding", identity_uses.dlib_cross_check, images, x[1:], who)
     refuses("a face in 0 of 24", identity_uses.dlib_cross_check, images * 0, x, who)
+
+
+def test_encoders_that_agree_and_that_do_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    who = torch.arange(15).repeat_interleave(3)
+    centres = torch.randn(15, 32, generator=generator)[who]
+    x = centres + 0.6 * torch.randn(45, 32, generator=generator)
+    turn = torch.linalg.qr(torch.randn(32, 32, generator=generator))[0]
+    same = identity_uses.encoder_agreement(x, x @ turn, who, 20)
+    assert same["spearman"].value == pytest.approx(1, abs=1e-3)
+    assert same["same"].value == same["different"].value == 1
+    other = torch.randn(45, 32, generator=generator)
+    worse = identity_uses.encoder_agreement(x, other, who, 20)
+    assert abs(worse["spearman"].value) < 0.3
+    assert worse["same"].value < 0.1  # the first accepts them, the second takes everybody for a stranger
+    assert worse["different"].value > 0.95

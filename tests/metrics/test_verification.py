@@ -135,19 +135,6 @@ def test_view_consistency_falls_as_built() -> None:
     refuses("rows of frontal", v.view_consistency, frontal, views, heads + 1, yaw)
 
 
-def test_encoders_that_agree_and_that_do_not() -> None:
-    x, who = people(15, 3, 0.6)
-    turn = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))[0]
-    same = v.encoder_agreement(x, x @ turn, who, 20)
-    assert same.spearman.value == pytest.approx(1, abs=1e-3)
-    assert same.same.value == same.different.value == 1
-    other, _ = people(15, 3, 5.0, seed=9)
-    worse = v.encoder_agreement(x, other, who, 20)
-    assert abs(worse.spearman.value) < 0.3
-    assert worse.same.value < 0.1  # the first accepts them, the second takes everybody for a stranger
-    assert worse.different.value > 0.95
-
-
 def test_bad_embeddings_are_refused() -> None:
     x, who = people(20, 2, 0.1)
     refuses("N >= 2", v.diversity, x[:1])
