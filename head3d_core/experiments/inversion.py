@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.config import Backend
 from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.experiments.latent import principal_directions, w_of_noise
 from head3d_core.model import cameras
@@ -76,18 +75,14 @@ class InversionOptions:
     """Side of the volume-rendered image that is compared; None: the generator's."""
     widest_guess: float = 60.0
     """First guesses of an unknown camera's yaw go this far to both sides, degrees."""
-    backend: Backend = "auto"
-    """Renderer."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.layer_steps < 0 or self.steps + self.layer_steps < 1:
             raise Head3DError(
                 f"an inversion needs at least one step, got {self.steps} with w and {self.layer_steps} with layers"
             )
-        if not (self.rate > 0 and self.camera_rate > 0 and self.pull >= 0):
-            raise Head3DError("rates of an inversion are positive and its pull is 0 or more")
-        if self.candidates < 0:
-            raise Head3DError(f"an inversion looks at 0 or more candidates, got {self.candidates}")
+        if not (self.rate > 0 and self.camera_rate > 0 and self.pull >= 0 and self.candidates >= 0):
+            raise Head3DError("rates of an inversion are positive, its pull and its candidates are 0 or more")
 
 
 @dataclass(frozen=True)
@@ -129,9 +124,9 @@ def pyramid_loss(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def w_statistics(G: Generator, samples: int = 1024, seed: int = 0) -> tuple[Tensor, Tensor]:
+def w_statistics(G: Generator) -> tuple[Tensor, Tensor]:
     """Mean [w_dim] and standard deviation (a number: root mean square over entries) of w under the frontal camera."""
-    w = w_of_noise(G, samples, seed)
+    w = w_of_noise(G, 1024)
     return w.mean(0), (w - w.mean(0)).square().mean().sqrt().clamp_min(1e-8)
 
 
@@ -141,8 +136,7 @@ def candidate_losses(
     target: Tensor,
     w: Tensor,
     views: Tensor,
-    own: Tensor | None,
-    backend: Backend,
+    own: Tensor | None = None,
     weight: Tensor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -162,13 +156,8 @@ def candidate_losses(
     losses, places = [], []
     for k, one in enumerate(w):
         planes = G.planes(one.expand(1, G.num_ws, -1))
-        seen = [
-            G.render_raw(planes.expand(len(part), *planes.shape[1:]), part, target.shape[-1], backend).raw
-            for part in views.split(8)
-        ]
-        pairs = torch.stack(
-            [pyramid_loss(view.expand_as(target), target, weight) for view in torch.cat(seen)]
-        )
+        seen = _seen(G, planes, views, target.shape[-1])
+        pairs = torch.stack([pyramid_loss(view.expand_as(target), target, weight) for view in seen])
         if own is not None:
             pairs = torch.where(own == torch.arange(len(views), device=own.device)[:, None], pairs, math.inf)
         best = pairs.min(0)
@@ -289,8 +278,7 @@ class _Fit:
         """[N] of the images, without the pull."""
         planes = self.G.planes(self.codes(offset))
         side = self.target.shape[-1]
-        raw = self.G.render_raw(planes, camera, side, self.options.backend).raw
-        return pyramid_loss(raw, self.target, self.weight)
+        return pyramid_loss(self.G.render_raw(planes, camera, side).raw, self.target, self.weight)
 
     @torch.no_grad()
     def start(self) -> Tensor:
@@ -308,7 +296,7 @@ class _Fit:
         small = shrink(self.target, side)
         weight = None if self.weight is None else F.interpolate(self.weight, size=(side, side), mode="area")
         w = self.mean + self.deviation * offset
-        losses, places = candidate_losses(self.G, small, w, views, own, options.backend, weight, self.looking)
+        losses, places = candidate_losses(self.G, small, w, views, own, weight, self.looking)
         near = losses.topk(min(len(losses), SHORTLIST), 0, largest=False).indices  # [L, N]
         seen = places.gather(0, near)
         final = [self.loss(offset[k][:, None], views[v]) for k, v in zip(near, seen, strict=True)]
@@ -350,40 +338,26 @@ class _Fit:
         return offset.detach()
 
 
-@dataclass(frozen=True)
-class ViewError:
-    """How wrong a fitted head looks from one side."""
-
-    angle: float
-    """Between this view and the fitted one, degrees."""
-    error: float
-    """Mean absolute difference of the images, as a share of the range from black to white."""
+def _seen(G: Generator, planes: Tensor, camera: Tensor, side: int) -> Tensor:
+    """Raw images [V, 3, side, side] of one head from cameras [V, 25]."""
+    parts = [G.render_raw(planes.expand(len(c), -1, -1, -1, -1), c, side).raw for c in camera.split(8)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()
-def view_errors(
-    G: Generator, ws: Tensor, images: Tensor, camera: Tensor, fitted: Tensor, backend: Backend = "auto"
-) -> list[ViewError]:
-    """Differences to true images of the head from other sides, by angle.
+def view_errors(G: Generator, ws: Tensor, images: Tensor, camera: Tensor) -> Tensor:
+    """Mean absolute differences to true images of the head, as shares of the range from black to white: [V].
 
     Args:
         ws: [1, num_ws, w_dim].
         images: [V, 3, R, R] in [-1, 1], of any size from the volume rendering's.
         camera: [V, 25] of the images.
-        fitted: [1, 25] of the view that the head was fitted to.
     """
     if len(images) != len(camera):
         raise Head3DError(f"every image needs a camera, got {len(images)} and {len(camera)}")
-    target = shrink(images.to(ws), G.config.neural_resolution)
-    planes = G.planes(ws)
-    errors = []
-    for true, view in zip(target.split(8), camera.to(ws).split(8), strict=True):
-        raw = G.render_raw(planes.expand(len(view), -1, -1, -1, -1), view, backend=backend).raw
-        errors.append((raw.clamp(-1, 1) - true).abs().mean([1, 2, 3]) / 2)
-    return [
-        ViewError(float(a), float(e))
-        for a, e in zip(angle_between(camera, fitted), torch.cat(errors).cpu(), strict=True)
-    ]
+    side = G.config.neural_resolution
+    raw = _seen(G, G.planes(ws), camera.to(ws), side)
+    return (raw.clamp(-1, 1) - shrink(images.to(ws), side)).abs().mean([1, 2, 3]).cpu() / 2
 
 
 def angle_between(camera: Tensor, other: Tensor) -> Tensor:

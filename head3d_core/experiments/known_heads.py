@@ -4,8 +4,8 @@
     python -m head3d_core geometry --weights face head head3d
 
 `invert` fits codes to one image under its known camera, and again with yaw and pitch unknown. Errors are measured on
-images from other sides and on the surface, where nothing was fitted. `geometry` adds closedness, which needs no ground
-truth: the share of directions from which a ray meets the head.
+images from other sides and on the surface, where nothing was fitted. `geometry` measures generated heads, which needs
+no ground truth: closedness is the share of directions from which a ray meets the head.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from head3d_core.experiments import study
 from head3d_core.experiments.inversion import (
     Inversion,
     InversionOptions,
+    angle_between,
     invert,
     shrink,
     view_errors,
@@ -38,8 +39,10 @@ from head3d_core.metrics.silhouettes import closed_heads
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
+from head3d_core.synth.identity import HELD_OUT_HEADS
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.estimates import Estimate
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
 """Groups of views by their angle from the fitted view, degrees, lower end excluded: the fitted view is in no group."""
@@ -91,10 +94,6 @@ class GeometryArgs:
     """Of these, heads whose surface is extracted: pieces, watertightness, smoothness of a turn."""
     resolution: int = 128
     """Points of the grid of sigma per side for those."""
-    reconstructions: int = 4
-    """Held-out heads that are inverted from one image and compared with the truth (needs OpenGL); 0: none."""
-    steps: int = 100
-    """Iterations of each step of that fit."""
     truncation_psi: float = 1.0
     """1: everything the generator knows."""
     out: Path = Path("out/geometry.json")
@@ -116,21 +115,11 @@ class KnownHead:
     """Its surface, seen from `pointclouds.look_around()`."""
 
 
-def known_head(seed: int, camera: Tensor, resolution: int = 256) -> KnownHead:
+def known_head(seed: int, camera: Tensor) -> KnownHead:
     """Renders head `seed` from cameras [V, 25]. Raises Head3DError without OpenGL."""
-    frames = pointclouds.factory_views(seed, camera, resolution)
+    frames = pointclouds.factory_views(seed, camera, 256)
     drawn = images.from_pixels(np.stack([f.rgb for f in frames]))
     return KnownHead(seed, drawn, camera, pointclouds.true_cloud(seed, pointclouds.look_around()))
-
-
-def held_out_seeds(count: int, least: int) -> list[int]:
-    """The first held-out procedural heads. Raises Head3DError unless there are `least` to 50."""
-    from head3d_core.synth.sets import SETS
-
-    seeds = list(SETS["held_out_heads"].seeds)
-    if not least <= count <= len(seeds):
-        raise Head3DError(f"there are {len(seeds)} held-out heads, got {count}")
-    return seeds[:count]
 
 
 def sample_head(index: int) -> tuple[Tensor, Tensor]:
@@ -147,22 +136,25 @@ def sample_head(index: int) -> tuple[Tensor, Tensor]:
     return images.from_uint8(pixels[rows]), camera[rows]
 
 
-def by_side(errors: Sequence[Any]) -> dict[str, float]:
-    """Mean view error of each group of `SIDES` that has a view; the fitted view is left out."""
-    out = {}
-    for name, (low, high) in SIDES.items():
-        values = [e.error for e in errors if max(low, FITTED) < e.angle <= high]
-        if values:
-            out[name] = round(float(np.mean(values)), 5)
-    return out
+def by_side(angles: Tensor, errors: Tensor) -> dict[str, float]:
+    """Mean of view errors [V] in each group of `SIDES` that has a view, by angles [V] (degrees) from the fitted view,
+    which is left out."""
+    groups = {
+        name: errors[(angles > max(low, FITTED)) & (angles <= high)] for name, (low, high) in SIDES.items()
+    }
+    return {name: round(float(group.double().mean()), 5) for name, group in groups.items() if len(group)}
 
 
-def known_errors(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, Any]:
+def side_errors(G: Generator, ws: Tensor, head: KnownHead, fitted: Tensor) -> dict[str, float]:
+    """View errors of codes ws [1, num_ws, w_dim] `by_side`; fitted [1, 25] is the camera of the fitted view."""
+    return by_side(angle_between(head.camera, fitted), view_errors(G, ws, head.images, head.camera))
+
+
+def known_errors(G: Generator, ws: Tensor, head: KnownHead) -> dict[str, Any]:
     """Errors of codes ws [1, num_ws, w_dim] against everything that is known of a head: other sides and the surface."""
-    errors = view_errors(G, ws, head.images, head.camera, fitted)
     with torch.no_grad():
         cloud = pointclouds.model_cloud(G, G.planes(ws), pointclouds.look_around().to(G.device))
-    row: dict[str, Any] = {"by side": by_side(errors), "surface": None}
+    row: dict[str, Any] = {"by side": side_errors(G, ws, head, head.camera[:1]), "surface": None}
     if len(cloud):
         error = pointclouds.surface_error(cloud, head.cloud)
         row["surface"] = {k: round(v, 5) for k, v in {**asdict(error), "chamfer": error.chamfer}.items()}
@@ -189,8 +181,7 @@ def reconstruct(
     def watch(iteration: int, ws: Tensor) -> None:
         if every and iteration % every == 0:
             for head, one, curve in zip(heads, ws.split(1), curves, strict=True):
-                errors = view_errors(G, one, head.images, head.camera, head.camera[:1])
-                curve.append({"iteration": iteration, **by_side(errors)})
+                curve.append({"iteration": iteration, **side_errors(G, one, head, head.camera[:1])})
 
     targets, camera = (torch.stack([getattr(h, name)[0] for h in heads]) for name in ("images", "camera"))
     fit = invert(G, targets, camera, options, progress, watch)
@@ -203,7 +194,7 @@ def reconstruct(
                 "seed": head.seed,
                 "loss": [round(float(x), 6) for x in fit.loss[:, k]],
                 "other sides": curves[k],
-                **{stage: known_errors(G, ws, head, head.camera[:1]) for stage, ws in stages.items()},
+                **{stage: known_errors(G, ws, head) for stage, ws in stages.items()},
             }
         )
     return rows, fit
@@ -222,14 +213,14 @@ def find_cameras(
     errors = torch.rad2deg(fit.angles) - torch.tensor([yaw, pitch])
     rows = []
     for k, head in enumerate(heads):
-        sides = view_errors(G, fit.ws[k : k + 1], head.images, head.camera, fit.camera[k : k + 1])
+        sides = side_errors(G, fit.ws[k : k + 1], head, fit.camera[k : k + 1])
         rows.append(
             {
                 "seed": head.seed,
                 "loss": [round(float(x), 6) for x in fit.loss[:, k]],
                 "yaw error": [round(float(x), 3) for x in errors[:, k, 0]],
                 "pitch error": [round(float(x), 3) for x in errors[:, k, 1]],
-                "layers": {"by side": by_side(sides)},
+                "layers": {"by side": sides},
             }
         )
     return rows
@@ -237,14 +228,15 @@ def find_cameras(
 
 def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict[str, Any], Tensor]:
     """The record, and images of the first four heads [K, 3, S, S] (see `image_sheet`)."""
-    seeds = held_out_seeds(args.heads, 1)
+    if not 1 <= args.heads <= len(HELD_OUT_HEADS):
+        raise Head3DError(f"there are {len(HELD_OUT_HEADS)} held-out heads, got {args.heads}")
     around = cameras.orbit(2 * math.pi * torch.arange(TURN) / TURN)
     hidden = cameras.orbit(math.radians(args.yaw), math.radians(args.pitch))
     options = InversionOptions(args.steps, args.layer_steps, args.candidates)
     iterations = args.steps + args.layer_steps
-    heads = [known_head(seed, torch.cat([around, hidden])) for seed in seeds]
+    heads = [known_head(seed, torch.cat([around, hidden])) for seed in HELD_OUT_HEADS[: args.heads]]
     rows: dict[str, Any] = {}
-    sheets = [list(shrink(head.images[list(SHOWN)], CELL)) for head in heads[:PICTURED]]
+    sheets = [shrink(head.images[list(SHOWN)], CELL) for head in heads[:PICTURED]]
 
     def step(done: int, total: int, before: int = 0) -> None:
         progress(before * iterations + done, 2 * len(args.weights) * iterations)
@@ -255,22 +247,24 @@ def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict
         known, fit = reconstruct(G, heads, options, every, partial(step, before=2 * k))
         unknown = find_cameras(G, heads, args.yaw, args.pitch, options, partial(step, before=2 * k + 1))
         rows[name] = {"known camera": known, "unknown camera": unknown}
-        for j, sheet in enumerate(sheets):
-            sheet.extend(_row(G, fit.w[j : j + 1]) + _row(G, fit.ws[j : j + 1]))
+        sheets = [
+            torch.cat([sheet, _row(G, w), _row(G, ws)])
+            for sheet, w, ws in zip(sheets, fit.w.split(1), fit.ws.split(1), strict=False)
+        ]
     about = {
         **{k: getattr(args, k) for k in ("yaw", "pitch", "steps", "layer_steps", "candidates")},
         "heads": "held out: not among the fifty trained on",
         "errors": "pictures: mean absolute difference / range; surfaces: world units, degrees",
     }
     record = {"about": about, "models": rows, "provenance": study.provenance("invert", args, args.weights)}
-    return record, torch.stack([cell for sheet in sheets for cell in sheet])
+    return record, torch.cat(sheets)
 
 
 @torch.no_grad()
-def _row(G: Generator, ws: Tensor) -> list[Tensor]:
+def _row(G: Generator, ws: Tensor) -> Tensor:
     """Cells of ws [1, num_ws, w_dim] from the sides that the sheet shows."""
     seen = turntable.views(G, G.planes(ws), ws, [360 * k / TURN for k in SHOWN])[0].clamp(-1, 1).cpu()
-    return list(F.interpolate(seen, size=(CELL, CELL), mode="bilinear", antialias=True))
+    return F.interpolate(seen, size=(CELL, CELL), mode="bilinear", antialias=True)
 
 
 def image_sheet(cells: Tensor, weights: Sequence[str]) -> Any:
@@ -298,6 +292,10 @@ def inversion_lines(record: dict[str, Any]) -> list[str]:
         for stage in ("mean head", "w", "layers"):
             sides = [row[stage]["by side"] for row in rows["known camera"]]
             text = ", ".join(f"{side} {np.mean([s[side] for s in sides]):.3f}" for side in SIDES)
+            surface = [row[stage]["surface"] for row in rows["known camera"] if row[stage]["surface"]]
+            if surface:
+                chamfer, normals = (np.mean([s[k] for s in surface]) for k in ("chamfer", "normal_degrees"))
+                text += f", chamfer {chamfer:.4f}, normals {normals:.1f}°"
             out.append(f"{name:8s}{stage:10s} {text}")
     return out
 
@@ -343,29 +341,16 @@ def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
 
 
 def measure_geometry(args: GeometryArgs, progress: study.Progress | None = None) -> dict[str, Any]:
-    """The record that the command `geometry` writes.
-
-    Raises:
-        Head3DError: fewer than two heads, weights that are missing, or no OpenGL although heads are to be found again.
-    """
+    """The record that the command `geometry` writes. Raises Head3DError: fewer than two heads, or missing weights."""
     if args.heads < 2:
         raise Head3DError(f"geometry needs at least 2 heads, got {args.heads}")
-    seeds = held_out_seeds(args.reconstructions, 0)
-    known = [known_head(seed, cameras.orbit(0.0)) for seed in seeds]
-    options = InversionOptions(steps=args.steps, layer_steps=args.steps)
     models: dict[str, Any] = {}
     for k, name in enumerate(args.weights):
-        G = checkpoint.load_generator(name, device=args.device)
-        rows = reconstruct(G, known, options)[0] if known else []
-        kept = [
-            {"seed": r["seed"], **{s: r[s]["surface"] for s in ("mean head", "w", "layers")}} for r in rows
-        ]
-        models[name] = {**generated(G, args), "reconstructions": kept}
+        models[name] = generated(checkpoint.load_generator(name, device=args.device), args)
         if progress:
             progress(k + 1, len(args.weights))
     about = {
         "closedness": "share of 2000 directions with opacity of at least 0.5, 95 % bootstrap interval over heads",
-        "surface": "world units (a head is about 0.4 tall), degrees; heads not trained on, from one frontal view",
         "level": mesh.LEVEL,
         "resolution": args.resolution,
         "truncation_psi": args.truncation_psi,
@@ -374,15 +359,12 @@ def measure_geometry(args: GeometryArgs, progress: study.Progress | None = None)
 
 
 def geometry_lines(record: dict[str, Any]) -> list[str]:
-    """The record as text: closedness, chamfer distance and normal error of each generator."""
-    out = [f"{'':10s}{'closedness':>24s}{'chamfer':>10s}{'normals':>9s}"]
+    """The record as text: closedness of each generator, and how many of its surfaces are watertight."""
+    out = []
     for name, row in record["models"].items():
-        c = row["closedness"]
-        closed = f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]"
-        surface = [r["layers"] for r in row["reconstructions"] if r["layers"]]
-        chamfer = f"{np.mean([s['chamfer'] for s in surface]):.4f}" if surface else "-"
-        normals = f"{np.mean([s['normal_degrees'] for s in surface]):.1f}°" if surface else "-"
-        out.append(f"{name:10s}{closed:>24s}{chamfer:>10s}{normals:>9s}")
+        tight = sum(surface.get("watertight", False) for surface in row["surfaces"])
+        closed = Estimate.of(row["closedness"]).text(3)
+        out.append(f"{name:10s}closedness {closed}, {tight} of {len(row['surfaces'])} surfaces watertight")
     return out
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
 
 Pictures = NDArray[np.uint8]
+T = TypeVar("T")
 MODELS = {"explicit": "explicit (PCA mesh, as LYHM)", "implicit": "implicit (auto-decoded SDF, as i3DMM)"}
 """The models that `parametric` records, and how figures call them."""
 EXTERNAL = files.DATA / "external"
@@ -113,47 +114,33 @@ def points_of(work: Path, seed: int) -> Array:
     return cached(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
 
 
-def _trained(
-    path: Path, made_of: list[Any], train: Callable[[], dict[str, NDArray[Any]]]
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
-    """A model's arrays, trained only where none made of the same is kept, and the seconds that the training took.
-
-    The seconds are by the clock ("wall") and of processor time ("cpu").
-    """
-
-    def timed() -> dict[str, NDArray[Any]]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        arrays = train()
-        seconds = np.array([time.perf_counter() - wall, time.process_time() - cpu])
-        return {**arrays, "seconds": seconds.round(1)}
-
-    digest = hashlib.sha256(json.dumps([*made_of, SAMPLER_VERSION]).encode()).hexdigest()
-    arrays = cached(path.with_stem(f"{path.stem}_{digest[:8]}"), timed)
-    return arrays, dict(zip(("wall", "cpu"), arrays.pop("seconds").tolist(), strict=True))
-
-
-def _explicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[MorphableModel, dict[str, float]]:
-    """The explicit model and how long its training took."""
-    meshes = [registered_head(args.work, seed) for seed in seeds]
-    arrays, seconds = _trained(args.work / "explicit.npz", list(seeds), lambda: vars(fit_morphable(meshes)))
-    mean, axes, triangles, balance = (arrays[name] for name in ("mean", "axes", "triangles", "balance"))
-    return MorphableModel(mean, axes, triangles, float(balance)), seconds
+def _timed(train: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """What training makes, and the seconds that it took: by the clock ("wall") and of processor time ("cpu")."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    model = train()
+    return model, {
+        "wall": round(time.perf_counter() - wall, 1),
+        "cpu": round(time.process_time() - cpu, 1),
+    }
 
 
 def _implicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[ImplicitHeads, dict[str, float]]:
-    """The implicit model and how long its training took."""
+    """The implicit model and how long its training took; trained only where none made of the same is kept."""
     config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
     points = [points_of(args.work, seed) for seed in seeds]
+    digest = hashlib.sha256(json.dumps([asdict(config), *seeds, SAMPLER_VERSION]).encode()).hexdigest()
 
     def train() -> dict[str, NDArray[Any]]:
         with study.bar("steps of the implicit model") as step:
-            model = train_implicit(points, config, args.device, step)
-        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+            made, seconds = _timed(lambda: train_implicit(points, config, args.device, step))
+        arrays = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+        return {**arrays, "seconds": np.array([seconds["wall"], seconds["cpu"]])}
 
-    arrays, seconds = _trained(args.work / "implicit.npz", [asdict(config), *seeds], train)
+    arrays = cached(args.work / f"implicit_{digest[:8]}.npz", train)
+    wall, cpu = arrays.pop("seconds").tolist()
     model = ImplicitHeads(config, len(seeds))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return model.eval().requires_grad_(False), seconds
+    return model.eval().requires_grad_(False), {"wall": wall, "cpu": cpu}
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -169,11 +156,11 @@ def view_errors(drawn: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any
     errors: dict[str, list[float]] = {"silhouette_iou": [], "depth_error": [], "colour_error": []}
     for a, b in zip(drawn, truth, strict=True):
         masks = [torch.from_numpy(v.mask) for v in (a, b)]
-        both = ((masks[0] > 127) & (masks[1] > 127)) & torch.from_numpy((a.depth > 0) & (b.depth > 0))
-        depth = silhouettes.depth_error(torch.from_numpy(a.depth), torch.from_numpy(b.depth), both)
+        both = (a.mask > 127) & (b.mask > 127) & (a.depth > 0) & (b.depth > 0)
+        depth = np.where(both, np.abs(a.depth.astype(float) - b.depth), 0).sum((1, 2)) / both.sum((1, 2))
         errors["silhouette_iou"].append(float(silhouettes.silhouette_iou(*masks).mean()))
         errors["depth_error"].append(float(depth.mean()))
-        errors["colour_error"].append(float(np.abs(a.rgb.astype(float) - b.rgb)[both.numpy()].mean() / 255))
+        errors["colour_error"].append(float(np.abs(a.rgb.astype(float) - b.rgb)[both].mean() / 255))
     return {name: bootstrap_mean(np.array(values)).to_dict() for name, values in errors.items()}
 
 
@@ -212,10 +199,7 @@ def _faces_found(views: Sequence[Views]) -> dict[str, Any]:
     """In how many heads a face is found in front, and in how many one behind."""
     front, _, back = torch.from_numpy(np.stack([v.rgb for v in views])).permute(1, 0, 4, 2, 3)
     rates = {"front": face_detector.detection_rate(front), "back": face_detector.detection_rate(back)}
-    return {
-        side: {"found": r.found, "count": r.count, "low": round(r.low, 4), "high": round(r.high, 4)}
-        for side, r in rates.items()
-    }
+    return {side: {**rate.to_dict(), "found": rate.found} for side, rate in rates.items()}
 
 
 def _about(args: ParametricArgs, explicit: MorphableModel, implicit: ImplicitHeads) -> dict[str, Any]:
@@ -271,7 +255,8 @@ def record(args: ParametricArgs) -> dict[str, Any]:
         for k, seed in enumerate([*seeds, *held_out]):
             scan(args.work, seed)
             step(k + 1, len(seeds) + len(held_out))
-    explicit, explicit_seconds = _explicit(args, seeds)
+    meshes = [registered_head(args.work, seed) for seed in seeds]
+    explicit, explicit_seconds = _timed(lambda: fit_morphable(meshes))
     implicit, implicit_seconds = _implicit(args, seeds)
     about = _about(args, explicit, implicit)
     about["explicit"]["training_seconds"] = explicit_seconds

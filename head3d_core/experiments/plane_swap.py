@@ -122,18 +122,20 @@ def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Ba
     return raw_and_picture(G, mixed, ws, camera, backend)[1]
 
 
+def _inside(difference: Tensor, a: View, b: View) -> Tensor:
+    """Mean of a difference [B, R, R] where both views show a head, [B]; NaN where they nowhere do."""
+    both = (a.opacity >= 0.5) & (b.opacity >= 0.5)
+    return torch.where(both, difference, 0.0).sum((1, 2)) / both.sum((1, 2))
+
+
 def colour_change(a: View, b: View) -> Tensor:
     """Mean |rgb difference| where both show a head, [B] in [0, 1]; NaN where they nowhere do."""
-    inside = (a.opacity >= 0.5) & (b.opacity >= 0.5)
-    difference = (a.rgb - b.rgb).abs().mean(1) / 2
-    return (difference * inside).sum((1, 2)) / inside.sum((1, 2))
+    return _inside((a.rgb - b.rgb).abs().mean(1) / 2, a, b)
 
 
 def depth_change(a: View, b: View) -> Tensor:
     """Mean |depth difference| where both show a head, [B] world units; NaN where they nowhere do."""
-    inside = (a.opacity >= 0.5) & (b.opacity >= 0.5)
-    difference = torch.where(inside, (a.depth - b.depth).abs(), 0.0)
-    return difference.sum((1, 2)) / inside.sum((1, 2))
+    return _inside((a.depth - b.depth).abs(), a, b)
 
 
 def silhouette_change(a: View, b: View) -> Tensor:
@@ -174,18 +176,16 @@ class _Seen(NamedTuple):
     """FINISHED and RAW, or RAW alone -> [B, d]."""
 
 
-def _see(
-    G: Generator, encoder: Encoder, mixed: Tensor, ws: Tensor, finished: bool, backend: Backend
-) -> _Seen:
+def _see(G: Generator, encoder: Encoder, mixed: Tensor, ws: Tensor, finished: bool) -> _Seen:
     front_camera, side_camera = cameras.orbit(torch.tensor([0.0, SIDE_VIEW])).to(mixed.device).split(1)
     if finished:
-        front, image = raw_and_picture(G, mixed, ws, front_camera, backend)
+        front, image = raw_and_picture(G, mixed, ws, front_camera)
         images = {RAW: front.rgb, FINISHED: image}
     else:
-        front = look(G, mixed, front_camera, backend=backend)
+        front = look(G, mixed, front_camera)
         images = {RAW: front.rgb}
     embeddings = {name: encoder(x, front_camera.expand(len(mixed), -1)) for name, x in images.items()}
-    return _Seen(front, look(G, mixed, side_camera, backend=backend), embeddings)
+    return _Seen(front, look(G, mixed, side_camera), embeddings)
 
 
 def _distances(a: _Seen, b: _Seen) -> dict[str, Array]:
@@ -204,12 +204,11 @@ def _exchanged(
     heads: tuple[Heads, Heads],
     seen: tuple[_Seen, _Seen],
     finished: bool,
-    backend: Backend,
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """`Changes` of B couples: to the first [3, B], to the second [3, B], apart [B]."""
     rows: list[list[dict[str, Array]]] = [[], []]
     for name in names:
-        mixture = _see(G, encoder, *mix(*heads, exchange(name)), finished, backend)
+        mixture = _see(G, encoder, *mix(*heads, exchange(name)), finished)
         for row, own in zip(rows, seen, strict=True):
             row.append(_distances(mixture, own))
     first, second = ({m: np.stack([d[m] for d in row]) for m in row[0]} for row in rows)
@@ -223,7 +222,6 @@ def swap_changes(
     heads: Heads,
     batch: int = 8,
     finished: bool = True,
-    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Changes:
     """Exchanges each plane within each ordered pair and measures what changed (E1; 3 N (N - 1) mixtures).
@@ -238,14 +236,14 @@ def swap_changes(
     if count < 2:
         raise Head3DError(f"an exchange needs at least two identities, got {count}")
     singles = [heads.take([k]) for k in range(count)]
-    alone = [_see(G, encoder, one.planes, one.ws, finished, backend) for one in singles]
+    alone = [_see(G, encoder, one.planes, one.ws, finished) for one in singles]
     changes: list[dict[str, Array]] = [{}, {}, {}]
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
     for start in range(0, len(pairs), batch):
         i, j = (list(column) for column in zip(*pairs[start : start + batch], strict=True))
         both = heads.take(i), heads.take(j)
         seen = _rows(alone, i), _rows(alone, j)
-        parts = _exchanged(G, encoder, names, both, seen, finished, backend)
+        parts = _exchanged(G, encoder, names, both, seen, finished)
         for target, part in zip(changes, parts, strict=True):
             for measure, value in part.items():
                 empty = np.full((*value.shape[:-1], count, count), np.nan)
@@ -288,10 +286,9 @@ def between_generators(
             heads_of_seeds(G, seeds[start : start + batch], truncation_psi) for G in (G_first, G_second)
         )
         seen = tuple(
-            _see(G, encoder, h.planes, h.ws, finished, "auto")
-            for G, h in zip((G_first, G_second), both, strict=True)
+            _see(G, encoder, h.planes, h.ws, finished) for G, h in zip((G_first, G_second), both, strict=True)
         )
-        parts.append(_exchanged(G_first, encoder, names, both, seen, finished, "auto"))  # type: ignore[arg-type]
+        parts.append(_exchanged(G_first, encoder, names, both, seen, finished))  # type: ignore[arg-type]
     joined = [
         {m: np.concatenate([d[m] for d in column], -1) for m in column[0]}
         for column in zip(*parts, strict=True)

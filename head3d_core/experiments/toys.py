@@ -99,12 +99,8 @@ def fit_planes(
     heads: list[ToyHead],
     axes: Axes = "xyz",
     steps: int = 300,
-    resolution: int = 32,
-    channels: int = 8,
-    points: int = 4096,
-    seed: int = 0,
 ) -> ToyFit:
-    """Fits planes [N, 3, channels, resolution, resolution] and one decoder to N toy heads.
+    """Fits planes [N, 3, 8, 32, 32] and one decoder to N toy heads; repeats itself.
 
     Adam on random points: half uniform in the cube, half near the surfaces, where it matters.
 
@@ -112,22 +108,20 @@ def fit_planes(
         heads: one or more targets; they share the decoder, so that their planes can be exchanged.
         axes: which coordinates each plane sees.
         steps: optimiser steps.
-        points: points per head and step.
 
     Raises:
         Head3DError: without heads.
     """
     if not heads:
         raise Head3DError("fit_planes needs at least one toy head, got none")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        decoder = Decoder(channels, 16, 3)
-    shape = (len(heads), 3, channels, resolution, resolution)
-    planes = (0.1 * torch.randn(shape, generator=generator)).requires_grad_()
+        torch.manual_seed(0)
+        decoder = Decoder(8, 16, 3)
+    planes = (0.1 * torch.randn((len(heads), 3, 8, 32, 32), generator=generator)).requires_grad_()
 
     def loss(step: int) -> tuple[Tensor, Tensor]:
-        where = _training_points(len(heads), points, generator)
+        where = _training_points(len(heads), 4096, generator)
         target = [toy_field(head, p) for head, p in zip(heads, where, strict=True)]
         sigma, rgb = query(planes, decoder.weights(), where, axes)
         true_sigma = torch.stack([t[0] for t in target])
@@ -152,9 +146,9 @@ def _training_points(count: int, points: int, generator: torch.Generator) -> Ten
     return torch.cat([anywhere, shell], 1)
 
 
-def field_error(fit: ToyFit, heads: list[ToyHead], count: int = 20000, seed: int = 1) -> Tensor:
+def field_error(fit: ToyFit, heads: list[ToyHead]) -> Tensor:
     """Share of random points near each head whose inside/outside (sigma > 1) the fit gets wrong, [N]."""
-    where = _training_points(len(heads), count, torch.Generator().manual_seed(seed))
+    where = _training_points(len(heads), 20_000, torch.Generator().manual_seed(1))
     sigma, _ = query(fit.planes, fit.weights, where, fit.options.axes)
     true = torch.stack([toy_field(head, p)[0] for head, p in zip(heads, where, strict=True)])
     return ((sigma > 1) != (true > 1)).to(torch.float32).mean([1, 2])

@@ -28,6 +28,8 @@ WIDTH = 0.03
 """World units over which `facing` averages: about an eye's width."""
 SHARPNESS = 8
 """Exponent of the six sides' shares: two sides are mixed where the surface is oblique to both."""
+OUTSIDE, INSIDE = 0.03, 0.06
+"""Where rays start and end, world units from the surface."""
 LEAST = 0.05
 """Share below which a side is left out."""
 FACES = 30_000
@@ -35,10 +37,10 @@ FACES = 30_000
 _BLOCK = 2**16
 
 
-def facing(mesh: trimesh.Trimesh, points: NDArray[Any], width: float = WIDTH) -> NDArray[np.float64]:
+def facing(mesh: trimesh.Trimesh, points: NDArray[Any]) -> NDArray[np.float64]:
     """Where the surface around points looks, without its wrinkles: unit vectors [M, 3].
 
-    The normals of all triangles, times their areas, blurred over `width` (standard deviation, world units).
+    The normals of all triangles, times their areas, blurred over `WIDTH` (standard deviation, world units).
 
     Args:
         points: [M, 3] on the surface.
@@ -47,14 +49,14 @@ def facing(mesh: trimesh.Trimesh, points: NDArray[Any], width: float = WIDTH) ->
 
     corner = np.asarray(mesh.vertices)[mesh.faces]
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    cell, low = width / 2, np.asarray(mesh.bounds[0]) - 3 * width
-    shape = tuple(np.ceil((mesh.bounds[1] + 3 * width - low) / cell).astype(int) + 1)
+    cell, low = WIDTH / 2, np.asarray(mesh.bounds[0]) - 3 * WIDTH
+    shape = tuple(np.ceil((mesh.bounds[1] + 3 * WIDTH - low) / cell).astype(int) + 1)
     place = np.ravel_multi_index(tuple(((corner.mean(1) - low) / cell).round().astype(int).T), shape)
     at = ((np.asarray(points) - low) / cell).T
     out = np.empty((at.shape[1], 3))
     for k in range(3):
         total = np.bincount(place, normal[:, k], int(np.prod(shape))).reshape(shape)
-        blurred = ndimage.gaussian_filter(total, width / cell, mode="constant")
+        blurred = ndimage.gaussian_filter(total, WIDTH / cell, mode="constant")
         out[:, k] = ndimage.map_coordinates(blurred, at, order=1, mode="nearest")
     length = np.linalg.norm(out, axis=1, keepdims=True)
     return np.where(length > 0, out / np.maximum(length, 1e-30), [0.0, 0.0, 1.0])
@@ -74,20 +76,17 @@ def ray_options(G: Generator, length: float, coarse: int, fine: int) -> RenderOp
     )
 
 
-def surface_colours(
-    G: Generator, planes: Tensor, points: Tensor, towards: Tensor, outside: float = 0.03, inside: float = 0.06
-) -> Tensor:
+def surface_colours(G: Generator, planes: Tensor, points: Tensor, towards: Tensor) -> Tensor:
     r"""What observers in front, behind, at both sides, above and below see of a surface: rgb [M, 3] in [0, 1].
 
-    A point is seen along each axis k, from the side that it faces, by a short ray that starts outside and ends inside,
+    A point is seen along each axis k, from the side that it faces, by a short ray from `OUTSIDE` to `INSIDE` of it,
     so that thin layers count as they do in an image. The colours are mixed by $|n_k|^8 / \sum_j |n_j|^8$.
 
     Args:
         points: [M, 3].
         towards: [M, 3] unit vectors n, from `facing`.
-        outside, inside: where rays start and end, world units from the point.
     """
-    options, weights = ray_options(G, outside + inside, 28, 0), G.decoder.weights()
+    options, weights = ray_options(G, OUTSIDE + INSIDE, 28, 0), G.decoder.weights()
 
     share = towards.abs() ** SHARPNESS
     share = share / share.sum(1, keepdim=True)
@@ -99,7 +98,7 @@ def surface_colours(
             chosen = share[:, k] > 0
             out = torch.zeros_like(points[chosen])
             out[:, k] = towards[chosen, k].sign()
-            seen = render_rays(planes, weights, (points[chosen] + outside * out)[None], -out[None], options)
+            seen = render_rays(planes, weights, (points[chosen] + OUTSIDE * out)[None], -out[None], options)
             # Undo 2 c - 1 and the part of the light that passed through.
             colours = (seen.features[0, :, :3] + 1) / 2 / seen.opacity[0, :, None].clamp_min(1e-3)
             rgb[chosen] += share[chosen, k, None] * colours

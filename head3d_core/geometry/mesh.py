@@ -368,11 +368,11 @@ def save(mesh: trimesh.Trimesh, path: Path | str) -> Path:
     return path
 
 
-def closedness(G: Generator, planes: Tensor, directions: int = 2000, level: float = 0.5) -> Tensor:
+def closedness(G: Generator, planes: Tensor, directions: int = 2000) -> Tensor:
     """Share of directions from which a ray aimed at the middle of the head meets it, [N].
 
     Rays start on a sphere around the cube, evenly distributed (Fibonacci), and end in the middle; one whose opacity
-    is then at least `level` has met a surface. A face without a back is open from behind.
+    is then at least 0.5 has met a surface. A face without a back is open from behind.
 
     Args:
         planes: [N, 3, C, H, W].
@@ -387,4 +387,4 @@ def closedness(G: Generator, planes: Tensor, directions: int = 2000, level: floa
     start = (outward * side).expand(len(planes), -1, -1)
     with torch.no_grad():
         seen = render_rays(planes, G.decoder.weights(), start, -outward.expand_as(start), options)
-    return (seen.opacity >= level).float().mean(1)
+    return (seen.opacity >= 0.5).float().mean(1)

@@ -104,9 +104,7 @@ def vertex_colours(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
     return np.asarray(colours)[:, :3] / 255
 
 
-def mesh_picture(
-    mesh: trimesh.Trimesh, camera: Tensor, size: int = 256, coloured: bool = True, lit: bool = True
-) -> Tensor:
+def mesh_picture(mesh: trimesh.Trimesh, camera: Tensor, size: int = 256, coloured: bool = True) -> Tensor:
     """A mesh as a camera sees it, lit from the camera: a still for where nothing can be turned.
 
     Args:
@@ -114,7 +112,6 @@ def mesh_picture(
         camera: [1, 25].
         size: pixels per side.
         coloured: vertex colours; False: grey, which shows shape better.
-        lit: False shows colours as they are.
 
     Returns:
         [3, size, size] in [-1, 1] on white.
@@ -124,7 +121,7 @@ def mesh_picture(
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
     facing = np.abs(normal @ unpack(camera)[0][0, :3, 2].double().cpu().numpy())
     # Shape needs contrast, colours need light.
-    light = np.where(lit, 0.5 + 0.5 * facing if coloured else 0.25 + 0.75 * facing, 1.0)
+    light = 0.5 + 0.5 * facing if coloured else 0.25 + 0.75 * facing
     rgb = covered.interpolate(vertex_colours(mesh)) if coloured else np.full((len(light), 3), 0.8)
     picture = np.ones((size, size, 3))
     row, column = covered.pixel.T

@@ -52,18 +52,15 @@ def frames(
     G: Generator,
     ws: Tensor,
     count: int = 60,
-    turn: float = 2 * math.pi,
     pitch: float = 0.1,
-    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """Images of one head from `count` evenly spaced yaw angles.
+    """Images of one head from `count` evenly spaced yaw angles of a full turn, from the front.
 
     Sampling is fixed and the exposure constant, so that nothing flickers: [-1, 1] always maps to [0, 255].
 
     Args:
         ws: [1, num_ws, w_dim].
-        turn: angle from the first frame to the one after the last, radians; a full turn loops.
         pitch: of every camera, radians.
         progress: called with (done, total).
 
@@ -78,8 +75,7 @@ def frames(
     with torch.no_grad():
         planes = G.planes(ws)
     for k in range(count):
-        yaw = math.degrees(turn * k / count)
-        images.append(to_pixels(views(G, planes, ws, (yaw,), math.degrees(pitch), backend)[0, 0]))
+        images.append(to_pixels(views(G, planes, ws, (360 * k / count,), math.degrees(pitch))[0, 0]))
         if progress:
             progress(k + 1, count)
     return np.stack(images)

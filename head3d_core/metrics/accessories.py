@@ -99,12 +99,7 @@ def fit_probe(
     Raises:
         Head3DError: fewer than 20 wearers or bare heads to learn from, or 4 to test on.
     """
-    counts = [
-        int(labels.sum()),
-        int((~labels).sum()),
-        int(held_out_labels.sum()),
-        int((~held_out_labels).sum()),
-    ]
+    counts = [int(x.sum()) for x in (labels, ~labels, held_out_labels, ~held_out_labels)]
     if min(counts[:2]) < FEWEST or min(counts[2:]) < 4:
         raise Head3DError(
             f"a probe needs {FEWEST} wearers and {FEWEST} bare heads and 4 of each to test on, got {counts}: "
@@ -118,17 +113,10 @@ def fit_probe(
     limit = float(torch.quantile(score[:half][~held_out_labels[:half]], 1 - false_rate))
     test, answer = score[half:], held_out_labels[half:]
     passed = test > limit
-    ranks = test.argsort().argsort().double() + 1
     wearers, bare = int(answer.sum()), int((~answer).sum())
-    auc = float(ranks[answer].sum() - wearers * (wearers + 1) / 2) / max(wearers * bare, 1)
-    return Probe(
-        weight,
-        mean,
-        limit,
-        share(int((passed & answer).sum()), wearers),
-        share(int((passed & ~answer).sum()), bare),
-        auc,
-    )
+    recall, false = share(int((passed & answer).sum()), wearers), share(int((passed & ~answer).sum()), bare)
+    pairs = test[answer][:, None] > test[~answer]
+    return Probe(weight, mean, limit, recall, false, float(pairs.sum()) / max(wearers * bare, 1))
 
 
 def likely_true(found: float, recall: float, false: float) -> float | None:

@@ -105,7 +105,7 @@ def kernel_replicates(
     """Kernel distances of several sets to one real set: [K, 1 + replicates], the estimate first, and the count.
 
     One replicate redraws the same real heads and the same numbers of samples in every set, so that columns belong
-    together: `paired_ratio` and `paired_difference` take two rows. Row k of every set must then be the same z.
+    together: `paired_ratio` takes two rows. Row k of every set must then be the same z.
 
     Args:
         real: [N, d] features.
@@ -140,12 +140,6 @@ def paired_ratio(one: NDArray[np.float64], two: NDArray[np.float64], count: int)
     """one / two of two rows of `kernel_replicates`; infinite where the denominator is not positive."""
     quotient = np.divide(one, two, where=two > 0, out=np.full_like(one, np.inf))
     return percentiles(float(quotient[0]), quotient[1:], count, expanded=True)
-
-
-def paired_difference(one: NDArray[np.float64], two: NDArray[np.float64], count: int) -> Estimate:
-    """one − two of two rows of `kernel_replicates`."""
-    difference = one - two
-    return percentiles(float(difference[0]), difference[1:], count, expanded=True)
 
 
 def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:

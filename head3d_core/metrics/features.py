@@ -84,8 +84,7 @@ class EffLite0(FeatureNetwork):
 class Inception(FeatureNetwork):
     """Pooled features [N, 2048] of the 2015 Inception network, as torch-fidelity ported it: the network of FID and KID.
 
-    Args:
-        path: None looks where `inception_path` says.
+    Its file must lie at `inception_path`.
     """
 
     name = "Inception"
@@ -93,9 +92,9 @@ class Inception(FeatureNetwork):
     frechet_name = "FID"
     num_features = 2048
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        path = path or inception_path()
+        path = inception_path()
         if not path.is_file():
             raise Head3DError(
                 f"FID and KID need {INCEPTION_FILE} (torch-fidelity, release v0.2.0) as {path}: "

@@ -13,35 +13,19 @@ from head3d_core.utils.estimates import Estimate, bootstrap_weights, correlation
 
 CHANNELS = ("L*", "a*", "b*")
 FEWEST = 10
-_TO_XYZ = (
-    (0.4124564, 0.3575761, 0.1804375),
-    (0.2126729, 0.7151522, 0.0721750),
-    (0.0193339, 0.1191920, 0.9503041),
-)
-_WHITE = (0.95047, 1.0, 1.08883)
-
-
-def lab(images: Tensor) -> Tensor:
-    """CIE L*a*b* (D65) [N, 3, H, W] float64 of sRGB uint8 [N, 3, H, W] (IEC 61966-2-1, CIE 15)."""
-    x = images.double() / 255
-    linear = torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-    xyz = torch.einsum("ij,njhw->nihw", x.new_tensor(_TO_XYZ), linear) / x.new_tensor(_WHITE)[:, None, None]
-    root = torch.where(
-        xyz > (6 / 29) ** 3, xyz.clamp_min(1e-9) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29
-    )
-    f, g, h = root.unbind(1)
-    return torch.stack([116 * g - 16, 500 * (f - g), 200 * (g - h)], 1)
 
 
 def hair_colour(images: Tensor, opacity: Tensor) -> Tensor:
     """Median L*, a* and b* [N, 3] of the upper third of each silhouette; NaN where nothing is opaque.
 
-    Without a hat these are mostly hair, from the front as from behind.
+    Without a hat these are mostly hair, from the front as from behind. CIE L*a*b* under D65.
 
     Args:
         images: uint8 [N, 3, R, R].
         opacity: [N, r, r] in [0, 1]; what is above 0.9 counts.
     """
+    from skimage.color import rgb2lab
+
     check_images(images)
     if len(opacity) != len(images):
         raise Head3DError(f"every image needs an opacity, got {len(images)} and {len(opacity)}")
@@ -54,8 +38,8 @@ def hair_colour(images: Tensor, opacity: Tensor) -> Tensor:
     first = torch.where(rows, number, size[0]).amin(1)
     last = torch.where(rows, number, -1).amax(1)
     upper = inside & (number[:, None] <= (first + (last - first) / 3)[:, None, None])
-    colour = torch.where(upper[:, None], lab(images), torch.nan)
-    return colour.flatten(2).nanmedian(2).values
+    lab = torch.from_numpy(rgb2lab(images.cpu().double().numpy() / 255, channel_axis=1)).to(images.device)
+    return torch.where(upper[:, None], lab, torch.nan).flatten(2).nanmedian(2).values
 
 
 def colour_agreement(

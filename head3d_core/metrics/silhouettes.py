@@ -60,11 +60,6 @@ def _masks(x: Tensor, name: str) -> Tensor:
     return x >= 0.5
 
 
-def _same_size(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise Head3DError(f"images are compared pixel by pixel, got {list(a.shape)} and {list(b.shape)}")
-
-
 def silhouette_iou(opacity: Tensor, truth: Tensor) -> Tensor:
     """|A ∩ B| / |A ∪ B| of two silhouettes, [N] float64; 1 where both are empty.
 
@@ -73,27 +68,10 @@ def silhouette_iou(opacity: Tensor, truth: Tensor) -> Tensor:
         truth: coverage of the same size, uint8 or [0, 1].
     """
     a, b = _masks(opacity, "opacity"), _masks(truth, "truth")
-    _same_size(a, b)
+    if a.shape != b.shape:
+        raise Head3DError(f"images are compared pixel by pixel, got {list(a.shape)} and {list(b.shape)}")
     both, either = (a & b).flatten(1).sum(1).double(), (a | b).flatten(1).sum(1).double()
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(either))
-
-
-def depth_error(depth: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
-    """Mean |depth − truth| over the pixels `inside`, [N] float64, world units; NaN where there are none.
-
-    Args:
-        depth, truth: [N, 1, R, R] or [N, R, R], distance along the ray.
-        inside: bool [N, R, R], pixels that both silhouettes cover.
-    """
-    a = depth[:, 0] if depth.ndim == 4 else depth
-    b = truth[:, 0] if truth.ndim == 4 else truth
-    _same_size(a, b)
-    _same_size(a, inside)
-    difference = (a.double() - b.double()).abs()
-    if not bool(torch.isfinite(difference[inside]).all()):
-        raise Head3DError("depth is not finite inside the silhouettes: the model that made it has diverged")
-    total = torch.where(inside, difference, torch.zeros_like(difference)).flatten(1).sum(1)
-    return total / inside.flatten(1).sum(1)
 
 
 class SilhouetteSpan:
@@ -106,18 +84,17 @@ class SilhouetteSpan:
 
     Args:
         masks: silhouettes of real heads from that group of views, [N, H, W], N >= 20; half fit, half set the limit.
-        components: at most a quarter of N are taken.
     """
 
-    def __init__(self, masks: Tensor, components: int = 24, seed: int = 0) -> None:
+    def __init__(self, masks: Tensor) -> None:
         x = self._describe(masks)
         if len(x) < 20:
             raise Head3DError(f"a span of silhouettes needs at least 20 real ones, got {len(x)}")
-        order = np.random.default_rng(seed).permutation(len(x))
+        order = np.random.default_rng(0).permutation(len(x))
         fit, rest = x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
         self.mean = fit.mean(0)
         _, _, axes = np.linalg.svd(fit - self.mean, full_matrices=False)
-        self.axes = axes[: min(components, len(x) // 4)]
+        self.axes = axes[: min(24, len(x) // 4)]
         self.limit = float(np.quantile(self._errors(rest), 0.99))
         """RMS beyond which a silhouette is outside."""
 
@@ -141,11 +118,11 @@ class SilhouetteSpan:
         return share(int((self.errors(masks) > self.limit).sum()), len(masks))
 
 
-def closed_heads(G: Generator, planes: Tensor, directions: int = 2000, seed: int = 0) -> Estimate:
+def closed_heads(G: Generator, planes: Tensor) -> Estimate:
     """Mean of `mesh.closedness` over heads: the share of directions from which the head is closed.
 
     Args:
         planes: [N, 3, C, H, W], N >= 2.
     """
-    share = torch.cat([mesh.closedness(G, one, directions) for one in planes.split(1)])
-    return bootstrap_mean(share.cpu(), seed=seed)
+    share = torch.cat([mesh.closedness(G, one) for one in planes.split(1)])
+    return bootstrap_mean(share.cpu())

@@ -29,17 +29,17 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 @lru_cache(maxsize=32)
-def _fir(device: torch.device, dtype: torch.dtype) -> Tensor:
+def _fir(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a cached inference tensor could not be differentiated through later
         taps = torch.tensor(TAPS, dtype=torch.float64)
         kernel = torch.outer(taps, taps)
-        return (kernel / kernel.sum()).to(device=device, dtype=dtype)
+        return (kernel / kernel.sum()).to(device=device, dtype=torch.float32)
 
 
 @torch.compiler.assume_constant_result
-def fir(device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """outer([1, 3, 3, 1]) / 64, shape [4, 4], sum 1. One tensor per device and type, a constant to torch.compile."""
-    return _fir(device, dtype)
+def fir(device: torch.device) -> Tensor:
+    """outer([1, 3, 3, 1]) / 64, shape [4, 4], sum 1. One tensor per device, a constant to torch.compile."""
+    return _fir(device)
 
 
 def bias_act(

@@ -55,9 +55,8 @@ def test_codes_come_closer_and_layers_closer_still(G: Generator, picture: torch.
     assert not torch.equal(found.ws[0, 0], found.ws[0, -1])
     assert torch.equal(found.camera, cameras.orbit(0.0))
     assert all(p.requires_grad for p in G.parameters()), "the generator is given back as it was"
-    near = inversion.view_errors(G, found.ws, picture, cameras.orbit(0.0), cameras.orbit(0.0))
-    far = inversion.view_errors(G, mean, picture, cameras.orbit(0.0), cameras.orbit(0.0))
-    assert near[0].error < far[0].error
+    near, far = (inversion.view_errors(G, ws, picture, cameras.orbit(0.0)) for ws in (found.ws, mean))
+    assert float(near) < float(far)
 
 
 def test_it_starts_at_the_candidate_that_looks_most_like_the_picture(
@@ -109,8 +108,7 @@ def test_typical_codes_stay_where_the_generator_was_trained(G: Generator) -> Non
     assert strange[1] < 0.5 * strange[0]
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=pytest.mark.native)])
-def test_unknown_cameras_are_found(backend: str) -> None:
+def test_unknown_cameras_are_found() -> None:
     toy = toy_generator()
     yaw, pitch = torch.deg2rad(torch.tensor([25.0, -20.0])), torch.deg2rad(torch.tensor([-8.0, 3.0]))
     ws = torch.zeros(2, toy.num_ws, toy.config.w_dim)
@@ -123,7 +121,6 @@ def test_unknown_cameras_are_found(backend: str) -> None:
         camera_rate=0.05,
         resolution=32,
         widest_guess=0.0,
-        backend=backend,  # type: ignore[arg-type]
     )
     found = inversion.invert(toy, images, None, options)
     got = torch.stack(cameras.yaw_pitch(found.camera), -1)
@@ -169,13 +166,12 @@ def test_first_look_takes_the_nearest_view_of_the_grid() -> None:
         image = toy.render_raw(toy.planes(ws), cameras.orbit(math.radians(-43), math.radians(13)), 16).raw
     views = inversion.guesses(60.0)
     assert len(views) == 9 * 3
-    losses, places = inversion.candidate_losses(toy, image, torch.zeros(2, ws.shape[-1]), views, None, "auto")
+    losses, places = inversion.candidate_losses(toy, image, torch.zeros(2, ws.shape[-1]), views)
     assert losses.shape == places.shape == (2, 1)
     guess = cameras.yaw_pitch(views[places[0]])
     assert [math.degrees(float(a)) for a in guess] == pytest.approx([-45, 15], abs=1e-3)
-    one = inversion.candidate_losses(
-        toy, image, torch.zeros(1, ws.shape[-1]), views, torch.zeros(1, dtype=torch.long), "auto"
-    )
+    first = torch.zeros(1, dtype=torch.long)
+    one = inversion.candidate_losses(toy, image, torch.zeros(1, ws.shape[-1]), views, first)
     assert int(one[1]) == 0, "a picture whose camera is known is compared from there"
     assert float(one[0]) > float(losses[0])
 
@@ -212,7 +208,7 @@ def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
     refuses(
         r"camera must be \[2, 25\]", inversion.invert, G, picture.expand(2, -1, -1, -1), cameras.orbit(0.0)
     )
-    refuses("0 or more candidates", InversionOptions, candidates=-1)
+    refuses("candidates are 0 or more", InversionOptions, candidates=-1)
     refuses("at least one step", InversionOptions, steps=0, layer_steps=0)
     refuses("positive", InversionOptions, rate=0.0)
     refuses(
@@ -222,5 +218,4 @@ def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
         torch.zeros(1, G.num_ws, 32),
         picture,
         cameras.orbit(torch.zeros(2)),
-        cameras.orbit(0.0),
     )

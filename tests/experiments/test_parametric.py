@@ -142,17 +142,6 @@ def test_principal_components_write_what_they_were_made_of() -> None:
     assert np.linalg.norm(model.surface(middle).vertices, axis=1) == pytest.approx(0.21, abs=1e-3)
 
 
-def test_the_explicit_model_is_kept_as_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heads = [icosphere(r, (r, 0.5, 0.5)) for r in (0.15, 0.2, 0.25)]
-    monkeypatch.setattr(parametric, "registered_head", lambda work, seed: heads[seed])
-    args = parametric.ParametricArgs(work=tmp_path)
-    first, again = (parametric._explicit(args, [0, 1, 2])[0] for _ in range(2))
-    assert len(list(tmp_path.iterdir())) == 1
-    assert first.balance == again.balance == fit_morphable(heads).balance
-    assert np.array_equal(first.axes, again.axes)
-    assert np.array_equal(again.encode(heads[0]), first.encode(heads[0]))
-
-
 @pytest.fixture(scope="module")
 def balls() -> ImplicitHeads:
     """A small implicit model of balls whose redness grows with their radius."""

@@ -38,7 +38,10 @@ def test_a_face_is_coloured_as_pictures_show_it(seed: int) -> None:
     G, ws = export.load_head("head3d", seed, 0.7, "cpu")
     head = mesh.extract_mesh(G, ws, 128)
     camera = cameras.orbit(0.0, 0.0)
-    shown = rasterize.mesh_picture(head, camera, 128, lit=False)
+    covered, _ = rasterize.seen_by(camera, head.vertices, head.faces, 128)
+    shown = torch.ones(3, 128, 128)
+    colours = 2 * covered.interpolate(rasterize.vertex_colours(head)) - 1
+    shown[:, covered.pixel[:, 0], covered.pixel[:, 1]] = torch.from_numpy(colours).float().T
     with torch.no_grad():
         seen = G.render_raw(G.planes(ws), camera, 128)
     face = (slice(None), slice(56, 92), slice(50, 78))

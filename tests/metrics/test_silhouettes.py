@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from helpers import refuses
@@ -28,19 +26,6 @@ def test_iou_of_circles() -> None:
     assert c.silhouette_iou(disc(0.5), as_bytes).item() == 1
 
 
-def test_depth_error_counts_only_shared_pixels() -> None:
-    truth = torch.full((2, 4, 4), 2.7)
-    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
-    inside[0, :2] = True
-    depth = truth.clone()
-    depth[0, :2] += 0.03
-    depth[:, 2:] = math.inf  # background
-    error = c.depth_error(depth[:, None], truth, inside)
-    assert error[0].item() == pytest.approx(0.03, rel=1e-5)
-    assert error[1].isnan()
-    refuses("not finite inside", c.depth_error, depth, truth, ~inside)
-
-
 def test_silhouettes_outside_the_span_of_real_ones() -> None:
     generator = torch.Generator().manual_seed(0)
 
@@ -58,7 +43,7 @@ def test_silhouettes_outside_the_span_of_real_ones() -> None:
 
 
 def test_closed_heads_is_the_mean_over_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh, "closedness", lambda G, planes, directions: planes.flatten(1).mean(1))
+    monkeypatch.setattr(mesh, "closedness", lambda G, planes: planes.flatten(1).mean(1))
     planes = torch.tensor([0.5, 1.0, 0.9]).reshape(3, 1, 1, 1, 1).expand(3, 3, 2, 2, 2)
     found = c.closed_heads(None, planes)  # type: ignore[arg-type]
     assert found.value == pytest.approx(0.8)
