@@ -148,9 +148,8 @@ def draw_views(args: FitArgs, resolution: int = 128) -> TrainingViews:
     yaw = reach * (2 * (k * (math.sqrt(5) - 1) / 2 % 1) - 1)
     pitch = math.radians(25) * (2 * (k * (math.sqrt(2) - 1) % 1) - 1)
     camera = cameras.orbit(yaw, pitch)
-    frames = pointclouds.factory_views(args.seed, camera, resolution)
-    opacity = torch.from_numpy(np.stack([f.alpha for f in frames])).float() / 255
-    return TrainingViews(images.from_pixels(np.stack([f.rgb for f in frames])), opacity, camera)
+    seen = pointclouds.factory_views(args.seed, camera, resolution)
+    return TrainingViews(images.from_pixels(seen.rgb), torch.from_numpy(seen.alpha) / 255, camera)
 
 
 def fit(

@@ -71,9 +71,6 @@ class Views:
     depth: Array
     """[N, R, R] distance along the ray, world units; 0 where the pixel's middle sees nothing."""
 
-    def __len__(self) -> int:
-        return len(self.cameras)
-
     @property
     def eyes(self) -> NDArray[np.float64]:
         """[N, 3] camera centres."""
@@ -112,7 +109,7 @@ class Views:
         """
         index, seen, distance = self.pixels(points)
         balance = np.zeros(len(points), np.int32)
-        for k in range(len(self)):
+        for k in range(len(self.cameras)):
             depth, mask = self.depth[k].ravel()[index[k]], self.mask[k].ravel()[index[k]]
             through = (mask < 64) | (depth > distance[k] + margin)
             stopped = ~through & (depth > distance[k] - POROUS)
@@ -177,8 +174,8 @@ def scan(folder: Path, seed: int) -> tuple[Views, Views]:
     cameras = np.concatenate([rings, shown_cameras()])
 
     def drawn() -> dict[str, NDArray[Any]]:
-        frames = factory_views(seed, torch.from_numpy(cameras), SIZE, geometry=True)
-        return {part: np.stack([getattr(f, part) for f in frames]) for part in ("rgb", "alpha", "depth")}
+        seen = factory_views(seed, torch.from_numpy(cameras), SIZE)
+        return {part: getattr(seen, part) for part in ("rgb", "alpha", "depth")}
 
     arrays = cached(folder / f"scan_of_27_v{SAMPLER_VERSION}_{seed:05d}.npz", drawn)
     parts = (cameras, arrays["rgb"], arrays["alpha"], arrays["depth"])

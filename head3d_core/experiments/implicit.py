@@ -136,11 +136,6 @@ class ImplicitHeads(nn.Module):
         self.painting = _Modulated(w + inputs, w, c)
         self.colour = nn.Linear(w, 3)
 
-    @property
-    def parameters_without_codes(self) -> int:
-        """Numbers in the networks."""
-        return sum(p.numel() for name, p in self.named_parameters() if name != "codes")
-
     @staticmethod
     def _waves(x: Tensor, octaves: int) -> Tensor:
         """x [..., 3] in [-1, 1] with sines and cosines of pi 2^k x: [..., 3 + 6 octaves]."""

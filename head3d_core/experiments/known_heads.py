@@ -117,8 +117,7 @@ class KnownHead:
 
 def known_head(seed: int, camera: Tensor) -> KnownHead:
     """Renders head `seed` from cameras [V, 25]. Raises Head3DError without OpenGL."""
-    frames = pointclouds.factory_views(seed, camera, 256)
-    drawn = images.from_pixels(np.stack([f.rgb for f in frames]))
+    drawn = images.from_pixels(pointclouds.factory_views(seed, camera, 256).rgb)
     return KnownHead(seed, drawn, camera, pointclouds.true_cloud(seed, pointclouds.look_around()))
 
 

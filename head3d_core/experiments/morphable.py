@@ -168,16 +168,6 @@ class MorphableModel:
     balance: float
     """World units that weigh as much as the full range of a colour in the components."""
 
-    @property
-    def code_size(self) -> int:
-        """K, numbers per head."""
-        return len(self.axes)
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in mean and axes."""
-        return self.mean.size + self.axes.size
-
     def surface(self, code: NDArray[np.floating]) -> Surface:
         """The head of a code [K]."""
         x = self.mean + np.tensordot(np.asarray(code, np.float32), self.axes, 1)
@@ -202,7 +192,7 @@ class MorphableModel:
         Args:
             spread: factor on the codes; below 1 heads stay nearer to the mean.
         """
-        codes = spread * np.random.default_rng(seed).standard_normal((count, self.code_size))
+        codes = spread * np.random.default_rng(seed).standard_normal((count, len(self.axes)))
         return [self.surface(code) for code in codes]
 
 

@@ -99,9 +99,6 @@ class ParametricArgs:
     """Where the implicit model is trained."""
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 def registered_head(work: Path, seed: int) -> Surface:
     """The scan of head `seed` in `work` as the explicit model's mesh, kept in a file."""
     path = work / f"registered_v{SAMPLER_VERSION}_{seed:05d}.npz"
@@ -143,9 +140,6 @@ def _implicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[ImplicitHeads
     return model.eval().requires_grad_(False), {"wall": wall, "cpu": cpu}
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
-
-
 def view_errors(drawn: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any]:
     """Silhouette, depth and colour of drawn heads against the true ones, each with an interval over heads.
 
@@ -171,10 +165,7 @@ def _reconstructions(
     seeds: Sequence[int],
     trained: bool,
 ) -> dict[str, list[Views]]:
-    """Heads as they are ("truth"), as both models write them, and as the mesh that the explicit one is given.
-
-    Training heads keep the implicit code that training gave them.
-    """
+    """Heads as they are ("truth"), as both models write them, and as the mesh that the explicit one is given."""
     drawn: dict[str, list[Views]] = {name: [] for name in ("truth", *MODELS, "registered")}
     for seed in seeds:
         mesh = registered_head(args.work, seed)
@@ -216,14 +207,14 @@ def _about(args: ParametricArgs, explicit: MorphableModel, implicit: ImplicitHea
         "explicit": {
             "data": data | {"registered_meshes": args.heads, "vertices": len(explicit.mean)},
             "includes": "skin, eyeballs, shirt and hair as the outer shell of one mesh; colours carry the light",
-            "code": explicit.code_size,
-            "parameters": explicit.parameters,
+            "code": len(explicit.axes),
+            "parameters": explicit.mean.size + explicit.axes.size,
         },
         "implicit": {
             "data": data | {"points_per_head": 40_000},
             "includes": "the whole outer surface with colour; colours carry the light",
             "code": implicit.config.code,
-            "parameters": implicit.parameters_without_codes,
+            "parameters": sum(p.numel() for p in implicit.parameters()) - implicit.codes.numel(),
             "config": asdict(implicit.config),
         },
         "head3d": {
@@ -305,9 +296,6 @@ def run(args: ParametricArgs) -> None:
             f"{name}: silhouette IoU {error['silhouette_iou']['value']:.3f}, depth error "
             f"{error['depth_error']['value']:.4f}, colour error {error['colour_error']['value']:.3f} on held-out heads"
         )
-
-
-# --- images for Fig. 7 ----------------------------------------------------------------------------------------------
 
 
 def save_sheet(picture: NDArray[np.uint8], path: Path) -> Path:

@@ -53,13 +53,10 @@ def mix(first: Heads, second: Heads, shares: Sequence[float]) -> tuple[Tensor, T
     one, two = first.planes, second.planes
     if one.shape[1] != two.shape[1]:
         one, two = planes.widen(one), planes.widen(two)
-    mixed = planes.blend(one, two, shares)
-    if first.ws.shape != second.ws.shape:
-        raise Head3DError(
-            f"both heads need codes of one shape, got {list(first.ws.shape)} and {list(second.ws.shape)}"
-        )
     xy = [shares[0], *shares[3:]]
-    return mixed, torch.lerp(first.ws, second.ws, (sum(xy) / len(xy) + shares[1] + shares[2]) / 3)
+    return planes.blend(one, two, shares), torch.lerp(
+        first.ws, second.ws, (sum(xy) / len(xy) + shares[1] + shares[2]) / 3
+    )
 
 
 def exchange(name: str) -> tuple[float, ...]:

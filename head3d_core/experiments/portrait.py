@@ -102,18 +102,13 @@ def aligned(path: Path, args: PortraitArgs, matte: matting.Matte | None) -> prep
         made = prepare.prepare_photo(read_photo(path), options, path.name, matte, args.device)
         if made.large > 1:
             raise Rejected(f"it shows {made.large} large faces: crop it to one person")
-        return _whitened(made) if matte is None and args.matting == "auto" else made
     except Rejected as reason:
         raise Head3DError(f"{path} cannot be used: {reason}") from None
-
-
-def _whitened(photo: prepare.Prepared) -> prepare.Prepared:
-    """The same on white, if its background is plain."""
-    mask = plain_background(photo.image)
+    mask = plain_background(made.image) if matte is None and args.matting == "auto" else None
     if mask is None:
-        return photo
-    white = photo.image * mask[..., None] + 255 * (1 - mask[..., None])
-    return replace(photo, image=np.rint(white).astype(np.uint8), mask=mask)
+        return made
+    white = made.image * mask[..., None] + 255 * (1 - mask[..., None])
+    return replace(made, image=np.rint(white).astype(np.uint8), mask=mask)
 
 
 def plain_background(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -156,23 +151,6 @@ def pixel_weight(kept: bool, side: int = SIDE) -> Tensor:
 
     outside = 0.0 if kept else 1 / 3
     return torch.maximum(ellipse(*FACE), ellipse(*HEAD) / 3).clamp_min(outside)[None, None]
-
-
-def fit(
-    G: Generator,
-    image: Tensor,
-    camera: Tensor,
-    args: PortraitArgs,
-    weight: Tensor,
-    looking: study.Progress | None = None,
-    progress: study.Progress | None = None,
-) -> Inversion:
-    """Codes and camera of one aligned image [1, 3, R, R] in [-1, 1]: both are fitted together from the estimated camera
-    [1, 25] and the nearest of `args.candidates` samples."""
-    options = InversionOptions(
-        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, refine=True, pull=PULL, typical=True
-    )
-    return invert(G, image, camera, options, progress, weight=weight, looking=looking)
 
 
 @torch.no_grad()
@@ -284,8 +262,11 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
     G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
     image, camera = images.from_pixels(photo.image)[None], photo.pose.camera()
     weight = pixel_weight(photo.mask is None)
+    options = InversionOptions(
+        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, refine=True, pull=PULL, typical=True
+    )
     with bar("samples") as looking, bar("iterations") as step:
-        result = fit(G, image, camera, args, weight, looking, step)
+        result = invert(G, image, camera, options, step, weight=weight, looking=looking)
     yaw, pitch = (math.degrees(float(a)) for a in cameras.yaw_pitch(result.camera.cpu()))
     stages = {"nearest sample": result.start, "one code": result.w, "a code per layer": result.ws}
     with bar("surface") as step:

@@ -289,18 +289,13 @@ def extract_mesh(
 
 
 def _as_gltf(mesh: trimesh.Trimesh) -> bytes:
-    """A GLB: matte white material, times linear vertex colours in 32-bit floats or the mesh's sRGB texture.
-
-    glTF's material of a mesh without one is a metal, which viewers show nearly black. Vertex colours are linear there;
-    with 8 bits of linear light, dark hair would have a handful of shades. The surface takes a viewer's light
-    (no KHR_materials_unlit), so that its shape is seen; the price is a second shading on top of the painted one.
-    """
+    """A GLB: matte white material, times linear vertex colours in 32-bit floats or the mesh's sRGB texture."""
     import trimesh
 
     visual: Any = mesh.visual
     changed = mesh.copy()
     changed.vertex_normals = np.asarray(mesh.vertex_normals)  # type: ignore[method-assign]
-    if visual.kind != "texture":
+    if visual.kind != "texture":  # a mesh without a material is a metal, which viewers show nearly black
         matte = trimesh.visual.material.PBRMaterial(
             baseColorFactor=[1.0, 1.0, 1.0, 1.0], metallicFactor=0.0, roughnessFactor=1.0
         )
@@ -312,18 +307,16 @@ def _as_gltf(mesh: trimesh.Trimesh) -> bytes:
     def name_colours(tree: dict[str, Any]) -> None:
         for part in tree["meshes"]:
             attributes = part["primitives"][0]["attributes"]
-            if "_RGB" in attributes:  # trimesh's own COLOR_0 has 8 bits
+            if (
+                "_RGB" in attributes
+            ):  # trimesh's own COLOR_0 has 8 bits, too few for dark hair in linear light
                 attributes["COLOR_0"] = attributes.pop("_RGB")
 
     return bytes(trimesh.exchange.gltf.export_glb(changed.scene(), True, tree_postprocessor=name_colours))
 
 
 def _with_own_material(mesh: trimesh.Trimesh, stem: str) -> trimesh.Trimesh:
-    """A copy whose texture file is called after `stem`, shown at full brightness; an untextured mesh as it is.
-
-    Two meshes in one folder would otherwise write the same `material_0.png`, and a viewer that honours Kd would
-    darken the texture by trimesh's default of 0.4.
-    """
+    """A copy with a texture file of its own, shown at full brightness (Kd 1); an untextured mesh as it is."""
     import trimesh
 
     visual: Any = mesh.visual

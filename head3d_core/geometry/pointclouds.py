@@ -114,12 +114,12 @@ def model_cloud(G: Generator, planes: Tensor, camera: Tensor, resolution: int | 
     return Cloud(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def factory_views(seed: int, camera: Tensor, resolution: int, geometry: bool = False) -> list[Frame]:
-    """A procedural head, in its own light, as cameras [V, 25] see it: rgb and coverage, uint8; depth and normals.
+def factory_views(seed: int, camera: Tensor, resolution: int) -> Frame:
+    """A procedural head, in its own light, as cameras [V, 25] see it: one frame whose arrays have a row for each view.
 
     Args:
         seed: of the identity.
-        geometry: also draw depth and normals.
+        resolution: pixels per side.
 
     Raises:
         Head3DError: no OpenGL.
@@ -127,12 +127,13 @@ def factory_views(seed: int, camera: Tensor, resolution: int, geometry: bool = F
     from head3d_core.synth.heads import build_head
     from head3d_core.synth.identity import identity
     from head3d_core.synth.light import sample_light
-    from head3d_core.synth.renderer import Renderer
+    from head3d_core.synth.renderer import Frame, Renderer
 
-    renderer = Renderer(resolution, 3)
+    renderer = Renderer(resolution)
     try:
         renderer.load(build_head(identity(seed, "heads")), sample_light(seed, "heads"))
-        return list(renderer.draw_many(list(camera.cpu().numpy()), geometry=geometry))
+        views = [vars(frame).values() for frame in renderer.draw_many(camera.cpu().numpy(), geometry=True)]
+        return Frame(*map(np.stack, zip(*views, strict=True)))
     finally:
         renderer.release()
 
@@ -142,16 +143,11 @@ def true_cloud(seed: int, camera: Tensor, resolution: int = 64) -> Cloud:
 
     Arguments and errors as `factory_views`.
     """
-    parts = []
-    frames = factory_views(seed, camera, resolution, geometry=True)
-    for view, frame in zip(camera.cpu().split(1), frames, strict=True):
-        assert frame.depth is not None
-        assert frame.normals is not None
-        seen = torch.from_numpy((frame.alpha >= 128) & (frame.depth > 0))
-        points = depth_to_points(torch.from_numpy(frame.depth.copy())[None], view)[0][seen]
-        normals = torch.from_numpy(frame.normals.copy())[seen]
-        parts.append((points, normals, torch.from_numpy(frame.rgb.copy())[seen].float() / 255))
-    return Cloud(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    frame = factory_views(seed, camera, resolution)
+    depth, normals = torch.as_tensor(frame.depth), torch.as_tensor(frame.normals)
+    seen = torch.from_numpy(frame.alpha >= 128) & (depth > 0)
+    colours = torch.from_numpy(frame.rgb)[seen].float() / 255
+    return Cloud(depth_to_points(depth, camera.cpu())[seen], normals[seen], colours)
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,6 @@ def frames(
     """
     if len(ws) != 1:
         raise Head3DError(f"a turntable shows one head, got {len(ws)}: pass ws[k:k+1]")
-    if count < 1:
-        raise Head3DError(f"a turntable needs at least one frame, got {count}")
     images = []
     with torch.no_grad():
         planes = G.planes(ws)
@@ -131,8 +129,6 @@ def write(images: NDArray[np.uint8], path: Path | str, rate: int = 30, sheet: bo
 
     path = Path(path)
     check_places(path, sheet)
-    if rate < 1:
-        raise Head3DError(f"a film shows at least 1 frame per second, got {rate}")
     with ExitStack() as together:
         temporary = together.enter_context(atomic(path))
         if path.suffix.lower() == ".mp4":

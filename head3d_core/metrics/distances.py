@@ -9,8 +9,7 @@ Measures on single heads are in `verification.py` (identity), `silhouettes.py` (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -222,18 +221,10 @@ def _redrawn(rows: NDArray[np.intp], count: int, random: np.random.Generator) ->
     return np.repeat(np.arange(len(rows)), times[rows])
 
 
-class Measure(Protocol):
-    """`kernel_distance` or `frechet_distance` with its number of replicates."""
-
-    def __call__(
-        self, real: Tensor, fake: Tensor, *, groups: tuple[Tensor | None, Tensor | None]
-    ) -> Estimate: ...
-
-
 def same_source_floor(
     real: Tensor,
     count: int,
-    distance: Measure = frechet_distance,
+    distance: Callable[..., Estimate] = frechet_distance,
     seed: int = 0,
     groups: Tensor | None = None,
 ) -> Estimate:

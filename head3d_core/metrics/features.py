@@ -27,13 +27,12 @@ LITE0_HASH = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class FeatureNetwork(nn.Module):
-    """uint8 [N, 3, H, W] -> float [N, num_features], with the names of the distances on these features."""
+    """uint8 [N, 3, H, W] -> float [N, d], with the names of the distances on these features."""
 
     name: str
     kernel_name: str
     """What the kernel distance on these features is called."""
     frechet_name: str
-    num_features: int
 
 
 def efficientnet_lite(number: int, sha256: str) -> Any:
@@ -67,7 +66,6 @@ class EffLite0(FeatureNetwork):
     name = "EffLite0"
     kernel_name = "KD-EffLite0"
     frechet_name = "FD-EffLite0"
-    num_features = 1280
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +88,6 @@ class Inception(FeatureNetwork):
     name = "Inception"
     kernel_name = "KID"
     frechet_name = "FID"
-    num_features = 2048
 
     def __init__(self) -> None:
         super().__init__()

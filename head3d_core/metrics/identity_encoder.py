@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.checkpoints.eg3d import load_tensors
+from head3d_core.metrics.features import check_images
 from head3d_core.model.cameras import unpack
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -156,8 +157,6 @@ class IdentityNet(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Embeddings of crops with values in [-1, 1]."""
-        if crops.shape[1:] != (3, SIDE, SIDE):
-            raise Head3DError(f"crops must be [N, 3, {SIDE}, {SIDE}], got {list(crops.shape)}")
         flat = self.place(self.trunk(crops)).flatten(1)
         return F.normalize(self.norm(self.project(flat)).float(), dim=1)
 
@@ -310,8 +309,7 @@ def dlib_embeddings(images: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Embeddings [M, 128] float32 of the M images with a face, and which these are, bool [N].
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise Head3DError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
+    check_images(images)
     detector, points, encoder = _dlib()
     has_face = torch.zeros(len(images), dtype=torch.bool)
     rows = []

@@ -7,7 +7,6 @@ camera is at (0, 0, 2.7). Angles are radians.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -56,16 +55,14 @@ def orbit(
     yaw: Tensor | float,
     pitch: Tensor | float = 0.0,
     radius: float = RADIUS,
-    look_at: Sequence[float] = (0.0, 0.0, 0.0),
     focal: float = FOCAL,
 ) -> Tensor:
-    """Cameras on a sphere about the world origin.
+    """Cameras on a sphere about the world origin, which they look at.
 
     Args:
         yaw: [N] or a number, radians; 0 is the front, positive moves the camera to +x (the subject's left).
         pitch: [N] or a number, radians; positive moves the camera up. Kept 1e-4 away from the poles.
         radius: distance from the world origin, world units.
-        look_at: world point in the middle of the image.
         focal: focal length in image widths.
 
     Returns:
@@ -91,8 +88,7 @@ def orbit(
     turn, rise = turn.reshape(-1), rise.reshape(-1).clamp(-math.pi / 2 + _POLE, math.pi / 2 - _POLE)
     level = rise.cos()
     position = radius * torch.stack([turn.sin() * level, rise.sin(), turn.cos() * level], -1)
-    target = torch.tensor(list(look_at), dtype=position.dtype, device=position.device).expand_as(position)
-    matrix = pose_looking_at(position, target)
+    matrix = pose_looking_at(position, torch.zeros_like(position))
     return pack(matrix, intrinsics(focal).to(matrix).expand(len(matrix), 3, 3))
 
 

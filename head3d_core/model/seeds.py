@@ -81,18 +81,17 @@ class Heads:
 
 
 @torch.no_grad()
-def heads_of_seeds(G: Generator, seeds: Sequence[int], psi: float = PSI, batch: int = 16) -> Heads:
+def heads_of_seeds(G: Generator, seeds: Sequence[int], psi: float = PSI) -> Heads:
     """Codes and planes of seeds, under the frontal mapping camera.
 
     Args:
         psi: truncation, see `Generator.mapping`.
-        batch: heads whose planes are computed at once.
 
     Raises:
         Head3DError: no seeds, or one that is no whole number from 0 to 2**32 - 1.
     """
     ws = ws_of_seeds(G, seeds, psi)
-    made = [G.planes(part).permute(0, 1, 3, 4, 2).contiguous() for part in ws.split(batch)]
+    made = [G.planes(part).permute(0, 1, 3, 4, 2).contiguous() for part in ws.split(16)]
     return Heads(tuple(int(seed) for seed in seeds), ws, torch.cat(made).permute(0, 1, 4, 2, 3))
 
 

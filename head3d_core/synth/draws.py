@@ -73,10 +73,6 @@ class Draws:
     def choice(self, name: str, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
         """One of `options`, with relative `weights` (equal if None)."""
         shares = [1.0] * len(options) if weights is None else list(weights)
-        if len(shares) != len(options) or not sum(shares) > 0:
-            raise ValueError(
-                f"choice({name!r}) needs one weight per option with a positive sum, got {shares}."
-            )
         left = self.uniform(name) * sum(shares)
         for option, share in zip(options, shares, strict=True):
             left -= share

@@ -9,9 +9,7 @@ Two kinds follow the paper's two data sets: "faces" (any seed; glasses and hats 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from head3d_core.synth import wardrobe
@@ -130,11 +128,6 @@ class Identity:
     clothes: Clothes
     glasses: Glasses | None
     hat: Hat | None
-
-    def hash(self) -> str:
-        """SHA-256 of the parameters as canonical JSON: equal on every machine for one sampler version."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

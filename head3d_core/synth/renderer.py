@@ -62,16 +62,8 @@ class View:
 
     @staticmethod
     def of(camera: NDArray[np.floating[Any]]) -> View:
-        """From 25 numbers: cam2world (OpenCV axes, world units) and intrinsics normalised by the image size.
-
-        Raises:
-            Head3DError: not 25 finite numbers, or a head behind the camera.
-        """
-        label = np.asarray(camera, np.float64).reshape(-1)
-        if label.shape != (25,) or not np.isfinite(label).all():
-            raise Head3DError(
-                f"A camera is 25 finite numbers (cam2world, intrinsics), got {label.size} numbers: {label}."
-            )
+        """From 25 numbers: cam2world (OpenCV axes, world units) and intrinsics normalised by the image size."""
+        label = np.asarray(camera, np.float64).reshape(25)
         pose, lens = label[:16].reshape(4, 4), label[16:].reshape(3, 3)
         rotation, eye = pose[:3, :3], pose[:3, 3] / SCALE + np.asarray(CENTRE)
         distance = float(np.linalg.norm(eye - np.asarray(CENTRE)))
@@ -127,7 +119,7 @@ class Renderer:
         self._stores = {name: gl.Store(context, binding) for binding, name in enumerate(names)}
         self._hair = gl.Store(context, 9)
         self._mesh_array: tuple[tuple[int, int], Any] | None = None
-        self._head: HeadGeometry | None = None
+        self._hair_size = (0, 0)
         self._counts = (0, 0, 0, 0)
 
     def load(self, head: HeadGeometry, light: Light) -> None:
@@ -150,7 +142,7 @@ class Renderer:
             )
             self._hair.write([head.hair])
             triangles = sum(len(m.triangles) for m in meshes)
-            self._head = head
+            self._hair_size = head.hair.shape[:2]
             self._counts = (n_skin, n_eyes, n_skin + n_eyes + n_solid, triangles)
             self._bind()
             self._bake.set_head(head)
@@ -160,12 +152,11 @@ class Renderer:
 
     def relight(self, light: Light) -> None:
         """Lights the loaded head anew."""
-        self._loaded()
         with self.context:
             self._bind()
             self._bake.run(light, self._counts[2], self._counts[0])
             thin = self._bake.thinning
-            hair = {"strand_points": self._hair_size()[1], "kept_strands": thin.strands, **thin.uniforms}
+            hair = {"strand_points": self._hair_size[1], "kept_strands": thin.strands, **thin.uniforms}
             self._shading.set_light(light, **hair, **self._bake.key_axes)
 
     def submit(
@@ -183,15 +174,10 @@ class Renderer:
             scene: seed of a textured image to stand behind instead.
             geometry: also depth and normals.
         """
-        head = self._loaded()
-        if len(self._pending) >= _IN_FLIGHT:
-            raise Head3DError(
-                f"At most {_IN_FLIGHT} views may be under way: call collect() before the next submit()."
-            )
         view = View.of(camera)
         with self.context:
             self._bind()
-            self._rasterise(view, head)
+            self._rasterise(view)
             self._seen.use(0)
             self._depth.use(1)
             self._bake.bind_for_shading(2, 3)
@@ -212,8 +198,6 @@ class Renderer:
 
     def collect(self) -> Frame:
         """The oldest view under way; waits for it if need be."""
-        if not self._pending:
-            raise Head3DError("No view is under way: call submit() first.")
         buffer, geometry = self._pending.popleft()
         n = self.size
         with self.context:
@@ -255,18 +239,13 @@ class Renderer:
         """Frees the OpenGL context; the renderer cannot be used afterwards."""
         self.context.release()
 
-    def _loaded(self) -> HeadGeometry:
-        if self._head is None:
-            raise Head3DError("There is no head to draw yet: call load(head, light) first.")
-        return self._head
-
-    def _rasterise(self, view: View, head: HeadGeometry) -> None:
+    def _rasterise(self, view: View) -> None:
         matrix = np.ascontiguousarray(view.view_projection.T)
         self._target.use()
         self._target.clear(depth=1.0)
         gl.set_uniforms(self._mesh_program, view_projection=matrix)
         self._view_array().render(vertices=self._counts[3] * 3)
-        strands, points = self._hair_size()
+        strands, points = self._hair_size
         if strands:
             moved = {"view_projection": matrix, "eye": tuple(view.eye), "strand_points": points}
             gl.set_uniforms(self._hair_program, **moved)
@@ -284,10 +263,6 @@ class Renderer:
             )
             self._mesh_array = (state, array)
         return self._mesh_array[1]
-
-    def _hair_size(self) -> tuple[int, int]:
-        strands, points = self._loaded().hair.shape[:2]
-        return int(strands), int(points)
 
     def _bind(self) -> None:
         for store in (*self._stores.values(), self._hair):

@@ -128,7 +128,7 @@ def test_points_of_a_ball_have_its_distances() -> None:
 def test_principal_components_write_what_they_were_made_of() -> None:
     heads = [icosphere(r, (r, 0.5, 1 - r)) for r in (0.15, 0.2, 0.22, 0.25)]
     model = fit_morphable(heads)
-    assert model.code_size == 3
+    assert len(model.axes) == 3
     codes = np.stack([model.encode(h, noise=0.0) for h in heads])
     assert codes[:, 0].std(ddof=1) == pytest.approx(1, abs=1e-3)  # unit variance over the training heads
     assert codes[:, 0].mean() == pytest.approx(0, abs=1e-4)

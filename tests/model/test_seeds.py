@@ -59,8 +59,8 @@ def test_ws_repeat_and_truncate(G: Generator) -> None:
 
 
 def test_heads_do_not_depend_on_the_batch(G: Generator, heads: Heads) -> None:
-    again = seeds.heads_of_seeds(G, range(4), psi=1.0, batch=3)
-    assert torch.allclose(again.planes, heads.planes, atol=1e-5)
+    again = seeds.heads_of_seeds(G, [2, 3], psi=1.0)
+    assert torch.allclose(again.planes, heads.planes[2:], atol=1e-5)
     assert heads.planes.stride(2) == 1, "channels are innermost"
     taken = heads.take([2, 0, 2])
     assert taken.seeds == (2, 0, 2)

@@ -232,15 +232,9 @@ def test_other_sample_counts_show_the_same_picture(
     other.release()
 
 
-def test_wrong_use_is_refused_with_a_sentence(renderer: Renderer, head: HeadGeometry) -> None:
-    renderer.load(head, LIGHT)
-    for label in (np.zeros(16), np.full(25, np.nan)):
-        refuses("25 finite numbers", renderer.draw, label)
-    refuses("submit", renderer.collect)
-    refuses("odd supersample", Renderer, 64, 2)
-    empty = Renderer(8)
-    refuses("no head", empty.draw, sets.orbit_camera(0, 0))
-    empty.release()
+def test_impossible_sizes_are_refused() -> None:
+    for size, supersample in ((0, 3), (64, 2)):
+        refuses("odd supersample", Renderer, size, supersample)
 
 
 def test_sets_render_alike_in_one_process_and_in_two() -> None:
