@@ -209,16 +209,13 @@ def frechet_distance(
     ]
     redrawn = []
     for _ in range(replicates):
-        drawn = [x[torch.from_numpy(_redrawn(row, count, random)).to(x.device)] for x, row, count in sides]
+        drawn = []
+        for x, row, count in sides:
+            times = np.bincount(random.integers(count, size=count), minlength=count)
+            drawn.append(x.repeat_interleave(torch.from_numpy(times[row]).to(x.device), 0))
         redrawn.append(_frechet(*drawn))
     half = _Z * float(np.std(redrawn, ddof=1))
     return Estimate(value, max(0.0, value - half), value + half, min(side[2] for side in sides))
-
-
-def _redrawn(rows: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """Images of `count` groups drawn with replacement."""
-    times = np.bincount(random.integers(count, size=count), minlength=count)
-    return np.repeat(np.arange(len(rows)), times[rows])
 
 
 def same_source_floor(

@@ -185,15 +185,13 @@ class SynthesisLayer(nn.Module):
         if noise == "const":
             maps = self.noise_const[None, None]
         elif noise == "random":
-            maps = self._random_noise(len(x), seeds, x.device)
+            side, stream = self.resolution, random.STREAM_NOISE_MAPS + 2 * self.index
+            if seeds is None:
+                maps = torch.randn(len(x), 1, side, side, device=x.device)
+            else:
+                maps = random.normal(seeds, side, side, stream)[:, None]
         strength = None if maps is None else self.noise_strength
         return layer_epilogue(x, demod, maps, strength, self.bias, "lrelu", clamp=self.clamp)
-
-    def _random_noise(self, count: int, seeds: Tensor | None, device: torch.device) -> Tensor:
-        if seeds is None:
-            return torch.randn(count, 1, self.resolution, self.resolution, device=device)
-        stream = random.STREAM_NOISE_MAPS + 2 * self.index
-        return random.normal(seeds, self.resolution, self.resolution, stream)[:, None]
 
 
 class ToRGB(nn.Module):

@@ -97,17 +97,13 @@ def clip_to_tiles(context: Any, on: bool) -> None:
 
 
 class Store:
-    """A GPU buffer that grows, and skips writing what it already holds.
-
-    An array that never changes (a topology) is recognised by identity, so it travels once.
-    """
+    """A GPU buffer that grows."""
 
     def __init__(self, context: Any, binding: int) -> None:
         self._context = context
         self._binding = binding
         self.buffer = context.buffer(reserve=4096)
         self.generation = 0
-        self._held: dict[int, NDArray[Any]] = {}
 
     def reserve(self, size: int) -> None:
         """Makes room for `size` bytes; the content is lost when it grows."""
@@ -115,21 +111,16 @@ class Store:
             self.buffer.release()
             self.buffer = self._context.buffer(reserve=size + size // 2)
             self.generation += 1
-            self._held.clear()
 
     def write(self, arrays: list[NDArray[Any]]) -> None:
         """Puts arrays one behind the other."""
         self.reserve(sum(a.nbytes for a in arrays))
-        if self._held and not any(self._held.get(k) is a for k, a in zip(self._held, arrays, strict=False)):
-            self.buffer.orphan()  # nothing is kept: the driver need not wait until the last head is drawn
+        self.buffer.orphan()  # nothing is kept: the driver need not wait until the last head is drawn
         offset = 0
-        held: dict[int, NDArray[Any]] = {}
         for array in arrays:
-            if array.nbytes and self._held.get(offset) is not array:
+            if array.nbytes:
                 self.buffer.write(np.ascontiguousarray(array), offset=offset)
-            held[offset] = array
             offset += array.nbytes
-        self._held = held
 
     def bind(self, binding: int | None = None) -> None:
         """Binds to its shader-storage slot (or another)."""

@@ -40,13 +40,6 @@ def _cloth(neckline: int) -> tuple[Array, Array]:
     return cloth_mask(data.base, neckline) * data.base_skin, cloth_mask(data.rest, neckline) * data.body
 
 
-def _clothed(base: Array, identity: Identity, data: Asset) -> Array:
-    """Base vertices with the shirt's part pushed out along the normals."""
-    mask, _ = _cloth(identity.clothes.neckline)
-    normals = vertex_normals(base, data.coarse_triangles, data.coarse_corners)
-    return base + normals * (THICKNESS * mask)[:, None]
-
-
 def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity, data: Asset) -> SkinMesh:
     # The first vertices are the base mesh's: smoothing there is four times cheaper.
     smooth = data.smooth @ normals[: data.smooth.shape[1]].astype(np.float32)
@@ -174,7 +167,9 @@ def build_head(identity: Identity) -> HeadGeometry:
     """
     data = asset()
     bare = base_shape(identity, data)
-    base = _clothed(bare, identity, data)
+    cloth, _ = _cloth(identity.clothes.neckline)
+    out = vertex_normals(bare, data.coarse_triangles, data.coarse_corners)
+    base = bare + out * (THICKNESS * cloth)[:, None]
     vertices = data.subdivide @ base
     normals = vertex_normals(vertices, data.triangles, data.corners)
     brows = brow_mask(identity.brows, data)

@@ -186,13 +186,6 @@ def _person(d: Draws, fixed: Strata | None, melanin: float) -> Person:
     )
 
 
-def _melanin(d: Draws, fixed: Strata | None) -> float:
-    if fixed is not None:
-        return fixed.melanin
-    u = d.uniform("melanin")
-    return 0.03 + 0.92 * u * (0.8 + 0.2 * u)  # close to uniform, a little more of the light half
-
-
 def _skin(d: Draws, person: Person, melanin: float) -> Skin:
     woman = person.gender < 0.5 and person.years > 16
     freckled = d.uniform("freckles")
@@ -292,7 +285,9 @@ def identity(seed: int, kind: Kind = "faces") -> Identity:
     def part(name: str) -> Draws:
         return Draws(seed, f"{kind}-{name}")
 
-    melanin = _melanin(part("tone"), fixed)
+    u = part("tone").uniform("melanin")
+    # Close to uniform, a little more of the light half.
+    melanin = 0.03 + 0.92 * u * (0.8 + 0.2 * u) if fixed is None else fixed.melanin
     person = _person(part("person"), fixed, melanin)
     hair = _hair(part("hair"), person, melanin, fixed)
     bare = kind == "heads"

@@ -131,15 +131,13 @@ class Renderer:
             store = self._stores
             store["positions"].write([m.vertices for m in meshes])
             store["normals"].write([m.normals for m in meshes])
-            store["rest"].write([skin.rest, eyes.local])
             store["rest"].reserve((n_skin + n_eyes + n_solid) * 12)
+            store["rest"].write([skin.rest, eyes.local])
             store["extra"].write([skin.mask, np.zeros((n_eyes, 4), np.float32), solids.colour])
             store["smooth"].write([skin.smooth_normals])
             store["part"].write([skin.part])
             starts = np.array([0, n_skin, n_skin + n_eyes], np.int32)
-            store["indices"].write(
-                [m.triangles + k if k else m.triangles for m, k in zip(meshes, starts, strict=True)]
-            )
+            store["indices"].write([m.triangles + k for m, k in zip(meshes, starts, strict=True)])
             self._hair.write([head.hair])
             triangles = sum(len(m.triangles) for m in meshes)
             self._hair_size = head.hair.shape[:2]

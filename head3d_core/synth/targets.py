@@ -77,11 +77,6 @@ def spread(feature: str) -> float:
     return next((row["sd"] for row in rows if feature.startswith(tuple(row["starts"].split()))), 0.21)
 
 
-def both_sides(weights: dict[str, float]) -> dict[str, float]:
-    """Adds the r- counterpart of every l- target."""
-    return weights | {"r-" + name[2:]: w for name, w in weights.items() if name.startswith("l-")}
-
-
 def draw_features(draws: Draws, child: bool) -> Weights:
     """Face shape: one signed number per pair, some head and ear shapes, slight asymmetries. Children vary less."""
     scale = 0.6 if child else 1.0
@@ -98,7 +93,7 @@ def draw_features(draws: Draws, child: bool) -> Weights:
     for shape in table["ear_shapes"]:
         if draws.chance(f"ear has {shape}", 0.25):
             weights[f"l-ear-shape-{shape}"] = draws.uniform(f"ear {shape}", 0, 0.5) * scale
-    weights = both_sides(weights)
+    weights |= {"r-" + name[2:]: w for name, w in weights.items() if name.startswith("l-")}
     for name in (f"{place}-{k + 1}" for place, count in table["one_sided"].items() for k in range(count)):
         if draws.chance(f"has {name}", 0.35):
             weights[f"asym-{name}-{draws.choice(f'side {name}', 'lr')}"] = draws.uniform(name, 0, 0.28)
