@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.errors import Head3DError, printable
 from head3d_core.utils.files import REFUSALS
 
 PROG = "python -m head3d_core"
@@ -217,23 +217,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="head3d.spell")
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0 if args else 2
-    if args[0] in ("-V", "--version"):
-        from head3d_core import __version__
-
-        print(__version__)
-        return 0
-    name = args[0]
+    name = args[0] if args else "help"
     try:
+        if name in ("-h", "--help", "help"):
+            print(overview(), flush=True)
+            return 0 if args else 2
+        if name in ("-V", "--version"):
+            from head3d_core import __version__
+
+            print(__version__, flush=True)
+            return 0
         if name not in COMMANDS:
             raise _UsageError(f"no command {name!r}; choose from {', '.join(COMMANDS)}.")
         parsed, function = parse(name, args[1:])
         result = function(parsed)
         return result if isinstance(result, int) else 0
     except (_UsageError, Head3DError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, _UsageError) else 1
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in REFUSALS:  # our mistake: it shows
             raise
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({printable(str(error.filename))})" if error.filename else ""
         print(f"error: {error.strerror}{place}: {REFUSALS[error.errno]}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

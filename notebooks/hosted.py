@@ -4,14 +4,14 @@
 
     hosted.prepare()
 
-Installs the package without its extension and what it needs except torch and torchvision. Does nothing where
-head3d_core is installed.
+Installs what the package needs and the notebooks use, except torch and torchvision. The package itself is used from
+this clone, without its extension: nothing is built. Does nothing where head3d_core is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import os
 import re
 import site
 import subprocess
@@ -21,17 +21,19 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = r"(torch|torchvision|imageio-ffmpeg)\b(?!-)"
+"""Not installed: what the host has, and 68 MB that only films need (a command that does asks for it)."""
 
 
 def prepare() -> None:
-    """Installs what is missing; raises CalledProcessError if pip fails."""
+    """Installs what is missing and puts this clone on the path; raises CalledProcessError if pip fails."""
     if importlib.util.find_spec("head3d_core") is not None:
         return
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
-    needs = [need for need in project["dependencies"] if not re.match(r"torch(vision)?\W", need)]
+    needs = [need for need in project["dependencies"] if not re.match(LEFT_OUT, need)]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*pip, *needs], check=True)
-    environment = {**os.environ, "HEAD3D_WITH_EXT": "0"}
-    subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True, env=environment)
-    site.addsitedir(sysconfig.get_path("purelib"))  # this process started before the package was there
+    packages = Path(sysconfig.get_path("purelib"))
+    (packages / "head3d_core.pth").write_text(f"{ROOT}\n", encoding="utf8")
+    site.addsitedir(str(packages))  # this process started before the package was there
     importlib.invalidate_caches()

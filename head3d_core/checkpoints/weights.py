@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -237,6 +238,8 @@ def _file_of(path: Path, kind: Kind) -> Path:
 
 def _open(path: Path, kind: str, with_tensors: bool = False) -> tuple[Header, dict[str, Tensor]]:
     """Header and, if asked for, tensors of a file; checks format and kind."""
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):  # a pipe would be waited for
+        raise Head3DError(f"{path} cannot be opened: expected a file that you may read")
     try:
         with safe_open(path, "pt") as file:
             raw = json.loads((file.metadata() or {}).get(_KEY, "{}"))

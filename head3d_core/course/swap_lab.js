@@ -22,7 +22,7 @@ const STYLE = `
 .swap-lab .end { padding-top: 12%; }
 .swap-lab .legend img { aspect-ratio: auto; height: 12px; }
 .swap-lab .legend { margin-top: 6px; }
-.swap-lab .legend div { display: flex; justify-content: space-between; gap: 8px; }
+.swap-lab .legend div { display: flex; justify-content: space-between; flex-wrap: wrap; gap: 0 8px; white-space: nowrap; }
 .swap-lab img.turn { cursor: grab; touch-action: none; user-select: none; }
 .swap-lab img.turn:active { cursor: grabbing; }
 .swap-lab :focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }

@@ -82,10 +82,11 @@ def _absent(store: Store, name: str) -> Problem | None:
 def _entries(store: Store, rows: list[Any] | None) -> tuple[list[str], list[Any] | None, list[Problem]]:
     """(image names sorted, labels in that order or None if there are none, problems of the pairing)."""
     images = [n for n in store.files if is_image(n)]
+    several = "several files have this name (in either Unicode form): rename all but one"
+    problems: list[Problem | None] = [Problem(n, several) for n in store.twice]
     if rows is None:
-        return images, None, []
+        return images, None, [p for p in problems if p]
     labels: dict[str, Any] = {}
-    problems: list[Problem | None] = []
     present = set(images)
     for row in rows:
         if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)):

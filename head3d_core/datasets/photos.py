@@ -40,7 +40,11 @@ def find_entries(source: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         raise Head3DError(f"no folder {source}: expected one with portraits ({', '.join(IMAGE_SUFFIXES)})")
     wanted: list[Path] = []
     left: list[tuple[Path, str]] = []
-    for root, folders, names in os.walk(source):
+
+    def closed(error: OSError) -> None:
+        left.append((Path(error.filename), f"it cannot be opened ({error.strerror})"))
+
+    for root, folders, names in os.walk(source, onerror=closed):
         here = Path(root)
         if LABELS in names:
             left.append((here, f"a data set ({LABELS} lies in it)"))

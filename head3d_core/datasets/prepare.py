@@ -29,7 +29,7 @@ from head3d_core.datasets.photos import Pixels, Rejected, find_entries, read_pho
 from head3d_core.datasets.storage import IMAGE_SUFFIXES
 from head3d_core.datasets.writer import Geometry, writing_dataset
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.errors import Head3DError, printable
 from head3d_core.utils.progress import Progress, bar
 
 _DETECT_SIDE = 1024
@@ -152,7 +152,7 @@ def _largest(photo: Pixels, device: str) -> tuple[face_detector.Face, int, int]:
     shrink = max(photo.shape[:2]) / _DETECT_SIDE
     small = photo
     if shrink > 1:
-        size = (round(photo.shape[1] / shrink), round(photo.shape[0] / shrink))
+        size = (max(1, round(photo.shape[1] / shrink)), max(1, round(photo.shape[0] / shrink)))
         small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
     if min(small.shape[:2]) < face_detector.SMALLEST:
         raise Rejected(f"too small or too narrow for a face: {photo.shape[1]} x {photo.shape[0]} pixels")
@@ -235,6 +235,11 @@ def prepare_data(args: PrepareDataArgs, progress: Progress | None = None) -> Rep
         raise Head3DError(
             f"no photographs in {args.source}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
         )
+    listed = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
+    for path in (args.out, listed):
+        if path.exists():
+            raise Head3DError(f"{path} exists already: remove it or choose another --out")
+    files.check_writable(listed)
     face_detector.load()
     matte = load_matte(args.matting, args.matting_model)
     report = Report(matting="white (selfie segmentation)" if matte else "kept")
@@ -258,8 +263,7 @@ def prepare_data(args: PrepareDataArgs, progress: Progress | None = None) -> Rep
         if not report.accepted:
             reasons = " ".join(report.table().split())
             raise Head3DError(f"no photograph of {args.source} could be used; {reasons}")
-    path = args.out.with_suffix(".report.json") if args.out.suffix == ".zip" else args.out / "report.json"
-    files.write(path, json.dumps(report.to_dict(), indent=1) + "\n")
+    files.write(listed, json.dumps(report.to_dict(), indent=1) + "\n")
     return report
 
 
@@ -280,7 +284,7 @@ def run(args: PrepareDataArgs) -> None:
         report = prepare_data(args, step)
     print(report.table())
     for row in [*report.rejected, *report.left_out]:
-        print(f"  {row['file']}: {row['reason']}")
+        print(f"  {printable(row['file'])}: {printable(row['reason'])}")
     if args.matting == "auto" and report.matting == "kept":
         print(HOW_TO_MATTE)
     print(f"wrote {args.out}")

@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from head3d_core.config import RenderOptions, preset
 from head3d_core.datasets import format
 from head3d_core.datasets.camera_checks import Problem, check_set
-from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.errors import Head3DError, printable
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run(args: ValidateArgs) -> int:
     generator = preset(args.preset).generator
     problems = format.validate(args.data, generator.image_resolution, ray_interval(generator.render))
     for line in listing(problems, args.most):
-        print(line)
+        print(printable(line))
     fatal = sum(p.fatal for p in problems)
     images = len(format.image_names(args.data))
     print(f"{args.data}: {images:,} images with labels, {fatal:,} errors, {len(problems) - fatal:,} warnings")

@@ -41,8 +41,11 @@ REFUSALS = {
     errno.EROFS: "choose another place",
     errno.ENOTDIR: "give the name of a folder, not of a file",
     errno.EISDIR: "give the name of a file, not of a folder",
+    errno.ENAMETOOLONG: "give a shorter name",
 }
 """What the system may refuse at any moment, and what the reader can do."""
+LONGEST_NAME = 200
+"""Bytes of a name that is written; systems allow 255, and temporary neighbours have longer ones."""
 
 
 @contextmanager
@@ -70,6 +73,12 @@ def writing(path: Path) -> Iterator[None]:
 def check_writable(path: Path | str) -> None:
     """Before long work: raises Head3DError if a file at `path` could not be written afterwards. Leaves no trace."""
     path = Path(path)
+    longest = max(path.absolute().parts, key=lambda part: len(os.fsencode(part)))
+    if len(os.fsencode(longest)) > LONGEST_NAME:
+        raise Head3DError(
+            f"cannot write to {longest[:20]}...: its name has {len(os.fsencode(longest))} bytes, "
+            f"give one of {LONGEST_NAME} at most"
+        )
     if path.is_dir():
         raise Head3DError(f"cannot write {path}: it is a folder; give the name of a file")
     folder = next(p for p in path.absolute().parents if p.exists())

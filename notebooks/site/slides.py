@@ -31,11 +31,12 @@ def paragraphs(source: str) -> list[str]:
 
 
 def opening(blocks: list[str]) -> str:
-    """The first blocks, up to `MOST_WORDS`."""
+    """The first blocks, up to `MOST_WORDS`; a sentence that goes on in the next block is not cut."""
     kept: list[str] = []
     for block in blocks:
         kept.append(block)
-        if sum(len(b.split()) for b in kept) >= MOST_WORDS:
+        goes_on = block.rstrip().endswith((",", ":"))
+        if not goes_on and sum(len(b.split()) for b in kept) >= MOST_WORDS:
             break
     return "\n\n".join(kept)
 

@@ -12,6 +12,7 @@ import lab
 import live_heads
 import numpy as np
 import pytest
+import slides
 import torch
 from helpers import served
 
@@ -74,6 +75,7 @@ def test_search_finds_a_section(page: Any, address: str) -> None:
     page.wait_for_selector("#results li a")
     page.click("#results li a")
     section = page.url.rpartition("#")[2]
+    lab.keep(page, "site_search")
     assert page.locator(f"#{section}").count() == 1
     text = page.inner_text("main").lower()
     assert "lazy" in text
@@ -93,6 +95,7 @@ def test_plotly_figures_turn(page: Any, address: str) -> None:
     page.wait_for_selector(".plotly-figure .gl-container canvas", timeout=60_000)
     still = page.locator(".plotly-still").first
     lab.until(lambda: still.bounding_box()["width"] < 2, 10, "the still is left to screen readers")
+    lab.keep(page, "site_plotly")
 
 
 def test_dark_stays_dark(page: Any, address: str) -> None:
@@ -103,6 +106,10 @@ def test_dark_stays_dark(page: Any, address: str) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, dark.removeprefix("rgb(").rstrip(")").split(","))) < 120
+    for name in ("index", "06_plane_swap_lab", "reproduced"):
+        page.goto(f"{address}/{name}.html")
+        page.wait_for_load_state("networkidle")
+        lab.keep(page, f"site_dark_{name}")
     page.click("#theme")
 
 
@@ -113,6 +120,7 @@ def test_a_phone_has_no_sideways_scrolling(page: Any, address: str) -> None:
         for name in ("index", "syllabus", "06_plane_swap_lab"):
             page.goto(f"{address}/{name}.html")
             assert page.evaluate("document.documentElement.scrollWidth") <= 392, name
+            lab.keep(page, f"site_phone_{name}")
         page.click("#menu")
         assert page.locator("nav a").first.is_visible()
 
@@ -122,6 +130,7 @@ def test_the_shader_draws_what_the_package_draws(page: Any, address: str) -> Non
     page.goto(f"{address}/lab.html")
     page.wait_for_function("document.body.dataset.ready", timeout=240_000)
     assert "frames a second" in page.inner_text("#status")
+    lab.keep(page, "site_lab")
     differences = []
     for name, (a, b), shares, yaw, pitch in VIEWS:
         state = {"a": a, "b": b, "shares": shares, "yaw": yaw, "pitch": pitch}
@@ -144,9 +153,35 @@ def test_without_webgl_there_are_stills(page: Any, address: str) -> None:
     assert page.locator("#strips img").count() == len(live_heads.GENERATORS)
     assert page.evaluate("[...document.querySelectorAll('#strips img')].every(i => i.alt.length > 40)")
     assert not page.problems
+    lab.keep(page, "site_lab_no_webgl")
     page.goto(f"{address}/12_geometry_you_can_hold.html")
     page.wait_for_timeout(1000)
     stills = page.locator(".plotly-still img").all()
     assert len(stills) == page.locator(".plotly-figure").count() > 0
     assert min(still.bounding_box()["width"] for still in stills) > 300
     assert page.locator(".no-webgl").count() == 0
+
+
+DECKS = {"02": (4, 8), "06": (3, 9), "12": (2, 6)}
+"""Notebook -> slides that are kept as screenshots."""
+
+
+def test_slides_fit_their_screen_without_a_network(page: Any, tmp_path: Path) -> None:
+    """Opened from disk: every image is drawn, no slide is wider than the screen, keys turn pages."""
+    for path in slides.write(tmp_path):
+        page.goto(path.as_uri())
+        count = page.locator("section").count()
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), path.name
+        assert page.evaluate(
+            "performance.getEntriesByType('resource').every(r => r.name.startsWith('data:'))"
+        )
+        wide = page.evaluate(
+            "slides.map((s, k) => { show(k); return s.scrollWidth > s.clientWidth + 1 ? k + 1 : 0 }).filter(k => k)"
+        )
+        assert not wide, (path.name, wide)
+        page.reload()
+        page.keyboard.press("End")
+        assert page.inner_text("#place") == f"{count} / {count}"
+        for number in DECKS.get(path.name[:2], ()):
+            page.evaluate("k => show(k)", number - 1)
+            lab.keep(page, f"slides_{path.name[:2]}_{number}")

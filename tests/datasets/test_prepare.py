@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import refused
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from head3d_core.cli import main
@@ -227,61 +224,6 @@ def test_kinds_of_files_show_the_same_picture(photo: np.ndarray, tmp_path: Path,
     )  # lossy kinds: measured up to 3.2
 
 
-@pytest.mark.parametrize(
-    ("ending", "package"), [("heic", "pillow-heif"), ("HEIF", "pillow-heif"), ("avif", "pillow>=")]
-)
-def test_kinds_that_need_a_package_name_it(
-    tmp_path: Path, ending: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    (tmp_path / f"x.{ending}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
-    with pytest.raises(photos.Rejected, match=f"pip install '{package}.*or save it as JPEG"):
-        photos.read_photo(tmp_path / f"x.{ending}")
-
-
-MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B"]
-ENDINGS = ["png", "jpg", "tiff", "gif", "webp", "bmp", "avif"]
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    mode=st.sampled_from(MODES),
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    ending=st.sampled_from(ENDINGS),
-    damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
-    kept=st.floats(0, 1),
-)
-def test_any_file_is_read_or_rejected(
-    tmp_path: Path,
-    mode: str,
-    size: tuple[int, int],
-    ending: str,
-    damage: list[tuple[float, int]],
-    kept: float,
-) -> None:
-    path = tmp_path / f"x.{ending}"
-    try:
-        Image.new(mode, size).save(path)
-    except (OSError, ValueError, KeyError):  # there is no such file
-        return
-    data = bytearray(path.read_bytes())
-    for place, value in damage:
-        data[int(place * (len(data) - 1))] = value
-    path.write_bytes(data[: int(kept * len(data)) + 1] if damage else data)
-    try:
-        picture = photos.read_photo(path)
-    except photos.Rejected:
-        return
-    assert picture.dtype == np.uint8
-    assert picture.shape[2:] == (3,)
-    assert damage or picture.shape == (size[1], size[0], 3)
-
-
-def test_very_large_photographs_are_shrunk(tmp_path: Path) -> None:
-    Image.new("RGB", (17_000, 100), "red").save(tmp_path / "x.png")
-    assert photos.read_photo(tmp_path / "x.png").shape == (34, 5667, 3)
-
-
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, MemoryError, ZeroDivisionError])
 def test_what_a_library_raises_is_a_reason(
     photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -311,15 +253,6 @@ def test_a_second_run_does_not_read_the_first_ones_output(photo: np.ndarray, tmp
     report = prepare.prepare_data(dataclasses.replace(first, out=tmp_path / "two"))
     assert [row["file"] for row in report.accepted] == ["me.png"]
     assert report.left_out == [{"file": "one", "reason": "a data set (dataset.json lies in it)"}]
-
-
-def test_an_unwritable_target_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    monkeypatch.setattr(prepare, "read_photo", lambda path: pytest.fail("read before the target was tried"))
-    (tmp_path / "file").write_text("x")
-    with refused("cannot write"):
-        prepare.prepare_data(dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "file" / "out"))
-    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_matting_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,12 @@ def test_a_deck_has_every_section_and_every_image(path: Path) -> None:
     assert not [slide for slide in made if "https://" in slide and 'src="https' in slide]
 
 
+def test_no_slide_ends_within_a_sentence() -> None:
+    words = " ".join(["word"] * slides.MOST_WORDS)
+    assert slides.opening([f"{words},", "$$x$$", "more"]) == f"{words},\n\n$$x$$"
+    assert slides.opening([f"{words}.", "$$x$$"]) == f"{words}."
+
+
 def test_a_cell_can_be_left_out(tmp_path: Path) -> None:
     path = tmp_path / "x.ipynb"
     plain = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "## One\n\nText."}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,19 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hosted
 
 
-def test_a_host_keeps_its_torch(hosted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[str], dict[str, Any]]] = []
+def test_a_host_keeps_its_torch(hosted: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[list[str]] = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(subprocess, "run", lambda command, **options: calls.append((command, options)))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT)])
     hosted.prepare()
-    (needs, _), (package, options) = calls
+    (needs,) = calls
     names = [need.split(">")[0].split("=")[0] for need in needs]
-    assert "torchmetrics" in names
-    assert "anywidget" in names
-    assert not {"torch", "torchvision"} & set(names)
-    assert {"--no-deps", str(ROOT)} <= set(package)
-    assert options["env"]["HEAD3D_WITH_EXT"] == "0"
+    assert {"torchmetrics", "anywidget", "imageio"} <= set(names)
+    assert not {"torch", "torchvision", "imageio-ffmpeg"} & set(names)
+    assert str(ROOT) in sys.path, "the package comes from the clone"
+    assert (tmp_path / "head3d_core.pth").read_text() == f"{ROOT}\n", "for later processes as well"
 
 
 def test_nothing_is_installed_where_the_package_is(hosted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,327 @@
+"""Archives, folders and documents as people have them, in generated variants: read, or one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import refused
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_format import edit_json, some_images, write
+from torch import Tensor
+
+from head3d_core.datasets import format, storage, validate, writer
+from head3d_core.model import cameras
+from head3d_core.utils.errors import Head3DError
+
+variants = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+WORDS = st.text(string.ascii_letters + " äéñ東ö()+,", min_size=1, max_size=12).map(lambda s: f"a{s.strip()}")
+
+
+TOO_MUCH = storage.LARGEST_FILE + 1
+
+
+def fresh(folder: Path) -> Path:
+    """A new folder, as every example of a property needs one."""
+    made = folder / str(sum(1 for _ in folder.iterdir()))
+    made.mkdir()
+    return made
+
+
+def repack(
+    source: Path, target: Path, rename: Callable[[str], str], extra: dict[str, bytes] | None = None
+) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(zipfile.ZipInfo(rename(name)), old.read(name))
+        for name, data in (extra or {}).items():
+            new.writestr(name, data)
+
+
+def same(place: Path, images: Tensor, poses: Tensor) -> None:
+    assert format.validate(place) == []
+    got, labels = format.load_arrays(place)
+    assert torch.equal(got, images)
+    torch.testing.assert_close(labels, poses, rtol=0, atol=1e-6)
+
+
+LEFT_BEHIND = ["{}/._img0.png", "__MACOSX/{}.png", ".{}/a.png", "{}/.DS_Store"]
+
+
+@variants
+@given(
+    top=st.none() | WORDS,
+    backslashes=st.booleans(),
+    dot=st.booleans(),
+    hidden=st.lists(st.tuples(st.sampled_from(LEFT_BEHIND), WORDS), max_size=3),
+)
+def test_archives_of_other_tools(
+    tmp_path: Path, top: str | None, backslashes: bool, dot: bool, hidden: list[tuple[str, str]]
+) -> None:
+    """A folder around everything, Windows' separators, a leading dot, what systems leave behind: all at once."""
+    here = fresh(tmp_path)
+    images, poses = write(here / "a.zip")
+    prefix = f"{top}/" if top else ""
+    separate: Callable[[str], str] = (lambda n: n.replace("/", "\\")) if backslashes else (lambda n: n)
+    extra = {separate(prefix + kind.format(word)): b"\0\5" for kind, word in hidden}
+    repack(here / "a.zip", here / "b.zip", lambda n: separate("./" * dot + prefix + n), extra)
+    same(here / "b.zip", images, poses)
+    with zipfile.ZipFile(here / "b.zip") as archive:
+        archive.extractall(here / "folder")
+    if not backslashes:
+        same(here / "folder", images, poses)
+
+
+@variants
+@given(name=WORDS, in_file=st.sampled_from(["NFC", "NFD"]), in_label=st.sampled_from(["NFC", "NFD"]))
+def test_names_in_either_unicode_form(tmp_path: Path, name: str, in_file: Any, in_label: Any) -> None:
+    """A label written in one normal form belongs to the file in the other."""
+    here = fresh(tmp_path)
+    write(here / "a")
+    file = here / "a/00000/img00000001.png"
+    file.rename(file.with_name(f"{unicodedata.normalize(in_file, name)}ë.png"))
+    label = f"00000\\{unicodedata.normalize(in_label, name)}ë.png"
+    edit_json(here / "a", lambda rows: [[label if i == 1 else n, v] for i, (n, v) in enumerate(rows)])
+    assert format.validate(here / "a") == []
+    assert len(format.load_arrays(here / "a")[0]) == 4
+
+
+def test_two_files_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+    """On Linux both forms of Zoë.png can lie in one folder, and a zip can hold a name twice."""
+    write(tmp_path / "a")
+    data = (tmp_path / "a/00000/img00000001.png").read_bytes()
+    for form in ("NFC", "NFD"):
+        (tmp_path / "a/00000" / unicodedata.normalize(form, "Zoë.png")).write_bytes(data)
+    edit_json(tmp_path / "a", lambda rows: [*rows, ["00000/Zoë.png", rows[0][1]]])
+    (problem,) = format.validate(tmp_path / "a")
+    assert problem.file == "00000/Zoë.png"
+    assert "several files have this name" in problem.text
+    with refused("rename all but one"):
+        format.load_arrays(tmp_path / "a")
+
+
+@variants
+@given(kept=st.sets(st.integers(0, 3), min_size=1))
+def test_labels_of_absent_images_are_left_alone(tmp_path: Path, kept: set[int]) -> None:
+    """As with a part of FFHQ and the whole dataset.json."""
+    here = fresh(tmp_path)
+    images, _ = write(here / "a")
+    (here / "a/provenance.json").write_text('{"views_per_head": 1}')
+    for k in {0, 1, 2, 3} - kept:
+        (here / f"a/00000/img{k:08}.png").unlink()
+    assert format.validate(here / "a") == []
+    assert torch.equal(format.load_arrays(here / "a")[0], images[sorted(kept)])
+    assert format.load_identities(here / "a").tolist() == sorted(kept)
+    edit_json(here / "a", lambda rows: [[f"other/{n}", v] for n, v in rows])
+    with refused(r"none of the 4 names is an image of the set, 'other/00000/"):
+        format.load_arrays(here / "a")
+
+
+@variants
+@given(
+    ending=st.sampled_from(storage.OTHER_SUFFIXES), upper=st.booleans(), name=WORDS, labelled=st.booleans()
+)
+def test_images_of_other_kinds_are_named(
+    tmp_path: Path, ending: str, upper: bool, name: str, labelled: bool
+) -> None:
+    here = fresh(tmp_path)
+    write(here / "a")
+    file = f"00000/{unicodedata.normalize('NFC', name)}{ending.upper() if upper else ending}"
+    Image.new("RGB", (16, 16)).save(here / "a" / file, "PNG")
+    if labelled:
+        edit_json(here / "a", lambda rows: [*rows, [file, rows[0][1]]])
+    (problem,) = format.validate(here / "a")
+    assert problem.file == file
+    assert ("expected an image ending in .png" if labelled else "no label") in problem.text
+
+
+@variants
+@given(
+    which=st.integers(0, 3),
+    method=st.sampled_from([1, 1 | 64]),
+    size=st.integers(storage.LARGEST_FILE + 1, 2**32 - 2),
+)
+def test_encrypted_and_absurd_archives(tmp_path: Path, which: int, method: int, size: int) -> None:
+    path = fresh(tmp_path) / "a.zip"
+    write(path)
+    whole, entry = path.read_bytes(), -1
+    for _ in range(which + 1):
+        entry = whole.index(b"PK\1\2", entry + 1)
+    secret = bytearray(whole)
+    secret[entry + 8] |= method
+    path.write_bytes(secret)
+    (problem,) = format.validate(path)
+    assert problem.text.endswith("the file is encrypted: unpack the archive with its password")
+    absurd = bytearray(whole)
+    absurd[entry + 24 : entry + 28] = size.to_bytes(4, "little")
+    path.write_bytes(absurd)
+    (problem,) = format.validate(path)
+    assert f"{size:,} bytes" in problem.text
+
+
+@variants
+@given(width=st.integers(1, 2**31 - 1), height=st.integers(1, 2**31 - 1), which=st.integers(0, 3))
+def test_an_image_too_large_for_any_set(
+    tmp_path: Path, huge_png: Callable[[Path, int, int], None], width: int, height: int, which: int
+) -> None:
+    here = fresh(tmp_path)
+    write(here / "a")
+    width, height = max(width, 2**14), max(height, 2**14)
+    huge_png(here / f"a/00000/img{which:08}.png", width, height)
+    (problem,) = format.validate(here / "a")
+    assert problem.file.endswith(f"{which}.png")
+    assert problem.text.startswith("the image says that it is larger")
+    huge_png(here / f"a/00000/img{which:08}.png", 16_384, 8_192)
+    (problem,) = format.validate(here / "a")
+    assert problem.text == "the image is 16384 x 8192: shrink it"
+
+
+@settings(max_examples=200, deadline=None)
+@given(side=st.integers(1, 5000), wanted=st.none() | st.integers(0, 10).map(lambda k: 2**k))
+def test_advice_on_sizes_can_be_followed(side: int, wanted: int | None) -> None:
+    """Resizing to what one sentence says leaves no other sentence."""
+    text = writer.size_problem((side, side, 3), side, wanted)
+    if text and "resize it to" in text:
+        better = int(text.rsplit(" ", 1)[1])
+        assert writer.size_problem((better, better, 3), better, wanted) is None
+
+
+@variants
+@given(
+    wrong=st.sets(st.integers(0, 7)), gone=st.sets(st.integers(0, 7)), entry=st.sampled_from([3, 16, 18, 24])
+)
+def test_a_listing_has_every_problem(tmp_path: Path, wrong: set[int], gone: set[int], entry: int) -> None:
+    """Whatever labels are wrong or missing, `listing` names each of them, and counts what it leaves out."""
+    here = fresh(tmp_path)
+    format.write_dataset(here / "a", some_images(count=8), cameras.orbit(torch.linspace(-0.5, 0.5, 8), 0.1))
+
+    def spoil(rows: list[Any]) -> list[Any]:
+        bad = [
+            [n, [*v[:entry], float("nan"), *v[entry + 1 :]] if k in wrong else v]
+            for k, (n, v) in enumerate(rows)
+        ]
+        return [row for k, row in enumerate(bad) if k not in gone]
+
+    edit_json(here / "a", spoil)
+    expected = {f"00000/img{k:08}.png" for k in wrong | gone}
+    if len(gone) == 8:
+        return
+    problems = [p for p in format.validate(here / "a") if p.fatal]
+    assert {p.file for p in problems} == expected
+    every = validate.listing(problems, most=0)
+    assert len(every) == len(expected)
+    some = validate.listing(problems, most=2)
+    left_out = sum(int(line.split()[1]) for line in some if "more like" in line)
+    assert sum("error: " in line for line in some) + left_out == len(expected)
+
+
+@variants
+@given(depth=st.integers(0, 3), inside=st.booleans(), dots=st.booleans())
+def test_a_run_inside_its_own_data_is_refused(tmp_path: Path, depth: int, inside: bool, dots: bool) -> None:
+    here = fresh(tmp_path)
+    (here / "set").mkdir()
+    out = here.joinpath("set" if inside else "runs", *(["below"] * depth), "run")
+    if dots:
+        out = here / "set" / ".." / out.relative_to(here)
+    if inside:
+        with refused(r"lies inside the data set .*: choose another --out"):
+            validate.check_outside(out, None, str(here / "set"))
+    else:
+        validate.check_outside(out, None, str(here / "set"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe would be waited for; a folder or file without permission is neither empty nor damaged."""
+    os.mkfifo(tmp_path / "pipe.zip")
+    with refused("is no file: expected a folder or a zip"):
+        format.validate(tmp_path / "pipe.zip")
+    write(tmp_path / "a")
+
+    def closed(*_: object, **__: object) -> Any:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "a/00000"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", closed)
+        with refused(r"dataset\.json of .* cannot be opened \(Permission denied\): change its permissions"):
+            format.validate(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        with refused(r"00000 cannot be opened \(Permission denied\)"):
+            format.validate(tmp_path / "a")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=4), x, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(["labels", "label", "identities", "about", "x"])
+DOCUMENTS = [
+    b"",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"label": []}',
+    b'{"labels": {}}',
+    b"null",
+    b'"labels"',
+    b"\xef\xbb\xbf{}",
+]
+
+
+def sentence(read: Callable[[Path], Any], path: Path) -> str | None:
+    """What a reader says about a set, None if it reads it; anything but Head3DError fails the test."""
+    try:
+        read(path)
+    except Head3DError as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    document=st.dictionaries(KEYS, JSON, max_size=4).map(lambda d: json.dumps(d).encode())
+    | st.sampled_from(DOCUMENTS)
+)
+def test_any_document_gets_sentences(tmp_path: Path, document: bytes) -> None:
+    """Whatever dataset.json holds, readers return or raise Head3DError that names the file."""
+    path = tmp_path / "a"
+    if not path.exists():
+        write(path)
+        write(tmp_path / "a.zip")
+    (path / "dataset.json").write_bytes(document)
+    repack(tmp_path / "a.zip", tmp_path / "b.zip", lambda n: f"old/{n}", {"dataset.json": document})
+    for place in (path, tmp_path / "b.zip"):
+        for read in (format.validate, format.load_arrays, format.load_identities):
+            text = sentence(read, place)
+            assert text is None or (place.name in text and "\n" not in text)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_gets_sentences(tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes of an archive changed or cut off anywhere: a sentence, and never an image that is not whole."""
+    path = tmp_path / "a.zip"
+    if not path.exists():
+        write(path)
+    whole = path.read_bytes()
+    broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    for _ in range(data.draw(st.integers(0, 6))):
+        if broken:
+            broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "b.zip").write_bytes(broken)
+    for read in (format.validate, format.load_arrays):
+        text = sentence(read, tmp_path / "b.zip")
+        assert text is None or "b.zip" in text
