@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import subprocess
@@ -28,16 +27,17 @@ def test_atomic_replaces_only_at_the_end(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
 
 
-def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", files.REFUSALS)
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, number: int) -> None:
     path = tmp_path / "x.txt"
     path.write_text("old")
 
     def fill_the_disk() -> None:
         with files.atomic(path) as temporary:
             temporary.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
 
-    refuses(r"x\.txt was not written \(No space left.*: free some space", fill_the_disk)
+    refuses(rf"x\.txt was not written \({os.strerror(number)}.*: {files.REFUSALS[number]}", fill_the_disk)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
     with pytest.raises(Head3DError, match=r"cannot write mode .*: look after the disk"), files.atomic(path):
