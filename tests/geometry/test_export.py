@@ -151,6 +151,15 @@ def test_turntable_command_writes_film_and_sheet(
         assert sheet.size == (8 * 64, 2 * 64)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"), [({"seconds": 0.0}, "has 3 to 10000 frames"), ({"pitch": 91.0}, "pitch must")]
+)
+def test_bad_turntable_input(weights: str, tmp_path: Path, change: dict[str, float], says: str) -> None:
+    args = export.TurntableArgs(out=tmp_path / "a.mp4", weights=weights, **change)  # type: ignore[arg-type]
+    refuses(says, export.export_turntable, args)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_turns_command_writes_a_row_for_each_generator(
     weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
