@@ -16,6 +16,20 @@ struct WideOf<double> {
 template <typename S>
 using Wide = typename WideOf<S>::type;
 
+// A vector of wide numbers from storage, and back.
+template <typename S>
+HEAD3D_ALWAYS Vec<Wide<S>> load_wide(const S* p) {
+  if constexpr (std::is_same_v<S, Wide<S>>) return load(p);
+  Vec<Wide<S>> v;
+  for (int i = 0; i < Simd<Wide<S>>::lanes; ++i) v[i] = widen(p[i]);
+  return v;
+}
+template <typename S>
+HEAD3D_ALWAYS void store_narrow(S* p, Vec<Wide<S>> v) {
+  if constexpr (std::is_same_v<S, Wide<S>>) return store(p, v);
+  for (int i = 0; i < Simd<Wide<S>>::lanes; ++i) p[i] = narrow<S>(Wide<S>(v[i]));
+}
+
 // What does not change from element to element, in registers.
 template <typename W>
 struct Activation {
@@ -27,6 +41,11 @@ struct Activation {
     v *= v > W(0) ? gain : small_gain;
     v = v < -limit ? -limit : v;
     return v > limit ? limit : v;
+  }
+  HEAD3D_ALWAYS Vec<W> operator()(Vec<W> v) const {
+    v *= v > W(0) ? splat<W>(gain) : splat<W>(small_gain);
+    v = v < -limit ? splat<W>(-limit) : v;
+    return v > limit ? splat<W>(limit) : v;
   }
 };
 
@@ -42,10 +61,14 @@ void bias_act(const BiasActJob& job, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const S* from = x + row * channels;
       S* to = out + row * channels;
-      if (bias == nullptr)
+      if (bias == nullptr) {
         for (int64_t c = 0; c < channels; ++c) to[c] = narrow<S>(activation(widen(from[c])));
-      else
-        for (int64_t c = 0; c < channels; ++c) to[c] = narrow<S>(activation(widen(from[c]) + widen(bias[c])));
+        continue;
+      }
+      int64_t c = 0;
+      for (constexpr int V = Simd<W>::lanes; c + V <= channels; c += V)
+        store_narrow(to + c, activation(load_wide(from + c) + load_wide(bias + c)));
+      for (; c < channels; ++c) to[c] = narrow<S>(activation(widen(from[c]) + widen(bias[c])));
     }
     return;
   }
@@ -160,28 +183,52 @@ void fir_plane(const FirJob& job, int64_t plane, void* scratch) {
   }
 }
 
-// One output row of one image, channels innermost.
+template <typename S>
+struct RowTerm {
+  const S* at;
+  int64_t column;
+  Wide<S> weight;
+};
+
+// One output row of one image, channels innermost. Outputs of one position modulo `up` read the same places, a shift apart.
 template <typename S>
 void fir_row(const FirJob& job, int64_t line, void* scratch) {
   using W = Wide<S>;
+  constexpr int V = Simd<W>::lanes;
   const int64_t n = line / job.out_height, y = line % job.out_height, channels = job.channels;
   const S* in = static_cast<const S*>(job.x) + n * job.height * job.width * channels;
   S* out = static_cast<S*>(job.out) + line * job.out_width * channels;
-  W* acc = static_cast<W*>(scratch);
-  for (int64_t x = 0; x < job.out_width; ++x, out += channels) {
-    for (int64_t c = 0; c < channels; ++c) acc[c] = 0;
+  RowTerm<S>*terms = static_cast<RowTerm<S>*>(scratch), *inside = terms + job.kernel_height * job.kernel_width;
+  for (int64_t r = 0; r < job.up; ++r) {
+    int count = 0;
     for (int64_t ky = 0; ky < job.kernel_height; ++ky) {
       const int64_t v = y * job.down + ky - job.pad_top;
       if (v < 0 || v % job.up != 0 || v / job.up >= job.height) continue;
       for (int64_t kx = 0; kx < job.kernel_width; ++kx) {
-        const int64_t u = x * job.down + kx - job.pad_left;
-        if (u < 0 || u % job.up != 0 || u / job.up >= job.width) continue;
-        const S* from = in + (v / job.up * job.width + u / job.up) * channels;
-        const W weight = W(job.kernel[ky * job.kernel_width + kx]);
-        for (int64_t c = 0; c < channels; ++c) acc[c] += weight * widen(from[c]);
+        const int64_t u = r * job.down + kx - job.pad_left;
+        if (u % job.up != 0) continue;
+        terms[count++] = {in + v / job.up * job.width * channels, u / job.up, W(job.kernel[ky * job.kernel_width + kx])};
       }
     }
-    for (int64_t c = 0; c < channels; ++c) out[c] = narrow<S>(acc[c]);
+    for (int64_t x = r, shift = 0; x < job.out_width; x += job.up, shift += job.down) {
+      int used = 0;
+      for (int t = 0; t < count; ++t) {
+        const int64_t column = terms[t].column + shift;
+        if (column >= 0 && column < job.width) inside[used++] = {terms[t].at + column * channels, 0, terms[t].weight};
+      }
+      S* to = out + x * channels;
+      int64_t c = 0;
+      for (; c + V <= channels; c += V) {
+        Vec<W> acc{};
+        for (int t = 0; t < used; ++t) acc += inside[t].weight * load_wide(inside[t].at + c);
+        store_narrow(to + c, acc);
+      }
+      for (; c < channels; ++c) {
+        W acc = 0;
+        for (int t = 0; t < used; ++t) acc += inside[t].weight * widen(inside[t].at[c]);
+        to[c] = narrow<S>(acc);
+      }
+    }
   }
 }
 

@@ -158,7 +158,7 @@ Tensor upfirdn2d(const Tensor& x_in, const Tensor& kernel_in, int64_t up, int64_
   if (last) {
     const int64_t row = job.out_width * job.channels;
     parallel_for(0, x.size(0) * job.out_height, std::max<int64_t>(1, kGrain / row), [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch(job.channels);
+      std::vector<double> scratch(6 * job.kernel_height * job.kernel_width);  // two terms of three words a tap
       for (int64_t line = begin; line < end; ++line) kernel.fir_row(job, line, scratch.data());
     });
     return out;

@@ -112,9 +112,20 @@ struct ScatterJob {
   int channels, plane_count;
 };
 
+// One texel row of one plane, to be copied with its channels innermost and padded with zeros.
+template <typename T>
+struct PackJob {
+  const T* from;
+  int64_t channel, column;  // strides of `from`, in elements
+  T* to;                    // [width, padded]
+  int64_t width;
+  int channels, padded;
+};
+
 template <typename T>
 struct RenderKernels {
   int lanes;
+  void (*pack_row)(const PackJob<T>&);
   int64_t (*ray_scratch)(const RayJob<T>&);  // elements of T
   void (*render)(const RayJob<T>&, int64_t begin, int64_t end, T* scratch);
   // Returns the number of splats it filled; `values` is [splats, channels].

@@ -451,8 +451,9 @@ int64_t query_backward(const PointJob<T>& job, const PointGradients<T>& grads, i
 }
 
 template <typename T>
-constexpr RenderKernels<T> kRender = {Simd<T>::lanes, ray_scratch<T>, render<T>,         render_backward<T>,
-                                      point_scratch<T>, query<T>,     query_backward<T>, scatter<T>};
+constexpr RenderKernels<T> kRender = {Simd<T>::lanes,     pack_row<T>,      ray_scratch<T>, render<T>,
+                                      render_backward<T>, point_scratch<T>, query<T>,       query_backward<T>,
+                                      scatter<T>};
 constexpr RenderKernels<float> kRenderFloat = kRender<float>;
 constexpr RenderKernels<double> kRenderDouble = kRender<double>;
 

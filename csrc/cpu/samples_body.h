@@ -46,6 +46,50 @@ struct Taps {
   }
 };
 
+// One round of `transpose`: in each block of 2 kHalf rows, the upper right quarter and the lower left one change places.
+template <typename T, int kHalf, size_t... I>
+HEAD3D_ALWAYS void swap_quarters(Vec<T>* rows, std::index_sequence<I...>) {
+  constexpr int V = Simd<T>::lanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < V; ++i) {
+    if (i & kHalf) continue;
+    const Vec<T> upper = rows[i], lower = rows[i + kHalf];
+    rows[i] = __builtin_shufflevector(upper, lower, (I & kHalf ? V + I - kHalf : I)...);
+    rows[i + kHalf] = __builtin_shufflevector(upper, lower, (I & kHalf ? V + I : I + kHalf)...);
+  }
+}
+
+// Turns a square of V rows over in registers.
+template <typename T>
+HEAD3D_ALWAYS void transpose(Vec<T>* rows) {
+  constexpr int V = Simd<T>::lanes;
+  constexpr std::make_index_sequence<V> lanes;
+  swap_quarters<T, 1>(rows, lanes);
+  if constexpr (V > 2) swap_quarters<T, 2>(rows, lanes);
+  if constexpr (V > 4) swap_quarters<T, 4>(rows, lanes);
+  if constexpr (V > 8) swap_quarters<T, 8>(rows, lanes);
+}
+
+template <typename T>
+void pack_row(const PackJob<T>& job) {
+  constexpr int V = Simd<T>::lanes;
+  int64_t x0 = 0;
+  if (job.column == 1)
+    for (; x0 + V <= job.width; x0 += V)
+      for (int c0 = 0; c0 < job.padded; c0 += V) {
+        Vec<T> square[V];
+#pragma GCC unroll 16
+        for (int c = 0; c < V; ++c)
+          square[c] = c0 + c < job.channels ? load(job.from + (c0 + c) * job.channel + x0) : Vec<T>{};
+        transpose<T>(square);
+#pragma GCC unroll 16
+        for (int x = 0; x < V; ++x) store(job.to + (x0 + x) * job.padded + c0, square[x]);
+      }
+  for (; x0 < job.width; ++x0)
+    for (int c = 0; c < job.padded; ++c)
+      job.to[x0 * job.padded + c] = c < job.channels ? job.from[c * job.channel + x0 * job.column] : T(0);
+}
+
 // Everything that the samples of one ray, or one group of points, need. Rows of x, h, slope, ... belong to one sample.
 template <typename T>
 struct Samples {
@@ -222,6 +266,7 @@ void decode_sigma(const Decoder<T>& decoder, int channels, Samples<T>& samples, 
                        decoder.b0, h, hidden);
   for (int i = 0; i < count; ++i, h += hidden) {
     Vec<T> acc{};
+#pragma GCC unroll 4
     for (int j = 0; j < hidden; j += V) {
       Vec<T> value;
       if constexpr (kSlope) {

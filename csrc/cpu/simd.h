@@ -65,11 +65,9 @@ HEAD3D_ALWAYS T sum(Vec<T> v) {
   return parts[0];
 }
 
-// e^x to about 1e-7 relative for x in [-87, 88]; outside, the value at that end. NaN stays NaN.
-HEAD3D_ALWAYS Vec<float> exponential(Vec<float> x) {
+// e^x for x in [-87, 88], to about 1e-7 relative.
+HEAD3D_ALWAYS Vec<float> exponential_in_range(Vec<float> x) {
   using V = Vec<float>;
-  x = x < -87.0f ? splat<float>(-87.0f) : x;
-  x = x > 88.0f ? splat<float>(88.0f) : x;
   const V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's last bits are round(x / ln 2)
   const V n = shifted - 12582912.0f;
   V r = x - n * 0.693359375f;
@@ -83,6 +81,12 @@ HEAD3D_ALWAYS Vec<float> exponential(Vec<float> x) {
   p = p * r + 1.0f;
   const Int<float> scale = ((Int<float>)shifted << 23) + 0x3F800000;
   return p * (V)scale;
+}
+
+// e^x; outside [-87, 88], the value at that end. NaN stays NaN.
+HEAD3D_ALWAYS Vec<float> exponential(Vec<float> x) {
+  x = x < -87.0f ? splat<float>(-87.0f) : x;
+  return exponential_in_range(x > 88.0f ? splat<float>(88.0f) : x);
 }
 
 // log(1 + e) for e in [0, 1], relative error about 2e-7: e times a least-maximum polynomial of degree 8.
@@ -99,14 +103,16 @@ HEAD3D_ALWAYS Vec<float> log_one_plus(Vec<float> e) {
   return p * e;
 }
 
-HEAD3D_ALWAYS Vec<float> magnitude(Vec<float> x) {
-  return (Vec<float>)((Int<float>)x & 0x7FFFFFFF);
+// e^-|x|, at least e^-87; NaN stays NaN
+HEAD3D_ALWAYS Vec<float> decay(Vec<float> x) {
+  const Vec<float> minus = (Vec<float>)((Int<float>)x | INT32_MIN);
+  return exponential_in_range(minus < -87.0f ? splat<float>(-87.0f) : minus);
 }
 
 // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
 HEAD3D_ALWAYS Vec<float> soft_plus(Vec<float> x) {
   const Vec<float> positive = x < 0.0f ? Vec<float>{} : x;
-  return positive + log_one_plus(exponential(-magnitude(x)));
+  return positive + log_one_plus(decay(x));
 }
 
 // softplus, and its derivative 1 / (1 + e^-x)
@@ -116,7 +122,7 @@ struct Softplus {
 };
 HEAD3D_ALWAYS Softplus<float> soft_plus_and_slope(Vec<float> x) {
   const Vec<float> positive = x < 0.0f ? Vec<float>{} : x;
-  const Vec<float> e = exponential(-magnitude(x));
+  const Vec<float> e = decay(x);
   const Vec<float> slope = (x < 0.0f ? e : splat<float>(1.0f)) / (1.0f + e);
   return {positive + log_one_plus(e), slope};
 }

@@ -201,7 +201,7 @@ class Generator(nn.Module):
         origins, directions = camera_rays(camera, size)
         weights, options = self.decoder.weights(), self.config.render
         result = render_rays(planes, weights, origins, directions, options, seeds=seeds, backend=backend)
-        features = result.features.transpose(1, 2).unflatten(-1, (size, size))
+        features = result.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
         shape = (len(planes), 1, size, size)
         return RawOutput(features, result.depth.reshape(shape), result.opacity.reshape(shape))
 

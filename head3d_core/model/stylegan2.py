@@ -104,7 +104,7 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -
     """Convolution whose input channels are scaled per sample and whose output channels are then renormalised.
 
     W1 = W s;  d[n, o] = (sum_{i,k} W1^2 + 1e-8)^(-1/2);  output = conv(x, W1 d). Computed as
-    d conv(x s, W), which shares one weight over the batch and needs no grouped convolution.
+    d conv(x s, W), which shares one weight over the batch and needs no grouped convolution; see also `one_head`.
 
     Args:
         x: [N, I, H, W].
@@ -130,9 +130,17 @@ def demodulation(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Ten
     return weight, style, (energy + 1e-8).rsqrt()
 
 
+def one_head(x: Tensor) -> bool:
+    """True on a CPU for a batch of one: scaling the weight is then cheaper than scaling the activations."""
+    return x.is_cpu and len(x) == 1
+
+
 def scaled_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
     """conv(x s, W) of `modulated_conv`, without the demodulation."""
-    x = scale_channels(x, style)
+    if one_head(x):
+        weight = weight * style[0, :, None, None]
+    else:
+        x = scale_channels(x, style)
     kernel = weight.to(x.dtype)
     if up:
         x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
@@ -180,6 +188,9 @@ class SynthesisLayer(nn.Module):
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution]."""
         with torch.autocast(x.device.type, enabled=False):  # small: casts would cost more than they save
             weight, style, demod = demodulation(self.weight, self.affine(w), x.dtype)
+            scale = None if one_head(x) else demod
+            if scale is None:
+                weight = weight * demod[0, :, None, None, None]
         x = scaled_conv(x, weight, style, self.up)
         maps = None
         if noise == "const":
@@ -191,7 +202,7 @@ class SynthesisLayer(nn.Module):
             else:
                 maps = random.normal(seeds, side, side, stream)[:, None]
         strength = None if maps is None else self.noise_strength
-        return layer_epilogue(x, demod, maps, strength, self.bias, "lrelu", clamp=self.clamp)
+        return layer_epilogue(x, scale, maps, strength, self.bias, "lrelu", clamp=self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -265,15 +276,20 @@ class SynthesisBlock(nn.Module):
         """x, image and codes ws [N, 3, w_dim] ([N, 2, w_dim] in the first block) -> x, image."""
         codes = iter(ws.unbind(1))
         if x is None:
-            x = self.const.expand(len(ws), -1, -1, -1)
+            x = channels_innermost(self.const.expand(len(ws), -1, -1, -1))
         else:
-            x = self.conv0(x, next(codes), noise, seeds)
+            x = self.conv0(channels_innermost(x), next(codes), noise, seeds)
         x = self.conv1(x, next(codes), noise, seeds)
         rgb = self.torgb(x, next(codes)).to(torch.float32)
         if image is not None:
             # The image accumulator stays in float32 whatever the layers run in.
             rgb = rgb + (upsample2d(image) if self.up else image)
         return x, rgb
+
+
+def channels_innermost(x: Tensor) -> Tensor:
+    """x [N, C, H, W], on a CPU with its channels innermost, where convolutions and the renderer are faster."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu else x
 
 
 def channels_at(resolution: int, base: int, maximum: int) -> int:

@@ -31,6 +31,16 @@ def test_modulated_conv_is_the_per_sample_loop(up: bool, demodulate: bool, k: in
     np.testing.assert_allclose(plain.f64(found), expected, atol=1e-6)  # the FIR kernel itself is float32
 
 
+@pytest.mark.parametrize("up", [False, True])
+def test_a_head_alone_is_the_head_in_a_batch(up: bool) -> None:
+    """Alone, on a CPU, its scales go into the weight; in a batch they are passes over the activations."""
+    layer, torgb = SynthesisLayer(6, 5, 8, 16 if up else 8, up), ToRGB(6, 3, 8)
+    layer.noise_strength.data.fill_(0.3)
+    x, w = torch.randn(2, 6, 8, 8), torch.randn(2, 8)
+    for module in (layer, torgb):
+        torch.testing.assert_close(module(x[:1], w[:1]), module(x, w)[:1], atol=1e-5, rtol=1e-5)
+
+
 def test_demodulation_gives_unit_variance() -> None:
     x = torch.randn(1, 64, 32, 32)
     y = modulated_conv(x, torch.randn(8, 64, 3, 3) * 17, torch.rand(1, 64) * 5)
