@@ -6,7 +6,8 @@
 The scene is haze (no sample is hidden, so the kernel may leave nothing out): the slowest there is. On the CPU each
 instruction set that the processor has is timed. "wall" is the best of the repeats and "cpu" the least processor time,
 summed over threads: on a quiet machine wall is about cpu / threads. The CPU's ratio is one of processor times, which
-other programs on the machine disturb less; the GPU's is one of wall times.
+other programs on the machine disturb less; the GPU's is one of wall times. The forward renderer's row "compiled" is
+the reference under `torch.compile`; its first call, which compiles, is not counted.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 import torch  # noqa: E402
 
 from head3d_core import ops  # noqa: E402
-from head3d_core.config import Backend, RenderOptions  # noqa: E402
+from head3d_core.config import RenderOptions  # noqa: E402
 from head3d_core.model import cameras, filters, planes, rays, volume  # noqa: E402
 from head3d_core.model.planes import DecoderWeights  # noqa: E402
 from head3d_core.utils import records  # noqa: E402
 
-Run = Callable[[Backend], Any]
+Run = Callable[[Any], Any]
+"""Takes "reference", "native" or, for the renderer, "compiled"."""
 
 
 def provenance(device: torch.device, command: str) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def haze(
 def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
     """(operator, size, what to run) for each line of the table."""
     options = RenderOptions(axes="eg3d", white_back=True)
+    compiled = torch.compile(volume.render_rays, dynamic=False)
     batch = 8 if device.type == "cuda" else 1
     for side, slices in ((128, 1), (128, 2)) if device.type == "cuda" else ((64, 1), (64, 2), (128, 1)):
         p, weights, origins, directions = haze(device, batch, side, slices)
@@ -72,13 +75,13 @@ def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
         inner = p.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
         leaves = [t.clone().requires_grad_() for t in (p, *weights)]
 
-        def render(
-            backend: Backend, p: Any = p, w: Any = weights, o: Any = origins, d: Any = directions
-        ) -> Any:
-            return volume.render_rays(p, w, o, d, options, backend=backend)
+        def render(path: Any, p: Any = p, w: Any = weights, o: Any = origins, d: Any = directions) -> Any:
+            if path == "compiled":
+                return compiled(p, w, o, d, options, backend="reference")
+            return volume.render_rays(p, w, o, d, options, backend=path)
 
-        def step(backend: Backend, render: Any = render, leaves: Any = leaves) -> Any:
-            result = render(backend, leaves[0], DecoderWeights(*leaves[1:]))
+        def step(path: Any, render: Any = render, leaves: Any = leaves) -> Any:
+            result = render(path, leaves[0], DecoderWeights(*leaves[1:]))
             torch.autograd.grad(result.features.sum() + result.depth.sum(), leaves)
 
         yield "render_rays", size, render
@@ -140,18 +143,20 @@ class PeakMemory:
             )
 
 
-def measure(run: Run, backend: Backend, device: torch.device, repeats: int) -> dict[str, float]:
+def measure(run: Run, path: str, device: torch.device, repeats: int) -> dict[str, float]:
     """Best wall and CPU milliseconds, and MiB above the inputs."""
 
     def once() -> tuple[float, float]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         wall, cpu = time.perf_counter(), time.process_time()
-        run(backend)
+        run(path)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
 
+    if path == "compiled":
+        once()
     with PeakMemory(device) as memory:
         once()
     times = [once() for _ in range(repeats)]
@@ -194,6 +199,8 @@ def main() -> None:
         if args.only not in name:
             continue
         rows = {"reference": measure(run, "reference", device, max(1, args.repeats // 3))}
+        if name == "render_rays":
+            rows["compiled"] = measure(run, "compiled", device, max(1, args.repeats // 3))
         for path in paths:
             os.environ["HEAD3D_CPU_ISA"] = path
             rows[path] = measure(run, "native", device, args.repeats)
