@@ -232,7 +232,7 @@ def test_bundled_names_and_the_manifest(
     path = weights.save_generator(G, tmp_path / "weights" / "small")
     assert same(G, weights.load_generator("small"))
     refuses("bundled are small", weights.load_generator, "large")
-    manifest.register([path], "CC0-1.0", "random numbers", "pytest", tmp_path)
+    manifest.register([path], "CC0-1.0", "random numbers", "pytest", data=tmp_path)
     assert same(G, weights.load_generator("small"))
     _reheaded(path, notes={"changed": True})
     refuses("does not have the sha256 that data", weights.load_generator, "small")
