@@ -221,9 +221,14 @@ def test_a_stopped_run_leaves_nothing(tmp_path: Path, number: signal.Signals) ->
         "--matting",
         "off",
     ]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    # A shell's background job ignores Ctrl+C, and so would its children: the tests may run in one.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("new*/**/*.png")):
         assert process.poll() is None
