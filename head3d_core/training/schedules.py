@@ -30,6 +30,11 @@ def kd_back_weight(recipe: Recipe, images: int) -> float:
     return recipe.kd_back_floor + (recipe.losses.kd_back - recipe.kd_back_floor) * strength
 
 
+def planes_only(recipe: Recipe, images: int) -> bool:
+    """Whether the targets of planes and w act alone, and nothing is rendered."""
+    return images < recipe.planes_share * recipe.images
+
+
 def ema_beta(recipe: Recipe, images: int) -> float:
     """Decay of the averaged generator per step: 0.5^(batch / half-life)."""
     half_life = recipe.ema_images

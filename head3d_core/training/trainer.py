@@ -107,7 +107,8 @@ class Trainer:
         self.meters = Meters([*names, *TERMS, "density"], self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
         self.blur, self.swap, self.kd_back = torch.zeros(3, device=self.device)
-        self.blurred, self.resolution = False, preset.generator.neural_resolution
+        self.blurred = self.planes_only = False
+        self.resolution = preset.generator.neural_resolution
         self.step_count = self.warm_from = 0
         self.visits = [0] * len(pools)
         self.device_queue = DeviceQueue(self.device, self.numerics)
@@ -151,6 +152,7 @@ class Trainer:
         self.blur.fill_(max(schedules.blur_sigma(recipe, images), 1e-6))
         self.swap.fill_(schedules.swap_probability(recipe, images))
         self.kd_back.fill_(schedules.kd_back_weight(recipe, images))
+        self.planes_only = schedules.planes_only(recipe, images)
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
         for optimiser in self.optimisers.values():
@@ -237,12 +239,11 @@ class Trainer:
         """Generator: λ_gan L_gan and the distillation terms (Eq. 10)."""
         camera, mapping = self.mapping_cameras(Phase.G_MAIN, domain)
         z, seeds = self._inputs(Phase.G_MAIN)
-        student = self._sample(self.generator, z, mapping, camera, seeds)
+        student = self._sample(self.generator, z, mapping, None if self.planes_only else camera, seeds)
         self._track_w(student.ws)
         settings = self.recipe.domains[domain]
         total = torch.zeros((), device=self.device)
-        if settings.weight:
-            assert student.output is not None
+        if settings.weight and student.output is not None:
             augment_seeds = self.draws.seeds(Phase.G_MAIN, Purpose.AUGMENT_FAKE)
             inputs = self._present(
                 student.output.image, student.output.raw, augment_seeds, domain, blur_raw=False
@@ -251,7 +252,7 @@ class Trainer:
             self.meters.add(f"g_gan_{settings.name}", gan)
             total = total + settings.weight * gan
         if self.teacher is not None:
-            compared = camera if self.recipe.compares_images(domain) else None
+            compared = camera if student.output and self.recipe.compares_images(domain) else None
             with torch.no_grad():
                 teacher = self._sample(self.teacher, z, mapping, compared, seeds)
             with self._autocast():
@@ -349,6 +350,8 @@ class Trainer:
     def _phases(self, domain: int) -> Iterator[Phase]:
         if not self.recipe.only_discriminator and self.images_seen >= self.recipe.discriminator_first:
             yield Phase.G_MAIN
+            if self.planes_only:
+                return
             if self.recipe.density_weight > 0 and self.step_count % self.recipe.g_reg_interval == 0:
                 yield Phase.G_REG
         if not self.recipe.domains[domain].weight:
@@ -360,8 +363,9 @@ class Trainer:
 
     def _run(self, phase: Phase, domain: int) -> None:
         function = (self.g_main, self.g_reg, self.d_main, self.d_reg)[phase]
-        # Resolutions and the blur only change in one direction: older graphs are not needed again.
-        self.device_queue.run((phase, domain), (self.resolution, self.blurred), lambda: function(domain))
+        # Settings only change in one direction: older graphs are not needed again.
+        setting = (self.resolution, self.blurred, self.planes_only)
+        self.device_queue.run((phase, domain), setting, lambda: function(domain))
 
     @torch.no_grad()
     def _average(self) -> None:

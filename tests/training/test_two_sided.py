@@ -20,6 +20,7 @@ from head3d_core.training.numerics import join_world
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 from head3d_core.training.trainer import Trainer
+from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.nested import differences
 
 TWO = {"generator.front_slices": 2}
@@ -81,6 +82,26 @@ def test_the_weight_is_strong_first_and_keeps_its_floor() -> None:
     assert trainer.read_metrics()["kd_back"] > 0
     trainer.step()
     assert trainer.read_metrics()["kd_back"] == 0
+
+
+def test_planes_may_learn_before_anything_is_rendered() -> None:
+    how = toys.toy_recipe("distill", "two-sided", batch=4, images=16, planes_share=0.5, density_weight=0.25)
+    trainer = toys.trainer(how, slices=2)
+    G, D = trainer.generator, trainer.discriminators[0]
+    rendering = [*G.decoder.parameters(), *G.superresolution.parameters(), *D.parameters()]
+    before, planes = [p.clone() for p in rendering], toys.weights(G.backbone)
+    for _ in range(2):
+        trainer.step()
+    assert all(torch.equal(p, q) for p, q in zip(rendering, before, strict=True))
+    assert not toys.same(planes, G.backbone.state_dict())
+    assert set(trainer.read_metrics()) == {"kd", "map", "kd_back", "bad_gradients"}
+    trainer.step()
+    assert not any(
+        torch.equal(p, q) for p, q in zip(D.parameters(), before[-len([*D.parameters()]) :], strict=True)
+    )
+    assert {"rgb", "d_loss_front"} <= set(trainer.read_metrics())
+    with pytest.raises(Head3DError, match="no plane has a target"):
+        toys.toy_recipe("teacher", planes_share=0.5)
 
 
 @pytest.mark.parametrize("preset_name", ["classroom", "paper"])
