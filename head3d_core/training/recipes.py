@@ -170,7 +170,7 @@ class Recipe:
         check_fields(self, "at least 1", lambda v: v >= 1, *sizes)
         check_fields(self, "some of 0, 1 and 2", lambda v: v and set(v) <= {0, 1, 2}, "distil_planes")
         check_fields(self, "between 0 and 1", lambda v: 0 < v < 1, "back_share")
-        check_fields(self, "at least 0 and below 1", lambda v: 0 <= v < 1, "planes_share")
+        check_fields(self, "from 0 to 1", lambda v: 0 <= v <= 1, "planes_share")
         if self.planes_share and not (self.losses.kd or self.losses.kd_back):
             raise Head3DError(
                 "without losses.kd and losses.kd_back no plane has a target: set planes_share to 0"
