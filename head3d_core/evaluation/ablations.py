@@ -6,6 +6,7 @@ that start from other discriminators than the bundled weights have a full method
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -172,8 +173,9 @@ def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
     if not path.is_file():
         return []
     then = json.loads(path.read_text(encoding="utf8"))["recipe"]
-    summed = "kd_back_images" in then  # planes of L_kd were averaged before this field existed
-    recorded: Recipe = parsed(Recipe, then, row)
+    summed = then.keys() & {"kd_back_images", "planes_first"}  # averaged before either field existed
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    recorded: Recipe = parsed(Recipe, {k: v for k, v in then.items() if k in known}, row)
     found = differences_in_words(recipe("distill", "classroom", base_of(row)), recorded)
     if len(recorded.distil_planes) > 1 and not summed:
         found.append(("L_kd of several planes", "their sum", "their mean"))

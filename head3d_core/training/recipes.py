@@ -56,8 +56,8 @@ class LossWeights:
     lpips: float = 0.0
     """λ_lpips, Eq. 9."""
     kd_back: float = 0.0
-    """Two slices of F_xy only, not in the paper: weight at the start with which xy_back follows the frozen head
-    generator's, as xy_front follows the teacher's in L_kd."""
+    """Two slices of F_xy only, not in the paper: xy_back follows the frozen head generator's, as xy_front follows the
+    teacher's in L_kd."""
 
     @property
     def any(self) -> bool:
@@ -101,13 +101,9 @@ class Recipe:
     """Planes in L_kd, each with weight λ_kd. The paper: only F_xy, plane 0; 0 1 2 is the ablation of Fig. 8 (b)."""
     kd_norm: Literal["mse", "l2"] = "mse"
     """Mean squared error over the plane (decision 3), or the plain norm that Eq. 5 prints."""
-    kd_back_images: int = 100_000
-    """Images over which the weight `losses.kd_back` falls linearly to its floor."""
-    kd_back_floor: float = 0.1
-    """Weight of that term from then on."""
-    planes_share: float = 0.0
-    """Share of the run, at its start, in which the targets of planes and w alone act (L_kd, L_map, xy_back's): nothing
-    is rendered and no discriminator learns, which is several times as fast. Not in the paper."""
+    planes_first: int = 0
+    """Images at the start for which the targets of planes and w alone act (L_kd, L_map, xy_back's): nothing is
+    rendered and no discriminator learns, which is several times as fast. Not in the paper."""
     tau: float = math.pi / 4
     """Largest |yaw| at which L_rgb and L_lpips act, radians. Paper: π/4."""
     mapping_camera: Literal["render", "faces"] = "render"
@@ -166,14 +162,13 @@ class Recipe:
         if not self.domains or len(self.domains) > 2:
             raise Head3DError(f"a recipe has one or two discriminators, got {len(self.domains)}")
         sizes = ("batch", "g_reg_interval", "d_reg_interval", "density_points", "ada_images", "ema_images")
-        check_fields(self, "0 or more", lambda v: v >= 0, "images")
+        check_fields(self, "0 or more", lambda v: v >= 0, "images", "planes_first")
         check_fields(self, "at least 1", lambda v: v >= 1, *sizes)
         check_fields(self, "some of 0, 1 and 2", lambda v: v and set(v) <= {0, 1, 2}, "distil_planes")
         check_fields(self, "between 0 and 1", lambda v: 0 < v < 1, "back_share")
-        check_fields(self, "from 0 to 1", lambda v: 0 <= v <= 1, "planes_share")
-        if self.planes_share and not (self.losses.kd or self.losses.kd_back):
+        if self.planes_first and not (self.losses.kd or self.losses.kd_back):
             raise Head3DError(
-                "without losses.kd and losses.kd_back no plane has a target: set planes_share to 0"
+                "without losses.kd and losses.kd_back no plane has a target: set planes_first to 0"
             )
         if self.one_discriminator and len({domain.start for domain in self.domains}) > 1:
             raise Head3DError("one discriminator has one start: give both domains the same `start`")
@@ -214,7 +209,6 @@ class Recipe:
             "an ada_target": (self.ada_target, "ada_images ada_start"),
             "losses.kd": (self.losses.kd, "distil_planes"),
             "losses.kd or losses.kd_back": (self.losses.kd or self.losses.kd_back, "kd_norm"),
-            "losses.kd_back": (self.losses.kd_back, "kd_back_images kd_back_floor"),
             "losses.rgb or losses.lpips": (self.losses.rgb or self.losses.lpips, "tau"),
             "losses.lpips": (self.losses.lpips, "perceptual perceptual_scale"),
             "two domains": (len(self.domains) == 2, "back_share one_discriminator"),
@@ -329,7 +323,6 @@ def _tiny(recipe: Recipe) -> Recipe:
         neural_images=min(recipe.neural_images, 32),
         ema_images=16.0,
         ada_images=64,
-        kd_back_images=32,
         warmup_steps=2,
         notes=("for tests: a few steps of everything",),
     )
@@ -369,9 +362,8 @@ def _fine_tuned(start: Start) -> dict[str, Any]:
 
 _ONE_D = {"domains.0.start": "head", "one_discriminator": True}
 _BACK_TARGET = {
-    "losses.kd_back": 1.0,
-    "kd_back_images": 80_000,
-    "kd_back_floor": 0.02,
+    "losses.kd_back": 0.1,
+    "planes_first": 100_000,
     "domains.1.sources": ("heads_side",),  # one view shows both sides' hair, so that both get one colour
 }
 _TWO_SLICES = {"front_slices": 2}
@@ -417,4 +409,5 @@ def recipe(stage: str, preset: str, row: str | None = None) -> Recipe:
     if stage != "distill":
         raise Head3DError(f"row {row!r} belongs to stage 'distill', not {stage!r}")
     base = dataclasses.replace(_BY_PRESET[preset][ROWS[row].like], stage=own.stage, images=own.images)
-    return changed(base, ROWS[row].changes)
+    made = changed(base, ROWS[row].changes)
+    return dataclasses.replace(made, planes_first=min(made.planes_first, 8)) if preset == "tiny" else made

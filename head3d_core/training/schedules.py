@@ -24,17 +24,6 @@ def neural_resolution(recipe: Recipe, images: int, final: int) -> int:
     return round(recipe.neural_resolution + (final - recipe.neural_resolution) * fade)
 
 
-def kd_back_weight(recipe: Recipe, images: int) -> float:
-    """Weight of the back slice's target: strong at first, so that the slices part, then its floor."""
-    strength = max(0.0, 1 - images / max(recipe.kd_back_images, 1))
-    return recipe.kd_back_floor + (recipe.losses.kd_back - recipe.kd_back_floor) * strength
-
-
-def planes_only(recipe: Recipe, images: int) -> bool:
-    """Whether the targets of planes and w act alone, and nothing is rendered."""
-    return images < recipe.planes_share * recipe.images
-
-
 def ema_beta(recipe: Recipe, images: int) -> float:
     """Decay of the averaged generator per step: 0.5^(batch / half-life)."""
     half_life = recipe.ema_images

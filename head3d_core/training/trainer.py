@@ -106,7 +106,7 @@ class Trainer:
         names = [f"{name}_{domain.name}" for domain in recipe.domains for name in per_domain]
         self.meters = Meters([*names, *TERMS, "density"], self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
-        self.blur, self.swap, self.kd_back = torch.zeros(3, device=self.device)
+        self.blur, self.swap = torch.zeros(2, device=self.device)
         self.blurred = self.planes_only = False
         self.resolution = preset.generator.neural_resolution
         self.step_count = self.warm_from = 0
@@ -151,8 +151,7 @@ class Trainer:
         self.blurred = schedules.blur_sigma(recipe, images) > 0
         self.blur.fill_(max(schedules.blur_sigma(recipe, images), 1e-6))
         self.swap.fill_(schedules.swap_probability(recipe, images))
-        self.kd_back.fill_(schedules.kd_back_weight(recipe, images))
-        self.planes_only = schedules.planes_only(recipe, images)
+        self.planes_only = images < recipe.planes_first
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
         for optimiser in self.optimisers.values():
@@ -264,8 +263,8 @@ class Trainer:
             with torch.no_grad():
                 target = self._sample(self.head, z, mapping, None, seeds)
             back = losses.kd_loss(target.planes, student.planes, (XY_BACK,), self.recipe.kd_norm)
-            self.meters.add("kd_back", self.kd_back * back)
-            total = total + self.kd_back * back
+            self.meters.add("kd_back", self.recipe.losses.kd_back * back)
+            total = total + self.recipe.losses.kd_back * back
         self.generator_optimiser.minimise(total)
 
     def g_reg(self, domain: int) -> None:

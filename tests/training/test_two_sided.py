@@ -15,7 +15,7 @@ from head3d_core.checkpoints.weights import load_generator
 from head3d_core.config import preset
 from head3d_core.model.cameras import frontal
 from head3d_core.model.stylegan2 import ToRGB
-from head3d_core.training import distillation, schedules, stages
+from head3d_core.training import distillation, stages
 from head3d_core.training.numerics import join_world
 from head3d_core.training.parts import Phase
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
@@ -72,20 +72,8 @@ def test_the_back_target_pulls_xy_back_to_the_head_generator() -> None:
     assert toys.same(frozen, trainer.head.state_dict())
 
 
-def test_the_weight_is_strong_first_and_keeps_its_floor() -> None:
-    how = dataclasses.replace(toys.toy_recipe("distill", "two-sided"), kd_back_images=100, kd_back_floor=0.2)
-    assert [schedules.kd_back_weight(how, n) for n in (0, 50, 100, 900)] == pytest.approx(
-        [1.0, 0.6, 0.2, 0.2]
-    )
-    trainer = toys.trainer(dataclasses.replace(only(kd_back=1.0), kd_back_images=4, kd_back_floor=0.0))
-    trainer.step()
-    assert trainer.read_metrics()["kd_back"] > 0
-    trainer.step()
-    assert trainer.read_metrics()["kd_back"] == 0
-
-
 def test_planes_may_learn_before_anything_is_rendered() -> None:
-    how = toys.toy_recipe("distill", "two-sided", batch=4, images=16, planes_share=0.5, density_weight=0.25)
+    how = toys.toy_recipe("distill", "two-sided", batch=4, planes_first=8, density_weight=0.25)
     trainer = toys.trainer(how, slices=2)
     G, D = trainer.generator, trainer.discriminators[0]
     rendering = [*G.decoder.parameters(), *G.superresolution.parameters(), *D.parameters()]
@@ -101,7 +89,7 @@ def test_planes_may_learn_before_anything_is_rendered() -> None:
     )
     assert {"rgb", "d_loss_front"} <= set(trainer.read_metrics())
     with pytest.raises(Head3DError, match="no plane has a target"):
-        toys.toy_recipe("teacher", planes_share=0.5)
+        toys.toy_recipe("teacher", planes_first=8)
 
 
 @pytest.mark.parametrize("preset_name", ["classroom", "paper"])
@@ -110,9 +98,9 @@ def test_rows_by_name(preset_name: str) -> None:
     full, two, one = (
         recipe("distill", preset_name, row) for row in ("head3d", "two-sided", "two-sided-single-d")
     )
-    back_target = {"losses.kd_back", "kd_back_images", "kd_back_floor", "domains.1.sources"}
+    back_target = {"losses.kd_back", "planes_first", "domains.1.sources"}
     assert set(differences(full, two)) == back_target
-    assert two.losses == dataclasses.replace(full.losses, kd_back=1.0)
+    assert two.losses == dataclasses.replace(full.losses, kd_back=0.1)
     assert set(differences(two, one)) == {"one_discriminator", "domains.0.start"}
     assert (one.discriminator_starts, two.discriminator_starts) == (("head",), ("teacher", "head"))
     args = toys.TrainArgs.of("distill", "f", Path("x"), preset_name, row="two-sided-single-d")
