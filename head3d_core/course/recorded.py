@@ -80,17 +80,26 @@ def ghost_limit(score: str = GHOST) -> float:
 
 
 def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
-    """Fresh real heads and people, then every generator whose second faces are recorded."""
+    """Fresh real heads and people, then every bundled generator whose second faces are recorded."""
     recorded = load_rows(EVALUATION)
-    real = recorded.pop("real").behind_of
+    real = recorded["real"].behind_of
     groups = {"real heads": real["heads"], "real people": real["faces"]}
-    groups |= {name: row.behind for name, row in recorded.items() if row.behind is not None}
+    bundled = ((name, recorded[name]) for name in ("face", "head", "head3d", "two-sided") if name in recorded)
+    groups |= {name: row.behind for name, row in bundled if row.behind is not None}
     return {
         name: SecondFaces(
             np.array([x for x in found.scores[score] if x is not None]), found.ghost[score].above
         )
         for name, found in groups.items()
     }
+
+
+def above_limit(row: str, score: str = GHOST) -> Estimate:
+    """Share of a row's backs above the limit of real ones."""
+    behind = load_rows(EVALUATION)[row].behind
+    if behind is None:
+        raise Head3DError(f"{row} has no second faces on record: python -m head3d_core evaluate {row} --add")
+    return behind.ghost[score].above
 
 
 def second_faces_figure(score: str = GHOST) -> Any:
