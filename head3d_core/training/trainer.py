@@ -107,8 +107,7 @@ class Trainer:
         self.meters = Meters([*names, *TERMS, "density"], self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
         self.blur, self.swap = torch.zeros(2, device=self.device)
-        self.blurred = self.planes_only = False
-        self.resolution = preset.generator.neural_resolution
+        self.blurred, self.planes_only, self.resolution = False, False, preset.generator.neural_resolution
         self.step_count = self.warm_from = 0
         self.visits = [0] * len(pools)
         self.device_queue = DeviceQueue(self.device, self.numerics)
