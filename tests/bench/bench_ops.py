@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting thr
 import torch  # noqa: E402
 
 from head3d_core import ops  # noqa: E402
+from head3d_core.checkpoints.weights import load_generator  # noqa: E402
 from head3d_core.config import RenderOptions  # noqa: E402
 from head3d_core.model import cameras, filters, planes, rays, volume  # noqa: E402
 from head3d_core.model.planes import DecoderWeights  # noqa: E402
@@ -100,6 +101,17 @@ def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
     def twice(f: Callable[[torch.Tensor], torch.Tensor]) -> None:  # as R1 does: the gradient's own gradient
         (gradient,) = torch.autograd.grad(f(leaf).square().sum(), leaf, create_graph=True)
         torch.autograd.grad(gradient.square().sum(), leaf)
+
+    G = load_generator("head3d", device)
+    z = torch.randn(1, G.z_dim, device=device)
+
+    def picture(path: str) -> None:
+        os.environ["HEAD3D_DISABLE_NATIVE"] = str(int(path == "reference"))
+        with torch.inference_mode():
+            G(z, cameras.frontal(1, device))
+        del os.environ["HEAD3D_DISABLE_NATIVE"]
+
+    yield "a head from z", "classroom: 64² rays, finished picture of 256²", picture
 
     size = f"{batch} x 64 x 256²"
     yield "upsample2d", size, lambda b: filters.upsample2d(x, b)
