@@ -209,7 +209,8 @@ def card(name: str, data: Path = files.DATA) -> str:
         )
     config = GeneratorConfig.from_dict(checkpoint.read_header(folder).config)
     run = recorded(data, f"curves_{notes.get('row') or stage}")
-    evaluation, real = (recorded(data, f"evaluation/{row}") for row in (name, "real"))
+    record = name if stage != "distill" else notes.get("row") or name
+    evaluation, real = (recorded(data, f"evaluation/{row}") for row in (record, "real"))
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
     size_of_planes = f"{config.plane_resolution}² x {config.plane_channels} channels x {config.plane_count}"
     facts = [
@@ -224,7 +225,7 @@ def card(name: str, data: Path = files.DATA) -> str:
         what=STAGES[stage].what,
         remarks=_remarks(folder, notes),
         facts=markdown_table(("", ""), facts),
-        measured=_measured(name, evaluation),
+        measured=_measured(record, evaluation),
         metrics=markdown_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
         pictures=_pictures(evaluation, data, folder),
         own_groups=own_groups(evaluation),

@@ -96,10 +96,12 @@ def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
 
 def above_limit(row: str, score: str = GHOST) -> Estimate:
     """Share of a row's backs above the limit of real ones."""
-    behind = load_rows(EVALUATION)[row].behind
-    if behind is None:
-        raise Head3DError(f"{row} has no second faces on record: python -m head3d_core evaluate {row} --add")
-    return behind.ghost[score].above
+    found = load_rows(EVALUATION).get(row)
+    if found is None or found.behind is None:
+        raise Head3DError(
+            f"{row} has no second faces on record: restore data/results with `git checkout data/results`"
+        )
+    return found.behind.ghost[score].above
 
 
 def second_faces_figure(score: str = GHOST) -> Any:

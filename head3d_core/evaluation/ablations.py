@@ -6,7 +6,6 @@ that start from other discriminators than the bundled weights have a full method
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +166,10 @@ def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
     return networks + differences_in_words(full, other)
 
 
+_RETIRED = ("kd_back_images", "kd_back_floor")
+"""Fields of recorded recipes that acted on two-slice rows alone and are gone."""
+
+
 def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
     """(setting, now, in the recorded run) of a row whose recorded curves name another recipe than `--row` has now."""
     path = files.DATA / "results" / f"curves_{row}.json"
@@ -174,8 +177,7 @@ def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
         return []
     then = json.loads(path.read_text(encoding="utf8"))["recipe"]
     summed = then.keys() & {"kd_back_images", "planes_first"}  # averaged before either field existed
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    recorded: Recipe = parsed(Recipe, {k: v for k, v in then.items() if k in known}, row)
+    recorded: Recipe = parsed(Recipe, {k: v for k, v in then.items() if k not in _RETIRED}, row)
     found = differences_in_words(recipe("distill", "classroom", base_of(row)), recorded)
     if len(recorded.distil_planes) > 1 and not summed:
         found.append(("L_kd of several planes", "their sum", "their mean"))

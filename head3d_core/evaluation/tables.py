@@ -61,8 +61,10 @@ def command_of(row: str) -> str:
         return f"python -m head3d_core evaluate {row}"
     if row not in ROWS:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
-    head = "runs/head-two-slices" if ROWS[row].generator else "runs/head"
-    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher --head {head} --out runs/{row}"
+    start = "--head runs/head"
+    if ROWS[row].generator:  # two slices
+        start = "--head runs/start --back-target runs/head-one-slice --recipe.images 200000"
+    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher {start} --out runs/{row}"
     return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 
 

@@ -76,7 +76,7 @@ class Recipe:
     domains: tuple[Domain, ...]
     """The discriminators' data; two domains take turns."""
     images: int
-    """Real images shown to discriminators in the whole run."""
+    """Real images shown to discriminators in the whole run; those of `planes_first` count as if shown."""
     batch: int = 16
     """Global batch, over all processes. Paper: 16."""
     lr_g: float = 0.0025
@@ -166,6 +166,8 @@ class Recipe:
         check_fields(self, "at least 1", lambda v: v >= 1, *sizes)
         check_fields(self, "some of 0, 1 and 2", lambda v: v and set(v) <= {0, 1, 2}, "distil_planes")
         check_fields(self, "between 0 and 1", lambda v: 0 < v < 1, "back_share")
+        if self.planes_first and (self.discriminator_first or self.only_discriminator):
+            raise Head3DError("planes and discriminators cannot both learn alone: set planes_first to 0")
         if self.planes_first and not (self.losses.kd or self.losses.kd_back):
             raise Head3DError(
                 "without losses.kd and losses.kd_back no plane has a target: set planes_first to 0"

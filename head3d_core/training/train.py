@@ -319,6 +319,8 @@ def train(args: TrainArgs) -> str:
             recipe=args.recipe.to_dict(),
         )
         run.log("start", args=dataclasses.asdict(args), **origin)
+        if 0 < args.recipe.images <= args.recipe.planes_first:
+            run.say("note: nothing is rendered in this run, as planes_first covers all its images")
         with _memory_named(args, world), trainer.device_queue.stream():
             reason = run.loop()
             run.finish(reason)

@@ -153,8 +153,11 @@ class Trainer:
         self.planes_only = images < recipe.planes_first
         final = self.preset.generator.neural_resolution
         self.resolution = schedules.neural_resolution(recipe, images, final)
+        # Adam's second moments of what draws and judges pictures are still 0 when planes have learnt alone.
+        rendering_from = 0 if self.planes_only else -(-recipe.planes_first // recipe.batch)
+        steps = self.step_count - max(self.warm_from, rendering_from)
         for optimiser in self.optimisers.values():
-            optimiser.set_rate(schedules.warmth(recipe, self.step_count - self.warm_from))
+            optimiser.set_rate(schedules.warmth(recipe, steps))
 
     # -- images ----------------------------------------------------------------------------------------------
 

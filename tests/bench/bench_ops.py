@@ -3,11 +3,11 @@
     python tests/bench/bench_ops.py --json data/results/bench_ops_cpu.json
     python tests/bench/bench_ops.py --device cuda
 
-The scene is haze (no sample is hidden, so the kernel may leave nothing out): the slowest there is. On the CPU each
-instruction set that the processor has is timed. "wall" is the best of the repeats and "cpu" the least processor time,
-summed over threads: on a quiet machine wall is about cpu / threads. The CPU's ratio is one of processor times, which
-other programs on the machine disturb less; the GPU's is one of wall times. The forward renderer's row "compiled" is
-the reference under `torch.compile`; its first call, which compiles, is not counted.
+The scene, but for "a head from z", is haze (no sample is hidden, so the kernel may leave nothing out): the slowest
+there is. On the CPU each instruction set that the processor has is timed. "wall" is the best of the repeats and "cpu"
+the least processor time, summed over threads: on a quiet machine wall is about cpu / threads. The CPU's ratio is one
+of processor times, which other programs on the machine disturb less; the GPU's is one of wall times. The forward
+renderer's row "compiled" is the reference under `torch.compile`; its first call, which compiles, is not counted.
 """
 
 from __future__ import annotations
@@ -107,9 +107,11 @@ def cases(device: torch.device) -> Iterator[tuple[str, str, Run]]:
 
     def picture(path: str) -> None:
         os.environ["HEAD3D_DISABLE_NATIVE"] = str(int(path == "reference"))
-        with torch.inference_mode():
-            G(z, cameras.frontal(1, device))
-        del os.environ["HEAD3D_DISABLE_NATIVE"]
+        try:
+            with torch.inference_mode():
+                G(z, cameras.frontal(1, device))
+        finally:
+            del os.environ["HEAD3D_DISABLE_NATIVE"]
 
     yield "a head from z", "classroom: 64² rays, finished picture of 256²", picture
 

@@ -169,3 +169,21 @@ def test_a_real_image_with_a_wrong_camera_counts_as_generated() -> None:
     assert a["d_loss_all"] > b["d_loss_all"]
     assert "sign_wrong_all" in a
     assert "sign_wrong_all" not in b
+
+
+def test_rates_warm_up_again_when_rendering_begins() -> None:
+    how = toys.toy_recipe(
+        "distill", "two-sided", batch=4, planes_first=16, warmup_steps=4, density_weight=0.0
+    )
+    trainer = toys.trainer(how, slices=2)
+    rates = []
+    for _ in range(8):
+        trainer.step()
+        rates.append(float(trainer.generator_optimiser.adam.param_groups[0]["lr"]) / how.lr_g)
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:] == pytest.approx(rates[:4])
+
+
+def test_planes_and_discriminators_do_not_learn_alone_together() -> None:
+    with pytest.raises(Head3DError, match="cannot both learn alone"):
+        toys.toy_recipe("distill", "two-sided", discriminator_first=4)
