@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from head3d_core.course import facts
 from head3d_core.course.stills import HIDDEN, bundle, plotly_still, to_image
 from head3d_core.model import cameras
 from head3d_core.utils.estimates import Estimate
@@ -23,19 +24,60 @@ from head3d_core.utils.images import to_pixels as to_pixels
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""
+PAPER = "#FFFFFF"
+"""The ground of every figure. A figure brings its own, because the page around it may be dark."""
+CONTRAST = 4.5
+"""The least contrast of text to its ground (WCAG 2, level AA)."""
 STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
 HATCHES = ("", "//", "..")
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour (WCAG 2), 0 for black and 1 for white."""
+    from matplotlib.colors import to_rgb
+
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+def contrast(one: str, other: str = PAPER) -> float:
+    """The contrast ratio of two colours, from 1 to 21; by default of a colour to the paper.
+
+    >>> round(contrast("#000000"), 2), round(contrast("#777777"), 2)
+    (21.0, 4.48)
+    """
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink(colour: str) -> str:
+    """The colour for text: darkened until its contrast to the paper is `CONTRAST` at least.
+
+    >>> ink("#0072B2"), ink("#D55E00")
+    ('#0072b2', '#c25600')
+    """
+    from matplotlib.colors import to_hex, to_rgb
+
+    shades = (to_hex(np.multiply(to_rgb(colour), share)) for share in np.linspace(1, 0, 101))
+    return next(shade for shade in shades if contrast(shade) >= CONTRAST)
 
 
 # --- display ----------------------------------------------------------------------------------------------------------
 
 
 def show(figure: Any, alt: str) -> None:
-    """Displays a matplotlib figure with alternative text (a key of `alt_texts`, or the text), then closes it."""
+    """Displays a matplotlib figure with alternative text (a key of `alt_texts`, or the text), then closes it.
+
+    The output holds the figure's facts as text, so that nbval notices another picture.
+    """
     from IPython.display import display
 
-    display(bundle(to_image(figure), alt), raw=True)
+    shown = "" if alt in facts.NOT_COMPARED else facts.of_figure(figure)
+    display(bundle(to_image(figure), alt, shown=shown), raw=True)
 
 
 def show_plotly(figure: Any, alt: str) -> None:
@@ -247,9 +289,16 @@ def scene(
     """A Plotly figure with one scene, laid out by `space`."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(list(traces))
-    figure.update_layout(title=title, width=720, height=540, margin=dict(l=0, r=0, t=40, b=0))
-    return figure.update_layout(font=dict(size=14), scene=space(reach, eye))
+    figure = on_paper(go.Figure(list(traces)), 720, 540)
+    return figure.update_layout(title=title, scene=space(reach, eye))
+
+
+def on_paper(figure: Any, width: int, height: int) -> Any:
+    """Gives a Plotly figure its size, and dark text on a white ground whatever the theme of the page around it."""
+    figure.update_layout(
+        width=width, height=height, margin=dict(l=0, r=0, t=40, b=0), template="plotly_white"
+    )
+    return figure.update_layout(paper_bgcolor=PAPER, font=dict(size=14, color="#222222"))
 
 
 def label_at(figure: Any, at: Sequence[float], text: str) -> None:

@@ -46,7 +46,7 @@ def distillation_diagram() -> Any:
         for start, end in ((5.8, 6.3), (7.75, 8.38), (10.0, 10.45)):
             arrow(axis, (start, y), (end, y))
         above = y + (0.55 if y == top else -0.75)
-        axis.text(4.1, above, who, ha="center", fontsize=11, color=colour, fontweight="bold")
+        axis.text(4.1, above, who, ha="center", fontsize=11, color=figures.ink(colour), fontweight="bold")
     box(axis, 11.2, top, "I, I_raw\n(faces)", blue, width=1.3)
     box(axis, 11.2, low, "I, I_raw\n(heads)", red, width=1.3)
     for x, text in (
@@ -62,7 +62,7 @@ def distillation_diagram() -> Any:
     arrow(axis, (11.95, 1.75), (12.7, 1.25), colour=violet)
     axis.text(12.9, 0.2, "L_gan (Eq. 6), in turns", ha="center", fontsize=10, color="#8A4A70")
     camera = "camera of the picture:\nface camera or back camera, in turns"
-    axis.text(9.2, 0.6, camera, ha="center", fontsize=9)
+    axis.text(9.2, 0.95, camera, ha="center", va="top", fontsize=10)
     arrow(axis, (9.2, 1.0), (9.2, 1.42), colour="#555555")
     return figure
 

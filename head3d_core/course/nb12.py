@@ -135,7 +135,7 @@ def side_by_side(
         figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=faces), row=1, col=k + 1)
     layout = figures.space(0.5, _eye(yaw, 1.15))
     scenes = {f"scene{'' if k == 0 else k + 1}": layout for k in range(count)}
-    return figure.update_layout(width=420 * count, height=460, margin=dict(l=0, r=0, t=40, b=0), **scenes)
+    return figures.on_paper(figure, 420 * count, 460).update_layout(**scenes)
 
 
 def still_life(

@@ -67,12 +67,13 @@ def alt_text(alt: str) -> str:
     return alt_texts().get(alt, alt)
 
 
-def bundle(image: Image.Image, alt: str, note: str = "") -> dict[str, str]:
+def bundle(image: Image.Image, alt: str, note: str = "", shown: str = "") -> dict[str, str]:
     """What an output says of a picture: HTML with alternative text, and the same text for a console.
 
     Args:
         alt: a key of `alt_texts`, or the text itself.
         note: a visible line below the picture.
+        shown: its facts (`course.facts`), which nbval compares as part of the text for a console.
     """
     data, alt = encoded(image), alt_text(alt)
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
@@ -80,7 +81,7 @@ def bundle(image: Image.Image, alt: str, note: str = "") -> dict[str, str]:
     below = f"<p><em>{html.escape(note)}</em></p>" if note else ""
     return {
         "text/html": f'<img alt="{html.escape(alt)}" src="{source}">{below}',
-        "text/plain": f"Figure: {alt}",
+        "text/plain": f"Figure: {alt}" + (f"\nShown: {shown}" if shown else ""),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from head3d_core.course import facts
 from head3d_core.course.stills import bundle, with_stand_in
 from head3d_core.utils.errors import Head3DError
 
@@ -79,7 +80,7 @@ def sliders(
     box.sliders, box.picture, box.drawn = made, picture, drawn
     still = Image.open(io.BytesIO(picture.value))
     note = f"A still. Run this cell to move {', '.join(ranges)}."
-    return with_stand_in(box, bundle(still, alt or note, note))
+    return with_stand_in(box, bundle(still, alt or note, note, facts.of_pixels(np.asarray(still))))
 
 
 def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0, alt: str = "") -> Any:
