@@ -9,7 +9,6 @@ a detection a probability above 0.9 at 256².
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from head3d_core.datasets import face_detector
 from head3d_core.evaluation.real import frontal_pictures
+from head3d_core.evaluation.tables import markdown
 from head3d_core.metrics.silhouettes import BACK_YAW, FRONTAL_PITCH, FRONTAL_YAW
 from head3d_core.model import cameras
 from head3d_core.synth import sets
@@ -33,7 +33,7 @@ from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import share
 from head3d_core.utils.progress import bar
-from script import between_marks, main, markdown_table
+from script import between_marks, main
 
 MARK = "detector rates"
 BIN = 15
@@ -139,7 +139,7 @@ def table(found: dict[str, Any]) -> str:
     for part, name, r in rows:
         value, low, high = (f"{r[k]:.1%}" for k in ("rate", "low", "high"))
         cells.append((part, name, f"{r['found']} of {r['count']}", value, f"{low} to {high}"))
-    return markdown_table(("images", "group", "found", "rate", "95 % interval"), cells)
+    return markdown(("images", "group", "found", "rate", "95 % interval"), cells)
 
 
 def refresh_card(found: dict[str, Any], card: Path) -> None:
@@ -170,7 +170,7 @@ def run(
         workers: rendering processes; 0 takes one per core.
     """
     found = measure(frontal, heads, workers)
-    files.write(out, json.dumps(found, indent=1) + "\n")
+    records.write(out, found)
     if card.exists():
         refresh_card(found, card)
     print(f"{table(found)}\nwrote {out}")

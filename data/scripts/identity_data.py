@@ -15,14 +15,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.metrics.identity_encoder import CROP, SIDE, face_crop
 from head3d_core.synth import sets, wardrobe
 from head3d_core.synth.draws import Draws, stream_key
+from head3d_core.synth.heads import build_head
 from head3d_core.synth.identity import HELD_OUT_FACES, Identity, identity
-from head3d_core.synth.light import Light, sample_light
+from head3d_core.synth.light import sample_light
 from head3d_core.synth.pool import Task, run_tasks
 from head3d_core.synth.renderer import Renderer
 from head3d_core.synth.targets import draw_expression
@@ -75,11 +75,6 @@ def angles(person: int, look: int, view: int) -> tuple[float, float]:
     return math.radians(draws.uniform("yaw", -yaw, yaw)), math.radians(draws.uniform("pitch", -pitch, pitch))
 
 
-def light_of(person: int, look: int, view: int) -> Light:
-    """The light of one image, as different as those of the face set."""
-    return sample_light(stream_key(person, f"look {look} light {view}") % 2**31, "faces")
-
-
 @dataclass(frozen=True)
 class People:
     """Images of people in the order person, look, view, on any device."""
@@ -96,32 +91,24 @@ class People:
     """Of the people."""
 
 
-def render_looks(
-    renderer: Renderer, person: int, looks: int, views: Sequence[int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Images [looks * views, 3, R, R] and cameras [looks * views, 25] of one person, look by look."""
-    from head3d_core.synth.heads import build_head
-
-    images, cameras = [], []
+def _drawn(
+    looks: int, views: Sequence[int], whole: bool, renderer: Renderer, task: Task
+) -> tuple[Tensor, Tensor]:
+    """Images [looks * views, 3, R, R] and cameras [looks * views, 25] of the one person of a task, look by look."""
+    torch.set_num_threads(1)
+    _, person = task[0]
+    drawn = []
     for look in range(looks):
         head = build_head(dressed(person, look))
         for view in views:
-            light = light_of(person, look, view)
+            light = sample_light(stream_key(person, f"look {look} light {view}") % 2**31, "faces")
             if view == views[0]:
                 renderer.load(head, light)
             else:
                 renderer.relight(light)
-            cameras.append(sets.orbit_camera(*angles(person, look, view)))
-            images.append(renderer.draw(cameras[-1]).rgb.transpose(2, 0, 1))
-    return np.stack(images), np.stack(cameras)
-
-
-def _drawn(
-    looks: int, views: Sequence[int], whole: bool, renderer: Renderer, task: Task
-) -> tuple[Tensor, Tensor]:
-    """Images and cameras of the one person of a task, look by look."""
-    torch.set_num_threads(1)
-    images, cameras = map(torch.from_numpy, render_looks(renderer, task[0][1], looks, views))
+            camera = sets.orbit_camera(*angles(person, look, view))
+            drawn.append((renderer.draw(camera).rgb.transpose(2, 0, 1), camera))
+    images, cameras = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
     if whole:
         return images, cameras
     crops = face_crop(images, cameras, MARGIN_SIDE, CROP * MARGIN_SIDE / SIDE)

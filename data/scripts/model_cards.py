@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import GeneratorConfig
-from head3d_core.evaluation.tables import GHOSTS
+from head3d_core.evaluation.tables import GHOSTS, markdown
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.records import trained_on
-from script import filled, main, markdown_table, sections
+from script import filled, main, sections
 
 UNKNOWN = "not measured yet"
 
@@ -224,12 +224,12 @@ def card(name: str, data: Path = files.DATA) -> str:
         name=name,
         what=STAGES[stage].what,
         remarks=_remarks(folder, notes),
-        facts=markdown_table(("", ""), facts),
+        facts=markdown(("", ""), facts),
         measured=_measured(record, evaluation),
-        metrics=markdown_table(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
+        metrics=markdown(("measure", "this model", "real pictures"), metric_rows(evaluation, real)),
         pictures=_pictures(evaluation, data, folder),
         own_groups=own_groups(evaluation),
-        groups=markdown_table(("group", "real pictures"), group_rows(recorded(data, "detector_rates"))),
+        groups=markdown(("group", "real pictures"), group_rows(recorded(data, "detector_rates"))),
         failures=STAGES[stage].failures,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
@@ -40,12 +40,6 @@ def filled(template: str, section: str | None = None, /, **parts: object) -> str
     """
     text = sections(template)[section] if section else (TEMPLATES / template).read_text(encoding="utf8")
     return Template(text).substitute(parts)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def between_marks(text: str, name: str, make: Callable[[], str]) -> str | None:

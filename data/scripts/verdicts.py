@@ -13,7 +13,7 @@ from typing import Any
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, JANUS, Measure
 from head3d_core.evaluation.rows import Rows, load_rows
-from head3d_core.evaluation.tables import NOT_YET, RESULTS, load_paper, rate, repetitions
+from head3d_core.evaluation.tables import NOT_YET, RESULTS, load_paper, markdown, rate, repetitions
 from head3d_core.utils import records as stored
 from head3d_core.utils.estimates import Estimate
 
@@ -306,11 +306,9 @@ def findings(records: Rows | None = None) -> list[tuple[Claim, str, str]]:
 
 def table(records: Rows, readme: bool = False) -> str:
     """Markdown: the paper's claims, what was found in every run, verdict; for README those that decide most."""
-    lines = ["| paper | it says | found here | verdict |", "|---|---|---|---|"]
-    for claim, text, verdict in findings(records):
-        if claim.readme or not readme:
-            lines.append(f"| {claim.place} | {claim.says} | {text} | **{verdict}** |")
-    return "\n".join(lines)
+    kept = (row for row in findings(records) if row[0].readme or not readme)
+    rows = [(claim.place, claim.says, text, f"**{verdict}**") for claim, text, verdict in kept]
+    return markdown(("paper", "it says", "found here", "verdict"), rows)
 
 
 def outcome(what: str, records: Rows | None = None) -> str:
