@@ -46,6 +46,7 @@ from head3d_core.utils.estimates import (
     percentiles,
     share,
 )
+from head3d_core.utils.images import encoded
 from identity_data import People, frontal_people
 from script import filled, main
 
@@ -83,9 +84,8 @@ def changed(images: Tensor) -> dict[str, Tensor]:
 
 
 def _jpeg(image: Tensor) -> Tensor:
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=15)
-    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+    data = encoded(Image.fromarray(image.permute(1, 2, 0).numpy()), "JPEG", quality=15)
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1)
 
 
 def _unit(x: Tensor) -> Array:

@@ -9,6 +9,7 @@ from head3d_core.course import figures
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, JANUS, Measure
 from head3d_core.evaluation.rows import Distance, Row, Rows
+from head3d_core.evaluation.tables import markdown
 from head3d_core.utils.estimates import Estimate
 
 PANELS = {
@@ -48,13 +49,8 @@ def _behind(record: Row) -> Estimate | None:
     return Estimate(value, low, high, steps[0].count)
 
 
-def _second_face(record: Row) -> Estimate | None:
-    ghost = record.behind.ghost.get("eye_pair") if record.behind else None
-    return ghost.above if ghost else None
-
-
 BEHIND = Measure("KD × 100 at 120–150°", "low", _behind)
-SECOND_FACE = Measure("eyes behind, %", "low", _second_face, 100.0)
+SECOND_FACE = Measure("eyes behind, %", "low", lambda r: r.second_faces("eye_pair"), 100.0)
 MEASURES = (FRONT, COSINE, JANUS, BEHIND, SECOND_FACE)
 
 
@@ -146,8 +142,7 @@ def evidence_table(
     """
     heads = ["measure", "full method", "this row: difference for each seed", "verdict"]
     heads += ["the paper"] if expected is not None else []
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    full = records.get(ablations.FULL_FITTED)
+    lines, full = [], records.get(ablations.FULL_FITTED)
     for measure in measures if full else ():
         found, whole = differences(records, row, measure), measure.of(records[ablations.FULL_FITTED])
         if not found or whole is None:
@@ -163,5 +158,5 @@ def evidence_table(
         if expected is not None:
             paper = expected.get(measure, "")
             cells.append(f"{paper}: {agreement(found, paper)}" if paper else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(heads, lines)

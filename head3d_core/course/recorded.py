@@ -96,12 +96,13 @@ def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
 
 def above_limit(row: str, score: str = GHOST) -> Estimate:
     """Share of a row's backs above the limit of real ones."""
-    found = load_rows(EVALUATION).get(row)
-    if found is None or found.behind is None:
+    known = load_rows(EVALUATION)
+    found = known[row].second_faces(score) if row in known else None
+    if found is None:
         raise Head3DError(
             f"{row} has no second faces on record: restore data/results with `git checkout data/results`"
         )
-    return found.behind.ghost[score].above
+    return found
 
 
 def second_faces_figure(score: str = GHOST) -> Any:

@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from head3d_core.utils import images
+
 LIGHT = 30_000
 """Bytes up to which a PNG is kept as it is."""
 LIMIT = 60_000
@@ -38,21 +40,15 @@ HIDDEN = """<style>.jp-OutputArea:has(.gl-container canvas):not(:has(.no-webgl))
 def encoded(image: Image.Image) -> bytes:
     """The image as PNG if that is at most `LIGHT` bytes, else as the smaller of a 256-colour PNG and a JPEG."""
     image = image.convert("RGB")
-    png = _saved(image, "PNG", optimize=True)
+    png = images.encoded(image, "PNG", optimize=True)
     if len(png) <= LIGHT:
         return png
     jpeg = b""
     for quality in (80, 70, 60, 50):
-        jpeg = _saved(image, "JPEG", quality=quality, optimize=True, progressive=True)
+        jpeg = images.encoded(image, "JPEG", quality=quality, optimize=True, progressive=True)
         if len(jpeg) <= LIMIT:
             break
-    return min(_saved(image.quantize(256), "PNG", optimize=True), jpeg, key=len)
-
-
-def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
+    return min(images.encoded(image.quantize(256), "PNG", optimize=True), jpeg, key=len)
 
 
 @functools.cache

@@ -219,9 +219,8 @@ def swap_viewer(
         encoder: for the similarity bars; None: no bars.
         state: to begin with; None: seeds 0 and 1 of the first generator.
     """
-    first = next(iter(generators))
-    state = state or LabState(first, 0, first, 1)
     session = Session(generators, encoder, state, backend)
+    start = session.state.to_dict()
 
     viewer = _viewer_class(session)(
         options={
@@ -232,8 +231,8 @@ def swap_viewer(
             "legend": _base64(legend_picture()),
             "heat_limit": HEAT_LIMIT,
         },
-        state=state.to_dict(),
-        shown={**session.answer(state.to_dict()), "request": ""},
+        state=start,
+        shown={**session.answer(start), "request": ""},
         portraits=session.portraits(),
     )
 

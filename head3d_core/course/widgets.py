@@ -15,6 +15,7 @@ from PIL import Image
 from head3d_core.course import facts
 from head3d_core.course.stills import bundle, with_stand_in
 from head3d_core.utils.errors import Head3DError
+from head3d_core.utils.images import encoded
 
 Draw = Callable[..., np.ndarray]
 """Numbers -> image [H, W, 3] uint8."""
@@ -35,9 +36,7 @@ def to_png(pixels: np.ndarray, size: int | None = None) -> bytes:
     image = Image.fromarray(pixels)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encoded(image)
 
 
 def sliders(

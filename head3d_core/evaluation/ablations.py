@@ -231,7 +231,7 @@ class Measure:
 
 FRONT = Measure("KD front × 100", "low", lambda r: kernel(r), paper="KID x100")
 BACK = Measure("KD back × 100", "low", lambda r: kernel(r, "back"))
-COSINE = Measure("cosine, same z", "high", lambda r: r.identity.cosine if r.identity else None, paper="ID")
+COSINE = Measure("cosine, same z", "high", lambda r: r.cosine, paper="ID")
 JANUS = Measure("a face behind, %", "low", lambda r: r.detector.get("back"), 100.0)
 MEASURES = (FRONT, BACK, COSINE, JANUS)
 

@@ -97,11 +97,7 @@ def _of_row(read: Callable[[Row], Estimate | None]) -> Reader:
 
 
 def _ghost(score: str) -> Reader:
-    def read(row: Row) -> Estimate | None:
-        found = row.behind.ghost.get(score) if row.behind else None
-        return found.above if found else None
-
-    return _of_row(read)
+    return _of_row(lambda r: r.second_faces(score))
 
 
 LIMITS = (
@@ -132,7 +128,7 @@ LIMITS = (
         "same z as the teacher: TAR at FAR 1 %",
         0.90,
         True,
-        _of_row(lambda r: r.identity.tar if r.identity and r.identity.cosine else None),
+        _of_row(lambda r: r.identity.tar if r.identity and r.cosine else None),
         "plane-swap",
         True,
     ),
@@ -140,7 +136,7 @@ LIMITS = (
         "same z as the teacher: mean cosine",
         0.80,
         True,
-        _of_row(lambda r: r.identity.cosine if r.identity else None),
+        _of_row(lambda r: r.cosine),
         "plane-swap",
     ),
     *(

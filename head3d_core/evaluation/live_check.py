@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.evaluation.samples import Model
+from head3d_core.evaluation.samples import Model, cycled
 from head3d_core.metrics.distances import KD_SCALE, kernel_distance
 from head3d_core.metrics.features import extract, feature_network
 from head3d_core.model.generator import Generator
@@ -122,8 +122,8 @@ def sample_features(G: Generator, camera: Tensor, count: int) -> Tensor:
     model, rows = Model(G), []
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
-        cameras = camera[torch.arange(numbers.start, numbers.stop) % len(camera)]
-        rows.append(extract(network, model.view(model.heads(numbers, 0, 1.0), cameras)[0], _BATCH).cpu())
+        images, _ = model.view(model.heads(numbers, 0, 1.0), cycled(camera, numbers))
+        rows.append(extract(network, images, _BATCH).cpu())
     return torch.cat(rows)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.evaluation.ablations import seen_from
@@ -26,16 +25,16 @@ CELL = 128
 """Largest side of an image in a grid, pixels: eyes and strands can be judged, and a grid of 8 x 8 is about 130 kB."""
 
 
-def shrink(images: Tensor, side: int = CELL) -> Tensor:
-    """[N, 3, R, R] at most `side` pixels wide (area-averaged)."""
-    return images if images.shape[-1] <= side else F.interpolate(images, size=(side, side), mode="area")
+def _cells(images: Tensor) -> Tensor:
+    """[N, 3, R, R] at most `CELL` pixels wide."""
+    return grids.shrink(images, min(CELL, images.shape[-1]))
 
 
 def views(
     model: Model, numbers: Sequence[int], how: Sampling, psi: float, yaws: Sequence[float] = (0.0,)
 ) -> Tensor:
     """[len(numbers) * len(yaws), 3, r, r] in [-1, 1]: one sample a row, one yaw (degrees) a column."""
-    return torch.cat([shrink(seen_from(model, [k], yaws, psi, how.seed)[0]).cpu() for k in numbers])
+    return torch.cat([_cells(seen_from(model, [k], yaws, psi, how.seed)[0]).cpu() for k in numbers])
 
 
 def _neighbours(
@@ -51,12 +50,8 @@ def _neighbours(
     chosen = [int(reference[f"{group}.index"][int(k)]) for k in found]
     workers = 1 if reference.wanted.workers == 1 else 2  # others than this process, whose GPU is busy
     drawn = render(group, chosen, reference.wanted.resolution, workers, sets.HEAD_VIEWS)
-    return torch.cat(
-        [
-            views(model, range(ROWS), how, how.truncation),
-            shrink(grids.from_uint8(torch.from_numpy(drawn.images))),
-        ]
-    )
+    nearest = _cells(grids.from_uint8(torch.from_numpy(drawn.images)))
+    return torch.cat([views(model, range(ROWS), how, how.truncation), nearest])
 
 
 def write_pictures(

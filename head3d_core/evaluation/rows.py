@@ -199,6 +199,16 @@ class Row:
         """How many samples were asked for."""
         return dict(self.provenance.get("arguments", {}).get("sampling", {}))
 
+    @property
+    def cosine(self) -> Estimate | None:
+        """Mean cosine to the teacher at the same z; None where it was not measured."""
+        return self.identity.cosine if self.identity else None
+
+    def second_faces(self, score: str) -> Estimate | None:
+        """Share of backs above the limit of a ghost score; None where it was not measured."""
+        found = self.behind.ghost.get(score) if self.behind else None
+        return found.above if found else None
+
 
 Rows = Mapping[str, Row]
 

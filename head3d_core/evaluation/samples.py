@@ -120,7 +120,7 @@ class Model:
         return found.hexdigest()[:16]
 
 
-def _cycle(camera: Tensor, numbers: range, shift: int = 0) -> Tensor:
+def cycled(camera: Tensor, numbers: range, shift: int = 0) -> Tensor:
     """The real cameras of samples: number k takes camera k + shift, from the start again after the last."""
     return camera[(torch.arange(numbers.start, numbers.stop) + shift) % len(camera)]
 
@@ -143,7 +143,7 @@ class _Batch:
 
     def seen(self, head: tuple[Tensor, Tensor], side: str, shift: int = 0) -> Tensor:
         """Images from the real cameras of a side ("front", "back")."""
-        return self.model.view(head, _cycle(self.reference[f"{side}.camera"], self.numbers, shift))[0]
+        return self.model.view(head, cycled(self.reference[f"{side}.camera"], self.numbers, shift))[0]
 
 
 def _plain(b: _Batch) -> Tensors:
@@ -162,7 +162,7 @@ def _mapping(b: _Batch) -> Tensors:
     for side in ("front", "back"):
         cameras = (b.reference[f"{side}.camera"], 0), (b.reference["front.camera"], 7)
         for name, (camera, shift) in zip(MAPPING, cameras, strict=True):
-            head = b.heads(1.0, _cycle(camera, b.numbers, shift))
+            head = b.heads(1.0, cycled(camera, b.numbers, shift))
             found[f"{side}.{name}"] = b.networks.describe(b.seen(head, side))
     return found
 

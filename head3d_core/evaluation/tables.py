@@ -131,7 +131,7 @@ DETECTOR: tuple[Column, ...] = (
     ("face behind (Janus)", lambda r: rate(r.detector.get("back"))),
 )
 IDENTITY: tuple[Column, ...] = (
-    ("same z, cosine", lambda r: shown(r.identity.cosine if r.identity else None)),
+    ("same z, cosine", lambda r: shown(r.cosine)),
     ("AUC", lambda r: shown(r.identity.auc if r.identity else None, 3)),
     ("AUC, dlib", lambda r: shown(r.identity_dlib.auc if r.identity_dlib else None, 3)),
 )
@@ -147,14 +147,10 @@ def ghosts(records: Rows) -> tuple[Column, ...]:
     """Shares of backs above the 95th percentile of real backs; fresh real backs' own share stands in the heading."""
 
     def column(name: str) -> Column:
-        def show(row: Row) -> str:
-            found = row.behind.ghost.get(name) if row.behind else None
-            return rate(found.above if found else None)
+        real = rate(records["real"].second_faces(name)) if "real" in records else NONE
+        return f"{GHOSTS[name]} (real: {real})", lambda r: rate(r.second_faces(name))
 
-        real = show(records["real"]) if "real" in records else NONE
-        return f"{GHOSTS[name]} (real: {real})", show
-
-    return tuple(column(name) for name in GHOSTS)
+    return tuple(map(column, GHOSTS))
 
 
 def repetitions(row: str, records: Rows) -> list[str]:

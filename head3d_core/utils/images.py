@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +81,13 @@ def with_names(sheet: NDArray[np.uint8], rows: Sequence[str], columns: Sequence[
     for k, name in enumerate(columns):
         pen.text((left + (k + 0.5) * wide / len(columns), top / 2), name, "black", font, anchor="mm")
     return np.array(drawn)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file; `options` are those of Pillow's writer of that kind."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def save(pixels: NDArray[np.uint8], path: Path | str, quality: int | None = None) -> Path:
