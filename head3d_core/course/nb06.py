@@ -90,7 +90,7 @@ def table_beside_paper(studies: Sequence[dict[str, Any]], measure: str = plane_s
     return "\n".join(lines)
 
 
-def between_table(found: dict[str, Any] | None = None, measure: str = "identity") -> str:
+def between_table(found: dict[str, Any] | None = None) -> str:
     """How near one plane of a second generator brings the first one's head to the second's.
 
     Args:
@@ -101,13 +101,13 @@ def between_table(found: dict[str, Any] | None = None, measure: str = "identity"
     """
     command = "python -m head3d_core swap-study --weights head --second face"
     found = found or records.read("swap_generators", command)
-    distance, second = found["measures"][measure], found["second"]
+    distance, second = found["measures"]["identity"], found["second"]
 
     def line(what: str, value: dict[str, float]) -> str:
         return f"{what:24s} {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
     planes = [line(f"F_{name} from {second}", row["to second"]) for name, row in distance["planes"].items()]
-    head = f"{measure}: distance to the head that {second} makes of the same z, {found['identities']} seeds"
+    head = f"identity: distance to the head that {second} makes of the same z, {found['identities']} seeds"
     return "\n".join([head, line("no plane exchanged", distance["apart"]), *planes])
 
 
@@ -152,9 +152,7 @@ def planes_flat(G: Generator, heads: Heads) -> Any:
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 
-def two_bootstraps(
-    values: Tensor, mean: Callable[[Tensor], Any], count: int = 400
-) -> dict[str, NDArray[np.float64]]:
+def two_bootstraps(values: Tensor, mean: Callable[[Tensor], Any]) -> dict[str, NDArray[np.float64]]:
     """Means over pairs when people are redrawn, and when pairs are redrawn as if they were independent.
 
     Args:
@@ -165,7 +163,7 @@ def two_bootstraps(
     outside = ~torch.eye(people, dtype=torch.bool)
     pairs = values[outside]
     found: dict[str, list[float]] = {"people redrawn": [], "pairs redrawn": []}
-    for _ in range(count):
+    for _ in range(400):
         who = torch.randint(people, (people,), generator=draw)
         again = values[who][:, who]
         met = who[:, None] != who  # a person drawn twice makes no pair with itself
@@ -176,9 +174,6 @@ def two_bootstraps(
 
 
 # --- exercises --------------------------------------------------------------------------------------------------------
-
-
-Pairs = tuple[tuple[int, int], ...]
 
 
 def _exchange(planes_1: Tensor, planes_2: Tensor, k: int) -> Tensor:
@@ -236,12 +231,8 @@ pair_mean = Exercise(
 )
 
 
-def _seen_by(projection: Pairs, coordinate: int) -> int:
-    return sum(coordinate in pair for pair in projection)
-
-
 planes_that_see = Exercise(
-    truth=_seen_by,
+    truth=lambda projection, coordinate: sum(coordinate in pair for pair in projection),
     cases=[(PROJECTION[axes], coordinate) for axes in ("xyz", "eg3d") for coordinate in range(3)],
     mistakes={
         "a plane sees its row as well as its column": lambda p, c: sum(pair[0] == c for pair in p),

@@ -123,17 +123,15 @@ def head_in_space(
     return figure.update_layout(showlegend=False)
 
 
-def side_by_side(
-    meshes: Sequence[trimesh.Trimesh], names: Sequence[str], yaw: float = math.pi, faces: int = 2600
-) -> Any:
-    """Plotly figure: two surfaces next to each other, grey, seen from `yaw` (radians; by default from behind)."""
+def side_by_side(meshes: Sequence[trimesh.Trimesh], names: Sequence[str]) -> Any:
+    """Plotly figure: two surfaces next to each other, grey, seen from behind."""
     from plotly.subplots import make_subplots
 
     kinds, count = [[{"type": "scene"}] * len(meshes)], len(meshes)
     figure = make_subplots(1, count, specs=kinds, subplot_titles=list(names), horizontal_spacing=0.02)
     for k, mesh in enumerate(meshes):
-        figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=faces), row=1, col=k + 1)
-    layout = figures.space(0.5, _eye(yaw, 1.15))
+        figure.add_trace(surface_trace(mesh, names[k], coloured=False, faces=2600), row=1, col=k + 1)
+    layout = figures.space(0.5, _eye(math.pi, 1.15))
     scenes = {f"scene{'' if k == 0 else k + 1}": layout for k in range(count)}
     return figures.on_paper(figure, 420 * count, 460).update_layout(**scenes)
 
@@ -181,12 +179,8 @@ def density_slices(grid: NDArray[np.float32], box_warp: float, level: float) -> 
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _outward(plus: Tensor, minus: Tensor) -> Tensor:
-    return F.normalize(minus - plus, dim=0)
-
-
 outward_normal = Exercise(
-    truth=_outward,
+    truth=lambda plus, minus: F.normalize(minus - plus, dim=0),
     cases=[
         (torch.tensor([1.0, 2.0, -9.0]), torch.tensor([1.5, 2.0, 3.0])),
         (torch.tensor([-4.0, 0.0, 0.5]), torch.tensor([2.0, 1.0, 0.0])),

@@ -134,13 +134,6 @@ def _open(path: str | os.PathLike[str]) -> _Opened:
     return _Opened(store, names, torch.from_numpy(values.astype(np.float32)), problems)
 
 
-def _refuse(store: Store, problems: list[Problem]) -> None:
-    if fatal := [p for p in problems if p.fatal]:
-        more = len(fatal) - 1
-        rest = f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" * bool(more)
-        raise Head3DError(f"{store.path}: {fatal[0]}{rest}")
-
-
 # -- images --------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +217,11 @@ def load_arrays(path: str | os.PathLike[str], resolution: int | None = None) -> 
         if fitted.shape[0] == side:  # an odd one is reported by the scan
             view[index] = fitted.transpose(2, 0, 1)
 
-    _refuse(opened.store, opened.problems + _scan(opened.store, opened.names, resolution, keep))
+    problems = opened.problems + _scan(opened.store, opened.names, resolution, keep)
+    if fatal := [p for p in problems if p.fatal]:
+        more = len(fatal) - 1
+        rest = f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" * bool(more)
+        raise Head3DError(f"{opened.store.path}: {fatal[0]}{rest}")
     return images, opened.cameras
 
 

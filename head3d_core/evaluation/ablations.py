@@ -153,14 +153,14 @@ def differences_in_words(full: Recipe, other: Recipe) -> list[tuple[str, str, st
     ]
 
 
-def changes(row: str, scale: str = "classroom") -> list[tuple[str, str, str]]:
+def changes(row: str) -> list[tuple[str, str, str]]:
     """(setting, full method, this row) of everything in which a row's recipe differs.
 
     >>> changes("no-gan-front")
     [('λ of L_gan, D_front', '1', '0')]
     """
-    full, other = (recipe("distill", scale, name) for name in (FULL, base_of(row)))
-    one = preset(scale).generator
+    full, other = (recipe("distill", "classroom", name) for name in (FULL, base_of(row)))
+    one = preset("classroom").generator
     two = changed(one, ROWS[base_of(row)].generator)
     networks = [(name, str(a), str(b)) for name, (a, b) in differences(one, two).items()]
     return networks + differences_in_words(full, other)
@@ -184,12 +184,12 @@ def recorded_otherwise(row: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def changes_table(rows: Sequence[str], scale: str = "classroom") -> str:
+def changes_table(rows: Sequence[str]) -> str:
     """`changes` of some rows as a Markdown table; below it what recorded runs of them had otherwise."""
     cells = [
         [*((label(row), f"`{row}`") if k == 0 else ("", "")), *change]
         for row in rows
-        for k, change in enumerate(changes(row, scale))
+        for k, change in enumerate(changes(row))
     ]
     lines = [markdown(["row", "`--row`", "setting", "full method", "this row"], cells)]
     for row in rows:

@@ -177,14 +177,14 @@ class Directions:
 
 
 @torch.no_grad()
-def w_of_noise(G: Generator, samples: int, seed: int = 0) -> Tensor:
+def w_of_noise(G: Generator, samples: int) -> Tensor:
     """w [samples, w_dim] of random z under the frontal mapping camera, not truncated."""
-    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(seed)).to(G.device)
+    z = torch.randn(samples, G.z_dim, generator=torch.Generator().manual_seed(0)).to(G.device)
     return G.mapping(z, cameras.frontal(samples, G.device))[:, 0]
 
 
 @torch.no_grad()
-def principal_directions(G: Generator, count: int = 8, samples: int = 4096, seed: int = 0) -> Directions:
+def principal_directions(G: Generator, count: int = 8, samples: int = 4096) -> Directions:
     """Principal components of w over random z, under the frontal mapping camera.
 
     Args:
@@ -195,7 +195,7 @@ def principal_directions(G: Generator, count: int = 8, samples: int = 4096, seed
         raise Head3DError(
             f"count must be 1 to {G.config.w_dim} and samples more than that, got {count} and {samples}"
         )
-    w = w_of_noise(G, samples, seed).double()
+    w = w_of_noise(G, samples).double()
     mean = w.mean(0)
     values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
     values, axes = values.flip(0).clamp_min(0), vectors.flip(1).T

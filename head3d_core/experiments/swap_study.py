@@ -65,7 +65,7 @@ class SwapStudyArgs:
     """cpu, cuda, or auto: a GPU where there is one."""
 
 
-def pair_mean(values: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+def pair_mean(values: Array, replicates: int = 1000) -> Estimate:
     """Mean of values[i, j] over ordered pairs i != j, or of values[i], with a bootstrap interval over identities.
 
     Pairs share people, so pairs are not independent: redrawing them would give an interval that is far too narrow. A
@@ -74,10 +74,10 @@ def pair_mean(values: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
     Args:
         values: [N, N], whose diagonal is ignored, or [N]; NaN leaves a pair out.
     """
-    return pair_ratio(values, np.ones_like(values), replicates, seed)
+    return pair_ratio(values, np.ones_like(values), replicates)
 
 
-def pair_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0) -> Estimate:
+def pair_ratio(above: Array, below: Array, replicates: int = 1000) -> Estimate:
     """Ratio of two means over ordered pairs, numerator and denominator redrawn together; as `pair_mean`."""
     count = len(above)
     if above.shape not in ((count, count), (count,)) or count < 2:
@@ -87,7 +87,7 @@ def pair_ratio(above: Array, below: Array, replicates: int = 1000, seed: int = 0
         usable &= ~np.eye(count, dtype=bool)
     if not usable.any():
         raise Head3DError("no pair has a finite value: the images are empty, or the model has diverged")
-    drawn = np.concatenate([np.ones((1, count)), bootstrap_weights(count, replicates, seed)])
+    drawn = np.concatenate([np.ones((1, count)), bootstrap_weights(count, replicates)])
     terms = "ri,ij,rj->r" if above.ndim == 2 else "ri,i->r"
     up, down = (
         np.einsum(terms, drawn, np.where(usable, x, 0.0), *[drawn] * (x.ndim - 1), optimize=True)
@@ -229,10 +229,10 @@ def strongest(record: dict[str, Any], measure: str) -> tuple[str, bool]:
     return best, clear
 
 
-def live_study(G: Generator, encoder: Encoder, count: int, batch: int = 4) -> dict[str, Any]:
+def live_study(G: Generator, encoder: Encoder, count: int) -> dict[str, Any]:
     """The same tables for a few identities, at the raw resolution: what a notebook can afford."""
     heads = heads_of_seeds(G, range(count))
-    changes = plane_swap.swap_changes(G, encoder, heads, batch, finished=False)
+    changes = plane_swap.swap_changes(G, encoder, heads, 4, finished=False)
     return {
         "planes": list(changes.names),
         "identities": count,

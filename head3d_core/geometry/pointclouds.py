@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 SEEN = 0.5
 """Opacity from which a pixel counts as surface."""
+NORMAL_STEP = 8e-3
+"""Of sigma's differences in images of normals, world units: about a pixel, as finer wrinkles would be noise."""
+MOST = 20_000
+"""Points of each cloud that are compared."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,11 @@ class Cloud:
     def __len__(self) -> int:
         return len(self.points)
 
-    def thinned(self, count: int, seed: int = 0) -> Cloud:
+    def thinned(self, count: int) -> Cloud:
         """At most `count` points, drawn at random."""
         if len(self) <= count:
             return self
-        kept = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        kept = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
         kept = kept.to(self.points.device)
         return Cloud(self.points[kept], self.normals[kept], self.colours[kept])
 
@@ -76,14 +80,13 @@ def depth_to_points(depth: Tensor, camera: Tensor) -> Tensor:
     return (origins + flat.flatten(1)[..., None] * directions).unflatten(1, flat.shape[1:])
 
 
-def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor, step: float = 8e-3) -> Tensor:
+def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor) -> Tensor:
     """World normals of what an image shows, as an image: (x, y, z) become (red, green, blue).
 
     The normal is the falling direction of sigma at the rendered depth; pixels that see nothing are white (1, 1, 1).
 
     Args:
         planes: [1, 3, C, H, W]; raw: `G.render_raw` of them seen from camera [1, 25].
-        step: of sigma's differences, world units; about a pixel, since finer wrinkles of sigma would be noise.
 
     Returns:
         [1, 3, R, R] in [-1, 1].
@@ -91,7 +94,7 @@ def normal_image(G: Generator, planes: Tensor, raw: RawOutput, camera: Tensor, s
     points = depth_to_points(raw.depth, camera)[0]
     seen = raw.opacity[0, 0] >= SEEN
     picture = points.new_ones(points.shape)
-    picture[seen] = density_normals(G, planes, points[seen], step)
+    picture[seen] = density_normals(G, planes, points[seen], NORMAL_STEP)
     return picture.permute(2, 0, 1)[None]
 
 
@@ -167,13 +170,11 @@ class SurfaceError:
         return (self.accuracy + self.completeness) / 2
 
 
-def surface_error(model: Cloud, truth: Cloud, most: int = 20_000) -> SurfaceError:
+def surface_error(model: Cloud, truth: Cloud) -> SurfaceError:
     r"""Chamfer distance and normal error of two clouds.
 
-    accuracy = mean_a min_b ‖a − b‖, completeness = mean_b min_a ‖b − a‖ (not squared, so that they are lengths).
-
-    Args:
-        most: points of each cloud that are used, drawn at random.
+    accuracy = mean_a min_b ‖a − b‖, completeness = mean_b min_a ‖b − a‖ (not squared, so that they are lengths). Of
+    each cloud at most `MOST` points are used, drawn at random.
 
     Raises:
         Head3DError: a cloud without points: its images show nothing.
@@ -187,7 +188,7 @@ def surface_error(model: Cloud, truth: Cloud, most: int = 20_000) -> SurfaceErro
         )
     a, b = (
         [np.asarray(x.double().cpu()) for x in (c.points, c.normals)]
-        for c in (model.thinned(most), truth.thinned(most))
+        for c in (model.thinned(MOST), truth.thinned(MOST))
     )
     there, nearest_b = cKDTree(b[0]).query(a[0])
     back, nearest_a = cKDTree(a[0]).query(b[0])

@@ -70,7 +70,6 @@ def kernel_distance(
     real: Tensor,
     fake: Tensor,
     replicates: int = 200,
-    seed: int = 0,
     groups: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Estimate:
     r"""Squared maximum mean discrepancy under the cubic kernel, unbiased: KID's arithmetic (Bińkowski et al. 2018).
@@ -90,7 +89,7 @@ def kernel_distance(
     Returns:
         MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
     """
-    values, count = kernel_replicates(real, [fake], replicates, seed, groups)
+    values, count = kernel_replicates(real, [fake], replicates, groups=groups)
     return percentiles(float(values[0, 0]), values[0, 1:], count, expanded=True)
 
 
@@ -182,7 +181,6 @@ def frechet_distance(
     real: Tensor,
     fake: Tensor,
     replicates: int = 10,
-    seed: int = 0,
     groups: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Estimate:
     """Fréchet distance between the Gaussians fitted to two sets of features: FID's arithmetic (Heusel et al. 2017).
@@ -202,7 +200,7 @@ def frechet_distance(
     if replicates < 2:
         raise Head3DError(f"an interval needs at least 2 replicates, got {replicates}")
     value = _frechet(real, fake)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     sides = [
         (x, *_groups(g, len(x), n))
         for x, g, n in zip((real, fake), groups, ("real", "generated"), strict=True)
@@ -222,7 +220,6 @@ def same_source_floor(
     real: Tensor,
     count: int,
     distance: Callable[..., Estimate] = frechet_distance,
-    seed: int = 0,
     groups: Tensor | None = None,
 ) -> Estimate:
     """The distance between two disjoint random samples of one set, at most `count` images each: what "equal" is.
@@ -239,7 +236,7 @@ def same_source_floor(
         raise Head3DError(
             f"the floor at N = {count} needs {2 * count} real images, got {len(real)}: give more, or lower N"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(real), generator=generator)
     if groups is None:
         halves = (order[:count], order[count : 2 * count])

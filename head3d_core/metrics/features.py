@@ -132,16 +132,16 @@ def feature_network(
     return EffLite0().to(device)
 
 
-def check_images(images: Tensor, name: str = "images") -> None:
+def check_images(images: Tensor) -> None:
     """Raises Head3DError unless `images` is uint8 [N, 3, H, W] with N, H, W >= 1."""
     if images.is_floating_point() and not bool(torch.isfinite(images).all()):
-        raise Head3DError(f"{name} has values that are not finite: the model that made them has diverged")
+        raise Head3DError("images has values that are not finite: the model that made them has diverged")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise Head3DError(
-            f"{name} must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see utils.images.to_uint8"
+            f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}: see utils.images.to_uint8"
         )
     if 0 in images.shape:
-        raise Head3DError(f"{name} is empty ({list(images.shape)}): give at least one image")
+        raise Head3DError(f"images is empty ({list(images.shape)}): give at least one image")
 
 
 @torch.no_grad()

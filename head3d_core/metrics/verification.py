@@ -26,6 +26,8 @@ from head3d_core.utils.estimates import (
 Array = NDArray[np.float64]
 FAR = 0.01
 """False accept rate at which the true accept rate is reported."""
+MOST_PAIRS = 200_000
+"""Pairs of different people that are compared; a random choice if there are more."""
 FEWEST_ROWS = 11
 """Rows of two sets that are compared: there must be 100 pairs of different ones."""
 BIN = 15.0
@@ -52,12 +54,12 @@ def as_share(estimate: Estimate) -> Estimate:
     return Estimate((1 + estimate.value) / 2, (1 + estimate.low) / 2, (1 + estimate.high) / 2, estimate.count)
 
 
-def identity_similarity(a: Tensor, b: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
+def identity_similarity(a: Tensor, b: Tensor, replicates: int = 1000) -> Estimate:
     """Mean cosine between row k of `a` and row k of `b`, [N, d] each: the ID column of Table 3."""
     x, y = check_embeddings(a, "the first embeddings"), check_embeddings(b, "the second embeddings")
     if x.shape != y.shape:
         raise Head3DError(f"embeddings are compared row by row, got {list(x.shape)} and {list(y.shape)}")
-    return bootstrap_mean((x * y).sum(1), replicates, seed)
+    return bootstrap_mean((x * y).sum(1), replicates)
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,7 @@ def verification(
     embeddings: Tensor,
     identities: Sequence[int] | Tensor,
     replicates: int = 200,
-    most_pairs: int = 200_000,
-    seed: int = 0,
+    most_pairs: int = MOST_PAIRS,
 ) -> Verification:
     """ROC, AUC and TAR at FAR 1 % over all pairs of images.
 
@@ -119,14 +120,14 @@ def verification(
     names, who = np.unique(np.asarray(identities), return_inverse=True)
     if len(who) != len(x):
         raise Head3DError(f"there must be one identity per embedding, got {len(who)} for {len(x)}")
-    a, b = _pairs(who, most_pairs, seed)
+    a, b = _pairs(who, most_pairs)
     same = who[a] == who[b]
     if not same.any() or (~same).sum() < 100:
         raise Head3DError(
             "verification needs an identity with two images and 100 pairs of different people, "
             f"got {int(same.sum())} same and {int((~same).sum())} different pairs"
         )
-    return _roc(np.einsum("nd,nd->n", x[a], x[b]), same, who[a], who[b], len(names), replicates, seed)
+    return _roc(np.einsum("nd,nd->n", x[a], x[b]), same, who[a], who[b], len(names), replicates)
 
 
 def _roc(
@@ -136,7 +137,6 @@ def _roc(
     second: NDArray[np.intp],
     people: int,
     replicates: int,
-    seed: int,
 ) -> Verification:
     """The curve of pairs of people `first` and `second`, with bootstrap intervals over the `people`."""
     order = np.argsort(-score, kind="stable")
@@ -144,7 +144,7 @@ def _roc(
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # of each group of equal scores
     far, tar = _curve(same, np.ones(len(same)), last)
     aucs, tars = [], []
-    for drawn in bootstrap_weights(people, replicates, seed):
+    for drawn in bootstrap_weights(people, replicates):
         weight = pair_weights(drawn, same, first, second)
         if weight[same].sum() and weight[~same].sum():
             curve = _curve(same, weight, last)
@@ -165,12 +165,12 @@ def _roc(
     )
 
 
-def _pairs(who: NDArray[np.intp], most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(who: NDArray[np.intp], most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of all same pairs and of up to `most` different ones."""
     first, second = np.triu_indices(len(who), 1)
     different = np.flatnonzero(who[first] != who[second])
     if len(different) > most:
-        drop = np.random.default_rng(seed).permutation(different)[most:]
+        drop = np.random.default_rng(0).permutation(different)[most:]
         first, second = np.delete(first, drop), np.delete(second, drop)
     return first, second
 
@@ -201,17 +201,14 @@ def _tar(far: Array, tar: Array) -> float:
     return float(tar[np.searchsorted(far, FAR + 1e-12, side="right") - 1])
 
 
-def paired_verification(
-    first: Tensor, second: Tensor, replicates: int = 200, most_pairs: int = 200_000, seed: int = 0
-) -> Verification:
+def paired_verification(first: Tensor, second: Tensor, replicates: int = 200) -> Verification:
     """ROC, AUC and TAR at FAR 1 % of "row k of both is one person": teacher and student of one z, say.
 
     Same pairs are (first k, second k), different ones (first j, second k) with j ≠ k, so both kinds compare the two
-    sides only. The bootstrap redraws rows.
+    sides only, and of those at most `MOST_PAIRS`. The bootstrap redraws rows.
 
     Args:
         first, second: [N, d] each.
-        most_pairs: of different rows; a random choice if there are more.
 
     Raises:
         Head3DError: two shapes, or fewer than 11 rows (there must be 100 different pairs).
@@ -223,11 +220,11 @@ def paired_verification(
         )
     count = len(x)
     a, b = np.nonzero(~np.eye(count, dtype=bool))
-    if len(a) > most_pairs:
-        chosen = np.random.default_rng(seed).choice(len(a), most_pairs, replace=False)
+    if len(a) > MOST_PAIRS:
+        chosen = np.random.default_rng(0).choice(len(a), MOST_PAIRS, replace=False)
         a, b = a[chosen], b[chosen]
     a, b = (np.concatenate([np.arange(count), k]) for k in (a, b))
-    return _roc(np.einsum("nd,nd->n", x[a], y[b]), a == b, a, b, count, replicates, seed)
+    return _roc(np.einsum("nd,nd->n", x[a], y[b]), a == b, a, b, count, replicates)
 
 
 def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
@@ -264,13 +261,13 @@ def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float
     return pairs
 
 
-def diversity(embeddings: Tensor, replicates: int = 1000, seed: int = 0) -> Estimate:
+def diversity(embeddings: Tensor, replicates: int = 1000) -> Estimate:
     """Mean pairwise identity distance, mean_{i≠j} (1 − cos(x_i, x_j)), of samples [N, d]: 0 for a collapsed set.
 
     From the sum of all vectors, so that no N × N matrix is needed: Σ_{i≠j} x_iᵀx_j = ‖Σ x_i‖² − N.
     """
     x = check_embeddings(embeddings)
-    weights = np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates, seed)])
+    weights = np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates)])
     # Copies of one sample are not a pair: Σ w_i² takes them out.
     pairs = weights.sum(1) ** 2 - (weights**2).sum(1)
     values = 1 - (((weights @ x) ** 2).sum(1) - (weights**2).sum(1)) / np.maximum(pairs, 1e-12)
@@ -290,7 +287,7 @@ class Nearest:
     """Mean of `cosine`."""
 
 
-def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000, seed: int = 0) -> Nearest:
+def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000) -> Nearest:
     """For each sample [N, d] the most similar row of the training set [M, d]: a test of memorisation.
 
     The same for held-out heads says how near a stranger comes; only what exceeds that is memory.
@@ -300,7 +297,7 @@ def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000, 
         raise Head3DError(f"both sets need one encoder, got {x.shape[1]} and {y.shape[1]} numbers an image")
     cosines = np.concatenate([part @ y.T for part in np.array_split(x, math.ceil(len(x) / 1024))])
     best = cosines.max(1)
-    return Nearest(cosines.argmax(1), best, bootstrap_mean(best, replicates, seed))
+    return Nearest(cosines.argmax(1), best, bootstrap_mean(best, replicates))
 
 
 @dataclass(frozen=True)
@@ -314,7 +311,7 @@ class YawBin:
 
 
 def view_consistency(
-    frontal: Tensor, views: Tensor, heads: Tensor, yaw: Tensor, replicates: int = 500, seed: int = 0
+    frontal: Tensor, views: Tensor, heads: Tensor, yaw: Tensor, replicates: int = 500
 ) -> list[YawBin]:
     """Cosine between a head's views and its own frontal view, per 15° of |yaw|.
 
@@ -343,5 +340,5 @@ def view_consistency(
         present = np.unique(owner[inside])
         if len(present) >= 2:
             means = np.array([cosine[inside & (owner == h)].mean() for h in present])
-            steps.append(YawBin(float(low), float(low + BIN), bootstrap_mean(means, replicates, seed)))
+            steps.append(YawBin(float(low), float(low + BIN), bootstrap_mean(means, replicates)))
     return steps

@@ -197,15 +197,15 @@ def _epilogue_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _refuse_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Nothing to keep: the backward refuses."""
+def once_only(what: str, advice: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Derivative and setup of an operator's backward that itself has no derivative: they refuse with advice."""
 
+    def refuse(ctx: Any, *grads: Tensor) -> Any:
+        raise Head3DError(
+            f"the compiled {what} can be differentiated once only: {advice} for second derivatives"
+        )
 
-def _refuse_grad(ctx: Any, *grads: Tensor) -> Any:
-    raise Head3DError(
-        "the compiled layer_epilogue can be differentiated once only: set HEAD3D_DISABLE_NATIVE=1 for second "
-        "derivatives"
-    )
+    return refuse, lambda ctx, inputs, output: None
 
 
 def register() -> None:
@@ -217,7 +217,10 @@ def register() -> None:
         "bias_act_backward": (_bias_act_backward_fake, _bias_act_backward_grad, _bias_act_backward_setup),
         "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
         "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
-        "layer_epilogue_backward": (_gradients_fake, _refuse_grad, _refuse_setup),
+        "layer_epilogue_backward": (
+            _gradients_fake,
+            *once_only("layer_epilogue", "set HEAD3D_DISABLE_NATIVE=1"),
+        ),
     }
     for name, (fake, backward, setup) in rules.items():
         torch.library.register_fake(f"head3d::{name}", fake)

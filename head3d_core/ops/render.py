@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import SLICES, Axes, RenderOptions, Slices
+from head3d_core.ops.layers import once_only
 from head3d_core.utils.errors import Head3DError
 
 _AXES: dict[Axes, int] = {"eg3d": 0, "xyz": 1}
@@ -215,16 +216,6 @@ def _query_planes_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _refuse_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Nothing to keep: the backward refuses."""
-
-
-def _refuse_grad(ctx: Any, *grads: Tensor) -> Any:
-    raise Head3DError(
-        'the compiled renderer can be differentiated once only: use backend="reference" for second derivatives'
-    )
-
-
 _FAKES: dict[str, Callable[..., Any]] = {
     "render_rays": _render_rays_fake,
     "render_rays_backward": _render_rays_backward_fake,
@@ -242,7 +233,8 @@ _DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 def register() -> None:
     """Registers shapes without data and derivatives; called once, after the library is loaded."""
+    refused = once_only("renderer", 'use backend="reference"')
     for name, fake in _FAKES.items():
         torch.library.register_fake(f"head3d::{name}", fake)
-        backward, setup = _DERIVATIVES.get(name, (_refuse_grad, _refuse_setup))
+        backward, setup = _DERIVATIVES.get(name, refused)
         torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from head3d_core.course import figures, nb01, predictions, stills, widgets
 from head3d_core.model import cameras
+from head3d_core.utils.images import encoded
 
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 
@@ -92,7 +93,7 @@ def test_pictures_are_light_and_look_as_before() -> None:
     heavy = noise(700, 12)
     data = stills.encoded(heavy)
     assert data.startswith(b"\xff\xd8")
-    assert len(data) <= stills.LIMIT < len(stills._saved(heavy, "JPEG", quality=80))
+    assert len(data) <= stills.LIMIT < len(encoded(heavy, "JPEG", quality=80))
     assert np.abs(np.asarray(Image.open(io.BytesIO(data)), float) - np.asarray(heavy, float)).mean() < 12
 
 
