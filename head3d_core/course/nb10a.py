@@ -14,7 +14,7 @@ from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.figures import MARKERS, PALETTE
 from head3d_core.evaluation.ablations import BACK, FRONT, JANUS
 from head3d_core.evaluation.rows import Rows
-from head3d_core.evaluation.tables import NAMES, NOT_YET, load_paper, markdown
+from head3d_core.evaluation.tables import NAMES, NOT_YET, load_paper
 from head3d_core.metrics.distances import frechet_distance
 from head3d_core.metrics.distances import kernel_distance as library_distance
 from head3d_core.utils.estimates import NONE, Estimate
@@ -109,15 +109,15 @@ def toy_figure(samples: Mapping[str, Tensor]) -> Any:
 def table_2(records: Rows) -> str:
     """Table 2 in five columns: distances in front and behind, faces behind, and the paper's FID (Markdown)."""
     paper = load_paper()["table 2"]
-    lines = []
+    lines = ["| | KD front × 100 ↓ | KD back × 100 ↓ | a face behind ↓ | paper: FID ↓ |", "|---" * 5 + "|"]
     for row in ROWS:
         values = [m.of(records[row]) if row in records else None for m in (FRONT, BACK, JANUS)]
         cells = [f"{round(e.value, 1) + 0.0:.1f}" if e else NOT_YET for e in values]
         cells[2] += " %" if values[2] else ""
         theirs = paper.get(row, {}).get("FID")
         name = NAMES[row].split(", the ")[-1].split(" (")[0]
-        lines.append([name, *cells, f"{theirs:.1f}" if theirs else NONE])
-    return markdown(("", "KD front × 100 ↓", "KD back × 100 ↓", "a face behind ↓", "paper: FID ↓"), lines)
+        lines.append(f"| {name} | {' | '.join(cells)} | {f'{theirs:.1f}' if theirs else NONE} |")
+    return "\n".join(lines)
 
 
 def kernel_figure(records: Rows) -> Any:
