@@ -143,6 +143,9 @@ class GeneratorConfig(_Json):
     """Channels of a plane."""
     front_slices: int = 1
     """Depth slices of the xy plane: 1 (tri-plane) or 2 (front and back of the head have a plane each)."""
+    back_blocks: int = 0
+    """With two slices: resolution of the first backbone block that xy_back has to itself, so that it can differ more
+    from xy_front; 0: they share all blocks and only the output rows of ToRGB are its own."""
     decoder_hidden: int = 64
     """Hidden units of the decoder."""
     decoder_features: int = 32
@@ -172,6 +175,10 @@ class GeneratorConfig(_Json):
         check_fields(self, *_POWER_OF_TWO, "image_resolution", "plane_resolution")
         check_fields(self, *_LAYERS, "mapping_layers")
         check_fields(self, "1 or 2", (1, 2).__contains__, "front_slices")
+        sides = [2**k for k in range(3, self.plane_resolution.bit_length())]
+        check_fields(self, f"0 or one of {sides}", lambda v: v == 0 or v in sides, "back_blocks")
+        if self.back_blocks and self.front_slices != 2:
+            raise Head3DError(f"back_blocks needs front_slices 2, got {self.front_slices}")
         check_fields(self, "positive", lambda v: v > 0, "camera_radius")
         check_fields(self, "at least 3 (the first three are rgb)", lambda v: v >= 3, "decoder_features")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ from head3d_core.config import Backend, GeneratorConfig, NoiseMode
 from head3d_core.model.cameras import check_camera, check_tensor, frontal
 from head3d_core.model.planes import Decoder, check_planes, query
 from head3d_core.model.rays import camera_rays
-from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork, ToRGB
+from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork
 from head3d_core.model.superresolution import SuperResolution
 from head3d_core.model.volume import render_rays
 from head3d_core.ops import random
@@ -60,6 +59,7 @@ class Backbone(nn.Module):
             config.channel_base,
             config.channel_max,
             config.backbone_clamp,
+            (config.back_blocks, config.plane_channels) if config.back_blocks else (0, 0),
         )
 
 
@@ -269,22 +269,29 @@ class Generator(nn.Module):
         options, weights = self.config.render, self.decoder.weights()
         return query(planes, weights, points, options.axes, options.box_warp, backend, options.slices)
 
-    def widened(self) -> Generator:
+    def widened(self, back_blocks: int = 0) -> Generator:
         """A two-slice generator that draws the same heads.
 
-        In every ToRGB layer of the backbone the output rows of xy_back are copies of those of xy.
+        In every ToRGB layer of the backbone the output rows of xy_back are copies of those of xy. With `back_blocks`
+        the blocks from that resolution on are copies, too (their random noise has streams of its own).
 
         Raises:
-            Head3DError: if this generator has two slices already.
+            Head3DError: if this generator has two slices already, and blocks as asked for or of their own.
         """
-        if self.config.front_slices != 1:
-            raise Head3DError(f"only a generator with 1 slice can be widened, got {self.config.front_slices}")
-        wide = copy.deepcopy(self)
-        wide.config = replace(self.config, front_slices=2)
-        for module in wide.backbone.synthesis.modules():
-            if isinstance(module, ToRGB):
-                module.append_rows(self.config.plane_channels)
-        return wide
+        if self.config.front_slices == 2 and (self.config.back_blocks or not back_blocks):
+            raise Head3DError("only a generator with 1 slice can be widened, got 2")
+        channels = self.config.plane_channels
+        wide = Generator(replace(self.config, front_slices=2, back_blocks=back_blocks)).to(self.device)
+        state = self.state_dict()
+        for name, value in wide.state_dict().items():
+            own = "synthesis.own" in name
+            source = state[name.replace("synthesis.own", "synthesis.b")]
+            if source.shape != value.shape:  # a ToRGB layer
+                four = torch.cat([source, source[:channels]]) if self.config.front_slices == 1 else source
+                source = four[-channels:] if own else four[: len(value)]
+            state[name] = source.clone()
+        wide.load_state_dict(state)
+        return wide.train(self.training).requires_grad_(next(self.parameters()).requires_grad)
 
     def _check_planes(self, planes: Tensor) -> None:
         wanted, channels = self.config.plane_count, self.config.plane_channels

@@ -221,13 +221,6 @@ class ToRGB(nn.Module):
             style = self.affine(w) / math.sqrt(self.weight.shape[1])
         return bias_act(scaled_conv(x, self.weight, style), self.bias, clamp=self.clamp)
 
-    def append_rows(self, count: int) -> None:
-        """Appends copies of the first `count` output channels, as parameters of their own."""
-        for name in ("weight", "bias"):
-            old = self.get_parameter(name)
-            grown = torch.cat([old.detach(), old.detach()[:count]])
-            setattr(self, name, nn.Parameter(grown, requires_grad=old.requires_grad))
-
 
 class SynthesisBlock(nn.Module):
     """Two layers and a ToRGB whose output adds to the up-sampled image so far (skip architecture).
@@ -300,12 +293,16 @@ def channels_at(resolution: int, base: int, maximum: int) -> int:
 class SynthesisNetwork(nn.Module):
     """StyleGAN2's synthesis network, from a 4x4 constant to `resolution`.
 
+    With a fork (not in StyleGAN2) the last channels of the output leave the common blocks at one resolution and have
+    blocks of their own from there on, which take the same codes.
+
     Args:
         w_dim: length of the codes.
         resolution: side of the output, a power of two, at least 4.
         image_channels: channels of the output (the planes side by side).
         channel_base, channel_max: widths, see `channels_at`.
         clamp: limit of all activations, or None.
+        fork: resolution of the first block that the last so many channels have to themselves; (0, 0): no fork.
     """
 
     def __init__(
@@ -316,18 +313,23 @@ class SynthesisNetwork(nn.Module):
         channel_base: int,
         channel_max: int,
         clamp: float | None = None,
+        fork: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.resolutions = [2**k for k in range(2, resolution.bit_length())]
+        self.num_ws = 2 * len(self.resolutions)
+        self.fork, own = fork
         inputs = 0
         for k, r in enumerate(self.resolutions):
-            outputs = channels_at(r, channel_base, channel_max)
-            block = SynthesisBlock(
-                inputs, outputs, w_dim, r, image_channels, clamp=clamp, index=max(0, 2 * k - 1)
+            outputs, index = channels_at(r, channel_base, channel_max), max(0, 2 * k - 1)
+            if self.fork and r >= self.fork:
+                block = SynthesisBlock(inputs, outputs, w_dim, r, own, clamp=clamp, index=self.num_ws + index)
+                self.add_module(f"own{r}", block)
+            channels = image_channels - (own if self.fork and r >= self.fork else 0)
+            self.add_module(
+                f"b{r}", SynthesisBlock(inputs, outputs, w_dim, r, channels, clamp=clamp, index=index)
             )
-            self.add_module(f"b{r}", block)
             inputs = outputs
-        self.num_ws = 2 * len(self.resolutions)
 
     def forward(self, ws: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
         """ws [N, num_ws, w_dim] -> [N, image_channels, resolution, resolution].
@@ -336,8 +338,17 @@ class SynthesisNetwork(nn.Module):
         """
         x: Tensor | None = None
         image: Tensor | None = None
+        own: tuple[Tensor, Tensor] | None = None
         for k, r in enumerate(self.resolutions):
-            start = max(0, 2 * k - 1)
-            x, image = self.get_submodule(f"b{r}")(x, image, ws[:, start : 2 * k + 2], noise, seeds)
+            codes = ws[:, max(0, 2 * k - 1) : 2 * k + 2]
+            if r == self.fork:
+                assert x is not None
+                assert image is not None
+                count = self.get_submodule(f"b{r}.torgb").get_parameter("bias").numel()
+                image, image_own = image[:, :count], image[:, count:]
+                own = x, image_own
+            if own is not None:
+                own = self.get_submodule(f"own{r}")(*own, codes, noise, seeds)
+            x, image = self.get_submodule(f"b{r}")(x, image, codes, noise, seeds)
         assert image is not None
-        return image
+        return image if own is None else torch.cat([image, own[1]], 1)

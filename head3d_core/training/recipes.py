@@ -365,10 +365,10 @@ def _fine_tuned(start: Start) -> dict[str, Any]:
 _ONE_D = {"domains.0.start": "head", "one_discriminator": True}
 _BACK_TARGET = {
     "losses.kd_back": 0.1,
-    "planes_first": 100_000,
+    "planes_first": 150_000,
     "domains.1.sources": ("heads_side",),  # one view shows both sides' hair, so that both get one colour
 }
-_TWO_SLICES = {"front_slices": 2}
+_TWO_SLICES = {"front_slices": 2, "back_blocks": 32}
 _POOLED = (Domain("all", ("faces", "heads_back"), "teacher", gamma=1.0),)
 
 ROWS: dict[str, Row] = {

@@ -170,7 +170,7 @@ def _architecture(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, An
     if isinstance(config, GeneratorConfig):
         widths = config.sr_channels or KINDS[config.sr_kind].channels
         config = dataclasses.replace(config, sr_channels=widths, sr_w_dim=config.sr_w_dim or config.w_dim)
-    free = ("neural_resolution", "front_slices", "camera_radius", "group_size", "camera_noise")
+    free = ("neural_resolution", "front_slices", "back_blocks", "camera_radius", "group_size", "camera_noise")
     return {
         name: value
         for name, value in flat(config).items()
@@ -226,20 +226,27 @@ def copy_of(own: Generator, config: GeneratorConfig) -> Generator:
 
     Raises Head3DError, with both numbers, if `own` has more slices.
     """
-    slices = own.config.front_slices
+    slices, blocks = own.config.front_slices, own.config.back_blocks
     if slices > config.front_slices:
         raise Head3DError(
             f"the run to start from has {slices} slices of F_xy and this one {config.front_slices}: "
             f"pass --generator.front-slices {slices}"
         )
+    if blocks and blocks != config.back_blocks:
+        raise Head3DError(
+            f"the run to start from has back_blocks {blocks} and this one {config.back_blocks}: "
+            f"pass --generator.back-blocks {blocks}"
+        )
     generator = Generator(config)
-    generator.load_state_dict((own if slices == config.front_slices else own.widened()).state_dict())
+    same = (slices, blocks) == (config.front_slices, config.back_blocks)
+    generator.load_state_dict((own if same else own.widened(config.back_blocks)).state_dict())
     return generator
 
 
 def _target(own: Generator, config: GeneratorConfig) -> Generator:
     """A frozen network that the student follows: rendered as the student is, with its own number of slices."""
-    return copy_of(own, dataclasses.replace(config, front_slices=own.config.front_slices))
+    slices = {name: getattr(own.config, name) for name in ("front_slices", "back_blocks")}
+    return copy_of(own, dataclasses.replace(config, **slices))
 
 
 def _keep_place(args: TrainArgs, own: GeneratorConfig) -> GeneratorConfig:

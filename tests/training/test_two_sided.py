@@ -104,7 +104,9 @@ def test_rows_by_name(preset_name: str) -> None:
     assert set(differences(two, one)) == {"one_discriminator", "domains.0.start"}
     assert (one.discriminator_starts, two.discriminator_starts) == (("head",), ("teacher", "head"))
     args = toys.TrainArgs.of("distill", "f", Path("x"), preset_name, row="two-sided-single-d")
-    assert args.generator == dataclasses.replace(preset(preset_name).generator, front_slices=2)
+    assert args.generator == dataclasses.replace(
+        preset(preset_name).generator, front_slices=2, back_blocks=32
+    )
 
 
 @toys.with_toy_data
@@ -135,7 +137,7 @@ def test_from_a_one_slice_teacher_to_a_two_sided_student(tmp_path: Path) -> None
     assert torch.allclose(one[name], other[name]), "D_back starts from a distillation's D_back"
     with refused(r"2 slices of F_xy and this one 1: pass --generator.front-slices 2"):
         toys.run("distill", tmp_path / "x", head=head, **sets)
-    flat_student = {"generator.front_slices": 1}
+    flat_student = {"generator.back_blocks": 0, "generator.front_slices": 1}
     with refused(r"2 slices of F_xy and this one 1"):
         toys.run("distill", tmp_path / "x", row="two-sided", head=head, changes=flat_student, **sets)
 
