@@ -28,8 +28,8 @@ from head3d_core.utils.nested import changed, differences, flat, parsed
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
-STARTED_TWICE = (FULL, "single-d")
-"""Rows that were trained from the discriminators of bundled weights, and again from fitted ones."""
+STARTED_AGAIN = (FULL, "single-d")
+"""Rows that were trained from the discriminators of bundled weights, from fitted ones, and from trained ones."""
 RUN_AGAIN = ("dft", "fh")
 """Rows whose table shows a second run with the same seed."""
 PLANES = ("xy", "xz", "yz")
@@ -66,7 +66,7 @@ def label(name: str, records: Rows | None = None) -> str:
     """
     facts = _facts(name, records) or Row(name, run=0)
     text = "teacher" if facts.row == "face" else NAMES.get(facts.row, facts.row).strip("*")
-    marks = ["fitted D"] if facts.row in STARTED_TWICE and facts.start == "fitted" else []
+    marks = [f"{facts.start} D"] if facts.row in STARTED_AGAIN and facts.start in ("fitted", "trained") else []
     marks += [f"seed {facts.seed}"] if facts.seed else []
     marks += ["first run"] if facts.row in RUN_AGAIN and facts.run == 1 else []
     return f"{text} ({', '.join(marks)})" if marks else text
@@ -82,7 +82,7 @@ def reference_of(name: str, records: Rows | None = None) -> str:
     >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
     ('head3d-seed0-fitted', 'head3d-seed1-fitted')
     """
-    facts = _facts(name, records) or Row(name, start="bundled" if name in STARTED_TWICE else "fitted")
+    facts = _facts(name, records) or Row(name, start="bundled" if name in STARTED_AGAIN else "fitted")
     start = "fitted" if facts.start == "untrained" else facts.start
     known = _stored() if records is None else records
     same = (n for n, r in known.items() if (r.row, r.start, r.seed) == (FULL, start, facts.seed))

@@ -39,14 +39,15 @@ NAMES = {
     "all-planes": "all planes distilled",
     "plane-swap": "teacher's F_xy put in, untrained",
     "two-sided": "**Head3D, two slices**",
-    "two-sided-single-d": "two slices, one discriminator",
+    "two-sided-shared": "two slices, shared blocks",
+    "two-sided-single-d": "two slices, shared blocks, one discriminator",
 }
 """What a row is called in a table."""
 TABLE_2 = ("real", "face", "head", "dft", "fh", "head3d")
 TABLE_3 = ("no-kd", "no-gan-front", "no-rgb-lpips", "head3d")
 FIGURE_8 = (
     *("plane-swap", "all-planes", "single-d", "single-d-pooled"),
-    *("two-sided", "two-sided-single-d", "head3d"),
+    *("two-sided", "two-sided-shared", "two-sided-single-d", "head3d"),
 )
 
 
@@ -63,7 +64,7 @@ def command_of(row: str) -> str:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
     start = "--head runs/head"
     if ROWS[row].generator:  # two slices
-        start = "--head runs/start --back-target runs/head-one-slice --recipe.images 200000"
+        start = "--head runs/start --back-target runs/head-one-slice --recipe.images 250000"
     run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher {start} --out runs/{row}"
     return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 

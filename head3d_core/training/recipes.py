@@ -365,10 +365,11 @@ def _fine_tuned(start: Start) -> dict[str, Any]:
 _ONE_D = {"domains.0.start": "head", "one_discriminator": True}
 _BACK_TARGET = {
     "losses.kd_back": 0.1,
-    "planes_first": 150_000,
+    "planes_first": 100_000,
     "domains.1.sources": ("heads_side",),  # one view shows both sides' hair, so that both get one colour
 }
-_TWO_SLICES = {"front_slices": 2, "back_blocks": 32}
+_SHARED = {"front_slices": 2}
+_OWN_BLOCKS = {"front_slices": 2, "back_blocks": 32}
 _POOLED = (Domain("all", ("faces", "heads_back"), "teacher", gamma=1.0),)
 
 ROWS: dict[str, Row] = {
@@ -385,9 +386,14 @@ ROWS: dict[str, Row] = {
     "no-rgb-lpips": Row("without L_rgb and L_lpips (Table 3)", {"losses.rgb": 0.0, "losses.lpips": 0.0}),
     "all-planes": Row("all three planes distilled (Fig. 8 b)", {"distil_planes": (0, 1, 2)}),
     "plane-swap": Row("the teacher's F_xy put in, untrained (Fig. 8 a)", {"images": 0}, untrained=True),
-    "two-sided": Row("two slices of F_xy, each with its own target", _BACK_TARGET, _TWO_SLICES),
+    "two-sided": Row(
+        "two slices of F_xy, each with its own target and its own last blocks",
+        {**_BACK_TARGET, "planes_first": 150_000},
+        _OWN_BLOCKS,
+    ),
+    "two-sided-shared": Row("two slices of F_xy that share all blocks", _BACK_TARGET, _SHARED),
     "two-sided-single-d": Row(
-        "two slices of F_xy and one discriminator", {**_BACK_TARGET, **_ONE_D}, _TWO_SLICES
+        "two slices of F_xy that share all blocks, and one discriminator", {**_BACK_TARGET, **_ONE_D}, _SHARED
     ),
     "single-d-pooled": Row("one discriminator, faces and backs in one pool", {"domains": _POOLED}),
 }

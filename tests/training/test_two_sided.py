@@ -96,7 +96,7 @@ def test_planes_may_learn_before_anything_is_rendered() -> None:
 def test_rows_by_name(preset_name: str) -> None:
     """They differ from the head3d row in the slices and the back target; the last also in its discriminator."""
     full, two, one = (
-        recipe("distill", preset_name, row) for row in ("head3d", "two-sided", "two-sided-single-d")
+        recipe("distill", preset_name, row) for row in ("head3d", "two-sided-shared", "two-sided-single-d")
     )
     back_target = {"losses.kd_back", "planes_first", "domains.1.sources"}
     assert set(differences(full, two)) == back_target
@@ -104,9 +104,17 @@ def test_rows_by_name(preset_name: str) -> None:
     assert set(differences(two, one)) == {"one_discriminator", "domains.0.start"}
     assert (one.discriminator_starts, two.discriminator_starts) == (("head",), ("teacher", "head"))
     args = toys.TrainArgs.of("distill", "f", Path("x"), preset_name, row="two-sided-single-d")
-    assert args.generator == dataclasses.replace(
-        preset(preset_name).generator, front_slices=2, back_blocks=32
+    assert args.generator == dataclasses.replace(preset(preset_name).generator, front_slices=2)
+
+
+@pytest.mark.parametrize("preset_name", ["tiny", "classroom", "paper"])
+def test_the_two_sided_row_also_has_blocks_of_its_own(preset_name: str) -> None:
+    shared, own = (
+        toys.TrainArgs.of("distill", "f", Path("x"), preset_name, row=row)
+        for row in ("two-sided-shared", "two-sided")
     )
+    assert set(differences(shared.recipe, own.recipe)) <= {"planes_first"}
+    assert differences(shared.generator, own.generator) == {"back_blocks": (0, 32)}
 
 
 @toys.with_toy_data
