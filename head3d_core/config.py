@@ -178,7 +178,7 @@ class GeneratorConfig(_Json):
         sides = [2**k for k in range(3, self.plane_resolution.bit_length())]
         check_fields(self, f"0 or one of {sides}", lambda v: v == 0 or v in sides, "back_blocks")
         if self.back_blocks and self.front_slices != 2:
-            raise Head3DError(f"back_blocks needs front_slices 2, got {self.front_slices}")
+            raise Head3DError(f"back_blocks {self.back_blocks} needs front_slices 2, got {self.front_slices}")
         check_fields(self, "positive", lambda v: v > 0, "camera_radius")
         check_fields(self, "at least 3 (the first three are rgb)", lambda v: v >= 3, "decoder_features")
 

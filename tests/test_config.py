@@ -25,7 +25,8 @@ def test_presets_survive_json(name: str) -> None:
 def test_configurations_from_before_slices() -> None:
     """Files that say nothing of slices are tri-planes."""
     data = config.preset("tiny").generator.to_dict()
-    del data["front_slices"], data["render"]["slice_half_distance"], data["render"]["slice_centre"]
+    del data["front_slices"], data["back_blocks"]
+    del data["render"]["slice_half_distance"], data["render"]["slice_centre"]
     assert GeneratorConfig.from_dict(data) == config.preset("tiny").generator
     assert GeneratorConfig.from_dict(data).plane_count == 3
     assert GeneratorConfig(front_slices=2).plane_count == 4
@@ -59,6 +60,12 @@ def test_num_ws(resolution: int, count: int) -> None:
         (RenderOptions, {"axes": "zyx"}, 'axes must be "eg3d" or "xyz"'),
         (RenderOptions, {"slice_half_distance": 0.0}, "slice_half_distance must be positive, got 0.0"),
         (GeneratorConfig, {"front_slices": 3}, "front_slices must be 1 or 2, got 3"),
+        (GeneratorConfig, {"back_blocks": 32}, "back_blocks 32 needs front_slices 2, got 1"),
+        (
+            GeneratorConfig,
+            {"front_slices": 2, "plane_resolution": 16, "back_blocks": 32},
+            r"back_blocks must be 0 or one of \[8, 16\], got 32",
+        ),
         (GeneratorConfig, {"image_resolution": 500}, "image_resolution must be a power of two"),
         (GeneratorConfig, {"plane_resolution": 2}, "plane_resolution must be a power of two of at least 4"),
         (GeneratorConfig, {"z_dim": 0}, "z_dim must be a whole number of at least 1"),

@@ -276,12 +276,17 @@ class Generator(nn.Module):
         the blocks from that resolution on are copies, too (their random noise has streams of its own).
 
         Raises:
-            Head3DError: if this generator has two slices already, and blocks as asked for or of their own.
+            Head3DError: this generator has two slices already, and no blocks are asked for or xy_back has its own.
         """
-        if self.config.front_slices == 2 and (self.config.back_blocks or not back_blocks):
+        if self.config.front_slices == 2 and not back_blocks:
             raise Head3DError("only a generator with 1 slice can be widened, got 2")
+        if self.config.back_blocks:
+            raise Head3DError(
+                f"only a generator with back_blocks 0 can be given {back_blocks}, got {self.config.back_blocks}"
+            )
         channels = self.config.plane_channels
-        wide = Generator(replace(self.config, front_slices=2, back_blocks=back_blocks)).to(self.device)
+        with torch.device("meta"):  # its own weights would be drawn for nothing
+            wide = Generator(replace(self.config, front_slices=2, back_blocks=back_blocks))
         state = self.state_dict()
         for name, value in wide.state_dict().items():
             own = "synthesis.own" in name
@@ -290,7 +295,7 @@ class Generator(nn.Module):
                 four = torch.cat([source, source[:channels]]) if self.config.front_slices == 1 else source
                 source = four[-channels:] if own else four[: len(value)]
             state[name] = source.clone()
-        wide.load_state_dict(state)
+        wide.load_state_dict(state, assign=True)
         return wide.train(self.training).requires_grad_(next(self.parameters()).requires_grad)
 
     def _check_planes(self, planes: Tensor) -> None:

@@ -37,7 +37,7 @@ class Sample:
 
 
 def check_match(teacher: Generator, student: Generator) -> None:
-    """Raises Head3DError, naming the fields, if the two architectures differ in more than the number of slices."""
+    """Raises Head3DError, naming the fields, if the two architectures differ in more than slices and back_blocks."""
     # Planes in another frame or of another extent are no targets for one another; how rays are sampled is free.
     differing = {
         name: values

@@ -64,12 +64,82 @@ def test_two_slices_start_as_the_tri_plane(G: Generator) -> None:
     assert torch.equal(wide.planes(ws)[:, :3], four[:, :3])
 
 
+@pytest.mark.parametrize(("slices", "back_blocks"), [(1, 0), (1, 8), (1, 32), (2, 8), (2, 32)])
+def test_a_widened_generator_draws_the_same_head(G: Generator, slices: int, back_blocks: int) -> None:
+    """From one slice, and from two that share all blocks and differ in their output rows."""
+    start = G if slices == 1 else forked(G, 0)
+    state = torch.get_rng_state()
+    wide = start.widened(back_blocks)
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn"
+    assert wide.config == dataclasses.replace(G.config, front_slices=2, back_blocks=back_blocks)
+    (_, camera), before = draw(G), start.state_dict()
+    ws = torch.randn(2, G.num_ws, G.config.w_dim)  # another code for every layer
+    theirs, ours = start.planes(ws), wide.planes(ws)
+    torch.testing.assert_close(ours[:, : 2 + slices], theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[:, 3], theirs[:, 0 if slices == 1 else 3], rtol=1e-5, atol=1e-5)
+    pictures = [net.render(planes, ws, camera).image for net, planes in ((wide, ours), (start, theirs))]
+    torch.testing.assert_close(*pictures, rtol=0, atol=1e-3)
+    for parameter in wide.parameters():
+        parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
+    assert torch.equal(start.planes(ws), theirs), "its weights are its own"
+
+
+def forked(G: Generator, back_blocks: int) -> Generator:
+    """Widened, with slices that differ."""
+    wide = G.widened()
+    wide.backbone.synthesis.get_parameter("b16.torgb.weight")[-8:] += 0.3
+    return wide.widened(back_blocks) if back_blocks else wide
+
+
+@pytest.mark.parametrize("back_blocks", [8, 16, 32])
+@pytest.mark.parametrize("front", [True, False])
+def test_own_blocks_learn_from_xy_back_alone(G: Generator, back_blocks: int, front: bool) -> None:
+    wide, shared = (forked(G, blocks).requires_grad_(True) for blocks in (back_blocks, 0))
+    ws = torch.randn(2, G.num_ws, G.config.w_dim)
+    for net in (wide, shared):
+        net.planes(ws)[:, 0 if front else 3].square().mean().backward()
+    pulled = {
+        name.partition(".")[0]
+        for name, p in wide.backbone.synthesis.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+    sides = (4, 8, 16, 32)
+    assert pulled == {f"b{r}" if front or r < back_blocks else f"own{r}" for r in sides}
+    one, other = (net.backbone.synthesis.get_parameter("b4.const").grad for net in (wide, shared))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_both_branches_take_one_code_per_layer(G: Generator) -> None:
+    wide = forked(G, 8)
+    assert wide.num_ws == wide.backbone.synthesis.num_ws == G.num_ws == 8
+    ws = torch.randn(1, 8, G.config.w_dim)
+    before = wide.planes(ws)
+    for k in range(8):
+        other = ws.clone()
+        other[:, k] += 1
+        moved = (wide.planes(other) - before).abs().amax((0, 2, 3, 4))
+        assert bool((moved > 1e-3).all()), f"code {k} moves the planes by {moved.tolist()}"
+
+
+def test_own_blocks_have_noise_of_their_own(G: Generator) -> None:
+    """Seeds repeat it; the common blocks keep the noise that they had."""
+    wide, seeds = G.widened(16), torch.tensor([3, 4])
+    ws = G.mapping(*draw(G))
+    first, again = (wide.planes(ws, "random", seeds) for _ in range(2))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first[:, :3], G.planes(ws, "random", seeds), rtol=1e-5, atol=1e-5)
+    assert bool((first[:, 3] - first[:, 0]).abs().amax((1, 2, 3)).gt(1e-3).all())
+    assert not torch.equal(first, wide.planes(ws, "random", seeds + 1))
+
+
 def test_bad_slices(G: Generator) -> None:
     wide, (z, camera) = G.widened(), draw(G)
     planes = G.planes(G.mapping(z, camera))
     for wrong in (lambda: wide.render_raw(planes, camera), lambda: wide.query(planes, torch.zeros(2, 1, 3))):
         refuses(r"heads have 4 planes, got 3: use `planes\.widen`", wrong)
     refuses("only a generator with 1 slice can be widened, got 2", wide.widened)
+    refuses("only a generator with back_blocks 0 can be given 16, got 8", wide.widened(8).widened, 16)
     assert G.render_raw(wide.planes(G.mapping(z, camera)), camera).raw.shape == (2, 3, 16, 16)
 
 

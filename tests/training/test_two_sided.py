@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 import training_toys as toys
-from helpers import refused
+from helpers import refused, refuses
 
 from head3d_core.checkpoints.weights import load_generator
 from head3d_core.config import preset
 from head3d_core.model.cameras import frontal
+from head3d_core.model.generator import Generator
 from head3d_core.model.stylegan2 import ToRGB
 from head3d_core.training import distillation, stages
 from head3d_core.training.numerics import join_world
@@ -115,6 +116,33 @@ def test_the_two_sided_row_also_has_blocks_of_its_own(preset_name: str) -> None:
     )
     assert set(differences(shared.recipe, own.recipe)) <= {"planes_first"}
     assert differences(shared.generator, own.generator) == {"back_blocks": (0, 32)}
+
+
+@pytest.mark.parametrize(("own", "wanted"), [((1, 0), (2, 16)), ((2, 0), (2, 16)), ((2, 16), (2, 16))])
+def test_a_run_starts_with_the_planes_of_the_one_before(
+    own: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    one, other = (
+        dataclasses.replace(toys.smaller().generator, front_slices=slices, back_blocks=blocks)
+        for slices, blocks in (own, wanted)
+    )
+    start = Generator(one)
+    copy, ws = stages.copy_of(start, other), torch.randn(2, start.num_ws, 32)
+    before, after = start.planes(ws), copy.planes(ws)
+    assert copy.config == other
+    torch.testing.assert_close(after[:, :3], before[:, :3], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after[:, 3], before[:, 0 if own[0] == 1 else 3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [0, 32])
+def test_a_run_with_other_back_blocks_is_refused(wanted: int) -> None:
+    config = dataclasses.replace(toys.smaller().generator, front_slices=2, back_blocks=16)
+    refuses(
+        f"has back_blocks 16 and this one {wanted}: pass --generator.back-blocks 16",
+        stages.copy_of,
+        Generator(config),
+        dataclasses.replace(config, back_blocks=wanted),
+    )
 
 
 @toys.with_toy_data
