@@ -20,6 +20,7 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.checkpoints import weights
+from head3d_core.config import DiscriminatorConfig, GeneratorConfig
 from head3d_core.geometry import turntable
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
@@ -124,6 +125,8 @@ class Run:
             return
         tensors, meta = snapshots.load_latest(self.out, set_aside=self.first)
         then = {name: meta[name] for name in self.settings() if name in meta}
+        for name, kind in (("generator", GeneratorConfig), ("discriminator", DiscriminatorConfig)):
+            then[name] = kind.from_dict(then[name]).to_dict()  # older runs lack fields that came later
         changes = differences(then, json.loads(json.dumps(self.settings())))
         refused = [name for name in changes if not _MAY_CHANGE.fullmatch(name)]
         if refused:

@@ -79,6 +79,16 @@ def test_resume_says_what_it_changes(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert f"note: recipe.{change} from here on" in said
 
 
+def test_a_run_from_before_a_field_goes_on(tmp_path: Path) -> None:
+    """A snapshot that says nothing of back_blocks has none."""
+    run("teacher", tmp_path, images=4)
+    tensors, meta = snapshots.load_latest(tmp_path)
+    del meta["generator"]["back_blocks"]
+    snapshots.save(tmp_path, 4, tensors, meta)
+    run("teacher", tmp_path, images=8, resume=True)
+    assert snapshots.load_latest(tmp_path)[1]["images"] == 8
+
+
 def test_a_carried_run_goes_on_elsewhere(tmp_path: Path) -> None:
     """The small state: float16, no optimiser, a file a network; a run resumes and later stages start from it."""
     run("teacher", tmp_path / "here", images=8, carry=True)
