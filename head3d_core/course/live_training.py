@@ -70,7 +70,7 @@ def small_engine(
     Args:
         how: what to train, e.g. of `small_recipe`.
         teacher, head: trainers of earlier stages, which it starts from (and, with distillation terms, learns from).
-        slices: of F_xy; two make a one-slice start into one with equal slices.
+        slices: of F_xy; two share all blocks, and make a one-slice start into one with equal slices.
 
     Raises Head3DError if the recipe starts from a stage that was not given.
     """

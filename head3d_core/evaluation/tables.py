@@ -15,7 +15,7 @@ from typing import Any
 from head3d_core.evaluation.rows import Row, Rows
 from head3d_core.evaluation.rows import load_rows as load_rows
 from head3d_core.metrics.accessories import likely_true
-from head3d_core.training.recipes import ROWS
+from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import NONE, Estimate
@@ -64,7 +64,8 @@ def command_of(row: str) -> str:
         raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
     start = "--head runs/head"
     if ROWS[row].generator:  # two slices
-        start = "--head runs/start --back-target runs/head-one-slice --recipe.images 250000"
+        images = recipe("distill", "classroom", row).planes_first + 100_000  # rendered ones
+        start = f"--head runs/start --back-target runs/head-one-slice --recipe.images {images}"
     run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher {start} --out runs/{row}"
     return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 

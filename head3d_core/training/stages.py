@@ -222,9 +222,9 @@ def _discriminator(own: Discriminator | None, start: Start, args: TrainArgs) -> 
 
 
 def copy_of(own: Generator, config: GeneratorConfig) -> Generator:
-    """A network of `config` with the weights of `own`; one slice of F_xy becomes two if `config` has two.
+    """A network of `config` with the weights of `own`, which is widened if `config` has more slices or back_blocks.
 
-    Raises Head3DError, with both numbers, if `own` has more slices.
+    Raises Head3DError, with both numbers, if `own` has more slices or other back_blocks.
     """
     slices, blocks = own.config.front_slices, own.config.back_blocks
     if slices > config.front_slices:
@@ -244,7 +244,7 @@ def copy_of(own: Generator, config: GeneratorConfig) -> Generator:
 
 
 def _target(own: Generator, config: GeneratorConfig) -> Generator:
-    """A frozen network that the student follows: rendered as the student is, with its own number of slices."""
+    """A frozen network that the student follows: rendered as the student is, with its own slices and blocks."""
     slices = {name: getattr(own.config, name) for name in ("front_slices", "back_blocks")}
     return copy_of(own, dataclasses.replace(config, **slices))
 
@@ -306,6 +306,9 @@ def memory_estimate(scale: Preset, batch: int) -> float:
     width = sum(
         5 * min(e.channel_base // r, e.channel_max) * r * r for r in (side >> k for k in range(6)) if r >= 4
     )
-    planes = sum(6 * min(c.channel_base // r, c.channel_max) * r * r for r in (texels >> k for k in range(5)))
+    planes = sum(
+        6 * min(c.channel_base // r, c.channel_max) * r * r * (2 if 0 < c.back_blocks <= r else 1)
+        for r in (texels >> k for k in range(5))
+    )
     activations = batch * (3 * width + 2 * planes + 8 * c.plane_count * c.plane_channels * texels**2) * 2
     return (parameters * 20 + activations) / 2**30 + 1.0

@@ -24,6 +24,12 @@ def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:
     assert "--row no-kd" in tables.command_of("no-kd")
     # Bundled weights hold no discriminator, so no row can start from `face` and `head`.
     assert "--teacher runs/teacher --head runs/head" in tables.command_of("no-kd")
+    for row, images in {
+        "two-sided": 250_000,
+        "two-sided-shared": 200_000,
+        "two-sided-single-d": 200_000,
+    }.items():
+        assert f"--recipe.images {images} " in tables.command_of(row), "as recorded"
     refuses("no row called", tables.command_of, "best")
 
 

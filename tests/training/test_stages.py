@@ -21,6 +21,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.training import snapshots, stages
 from head3d_core.training.numerics import World
 from head3d_core.training.options import TrainArgs
+from head3d_core.utils.nested import changed
 
 
 def test_kept_renders_are_taken_only_if_they_are_whole_and_of_this_sampler(
@@ -57,6 +58,10 @@ def test_memory_estimate_grows_with_batch_and_scale() -> None:
     classroom, paper = preset("classroom"), preset("paper")
     assert stages.memory_estimate(classroom, 64) > stages.memory_estimate(classroom, 16)
     assert stages.memory_estimate(paper, 8) > stages.memory_estimate(classroom, 8)
+    shared = changed(classroom, {"generator.front_slices": 2})
+    own = changed(shared, {"generator.back_blocks": 32})
+    activations = [stages.memory_estimate(net, 32) - stages.memory_estimate(net, 16) for net in (shared, own)]
+    assert activations[1] > activations[0], "blocks of its own have activations of their own"
 
 
 def test_a_set_that_is_misspelt_is_one_sentence() -> None:
