@@ -66,7 +66,9 @@ def label(name: str, records: Rows | None = None) -> str:
     """
     facts = _facts(name, records) or Row(name, run=0)
     text = "teacher" if facts.row == "face" else NAMES.get(facts.row, facts.row).strip("*")
-    marks = [f"{facts.start} D"] if facts.row in STARTED_AGAIN and facts.start in ("fitted", "trained") else []
+    marks = (
+        [f"{facts.start} D"] if facts.row in STARTED_AGAIN and facts.start in ("fitted", "trained") else []
+    )
     marks += [f"seed {facts.seed}"] if facts.seed else []
     marks += ["first run"] if facts.row in RUN_AGAIN and facts.run == 1 else []
     return f"{text} ({', '.join(marks)})" if marks else text
