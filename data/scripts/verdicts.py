@@ -160,7 +160,8 @@ def direct_before_head(records: Rows) -> Finding:
 
 @_claim("4.2", "heads are complete, without a second face", VIEWS)
 def no_second_face(records: Rows) -> Finding:
-    janus = [rate(records[name].detector.get("back")) for name in runs(FULL, records)]
+    finds = (records[name].detector.get("back") for name in runs(FULL, records))
+    janus = [rate(found) for found in finds if found is not None]
     mine, real = (records[name].behind for name in (FULL, "real"))
     text = f"a detector finds a face behind in {'; '.join(janus)}"
     if mine is None or real is None:
