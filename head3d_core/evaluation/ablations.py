@@ -93,7 +93,9 @@ def reference_of(name: str, records: Rows | None = None) -> str:
 
 def runs_of(row: str, records: Rows) -> list[str]:
     """The recorded runs of a row's recipe from fitted discriminators, the one that tables and figures show first."""
-    return [n for n in (row, *repetitions(row, records)) if n in records and reference_of(n, records) != FULL]
+    # Trained ones are another start: a difference to them is not one of the row alone.
+    known = [n for n in (row, *repetitions(row, records)) if n in records and records[n].start != "trained"]
+    return [n for n in known if reference_of(n, records) != FULL]
 
 
 _WORDS = {
