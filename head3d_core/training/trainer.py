@@ -16,9 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from head3d_core.config import Preset
+from head3d_core.model.cameras import frontal
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import resize
-from head3d_core.model.generator import Generator
+from head3d_core.model.generator import Generator, RenderOutput
 from head3d_core.ops import random
 from head3d_core.training import augment, losses, schedules
 from head3d_core.training.distillation import (
@@ -261,6 +262,10 @@ class Trainer:
             for name, value in terms.items():
                 self.meters.add(name, value)
                 total = total + value
+            if self.recipe.losses.crown and student.output and self.recipe.only_behind(domain):
+                crown = self.recipe.losses.crown * self._crown(teacher, student.output)
+                self.meters.add("crown", crown)
+                total = total + crown
         if self.head is not None:
             with torch.no_grad():
                 target = self._sample(self.head, z, mapping, None, seeds)
@@ -268,6 +273,13 @@ class Trainer:
             self.meters.add("kd_back", self.recipe.losses.kd_back * back)
             total = total + self.recipe.losses.kd_back * back
         self.generator_optimiser.minimise(total)
+
+    def _crown(self, teacher: Sample, seen: RenderOutput) -> Tensor:
+        assert self.teacher is not None
+        with torch.no_grad(), self._autocast():
+            front = self.teacher.render_raw(teacher.planes, frontal(len(seen.raw), self.device))
+        colours = (losses.crown_colour(x.raw, x.opacity) for x in (front, seen))
+        return losses.crown_loss(*colours)
 
     def g_reg(self, domain: int) -> None:
         """Generator: density regularisation."""
