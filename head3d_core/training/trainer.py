@@ -106,6 +106,7 @@ class Trainer:
         per_domain = ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "sign_wrong", "ada_p")
         names = [f"{name}_{domain.name}" for domain in recipe.domains for name in per_domain]
         self.meters = Meters([*names, *TERMS, "density"], self.device)
+        self.ahead = frontal(1, self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
         self.blur, self.swap = torch.zeros(2, device=self.device)
         self.blurred, self.planes_only, self.resolution = False, False, preset.generator.neural_resolution
@@ -277,7 +278,7 @@ class Trainer:
     def _crown(self, teacher: Sample, seen: RenderOutput) -> Tensor:
         assert self.teacher is not None
         with torch.no_grad(), self._autocast():
-            front = self.teacher.render_raw(teacher.planes, frontal(len(seen.raw), self.device))
+            front = self.teacher.render_raw(teacher.planes, self.ahead.expand(len(seen.raw), -1))
         colours = (losses.crown_colour(x.raw, x.opacity) for x in (front, seen))
         return losses.crown_loss(*colours)
 
