@@ -18,8 +18,8 @@ from head3d_core.training.recipes import Recipe
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.nested import differences
 
-TERMS = ("kd", "map", "rgb", "lpips", "kd_back", "crown")
-"""Names of the distillation terms, in Eq. 10's order; the last two are ours."""
+TERMS = ("kd", "map", "rgb", "lpips", "kd_back")
+"""Names of the distillation terms, in Eq. 10's order; the last is ours."""
 XY_BACK = 3
 """Index of the back slice of F_xy among four planes."""
 

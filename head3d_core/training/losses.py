@@ -131,32 +131,6 @@ def lpips_loss(perceptual: nn.Module, image_t: Tensor, image_s: Tensor, gate: Te
     return _gated(perceptual(image_t.detach(), image_s).float(), gate)
 
 
-def crown_colour(raw: Tensor, opacity: Tensor) -> Tensor:
-    """Mean colour [N, 3] of the upper sixth of each silhouette: hair or a hat, from every side; NaN of an empty one.
-
-    Args:
-        raw: [N, 3, R, R] in [-1, 1].
-        opacity: [N, 1, R, R] in [0, 1]; what is above 0.9 counts. No gradient goes through it.
-    """
-    inside = opacity.detach() > 0.9
-    rows, number = inside.any(3, keepdim=True), torch.arange(raw.shape[2], device=raw.device).view(-1, 1)
-    first = torch.where(rows, number, raw.shape[2]).amin(2, keepdim=True)
-    last = torch.where(rows, number, -1).amax(2, keepdim=True)
-    upper = inside & (number <= first + (last - first) / 6)
-    total, count = torch.where(upper, raw.float(), 0.0).sum([2, 3]), upper.sum([2, 3])
-    return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
-
-
-def crown_loss(front_t: Tensor, back_s: Tensor) -> Tensor:
-    """Not in the paper: the student's crown has from behind the colour that the teacher's has from the front.
-
-    The mean absolute difference of `crown_colour`, [N, 3] each; heads where either is NaN count as 0.
-    """
-    known = (front_t.detach() + back_s).isfinite()
-    front, back = (torch.where(known, colour, 0.0) for colour in (front_t.detach(), back_s))
-    return (front - back).abs().mean()
-
-
 def _gated(values: Tensor, gate: Tensor) -> Tensor:
     # where, not a product: a gated sample that is not finite must not leak in as 0 * inf.
     return torch.where(gate > 0, values * gate, torch.zeros_like(values)).mean()

@@ -58,13 +58,11 @@ class LossWeights:
     kd_back: float = 0.0
     """Two slices of F_xy only, not in the paper: xy_back follows the frozen head generator's, as xy_front follows the
     teacher's in L_kd."""
-    crown: float = 0.0
-    """Not in the paper: seen from behind the crown takes the colour that it has in the teacher's view from ahead."""
 
     @property
     def any(self) -> bool:
         """Whether a teacher of faces is needed at all."""
-        return any((self.kd, self.map, self.rgb, self.lpips, self.crown))
+        return any((self.kd, self.map, self.rgb, self.lpips))
 
 
 @dataclass(frozen=True)
@@ -191,15 +189,11 @@ class Recipe:
         """Where each discriminator network starts from: one for every domain, or one for all."""
         return tuple(domain.start for domain in self.domains[: 1 if self.one_discriminator else None])
 
-    def only_behind(self, domain: int) -> bool:
-        """Whether all views of `domain` lie outside τ."""
-        return (
-            set(self.domains[domain].sources) <= {"heads_back", "heads_side"} and self.split_angle >= self.tau
-        )
-
     def compares_images(self, domain: int) -> bool:
-        """Whether L_rgb and L_lpips can act on views of `domain`: never if it is only behind."""
-        return bool(self.losses.rgb or self.losses.lpips) and not self.only_behind(domain)
+        """Whether L_rgb and L_lpips can act on views of `domain`: never on back views that all lie outside τ."""
+        sources = set(self.domains[domain].sources)
+        only_back = sources <= {"heads_back", "heads_side"} and self.split_angle >= self.tau
+        return bool(self.losses.rgb or self.losses.lpips) and not only_back
 
     def domain_at(self, step: int) -> int:
         """Which domain trains at `step`: the second one in `back_share` of all steps, as evenly as possible."""

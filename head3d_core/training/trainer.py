@@ -16,10 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from head3d_core.config import Preset
-from head3d_core.model.cameras import frontal
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import resize
-from head3d_core.model.generator import Generator, RenderOutput
+from head3d_core.model.generator import Generator
 from head3d_core.ops import random
 from head3d_core.training import augment, losses, schedules
 from head3d_core.training.distillation import (
@@ -106,7 +105,6 @@ class Trainer:
         per_domain = ("g_gan", "d_loss", "r1", "sign_real", "sign_fake", "sign_wrong", "ada_p")
         names = [f"{name}_{domain.name}" for domain in recipe.domains for name in per_domain]
         self.meters = Meters([*names, *TERMS, "density"], self.device)
-        self.ahead = frontal(1, self.device)
         # Set from the schedules before every step; graphs read the tensors and are captured anew for the others.
         self.blur, self.swap = torch.zeros(2, device=self.device)
         self.blurred, self.planes_only, self.resolution = False, False, preset.generator.neural_resolution
@@ -263,10 +261,6 @@ class Trainer:
             for name, value in terms.items():
                 self.meters.add(name, value)
                 total = total + value
-            if self.recipe.losses.crown and student.output and self.recipe.only_behind(domain):
-                crown = self.recipe.losses.crown * self._crown(teacher, student.output)
-                self.meters.add("crown", crown)
-                total = total + crown
         if self.head is not None:
             with torch.no_grad():
                 target = self._sample(self.head, z, mapping, None, seeds)
@@ -274,13 +268,6 @@ class Trainer:
             self.meters.add("kd_back", self.recipe.losses.kd_back * back)
             total = total + self.recipe.losses.kd_back * back
         self.generator_optimiser.minimise(total)
-
-    def _crown(self, teacher: Sample, seen: RenderOutput) -> Tensor:
-        assert self.teacher is not None
-        with torch.no_grad(), self._autocast():
-            front = self.teacher.render_raw(teacher.planes, self.ahead.expand(len(seen.raw), -1))
-        colours = (losses.crown_colour(x.raw, x.opacity) for x in (front, seen))
-        return losses.crown_loss(*colours)
 
     def g_reg(self, domain: int) -> None:
         """Generator: density regularisation."""

@@ -149,24 +149,3 @@ def test_trained_features_are_a_distance_too() -> None:
     )
     assert (near < far).all()
     assert not any(p.requires_grad for p in distance.parameters())
-
-
-def test_crown_loss_compares_the_upper_sixth_of_two_silhouettes() -> None:
-    raw, opacity = torch.full((2, 3, 12, 12), -1.0), torch.zeros(2, 1, 12, 12)
-    opacity[0, :, 6:, 2:9] = 1  # six rows: the upper sixth is the first of them
-    raw[0, :, 6, 2:9] = torch.tensor([0.5, 0.0, -0.5])[:, None]
-    raw.requires_grad_()
-    colour = losses.crown_colour(raw, opacity)
-    torch.testing.assert_close(colour[0], torch.tensor([0.5, 0.0, -0.5]))
-    assert colour[1].isnan().all(), "nothing is opaque there"
-    front = torch.tensor([[0.5, 1.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    loss = losses.crown_loss(front, colour)
-    assert loss.item() == pytest.approx(1.5 / 6)
-    loss.backward()
-    assert front.grad is None, "the teacher's view is a target"
-    assert raw.grad is not None
-    assert raw.grad.isfinite().all()
-    assert not raw.grad[1].any()
-    seen = torch.zeros(12, 12, dtype=torch.bool)
-    seen[6, 2:9] = True
-    assert torch.equal(raw.grad[0, 1] != 0, seen)
