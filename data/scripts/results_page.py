@@ -67,15 +67,12 @@ def tables_page(records: Rows | None = None) -> str:
     records = load_rows() if records is None else records
     trials = [row for row in records if min(tables.sample_counts(records[row])) < ENOUGH]
     again = {row: tables.repetitions(row, records) for row in NAMES}
-    recorded = [name for row in NAMES for name in (row, *again[row]) if name in records]
-    fitted = [name for name in recorded if records[name].start == "fitted"]
     missing = " (**not recorded yet**)"
     commands = [f"- {row}{'' if row in records else missing}: `{tables.command_of(row)}`" for row in NAMES]
     seeds = [name for names in again.values() for name in names if records[name].seed]
     return filled(
         "tables.md",
         trials=filled("trials.md", enough=f"{ENOUGH:,}", rows=", ".join(trials)) if trials else "",
-        fitted=filled("fitted.md", rows=", ".join(fitted)) if fitted else "",
         commands="\n".join(commands),
         seeds=", ".join(seeds) or NOT_YET,
         **{name.replace(" ", "_"): make(records) for name, make in PARTS.items()},
@@ -85,9 +82,9 @@ def tables_page(records: Rows | None = None) -> str:
 def verdicts_page(records: Rows | None = None) -> str:
     """The text of `data/results/did_it_reproduce.md`."""
     records = load_rows() if records is None else records
-    found = verdicts.findings(records)
     kinds = (verdicts.AGREES, verdicts.CONTRADICTS, verdicts.UNDECIDED, verdicts.NOT_TESTED)
-    counts = ", ".join(f"{sum(v.startswith(k) for *_, v in found)} {k}" for k in kinds)
+    first = [of[0].verdict for _, of in verdicts.findings(records)]
+    counts = ", ".join(f"{sum(verdict.startswith(kind) for verdict in first)} {kind}" for kind in kinds)
     changed = "\n".join(
         f"- `{row}`: " + "; ".join(f"{name} {then} (now {now})" for name, now, then in otherwise)
         for row in ROWS

@@ -50,7 +50,7 @@ def _behind(record: Row) -> Estimate | None:
 
 
 BEHIND = Measure("KD × 100 at 120–150°", "low", _behind)
-SECOND_FACE = Measure("eyes behind, %", "low", lambda r: r.second_faces("eye_pair"), 100.0)
+SECOND_FACE = ablations.SECOND_FACES[0]
 MEASURES = (FRONT, COSINE, JANUS, BEHIND, SECOND_FACE)
 
 

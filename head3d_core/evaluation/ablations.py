@@ -1,7 +1,7 @@
 """What one part of the method buys: rows as changes to one recipe, each beside the full method from the same start.
 
-The numbers are those that `evaluate` recorded; nothing here trains. A row is compared with `reference_of` it: rows
-that start from other discriminators than the bundled weights have a full method of their own (`tables.FITTED`).
+The numbers are those that `evaluate` recorded; nothing here trains. A row is compared with `reference_of` it: every
+start of the discriminators ("bundled", "fitted", "trained") has full methods of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from torch import Tensor
 from head3d_core.config import preset
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.samples import Model
-from head3d_core.evaluation.tables import FIGURE_8, NAMES, NOT_YET, TABLE_3, kernel, markdown, repetitions
+from head3d_core.evaluation.tables import (
+    FIGURE_8,
+    GHOSTS,
+    NAMES,
+    NOT_YET,
+    TABLE_3,
+    kernel,
+    markdown,
+    repetitions,
+)
 from head3d_core.geometry.turntable import views
 from head3d_core.training.recipes import ROWS, Recipe, recipe
 from head3d_core.utils import files
@@ -28,8 +37,8 @@ from head3d_core.utils.nested import changed, differences, flat, parsed
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
 """The full method: the bundled weights, and the same recipe from discriminators that were fitted anew."""
-STARTED_AGAIN = (FULL, "single-d")
-"""Rows that were trained from the discriminators of bundled weights, from fitted ones, and from trained ones."""
+BUNDLED = (FULL, "single-d")
+"""Rows whose record of that name started from the discriminators of the bundled weights, others from fitted ones."""
 RUN_AGAIN = ("dft", "fh")
 """Rows whose table shows a second run with the same seed."""
 PLANES = ("xy", "xz", "yz")
@@ -43,9 +52,10 @@ def _stored() -> Rows:
     return load_rows()
 
 
-def _facts(name: str, records: Rows | None) -> Row | None:
-    """The record of that name, of the stored ones by default; None where there is none."""
-    return (_stored() if records is None else records).get(name)
+def _facts(name: str, records: Rows | None) -> Row:
+    """The record of that name, of the stored ones by default; of a run that is not recorded, what is known of it."""
+    found = (_stored() if records is None else records).get(name)
+    return found or Row(name, start="bundled" if name in BUNDLED else "fitted", run=0)
 
 
 def base_of(name: str, records: Rows | None = None) -> str:
@@ -54,8 +64,16 @@ def base_of(name: str, records: Rows | None = None) -> str:
     >>> base_of("single-d-seed0-fitted")
     'single-d'
     """
-    facts = _facts(name, records)
-    return name if facts is None else facts.row
+    return _facts(name, records).row
+
+
+def start_of(name: str, records: Rows | None = None) -> str:
+    """What the discriminators of a run started from: "bundled", "fitted", "trained", or "none" where there are none.
+
+    A row without training needs no discriminators. It belongs to the "fitted" rows, because these have most others.
+    """
+    start = _facts(name, records).start
+    return "fitted" if start == "untrained" else start
 
 
 def label(name: str, records: Rows | None = None) -> str:
@@ -64,38 +82,38 @@ def label(name: str, records: Rows | None = None) -> str:
     >>> label("head3d-seed0-fitted"), label("all-planes-seed1-fitted"), label("dft-seed0-first-fitted")
     ('Head3D (fitted D)', 'all planes distilled (seed 1)', 'DFT (first run)')
     """
-    facts = _facts(name, records) or Row(name, run=0)
+    facts = _facts(name, records)
     text = "teacher" if facts.row == "face" else NAMES.get(facts.row, facts.row).strip("*")
-    marks = (
-        [f"{facts.start} D"] if facts.row in STARTED_AGAIN and facts.start in ("fitted", "trained") else []
-    )
+    marks = [f"{facts.start} D"] if facts.start != _facts(facts.row, records).start else []
     marks += [f"seed {facts.seed}"] if facts.seed else []
     marks += ["first run"] if facts.row in RUN_AGAIN and facts.run == 1 else []
     return f"{text} ({', '.join(marks)})" if marks else text
 
 
 def reference_of(name: str, records: Rows | None = None) -> str:
-    """The full method that a row is to be compared with: from the same generators and with the same seed.
+    """The full method that a row is compared with: from the same start and, where one is recorded, with the same seed.
 
     Its discriminators come from the same commands, yet not always from the same run of them (`LOG.md` says which rows
-    share one). A row without training needs no discriminators and stands beside most of the others. A row that is
-    not recorded yet will start from fitted discriminators.
+    share one). Where no full method of that start is recorded, the name that it would have.
 
-    >>> reference_of("all-planes"), reference_of("all-planes-seed1-fitted")
-    ('head3d-seed0-fitted', 'head3d-seed1-fitted')
+    >>> (
+    ...     reference_of("all-planes"),
+    ...     reference_of("all-planes-seed1-fitted"),
+    ...     reference_of("single-d-seed0-trained"),
+    ... )
+    ('head3d-seed0-fitted', 'head3d-seed1-fitted', 'head3d-seed0-trained')
     """
-    facts = _facts(name, records) or Row(name, start="bundled" if name in STARTED_AGAIN else "fitted")
-    start = "fitted" if facts.start == "untrained" else facts.start
     known = _stored() if records is None else records
-    same = (n for n, r in known.items() if (r.row, r.start, r.seed) == (FULL, start, facts.seed))
-    return next(same, f"{FULL}-seed{facts.seed}-fitted" if start == "fitted" else FULL)
+    seed, start = _facts(name, records).seed, start_of(name, records)
+    fulls = [n for n, r in known.items() if (r.row, r.start) == (FULL, start)]
+    unknown = f"{FULL}-seed{seed}-{start}" if start in ("fitted", "trained") else FULL
+    return min(fulls, key=lambda n: (known[n].seed != seed, known[n].seed), default=unknown)
 
 
-def runs_of(row: str, records: Rows) -> list[str]:
-    """The recorded runs of a row's recipe from fitted discriminators, the one that tables and figures show first."""
-    # Trained ones are another start: a difference to them is not one of the row alone.
-    known = [n for n in (row, *repetitions(row, records)) if n in records and records[n].start != "trained"]
-    return [n for n in known if reference_of(n, records) != FULL]
+def runs_of(row: str, records: Rows, start: str = "fitted") -> list[str]:
+    """The recorded runs of a row from one start, the one that tables and figures show first."""
+    known = (n for n in (row, *repetitions(row, records)) if n in records)
+    return [n for n in known if start_of(n, records) == start]
 
 
 _WORDS = {
@@ -238,6 +256,11 @@ BACK = Measure("KD back × 100", "low", lambda r: kernel(r, "back"))
 COSINE = Measure("cosine, same z", "high", lambda r: r.cosine, paper="ID")
 JANUS = Measure("a face behind, %", "low", lambda r: r.detector.get("back"), 100.0)
 MEASURES = (FRONT, BACK, COSINE, JANUS)
+SECOND_FACES = tuple(
+    Measure(f"{words}, %", "low", lambda r, score=score: r.second_faces(score), 100.0)  # type: ignore[misc]
+    for score, words in GHOSTS.items()
+)
+"""Shares of backs above the limit of each ghost score; the first are painted eyes."""
 
 
 def cost(records: Rows, row: str, measure: Measure, reference: str | None = None) -> Estimate | None:

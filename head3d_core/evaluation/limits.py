@@ -120,7 +120,7 @@ LIMITS = (
         "silhouettes outside real ones, worst side",
         0.02,
         False,
-        _of_row(lambda r: max(r.silhouettes.values(), key=lambda e: e.value, default=None)),
+        _of_row(lambda r: r.outside),
         "plane-swap",
         True,
     ),

@@ -204,6 +204,11 @@ class Row:
         """Mean cosine to the teacher at the same z; None where it was not measured."""
         return self.identity.cosine if self.identity else None
 
+    @property
+    def outside(self) -> Estimate | None:
+        """Silhouettes outside real ones, on the worst side; None where it was not measured."""
+        return max(self.silhouettes.values(), key=lambda e: e.value, default=None)
+
     def second_faces(self, score: str) -> Estimate | None:
         """Share of backs above the limit of a ghost score; None where it was not measured."""
         found = self.behind.ghost.get(score) if self.behind else None

@@ -138,6 +138,7 @@ IDENTITY: tuple[Column, ...] = (
     ("AUC, dlib", lambda r: shown(r.identity_dlib.auc if r.identity_dlib else None, 3)),
 )
 SAMPLES: tuple[Column, ...] = (
+    ("start of D", lambda r: NONE if r.start == "none" else r.start),
     ("images / GPU", _training),
     ("N: KD / detector", lambda r: " / ".join(f"{n:,}" for n in sample_counts(r))),
 )
@@ -156,8 +157,9 @@ def ghosts(records: Rows) -> tuple[Column, ...]:
 
 
 def repetitions(row: str, records: Rows) -> list[str]:
-    """Names of the recorded repetitions of a row."""
-    return sorted(name for name, record in records.items() if record.row == row and name != row)
+    """Names of the recorded repetitions of a row, those of one start together."""
+    found = (name for name, record in records.items() if record.row == row and name != row)
+    return sorted(found, key=lambda name: (records[name].start, name))
 
 
 def table(
@@ -165,8 +167,8 @@ def table(
 ) -> str:
     """Markdown table of rows; `paper` adds its numbers of these rows, in columns of their own.
 
-    A row without a record keeps the paper's numbers and says "not recorded yet". Repetitions with another seed,
-    recorded as `<row>-seed1` and so on, stand below their row.
+    A row without a record keeps the paper's numbers and says "not recorded yet". Repetitions with another seed or
+    start, recorded as `<row>-seed1-fitted` and so on, stand below their row.
     """
     theirs = paper or {}
     printed = list(dict.fromkeys(k for row in theirs.values() for k in row if k != "name"))
