@@ -1,6 +1,6 @@
 """How often the detector finds a face in renders of the head factory: the table of the data card.
 
-    python data/scripts/detector_rates.py
+    python data/scripts/detector_rates.py, then make tables
 
 Frontal faces should be found (a face must look like one), back views not (a head has one face), and the rate should
 not depend on who is shown. Terms: frontal is |yaw| <= 20 and |pitch| <= 15 degrees, a back view |yaw| >= 135 degrees,
@@ -30,12 +30,11 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import Identity, identity
 from head3d_core.synth.make_data import render
 from head3d_core.utils import files, records
-from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import share
 from head3d_core.utils.progress import bar
-from script import between_marks, main
+from script import main
 
-MARK = "detector rates"
+COMMAND = "python data/scripts/detector_rates.py"
 BIN = 15
 """Width of a step of |yaw| in the curve, degrees."""
 
@@ -115,7 +114,7 @@ def measure(faces: int, count: int, workers: int = 0) -> dict[str, Any]:
         "back": {"all": _share(around[back]), **grouped(around[back], [heads[k] for k in back])},
         "by |yaw|": {f"{k * BIN} to {(k + 1) * BIN}": _share(around[steps == k]) for k in range(180 // BIN)},
         "provenance": records.provenance(
-            f"python data/scripts/detector_rates.py --frontal {faces} --heads {count}",
+            f"{COMMAND} --frontal {faces} --heads {count}",
             detector=f"MTCNN of facenet-pytorch {version('facenet-pytorch')}, defaults",
             images=f"held_out_faces and held_out_heads, {face_detector.SIDE}², sampler version {SAMPLER_VERSION}",
             terms=f"detection: probability > {face_detector.THRESHOLD}; frontal: |yaw| <= {FRONTAL_YAW:g}, "
@@ -142,22 +141,10 @@ def table(found: dict[str, Any]) -> str:
     return markdown(("images", "group", "found", "rate", "95 % interval"), cells)
 
 
-def refresh_card(found: dict[str, Any], card: Path) -> None:
-    """Puts the table of `found` between the two marks of a Markdown page.
-
-    Raises Head3DError if the page has no such marks.
-    """
-    text = between_marks(card.read_text(encoding="utf-8"), MARK, lambda: table(found))
-    if text is None:
-        raise Head3DError(f"{card} needs <!-- {MARK} --> and <!-- end of {MARK} --> around its table")
-    files.write(card, text)
-
-
 def run(
     frontal: int = 300,
     heads: int = 50,
     out: Path = files.DATA / "results" / "detector_rates.json",
-    card: Path = files.DATA / "DATA_CARD.md",
     workers: int = 0,
 ) -> None:
     """Renders frontal faces and heads all around, measures how often a face is found, and prints the table.
@@ -166,13 +153,10 @@ def run(
         frontal: frontal faces, one per identity, of the held-out set.
         heads: heads seen once per 15 degrees of |yaw|, and as often again from the back.
         out: file to write.
-        card: page whose table is brought up to date, where it exists.
         workers: rendering processes; 0 takes one per core.
     """
     found = measure(frontal, heads, workers)
     records.write(out, found)
-    if card.exists():
-        refresh_card(found, card)
     print(f"{table(found)}\nwrote {out}")
 
 

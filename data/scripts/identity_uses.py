@@ -88,13 +88,9 @@ def _jpeg(image: Tensor) -> Tensor:
     return torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1)
 
 
-def _unit(x: Tensor) -> Array:
-    return np.asarray(F.normalize(x.double(), dim=1).numpy())
-
-
 def stranger_distance(embeddings: Tensor, person: Tensor) -> float:
     """Mean 1 - cos over all pairs of images of different people."""
-    x, different = _unit(embeddings), person.numpy()[:, None] != person.numpy()[None]
+    x, different = check_embeddings(embeddings), person.numpy()[:, None] != person.numpy()[None]
     if not different.any():
         raise Head3DError("a distance between strangers needs two people or more")
     return float((1 - x @ x.T)[different].mean())
@@ -102,7 +98,7 @@ def stranger_distance(embeddings: Tensor, person: Tensor) -> float:
 
 def shares(before: Tensor, after: Tensor, strangers: float) -> dict[str, float]:
     """Mean 1 - cos between rows, over that of strangers, with its interval over rows."""
-    cosine = (_unit(before) * _unit(after)).sum(1)
+    cosine = (check_embeddings(before) * check_embeddings(after)).sum(1)
     return bootstrap_mean((1 - cosine) / strangers).to_dict()
 
 
@@ -153,7 +149,7 @@ def measure(encoder: Encoder, shown: People, most: int = 30) -> dict[str, Any]:
     shape = _shapes(shown.seeds)
     apart = np.sqrt(((shape[:, None] - shape[None]) ** 2).mean(-1))
     tone = np.array([identity(s).skin.melanin for s in shown.seeds])
-    distance = 1 - _unit(people) @ _unit(people).T
+    distance = 1 - check_embeddings(people) @ check_embeddings(people).T
     shaped, toned = _correlation(distance, apart), _correlation(distance, np.abs(tone[:, None] - tone[None]))
     return {
         "stranger_distance": {"ours": ours, "EffLite0": imagenet},

@@ -1,6 +1,4 @@
-"""Model cards: `data/weights/<name>/README.md`, written from what is recorded and from nothing else.
-
-    python data/scripts/model_cards.py      # make tables does the same
+"""Model cards: `data/weights/<name>/README.md`, written by `results_page.py` from the records and nothing else.
 
 Each card joins the notes in the weights, the run's condensed log (`data/results/curves_<stage>.json`), the evaluation
 (`data/results/evaluation/<name>.json`) and the detector's rates on real pictures. What nobody measured says so.
@@ -19,7 +17,7 @@ from head3d_core.evaluation.tables import GHOSTS, markdown
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.records import trained_on
-from script import filled, main, sections
+from script import filled, sections
 
 UNKNOWN = "not measured yet"
 
@@ -238,14 +236,3 @@ def cards(data: Path = files.DATA) -> dict[Path, str]:
     """README.md beside every generator below `data/weights`, and what it should say."""
     folders = sorted(path.parent for path in data.glob("weights/*/generator.safetensors"))
     return {folder / "README.md": card(folder.name, data) for folder in folders}
-
-
-def run() -> None:
-    """Writes the cards of all generators below `data/weights`."""
-    for path, text in cards().items():
-        files.write(path, text)
-        print(path)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(run))

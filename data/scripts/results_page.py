@@ -1,8 +1,8 @@
 """All recorded tables on one page, and those that other pages show: `make tables`.
 
-Writes `data/results/tables.md`, `data/results/did_it_reproduce.md`, the model cards, and in the README what stands
-between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on, for every name in `PARTS`). The notebooks call the
-same functions, so their stored outputs are compared with the records whenever they run.
+Writes `data/results/tables.md`, `data/results/did_it_reproduce.md`, the model cards, and in README and the data card
+what stands between `<!-- table 2 -->` and `<!-- end of table 2 -->` (and so on, for every name in `PARTS`). Notebooks
+call the same functions, so their stored outputs are compared with the records whenever they run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import detector_rates
 import model_cards
 import verdicts
 from head3d_core.evaluation import tables
@@ -19,6 +20,7 @@ from head3d_core.evaluation.rows import Rows, load_rows
 from head3d_core.evaluation.tables import NAMES, NOT_YET
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
+from head3d_core.utils import records as stored
 from script import between_marks, filled, main
 
 PAGE, VERDICTS = "tables.md", "did_it_reproduce.md"
@@ -58,6 +60,7 @@ PARTS: dict[str, Callable[[Rows], str]] = {
     "mapping cameras": tables.mapping_cameras,
     "limits": limits_table,
     "verdicts": lambda records: verdicts.table(records, readme=True),
+    "detector rates": lambda _: detector_rates.table(stored.read("detector_rates", detector_rates.COMMAND)),
 }
 """Name of a part of the page, and of a marked place in another page -> what makes it."""
 
@@ -113,12 +116,12 @@ def refreshed(text: str, records: Rows) -> str:
 
 
 def write_tables(data: Path = files.DATA, readme: Path = README) -> list[Path]:
-    """Writes what differs from the records: the pages below `data`, the marked parts of `readme`; returns the files."""
+    """Writes what differs from the records: pages and cards below `data`, marked parts of `readme`; returns these."""
     known = load_rows()
     wanted = {data / "results" / PAGE: tables_page(known), data / "results" / VERDICTS: verdicts_page(known)}
     wanted |= model_cards.cards(data)
-    if readme.is_file():
-        wanted[readme] = refreshed(readme.read_text(encoding="utf8"), known)
+    for page in filter(Path.is_file, (data / "DATA_CARD.md", readme)):
+        wanted[page] = refreshed(page.read_text(encoding="utf8"), known)
     changed = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf8") != text]
     for path in changed:
         files.write(path, wanted[path])
@@ -126,7 +129,7 @@ def write_tables(data: Path = files.DATA, readme: Path = README) -> list[Path]:
 
 
 def run() -> None:
-    """Writes the page of tables, the README's tables and the model cards from the records."""
+    """Writes the pages, the tables of README and data card, and the model cards from the records."""
     written = write_tables()
     print(f"wrote {', '.join(map(str, written))}" if written else "every table is up to date")
 

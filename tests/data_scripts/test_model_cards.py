@@ -156,5 +156,5 @@ def test_bundled_cards_are_in_step_with_the_records() -> None:
     cards = model_cards.cards()
     assert {path.parent.name for path in cards} >= {"face", "head", "head3d"}
     for path, text in cards.items():
-        assert path.is_file(), f"run python data/scripts/model_cards.py: {path} is missing"
+        assert path.is_file(), f"run make tables: {path} is missing"
         assert path.read_text(encoding="utf8") == text

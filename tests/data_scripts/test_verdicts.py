@@ -37,7 +37,7 @@ def world(**others: Row) -> dict[str, Row]:
 def test_all_planes_behind(kd: tuple[float, float], verdict: str) -> None:
     records = world(all_planes=full(0, kd[0]))
     records["all-planes-seed1-fitted"] = replace(full(1, kd[1]), row="all-planes")
-    assert verdicts.worse_behind("all-planes")(records, "fitted")[1] == verdict
+    assert verdicts.all_planes_behind(records, "fitted")[1] == verdict
 
 
 @pytest.mark.parametrize(("janus", "verdict"), [(100, AGREES), (0, UNDECIDED), (11, UNDECIDED)])
@@ -158,7 +158,7 @@ def test_rows_with_several_runs_are_compared_by_seed() -> None:
     records = with_trained(
         a=whole("all-planes", 0, kd=6.0), b=whole("all-planes", 1, kd=3.0), c=whole("no-kd", 2, kd=5.0)
     )
-    text, verdict = verdicts.worse_behind("all-planes")(records, "trained")
+    text, verdict = verdicts.all_planes_behind(records, "trained")
     assert "seed 0: all backs, farther by 2.00 [1.99, 2.01]; seed 1: all backs, farther by -1.00" in text
     assert verdict == UNDECIDED
     assert verdicts.pairs("no-kd", records, "trained") == [
