@@ -12,8 +12,7 @@ from pathlib import Path
 
 import detector_rates
 import model_cards
-import verdicts
-from head3d_core.evaluation import tables
+from head3d_core.evaluation import tables, verdicts
 from head3d_core.evaluation.ablations import recorded_otherwise
 from head3d_core.evaluation.limits import limits_table
 from head3d_core.evaluation.rows import Rows, load_rows

@@ -13,9 +13,9 @@ import course_pages as pages
 import pytest
 import torch
 
-import verdicts
 from head3d_core import cli
 from head3d_core.config import DiscriminatorConfig, RenderOptions, preset
+from head3d_core.evaluation import verdicts
 from head3d_core.model import cameras, planes, rays, volume
 from head3d_core.model.generator import Generator
 from head3d_core.training import recipes
