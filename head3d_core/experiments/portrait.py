@@ -76,6 +76,9 @@ class PortraitArgs:
     """Iterations with one code w."""
     layer_steps: int = 50
     """Iterations with one code per layer afterwards."""
+    rate: float = InversionOptions.rate
+    """Largest step in w, in standard deviations of w. With fewer iterations take a smaller one: after 40 and
+    20 iterations, rounding decides where steps of 0.05 end, and does not with 0.02."""
     matting: matting.Matting = "auto"
     """auto: white background if the segmentation model is found; on: insist; off: keep the background."""
     matting_model: Path | None = None
@@ -237,6 +240,20 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def fit_options(args: PortraitArgs) -> InversionOptions:
+    """How codes and pose are fitted: near the estimated pose, and among codes that the generator was trained on."""
+    return InversionOptions(
+        args.steps,
+        args.layer_steps,
+        args.candidates,
+        rate=args.rate,
+        camera_rate=0.01,
+        refine=True,
+        pull=PULL,
+        typical=True,
+    )
+
+
 def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullcontext()) -> dict[str, Any]:
     """Writes comparison.png, turntable.mp4 with its sheet, head.glb and portrait.json; returns the content of the last.
 
@@ -256,15 +273,13 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
             "a portrait needs at least 1 candidate, 3 frames and a grid of 8 points per side, got "
             f"{args.candidates}, {args.frames} and {args.resolution}"
         )
+    options = fit_options(args)
     matte = matting.load_matte(args.matting, args.matting_model)
     photo = aligned(args.photo, args, matte)
     other = None if args.other is None else aligned(args.other, args, matte)
     G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
     image, camera = images.from_pixels(photo.image)[None], photo.pose.camera()
     weight = pixel_weight(photo.mask is None)
-    options = InversionOptions(
-        args.steps, args.layer_steps, args.candidates, camera_rate=0.01, refine=True, pull=PULL, typical=True
-    )
     with bar("samples") as looking, bar("iterations") as step:
         result = invert(G, image, camera, options, step, weight=weight, looking=looking)
     yaw, pitch = (math.degrees(float(a)) for a in cameras.yaw_pitch(result.camera.cpu()))

@@ -199,6 +199,7 @@ def test_bad_options_are_found_before_the_work(astronaut: Path, tmp_path: Path) 
         (PortraitArgs(astronaut, tmp_path / "file" / "me"), "cannot write to"),
         (PortraitArgs(astronaut, tmp_path / "me", candidates=0), "at least 1 candidate"),
         (PortraitArgs(astronaut, tmp_path / "me", frames=2), "3 frames"),
+        (PortraitArgs(astronaut, tmp_path / "me", rate=0.0), "rates of an inversion are positive"),
         (PortraitArgs(astronaut, tmp_path / "me", weights="nobody"), "nobody"),
         (
             PortraitArgs(astronaut, tmp_path / "me", matting_model=tmp_path / "no.tflite"),
