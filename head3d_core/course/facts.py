@@ -17,7 +17,6 @@ Array = NDArray[Any]
 NOT_COMPARED = {
     "05b.2": "a network that the notebook trains: machines differ visibly",
     "07.4": "logits of networks that the notebook trains",
-    "13.9": "a fit of many steps to a photograph: machines differ visibly",
 }
 """Figures without facts, and why."""
 
