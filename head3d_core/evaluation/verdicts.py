@@ -292,7 +292,9 @@ def one_discriminator(records: Rows, start: str) -> tuple[str, str]:
     found, _ = for_each([*measures], lambda name: costs("single-d", measures[name], records, start))
     text = "; ".join(f"{name} {_text(gaps, 1)}" for name, gaps in found.items())
     said = {by_sign(gaps, AGREES, CONTRADICTS) for gaps in found.values()} - {UNDECIDED}
-    return f"one discriminator − two: {text}", said.pop() if len(said) == 1 else UNDECIDED
+    of_pairs = {by_sign([gap], AGREES, CONTRADICTS) for gaps in found.values() for gap in gaps} - {UNDECIDED}
+    # A pair of runs that says the opposite by another measure leaves it open.
+    return f"one discriminator − two: {text}", said.pop() if said and said == of_pairs else UNDECIDED
 
 
 LOSSES = ("no-kd", "no-gan-front", "no-rgb-lpips")
