@@ -26,6 +26,8 @@ PAGE, VERDICTS = "tables.md", "did_it_reproduce.md"
 README = files.DATA.parent / "README.md"
 ENOUGH = 1000
 """A row of fewer samples is called a trial row."""
+_COUNTS = {"count": "plain", "detector": "truncated", "straight": "straight", "mapping": "mapping"}
+"""Numbers of samples, with the part of the evaluation that draws so many."""
 
 
 def how_measured(records: Rows) -> str:
@@ -37,8 +39,8 @@ def how_measured(records: Rows) -> str:
         if asked and record.weights and record.distance:
             rows.setdefault((asked["count"], asked["detector"]), []).append(row)
         if record.added is not None:
-            asked = record.added["arguments"]["sampling"]
-            kinds = [k for k in ("count", "detector", "straight", "mapping") if k in asked]
+            asked, only = record.added["arguments"]["sampling"], record.added["arguments"]["only"]
+            kinds = [k for k, part in _COUNTS.items() if k in asked and (not only or part in only)]
             counts = ", ".join(f"{asked[k]:,} {k}" for k in kinds)
             later.setdefault(f"{counts}; {record.added['device']}", []).append(row)
     known = sorted(rows.items(), reverse=True)

@@ -83,7 +83,8 @@ def _ratio(other: str, side: str) -> Reader:
         if other not in records or other == name:
             return None
         a, b = kernel(records[name], side), kernel(records[other], side)
-        if a is None or b is None or b.value <= 0:
+        seen = {records[n].distance[side].real_heads for n in (name, other) if side in records[n].distance}
+        if a is None or b is None or b.value <= 0 or len(seen) > 1:  # to other heads: no ratio
             return None
         # Of the ends of two 95 % intervals: wider than the ratio's own, which was not measured.
         low, high = a.low / b.high, a.high / b.low if b.low > 0 else math.inf
@@ -154,7 +155,8 @@ def limits_table(records: Rows) -> str:
 
     "open": the interval spans the limit, so more samples may turn the verdict. A ratio's interval is a paired
     bootstrap where that was recorded, else it reaches from low / high to high / low of the two. Real people's TAR is
-    that of two images of one person.
+    that of two images of one person. Back distances of older records are to 50 held-out heads, those whose ratio is
+    paired to 500.
     """
     runs = [name for row in FULL if row in records for name in (row, *repetitions(row, records))] or [FULL[0]]
     heads = ["what", "limit", *runs, *BESIDE.values()]

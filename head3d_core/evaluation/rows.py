@@ -168,7 +168,7 @@ class Row:
     weights: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     added: dict[str, Any] | None = None
-    """Provenance of what was measured after the rest, and the names of it."""
+    """Provenance of what was measured apart from the rest, and the names of it."""
     missing: dict[str, str] = field(default_factory=dict)
     distance: dict[str, Distance] = field(default_factory=dict)
     """"front", "back", "front, truncated", and "back, 500 heads" beside a "back" that has fewer; with other mapping

@@ -238,7 +238,8 @@ def second_opinion(records: Rows) -> str:
 
 def mapping_cameras(records: Rows) -> str:
     """Distances with three mapping cameras: the frontal one of all other tables, the rendering one, a random one."""
-    there = [n for n in NAMES if n in records and "front, rendering" in records[n].distance]
+    names = [n for row in NAMES if row in records for n in (row, *repetitions(row, records))]
+    there = [n for n in names if "front, rendering" in records[n].distance]
     if not there:
         return f"Mapping cameras: {NOT_YET} (`{command_of('head3d')}`)."
     cells: list[Column] = []
@@ -251,7 +252,7 @@ def mapping_cameras(records: Rows) -> str:
                 ratio = row.ratios.get(f"{side}, {name} / frontal")
                 return f"{shown(kernel(row, f'{side}, {name}'), 3)}; {shown(ratio)} ×"
 
-            cells.append((name, show))
+            cells.append((f"{side}: {name}", show))
     return table(there, {n: records[n] for n in there}, cells)
 
 

@@ -9,6 +9,7 @@ from head3d_core.evaluation import ablations, tables
 from head3d_core.evaluation.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS
 from head3d_core.evaluation.rows import Row
 from head3d_core.training.recipes import ROWS
+from head3d_core.utils import files
 from head3d_core.utils.estimates import Estimate, share
 
 PAPER = {"no-kd": {"KID x100": 3.0, "ID": 0.1}, "head3d": {"KID x100": 0.6, "ID": 0.65}}
@@ -37,6 +38,15 @@ def test_runs_of_an_older_recipe_are_named() -> None:
         ("L_kd of several planes", "their sum", "their mean")
     ]
     assert "real images of D_all" in {name for name, *_ in ablations.recorded_otherwise("single-d")}
+
+
+def test_recipes_of_all_recorded_runs_can_be_read() -> None:
+    """Of fields that exist no longer only those may stand there that `recorded_otherwise` knows."""
+    names = [path.stem.removeprefix("curves_") for path in (files.DATA / "results").glob("curves_*.json")]
+    runs = [name for name in names if ablations.base_of(name) in ROWS]
+    assert len(runs) > 20
+    for name in runs:
+        ablations.recorded_otherwise(name)
 
 
 def test_the_changes_of_table_3_are_single_terms() -> None:
