@@ -166,7 +166,8 @@ def test_rows_with_several_runs_are_compared_by_seed() -> None:
         ("no-kd-seed2-trained", "head3d-seed0-trained"),
         ("no-kd-seed2-trained", "head3d-seed1-trained"),
     ]
-    assert verdicts.pairs("plane-swap", {"plane-swap": records["plane-swap"]}, "fitted") == []
+    with pytest.raises(KeyError, match="head3d"):  # what lacks is named, not the row
+        verdicts.pairs("plane-swap", {"plane-swap": records["plane-swap"]}, "fitted")
 
 
 def test_pages_take_runs_from_trained_discriminators() -> None:
