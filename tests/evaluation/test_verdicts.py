@@ -97,7 +97,8 @@ def test_what_is_not_recorded_is_not_tested() -> None:
 
 def test_a_run_that_changed_more_than_its_row_is_marked() -> None:
     found = {claim.says: of for claim, of in verdicts.findings(rows.load_rows())}
-    fitted, trained = found["one discriminator gives two faces"]
+    fitted, trained, bundled = found["one discriminator gives two faces"]
+    assert (bundled.start, bundled.verdict) == ("bundled", UNDECIDED)
     assert fitted.verdict.endswith("(confounded: single-d)")
     assert (trained.start, trained.verdict) == ("trained", UNDECIDED), (
         "today's recipe, and two scores that oppose"
@@ -166,6 +167,10 @@ def test_rows_with_several_runs_are_compared_by_seed() -> None:
         ("no-kd-seed2-trained", "head3d-seed0-trained"),
         ("no-kd-seed2-trained", "head3d-seed1-trained"),
     ]
+    two = with_trained(a=whole("no-kd", 1), b=whole("no-kd", 2))
+    assert verdicts.pairs("no-kd", two, "trained") == [("no-kd-seed1-trained", "head3d-seed1-trained")], (
+        "seed 2 has no full method"
+    )
     with pytest.raises(KeyError, match="head3d"):  # what lacks is named, not the row
         verdicts.pairs("plane-swap", {"plane-swap": records["plane-swap"]}, "fitted")
 
