@@ -18,7 +18,6 @@ from head3d_core.utils.errors import Head3DError
 
 SHADERS = Path(__file__).parent / "shaders"
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
-_GL_CLIP_DISTANCE0 = 0x3000
 INSTALL_HINT = (
     "pip install moderngl, and a driver with EGL (NVIDIA's, or on Debian and Ubuntu: "
     "apt install libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri)"
@@ -90,38 +89,63 @@ def set_uniforms(program: Any, **values: Any) -> None:
             member.value = value
 
 
-def clip_to_tiles(context: Any, on: bool) -> None:
-    """Switches the four clip planes of an atlas tile on or off."""
-    for k in range(4):
-        (context.enable_direct if on else context.disable_direct)(_GL_CLIP_DISTANCE0 + k)
-
-
 class Store:
-    """A GPU buffer that grows."""
+    """A GPU buffer that grows, at a shader-storage slot."""
 
     def __init__(self, context: Any, binding: int) -> None:
-        self._context = context
-        self._binding = binding
+        self._context, self._binding = context, binding
         self.buffer = context.buffer(reserve=4096)
-        self.generation = 0
 
     def reserve(self, size: int) -> None:
         """Makes room for `size` bytes; the content is lost when it grows."""
         if size > self.buffer.size:
             self.buffer.release()
             self.buffer = self._context.buffer(reserve=size + size // 2)
-            self.generation += 1
+        self.bind()
 
     def write(self, arrays: list[NDArray[Any]]) -> None:
         """Puts arrays one behind the other."""
         self.reserve(sum(a.nbytes for a in arrays))
         self.buffer.orphan()  # nothing is kept: the driver need not wait until the last head is drawn
         offset = 0
-        for array in arrays:
-            if array.nbytes:
-                self.buffer.write(np.ascontiguousarray(array), offset=offset)
+        for array in filter(np.size, arrays):
+            self.buffer.write(np.ascontiguousarray(array), offset=offset)
             offset += array.nbytes
 
     def bind(self, binding: int | None = None) -> None:
         """Binds to its shader-storage slot (or another)."""
         self.buffer.bind_to_storage_buffer(self._binding if binding is None else binding)
+
+
+def draw_mesh(
+    context: Any, program: Any, positions: Store, indices: Store, count: int, instances: int = 1
+) -> None:
+    """Draws the triangles of `count` indices into positions [V, 3]."""
+    content = [(positions.buffer, "3f", "position")]
+    array = context.vertex_array(program, content, indices.buffer, index_element_size=4)
+    array.render(vertices=count, instances=instances)
+    array.release()
+
+
+class Ribbons:
+    """Draws strands as ribbons. Index buffers are kept by number of points: they serve fewer strands too."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._arrays: dict[tuple[Any, int], tuple[int, Any]] = {}
+
+    def draw(self, program: Any, strands: int, points: int, instances: int = 1) -> None:
+        """Draws the ribbons of `strands` > 0 with `points` each, which the vertex shader places."""
+        room, array = self._arrays.get((program, points), (0, None))
+        if room < strands:
+            room = 1 << (strands - 1).bit_length()
+            buffer = self._context.buffer(_ribbon_indices(room, points))
+            array = self._context.vertex_array(program, [], buffer, index_element_size=4)
+            self._arrays[program, points] = (room, array)
+        array.render(vertices=strands * (points - 1) * 6, instances=instances)
+
+
+def _ribbon_indices(strands: int, points: int) -> NDArray[np.int32]:
+    """[strands * (points - 1) * 6] two triangles per segment, two vertices per point."""
+    segment = (np.arange(strands)[:, None] * points + np.arange(points - 1)).reshape(-1, 1) * 2
+    return (segment + np.array([0, 1, 2, 2, 1, 3])).astype(np.int32).ravel()

@@ -72,18 +72,16 @@ def render_stream(
     from head3d_core.synth.heads import build_head
     from head3d_core.synth.identity import identity
 
-    loaded: tuple[str, int] | None = None
-    waiting: list[int] = []
-    for tag, item in items:
-        if loaded != (item.kind, item.seed):
-            renderer.load(build_head(identity(item.seed, item.kind)), item.light())
-            loaded = (item.kind, item.seed)
-        if len(waiting) == 2:
-            yield waiting.pop(0), renderer.collect()
-        renderer.submit(item.camera, scene=item.scene, geometry=geometry)
-        waiting.append(tag)
-    while waiting:
-        yield waiting.pop(0), renderer.collect()
+    def cameras() -> Iterator[NDArray[np.float32]]:
+        loaded: tuple[str, int] | None = None
+        for _, item in items:
+            if loaded != (item.kind, item.seed):
+                renderer.load(build_head(identity(item.seed, item.kind)), item.light())
+                loaded = (item.kind, item.seed)
+            yield item.camera
+
+    frames = renderer.draw_many(cameras(), (item.scene for _, item in items), geometry)
+    yield from zip((tag for tag, _ in items), frames, strict=True)
 
 
 class RenderedSet(NamedTuple):
