@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from head3d_core.course import words
+
 Answer = Callable[..., Any]
 NOT_ATTEMPTED = "○ not attempted"
 
@@ -113,6 +115,11 @@ class Choice:
         if picked not in self.replies:
             return f"✗ expected one of {', '.join(self.replies)}, got {picked}"
         return f"{'✓' if picked == self.right else '✗'} {self.replies[picked]}"
+
+
+def choice(name: str) -> Choice:
+    """The question `name` of `choices.json`, such as "04.which_gap"."""
+    return Choice(**words("choices")[name])
 
 
 def vector(*values: float) -> Tensor:

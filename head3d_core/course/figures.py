@@ -26,51 +26,16 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""
 PAPER = "#FFFFFF"
 """The ground of every figure. A figure brings its own, because the page around it may be dark."""
-CONTRAST = 4.5
-"""The least contrast of text to its ground (WCAG 2, level AA)."""
 STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
 HATCHES = ("", "//", "..")
-
-
-# --- colours ----------------------------------------------------------------------------------------------------------
-
-
-def luminance(colour: str) -> float:
-    """The relative luminance of a colour (WCAG 2), 0 for black and 1 for white."""
-    from matplotlib.colors import to_rgb
-
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
-
-
-def contrast(one: str, other: str = PAPER) -> float:
-    """The contrast ratio of two colours, from 1 to 21; by default of a colour to the paper.
-
-    >>> round(contrast("#000000"), 2), round(contrast("#777777"), 2)
-    (21.0, 4.48)
-    """
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def ink(colour: str) -> str:
-    """The colour for text: darkened until its contrast to the paper is `CONTRAST` at least.
-
-    >>> ink("#0072B2"), ink("#D55E00")
-    ('#0072b2', '#c25600')
-    """
-    from matplotlib.colors import to_hex, to_rgb
-
-    shades = (to_hex(np.multiply(to_rgb(colour), share)) for share in np.linspace(1, 0, 101))
-    return next(shade for shade in shades if contrast(shade) >= CONTRAST)
 
 
 # --- display ----------------------------------------------------------------------------------------------------------
 
 
 def show(figure: Any, alt: str) -> None:
-    """Displays a matplotlib figure with alternative text (a key of `alt_texts`, or the text), then closes it.
+    """Displays a matplotlib figure with alternative text (a key of `alt_texts.json`, or the text), then closes it.
 
     The output holds the figure's facts as text, so that nbval notices another picture.
     """

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise, vector
+from head3d_core.course.exercises import Exercise, choice, vector
 from head3d_core.course.figures import PALETTE, STYLES
 from head3d_core.model import cameras
 from head3d_core.model.rays import camera_rays
 
 
-def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> Any:
-    """Plotly figure: cameras [N, 25] as frustums around the cube of the planes."""
+def frustums(camera: Tensor, labels: Sequence[str]) -> Any:
+    """Plotly figure: cameras [N, 25] as frustums around the cube of the planes, side 1."""
     import plotly.graph_objects as go
 
     figure = figures.scene("Cameras around the cube (drag to turn)", 2.9)
@@ -30,24 +30,19 @@ def frustums(camera: Tensor, labels: Sequence[str], box_warp: float = 1.0) -> An
             mode="lines+text", showlegend=False, hoverinfo="skip", line=dict(color="#444444", width=3)
         )
         figure.add_trace(go.Scatter3d(x=x, y=y, z=z, text=["", name], textposition=places[k], **style))
-    figure.add_trace(figures.line_in_space(figures.cube_lines(box_warp), "the cube", "#444444", "dot"))
+    figure.add_trace(figures.line_in_space(figures.cube_lines(1.0), "the cube", "#444444", "dot"))
     for k, label in enumerate(labels):
         figure.add_trace(figures.line_in_space(figures.frustum_lines(camera[k]), label, PALETTE[k % 6]))
         figures.label_at(figure, camera[k, [3, 7, 11]].tolist(), label)
     return figure
 
 
-def _square(axis: Any) -> None:
-    """The cube of the planes, side 1, as a dotted square."""
+def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
+    """The middle row of each camera's rays, drawn in the (x, z) plane with the cube as a dotted square."""
     from matplotlib.patches import Rectangle
 
-    axis.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
-
-
-def rays_from_above(camera: Tensor, labels: Sequence[str], resolution: int = 8) -> Any:
-    """The middle row of each camera's rays, drawn in the (x, z) plane with the cube."""
     figure, axis = figures.panels(6.2, 5)
-    _square(axis)
+    axis.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, linestyle=":", color="#444444"))
     row = slice(resolution // 2 * resolution, (resolution // 2 + 1) * resolution)
     for k, label in enumerate(labels):
         origins, directions = camera_rays(camera[k : k + 1], resolution)
@@ -122,12 +117,10 @@ pixel_direction = Exercise(
     truth=_direction,
     cases=[(4.2647, 0, 0, 4), (4.2647, 1, 2, 4), (1.0, 3, 0, 4), (2.0, 10, 63, 64)],
     mistakes={
-        "a ray leaves through its pixel's centre: col + 0.5": lambda f, r, c, n: _direction(
-            f, r, c, n, half=0.0
-        ),
+        "a ray leaves through its pixel's centre: col + 0.5": lambda *a: _direction(*a, half=0.0),
         "rows and columns are exchanged: x goes with the column": lambda f, r, c, n: _direction(f, c, r, n),
-        "the camera's y axis points down": lambda f, r, c, n: _direction(f, r, c, n) * vector(1, -1, 1),
-        "the direction needs length 1": lambda f, r, c, n: _direction(f, r, c, n) / _direction(f, r, c, n)[2],
+        "the camera's y axis points down": lambda *a: _direction(*a) * vector(1, -1, 1),
+        "the direction needs length 1": lambda *a: _direction(*a) / _direction(*a)[2],
     },
     tolerance=1e-5,
 )
@@ -147,12 +140,4 @@ mirror_camera = Exercise(
     },
 )
 
-forgotten_flip = Choice(
-    "B",
-    {
-        "A": "flipping exchanges left and right only; nothing turns upside down",
-        "B": "half of the left views are called right views, so the generator learns the mean of both",
-        "C": "front and back keep their yaw's size, only its sign is wrong",
-        "D": "D is told the camera (notebook 05b), and so is the mapping network: both learn from the wrong sign",
-    },
-)
+forgotten_flip = choice("01.forgotten_flip")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise
+from head3d_core.course.exercises import Exercise, choice
 from head3d_core.course.figures import PALETTE
 
 
@@ -73,39 +73,30 @@ third_plane = Exercise(
 )
 
 
-def _ray_weights(sigma: Tensor, delta: Tensor, shift: float = 1.0) -> Tensor:
-    alpha = 1 - torch.exp(-F.softplus(sigma - shift) * delta)
-    through = torch.cumprod(1 - alpha, 0)
-    return alpha * torch.cat([torch.ones(1, dtype=through.dtype), through[:-1]])
+def _alpha(sigma: Tensor, delta: Tensor | float, shift: float = 1.0) -> Tensor:
+    return 1 - torch.exp(-F.softplus(sigma - shift) * delta)
 
 
-def _inclusive(sigma: Tensor, delta: Tensor) -> Tensor:
-    alpha = 1 - torch.exp(-F.softplus(sigma - 1) * delta)
-    return alpha * torch.cumprod(1 - alpha, 0)
+def _weights(alpha: Tensor) -> Tensor:
+    return alpha * torch.cat([alpha.new_ones(1), torch.cumprod(1 - alpha, 0)[:-1]])
 
 
 ray_weights = Exercise(
-    truth=_ray_weights,
+    truth=lambda sigma, delta: _weights(_alpha(sigma, delta)),
     cases=[
         (torch.tensor([0.0, 3.0, 8.0, -4.0]), torch.tensor([0.1, 0.1, 0.1, 0.1])),
         (torch.tensor([-9.0, 12.0, 12.0]), torch.tensor([0.5, 0.25, 0.25])),
         (torch.zeros(5), torch.linspace(0.1, 0.5, 5)),
     ],
     mistakes={
-        "density = softplus(sigma - 1): without -1 space is foggy": lambda s, d: _ray_weights(s, d, 0.0),
-        "that is alpha alone: the light left is missing": lambda s, d: 1 - torch.exp(-F.softplus(s - 1) * d),
-        "the transmittance of interval i takes the intervals before i, not i itself: shift the product": _inclusive,
-        "the length of the interval is missing in alpha": lambda s, d: _ray_weights(s, torch.ones_like(d)),
+        "density = softplus(sigma - 1): without -1 space is foggy": lambda s, d: _weights(_alpha(s, d, 0.0)),
+        "that is alpha alone: the light left is missing": _alpha,
+        "the transmittance of interval i takes the intervals before i, not i itself: shift the product": lambda s, d: (
+            _alpha(s, d) * torch.cumprod(1 - _alpha(s, d), 0)
+        ),
+        "the length of the interval is missing in alpha": lambda s, d: _weights(_alpha(s, 1.0)),
     },
 )
 
 
-which_axes = Choice(
-    "C",
-    {
-        "A": "the front looks right under both conventions (Fig. 02.4)",
-        "B": "both conventions have as many channels",
-        "C": "without F_xy only a third plane that sees y is left to react to height: with (z, x) nothing does",
-        "D": "brightness depends on the light and on the person more than on the axes",
-    },
-)
+which_axes = choice("02.which_axes")

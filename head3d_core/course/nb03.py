@@ -10,7 +10,7 @@ from torch import Tensor
 from head3d_core import ops
 from head3d_core.config import RenderOptions
 from head3d_core.course import figures, recorded
-from head3d_core.course.exercises import Choice, Exercise
+from head3d_core.course.exercises import Exercise, choice
 from head3d_core.model import cameras, rays
 from head3d_core.model.planes import Decoder
 from head3d_core.model.volume import render_rays
@@ -25,7 +25,7 @@ def provenance(table: dict[str, Any]) -> str:
     return f"{', '.join(named)}, {table.get('date')}, commit {table.get('commit')}"
 
 
-def agreement(resolution: int = 16) -> float:
+def agreement() -> float:
     """Largest difference between the fused renderer and the reference over the largest value.
 
     Measured here where the extension is built; elsewhere the recorded figure of the same comparison.
@@ -35,7 +35,7 @@ def agreement(resolution: int = 16) -> float:
     torch.manual_seed(0)
     weights = Decoder(32, 64, 32).weights()
     planes = torch.randn(1, 3, 32, 64, 64)
-    ray = rays.camera_rays(cameras.orbit(0.3), resolution)
+    ray = rays.camera_rays(cameras.orbit(0.3), 16)
     with torch.no_grad():
         slow, fast = (
             render_rays(planes, weights, *ray, RenderOptions(), backend=backend).features
@@ -61,9 +61,9 @@ def fused_curves(table: dict[str, Any]) -> Any:
     return figure
 
 
-def speedups(table: dict[str, Any], key: str = "seconds") -> dict[int, float]:
-    """Reference over fused, by resolution."""
-    value = {(r["backend"], r["resolution"]): float(r[key]) for r in table["rows"]}
+def speedups(table: dict[str, Any]) -> dict[int, float]:
+    """Seconds of the reference over those of the fused renderer, by resolution."""
+    value = {(r["backend"], r["resolution"]): float(r["seconds"]) for r in table["rows"]}
     return {r: value["reference", r] / value["native", r] for b, r in value if b == "native"}
 
 
@@ -83,9 +83,9 @@ def show_code(path: str, first: str, last: str) -> None:
     display(Markdown(f"```cpp\n{code}\n```"))
 
 
-def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
+def gpu_lines(table: dict[str, Any]) -> list[str]:
     """The renderer's rows of a recorded GPU table as text: milliseconds, memory, and factors against two peers."""
-    rows = [r for r in table["rows"] if str(r["op"]).startswith("render") and r.get("scene") == scene]
+    rows = [r for r in table["rows"] if str(r["op"]).startswith("render") and r.get("scene") == "haze"]
     reference = {r["op"]: r for r in rows if r["case"] == "reference"}
     lines = [f"{'':24s}{'case':>10s}{'ms':>8s}{'GiB':>7s}{'vs reference':>14s}{'vs EG3D':>9s}"]
     for row in rows:
@@ -103,25 +103,13 @@ def gpu_lines(table: dict[str, Any], scene: str = "haze") -> list[str]:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-share_of_traffic = Choice(
-    "B",
-    {
-        "A": "338 MiB twice are 0.7 GB, so 0.07 s of 1.17 s at 10 GB/s",
-        "B": "0.07 s of 1.17 s; starting operations and needless colours cost the rest",
-        "C": "compute it: 2 * 338 MiB / (10 GB/s) = 0.07 s",
-        "D": "338 MiB are far more than any cache of a laptop",
-    },
-)
-
-
-def _texel_offset(
-    plane: int, row: int, column: int, channel: int, channels: int, height: int, width: int
-) -> int:
-    return ((plane * height + row) * width + column) * channels + channel
+share_of_traffic = choice("03.share_of_traffic")
 
 
 texel_offset = Exercise(
-    truth=_texel_offset,
+    truth=lambda plane, row, column, channel, channels, height, width: (
+        ((plane * height + row) * width + column) * channels + channel
+    ),
     cases=[(0, 0, 0, 1, 32, 256, 256), (1, 2, 3, 4, 32, 16, 8), (2, 7, 0, 0, 8, 8, 16)],
     mistakes={
         "that is channels first": lambda p, r, q, k, c, h, w: ((p * c + k) * h + r) * w + q,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise
+from head3d_core.course.exercises import Exercise, choice
 from head3d_core.course.figures import HATCHES, PALETTE
 from head3d_core.model import cameras
 from head3d_core.synth import sets
@@ -300,12 +300,4 @@ side_light = Exercise(
     },
 )
 
-which_gap = Choice(
-    "C",
-    {
-        "A": "it tells that D can separate the sets, which it could also do by glasses or by yaw",
-        "B": "backs differ in more than light: only heads have any",
-        "C": "the same people, cameras and clothes; only the light differs, so whatever separates the images is light",
-        "D": "a smaller difference of means may still separate every single image",
-    },
-)
+which_gap = choice("04.which_gap")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.course.exercises import Choice, Exercise, random
+from head3d_core.course.exercises import Exercise, choice, random
 from head3d_core.course.figures import PALETTE, arrow, canvas
 from head3d_core.model import stylegan2
 
@@ -62,15 +62,7 @@ demodulation = Exercise(
 )
 
 
-without_demodulation = Choice(
-    "B",
-    {
-        "A": "D sees the image, whatever the layers inside G do",
-        "B": "scales multiply from layer to layer; a few channels dominate, and so do their gradients",
-        "C": "the number of channels is fixed by the architecture",
-        "D": "styles still depend on w, and w on z",
-    },
-)
+without_demodulation = choice("05a.without_demodulation")
 
 
 back_view = Exercise(

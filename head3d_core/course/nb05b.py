@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise, random
+from head3d_core.course.exercises import Exercise, choice, random
 from head3d_core.course.figures import PALETTE, STYLES
 
 
@@ -56,30 +56,6 @@ r1_term = Exercise(
 )
 
 
-read_curves = Choice(
-    "C",
-    {
-        "A": "both signs still move at the end of the run: compare early with late",
-        "B": "then both signs would be near 0 and its loss 2 ln 2 = 1.386",
-        "C": "it separates better and better; by the rule of notebook 07 (real sign above 0.6) it over-fits",
-        "D": "R1 grows slowly and does not jump",
-    },
-)
-silent_discriminator = Choice(
-    "A",
-    {
-        "A": "a flat D is the cheapest: it answers 0 to everything, its loss is 2 ln 2, and G learns nothing",
-        "B": "with a G that stands still D would win soon: signs near +1 and -1",
-        "C": "D would still separate generated from real images well; side views would suffer",
-        "D": "D could then use the camera alone to separate them, and its loss would fall",
-    },
-)
-fool_the_score = Choice(
-    "B",
-    {
-        "A": "nothing is dark there: its score is low, and rightly so",
-        "B": "two dark places where eyes would be, lighter surroundings: the score sees a pair, not a face",
-        "C": "this is the opposite error: a second face that the score misses",
-        "D": "everything is dark then, and the score compares with the other places of the same view",
-    },
-)
+read_curves = choice("05b.read_curves")
+silent_discriminator = choice("05b.silent_discriminator")
+fool_the_score = choice("05b.fool_the_score")

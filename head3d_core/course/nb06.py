@@ -12,7 +12,7 @@ from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise
+from head3d_core.course.exercises import Exercise, choice
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.model import cameras
@@ -242,12 +242,4 @@ planes_that_see = Exercise(
 )
 
 
-where_would_identity_be = Choice(
-    "C",
-    {
-        "A": "that is the paper's case, with frontal images",
-        "B": "F_xz sees neither a profile's outline nor the heights of its features",
-        "C": "a profile is an image of height and depth, so its features are told apart in (y, z)",
-        "D": "the channels are shared by all planes, but each plane is read at its own two coordinates",
-    },
-)
+where_would_identity_be = choice("06.where_would_identity_be")

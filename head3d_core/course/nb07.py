@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise
+from head3d_core.course.exercises import Exercise, choice
 from head3d_core.metrics.verification import most_alike
 from head3d_core.training.recipes import LossWeights, Recipe, recipe
 
@@ -103,21 +103,5 @@ next_p = Exercise(
 )
 
 
-read_the_gap = Choice(
-    "C",
-    {
-        "A": "held-out real images and generated ones have nearly the same logit: that is no balance",
-        "B": "it separates *shown* images from all others; real people it has not met count as generated",
-        "C": "the gap of 4.0 between shown and held-out real images is memory, so weaken memory first",
-        "D": "a weak D would give all three groups similar logits",
-    },
-)
-people_or_time = Choice(
-    "B",
-    {
-        "A": "the loss of D says how well it separates, not who the samples are",
-        "B": "it counts people, and equal distance to real images rules out that one run is merely younger",
-        "C": "distortions change images of the same people",
-        "D": "that is exactly what slowing memory down changes; it says nothing about people",
-    },
-)
+read_the_gap = choice("07.read_the_gap")
+people_or_time = choice("07.people_or_time")

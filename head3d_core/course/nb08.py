@@ -36,7 +36,7 @@ def distillation_diagram() -> Any:
     top, low = 5.2, 1.9
     box(axis, 0.95, 3.55, "z ~ N(0, 1)", "#555555", width=1.4, height=0.6)
     box(axis, 0.95, 2.5, "mapping\ncamera p\n(face set)", "#555555", width=1.4, height=1.0)
-    for y, colour, who in ((top, blue, "G_t, frozen"), (low, red, "G_s, learns")):
+    for y, colour, ink, who in ((top, blue, blue, "G_t, frozen"), (low, red, "#C25600", "G_s, learns")):
         box(axis, 3.15, y, "mapping M", colour, width=1.35, height=0.6)
         box(axis, 5.1, y, "synthesis", colour, width=1.25, height=0.6)
         _plane_stack(axis, 6.9, y, colour)
@@ -46,7 +46,7 @@ def distillation_diagram() -> Any:
         for start, end in ((5.8, 6.3), (7.75, 8.38), (10.0, 10.45)):
             arrow(axis, (start, y), (end, y))
         above = y + (0.55 if y == top else -0.75)
-        axis.text(4.1, above, who, ha="center", fontsize=11, color=figures.ink(colour), fontweight="bold")
+        axis.text(4.1, above, who, ha="center", fontsize=11, color=ink, fontweight="bold")
     box(axis, 11.2, top, "I, I_raw\n(faces)", blue, width=1.3)
     box(axis, 11.2, low, "I, I_raw\n(heads)", red, width=1.3)
     for x, text in (

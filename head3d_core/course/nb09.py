@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course.exercises import Choice, Exercise, random
+from head3d_core.course.exercises import Exercise, choice, random
 from head3d_core.training import losses
 
 
@@ -63,12 +63,4 @@ discriminator_loss = Exercise(
 )
 
 
-control = Choice(
-    right="B",
-    replies={
-        "A": "that trains the present comparison once more: a third seed narrows the interval, the causes stay mixed",
-        "B": "now only the number of discriminators differs: what is left of the gap belongs to it, not to the share",
-        "C": "share and number of discriminators change together again, only in the other direction",
-        "D": "more heads change the data of both rows: a better table, and the same confusion",
-    },
-)
+control = choice("09.control")

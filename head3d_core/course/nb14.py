@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice, Exercise, random, vector
+from head3d_core.course.exercises import Exercise, choice, random, vector
 from head3d_core.course.figures import PALETTE
 from head3d_core.metrics import ghost
 from head3d_core.model.planes import front_share
@@ -118,12 +118,4 @@ share_above = Exercise(
 )
 
 
-distillable = Choice(
-    right="B",
-    replies={
-        "A": "a tri-plane keeps F_xy, and with it the one texel for two sides that we want to be rid of",
-        "B": "plane 0 stays the teacher's F_xy in shape and meaning, and the back has a slice that no teacher pins",
-        "C": "spherical planes have no plane that means what F_xy means: only pictures could be distilled",
-        "D": "nothing stores planes there, so there is no plane to distil",
-    },
-)
+distillable = choice("14.distillable")

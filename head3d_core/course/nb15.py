@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Choice
+from head3d_core.course.exercises import choice
 from head3d_core.utils.images import from_pixels
 
 
@@ -26,21 +26,5 @@ def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> A
     return figures.image_grid(lines, columns, size=size, rows=rows)
 
 
-limit = Choice(
-    right="D",
-    replies={
-        "A": "the second face stops those rays too: the teacher has 100 %",
-        "B": "the teacher's fronts are its best side: 100 %",
-        "C": "the teacher is its own student: 1.0, and every distilled row passes as well",
-        "D": "the only one of the four that the teacher fails, and yet it misses faces that no detector sees",
-    },
-)
-use = Choice(
-    right="C",
-    replies={
-        "A": "a decision at a limit that strangers set: the two encoders agree on most of these",
-        "B": "near-duplicates lie far above strangers: that is a decision too",
-        "C": "among strangers the order of cosines is not shared by an encoder that saw other people",
-        "D": "AUC compares same with different pairs, and both encoders have it near 1",
-    },
-)
+limit = choice("15.limit")
+use = choice("15.use")

@@ -11,12 +11,12 @@ made in notebook 00 is still there in notebook 11a.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from head3d_core.course import words
 from head3d_core.course.stills import with_stand_in
 from head3d_core.utils import files
 
@@ -76,14 +76,7 @@ def ask(name: str, guess: str | float | None = None) -> None:
     )
 
 
-@functools.cache
-def answers() -> dict[str, str]:
-    """The words of the answers: prediction -> format string of the values that its notebook computes."""
-    path = Path(__file__).with_name("answers.json")
-    return dict(json.loads(path.read_text(encoding="utf8")))
-
-
 def compare(name: str, *values: Any) -> None:
     """Prints the guess `name` beside the answer: its words in `answers.json` with `values`, or the values alone."""
-    answer = answers().get(name, " ".join(["{}"] * len(values))).format(*values)
+    answer = words("answers").get(name, " ".join(["{}"] * len(values))).format(*values)
     print(f"prediction {name} | yours: {kept().get(name, 'none written')} | answer: {answer}")

@@ -10,17 +10,16 @@ import base64
 import functools
 import html
 import io
-import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from head3d_core.course import words
 from head3d_core.utils import images
 
 LIGHT = 30_000
@@ -51,27 +50,15 @@ def encoded(image: Image.Image) -> bytes:
     return min(images.encoded(image.quantize(256), "PNG", optimize=True), jpeg, key=len)
 
 
-@functools.cache
-def alt_texts() -> dict[str, str]:
-    """Alternative texts of the notebooks' figures: notebook.number -> text. Code cells name the key alone."""
-    path = Path(__file__).with_name("alt_texts.json")
-    return dict(json.loads(path.read_text(encoding="utf8")))
-
-
-def alt_text(alt: str) -> str:
-    """The text of a key; any other text stands for itself."""
-    return alt_texts().get(alt, alt)
-
-
 def bundle(image: Image.Image, alt: str, note: str = "", shown: str = "") -> dict[str, str]:
     """What an output says of a picture: HTML with alternative text, and the same text for a console.
 
     Args:
-        alt: a key of `alt_texts`, or the text itself.
+        alt: a key of `alt_texts.json`, or the text itself.
         note: a visible line below the picture.
         shown: its facts (`course.facts`), which nbval compares as part of the text for a console.
     """
-    data, alt = encoded(image), alt_text(alt)
+    data, alt = encoded(image), words("alt_texts").get(alt, alt)
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     below = f"<p><em>{html.escape(note)}</em></p>" if note else ""

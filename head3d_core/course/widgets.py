@@ -52,7 +52,7 @@ def sliders(
         ranges: label -> range.
         width: of the image on the screen, pixels.
         size: to which a small image is enlarged without smoothing, pixels.
-        alt: what the still shows, or a key of `stills.alt_texts`.
+        alt: what the still shows, or a key of `alt_texts.json`.
     """
     import ipywidgets as widgets
 

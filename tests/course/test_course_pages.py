@@ -277,7 +277,7 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
         name
         for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
         for name in re.findall(
-            r"^(\w+) = (?:Exercise|Choice)\(", path.read_text(encoding="utf8"), re.MULTILINE
+            r"^(\w+) = (?:Exercise|choice)\(", path.read_text(encoding="utf8"), re.MULTILINE
         )
     }
     used = {pages.number(p): p for p in pages.notebooks()}

@@ -29,6 +29,7 @@ PLANTED = [(name, hint) for name, exercise in EXERCISES.items() for hint in exer
 
 def test_there_are_exercises_with_mistakes() -> None:
     assert len(EVERY) >= 30, sorted(EVERY)
+    assert {name.removeprefix("nb") for name in CHOICES} == set(course.words("choices"))
     assert all(len(e.mistakes) >= 2 for e in EXERCISES.values())
 
 

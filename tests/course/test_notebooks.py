@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from helpers import ROOT
 from nbconvert import HTMLExporter
 
-from head3d_core.course.stills import alt_texts
+from head3d_core.course import words
 from head3d_core.evaluation.tables import digest
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
@@ -119,15 +119,15 @@ def test_alternative_texts_are_kept_out_of_the_cells() -> None:
     for path in NOTEBOOKS:
         source = "\n".join("".join(cell["source"]) for cell in _cells(path, "code"))
         assert not re.search(r'\balt=f?"[^"]{30,}', source), path.name
-        used |= set(re.findall(r'"(\d\d[ab]?\.\w+)"', source)) & set(alt_texts())
+        used |= set(re.findall(r'"(\d\d[ab]?\.\w+)"', source)) & set(words("alt_texts"))
         for before, after in itertools.pairwise(json.loads(path.read_text(encoding="utf8"))["cells"]):
             caption = re.match(r"\*\*Fig\. (\w+\.\d+)\.", "".join(after["source"]))
             keys = re.findall(
                 r'show\w*\((?:.|\n)*?"(\d\d[ab]?\.\d+)[a-z]?",?\s*\)', "".join(before["source"])
             )
             assert not caption or set(keys) <= {caption[1]}, f"{keys} above {caption[1]}"
-    assert used == set(alt_texts()), "texts that no cell uses"
-    assert min(map(len, alt_texts().values())) > 30
+    assert used == set(words("alt_texts")), "texts that no cell uses"
+    assert min(map(len, words("alt_texts").values())) > 30
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_ids(NOTEBOOKS))

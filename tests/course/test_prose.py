@@ -13,7 +13,7 @@ import course_pages as pages
 import nbformat
 import pytest
 
-from head3d_core.course import predictions
+from head3d_core.course import predictions, words
 
 NOTEBOOKS = pages.notebooks()
 PAGES = [p for p in sorted(pages.NOTEBOOKS.glob("*.md")) if p.name != "recall.md"]
@@ -103,8 +103,8 @@ def test_answers_stand_in_no_cell() -> None:
                     compared.append(str(call.args[0].value))
                     telling = [words for words in said(call) if len(re.findall(r"\w{3,}", words)) > 2]
                     assert not telling, f"{compared[-1]}: {telling}"
-                    assert len(call.args) > 1 or compared[-1] in predictions.answers()
-    assert set(predictions.answers()) <= set(compared), "answers that no cell asks for"
+                    assert len(call.args) > 1 or compared[-1] in words("answers")
+    assert set(words("answers")) <= set(compared), "answers that no cell asks for"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
@@ -208,7 +208,7 @@ def test_predictions_are_kept_and_shown(
 ) -> None:
     monkeypatch.setenv("HEAD3D_PREDICTIONS", str(tmp_path / "deep" / "guesses.json"))
     monkeypatch.setattr(predictions, "_session", {})
-    monkeypatch.setattr(predictions, "answers", lambda: {"00.1": "hair on {:.0%}"})
+    monkeypatch.setattr(predictions, "words", lambda _: {"00.1": "hair on {:.0%}"})
     predictions.compare("00.1", 0.5)
     assert capsys.readouterr().out == "prediction 00.1 | yours: none written | answer: hair on 50%\n"
     predictions.ask("00.1", "a face")

@@ -77,7 +77,7 @@ def test_an_exported_page_needs_no_network(outputs: list[dict[str, Any]]) -> Non
 
 
 def test_a_key_stands_for_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stills, "alt_texts", lambda: {"06.1": "three planes"})
+    monkeypatch.setattr(stills, "words", lambda _: {"06.1": "three planes"})
     assert 'alt="three planes"' in stills.bundle(Image.new("RGB", (9, 9)), "06.1")["text/html"]
 
 
