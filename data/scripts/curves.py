@@ -20,7 +20,7 @@ from PIL import Image
 from tyro.conf import Positional
 
 from head3d_core.config import preset
-from head3d_core.training.run_log import Event, read_log, surviving
+from head3d_core.training.snapshots import Event, read_log, surviving
 from head3d_core.training.train import GRID_YAWS
 from head3d_core.utils import images, records
 from head3d_core.utils.errors import Head3DError

@@ -38,8 +38,7 @@ from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_
 from head3d_core.metrics.verification import FEWEST_ROWS
 from head3d_core.model.generator import Generator
 from head3d_core.synth.draws import SAMPLER_VERSION
-from head3d_core.training.run_log import read_log, surviving
-from head3d_core.training.snapshots import open_run
+from head3d_core.training.snapshots import open_run, read_log, surviving
 from head3d_core.utils import files, records
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError

@@ -28,7 +28,6 @@ from head3d_core.model.generator import Generator, RawOutput, RenderOutput
 from head3d_core.model.planes import Decoder
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import render_rays
-from head3d_core.ops import random
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.progress import Progress, bar
@@ -90,12 +89,9 @@ class FittedHead(Generator):
         camera: Tensor,
         resolution: int | None = None,
         backend: Backend = "auto",
-        generator: torch.Generator | None = None,
         seeds: Tensor | None = None,
     ) -> RenderOutput:
         """The volume rendering at the image resolution."""
-        if generator is not None and seeds is None:
-            seeds = random.draw_seeds(generator, len(planes), planes.device)
         size = resolution or self.config.image_resolution
         raw: RawOutput = self.render_raw(planes, camera, size, backend, seeds)
         return RenderOutput(raw.features, raw.depth, raw.opacity, raw.raw)

@@ -143,16 +143,13 @@ class Discriminator(nn.Module):
         self.mapping = Mapping(0, channels, config.mapping_layers)
         self.b4 = Epilogue(channels, config.group_size, config.clamp)
 
-    def forward(
-        self, image: Tensor, raw: Tensor, camera: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def forward(self, image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:
         """Logit of each image: high for real.
 
         Args:
             image: [N, 3, resolution, resolution] in [-1, 1].
             raw: [N, 3, R, R] in [-1, 1], any R; resized to the image's size and concatenated.
             camera: [N, 25], the true camera of the image.
-            generator: for `camera_noise`, if the configuration has any.
 
         Returns:
             [N, 1].
@@ -167,7 +164,7 @@ class Discriminator(nn.Module):
                 f"image and camera must have one batch size, got {len(image)} and {len(camera)}"
             )
         if self.config.camera_noise > 0 and len(camera) > 1:  # one camera has no spread
-            noise = torch.randn(camera.shape, generator=generator, device=camera.device)
+            noise = torch.randn(camera.shape, device=camera.device)
             camera = camera + noise * camera.std(0) * self.config.camera_noise
         x = torch.cat([image, resize(raw, size).to(image.dtype)], 1)
         for r in self.resolutions:

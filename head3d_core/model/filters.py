@@ -106,7 +106,9 @@ def layer_epilogue(
         raise Head3DError("noise and its strength come together: pass both or neither")
     if noise is not None and tuple(noise.shape) not in ((n, 1, h, w), (1, 1, h, w)):
         raise Head3DError(f"noise must be [N or 1, 1, H, W] for x {list(x.shape)}, got {list(noise.shape)}")
-    if ops.use_native_layers(backend, x):
+    if backend == "native" and not x.is_cuda:
+        raise Head3DError('backend="native" has no CPU kernel for layer_epilogue: use backend="auto"')
+    if x.is_cuda and ops.use_native(backend, x):
         limit = None if clamp is None else clamp * gain
         total = GAIN[activation] * gain
         return layers.layer_epilogue(x, scale, noise, strength, bias, activation, total, limit)

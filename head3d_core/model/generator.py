@@ -15,7 +15,6 @@ from head3d_core.model.rays import camera_rays
 from head3d_core.model.stylegan2 import Mapping, SynthesisNetwork
 from head3d_core.model.superresolution import SuperResolution
 from head3d_core.model.volume import render_rays
-from head3d_core.ops import random
 from head3d_core.utils.errors import Head3DError
 
 _PLANE_NOISE: tuple[NoiseMode, ...] = ("const", "random", "none")
@@ -66,8 +65,8 @@ class Backbone(nn.Module):
 class Generator(nn.Module):
     """G_t and G_s: z and a camera in, an image of a head out.
 
-    Deterministic unless a `generator` (or `seeds`) is given: backbone noise "const", stratified offset 0.5,
-    importance u = (j + 0.5) / count.
+    Deterministic unless `seeds` are given: backbone noise "const", stratified offset 0.5, importance
+    u = (j + 0.5) / count.
 
     Args:
         config: architecture; kept as `.config`.
@@ -149,9 +148,9 @@ class Generator(nn.Module):
         return average
 
     @torch.no_grad()
-    def update_w_avg(self, w: Tensor, beta: float = 0.998) -> None:
-        """w_avg <- beta w_avg + (1 - beta) mean(w); w is [N, w_dim]."""
-        self.w_avg.lerp_(w.detach().mean(0).to(self.w_avg.dtype), 1 - beta)
+    def update_w_avg(self, w: Tensor) -> None:
+        """w_avg <- 0.998 w_avg + 0.002 mean(w); w is [N, w_dim]."""
+        self.w_avg.lerp_(w.detach().mean(0).to(self.w_avg.dtype), 1 - 0.998)
 
     def planes(self, ws: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None) -> Tensor:
         """Feature planes of codes (Eq. 2).
@@ -212,7 +211,6 @@ class Generator(nn.Module):
         camera: Tensor,
         resolution: int | None = None,
         backend: Backend = "auto",
-        generator: torch.Generator | None = None,
         seeds: Tensor | None = None,
     ) -> RenderOutput:
         """Volume rendering and super-resolution.
@@ -223,14 +221,11 @@ class Generator(nn.Module):
             camera: [N, 25], the camera that renders.
             resolution: of the volume rendering; None: the configuration's.
             backend: "auto", "reference" or "native".
-            generator: source of randomness for the samples; None: deterministic.
-            seeds: [N] int64 instead of `generator`, one per sample whatever the batch split.
+            seeds: [N] int64 for random sampling, one per sample whatever the batch split; None: deterministic.
 
         Returns:
             RenderOutput with .image .raw .depth .opacity.
         """
-        if generator is not None and seeds is None:
-            seeds = random.draw_seeds(generator, len(planes), planes.device)
         raw = self.render_raw(planes, camera, resolution, backend, seeds)
         image = self.superresolution(raw.features, raw.raw, ws, seeds)
         return RenderOutput(raw.features, raw.depth, raw.opacity, image)
@@ -241,22 +236,18 @@ class Generator(nn.Module):
         camera: Tensor,
         mapping_camera: Tensor | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
         resolution: int | None = None,
         backend: Backend = "auto",
-        generator: torch.Generator | None = None,
         seeds: Tensor | None = None,
     ) -> RenderOutput:
         """Everything: z [N, z_dim] seen from camera [N, 25].
 
         `mapping_camera` [N, 25] conditions the mapping; None: the frontal camera, so that a head does not
-        change with the camera that looks at it. With a `generator` (or `seeds`) the backbone noise is random too.
+        change with the camera that looks at it. With `seeds` the backbone noise is random too.
         """
         if mapping_camera is None:
             mapping_camera = frontal(len(z), z.device, self.config.camera_radius)
-        if generator is not None and seeds is None:
-            seeds = random.draw_seeds(generator, len(z), z.device)
-        ws = self.mapping(z, mapping_camera, truncation_psi, truncation_cutoff)
+        ws = self.mapping(z, mapping_camera, truncation_psi)
         planes = self.planes(ws, "const" if seeds is None else "random", seeds)
         return self.render(planes, ws, camera, resolution, backend, seeds=seeds)
 

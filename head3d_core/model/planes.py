@@ -191,10 +191,6 @@ class Decoder(nn.Module):
         assert isinstance(second, FullyConnected)
         return DecoderWeights(*first.effective(), *second.effective())
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., C] -> sigma [..., 1], colour features [..., F]."""
-        return decode(features, self.weights())
-
 
 def query(
     planes: Tensor,

@@ -78,9 +78,9 @@ class Mapping(nn.Module):
         layers: number of fully connected layers (learning rate multiplier 0.01).
     """
 
-    def __init__(self, z_dim: int, w_dim: int, layers: int, camera_dim: int = 25) -> None:
+    def __init__(self, z_dim: int, w_dim: int, layers: int) -> None:
         super().__init__()
-        self.embed = FullyConnected(camera_dim, w_dim)
+        self.embed = FullyConnected(25, w_dim)
         for i in range(layers):
             inputs = z_dim + w_dim if i == 0 else w_dim
             self.add_module(f"fc{i}", FullyConnected(inputs, w_dim, "lrelu", lr_multiplier=0.01))

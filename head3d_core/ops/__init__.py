@@ -49,8 +49,9 @@ def _load() -> bool:
     except OSError as error:
         _log.warning("the compiled extension does not load, so the reference path is used: %s", error)
         return False
-    render.register()
-    layers.register()
+    for name, (fake, backward, setup) in (layers.RULES | render.RULES).items():
+        torch.library.register_fake(f"head3d::{name}", fake)
+        torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)
     library = torch.ops.head3d
     _log.info(
         "compiled extension loaded: CPU path %s, CUDA: %s", library.instruction_set(), library.has_cuda()
@@ -116,12 +117,3 @@ def use_native(backend: Backend, *tensors: Tensor) -> bool:
     if missing and backend == "native":
         raise Head3DError(f'backend="native" {missing} use backend="auto"')
     return not missing
-
-
-def use_native_layers(backend: Backend, x: Tensor) -> bool:
-    """`use_native` for `layer_epilogue`, which has a CUDA kernel only."""
-    if not x.is_cuda:
-        if backend == "native":
-            raise Head3DError('backend="native" has no CPU kernel for layer_epilogue: use backend="auto"')
-        return False
-    return use_native(backend, x)

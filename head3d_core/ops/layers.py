@@ -117,50 +117,33 @@ def _upfirdn2d_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, _, ctx.activation, ctx.gain, ctx.limit = inputs
+    ctx.settings = inputs[2:]
     ctx.save_for_backward(output)
 
 
 def _bias_act_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (output,) = ctx.saved_tensors
     if ctx.needs_input_grad[1] and output.is_cuda and output.ndim == 4:
-        both = _bias_act_gradients(grad, output, ctx.activation, ctx.gain, ctx.limit)
-        return *both, None, None, None
-    grad_x = torch.ops.head3d.bias_act_backward(grad, output, ctx.activation, ctx.gain, ctx.limit)
+        grad_x, sums = torch.ops.head3d.bias_act_gradients(grad, output, *ctx.settings)
+        return grad_x, sums[0].sum(0).to(grad.dtype), None, None, None
+    grad_x = torch.ops.head3d.bias_act_backward(grad, output, *ctx.settings)
     grad_bias = None
     if ctx.needs_input_grad[1]:
         grad_bias = grad_x.sum([d for d in range(grad_x.ndim) if d != 1])
     return grad_x, grad_bias, None, None, None
 
 
-def _bias_act_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, out, ctx.activation, ctx.gain, ctx.limit = inputs
-    ctx.save_for_backward(out)
-
-
-def _bias_act_backward_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    # Piecewise linear: the second derivative by x is zero, and by the gradient it is the same factor again.
-    (out,) = ctx.saved_tensors
-    again = torch.ops.head3d.bias_act_backward(grad, out, ctx.activation, ctx.gain, ctx.limit)
-    return again, None, None, None, None
-
-
-def _bias_act_gradients(
-    grad: Tensor, output: Tensor, activation: int, gain: float, limit: float | None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `bias_act` by x [N, C, H, W] and by the bias [C], in one pass; differentiable once more."""
-    grad_x, sums = torch.ops.head3d.bias_act_gradients(grad, output, activation, gain, limit)
-    return grad_x, sums[0].sum(0).to(grad.dtype)
-
-
-def _gradients_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, out, ctx.activation, ctx.gain, ctx.limit = inputs
-    ctx.save_for_backward(out)
+def _gradients_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.settings = inputs[2:]
+    ctx.save_for_backward(inputs[1])
     ctx.set_materialize_grads(False)
 
 
-def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None) -> tuple[Any, ...]:
-    # grad_x = factor(output) grad and sums[0] = the sum of grad_x over pixels, both linear in grad.
+def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None = None) -> tuple[Any, ...]:
+    """Of `bias_act_backward` and `bias_act_gradients`: bias_act is piecewise linear, so by x all is zero.
+
+    By grad, grad_x = factor(output) grad and sums[0], its sum over pixels, are linear.
+    """
     (out,) = ctx.saved_tensors
     total = grad_x_bar
     if sums_bar is not None:
@@ -168,7 +151,7 @@ def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None
         total = spread if total is None else total + spread
     if total is None:
         return (None,) * 5
-    again = torch.ops.head3d.bias_act_backward(total, out, ctx.activation, ctx.gain, ctx.limit)
+    again = torch.ops.head3d.bias_act_backward(total, out, *ctx.settings)
     return again, None, None, None, None
 
 
@@ -208,20 +191,14 @@ def once_only(what: str, advice: str) -> tuple[Callable[..., Any], Callable[...,
     return refuse, lambda ctx, inputs, output: None
 
 
-def register() -> None:
-    """Fakes and derivatives; called once, after the library is loaded."""
-    Rule = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-    rules: dict[str, Rule] = {
-        "upfirdn2d": (_upfirdn2d_fake, _upfirdn2d_grad, _upfirdn2d_setup),
-        "bias_act": (_bias_act_fake, _bias_act_grad, _bias_act_setup),
-        "bias_act_backward": (_bias_act_backward_fake, _bias_act_backward_grad, _bias_act_backward_setup),
-        "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
-        "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
-        "layer_epilogue_backward": (
-            _gradients_fake,
-            *once_only("layer_epilogue", "set HEAD3D_DISABLE_NATIVE=1"),
-        ),
-    }
-    for name, (fake, backward, setup) in rules.items():
-        torch.library.register_fake(f"head3d::{name}", fake)
-        torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)
+Rule = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+_EPILOGUE_ONCE = once_only("layer_epilogue", "set HEAD3D_DISABLE_NATIVE=1")
+RULES: dict[str, Rule] = {
+    "upfirdn2d": (_upfirdn2d_fake, _upfirdn2d_grad, _upfirdn2d_setup),
+    "bias_act": (_bias_act_fake, _bias_act_grad, _bias_act_setup),
+    "bias_act_backward": (_bias_act_backward_fake, _gradients_grad, _gradients_setup),
+    "bias_act_gradients": (_gradients_fake, _gradients_grad, _gradients_setup),
+    "layer_epilogue": (_bias_act_fake, _epilogue_grad, _epilogue_setup),
+    "layer_epilogue_backward": (_gradients_fake, *_EPILOGUE_ONCE),
+}
+"""Operator -> shapes without data, derivative, and what the derivative keeps."""

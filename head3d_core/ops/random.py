@@ -82,9 +82,3 @@ def normal(seeds: Tensor, rows: int, columns: int, stream: int) -> Tensor:
     u, v = uniform(seeds, rows, columns, stream), uniform(seeds, rows, columns, stream + 1)
     radius = torch.sqrt(-2.0 * torch.log1p(-u))
     return radius * torch.cos(2.0 * math.pi * v)
-
-
-def draw_seeds(generator: torch.Generator, count: int, device: torch.device | str) -> Tensor:
-    """`count` fresh seeds [count] int64 on `device`, drawn from `generator` (on whichever device it lives)."""
-    seeds = torch.randint(0, 2**62, (count,), generator=generator, device=generator.device)
-    return seeds.to(device, non_blocking=True)

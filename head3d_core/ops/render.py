@@ -6,14 +6,14 @@ P = 3, or 4 for two slices of the xy plane. `weights` are the decoder's w0, b0, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from head3d_core.config import SLICES, Axes, RenderOptions, Slices
-from head3d_core.ops.layers import once_only
+from head3d_core.ops.layers import Rule, once_only
 from head3d_core.utils.errors import Head3DError
 
 _AXES: dict[Axes, int] = {"eg3d": 0, "xyz": 1}
@@ -216,25 +216,13 @@ def _query_planes_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
     )
 
 
-_FAKES: dict[str, Callable[..., Any]] = {
-    "render_rays": _render_rays_fake,
-    "render_rays_backward": _render_rays_backward_fake,
-    "sample_planes": _sample_planes_fake,
-    "sample_planes_backward": _sample_planes_backward_fake,
-    "query_planes": _query_planes_fake,
-    "query_planes_backward": _query_planes_backward_fake,
+_ONCE = once_only("renderer", 'use backend="reference"')
+RULES: dict[str, Rule] = {
+    "render_rays": (_render_rays_fake, _render_rays_grad, _render_rays_setup),
+    "render_rays_backward": (_render_rays_backward_fake, *_ONCE),
+    "sample_planes": (_sample_planes_fake, _sample_planes_grad, _sample_planes_setup),
+    "sample_planes_backward": (_sample_planes_backward_fake, *_ONCE),
+    "query_planes": (_query_planes_fake, _query_planes_grad, _query_planes_setup),
+    "query_planes_backward": (_query_planes_backward_fake, *_ONCE),
 }
-_DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "render_rays": (_render_rays_grad, _render_rays_setup),
-    "sample_planes": (_sample_planes_grad, _sample_planes_setup),
-    "query_planes": (_query_planes_grad, _query_planes_setup),
-}
-
-
-def register() -> None:
-    """Registers shapes without data and derivatives; called once, after the library is loaded."""
-    refused = once_only("renderer", 'use backend="reference"')
-    for name, fake in _FAKES.items():
-        torch.library.register_fake(f"head3d::{name}", fake)
-        backward, setup = _DERIVATIVES.get(name, refused)
-        torch.library.register_autograd(f"head3d::{name}", backward, setup_context=setup)
+"""Operator -> shapes without data, derivative, and what the derivative keeps."""

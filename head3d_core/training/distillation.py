@@ -85,16 +85,6 @@ def distillation_terms(
     return terms
 
 
-def check_slices(head: Generator, student: Generator) -> None:
-    """Raises Head3DError, with both numbers, unless head generator and student both have two slices of F_xy."""
-    theirs, ours = head.config.front_slices, student.config.front_slices
-    if (theirs, ours) != (2, 2):
-        raise Head3DError(
-            f"a target for xy_back needs 2 slices of F_xy in head generator and student, got {theirs} and {ours}: "
-            "train both stages with --generator.front-slices 2"
-        )
-
-
 @torch.no_grad()
 def planes_of_both(
     teacher: Generator, student: Generator, z: Tensor, mapping_camera: Tensor

@@ -146,6 +146,8 @@ def check_used(args: TrainArgs) -> None:
         raise Head3DError(
             f"recipe.stage follows the command: train {args.recipe.stage} instead of {args.stage}"
         )
+    if args.recipe.losses.kd_back and args.generator.front_slices != 2:
+        raise Head3DError("losses.kd_back needs an xy_back to act on: pass --generator.front-slices 2")
     unused = args.recipe.unused()
     for name in differences(own, args.recipe):
         if name in unused:

@@ -41,23 +41,21 @@ class _StageDistance(nn.Module):
 
 
 class RandomVGG(_StageDistance):
-    """`lpips_randvgg16(seed)`: a multi-scale local comparison through the five stages of an *untrained* VGG16.
+    """A multi-scale local comparison through the five stages of an *untrained* VGG16.
 
     Not LPIPS and not perceptual in the trained sense: the weights are He-normal draws of a fixed seed. It needs no
     download and, unlike small trained nets, optimises cleanly.
-
-    Args:
-        seed: of the weights.
     """
 
+    name = "lpips_randvgg16(seed=0)"
     _STAGE_ENDS = (4, 9, 16, 23, 30)
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         from torchvision.models import vgg16
 
         layers = vgg16(weights=None).features
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 draw = torch.randn(layer.weight.shape, generator=generator)
@@ -67,7 +65,6 @@ class RandomVGG(_StageDistance):
                 layer.inplace = False
         self.stages = nn.ModuleList(layers[a:b] for a, b in pairwise((0, *self._STAGE_ENDS)))
         self.requires_grad_(False).eval()
-        self.name = f"lpips_randvgg16(seed={seed})"
 
     def features(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each stage."""

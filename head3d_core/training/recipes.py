@@ -175,10 +175,6 @@ class Recipe:
         if self.one_discriminator and len({domain.start for domain in self.domains}) > 1:
             raise Head3DError("one discriminator has one start: give both domains the same `start`")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dictionary, written into logs and snapshots."""
-        return dataclasses.asdict(self)
-
     @property
     def needs_heads(self) -> bool:
         """Whether the multi-view head set is among its data."""
@@ -200,6 +196,31 @@ class Recipe:
         if len(self.domains) == 1:
             return 0
         return int(math.floor((step + 1) * self.back_share) - math.floor(step * self.back_share))
+
+    def blur_at(self, images: int) -> float:
+        """σ of the blur of what D sees after so many images, pixels of the full image; fades to 0."""
+        return self.blur_sigma * max(0.0, 1 - images / max(self.blur_images, 1))
+
+    def swap_at(self, images: int) -> float:
+        """Probability that the mapping camera is another sample's (generator pose conditioning); fades from 1."""
+        fade = min(1.0, images / self.gpc_images) if self.gpc_images else 1.0
+        return 1 + (self.gpc - 1) * fade
+
+    def resolution_at(self, images: int, final: int) -> int:
+        """Volume-rendered resolution; all integers between the initial one and `final` occur."""
+        if self.neural_resolution is None or self.neural_images == 0:
+            return final
+        fade = min(1.0, images / self.neural_images)
+        return round(self.neural_resolution + (final - self.neural_resolution) * fade)
+
+    def ema_beta_at(self, images: int) -> float:
+        """Decay of the averaged generator per step: 0.5^(batch / half-life)."""
+        ramp = math.inf if self.ema_rampup is None else images * self.ema_rampup
+        return 0.5 ** (self.batch / max(min(self.ema_images, ramp), 1e-8))
+
+    def warmth_at(self, steps: int) -> float:
+        """Factor on the learning rates, `steps` after Adam started without its second moments; rises to 1."""
+        return min(1.0, (steps + 1) / max(self.warmup_steps, 1))
 
     def unused(self) -> dict[str, str]:
         """Fields that have no effect in this recipe, each with what would give them one."""

@@ -1,4 +1,4 @@
-"""Training state on disk, written atomically, and the one way to open a run.
+"""Training state on disk, written atomically, and the one way to open a run or to read its log again.
 
 A snapshot is one file `<run>/state-<images>.safetensors` of `weights.write`: every tensor of the run, and in its
 header the run's counters and settings. A process that is killed at any moment leaves the previous snapshot as it was
@@ -9,6 +9,7 @@ file a network: small enough to be taken to another machine, where the run goes 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 
+Event = dict[str, Any]
+"""One line of a run's log: there is one every few seconds, and one "start" for every session."""
 _KIND = "training state"
 _NAME = re.compile(r"state-(\d{10})\.safetensors")
 _NETWORKS = re.compile(r"generator|average|d\d")
@@ -190,3 +193,43 @@ def _networks(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.de
     known = ("images", "preset", "recipe", "row", "seed")
     notes: dict[str, Any] = {name: meta[name] for name in known if name in meta}
     return OpenRun(generator.to(device).eval(), tuple(net.to(device).eval() for net in discriminators), notes)
+
+
+def read_log(run: Path) -> tuple[list[Event], int]:
+    """Events of a run's log in order, and how many lines a kill left half written.
+
+    Args:
+        run: the run's folder or its log.jsonl.
+
+    Raises:
+        Head3DError: there is no log.
+    """
+    path = run / "log.jsonl" if run.is_dir() else run
+    if not path.is_file():
+        raise Head3DError(f"there is no log {path}: give the folder that `train --out` named")
+    events, broken = [], 0
+    for line in path.read_text(encoding="utf8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            broken += 1
+            continue
+        if isinstance(event, dict) and "event" in event and "images" in event:
+            events.append(event)
+    return events, broken
+
+
+def surviving(events: list[Event], kind: str = "progress") -> tuple[list[Event], float]:
+    """Events of one kind that the final weights went through, and the seconds of all sessions together.
+
+    A resumed session starts from a snapshot: what an interrupted one did beyond it is gone, though its time was spent.
+    """
+    kept: list[Event] = []
+    sessions = [0.0]
+    for event in events:
+        if event["event"] == "start":
+            kept = [e for e in kept if e["images"] <= event["images"]]
+            sessions.append(0.0)
+        sessions[-1] = max(sessions[-1], float(event.get("seconds", 0.0)))
+        kept += [event] * (event["event"] == kind)
+    return kept, sum(sessions)

@@ -23,7 +23,7 @@ from head3d_core.checkpoints import weights
 from head3d_core.config import DiscriminatorConfig, GeneratorConfig
 from head3d_core.geometry import turntable
 from head3d_core.model.generator import Generator
-from head3d_core.model.seeds import PSI, heads_of_seeds
+from head3d_core.model.seeds import heads_of_seeds
 from head3d_core.training import snapshots
 from head3d_core.training.metric_snapshots import MetricSnapshots
 from head3d_core.training.numerics import World, join_world
@@ -97,7 +97,7 @@ class Run:
             "preset": self.args.preset,
             "generator": self.trainer.preset.generator.to_dict(),
             "discriminator": self.args.discriminator.to_dict(),
-            "recipe": self.recipe.to_dict(),
+            "recipe": dataclasses.asdict(self.recipe),
             "row": self.args.row,
             "seed": self.args.seed,
             "sources": {
@@ -274,14 +274,14 @@ class Run:
         self.log("end", reason=reason, seconds=round(time.monotonic() - self.started, 1))
         if reason == "done" and self.first:
             notes: dict[str, Any] = {name: getattr(self.args, name) for name in ("stage", "row", "seed")}
-            notes |= {"images": self.trainer.images_seen, "recipe": self.recipe.to_dict()}
+            notes |= {"images": self.trainer.images_seen, "recipe": dataclasses.asdict(self.recipe)}
             weights.save_generator(self.trainer.average, self.out / "weights", half=True, notes=notes)
         self.say(f"{reason} at {self.trainer.images_seen} images; state in {snapshots.latest(self.out)}")
 
 
-def sample_views(net: Generator, seeds: Sequence[int], yaws: tuple[float, ...], psi: float = PSI) -> Tensor:
+def sample_views(net: Generator, seeds: Sequence[int], yaws: tuple[float, ...]) -> Tensor:
     """Samples from each yaw (degrees): [len(seeds) * len(yaws), 3, H, W], the views of one seed together."""
-    heads = heads_of_seeds(net, seeds, psi)
+    heads = heads_of_seeds(net, seeds)
     return turntable.views(net, heads.planes, heads.ws, yaws).flatten(0, 1).float()
 
 
@@ -319,7 +319,7 @@ def train(args: TrainArgs) -> str:
             options=dataclasses.asdict(args.numerics),
             perceptual=getattr(trainer.perceptual, "name", None),
             real_images=[len(pool) for pool in trainer.pools],
-            recipe=args.recipe.to_dict(),
+            recipe=dataclasses.asdict(args.recipe),
         )
         run.log("start", args=dataclasses.asdict(args), **origin)
         if 0 < args.recipe.images <= args.recipe.planes_first:

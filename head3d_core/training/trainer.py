@@ -20,15 +20,8 @@ from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
 from head3d_core.ops import random
-from head3d_core.training import augment, losses, schedules
-from head3d_core.training.distillation import (
-    TERMS,
-    XY_BACK,
-    Sample,
-    check_match,
-    check_slices,
-    distillation_terms,
-)
+from head3d_core.training import augment, losses
+from head3d_core.training.distillation import TERMS, XY_BACK, Sample, check_match, distillation_terms
 from head3d_core.training.numerics import DeviceQueue, Meters, Numerics
 from head3d_core.training.parts import Draws, Optimiser, Phase, Pool, Purpose, blur
 from head3d_core.training.recipes import Recipe
@@ -84,8 +77,6 @@ class Trainer:
         )
         for net in filter(None, (self.teacher, self.head)):
             check_match(net, self.generator)
-        if self.head:
-            check_slices(self.head, self.generator)
         self.perceptual = self._place(perceptual) if perceptual else None
         self.discriminators = [self._place(d).train().requires_grad_(True) for d in discriminators]
         interval = recipe.g_reg_interval if recipe.density_weight > 0 else 0
@@ -147,17 +138,16 @@ class Trainer:
     def _set_schedules(self) -> None:
         recipe, images = self.recipe, self.images_seen
         self.draws.step.fill_(self.step_count)
-        self.blurred = schedules.blur_sigma(recipe, images) > 0
-        self.blur.fill_(max(schedules.blur_sigma(recipe, images), 1e-6))
-        self.swap.fill_(schedules.swap_probability(recipe, images))
+        self.blurred = recipe.blur_at(images) > 0
+        self.blur.fill_(max(recipe.blur_at(images), 1e-6))
+        self.swap.fill_(recipe.swap_at(images))
         self.planes_only = images < recipe.planes_first
-        final = self.preset.generator.neural_resolution
-        self.resolution = schedules.neural_resolution(recipe, images, final)
+        self.resolution = recipe.resolution_at(images, self.preset.generator.neural_resolution)
         # Adam's second moments of what draws and judges pictures are still 0 when planes have learnt alone.
         rendering_from = 0 if self.planes_only else -(-recipe.planes_first // recipe.batch)
         steps = self.step_count - max(self.warm_from, rendering_from)
         for optimiser in self.optimisers.values():
-            optimiser.set_rate(schedules.warmth(recipe, steps))
+            optimiser.set_rate(recipe.warmth_at(steps))
 
     # -- images ----------------------------------------------------------------------------------------------
 
@@ -370,7 +360,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        beta = schedules.ema_beta(self.recipe, self.images_seen)
+        beta = self.recipe.ema_beta_at(self.images_seen)
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - beta)
         torch._foreach_copy_(list(self.average.buffers()), list(self.generator.buffers()))
 

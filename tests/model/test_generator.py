@@ -176,12 +176,12 @@ def same(a: RenderOutput, b: RenderOutput, tolerance: float = 0.0) -> bool:
     )
 
 
-def test_repeatable_unless_a_generator_is_given(G: Generator) -> None:
+def test_repeatable_and_random_by_seeds(G: Generator) -> None:
     z, camera = draw(G)
     assert same(G(z, camera), G(z, camera))
-    first = G(z, camera, generator=torch.Generator().manual_seed(1))
-    assert same(first, G(z, camera, generator=torch.Generator().manual_seed(1)))
-    assert not same(first, G(z, camera, generator=torch.Generator().manual_seed(2)), 1e-4)
+    first, again, other = (G(z, camera, seeds=torch.tensor(s)) for s in ([1, 2], [1, 2], [3, 4]))
+    assert same(first, again)
+    assert not same(first, other, 1e-4)
     assert not same(first, G(z, camera), 1e-4)
 
 

@@ -50,16 +50,6 @@ def test_normal() -> None:
     assert abs(float((x.abs() < 1).double().mean()) - 0.6827) < 0.006
 
 
-def test_draw_seeds_repeats_with_its_generator() -> None:
-    def draw() -> torch.Tensor:
-        return random.draw_seeds(torch.Generator().manual_seed(3), 5, "cpu")
-
-    assert torch.equal(draw(), draw())
-    assert draw().dtype == torch.int64
-    assert len(set(draw().tolist())) == 5
-    assert bool((draw() >= 0).all())
-
-
 @pytest.mark.gpu
 @pytest.mark.native
 def test_the_gpu_kernel_draws_the_same_numbers() -> None:

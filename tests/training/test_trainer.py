@@ -9,7 +9,7 @@ import pytest
 import torch
 import training_toys as toys
 
-from head3d_core.training import recipes, schedules, train
+from head3d_core.training import recipes, train
 from head3d_core.training.numerics import Numerics
 from head3d_core.training.parts import Draws, Phase, Purpose, blur
 from head3d_core.training.trainer import Trainer
@@ -56,15 +56,13 @@ def test_schedules_at_their_ends() -> None:
     recipe = toys.toy_recipe("teacher", batch=4, blur_sigma=2.0, blur_images=32, gpc=0.8, gpc_images=32,
                              neural_resolution=4, neural_images=32, ema_images=16.0, ema_rampup=0.05)  # fmt: skip
     start, middle, end = 0, 16, 4000
-    assert [schedules.blur_sigma(recipe, n) for n in (start, middle, end)] == [2.0, pytest.approx(1.0), 0.0]
-    assert [schedules.swap_probability(recipe, n) for n in (start, middle, end)] == pytest.approx(
-        [1, 0.9, 0.8]
-    )
-    assert [schedules.neural_resolution(recipe, n, 8) for n in (start, middle, end)] == [4, 6, 8]
-    assert schedules.ema_beta(recipe, start) < 1e-6, "the average starts as a copy"
-    assert schedules.ema_beta(recipe, end) == pytest.approx(0.5 ** (4 / 16))
+    assert [recipe.blur_at(n) for n in (start, middle, end)] == [2.0, pytest.approx(1.0), 0.0]
+    assert [recipe.swap_at(n) for n in (start, middle, end)] == pytest.approx([1, 0.9, 0.8])
+    assert [recipe.resolution_at(n, 8) for n in (start, middle, end)] == [4, 6, 8]
+    assert recipe.ema_beta_at(start) < 1e-6, "the average starts as a copy"
+    assert recipe.ema_beta_at(end) == pytest.approx(0.5 ** (4 / 16))
     warm = dataclasses.replace(recipe, warmup_steps=4)
-    assert [schedules.warmth(warm, n) for n in (0, 1, 9)] == [0.25, 0.5, 1.0]
+    assert [warm.warmth_at(n) for n in (0, 1, 9)] == [0.25, 0.5, 1.0]
 
 
 def test_two_domains_alternate_and_keep_their_share() -> None:
@@ -130,7 +128,7 @@ def test_d_learns_to_tell_and_g_moves_towards_the_data() -> None:
 
     def colour_gap() -> float:
         real = toys.faces()[0].float().mean([0, 2, 3]) / 127.5 - 1
-        fake = train.sample_views(trainer.average, range(32), (0.0,), psi=1.0).mean([0, 2, 3])
+        fake = train.sample_views(trainer.average, range(32), (0.0,)).mean([0, 2, 3])
         return float((fake - real).abs().mean())
 
     for _ in range(6):
