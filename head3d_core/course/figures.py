@@ -28,7 +28,6 @@ PAPER = "#FFFFFF"
 """The ground of every figure. A figure brings its own, because the page around it may be dark."""
 STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
-HATCHES = ("", "//", "..")
 
 
 # --- display ----------------------------------------------------------------------------------------------------------
@@ -186,11 +185,6 @@ def histogram(groups: Mapping[str, Any], label: str, limit: float | None = None)
     axis.set(xlabel=label, ylabel="share of the group")
     axis.legend()
     return figure
-
-
-def legend_above(axis: Any, columns: int = 2) -> None:
-    """A legend over the panel, where it hides nothing."""
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
 
 
 # --- diagrams ---------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ camera_position = Exercise(
 )
 
 
-def _direction(focal: float, row: int, col: int, resolution: int, half: float = 0.5) -> Tensor:
+def _direction(focal: float, row: int, col: int, resolution: int, *, half: float = 0.5) -> Tensor:
     x = ((col + half) / resolution - 0.5) / focal
     y = ((row + half) / resolution - 0.5) / focal
     return F.normalize(vector(x, y, 1.0), dim=0)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import RenderOptions
 from head3d_core.course import figures, recorded
-from head3d_core.course.exercises import Exercise, choice
+from head3d_core.course.exercises import Exercise, choice, vector
 from head3d_core.model import cameras, rays
 from head3d_core.model.planes import Decoder
 from head3d_core.model.volume import render_rays
@@ -119,18 +118,13 @@ texel_offset = Exercise(
 )
 
 
-def _needed(weights: Tensor, tolerance: float) -> int:
-    """Fewest samples whose colour must be computed so that the rest weighs at most `tolerance` together."""
-    ascending = torch.sort(weights).values
-    return int((torch.cumsum(ascending, 0) > tolerance).sum())
-
-
+# Fewest samples whose colour must be computed so that the rest weighs at most `tolerance` together.
 colours_needed = Exercise(
-    truth=_needed,
+    truth=lambda weights, tolerance: int((weights.sort().values.cumsum(0) > tolerance).sum()),
     cases=[
-        (torch.tensor([0.0, 0.0, 0.5, 0.3, 0.2, 0.0], dtype=torch.float64), 0.01),
-        (torch.tensor([0.004, 0.9, 0.004, 0.004], dtype=torch.float64), 0.009),
-        (torch.tensor([0.25, 0.25, 0.25, 0.25], dtype=torch.float64), 0.6),
+        (vector(0.0, 0.0, 0.5, 0.3, 0.2, 0.0), 0.01),
+        (vector(0.004, 0.9, 0.004, 0.004), 0.009),
+        (vector(0.25, 0.25, 0.25, 0.25), 0.6),
     ],
     mistakes={
         "each one is below the tolerance, but bound their sum": lambda w, t: int((w > t).sum()),

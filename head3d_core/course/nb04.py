@@ -17,19 +17,15 @@ from torch import Tensor
 
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, choice
-from head3d_core.course.figures import HATCHES, PALETTE
+from head3d_core.course.figures import PALETTE
 from head3d_core.model import cameras
 from head3d_core.synth import sets
 from head3d_core.synth.identity import Identity
 from head3d_core.synth.light import Light, harmonics
 from head3d_core.utils.errors import Head3DError
 
-FACES, HEADS = PALETTE[0], PALETTE[1]
 BACK = 135.0
 """|yaw| from which a view is a back view, degrees."""
-_BACK = math.radians(BACK)
-_GREY = 0.2
-"""Reflectance of the ball."""
 
 
 def set_cameras(name: str, count: int, views: int = sets.HEAD_VIEWS) -> Tensor:
@@ -50,12 +46,9 @@ def camera_sphere(faces: Tensor, heads: Tensor) -> Any:
     """Plotly figure: the places of two sets' cameras [N, 25] on their sphere, with the head's direction as an arrow."""
     import plotly.graph_objects as go
 
-    title = "Where the cameras stand (drag to turn)"
-    figure = figures.scene(title, 3, (1.2, 0.8, 1.4))
-    for name, camera, colour, symbol in (
-        ("faces", faces, FACES, "circle"),
-        ("heads", heads, HEADS, "diamond"),
-    ):
+    figure = figures.scene("Where the cameras stand (drag to turn)", 3, (1.2, 0.8, 1.4))
+    looks = (("faces", faces, PALETTE[0], "circle"), ("heads", heads, PALETTE[1], "diamond"))
+    for name, camera, colour, symbol in looks:
         x, y, z = ([round(float(v), 2) for v in camera[:, k]] for k in (3, 7, 11))
         marker = dict(size=2.5, color=colour, symbol=symbol)
         figure.add_trace(
@@ -82,18 +75,15 @@ def angle_map(faces: Tensor, heads: Tensor) -> Any:
     """The still of `camera_sphere`: pitch against yaw of both sets' cameras [N, 25]."""
     figure, axis = figures.panels(8.5, 3.2)
     style: dict[str, Any] = {"alpha": 0.7, "linewidths": 0}
-    for name, camera, colour, marker, size in (
-        ("heads", heads, HEADS, "^", 22),
-        ("faces", faces, FACES, "o", 12),
-    ):
+    looks = (("heads", heads, PALETTE[1], "^", 22), ("faces", faces, PALETTE[0], "o", 12))
+    for name, camera, colour, marker, size in looks:
         axis.scatter(*degrees(camera), s=size, c=colour, marker=marker, label=name, **style)
     _grey_backs(axis, -180)
     axis.set_ylabel("pitch (degrees)")
-    figures.legend_above(axis)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return figure
 
 
-SIDES = ("front (to 45°)", "side", "back (from 135°)")
 PEOPLE = {"faces": 20_000, "heads": 50}
 """People of a small training run."""
 
@@ -109,13 +99,18 @@ def side_bars(counts: dict[str, list[int]]) -> Any:
     figure, axes = figures.panels(9, 3.2, 1, 2)
     for k, (name, images) in enumerate(counts.items()):
         people = [PEOPLE[name] if n else 0 for n in images]
-        look: dict[str, Any] = {"color": PALETTE[k], "hatch": HATCHES[k], "edgecolor": "white", "label": name}
+        look: dict[str, Any] = {
+            "color": PALETTE[k],
+            "hatch": ("", "//")[k],
+            "edgecolor": "white",
+            "label": name,
+        }
         for axis, values, label in zip(axes, (images, people), ("images", "people"), strict=True):
             bars = axis.bar(np.arange(3) + 0.4 * (k - 0.5), values, 0.4, **look)
             axis.bar_label(bars, [f"{v:,}" for v in values], fontsize=10)
             axis.set(ylabel=label)
             axis.margins(y=0.12)
-            axis.set_xticks(range(3), SIDES)
+            axis.set_xticks(range(3), ("front (to 45°)", "side", "back (from 135°)"))
     axes[1].legend()
     return figure
 
@@ -146,14 +141,18 @@ def share_of_back_views(yaw: Tensor) -> float:
     >>> share_of_back_views(torch.tensor([0.0, 3.0, 2 * math.pi, -3.0]))
     0.5
     """
-    wrapped = torch.atan2(yaw.sin(), yaw.cos())
-    return float((wrapped.abs() >= _BACK).float().mean())
+    return float(_is_back(yaw).mean())
+
+
+def _is_back(yaw: Tensor, limit: float = math.radians(BACK), wrapped: bool = True) -> Tensor:
+    """1 where |yaw|, `wrapped` to half a turn, is at least `limit`, else 0."""
+    return ((torch.atan2(yaw.sin(), yaw.cos()) if wrapped else yaw).abs() >= limit).float()
 
 
 # --- light ------------------------------------------------------------------------------------------------------------
 
 
-def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
+def light_ball(light: Light, size: int = 64, reflectance: float = 0.2) -> tuple[Tensor, Tensor]:
     """A grey ball in this light, seen from the front: (image uint8 [3, S, S], mask [S, S]).
 
     The sky's radiance, given by spherical harmonics, is blurred by the cosine of a matte surface, which multiplies its
@@ -165,7 +164,7 @@ def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
     normal = np.stack([x, y, np.sqrt(np.clip(1 - x * x - y * y, 0, 1))], -1).reshape(-1, 3)
     blurred = light.sky * np.array([1, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
     key = np.clip(normal @ light.key_direction, 0, None)[:, None] * light.key_colour
-    linear = np.clip(_GREY * light.exposure * (harmonics(normal) @ blurred + key), 0, 1).reshape(
+    linear = np.clip(reflectance * light.exposure * (harmonics(normal) @ blurred + key), 0, 1).reshape(
         size, size, 3
     )
     picture = np.where(mask[..., None], linear ** (1 / 2.2), 1.0)
@@ -220,11 +219,6 @@ def detector_curve(found: dict[str, Any]) -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _poses() -> Tensor:
-    camera = cameras.orbit(torch.tensor([0.0, 0.7, -2.6, 3.0]), torch.tensor([0.0, 0.3, -0.2, 0.4]))
-    return cameras.unpack(camera)[0].double()
-
-
 back_share = Exercise(
     truth=share_of_back_views,
     cases=[
@@ -233,30 +227,28 @@ back_share = Exercise(
         (torch.tensor([2 * math.pi, 2 * math.pi - 3.0, 4.0]),),
     ],
     mistakes={
-        "only one side counts: -135 and below is the back, too": lambda yaw: (yaw >= _BACK).float().mean(),
-        "a yaw of 360° is the front again: wrap the angle": lambda yaw: (yaw.abs() >= _BACK).float().mean(),
-        "radians are compared with degrees: 135 degrees are 3/4 pi": lambda yaw: (
-            (torch.atan2(yaw.sin(), yaw.cos()).abs() >= BACK).float().mean()
-        ),
-        "this is the number of back views: divide by how many cameras there are": lambda yaw: (
-            (torch.atan2(yaw.sin(), yaw.cos()).abs() >= _BACK).float().sum()
-        ),
+        "only one side counts: -135 and below is the back, too": lambda yaw: _is_back(
+            yaw.clamp_min(0), wrapped=False
+        ).mean(),
+        "a yaw of 360° is the front again: wrap the angle": lambda yaw: _is_back(yaw, wrapped=False).mean(),
+        "radians are compared with degrees: 135 degrees are 3/4 pi": lambda yaw: _is_back(yaw, BACK).mean(),
+        "this is the number of back views: divide by how many cameras there are": lambda yaw: _is_back(
+            yaw
+        ).sum(),
     },
 )
 
 
-def _columns(matrix: Tensor, *signs: float) -> Tensor:
-    return matrix * matrix.new_tensor([*signs, 1.0])
+def _columns(cam2world: Tensor, *signs: float) -> Tensor:
+    """Camera axes of a pose [4, 4] with other signs."""
+    return cam2world * cam2world.new_tensor([*signs, 1.0])
 
 
-def _from_opengl(cam2world: Tensor) -> Tensor:
-    """cam2world [..., 4, 4] with OpenGL's camera axes -> the same pose with OpenCV's; it undoes itself."""
-    return _columns(cam2world, 1, -1, -1)
-
+_POSES = cameras.orbit(torch.tensor([0.0, 0.7, -2.6, 3.0]), torch.tensor([0.0, 0.3, -0.2, 0.4]))
 
 from_opengl = Exercise(
-    truth=_from_opengl,
-    cases=[(_from_opengl(_poses())[k],) for k in range(4)],
+    truth=lambda cam2world: _columns(cam2world, 1, -1, -1),
+    cases=[(_columns(pose, 1, -1, -1),) for pose in cameras.unpack(_POSES)[0].double()],
     mistakes={
         "rows are flipped: axes are the columns": lambda m: m * m.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None],
         "only z is flipped, which mirrors the camera: flip y too": lambda m: _columns(m, 1, 1, -1),
@@ -276,16 +268,9 @@ def _picture(seed: int) -> tuple[Tensor, Tensor]:
     return torch.where(mask > 0, shade.double(), torch.ones(8, 8, dtype=torch.float64)), mask
 
 
-def _side(brightness: Tensor, mask: Tensor) -> Tensor:
-    half = brightness.shape[-1] // 2
-    left = (brightness[:, :half] * mask[:, :half]).sum() / mask[:, :half].sum()
-    right = (brightness[:, half:] * mask[:, half:]).sum() / mask[:, half:].sum()
-    return (left - right) / (left + right)
-
-
-def _sums(brightness: Tensor, mask: Tensor) -> Tensor:
-    half = brightness.shape[-1] // 2
-    left, right = (brightness * mask)[:, :half].sum(), (brightness * mask)[:, half:].sum()
+def _side(brightness: Tensor, mask: Tensor, means: bool = True) -> Tensor:
+    sides = zip((brightness * mask).chunk(2, -1), mask.chunk(2, -1), strict=True)
+    left, right = (light.sum() / (area.sum() if means else 1) for light, area in sides)
     return (left - right) / (left + right)
 
 
@@ -295,7 +280,9 @@ side_light = Exercise(
     mistakes={
         "the white background is counted: weight by the mask": lambda b, m: _side(b, torch.ones_like(m)),
         "the sign is turned: left minus right": lambda b, m: -_side(b, m),
-        "sums instead of means: a head further left would look lit from the left; divide by the mask's sum": _sums,
+        "sums, not means: a head further left would look lit from the left; divide by the mask's sum": lambda b, m: (
+            _side(b, m, means=False)
+        ),
         "divide by the sum of both sides, not by their mean": lambda b, m: 2 * _side(b, m),
     },
 )

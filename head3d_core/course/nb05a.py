@@ -34,17 +34,12 @@ def same_texel() -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """d [O] of one sample: weight [O, I, k, k], style [I]."""
-    return stylegan2.demodulation(weight, style[None], torch.float32)[2][0]
-
-
 def _energy(weight: Tensor, style: Tensor) -> Tensor:
     return (weight * style[:, None, None]).square().sum([1, 2, 3])
 
 
 demodulation = Exercise(
-    truth=_demodulation,
+    truth=lambda weight, style: stylegan2.demodulation(weight, style[None], torch.float32)[2][0],
     cases=[
         (random(0, 4, 3, 3, 3), random(1, 3)),
         (random(2, 2, 5, 1, 1), 3 * random(3, 5)),

@@ -33,10 +33,12 @@ def loss_shapes() -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
+def _squares(image: Tensor, raw: Tensor) -> Tensor:
+    return image.square().sum([1, 2, 3]) + raw.square().sum([1, 2, 3])
+
+
 def _r1(gradient_image: Tensor, gradient_raw: Tensor, gamma: float) -> Tensor:
-    """γ/2 times the batch mean of the squared norm, both inputs together."""
-    both = gradient_image.square().sum([1, 2, 3]) + gradient_raw.square().sum([1, 2, 3])
-    return gamma / 2 * both.mean()
+    return gamma / 2 * _squares(gradient_image, gradient_raw).mean()
 
 
 r1_term = Exercise(
@@ -50,7 +52,7 @@ r1_term = Exercise(
         "D is given two images: the raw one counts as well": lambda a, b, g: _r1(a, torch.zeros_like(b), g),
         "sum over pixels, mean over samples": lambda a, b, g: g / 2 * (a.square().mean() + b.square().mean()),
         "the norm is squared: without the square the penalty has a kink at zero": lambda a, b, g: (
-            g / 2 * (a.square().sum([1, 2, 3]) + b.square().sum([1, 2, 3])).sqrt().mean()
+            g / 2 * _squares(a, b).sqrt().mean()
         ),
     },
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice
+from head3d_core.course.exercises import Exercise, choice, random
 from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.model import cameras
@@ -176,33 +176,21 @@ def two_bootstraps(values: Tensor, mean: Callable[[Tensor], Any]) -> dict[str, N
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _exchange(planes_1: Tensor, planes_2: Tensor, k: int) -> Tensor:
+def _exchange(planes_1: Tensor, planes_2: Tensor, k: int | slice) -> Tensor:
     mixed = planes_1.clone()
     mixed[:, k] = planes_2[:, k]
     return mixed
 
 
-def _channel(planes_1: Tensor, planes_2: Tensor, k: int) -> Tensor:
-    mixed = planes_1.clone()
-    mixed[:, :, k] = planes_2[:, :, k]
-    return mixed
-
-
-_generator = torch.Generator().manual_seed(6)
-
-
-_some, _others = (torch.randn(2, 3, 4, 5, 5, generator=_generator) for _ in range(2))
-
-
 exchange_plane = Exercise(
     truth=_exchange,
-    cases=[(_some, _others, k) for k in range(3)],
+    cases=[(random(6, 2, 3, 4, 5, 5), random(7, 2, 3, 4, 5, 5), k) for k in range(3)],
     mistakes={
         "that is ID 2 with one plane of ID 1: start from planes_1": lambda a, b, k: _exchange(b, a, k),
-        "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second": _channel,
-        "that takes all planes from k on: exchange k only": lambda a, b, k: torch.cat(
-            [a[:, :k], b[:, k:]], 1
+        "that exchanges channel k of every plane: planes are [N, 3, C, H, W], the plane comes second": lambda a, b, k: (
+            _exchange(a.mT, b.mT, k)
         ),
+        "that takes all planes from k on: exchange k only": lambda a, b, k: _exchange(a, b, slice(k, 3)),
         "half of plane k is still that of ID 1: replace it": lambda a, b, k: (_exchange(a, b, k) + a) / 2,
     },
     keeps_inputs=True,
@@ -219,13 +207,11 @@ pair_mean = Exercise(
     cases=[
         (torch.tensor([[1.0, 0.2, 0.4], [0.1, 1.0, 0.3], [0.6, 0.5, 1.0]], dtype=torch.float64),),
         (torch.tensor([[1.0, -0.5], [0.25, 1.0]], dtype=torch.float64),),
-        (torch.eye(5, dtype=torch.float64) * 7 + torch.arange(25.0, dtype=torch.float64).reshape(5, 5) / 9,),
+        (random(8, 5, 5).double(),),
     ],
     mistakes={
         "the diagonal compares people with themselves: leave it out": lambda v: v.mean(),
-        "pairs are ordered: average both triangles": lambda v: v[
-            torch.triu(torch.ones_like(v), 1) > 0
-        ].mean(),
+        "pairs are ordered: average both triangles": lambda v: 2 * v.triu(1).sum() / (v.numel() - len(v)),
         "N (N - 1) pairs are left, not N²": lambda v: (v.sum() - v.diagonal().sum()) / len(v) ** 2,
     },
 )

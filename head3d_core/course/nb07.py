@@ -92,12 +92,10 @@ next_p = Exercise(
         (0.995, torch.tensor([1.0, 1.0]), 0.6, 16, 4, 6400),
     ],
     mistakes={
-        "p is a probability: keep it between 0 and 1": lambda p, s, t, b, k, n: torch.tensor(
-            p + b * k / n * float(torch.sign(s.mean() - t))
-        ),
-        "the direction is wrong: a sure D over-fits": lambda p, s, t, b, k, n: _next_p(p, -s, -t, b, k, n),
+        "p is a probability: keep it between 0 and 1": lambda p, s, *a: p + _next_p(0.5, s, *a) - 0.5,
+        "the direction is wrong: a sure D over-fits": lambda p, s, t, *a: _next_p(p, -s, -t, *a),
         "an adjustment stands for `interval` steps": lambda p, s, t, b, k, n: _next_p(p, s, t, b, 1, n),
-        "the target is for the mean sign": lambda p, s, t, b, k, n: _next_p(p, (s + 1) / 2, t, b, k, n),
+        "the target is for the mean sign": lambda p, s, *a: _next_p(p, (s + 1) / 2, *a),
         "the step has a fixed size": lambda p, s, t, b, k, n: (p + (s.mean() - t) * b * k / n).clamp(0, 1),
     },
 )

@@ -90,19 +90,12 @@ _CAMERAS = cameras.orbit(
 )
 
 
+def _each(image_t: Tensor, image_s: Tensor) -> Tensor:
+    return (image_t - image_s).abs().mean([1, 2, 3])
+
+
 def _gated(image_t: Tensor, image_s: Tensor, camera: Tensor, tau: float) -> Tensor:
-    difference = (image_t - image_s).abs().mean([1, 2, 3])
-    return (difference * losses.front_gate(camera, tau)).mean()
-
-
-def _one_sided(image_t: Tensor, image_s: Tensor, camera: Tensor, tau: float) -> Tensor:
-    yaw, _ = cameras.yaw_pitch(camera)
-    return ((image_t - image_s).abs().mean([1, 2, 3]) * (yaw <= tau)).mean()
-
-
-def _only_inside(image_t: Tensor, image_s: Tensor, camera: Tensor, tau: float) -> Tensor:
-    gate = losses.front_gate(camera, tau)
-    return ((image_t - image_s).abs().mean([1, 2, 3]) * gate).sum() / gate.sum()
+    return (_each(image_t, image_s) * losses.front_gate(camera, tau)).mean()
 
 
 gated_difference = Exercise(
@@ -112,11 +105,13 @@ gated_difference = Exercise(
         (random(16, 5, 3, 8, 8), random(17, 5, 3, 8, 8), _CAMERAS, 0.5),
     ],
     mistakes={
-        "the gate is missing: behind the ear nothing is to be learnt": lambda t, s, c, tau: (
-            (t - s).abs().mean()
+        "the gate is missing: behind the ear nothing is to be learnt": lambda t, s, *_: _each(t, s).mean(),
+        "the gate takes |yaw|: a camera at -90 degrees is as far from the front as one at +90": lambda t, s, c, tau: (
+            (_each(t, s) * (cameras.yaw_pitch(c)[0] <= tau)).mean()
         ),
-        "the gate takes |yaw|: a camera at -90 degrees is as far from the front as one at +90": _one_sided,
-        "samples outside the gate count as zero (Eq. 8): divide by the whole batch": _only_inside,
+        "samples outside the gate count as zero (Eq. 8): divide by the whole batch": lambda t, s, c, tau: (
+            _gated(t, s, c, tau) / losses.front_gate(c, tau).mean()
+        ),
         "tau is in radians already, like the yaw": lambda t, s, c, tau: _gated(t, s, c, math.radians(tau)),
         "Eq. 8 takes absolute differences, not squares": lambda t, s, c, tau: (
             (t - s).square().mean([1, 2, 3]) * losses.front_gate(c, tau)
@@ -125,14 +120,9 @@ gated_difference = Exercise(
 )
 
 
-def _real(found: float, recall: float, false: float) -> float:
-    """Bayes: of what a probe with this recall and false-alarm rate finds, the share that is there."""
-    worn = (found - false) / (recall - false)
-    return worn * recall / found
-
-
+# Bayes: of what a probe with this recall and false-alarm rate finds, the share that is there.
 real_share = Exercise(
-    truth=_real,
+    truth=lambda found, recall, false: (found - false) / (recall - false) * recall / found,
     cases=[(0.025, 1.0, 0.014), (0.162, 0.987, 0.010), (0.5, 0.8, 0.2)],
     mistakes={
         "that is the share of all samples: divide by all finds": lambda f, r, a: (f - a) / (r - a),

@@ -47,18 +47,14 @@ discriminator_loss = Exercise(
         (torch.zeros(2, 1), torch.zeros(2, 1), torch.ones(2), 1.0),
     ],
     mistakes={
-        "real and fake are exchanged: D is high for real images": lambda r, f, g, gamma: _d_loss(
-            f, r, g, gamma
-        ),
+        "real and fake are exchanged: D is high for real images": lambda r, f, *a: _d_loss(f, r, *a),
         "this is Eq. 6 letter by letter, which D would have to maximise": lambda r, f, g, gamma: (
             -F.softplus(-f).mean() - F.softplus(r).mean() + gamma * g.square().mean()
         ),
-        "the penalty has the wrong sign: D would be rewarded for steep slopes": lambda r, f, g, gamma: (
-            losses.discriminator_loss(r, f) - gamma / 2 * g.square().mean()
+        "the penalty has the wrong sign: D would be rewarded for steep slopes": lambda r, f, g, w: _d_loss(
+            r, f, g, -w
         ),
-        "half of gamma is missing: the code adds γ/2 ‖∇D‖²": lambda r, f, g, gamma: (
-            losses.discriminator_loss(r, f) + gamma * g.square().mean()
-        ),
+        "half of gamma is missing: the code adds γ/2 ‖∇D‖²": lambda r, f, g, w: _d_loss(r, f, g, 2 * w),
     },
 )
 

@@ -134,19 +134,11 @@ def kernel_figure(records: Rows) -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _points(seed: int, count: int, shift: float = 0.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 3, generator=generator, dtype=torch.float64) + shift
-
-
-def _kernel(a: Tensor, b: Tensor, power: int = 3, divide: bool = True) -> Tensor:
-    return (a @ b.T / (a.shape[1] if divide else 1) + 1) ** power
-
-
 def _mmd(
     x: Tensor, y: Tensor, cross: float = 2.0, own: bool = False, power: int = 3, divide: bool = True
 ) -> Tensor:
-    kxx, kyy, kxy = (_kernel(a, b, power, divide) for a, b in ((x, x), (y, y), (x, y)))
+    size = x.shape[1] if divide else 1
+    kxx, kyy, kxy = ((a @ b.T / size + 1) ** power for a, b in ((x, x), (y, y), (x, y)))
 
     def inside(k: Tensor) -> Tensor:
         n = len(k)
@@ -158,9 +150,9 @@ def _mmd(
 kernel_distance = Exercise(
     truth=_mmd,
     cases=[
-        (_points(0, 6), _points(1, 5)),
-        (_points(2, 4), _points(3, 8, 1.0)),
-        (_points(4, 7), _points(4, 7)),
+        (random(0, 6, 3).double(), random(1, 5, 3).double()),
+        (random(2, 4, 3).double(), random(3, 8, 3).double() + 1),
+        (random(4, 7, 3).double(), random(4, 7, 3).double()),
     ],
     mistakes={
         "pairs of a point with itself are counted: leave them out": lambda x, y: _mmd(x, y, own=True),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
-from head3d_core.course.exercises import Exercise
-
-# --- exercises --------------------------------------------------------------------------------------------------------
+from head3d_core.course.exercises import Exercise, random
 
 
 def _tar(same: Tensor, different: Tensor, rate: float, strict: bool = True) -> Tensor:
@@ -18,19 +15,17 @@ def _tar(same: Tensor, different: Tensor, rate: float, strict: bool = True) -> T
     return ((same > limit) if strict else (same >= limit)).double().mean()
 
 
-def _scores(seed: int, apart: float) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    same = (0.2 * torch.randn(40, generator=generator, dtype=torch.float64) + apart).round(decimals=2)
-    different = (0.2 * torch.randn(200, generator=generator, dtype=torch.float64)).round(decimals=2)
-    return same, different
-
-
-_TAR_CASES = [(*_scores(0, 0.5), 0.01), (*_scores(1, 0.3), 0.05), (*_scores(2, 0.2), 0.1)]
+def _scores(seed: int, count: int, mean: float) -> Tensor:
+    return (0.2 * random(seed, count).double() + mean).round(decimals=2)
 
 
 true_accept_rate = Exercise(
     truth=_tar,
-    cases=_TAR_CASES,
+    cases=[
+        (_scores(0, 40, 0.5), _scores(1, 200, 0.0), 0.01),
+        (_scores(2, 40, 0.3), _scores(3, 200, 0.0), 0.05),
+        (_scores(4, 40, 0.2), _scores(5, 200, 0.0), 0.1),
+    ],
     mistakes={
         "the limit comes from the different pairs": lambda s, d, r: _tar(s, s, r),
         "the limit is at the wrong end of the different pairs": lambda s, d, r: _tar(s, d, 1 - r),
@@ -41,12 +36,8 @@ true_accept_rate = Exercise(
 )
 
 
-def _at_most(count: int) -> float:
-    return 1 - 0.05 ** (1 / count)
-
-
 at_most = Exercise(
-    truth=_at_most,
+    truth=lambda count: 1 - 0.05 ** (1 / count),
     cases=[(10,), (50,), (300,)],
     mistakes={
         "0 of n does not mean never: 1 % shows nothing in 50 three times in five": lambda n: 0.0,

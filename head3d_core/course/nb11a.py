@@ -18,10 +18,7 @@ from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.rows import Rows
-from head3d_core.evaluation.tables import TABLE_3, load_paper
-
-SHOWN_SIDE = 112
-"""Pixels to which recorded cells, 64 or 128 of them, are brought where they are shown."""
+from head3d_core.evaluation.tables import TABLE_3, load_paper, markdown
 
 
 def short(row: str, width: int = 19) -> str:
@@ -32,16 +29,15 @@ def short(row: str, width: int = 19) -> str:
 
 def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> str:
     """The terms that reach each plane, by row (Markdown); against the row `full`, struck if gone and bold if new."""
-    places = list(found[full])
-    lines = [f"| | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
+    places, lines = list(found[full]), []
     for row, here in found.items():
         cells = [label(row)]
         for place in places:
             before = found[full][place]
             terms = [name if name in here[place] else f"~~{name}~~" for name in before]
             cells.append(", ".join(terms + [f"**{name}**" for name in here[place] if name not in before]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(["", *places], lines)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -66,7 +62,7 @@ def all_around(
     """Figs. 6, 8 and 9: a few codes from some sides, one row of the comparison a line. None if nothing is recorded."""
     found = {row: recorded_views(row, yaws, folder) for row in rows}
     lines = {
-        short(row, 17): larger(views[list(codes)].flatten(0, 1), SHOWN_SIDE)
+        short(row, 17): larger(views[list(codes)].flatten(0, 1))
         for row, views in found.items()
         if views is not None
     }
@@ -130,13 +126,7 @@ def front_gap(row: str, records: Rows) -> float:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 _TERMS = [("L_kd", 0.0, 0), ("L_kd", 180.0, 0), ("L_kd", 0.0, 1), ("L_rgb", 30.0, 2), ("L_rgb", -120.0, 0)]
-_TERMS += [
-    ("L_rgb", -30.0, 1),
-    ("D_front", 60.0, 1),
-    ("D_front", 120.0, 0),
-    ("D_back", -120.0, 0),
-    ("D_back", 0.0, 2),
-]
+_TERMS += [("L_rgb", -30.0, 1), ("D_front", 60.0, 1), ("D_front", 120.0, 0), ("D_back", -120.0, 0)]
 
 
 def _speaks(term: str, yaw: float, plane: int) -> bool:
@@ -147,7 +137,7 @@ def _speaks(term: str, yaw: float, plane: int) -> bool:
 
 speaks = Exercise(
     truth=_speaks,
-    cases=_TERMS,
+    cases=[*_TERMS, ("D_back", 0.0, 2)],
     mistakes={
         "L_kd compares planes before anything is rendered: no camera closes it": lambda t, y, p: (
             p == 0 and abs(y) <= 45 if t == "L_kd" else _speaks(t, y, p)
@@ -179,13 +169,11 @@ verdict = Exercise(
         (vector(-0.9, -0.8), vector(-0.2, -0.1)),
     ],
     mistakes={
-        "one run can at best *suggest*": lambda low, high: _verdict(low.repeat(2), high.repeat(2)),
+        "one run can at best *suggest*": lambda *ends: _verdict(*(e.repeat(2) for e in ends)),
         "two runs on different sides of 0 contradict each other": lambda low, high: _verdict(
             low.abs().minimum(high.abs()) * ((low > 0) == (high > 0)), low.abs() + high.abs()
         ),
-        "a difference below 0 counts as well": lambda low, high: _verdict(
-            low.clamp_min(0), high.clamp_min(0)
-        ),
+        "a difference below 0 counts as well": lambda *ends: _verdict(*(e.clamp_min(0) for e in ends)),
         "the mean difference alone says nothing: look whether its interval contains 0": lambda low, high: (
             2 if bool((low + high > 0).all()) or bool((low + high < 0).all()) else 0
         ),

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise
+from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.nb11a import short
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED, Measure
@@ -76,8 +75,7 @@ def _half_width(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _twins(seed: int, count: int, common: float) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    shared, one, other = torch.randn(3, count, generator=generator, dtype=torch.float64)
+    shared, one, other = random(seed, 3, count).double()
     return 0.5 + 0.1 * (common * shared + one), 0.3 + 0.1 * (common * shared + other)
 
 
@@ -96,12 +94,8 @@ paired_half_width = Exercise(
 )
 
 
-def _needed(spread: float, half_width: float) -> int:
-    return math.ceil((1.96 * spread / half_width) ** 2)
-
-
 codes_needed = Exercise(
-    truth=_needed,
+    truth=lambda spread, half_width: math.ceil((1.96 * spread / half_width) ** 2),
     cases=[(0.13, 0.06), (0.13, 0.01), (2.0, 0.5)],
     mistakes={
         "half the width needs four times the codes: square it": lambda s, h: math.ceil(1.96 * s / h),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise
+from head3d_core.course.exercises import Exercise, random
 from head3d_core.geometry.mesh import simplify
 from head3d_core.geometry.rasterize import mesh_picture, vertex_colours
 from head3d_core.model import cameras
@@ -76,19 +76,17 @@ def _eye(yaw: float, distance: float = 1.6) -> tuple[float, float, float]:
     return distance * math.sin(yaw), 0.25 * distance, distance * math.cos(yaw)
 
 
-def _plane_traces(planes: Tensor, side: float, texels: int = 32) -> list[Any]:
-    """The three planes as coloured sheets beside the cube: how strong the features are, channels' root mean square."""
+def _plane_traces(planes: Tensor, texels: int = 32) -> list[Any]:
+    """The three planes as sheets beside the cube, side 1, coloured by the root mean square of the channels."""
     import plotly.graph_objects as go
 
     strength = planes.detach().float().square().mean(1, keepdim=True).sqrt()
     small = F.interpolate(strength, size=(texels, texels), mode="area")[:, 0].cpu().numpy()
-    h = side / 2
-    u, v = np.meshgrid(np.linspace(-h, h, texels), np.linspace(-h, h, texels))
-    away = np.full_like(u, -0.72 * side)
+    u, v = np.meshgrid(*[np.linspace(-0.5, 0.5, texels)] * 2)
+    away = np.full_like(u, -0.72)
     traces = []
-    for k, (name, place) in enumerate(
-        {"F_xy": (u, v, away), "F_xz": (u, away, v), "F_yz": (away, u, v)}.items()
-    ):
+    places = {"F_xy": (u, v, away), "F_xz": (u, away, v), "F_yz": (away, u, v)}
+    for k, (name, place) in enumerate(places.items()):
         x, y, z = (np.asarray(a, np.float32).round(3) for a in place)
         grey = (255 * (small[k] - small[k].min()) / max(float(np.ptp(small[k])), 1e-9)).astype(np.uint8)
         style = dict(showscale=False, colorscale="Cividis", lighting=dict(ambient=1, diffuse=0))
@@ -96,9 +94,7 @@ def _plane_traces(planes: Tensor, side: float, texels: int = 32) -> list[Any]:
     return traces
 
 
-def head_in_space(
-    mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor | None = None, box_warp: float = 1.0
-) -> Any:
+def head_in_space(mesh: trimesh.Trimesh, planes: Tensor, ring: Tensor | None = None) -> Any:
     """Plotly figure: the coloured surface, its three planes as walls of a room, and perhaps a ring of cameras.
 
     Args:
@@ -109,7 +105,7 @@ def head_in_space(
     import plotly.graph_objects as go
 
     title = "The surface and its planes (drag to turn)"
-    traces = [surface_trace(mesh, "surface"), *_plane_traces(planes, box_warp)]
+    traces = [surface_trace(mesh, "surface"), *_plane_traces(planes)]
     if ring is not None:
         title = "The surface, its planes and its cameras (drag to turn)"
         eyes = 0.5 * ring[:, [3, 7, 11]].cpu().numpy()
@@ -117,9 +113,9 @@ def head_in_space(
         style = dict(line=dict(color="#444444", width=2), marker=dict(size=3, color=figures.PALETTE[1]))
         named = dict(mode="lines+markers", name="cameras (at half distance)", hoverinfo="name")
         traces.append(go.Scatter3d(x=x, y=y, z=z, **named, **style))
-    figure = figures.scene(title, 0.8 * box_warp if ring is None else 1.4, _eye(0.6, 1.0), traces)
+    figure = figures.scene(title, 0.8 if ring is None else 1.4, _eye(0.6, 1.0), traces)
     for name, at in (("xy", (0, 0.6, -0.72)), ("xz", (0.6, -0.72, 0)), ("yz", (-0.72, 0.6, 0))):
-        figures.label_at(figure, [box_warp * x for x in at], f"<b>F_{name}</b>")
+        figures.label_at(figure, at, f"<b>F_{name}</b>")
     return figure.update_layout(showlegend=False)
 
 
@@ -196,30 +192,27 @@ outward_normal = Exercise(
 
 
 def _nearest(a: Tensor, b: Tensor) -> Tensor:
-    return (a[:, None] - b[None]).norm(dim=-1).min(1).values
+    return torch.cdist(a, b).amin(1)
 
 
-def _chamfer(a: Tensor, b: Tensor) -> float:
-    return float((_nearest(a, b).mean() + _nearest(b, a).mean()) / 2)
-
-
-_DRAW = torch.Generator().manual_seed(4)
+def _chamfer(a: Tensor, b: Tensor, power: int = 1) -> Tensor:
+    return ((_nearest(a, b) ** power).mean() + (_nearest(b, a) ** power).mean()) / 2
 
 
 chamfer = Exercise(
     truth=_chamfer,
     cases=[
         (torch.tensor([[0.0, 0, 0], [1, 0, 0]]), torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 3, 0]])),
-        (torch.rand(20, 3, generator=_DRAW), torch.rand(31, 3, generator=_DRAW)),
-        (torch.rand(8, 3, generator=_DRAW), 2 + torch.rand(5, 3, generator=_DRAW)),
+        (random(4, 20, 3), random(5, 31, 3)),
+        (random(6, 8, 3), 2 + random(7, 5, 3)),
     ],
     mistakes={
-        "one way only: half a head would be perfect": lambda a, b: float(_nearest(a, b).mean()),
-        "one way only: floaters would cost nothing": lambda a, b: float(_nearest(b, a).mean()),
+        "one way only: half a head would be perfect": lambda a, b: _nearest(a, b).mean(),
+        "one way only: floaters would cost nothing": lambda a, b: _nearest(b, a).mean(),
         "those are squares: here the distances are averaged, so that the result is a length": lambda a, b: (
-            float((_nearest(a, b).square().mean() + _nearest(b, a).square().mean()) / 2)
+            _chamfer(a, b, 2)
         ),
-        "compare with the nearest point only": lambda a, b: float((a[:, None] - b[None]).norm(dim=-1).mean()),
+        "compare with the nearest point only": lambda a, b: torch.cdist(a, b).mean(),
         "the mean of the two ways, not their sum": lambda a, b: 2 * _chamfer(a, b),
     },
     tolerance=1e-5,

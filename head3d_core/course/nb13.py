@@ -76,24 +76,21 @@ def inversion_curves(found: dict[str, Any]) -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _bend(distance: Tensor) -> float:
-    t = torch.linspace(0, 1, len(distance))
-    return float((distance / distance[-1] - t).abs().max())
+def _apart(distance: Tensor, end: float | Tensor) -> Tensor:
+    return distance / end - torch.linspace(0, 1, len(distance))
 
 
 bend = Exercise(
-    truth=_bend,
+    truth=lambda distance: _apart(distance, distance[-1]).abs().max(),
     cases=[
         (torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]),),
         (torch.tensor([0.0, 0.02, 0.3, 0.5, 0.6]),),
         (torch.tensor([0.0, 0.5, 0.7]),),
     ],
     mistakes={
-        "divide by the distance at the end": lambda d: float((d - torch.linspace(0, 1, len(d))).abs().max()),
-        "the bend is the largest one": lambda d: float(
-            (d / d[-1] - torch.linspace(0, 1, len(d))).abs().mean()
-        ),
-        "take the absolute value": lambda d: float((d / d[-1] - torch.linspace(0, 1, len(d))).max()),
+        "divide by the distance at the end": lambda d: _apart(d, 1).abs().max(),
+        "the bend is the largest one": lambda d: _apart(d, d[-1]).abs().mean(),
+        "take the absolute value": lambda d: _apart(d, d[-1]).max(),
     },
 )
 

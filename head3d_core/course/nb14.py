@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from head3d_core.config import Slices
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, choice, random, vector
 from head3d_core.course.figures import PALETTE
@@ -26,6 +28,8 @@ def ghost_maps(images: Tensor, opacity: Tensor, names: Sequence[str]) -> Any:
         opacity: [N, r, r].
         names: above the pictures.
     """
+    from matplotlib.patches import Circle
+
     detail, _ = ghost.eye_detail(images, opacity)
     figure, axes = figures.panels(2.1 * len(images), 4.6, 2, len(images), squeeze=False)
     for above, below, image, one, name in zip(*axes, from_uint8(images), detail, names, strict=True):
@@ -35,14 +39,8 @@ def ghost_maps(images: Tensor, opacity: Tensor, names: Sequence[str]) -> Any:
         for axis in (above, below):
             axis.set(xlim=(48, 208), ylim=(208, 48), xticks=[], yticks=[])
             for x in (127 - ghost.EYE_COLUMN, 128 + ghost.EYE_COLUMN):
-                axis.add_patch(_ring(x, ghost.EYE_ROW))
+                axis.add_patch(Circle((x, ghost.EYE_ROW), 9, fill=False, edgecolor="black", linewidth=1.2))
     return figure
-
-
-def _ring(x: float, y: float) -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle((x, y), 9, fill=False, edgecolor="black", linewidth=1.2)
 
 
 def representations_figure() -> Any:
@@ -59,14 +57,12 @@ def representations_figure() -> Any:
         for place in places:
             axis.plot([place, place], [-0.45, 0.45], color=PALETTE[0], linewidth=3)
         if sphere:
-            axis.add_patch(
-                Circle((0, 0), 0.42, fill=False, edgecolor=PALETTE[1], linewidth=2, linestyle="--")
-            )
+            style: dict[str, Any] = {"edgecolor": PALETTE[1], "linewidth": 2, "linestyle": "--"}
+            axis.add_patch(Circle((0, 0), 0.42, fill=False, **style))
         for z, marker in ((0.14, "o"), (-0.14, "s")):
             axis.plot(z, 0.1, marker, color="black", markersize=6)
-        axis.set(
-            title=name, xlabel="z", xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), aspect="equal", xticks=[], yticks=[]
-        )
+        axis.set(title=name, xlabel="z", aspect="equal", xticks=[], yticks=[])
+        axis.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
         axis.title.set_fontsize(11)
     axes[0].set_ylabel("y")
     return figure
@@ -75,14 +71,8 @@ def representations_figure() -> Any:
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-def _points(z: Tensor) -> Tensor:
-    return torch.stack([torch.zeros_like(z), torch.zeros_like(z), z], -1)
-
-
 def _share(z: Tensor, h: float) -> Tensor:
-    from head3d_core.config import Slices
-
-    return front_share(_points(z), Slices(half_distance=h))
+    return front_share(F.pad(z[:, None], (2, 0)), Slices(half_distance=h))
 
 
 front_weight = Exercise(
