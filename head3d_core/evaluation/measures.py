@@ -181,30 +181,18 @@ def figures_by_yaw(
     reference: Reference, samples: Tensors, networks: Networks, replicates: int
 ) -> tuple[rows.Step, ...]:
     """Distance to real people, detection and agreement with the own front, for every 15° of |yaw|."""
-    features, faces = samples["around.features"], samples.get("around.face", torch.zeros(0, STEPS + 1, 0))
-    agreement: dict[int, Estimate] = {}
-    if faces.shape[-1] and len(faces) > 1:
-        owners = torch.arange(len(faces)).repeat_interleave(STEPS)
-        yaw = torch.deg2rad(torch.arange(STEPS).repeat(len(faces)) * 15.0 + 7.5)
-        found = verification.view_consistency(
-            faces[:, 0], faces[:, 1:].flatten(0, 1), owners, yaw, replicates
-        )
-        agreement = {round(step.low): step.similarity for step in found}
-    steps, real = [], reference["around.features"]
+    features, real = samples["around.features"], reference["around.features"]
+    faces, found = samples["around.face"], samples.get("around.found", torch.zeros(0, STEPS + 1))
+    steps = []
     for k in range(STEPS):
-        compared = len(features) >= FEWEST and real is not features
-        seen = samples["around.found"][:, k + 1] if len(samples.get("around.found", ())) else torch.zeros(0)
-        steps.append(
-            rows.Step(
-                15 * k,
-                15 * (k + 1),
-                set_distance(real[:, k + 1], features[:, k + 1], networks, replicates, False)
-                if compared
-                else None,
-                detected(seen),
-                agreement.get(15 * k),
-            )
-        )
+        step = rows.Step(15 * k, 15 * (k + 1), detected=detected(found[:, k + 1]))
+        if len(features) >= FEWEST and real is not features:
+            compared = set_distance(real[:, k + 1], features[:, k + 1], networks, replicates, False)
+            step = dataclasses.replace(step, distance=compared)
+        if faces.shape[-1] and len(faces) > 1:
+            agreement = verification.identity_similarity(faces[:, 0], faces[:, k + 1], replicates)
+            step = dataclasses.replace(step, consistency=agreement)
+        steps.append(step)
     return tuple(steps)
 
 
@@ -306,8 +294,7 @@ def accessory_figures(
 def ghost_figures(scores: GhostScores, limit: Mapping[str, float]) -> dict[str, rows.Ghost]:
     """For each score the share of heads above the limit, the share that cannot be measured, and the mean."""
     found = {}
-    for name in SCORES:
-        score = getattr(scores, name)
+    for name, score in scores._asdict().items():
         known = score[score.isfinite()]
         found[name] = rows.Ghost(
             share(int((known > limit[name]).sum()), len(known)),
@@ -331,7 +318,7 @@ def behind_figures(samples: Tensors, limit: Mapping[str, float] | None, hat: Ten
     """
     ahead, behind = (samples[f"{side}.hair"] for side in ("ahead", "behind"))
     scores = GhostScores(*(samples[f"behind.{name}"] for name in SCORES))
-    every = {name: getattr(scores, name).tolist() for name in SCORES}
+    every = {name: score.tolist() for name, score in scores._asdict().items()}
     return rows.Behind(
         {} if limit is None else ghost_figures(scores, limit),
         {name: tuple(round(x, 3) if math.isfinite(x) else None for x in row) for name, row in every.items()},

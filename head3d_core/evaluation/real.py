@@ -258,8 +258,7 @@ def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
         GhostViews(images[:, 0], coverage[:, 0], mean[:, 0], share[:, 0], mean[:, 1], share[:, 1])
     )
     hair = [hair_colour(images[:, v], coverage[:, v]).double() for v in (1, 0)]
-    scores_of = torch.stack([getattr(scores, name) for name in SCORES], 1)
-    return torch.cat([scores_of, *hair], 1), images[:, 0].contiguous()
+    return torch.cat([torch.stack(scores, 1), *hair], 1), images[:, 0].contiguous()
 
 
 def _fitting(name: str, count: int, views: int, front: bool, heads: int | None = None) -> list[int]:

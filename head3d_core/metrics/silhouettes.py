@@ -1,4 +1,4 @@
-"""Completeness of heads: silhouettes, depth and closedness; which views are frontal, and which from behind."""
+"""Completeness of heads: silhouettes; which views are frontal, and which from behind."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.geometry import mesh
 from head3d_core.model.cameras import yaw_pitch
-from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.estimates import Estimate, bootstrap_mean, share
+from head3d_core.utils.estimates import Estimate, share
 
 FRONTAL_YAW, FRONTAL_PITCH, BACK_YAW = 20.0, 15.0, 135.0
 """Degrees."""
@@ -105,24 +103,11 @@ class SilhouetteSpan:
         return np.asarray(small.flatten(1).double().cpu().numpy())
 
     def _errors(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[N] root mean square coverage that the span cannot express."""
         centred = x - self.mean
         left = centred - centred @ self.axes.T @ self.axes
         return np.asarray(np.sqrt((left**2).mean(1)))
 
-    def errors(self, masks: Tensor) -> NDArray[np.float64]:
-        """[N] root mean square coverage that the span cannot express."""
-        return self._errors(self._describe(masks))
-
     def outside(self, masks: Tensor) -> Estimate:
         """Share of silhouettes beyond the limit; about 1 % for real heads."""
-        return share(int((self.errors(masks) > self.limit).sum()), len(masks))
-
-
-def closed_heads(G: Generator, planes: Tensor) -> Estimate:
-    """Mean of `mesh.closedness` over heads: the share of directions from which the head is closed.
-
-    Args:
-        planes: [N, 3, C, H, W], N >= 2.
-    """
-    share = torch.cat([mesh.closedness(G, one) for one in planes.split(1)])
-    return bootstrap_mean(share.cpu())
+        return share(int((self._errors(self._describe(masks)) > self.limit).sum()), len(masks))

@@ -30,8 +30,6 @@ MOST_PAIRS = 200_000
 """Pairs of different people that are compared; a random choice if there are more."""
 FEWEST_ROWS = 11
 """Rows of two sets that are compared: there must be 100 pairs of different ones."""
-BIN = 15.0
-"""Width of a step of |yaw|, degrees."""
 
 
 def check_embeddings(embeddings: Tensor, name: str = "embeddings", fewest: int = 2) -> Array:
@@ -234,19 +232,13 @@ def near_duplicates(embeddings: Tensor, threshold: float) -> Estimate:
     of one person in two looks. It also grows with N, because every further sample may duplicate an earlier one:
     compare at one N. Wilson's interval: redrawing samples would call a share of none certain.
     """
-    near = _near(check_embeddings(embeddings), threshold)
-    return share(int((near > 0).sum()), len(near))
-
-
-def _near(x: Array, threshold: float) -> NDArray[np.intp]:
-    """How many others of the unit vectors [N, d] each has above the threshold."""
-    near = np.empty(len(x), np.intp)
+    x, near = check_embeddings(embeddings), 0
     for start in range(0, len(x), 1024):  # 10,000 samples at once would take 800 MB
         cosines = x[start : start + 1024] @ x.T
         own = np.arange(len(cosines))
         cosines[own, own + start] = -1.0
-        near[start : start + 1024] = (cosines > threshold).sum(1)
-    return near
+        near += int((cosines > threshold).any(1).sum())
+    return share(near, len(x))
 
 
 def most_alike(embeddings: Tensor, count: int = 3) -> list[tuple[int, int, float]]:
@@ -298,47 +290,3 @@ def nearest_training(samples: Tensor, training: Tensor, replicates: int = 1000) 
     cosines = np.concatenate([part @ y.T for part in np.array_split(x, math.ceil(len(x) / 1024))])
     best = cosines.max(1)
     return Nearest(cosines.argmax(1), best, bootstrap_mean(best, replicates))
-
-
-@dataclass(frozen=True)
-class YawBin:
-    """Similarity to the frontal view for views in one step of |yaw|."""
-
-    low: float
-    high: float
-    """Degrees."""
-    similarity: Estimate
-
-
-def view_consistency(
-    frontal: Tensor, views: Tensor, heads: Tensor, yaw: Tensor, replicates: int = 500
-) -> list[YawBin]:
-    """Cosine between a head's views and its own frontal view, per 15° of |yaw|.
-
-    To be compared with the same curve of real heads, because encoders see less of any face from the side. Each head
-    counts once a step (mean of its views there), and the bootstrap redraws heads.
-
-    Args:
-        frontal: [H, d] one frontal view per head.
-        views: [V, d] other views.
-        heads: [V] int, row of `frontal` each view belongs to.
-        yaw: [V] radians.
-
-    Returns:
-        Steps that at least two heads have views in, by rising |yaw|.
-    """
-    front, other = check_embeddings(frontal, "the frontal views"), check_embeddings(views, "the views")
-    owner, angle = heads.cpu().numpy(), np.degrees(np.abs(yaw.double().cpu().numpy()))
-    if len(owner) != len(other) or len(angle) != len(other):
-        raise Head3DError(f"every view needs a head and a yaw, got {len(other)}, {len(owner)}, {len(angle)}")
-    if owner.min() < 0 or owner.max() >= len(front):
-        raise Head3DError(f"heads must be rows of frontal, 0 to {len(front) - 1}, got {owner.max()}")
-    cosine = np.einsum("nd,nd->n", other, front[owner])
-    steps = []
-    for low in np.arange(0.0, 180.0, BIN):
-        inside = (angle >= low) & ((angle < low + BIN) | (low + BIN >= 180))
-        present = np.unique(owner[inside])
-        if len(present) >= 2:
-            means = np.array([cosine[inside & (owner == h)].mean() for h in present])
-            steps.append(YawBin(float(low), float(low + BIN), bootstrap_mean(means, replicates)))
-    return steps

@@ -26,7 +26,7 @@ from head3d_core.utils.errors import Head3DError
 class Colours(FeatureNetwork):
     """Mean and spread of the colours over quarters of a picture, [N, 24]: enough to tell pictures apart."""
 
-    name, kernel_name, frechet_name = "Colours", "KD-Colours", "FD-Colours"
+    name, kernel_name = "Colours", "KD-Colours"
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.float() / 255

@@ -7,7 +7,6 @@ import torch
 from helpers import refuses
 from torch import Tensor
 
-from head3d_core.geometry import mesh
 from head3d_core.metrics import silhouettes as c
 
 
@@ -40,11 +39,3 @@ def test_silhouettes_outside_the_span_of_real_ones() -> None:
     two = torch.maximum(disc(0.3, 64, -0.5), disc(0.3, 64, 0.5))
     assert span.outside(torch.cat([square, two])).value == 1
     refuses("at least 20", c.SilhouetteSpan, ellipses(10))
-
-
-def test_closed_heads_is_the_mean_over_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh, "closedness", lambda G, planes: planes.flatten(1).mean(1))
-    planes = torch.tensor([0.5, 1.0, 0.9]).reshape(3, 1, 1, 1, 1).expand(3, 3, 2, 2, 2)
-    found = c.closed_heads(None, planes)  # type: ignore[arg-type]
-    assert found.value == pytest.approx(0.8)
-    assert found.count == 3

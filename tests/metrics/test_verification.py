@@ -117,24 +117,6 @@ def test_nearest_training_finds_copies() -> None:
     refuses("one encoder", v.nearest_training, strangers, training[:, :5])
 
 
-def test_view_consistency_falls_as_built() -> None:
-    """Views at angle a from the front are built to have cosine cos(a / 2)."""
-    count = 6
-    yaw = torch.linspace(-3.1, 3.1, 40).repeat(count)
-    heads = torch.arange(count).repeat_interleave(40)
-    frontal = torch.eye(2 * count)[:count]
-    views = (
-        torch.cos(yaw / 2)[:, None] * frontal[heads]
-        + torch.sin(yaw / 2)[:, None] * torch.eye(2 * count)[count + heads]
-    )
-    steps = v.view_consistency(frontal, views, heads, yaw)
-    assert [s.low for s in steps] == [15.0 * k for k in range(12)]
-    for s in steps:
-        low, high = np.cos(np.radians([s.high, s.low]) / 2)
-        assert low - 1e-6 <= s.similarity.value <= high + 1e-6
-    refuses("rows of frontal", v.view_consistency, frontal, views, heads + 1, yaw)
-
-
 def test_bad_embeddings_are_refused() -> None:
     x, who = people(20, 2, 0.1)
     refuses("N >= 2", v.diversity, x[:1])
