@@ -175,7 +175,6 @@ def record(kd: float, back: float = 1.0, spread: float = 0.01, **changes: Any) -
         people=People(estimate(0.9), estimate(0.0, 0.0005)),
         behind=behind(),
         silhouettes={"front": rate(0), "back": rate(5)},
-        profiles=estimate(1.1),
         weights={"images": 200_000, "minutes": 12.3},
     )
     return replace(made, **changes)

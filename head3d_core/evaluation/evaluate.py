@@ -181,7 +181,8 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
 
     Distances are those of *training* images to held-out ones, which a generator that repeats its data would reach.
     """
-    n, found = args.replicates, {}  # type: tuple[int, dict[str, Any]]
+    found: dict[str, Any] = {}
+    n = args.replicates
     found["distance"] = {
         name: measures.set_distance(
             reference[f"{name}.features"],
@@ -194,8 +195,7 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
         if reference.has(theirs)
     }
     there = [side for side in ("front", "back") if reference.has(side)]
-    rates = {side: measures.detected(reference[f"{side}.found"]) for side in there}
-    found["detector"] = {side: rate for side, rate in rates.items() if rate is not None}
+    found["detector"] = measures.detectors({side: reference[f"{side}.found"] for side in there})
     if networks.encoder is not None and there:
         pairs = measures.real_pairs(reference, n)
         training = reference["faces.face"] if reference.has("faces") else None
@@ -309,26 +309,26 @@ def evaluate_model(
 def added(before: Row, made: Row) -> Row:
     """Everything of `before`, and of `made` what that lacks; "back" of other heads, and probes of another false rate,
     get names of their own."""
-    gained: dict[str, Any] = {}
-    back, hats = made.distance.get("back"), made.accessories
-    old_back = before.distance.get("back")
-    if back and old_back and back.real_heads != old_back.real_heads:
-        made = dataclasses.replace(made, distance={**made.distance, f"back, {back.real_heads} heads": back})
-    strict = {
-        f"{k}, {FALSE_RATE[k]:.1%} false": a for k, a in hats.items() if FALSE_RATE[k] < LOOSE and a.probe
+    named: dict[str, dict[str, Any]] = {
+        "distance": dict(made.distance),
+        "accessories": dict(made.accessories),
     }
-    made = dataclasses.replace(made, accessories={**hats, **strict})
-    for field in dataclasses.fields(Row):
-        old, new = getattr(before, field.name), getattr(made, field.name)
-        if isinstance(old, dict) and isinstance(new, dict) and field.name not in ABOUT:
-            if more := {k: v for k, v in new.items() if k not in old}:
-                gained[field.name] = {**old, **more}
-        elif not old and new and field.name not in ABOUT:
-            gained[field.name] = new
-    names = [
-        k if not isinstance(v, dict) else f"{k}: {', '.join(v.keys() - getattr(before, k).keys())}"
-        for k, v in gained.items()
-    ]
+    back, old_back = (row.distance.get("back") for row in (made, before))
+    if back and old_back and back.real_heads != old_back.real_heads:
+        named["distance"][f"back, {back.real_heads} heads"] = back
+    for kind, found in made.accessories.items():
+        if FALSE_RATE[kind] < LOOSE and found.probe:
+            named["accessories"][f"{kind}, {FALSE_RATE[kind]:.1%} false"] = found
+    gained: dict[str, Any] = {}
+    names = []
+    for name in (field.name for field in dataclasses.fields(Row) if field.name not in ABOUT):
+        old, new = getattr(before, name), named.get(name, getattr(made, name))
+        if isinstance(old, dict) and (more := {k: v for k, v in new.items() if k not in old}):
+            gained[name] = {**old, **more}
+            names.append(f"{name}: {', '.join(more)}")
+        elif not old and new:
+            gained[name] = new
+            names.append(name)
     missing = {k: why for k, why in before.missing.items() if k in made.missing}
     return dataclasses.replace(
         before, **gained, missing=missing, added={"fields": sorted(names), **made.provenance}

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from head3d_core.evaluation.rows import Row, Rows
-from head3d_core.evaluation.tables import NOT_YET, kernel, markdown, repetitions
-from head3d_core.metrics.ghost import SCORES
+from head3d_core.evaluation.tables import GHOSTS, NOT_YET, kernel, markdown, repetitions
 from head3d_core.utils.estimates import NONE, Estimate
 
-Reader = Callable[[Rows, str], Estimate | None]
+Reader = Callable[[Row, Rows], Estimate | None]
+"""Of a row, beside all others: the number that has a limit."""
 FULL = ("head3d", "two-sided")
 """Rows of the full method: every recorded run of them is judged."""
 BESIDE = {
@@ -36,7 +36,6 @@ class Limit:
     limit: float
     at_least: bool
     read: Reader
-    """Of a row that is recorded."""
     fails: str
     """A recorded row that does not meet it."""
     percent: bool = False
@@ -45,12 +44,13 @@ class Limit:
 
     def of(self, records: Rows, name: str) -> Estimate | None:
         """The number of a record; None where it is not recorded."""
-        return self.read(records, name) if name in records else None
+        found = self.read(records[name], records) if name in records else None
+        return found if found is not None and math.isfinite(found.value) else None
 
     def verdict(self, records: Rows, name: str) -> str:
         """ "met", "not met", "met, open" where the interval spans the limit, or "not recorded yet"."""
         found = self.of(records, name)
-        if found is None or not math.isfinite(found.value):
+        if found is None:
             return NOT_YET
         if not self._holds(found.value):
             return NOT_MET
@@ -60,90 +60,68 @@ class Limit:
     def _holds(self, value: float) -> bool:
         return value >= self.limit if self.at_least else value <= self.limit
 
-    def shown(self, found: Estimate | None, interval: bool = True) -> str:
+    def text(self, value: float) -> str:
         """A number in this limit's unit."""
-        if found is None or not math.isfinite(found.value):
-            return NONE
-        ends = [self._text(end) for end in (found.low, found.high) if interval and math.isfinite(end)]
-        return self._text(found.value) + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
-
-    def _text(self, value: float) -> str:
         value = round(100 * value if self.percent else value, 3) + 0.0  # no -0
         return f"{value:.3g} %" if self.percent else f"{value:.3g}"
 
-
-def _rate(side: str) -> Reader:
-    return lambda records, name: records[name].detector.get(side)
+    def judged(self, records: Rows, name: str) -> str:
+        """The number of a record with its interval and the verdict."""
+        if (found := self.of(records, name)) is None:
+            return NOT_YET
+        ends = [self.text(end) for end in (found.low, found.high) if math.isfinite(end)]
+        interval = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
+        return f"{self.text(found.value)}{interval}: {self.verdict(records, name)}"
 
 
 def _ratio(other: str, side: str) -> Reader:
-    def read(records: Rows, name: str) -> Estimate | None:
-        if (paired := records[name].ratios.get(f"{side} / {other}")) is not None:
+    """The recorded paired ratio, else that of two distances: its interval is wider than the ratio's own would be."""
+
+    def read(row: Row, records: Rows) -> Estimate | None:
+        if (paired := row.ratios.get(f"{side} / {other}")) is not None:
             return paired
-        if other not in records or other == name:
+        theirs = records.get(other, row)
+        a, b = kernel(row, side), kernel(theirs, side)
+        if theirs is row or a is None or b is None or b.value <= 0:
             return None
-        a, b = kernel(records[name], side), kernel(records[other], side)
-        seen = {records[n].distance[side].real_heads for n in (name, other) if side in records[n].distance}
-        if a is None or b is None or b.value <= 0 or len(seen) > 1:  # to other heads: no ratio
+        if row.distance[side].real_heads != theirs.distance[side].real_heads:
             return None
-        # Of the ends of two 95 % intervals: wider than the ratio's own, which was not measured.
         low, high = a.low / b.high, a.high / b.low if b.low > 0 else math.inf
         return Estimate(a.value / b.value, low, high, min(a.count, b.count))
 
     return read
 
 
-def _of_row(read: Callable[[Row], Estimate | None]) -> Reader:
-    return lambda records, name: read(records[name])
+def _front(row: Row, _: Rows) -> Estimate | None:
+    return row.detector.get("front")
+
+
+def _same_z(row: Row, _: Rows) -> Estimate | None:
+    return row.identity.tar if row.identity and row.cosine else None
+
+
+def _near_duplicates(row: Row, _: Rows) -> Estimate | None:
+    return row.people.near_duplicates if row.people else None
 
 
 def _ghost(score: str) -> Reader:
-    return _of_row(lambda r: r.second_faces(score))
+    return lambda row, _: row.second_faces(score)
 
 
 LIMITS = (
-    Limit("teacher: a face in frontal samples", 0.97, True, _rate("front"), "dft", True, ("face",)),
-    Limit(
-        "teacher: near-duplicates",
-        0.001,
-        False,
-        _of_row(lambda r: r.people.near_duplicates if r.people else None),
-        "head",
-        True,
-        ("face",),
-    ),
-    Limit("a face in frontal samples", 0.94, True, _rate("front"), "dft", True),
-    Limit("a face behind (Janus)", 0.03, False, _rate("back"), "face", True),
+    Limit("teacher: a face in frontal samples", 0.97, True, _front, "dft", True, ("face",)),
+    Limit("teacher: near-duplicates", 0.001, False, _near_duplicates, "head", True, ("face",)),
+    Limit("a face in frontal samples", 0.94, True, _front, "dft", True),
+    Limit("a face behind (Janus)", 0.03, False, lambda row, _: row.detector.get("back"), "face", True),
     Limit("frontal distance / teacher's", 2.0, False, _ratio("face", "front"), "fh"),
     Limit("the same, both at truncation 0.7", 2.0, False, _ratio("face", "front, truncated"), "fh"),
     Limit("back distance / head generator's", 1.5, False, _ratio("head", "back"), "face"),
     Limit(
-        "silhouettes outside real ones, worst side",
-        0.02,
-        False,
-        _of_row(lambda r: r.outside),
-        "plane-swap",
-        True,
+        "silhouettes outside real ones, worst side", 0.02, False, lambda r, _: r.outside, "plane-swap", True
     ),
-    Limit(
-        "same z as the teacher: TAR at FAR 1 %",
-        0.90,
-        True,
-        _of_row(lambda r: r.identity.tar if r.identity and r.cosine else None),
-        "plane-swap",
-        True,
-    ),
-    Limit(
-        "same z as the teacher: mean cosine",
-        0.80,
-        True,
-        _of_row(lambda r: r.cosine),
-        "plane-swap",
-    ),
-    *(
-        Limit(f"{what} (ghost)", 0.10, False, _ghost(score), "face", True)
-        for what, score in zip(("eyes behind", "sockets behind", "own relief behind"), SCORES, strict=True)
-    ),
+    Limit("same z as the teacher: TAR at FAR 1 %", 0.90, True, _same_z, "plane-swap", True),
+    Limit("same z as the teacher: mean cosine", 0.80, True, lambda row, _: row.cosine, "plane-swap"),
+    *(Limit(f"{what} (ghost)", 0.10, False, _ghost(score), "face", True) for score, what in GHOSTS.items()),
 )
 """The first five, the back ratio, silhouettes and TAR (then 80 %) were set before the first training; truncation after
 the first results; cosine and ghosts after the one-slice results and before two-slice weights. Left out, as no recorded
@@ -162,16 +140,11 @@ def limits_table(records: Rows) -> str:
     heads = ["what", "limit", *runs, *BESIDE.values()]
     lines = []
     for limit in LIMITS:
-        bound = f"{'≥' if limit.at_least else '≤'} {limit._text(limit.limit)}"
         judged = limit.rows if limit.rows != FULL else tuple(runs)
-        cells = [_judged(limit, records, name) if name in judged else NONE for name in runs]
-        for name in BESIDE:
-            text = limit.shown(limit.of(records, name), interval=False)
-            cells.append(_judged(limit, records, name) if name in judged else text)
-        lines.append([limit.what, bound, *cells])
+        cells = [f"{'≥' if limit.at_least else '≤'} {limit.text(limit.limit)}"]
+        for name in (*runs, *BESIDE):
+            found = limit.of(records, name) if name in BESIDE else None
+            beside = NONE if found is None else limit.text(found.value)
+            cells.append(limit.judged(records, name) if name in judged else beside)
+        lines.append([limit.what, *cells])
     return markdown(heads, lines)
-
-
-def _judged(limit: Limit, records: Rows, name: str) -> str:
-    verdict, found = limit.verdict(records, name), limit.of(records, name)
-    return verdict if verdict == NOT_YET else f"{limit.shown(found)}: {verdict}"

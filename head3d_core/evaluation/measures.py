@@ -18,6 +18,7 @@ from head3d_core.evaluation.real import KINDS, STEPS, Networks, Reference, Tenso
 from head3d_core.evaluation.samples import MAPPING
 from head3d_core.metrics import accessories, identity_encoder, verification
 from head3d_core.metrics.distances import (
+    FEWEST,
     KD_SCALE,
     frechet_distance,
     kernel_distance,
@@ -25,8 +26,8 @@ from head3d_core.metrics.distances import (
     paired_ratio,
     same_source_floor,
 )
-from head3d_core.metrics.ghost import SCORES, GhostScores
-from head3d_core.metrics.hair import FEWEST, colour_agreement
+from head3d_core.metrics.ghost import SCORES
+from head3d_core.metrics.hair import colour_agreement
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import SilhouetteSpan
 from head3d_core.utils import files, records
@@ -76,21 +77,25 @@ def set_distance(
     return dataclasses.replace(found, frechet=measure(x, y, groups=groups), frechet_floor=floor)
 
 
+def _compared(samples: Tensors) -> dict[str, Tensor]:
+    """Name of each distance -> features of the samples; its first word is the side of the real images."""
+    keys = {"front": "front.features", "back": "back.features", "front, truncated": "near.features"}
+    keys |= {f"{side}, {camera}": f"{side}.{camera}" for side in ("front", "back") for camera in MAPPING}
+    return {name: samples[key] for name, key in keys.items() if len(samples.get(key, ())) >= FEWEST}
+
+
+def _real(reference: Reference, name: str) -> tuple[Tensor, tuple[Tensor | None, None]]:
+    """Features of the real images of a distance's side, and the heads that they show."""
+    side = name.partition(",")[0]
+    return reference[f"{side}.features"], (reference.heads(side), None)
+
+
 def distances(reference: Reference, networks: Networks, samples: Tensors, n: int) -> dict[str, rows.Distance]:
     """Distances in front and behind, of truncated samples in front, and with other mapping cameras."""
-
-    def to(side: str, fake: Tensor, frechet: bool) -> rows.Distance:
-        groups = (reference.heads(side), None)
-        return set_distance(reference[f"{side}.features"], fake, networks, n, frechet, groups)
-
-    plain = {side: samples.get(f"{side}.features") for side in ("front", "back")}
-    found = {side: to(side, fake, True) for side, fake in plain.items() if fake is not None}
-    if "near.features" in samples:
-        found["front, truncated"] = to("front", samples["near.features"], False)
-    for side in ("front", "back"):
-        for name in MAPPING:
-            if len(samples.get(f"{side}.{name}", ())) >= FEWEST:
-                found[f"{side}, {name}"] = to(side, samples[f"{side}.{name}"], False)
+    found = {}
+    for name, fake in _compared(samples).items():
+        real, groups = _real(reference, name)
+        found[name] = set_distance(real, fake, networks, n, name in ("front", "back"), groups)
     return found
 
 
@@ -102,27 +107,22 @@ def ratios(
     "front / NAME" and "back / NAME" to another generator, "front, rendering / frontal" and so on between mapping
     cameras of this one.
     """
+    ours, found = _compared(samples), {}
     pairs = {
-        f"{label} / {name}": (side, samples[key], other[key])
-        for name, other in others.items()
-        for label, side, key in (
-            ("front", "front", "front.features"),
-            ("back", "back", "back.features"),
-            ("front, truncated", "front", "near.features"),
-        )
-        if key in samples and key in other
+        f"{name} / {other}": (ours[name], fake)
+        for other, theirs in others.items()
+        for name, fake in _compared(theirs).items()
+        if name in ours
     }
-    for side in ("front", "back"):
-        for name in MAPPING:
-            one = samples.get(f"{side}.{name}", torch.zeros(0, 1))
-            if len(one) >= FEWEST and f"{side}.features" in samples:
-                plain = samples[f"{side}.features"][: len(one)]
-                pairs[f"{side}, {name} / frontal"] = (side, one[: len(plain)], plain)
-    found = {}
-    for label, (side, *both) in pairs.items():
-        groups = (reference.heads(side), None)
-        drawn, count = kernel_replicates(reference[f"{side}.features"], both, n, groups=groups)
-        found[label] = paired_ratio(drawn[0], drawn[1], count)
+    for name, fake in ours.items():
+        side, _, camera = name.partition(", ")
+        if camera in MAPPING and side in ours:
+            count = min(len(fake), len(ours[side]))
+            pairs[f"{name} / frontal"] = (fake[:count], ours[side][:count])
+    for name, both in pairs.items():
+        real, groups = _real(reference, name.partition(" /")[0])
+        drawn, count = kernel_replicates(real, both, n, groups=groups)
+        found[name] = paired_ratio(drawn[0], drawn[1], count)
     return found
 
 
@@ -130,6 +130,12 @@ def detected(probability: Tensor) -> Estimate | None:
     """Share of images in which the detector is surer than 0.9 of a face; None of none."""
     found = int((probability > THRESHOLD).sum())
     return share(found, len(probability)) if len(probability) else None
+
+
+def detectors(probabilities: Mapping[str, Tensor]) -> dict[str, Estimate]:
+    """`detected` of each side, where there are images."""
+    rates = {side: detected(probability) for side, probability in probabilities.items()}
+    return {side: rate for side, rate in rates.items() if rate is not None}
 
 
 def identity_of(found: verification.Verification, **more: Any) -> rows.Identity:
@@ -209,21 +215,20 @@ def people_figures(
         pairs: of `real_pairs`: above their median cosine two samples are near-duplicates.
         looks: a second limit, for people in other looks (`other_looks`).
     """
+    people = rows.People(verification.diversity(faces, replicates))
     above = None if pairs is None else pairs.same_median
-    wider = nearest = None
+    if above is not None:
+        alike = verification.near_duplicates(faces, above)
+        people = dataclasses.replace(people, near_duplicates=alike, near_duplicate_above=above)
     if looks is not None:
         wider = rows.OtherLooks(verification.near_duplicates(faces, looks), looks)
-    if training is not None:
-        found = verification.nearest_training(faces, training, replicates)
-        repeats = None if above is None else share(int((found.cosine > above).sum()), len(faces))
-        nearest = rows.NearestTraining(found.mean, len(training), float(found.cosine.max()), repeats)
-    return rows.People(
-        verification.diversity(faces, replicates),
-        None if above is None else verification.near_duplicates(faces, above),
-        above,
-        other_looks=wider,
-        nearest_training=nearest,
-    )
+        people = dataclasses.replace(people, other_looks=wider)
+    if training is None:
+        return people
+    found = verification.nearest_training(faces, training, replicates)
+    repeats = None if above is None else share(int((found.cosine > above).sum()), len(faces))
+    nearest = rows.NearestTraining(found.mean, len(training), float(found.cosine.max()), repeats)
+    return dataclasses.replace(people, nearest_training=nearest)
 
 
 def other_looks(
@@ -233,11 +238,8 @@ def other_looks(
 
     None for another encoder, or for weights that the record is not about.
     """
-    if (
-        encoder is None
-        or encoder.name != identity_encoder.NAME
-        or not (weights.is_file() and record.is_file())
-    ):
+    there = weights.is_file() and record.is_file()
+    if encoder is None or encoder.name != identity_encoder.NAME or not there:
         return None
     known = records.load(record, "python data/scripts/identity_train.py")
     about_these = known["provenance"]["sha256"] == files.sha256(weights)
@@ -246,20 +248,14 @@ def other_looks(
 
 def probes(reference: Reference) -> dict[str, accessories.Probe | str]:
     """The probe of each accessory, or why there is none."""
+    if not reference.has("faces") or "front.worn" not in reference.tensors:
+        return dict.fromkeys(accessories.KINDS, "needs rendered training faces and rendered held-out ones")
     found: dict[str, accessories.Probe | str] = {}
-    for column, kind in enumerate(accessories.KINDS):
-        if not reference.has("faces") or "front.worn" not in reference.tensors:
-            found[kind] = "needs rendered training faces and rendered held-out ones"
-            continue
-        learned, tested = (reference[f"{group}.worn"][:, column] for group in ("faces", "front"))
+    for column, (kind, rate) in enumerate(accessories.FALSE_RATE.items()):
+        groups = ("faces", "front")
+        (x, learned), (y, tested) = ((reference[f"{g}.features"], reference[f"{g}.worn"]) for g in groups)
         try:
-            found[kind] = accessories.fit_probe(
-                reference["faces.features"],
-                learned,
-                reference["front.features"],
-                tested,
-                accessories.FALSE_RATE[kind],
-            )
+            found[kind] = accessories.fit_probe(x, learned[:, column], y, tested[:, column], rate)
         except Head3DError as error:
             found[kind] = str(error)
     return found
@@ -284,47 +280,36 @@ def accessory_figures(
         about = rows.Probe(probe.recall, probe.false, probe.auc, worn)
         likely = accessories.likely_true(rates["teacher"].value, probe.recall.value, probe.false.value)
         found[kind] = rows.Accessory(None, about, likely=likely, **rates)
-        surest = (probe.score(teacher["front.features"]) - probe.limit).topk(
-            min(4, len(teacher["front.features"]))
-        )
+        above = probe.score(teacher["front.features"]) - probe.limit
+        surest = above.topk(min(4, len(above)))
         shown += [int(k) for k, above in zip(surest.indices, surest.values, strict=True) if above > 0]
     return found, tuple(shown)
-
-
-def ghost_figures(scores: GhostScores, limit: Mapping[str, float]) -> dict[str, rows.Ghost]:
-    """For each score the share of heads above the limit, the share that cannot be measured, and the mean."""
-    found = {}
-    for name, score in scores._asdict().items():
-        known = score[score.isfinite()]
-        found[name] = rows.Ghost(
-            share(int((known > limit[name]).sum()), len(known)),
-            share(len(score) - len(known), len(score)),
-            bootstrap_mean(known) if len(known) > 1 else None,
-        )
-    return found
-
-
-def hair_agreement(ahead: Tensor, behind: Tensor) -> dict[str, Estimate]:
-    """Correlations of hair colour [N, 3] in front and behind; empty of too few heads that can be measured."""
-    known = int((ahead.isfinite() & behind.isfinite()).all(1).sum())
-    return colour_agreement(ahead, behind) if known >= FEWEST else {}
 
 
 def behind_figures(samples: Tensors, limit: Mapping[str, float] | None, hat: Tensor | None) -> rows.Behind:
     """Second faces, hair colour front against back and diversity of backs, straight from behind.
 
     Args:
+        limit: of each ghost score.
         hat: bool [N], heads left out of `hair_without_hats`; None where nobody can tell.
     """
     ahead, behind = (samples[f"{side}.hair"] for side in ("ahead", "behind"))
-    scores = GhostScores(*(samples[f"behind.{name}"] for name in SCORES))
-    every = {name: score.tolist() for name, score in scores._asdict().items()}
+    ghosts, every = {}, {}
+    for name in SCORES:
+        score = samples[f"behind.{name}"]
+        known = score[score.isfinite()]
+        every[name] = tuple(round(x, 3) if math.isfinite(x) else None for x in score.tolist())
+        if limit is not None:
+            above = share(int((known > limit[name]).sum()), len(known))
+            unmeasured = share(len(score) - len(known), len(score))
+            mean = bootstrap_mean(known) if len(known) > 1 else None
+            ghosts[name] = rows.Ghost(above, unmeasured, mean)
     return rows.Behind(
-        {} if limit is None else ghost_figures(scores, limit),
-        {name: tuple(round(x, 3) if math.isfinite(x) else None for x in row) for name, row in every.items()},
+        ghosts,
+        every,
         verification.diversity(samples["behind.features"]),
-        hair_agreement(ahead, behind),
-        {} if hat is None else hair_agreement(ahead[~hat], behind[~hat]),
+        colour_agreement(ahead, behind),
+        {} if hat is None else colour_agreement(ahead[~hat], behind[~hat]),
         None if hat is None else share(int(hat.sum()), len(hat)),
     )
 
@@ -349,19 +334,14 @@ def sample_figures(
 ) -> dict[str, Any]:
     """Fields of `Row` that need no other generator."""
     found: dict[str, Any] = {"distance": distances(reference, networks, samples, n)}
-    seen = {side: samples.get(f"{name}.found") for side, name in (("front", "near"), ("back", "near_back"))}
-    rates = {side: detected(x) for side, x in seen.items() if x is not None}
-    found["detector"] = {side: rate for side, rate in rates.items() if rate is not None}
+    seen = {side: f"{name}.found" for side, name in (("front", "near"), ("back", "near_back"))}
+    found["detector"] = detectors({side: samples[key] for side, key in seen.items() if key in samples})
     if "behind.hair" in samples:
-        hat = (
-            hat_probe.detects(samples["ahead.features"]) if isinstance(hat_probe, accessories.Probe) else None
-        )
+        known = isinstance(hat_probe, accessories.Probe)
+        hat = hat_probe.detects(samples["ahead.features"]) if known else None
         found["behind"] = behind_figures(samples, reference.ghost_limits(), hat)
     if "around.silhouette" in samples:
-        outside = {
-            k: s.outside(samples["around.silhouette"][:, GROUPS[k]])
-            for k, s in silhouette_spans(reference).items()
-        }
-        found["silhouettes"] = outside
+        masks, spans = samples["around.silhouette"], silhouette_spans(reference)
+        found["silhouettes"] = {side: span.outside(masks[:, GROUPS[side]]) for side, span in spans.items()}
         found["by_yaw"] = figures_by_yaw(reference, samples, networks, n)
     return found

@@ -80,13 +80,8 @@ def write_pictures(
         made[f"{name}_{kind}.jpg"] = text
 
     yaws = FACE_YAWS if is_teacher else TURN
-    degrees = ", ".join(f"{y}°" for y in yaws)
-    save(
-        "views",
-        views(model, first, how, psi, yaws),
-        len(yaws),
-        f"{ROWS} samples, one a row; yaw {degrees}",
-    )
+    text = f"{ROWS} samples, one a row; yaw {', '.join(f'{y}°' for y in yaws)}"
+    save("views", views(model, first, how, psi, yaws), len(yaws), text)
     if others and not is_teacher:
         rows = [views(m, first, how, psi) for m in (*others.values(), model)]
         rows.append(views(model, first, how, psi, (180.0,)))

@@ -44,7 +44,7 @@ from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.synth.identity import identity
 from head3d_core.synth.make_data import render, render_stream
 from head3d_core.synth.pool import Task, run_tasks
-from head3d_core.synth.renderer import Renderer
+from head3d_core.synth.renderer import Frame, Renderer
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.progress import bar
@@ -208,22 +208,17 @@ class Renders(NamedTuple):
     """uint8 [P, V, 3, R, R]"""
     coverage: Tensor
     """uint8 [P, V, R, R], 255 = head."""
-    depth: Tensor
-    """float32 [P, V, R, R], 0 beside the head; [P, 0] where it was not asked for."""
+    depth: Tensor = torch.zeros(0)
+    """float32 [P, V, R, R], 0 beside the head, where it was asked for."""
 
 
-def _draw(
+def _frames(
     kind: Kind, cameras: NDArray[np.float32], depth: bool, renderer: Renderer, task: Task
-) -> list[NDArray[Any]]:
-    """Images, coverage and depth of the views of a task's people, stacked."""
-    found = []
-    for slot, seed in task:
-        items = [(v, sets.Example(seed, kind, v, c, None)) for v, c in enumerate(cameras[slot])]
-        frames = [frame for _, frame in render_stream(renderer, items, geometry=depth)]
-        rgb, alpha = np.stack([f.rgb.transpose(2, 0, 1) for f in frames]), np.stack([f.alpha for f in frames])
-        far = [f.depth for f in frames if f.depth is not None]
-        found.append((rgb, alpha, np.stack(far) if far else np.zeros(0, np.float32)))
-    return [np.stack(part) for part in zip(*found, strict=True)]
+) -> list[Frame]:
+    """The views of the one person of a task."""
+    slot, seed = task[0]
+    items = [(v, sets.Example(seed, kind, v, camera, None)) for v, camera in enumerate(cameras[slot])]
+    return [frame for _, frame in render_stream(renderer, items, geometry=depth)]
 
 
 def render_people(
@@ -236,12 +231,14 @@ def render_people(
 ) -> Renders:
     """People of a kind from cameras [P, V, 25] of their own; raises Head3DError without OpenGL."""
     tasks = [[(k, seed)] for k, seed in enumerate(seeds)]
-    draw = partial(_draw, kind, cameras, depth)
-    parts: list[list[NDArray[Any]]] = [[] for _ in seeds]
+    draw = partial(_frames, kind, cameras, depth)
     with bar(f"views of {kind}") as step:
-        for task, found in run_tasks(partial(Renderer, resolution), draw, tasks, workers, step):
-            parts[task[0][0]] = found
-    return Renders(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
+        drawn = run_tasks(partial(Renderer, resolution), draw, tasks, workers, step)
+        frames = [frame for _, views in sorted(drawn, key=lambda one: one[0][0]) for frame in views]
+    arrays: list[list[NDArray[Any]]] = [[f.rgb.transpose(2, 0, 1) for f in frames], [f.alpha for f in frames]]
+    arrays += [[f.depth for f in frames if f.depth is not None]] if depth else []
+    found = [torch.from_numpy(np.stack(array)).unflatten(0, cameras.shape[:2]) for array in arrays]
+    return Renders(*found)
 
 
 def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:

@@ -55,8 +55,6 @@ class Identity:
     different_z: Estimate | None = None
     seen: Estimate | None = None
     """Share of z in whose images both the encoder's own detector finds a face; None where it needs none."""
-    roc: dict[str, tuple[float, ...]] | None = None
-    """Of older records."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class Row:
     """Paired ratios of distances: "front / face" is to the generator "face" with the same real images and z."""
     detector: dict[str, Estimate] = field(default_factory=dict)
     closed: Estimate | None = None
-    """Of older records, as `profiles`."""
+    """Of older records."""
     behind: Behind | None = None
     behind_of: dict[str, Behind] = field(default_factory=dict)
     """Of real images, by kind."""
@@ -185,7 +183,6 @@ class Row:
     """Of real images: of the ghost scores, and of silhouettes by side."""
     silhouettes: dict[str, Estimate] = field(default_factory=dict)
     by_yaw: tuple[Step, ...] = ()
-    profiles: Estimate | None = None
     people: People | None = None
     identity: Identity | None = None
     identity_dlib: Identity | None = None
@@ -220,8 +217,7 @@ Rows = Mapping[str, Row]
 
 def load_rows(folder: Path = FOLDER) -> dict[str, Row]:
     """Recorded rows by name; empty where nothing was recorded. Raises Head3DError for a file that is no row."""
-    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return {path.stem: load_row(path) for path in paths}
+    return {path.stem: load_row(path) for path in sorted(folder.glob("*.json"))}
 
 
 def load_row(path: Path) -> Row:

@@ -251,30 +251,30 @@ def draw_samples(
             f"the real pictures have {reference.wanted.resolution} pixels a side, this model's {model.resolution}: "
             "render real ones of that size"
         )
-    w = reference.wanted
+    w, step = reference.wanted, networks.batch
     about: list[Any] = [model.digest(), networks.fingerprint, how.truncation, how.seed, w.resolution]
     views: dict[str, list[Any]] = {
         "straight": [],
         "around": [w.around, how.turned, MASK_SIDE],
         "again": [w.faces],
     }
+
+    def described(describe: Describe, low: int, high: int) -> Tensors:
+        batches = (range(k, min(k + step, high)) for k in range(low, high, step))
+        return _joined([describe(_Batch(model, reference, networks, how, b)) for b in batches])
+
     tensors: Tensors = {}
     for name in parts:
         describe, field, first = _PARTS[name]
         end = first + getattr(how, field)
         if name == "around":
             end = min(end, len(reference["around.camera"])) if reference.has("around") else 0
-        step = networks.batch
-        settings: list[Any] = [*about, *views.get(name, [w.faces, w.heads, w.held_out])]
-
-        def part(low: int, high: int, describe: Describe = describe, step: int = step) -> Tensors:
-            batches = (range(k, min(k + step, high)) for k in range(low, high, step))
-            return _joined([describe(_Batch(model, reference, networks, how, b)) for b in batches])
-
+        settings = [*about, *views.get(name, [w.faces, w.heads, w.held_out])]
         known = []
         for low in range(first, end, PART):
             high = min(low + PART, end)
-            known.append(kept(cache, f"samples-{name}", [*settings, low, high], partial(part, low, high)))
+            make = partial(described, describe, low, high)
+            known.append(kept(cache, f"samples-{name}", [*settings, low, high], make))
         tensors |= _joined(known)
     return tensors
 

@@ -52,7 +52,6 @@ def test_each_can_fail() -> None:
     bad = {"front": rate(900), "back": rate(100)}
     records["face"] = replace(records["face"], detector=bad)
     people = records["face"].people
-    assert people is not None
     records["face"] = replace(records["face"], people=replace(people, near_duplicates=rate(10)))
     records["head3d"] = record(
         2.5,

@@ -135,7 +135,6 @@ def test_back_views_are_of_all_wanted_heads() -> None:
     assert {index // views for index in chosen} == set(range(20))
     tensors = {"back.index": torch.tensor(chosen)}
     found = Reference(tensors, Wanted(heads="synth:heads:60", held_out=20)).heads("back")
-    assert found is not None
     assert found.unique().tolist() == list(range(20))
 
 
@@ -159,7 +158,6 @@ def test_limits_come_from_others_than_the_fresh_backs() -> None:
         *range(60, 80),
     ]
     limit = found.ghost_limits()
-    assert limit is not None
     assert limit["eye_pair"] == pytest.approx(np.quantile([*range(20), *range(40, 60)], 0.95))
     assert Reference({}, Wanted()).ghost_limits() is None
 

@@ -35,16 +35,6 @@ def test_kernel_distance_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_kernel_distance_of_equal_sources_is_zero_within_its_interval() -> None:
-    found = [
-        distances.kernel_distance(gaussian(150, 6, k), gaussian(150, 6, 100 + k), 100) for k in range(20)
-    ]
-    assert sum(e.low <= 0 <= e.high for e in found) >= 17  # 19 expected, and the bootstrap is cautious here
-    values = np.array([e.value for e in found])
-    assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))  # unbiased
-    assert values.min() < 0 < values.max()
-
-
 def test_kernel_distance_sees_shift_and_collapse() -> None:
     real = gaussian(200, 6, 0)
     shifted = distances.kernel_distance(real, gaussian(200, 6, 1, shift=0.5), 100)
@@ -79,16 +69,6 @@ def test_frechet_distance_of_a_set_with_itself_and_its_floor() -> None:
     assert small > large > 0  # the bias that N brings
 
 
-def test_frechet_distance_is_the_textbook_formula() -> None:
-    from scipy.linalg import sqrtm
-
-    real, fake = gaussian(50, 4, 0), gaussian(60, 4, 1) @ torch.diag(torch.tensor([1.0, 2, 3, 0.5]).double())
-    x, y = real.numpy(), fake.numpy()
-    cx, cy = np.cov(x.T), np.cov(y.T)
-    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * sqrtm(cx @ cy).real)
-    assert distances.frechet_distance(real, fake, replicates=2).value == pytest.approx(expected, rel=1e-6)
-
-
 def heads(count: int, views: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
     """Features of some views of each head, alike within one, and which head each shows."""
     own = gaussian(count, width, seed).repeat_interleave(views, 0)
@@ -112,19 +92,6 @@ def test_pairs_within_a_head_are_left_out() -> None:
     assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
     alone = distances.kernel_distance(real, fake, 200, groups=(torch.arange(len(real)), None))
     assert (alone.value, alone.low, alone.high) == (plain.value, plain.low, plain.high)
-
-
-def test_equal_sources_are_0_apart_with_many_views_of_few_heads() -> None:
-    """Half of the heads against the other half, 30 views each; with pairs within a head it would be 0.3 and more."""
-    found = []
-    for k in range(60):
-        real, who = heads(24, 30, 4, 2 * k)
-        fake, their = heads(24, 30, 4, 2 * k + 100_001)
-        found.append(distances.kernel_distance(real, fake, 2, groups=(who, their)).value)
-    mean, error = np.mean(found), np.std(found) / len(found) ** 0.5
-    assert abs(mean) < 3 * error
-    biased = distances.kernel_distance(real, fake, 2).value - found[-1]
-    assert biased > 6 * error, "and this test would see the bias"
 
 
 def _mean_kernel(one: tuple[float, float], other: tuple[float, float], width: int) -> float:
