@@ -20,6 +20,7 @@ SEEDS = torch.tensor([5, 123456789012345])
 TINY = {"channels": 8, "hidden": 16, "features": 8}
 ODD = {"channels": 5, "hidden": 7, "features": 3}
 native = pytest.mark.native
+every_kind = pytest.mark.parametrize("kind", ["float64", "float32", "mixed"])
 one_or_two = pytest.mark.parametrize("slices", [1, 2], ids=["one slice", "two slices"])
 fixed_or_random = pytest.mark.parametrize("seeds", [None, SEEDS], ids=["fixed", "random"])
 
@@ -206,6 +207,56 @@ def values_and_gradients(
     result = Scene.of(*inputs).render(how, backend, seeds)
     learned = inputs[: 5 if how.ray_start == "auto" else 7]
     return [out.detach() for out in result], gradients(weighted_sum(result), learned)
+
+
+# Largest difference to the float64 reference on the CPU over the largest value, of values and of gradients.
+# float64 differs by rounding alone (4.6e-14 at most was measured); CUDA's plain kernels add in another order. float32
+# (CUDA: TF32 in three products) is as far away as the float32 reference: the rounding of depths and texel coordinates.
+LIMITS = {
+    ("cpu", "float64"): (1e-12, 1e-12),
+    ("cpu", "float32"): (2e-5, 4e-5),
+    ("cuda", "float64"): (1e-10, 1e-10),
+    ("cuda", "float32"): (2e-5, 5e-5),
+}
+# Mixed precision, ‖difference‖ / ‖expected‖ of values, of gradients, and of the rays' gradients. The gradient of a
+# bilinear reading jumps where a point crosses a texel's centre line. Rounding to half moves a few importance samples
+# across one, so gradients of rays (not of planes) differ by that much in scenes of a few dozen rays: the float64
+# reference with planes and weights rounded to half is 5e-3 to 5e-2 away from itself unrounded.
+MIXED_VALUE, MIXED_GRADIENT, MIXED_RAY_GRADIENT = 1e-3, 4e-3, 0.1
+
+
+def compare(
+    what: Scene, how: RenderOptions, kind: str, seeds: Tensor | None = None, device: str = "cpu"
+) -> None:
+    """Values and gradients of the kernel in "float64", "float32" or "mixed" precision against the reference's."""
+    given = what.to(torch.float64 if kind == "float64" else torch.float32, device)
+    with torch.autocast(device, dtype=torch.float16, enabled=kind == "mixed"):
+        values, grads = values_and_gradients(
+            given, how, "native", None if seeds is None else seeds.to(device)
+        )
+    expected, expected_grads = values_and_gradients(what, how, "reference", seeds)
+    if kind != "mixed":
+        close(values, expected, LIMITS[device, kind][0])
+        close(grads, expected_grads, LIMITS[device, kind][1])
+        return
+    for got, want in zip(values, expected, strict=True):
+        assert norm(got, want) < MIXED_VALUE
+    for k, (got, want) in enumerate(zip(grads, expected_grads, strict=True)):
+        of_rays = k > 4 and how.depth_resolution_importance > 0
+        assert norm(got, want) < (MIXED_RAY_GRADIENT if of_rays else MIXED_GRADIENT)
+
+
+def compare_points(what: Scene, at: Tensor, kind: str, device: str = "cpu") -> None:
+    """The same of `sample_planes` and `query` at points."""
+    dtype = torch.float64 if kind == "float64" else torch.float32
+    for op in ("sample", "query"):
+        with torch.autocast(device, dtype=torch.float16, enabled=kind == "mixed"):
+            got = point_results(what.to(dtype, device), at.to(device, dtype), op, "native")
+        want = point_results(what, at, op, "reference")
+        if kind == "mixed":
+            assert max(norm(a, b) for a, b in zip(got, want, strict=True)) < MIXED_GRADIENT
+        else:
+            close(got, want, LIMITS[device, kind][1])
 
 
 def points(n: int, count: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_scene import draw, relative
+from ops_scene import close, draw, relative
 from torch import Tensor
 
 from head3d_core import ops
@@ -15,8 +15,11 @@ from head3d_core.ops import layers
 
 pytestmark = pytest.mark.native
 
-# Largest difference to the float64 reference over its largest value; two roundings of each type.
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-7, torch.float16: 1.2e-3, torch.bfloat16: 1e-2}
+# Largest difference to the float64 reference over its largest value: two roundings of each type, and CUDA's order.
+TOLERANCE = {
+    "cpu": {torch.float64: 1e-13, torch.float32: 5e-7, torch.float16: 1.2e-3, torch.bfloat16: 1e-2},
+    "cuda": {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.2e-2},
+}
 # up, down, padding, kernel size: plain, the GAN's up- and down-sampling, and odd ones
 CASES = [
     (1, 1, (0, 0, 0, 0), (4, 4)),
@@ -26,37 +29,39 @@ CASES = [
     (3, 2, (2, 3, 1, 0), (3, 5)),
     (2, 3, (0, 4, 5, 1), (1, 2)),
     (1, 1, (0, 0, 0, 0), (1, 1)),
+    (2, 1, (1, 2, 3, 0), (4, 4)),
+    (1, 2, (2, 0, 3, 1), (4, 4)),
+    (2, 2, (3, 1, 1, 2), (4, 4)),
 ]
+Case = tuple[int, int, tuple[int, int, int, int], tuple[int, int]]
 
 
-every_type = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+every_type = pytest.mark.parametrize("dtype", TOLERANCE["cpu"], ids=str)
 every_layout = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels last"]
 )
-every_case = pytest.mark.parametrize(("up", "down", "padding", "size"), CASES)
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@pytest.mark.usefixtures("cpu_path")
 @every_type
 @every_layout
 @every_case
-def test_upfirdn2d(
-    up: int,
-    down: int,
-    padding: tuple[int, int, int, int],
-    size: tuple[int, int],
-    layout: torch.memory_format,
-    dtype: torch.dtype,
-) -> None:
-    x, kernel = draw(2, 19, 11, 37).to(dtype).to(memory_format=layout), draw(*size, seed=1).float()
-    got = filters.upfirdn2d(x, kernel, up, down, padding, 1.5, backend="native")
-    want = filters.upfirdn2d(x.double(), kernel.double(), up, down, padding, 1.5, backend="reference")
-    assert got.dtype == dtype
-    assert got.is_contiguous(memory_format=layout)
-    assert relative(got, want) < TOLERANCE[dtype]
+def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, place: str) -> None:
+    """Values and first derivative, for sizes on both sides of a strip."""
+    *resampling, size = case
+    kernel = draw(*size, seed=1).float()
+    for shape in ((2, 19, 11, 37), (1, 1, 5, 4), (2, 6, 40, 19)):
+        x = draw(*shape).to(dtype)
+        mine, exact = x.to(place, memory_format=layout).requires_grad_(), x.double().requires_grad_()
+        got = filters.upfirdn2d(mine, kernel.to(place), *resampling, 1.5, backend="native")
+        want = filters.upfirdn2d(exact, kernel.double(), *resampling, 1.5, backend="reference")
+        assert got.dtype == dtype
+        assert got.is_contiguous(memory_format=layout)
+        grad = draw(*want.shape, seed=2).to(dtype)
+        found = (got, *torch.autograd.grad(got, mine, grad.to(place)))
+        close(found, (want, *torch.autograd.grad(want, exact, grad.double())), TOLERANCE[place][dtype])
 
 
-@pytest.mark.usefixtures("cpu_path")
 @every_type
 @every_layout
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
@@ -68,16 +73,17 @@ def test_bias_act(
     with_bias: bool,
     layout: torch.memory_format,
     dtype: torch.dtype,
+    place: str,
 ) -> None:
-    x = draw(2, 21, 7, 9).to(dtype).to(memory_format=layout)
-    bias = draw(21, seed=1).to(dtype) if with_bias else None
+    x = draw(2, 21, 7, 9).to(place, dtype, memory_format=layout)
+    bias = draw(21, seed=1).to(place, dtype) if with_bias else None
     got = filters.bias_act(x, bias, activation, 0.8, clamp, backend="native")
     want = filters.bias_act(
         x.double(), None if bias is None else bias.double(), activation, 0.8, clamp, backend="reference"
     )
     assert got.dtype == dtype
     assert got.is_contiguous(memory_format=layout)
-    assert relative(got, want) < TOLERANCE[dtype]
+    assert relative(got, want) < TOLERANCE[place][dtype]
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3), (1, 1, 1, 1), (3, 2, 5), (2, 4, 2, 3, 3)])
@@ -113,13 +119,12 @@ def test_every_half_comes_back() -> None:
 
 
 @every_case
-def test_upfirdn2d_gradcheck(
-    up: int, down: int, padding: tuple[int, int, int, int], size: tuple[int, int]
-) -> None:
-    x, kernel = draw(1, 2, 6, 7).requires_grad_(), draw(*size, seed=1)
+def test_upfirdn2d_gradcheck(case: Case, device: str) -> None:
+    *resampling, size = case
+    x, kernel = draw(1, 2, 6, 7).to(device).requires_grad_(), draw(*size, seed=1).to(device)
 
     def run(t: Tensor) -> Tensor:
-        return filters.upfirdn2d(t, kernel, up, down, padding, 1.3, backend="native")
+        return filters.upfirdn2d(t, kernel, *resampling, 1.3, backend="native")
 
     assert torch.autograd.gradcheck(run, x)
     assert torch.autograd.gradgradcheck(run, x)
@@ -127,8 +132,8 @@ def test_upfirdn2d_gradcheck(
 
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 0.7])
-def test_bias_act_gradcheck(activation: filters.Activation, clamp: float | None) -> None:
-    x, bias = draw(2, 3, 4, 3).requires_grad_(), draw(3, seed=1).requires_grad_()
+def test_bias_act_gradcheck(activation: filters.Activation, clamp: float | None, device: str) -> None:
+    x, bias = (t.to(device).requires_grad_() for t in (draw(2, 3, 4, 3), draw(3, seed=1)))
 
     def run(t: Tensor, b: Tensor) -> Tensor:
         return filters.bias_act(t, b, activation, 0.8, clamp, backend="native")
@@ -184,9 +189,9 @@ def test_upfirdn2d_properties(
     torch.testing.assert_close((got * y).sum(), (x * back).sum())
 
 
-def test_opcheck() -> None:
-    x, bias = draw(2, 3, 6, 5).requires_grad_(), draw(3).requires_grad_()
-    kernel = filters.fir(torch.device("cpu"))
+def test_opcheck(device: str) -> None:
+    x, bias = (t.to(device).requires_grad_() for t in (draw(2, 3, 6, 5), draw(3)))
+    kernel = filters.fir(x.device)
     assert ops.available()
     for image in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
         torch.library.opcheck(

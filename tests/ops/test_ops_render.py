@@ -19,8 +19,10 @@ from ops_scene import (
     SEEDS,
     TINY,
     Scene,
-    close,
+    compare,
+    compare_points,
     equal,
+    every_kind,
     fixed_or_random,
     gradients,
     native,
@@ -41,15 +43,6 @@ from head3d_core.config import Backend
 from head3d_core.model import planes
 from head3d_core.model.planes import DecoderWeights
 
-every_decoder = pytest.mark.parametrize("shape", [{}, TINY, ops_scene.ODD], ids=["paper", "tiny", "odd"])
-
-# Float64 differs by rounding alone: 4.6e-14 at most was measured over the cases below.
-TIGHT = 1e-12
-# Float32 against float64, relative to the largest value: 4.2e-6 (values) and 1.2e-5 (gradients) were measured over the
-# cases below, on the widest path. Three to five times that is allowed.
-SINGLE_VALUE, SINGLE_GRADIENT = 2e-5, 4e-5
-
-
 # ---------------------------------------------------------------------------------------- ladder
 
 
@@ -66,37 +59,22 @@ def test_ladder_loop(axes: str, changes: dict[str, object], slices: int) -> None
     for image, ray in ((0, 0), (0, 2), (1, 1)):
         place = (plain.f64(t[image, ray]) for t in (what.origins, what.directions))
         expected = plain.render_ray(plain.f64(what.planes[image]), what.weights, *place, near, far, how)
-        np.testing.assert_allclose(plain.f64(features[image, ray]), expected[0], rtol=0, atol=TIGHT)
-        assert float(depth[image, ray]) == pytest.approx(expected[1], rel=TIGHT)
-        assert float(opacity[image, ray]) == pytest.approx(expected[2], rel=TIGHT)
+        np.testing.assert_allclose(plain.f64(features[image, ray]), expected[0], rtol=0, atol=1e-12)
+        assert float(depth[image, ray]) == pytest.approx(expected[1], rel=1e-12)
+        assert float(opacity[image, ray]) == pytest.approx(expected[2], rel=1e-12)
 
 
 @native
 @pytest.mark.usefixtures("cpu_path")
-@every_decoder
+@pytest.mark.parametrize(("kind", "rays"), [("float64", 9), ("float32", 33)])
+@pytest.mark.parametrize("shape", [{}, TINY, ops_scene.ODD], ids=["paper", "tiny", "odd"])
 @fixed_or_random
 @one_or_two
-def test_ladder_float64(shape: dict[str, int], seeds: Tensor | None, slices: int) -> None:
-    what, how = scene(rays=9, slices=slices, **shape), options(white_back=seeds is None)
-    for got, want in zip(
-        values_and_gradients(what, how, "native", seeds),
-        values_and_gradients(what, how, "reference", seeds),
-        strict=True,
-    ):
-        close(got, want, TIGHT)
-
-
-@native
-@pytest.mark.usefixtures("cpu_path")
-@every_decoder
-@fixed_or_random
-@one_or_two
-def test_ladder_float32(shape: dict[str, int], seeds: Tensor | None, slices: int) -> None:
-    what, how = scene(slices=slices, **shape), options(white_back=seeds is not None)
-    values, grads = values_and_gradients(what.to(torch.float32), how, "native", seeds)
-    expected, expected_grads = values_and_gradients(what, how, "reference", seeds)
-    close(values, expected, SINGLE_VALUE)
-    close(grads, expected_grads, SINGLE_GRADIENT)
+def test_kernels_follow_the_reference(
+    kind: str, rays: int, shape: dict[str, int], seeds: Tensor | None, slices: int
+) -> None:
+    how = options(white_back=(seeds is None) == (kind == "float64"))
+    compare(scene(rays=rays, slices=slices, **shape), how, kind, seeds)
 
 
 @native
@@ -104,13 +82,7 @@ def test_ladder_float32(shape: dict[str, int], seeds: Tensor | None, slices: int
 @fixed_or_random
 @one_or_two
 def test_options(changes: dict[str, object], seeds: Tensor | None, slices: int) -> None:
-    what, how = scene(rays=6, slices=slices, **TINY), options(**changes)
-    for got, want in zip(
-        values_and_gradients(what, how, "native", seeds),
-        values_and_gradients(what, how, "reference", seeds),
-        strict=True,
-    ):
-        close(got, want, TIGHT)
+    compare(scene(rays=6, slices=slices, **TINY), options(**changes), "float64", seeds)
 
 
 @native
@@ -119,13 +91,7 @@ def test_options(changes: dict[str, object], seeds: Tensor | None, slices: int) 
 @one_or_two
 def test_edge_sizes(n: int, rays: int, slices: int) -> None:
     """Nothing at all, one ray, ragged groups; 64 and 256 are squares of rays, which are visited in blocks of 8 x 8."""
-    what = scene(n=n, rays=rays, slices=slices, **TINY)
-    for got, want in zip(
-        values_and_gradients(what, options(), "native"),
-        values_and_gradients(what, options(), "reference"),
-        strict=True,
-    ):
-        close(got, want, TIGHT)
+    compare(scene(n=n, rays=rays, slices=slices, **TINY), options(), "float64")
 
 
 # ---------------------------------------------------------------------------------------- layouts and odd values
@@ -155,7 +121,7 @@ def _gradient_of_planes(what: Scene) -> list[Tensor]:
 
 
 @native
-@pytest.mark.parametrize("kind", ["float64", "float32", "mixed"])
+@every_kind
 @one_or_two
 def test_not_finite_rays_give_nan_and_harm_nobody(device: str, kind: str, slices: int) -> None:
     what = scene(rays=8, slices=slices).to(torch.float64 if kind == "float64" else torch.float32, device)
@@ -287,7 +253,7 @@ def test_same_seeds_same_image() -> None:
     a, b, c = (what.render(options(), seeds=seeds).features for seeds in (SEEDS, SEEDS, SEEDS + 1))
     assert torch.equal(a, b)
     assert (a - c).abs().max() > 1e-2
-    assert relative(a, what.render(options(), "reference", SEEDS).features) < SINGLE_VALUE
+    assert relative(a, what.render(options(), "reference", SEEDS).features) < 2e-5
 
 
 # ---------------------------------------------------------------------------------------- points
@@ -296,17 +262,10 @@ def test_same_seeds_same_image() -> None:
 @native
 @pytest.mark.usefixtures("cpu_path")
 @pytest.mark.parametrize("count", [0, 1, 47, 48, 49, 1000])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", ["float64", "float32"])
 @one_or_two
-def test_points(count: int, dtype: torch.dtype, slices: int) -> None:
-    what, at = scene(slices=slices, **TINY), points(2, count)
-    for op in ("sample", "query"):
-        got = ops_scene.point_results(what.to(dtype), at.to(dtype), op, "native")
-        close(
-            got,
-            ops_scene.point_results(what, at, op, "reference"),
-            TIGHT if dtype == torch.float64 else SINGLE_GRADIENT,
-        )
+def test_points(count: int, kind: str, slices: int) -> None:
+    compare_points(scene(slices=slices, **TINY), points(2, count), kind)
 
 
 # ---------------------------------------------------------------------------------------- derivatives, registration
