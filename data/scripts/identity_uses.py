@@ -34,8 +34,8 @@ from head3d_core.metrics.features import extract, feature_network
 from head3d_core.metrics.identity_encoder import WEIGHTS, Encoder, dlib_embeddings, load_encoder
 from head3d_core.metrics.verification import FAR, check_embeddings, pair_weights, verification
 from head3d_core.synth.assets import asset
+from head3d_core.synth.heads import base_shape
 from head3d_core.synth.identity import identity
-from head3d_core.synth.shape import base_shape
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import (

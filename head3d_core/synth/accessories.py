@@ -1,21 +1,33 @@
-"""Small solid meshes (tubes, surfaces of revolution), and glasses fitted to the eyes, nose and ears of a head."""
+"""Small solid meshes (tubes, sheets), their colours, and glasses fitted to the eyes, nose and ears of a head."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 
-from head3d_core.synth.assets import Asset, eyeballs
-from head3d_core.synth.colours import COLOURS, srgb_hex
-from head3d_core.synth.shape import grid_triangles
-from head3d_core.synth.subdivision import Array, corner_matrix, unit, vertex_normals
+from head3d_core.synth import TABLES
+from head3d_core.synth.assets import Asset
+from head3d_core.synth.subdivision import Array, corner_matrix, grid_triangles, unit, vertex_normals
 from head3d_core.synth.types import SolidMesh
-from head3d_core.synth.wardrobe import GLASSES, Glasses
+from head3d_core.synth.wardrobe import GLASSES, Glasses, Hsv
+from head3d_core.utils.srgb import linear_light
 
+COLOURS = TABLES["colours"]
 RIM_POINTS = 44
 WRAP = 0.24
 """How far a frame bends back towards the temples (dm at |x| about 1.2)."""
+
+
+def srgb_hex(text: str) -> Array:
+    """Linear RGB [3] of "rrggbb"."""
+    return linear_light(np.array(list(bytes.fromhex(text))) / 255)
+
+
+def fabric(hsv: Hsv) -> Array:
+    """Linear RGB [3] of a (hue, saturation, value) triple."""
+    return linear_light(np.array(colorsys.hsv_to_rgb(*hsv)))
 
 
 def paint(colour: Array, roughness: float, count: int) -> Array:
@@ -89,7 +101,7 @@ def _tinted(outline: Array, colour: Array) -> SolidMesh:
 
 def build_glasses(glasses: Glasses, base: Array, skin: Array, data: Asset) -> SolidMesh:
     """The frame (and dark lenses of sunglasses) for a head's base vertices [B, 3] and skin [V, 3]."""
-    eyes = eyeballs(base, data.eye_vertices)
+    eyes = data.eyeballs(base)
     colour = srgb_hex(COLOURS["frames"][glasses.colour])
     metal = glasses.colour in ("silver", "gold")
     rim = min(glasses.rim, 0.011) if metal or glasses.kind == "aviator" else glasses.rim

@@ -99,8 +99,6 @@ class Asset:
     """[V] lip mask in [0, 1]."""
     ears: Array
     """[V] ear mask in [0, 1]."""
-    lids: Array
-    """[V] 1 on the lid margin, falling to 0 within 0.035 dm of the eyeball."""
     body_triangles: Index
     """[., 3] those of `triangles` on the body: hair roots lie on them."""
     template: Array
@@ -146,33 +144,26 @@ class Asset:
         """Base vertices of each part."""
         return [np.unique(self.quads[self.part == k]) for k in range(7)]
 
-    @property
-    def eye_vertices(self) -> tuple[Index, Index]:
-        """Base vertices of the left and the right eyeball."""
-        return self.vertices_of[1], self.vertices_of[2]
+    def eyeballs(self, base: Array) -> list[tuple[Array, float]]:
+        """Centre (dm) and radius of the left and right eyeball of a head [B, 3], fitted to their vertices' bounds."""
+        bounds = [(base[eye].min(0), base[eye].max(0)) for eye in self.vertices_of[1:3]]
+        return [(0.5 * (low + high), 0.5 * float(high[1] - low[1])) for low, high in bounds]
+
+    @cached_property
+    def lids(self) -> Array:
+        """[V] 1 on the lid margin, falling to 0 within 0.035 dm of the eyeball."""
+        mask = np.zeros(len(self.template))
+        for centre, radius in self.eyeballs(self.template_base):
+            gap = np.linalg.norm(self.template - centre, axis=1) - radius
+            near = (gap < 0.035) & (self.template[:, 2] - centre[2] > 0.02) & self.body
+            mask = np.maximum(mask, np.where(near, 1 - smoothstep(0, 1, (gap - 0.005) / 0.03), 0.0))
+        return mask
 
     @cached_property
     def lash_faces(self) -> tuple[Index, Index]:
         """Base vertices of the upper lashes [L], and triangles into them."""
         used, index = np.unique(self.quads[self.part == 6], return_inverse=True)
         return used, split_quads(index.reshape(-1, 4))
-
-
-def eyeballs(vertices: Array, eyes: tuple[Index, Index]) -> list[tuple[Array, float]]:
-    """Centre (dm) and radius of the left and right eyeball, fitted to the bounds of their vertices."""
-    bounds = [(vertices[index].min(0), vertices[index].max(0)) for index in eyes]
-    return [(0.5 * (low + high), 0.5 * float(high[1] - low[1])) for low, high in bounds]
-
-
-def _lid_mask(
-    template: Array, template_base: Array, eyes: tuple[Index, Index], body: NDArray[np.bool_]
-) -> Array:
-    mask = np.zeros(len(template))
-    for centre, radius in eyeballs(template_base, eyes):
-        gap = np.linalg.norm(template - centre, axis=1) - radius
-        near = (gap < 0.035) & (template[:, 2] - centre[2] > 0.02) & body
-        mask = np.maximum(mask, np.where(near, 1 - smoothstep(0, 1, (gap - 0.005) / 0.03), 0.0))
-    return mask
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -220,7 +211,6 @@ def asset(path: Path = ASSET_PATH) -> Asset:
     mean = neighbour_mean(quads[skin], len(base))
     template_base = blend(base, targets, names, macro_weights(TEMPLATE))
     template = subdivide @ template_base
-    eyes = (np.unique(quads[part == 1]), np.unique(quads[part == 2]))
     low, (step, unit_length) = data["grid"][:3], data["grid"][3:]
     return Asset(
         base=base,
@@ -240,7 +230,6 @@ def asset(path: Path = ASSET_PATH) -> Asset:
         body=body,
         lips=data["lips"] / 255.0,
         ears=data["ears"] / 255.0,
-        lids=_lid_mask(template, template_base, eyes, body),
         body_triangles=triangles[np.tile(fine_part, 2) == 0],
         template=template,
         template_base=template_base,

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from head3d_core.synth import TABLES
 from head3d_core.synth.assets import SKULL_CENTRE, Asset
 from head3d_core.synth.draws import Draws, normals, stream_key, uniforms
 from head3d_core.synth.masks import smoothstep, spherical
 from head3d_core.synth.subdivision import Array, unit
-from head3d_core.synth.tables import TABLES
 
 DOWN, BACK, FORWARD = np.array([0.0, -1, 0]), np.array([0.0, 0, -1]), np.array([0.0, 0, 1])
 STYLES: dict[str, dict[str, Any]] = TABLES["style"]
@@ -46,12 +46,8 @@ class Comb:
     """x (dm) of a parting that strands must not cross when they look for guides."""
 
 
-@dataclass(frozen=True)
-class Guides:
-    """Guides [G, M, 3] (dm, template space) and their comb."""
-
-    points: Array
-    comb: Comb
+Guides = tuple[Array, Comb]
+"""Guides [G, M, 3] (dm, template space) and their comb."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def _combed_by(points: Array, fields: dict[str, Any]) -> Guides:
     fields = dict(fields)
     u, power = np.linspace(0, 1, points.shape[1]), fields.pop("power", 1.0)
     clump = fields.pop("clump") * u**power if "clump" in fields else smoothstep(0.15, 0.48, u)
-    return Guides(points, Comb(clump, **fields))
+    return points, Comb(clump, **fields)
 
 
 def _stubbly(scalp: Scalp, style: str, reach: float, level: int) -> Array:

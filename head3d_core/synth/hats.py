@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from head3d_core.synth.accessories import join, paint, sheet
+from head3d_core.synth.accessories import fabric, join, paint, sheet
 from head3d_core.synth.assets import Asset
-from head3d_core.synth.colours import fabric
 from head3d_core.synth.masks import smoothstep
 from head3d_core.synth.strands import Float32
 from head3d_core.synth.subdivision import Array, unit

@@ -1,19 +1,18 @@
-"""`build_head(identity)`: from parameters to everything the renderer needs."""
+"""`build_head(identity)`: from parameters to everything the renderer needs. Its shape, hair, colours; lengths in dm."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from head3d_core.synth import masks
-from head3d_core.synth.accessories import build_glasses, join, paint
-from head3d_core.synth.assets import Asset, asset, eyeballs
-from head3d_core.synth.colours import COLOURS, LASH, fabric, hair_colours, skin_colour, srgb_hex
+from head3d_core.synth.accessories import COLOURS, build_glasses, fabric, join, paint, srgb_hex
+from head3d_core.synth.assets import Asset, asset
 from head3d_core.synth.draws import stream_key, uniforms
 from head3d_core.synth.hats import Fit, build_hat, fit_hat, squash
-from head3d_core.synth.identity import Identity
-from head3d_core.synth.shape import base_shape, eye_sphere, gaze_rotation
+from head3d_core.synth.identity import Hair, Identity, Skin
 from head3d_core.synth.strands import (
     Float32,
     beard_mask,
@@ -24,13 +23,69 @@ from head3d_core.synth.strands import (
     grown_style,
     resample,
 )
-from head3d_core.synth.subdivision import Array, Index, unit, vertex_normals
+from head3d_core.synth.subdivision import Array, Index, grid_triangles, unit, vertex_normals
+from head3d_core.synth.targets import blend, macro_weights
 from head3d_core.synth.types import EyeMesh, HeadGeometry, Material, Mesh, SkinMesh, SolidMesh, single
 from head3d_core.synth.wardrobe import THICKNESS, cloth_mask
 
 MOST_STRANDS = 16384
 FEWEST_POINTS = 8
 """Points of the shortest strands: brows and beard curve enough to need them."""
+LASH = (0.022, 0.016, 0.014)
+"""Linear RGB."""
+UPPER_TEETH_SHIFT = (0.0, -0.095, 0.03)
+LOWER_TEETH_SHIFT = (0.0, 0.03, 0.0)
+"""The base mesh's teeth sit too deep: an open mouth would be a black hole (dm)."""
+HEIGHT_KEPT = 0.2
+"""Share of the difference in face height that alignment leaves."""
+EYE_RINGS, EYE_SECTORS = 20, 28
+
+
+# -- shape
+
+
+def base_shape(identity: Identity, data: Asset) -> Array:
+    """The identity's base vertices [B, 3] (dm), aligned to the template."""
+    weights = macro_weights(identity.person)
+    for name, w in (*identity.features, *identity.expression):
+        weights[name] = weights.get(name, 0.0) + w
+    vertices = blend(data.base, data.targets, data.target_names, weights)
+    vertices[data.vertices_of[3]] += UPPER_TEETH_SHIFT
+    vertices[data.vertices_of[4]] += LOWER_TEETH_SHIFT
+    return align(vertices, data)
+
+
+def align(vertices: Array, data: Asset) -> Array:
+    """Moves and scales a head so that eyes, jaw and crown sit as on the template; 80 % of the height goes."""
+
+    def frame(v: Array) -> tuple[Array, float]:
+        left, right, _, crown, _, jaw, _ = v[data.joints].mean(1)
+        return (left + right + crown + jaw) / 4, float(np.linalg.norm(crown - jaw))
+
+    centre, height = frame(data.template_base)
+    own_centre, own_height = frame(vertices)
+    return (vertices - own_centre) * (height / own_height) ** (1 - HEIGHT_KEPT) + centre
+
+
+@lru_cache(maxsize=1)
+def eye_sphere() -> tuple[Array, Index]:
+    """An eyeball: unit points [E, 3] in the front three quarters of a sphere, +z the gaze, and triangles."""
+    theta = np.linspace(0, 0.75 * np.pi, EYE_RINGS)[:, None]
+    phi = np.linspace(0, 2 * np.pi, EYE_SECTORS, endpoint=False)[None]
+    points = np.stack(
+        np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1
+    )
+    return points.reshape(-1, 3), grid_triangles(EYE_RINGS, EYE_SECTORS, closed=True)
+
+
+def gaze_rotation(yaw: float, pitch: float) -> Array:
+    """[3, 3] rotation of +z by yaw (about y) and pitch (about x), radians."""
+    cy, sy, cp, sp_ = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    return turn @ np.array([[1, 0, 0], [0, cp, -sp_], [0, sp_, cp]])
+
+
+# -- skin, eyes, hair
 
 
 @lru_cache(maxsize=4)
@@ -46,7 +101,7 @@ def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity
     hair, man = identity.hair, identity.person.gender > 0.5
     painted: Array = np.zeros(len(vertices))
     if hair.style != "bald":
-        painted = masks.scalp_at(data.rest, *data.azimuth_elevation, hair.recession, hair.peak)
+        painted = masks.scalp(data.rest, data.azimuth_elevation, hair.recession, hair.peak)
         bald = {"balding": 1.0}.get(hair.style, hair.thinning)
         painted = painted * (1 - bald * data.crown) * data.body
         if hair.style == "mohawk":
@@ -66,7 +121,7 @@ def _skin_mesh(vertices: Array, normals: Array, brows: Array, identity: Identity
 def _eye_mesh(base: Array, identity: Identity, data: Asset) -> EyeMesh:
     points, sphere = eye_sphere()
     turned = points @ gaze_rotation(*identity.eyes.gaze).T
-    eyes = eyeballs(base, data.eye_vertices)
+    eyes = data.eyeballs(base)
     vertices = np.concatenate([centre + radius * turned for centre, radius in eyes])
     triangles = np.concatenate([sphere, sphere + len(turned)])
     return EyeMesh(vertices, np.tile(turned, (2, 1)), triangles, np.tile(points, (2, 1)))
@@ -114,42 +169,57 @@ def _hair(
     return np.concatenate([*parts, *small])
 
 
-def _triple(colour: Array) -> tuple[float, float, float]:
-    r, g, b = (float(c) for c in colour)
-    return r, g, b
+# -- colours
+
+
+def skin_colour(skin: Skin) -> Array:
+    """Linear RGB [3]: melanin places the colour between the anchors, haemoglobin and undertone tint it."""
+    anchors = np.stack([srgb_hex(c) for c in COLOURS["skin"]])
+    at = skin.melanin * (len(anchors) - 1)
+    low = min(int(at), len(anchors) - 2)
+    colour = anchors[low] + (at - low) * (anchors[low + 1] - anchors[low])
+    red = 0.09 * (skin.haemoglobin - 0.5)
+    return colour * (1 + np.array([0.0, -red, -red]) + 0.045 * skin.undertone * np.array([0.0, 0.5, -1.0]))
+
+
+def hair_colours(hair: Hair) -> tuple[Array, Array]:
+    """Linear RGB of root and tip, before grey."""
+    root, tip = COLOURS["hair"][hair.colour]
+    return srgb_hex(root) * hair.brightness, srgb_hex(tip) * hair.brightness
 
 
 def _material(identity: Identity) -> Material:
-    hair, skin = identity.hair, identity.skin
+    hair, skin, clothes = identity.hair, identity.skin, identity.clothes
     root, tip = hair_colours(hair)
     middle = 0.6 * root + 0.4 * tip
     grey = srgb_hex(COLOURS["grey_hair"])
     tone = skin_colour(skin)
     dark = hair.colour in ("black", "black_brown", "dark_brown", "brown")
     brow = (0.6 if dark else 0.7) * root + 0.006
-    brow = brow + 0.22 * hair.grey * (0.4 * grey - brow)
-    inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in COLOURS["iris"][identity.eyes.iris])
     visible = middle + hair.grey * (0.55 * grey - middle)
-    ageing = float(np.clip((identity.person.years - 25) / 55, 0, 1))
+    inner, outer = (srgb_hex(c) * identity.eyes.brightness for c in COLOURS["iris"][identity.eyes.iris])
+    colours: dict[str, Any] = {
+        "skin_colour": tone,
+        "lip_colour": srgb_hex(COLOURS["lipsticks"][skin.lip_colour]),
+        "scalp_colour": 0.5 * visible + 0.04 * tone,
+        "shirt": fabric(clothes.colour),
+        "shirt_second": fabric(clothes.second),
+        "iris_inner": inner,
+        "iris_outer": outer,
+        "hair_root": root,
+        "hair_tip": tip,
+        "brow_colour": brow + 0.22 * hair.grey * (0.4 * grey - brow),
+    }
     return Material(
-        skin_colour=_triple(tone),
-        lip_colour=_triple(srgb_hex(COLOURS["lipsticks"][skin.lip_colour])),
-        scalp_colour=_triple(0.5 * visible + 0.04 * tone),
-        shirt=_triple(fabric(identity.clothes.colour)),
-        shirt_second=_triple(fabric(identity.clothes.second)),
-        iris_inner=_triple(inner),
-        iris_outer=_triple(outer),
-        hair_root=_triple(root),
-        hair_tip=_triple(tip),
-        brow_colour=_triple(brow),
-        neckline=identity.clothes.neckline,
-        shirt_pattern=identity.clothes.pattern,
+        **{name: tuple(c.tolist()) for name, c in colours.items()},
+        neckline=clothes.neckline,
+        shirt_pattern=clothes.pattern,
         scalp_paint=0.15 if hair.style == "bald" else 0.88,
         stubble=identity.beard.stubble,
         freckles=skin.freckles,
         blush=skin.haemoglobin,
         oil=skin.oil,
-        ageing=ageing,
+        ageing=float(np.clip((identity.person.years - 25) / 55, 0, 1)),
         lipstick=skin.lipstick,
         eyeshadow=skin.eyeshadow,
         hair_gloss=hair.gloss,
@@ -176,7 +246,7 @@ def build_head(identity: Identity) -> HeadGeometry:
     accessories: list[SolidMesh] = []
     hat = None
     if identity.hat is not None:
-        eye_height = float(np.mean([centre[1] for centre, _ in eyeballs(base, data.eye_vertices)]))
+        eye_height = float(np.mean([centre[1] for centre, _ in data.eyeballs(base)]))
         hat = fit_hat(identity.hat, vertices, eye_height, data)
         accessories.append(build_hat(identity.hat, hat))
     if identity.glasses is not None:

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from head3d_core.synth import wardrobe
+from head3d_core.synth import TABLES, wardrobe
 from head3d_core.synth.draws import SAMPLER_VERSION, Draws
 from head3d_core.synth.masks import smoothstep
-from head3d_core.synth.tables import TABLES
 from head3d_core.synth.targets import Person, draw_expression, draw_features
 from head3d_core.synth.wardrobe import Clothes, Glasses, Hat
 from head3d_core.utils.errors import Head3DError

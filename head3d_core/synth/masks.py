@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from head3d_core.synth import TABLES
 from head3d_core.synth.subdivision import Array
-from head3d_core.synth.tables import TABLES
 
 REST_CENTRE = np.array([0.0, 7.45, 0.55])
 """Middle of the base mesh's skull (dm): the hairline is an elevation as a function of azimuth about it."""
@@ -39,16 +39,14 @@ def above_hairline(azimuth: Array, elevation: Array, recession: float = 0.0, pea
     return elevation - np.interp(azimuth, HAIRLINE["azimuth"], knots)
 
 
-def scalp(rest: Array, recession: float = 0.0, peak: float = 0.0, softness: float = 5.0) -> Array:
-    """The hairy scalp, without the ears; `softness` is half the width of its edge in degrees."""
-    return scalp_at(rest, *spherical(rest), recession, peak, softness)
-
-
-def scalp_at(
-    rest: Array, azimuth: Array, elevation: Array, recession: float, peak: float, softness: float = 5.0
+def scalp(
+    rest: Array, place: tuple[Array, Array], recession: float = 0, peak: float = 0, softness: float = 5
 ) -> Array:
-    """`scalp` for points whose azimuth and elevation are known."""
-    inside = smoothstep(-softness, softness, above_hairline(azimuth, elevation, recession, peak))
+    """The hairy scalp, without the ears, at points whose azimuth and elevation are `place` (see `spherical`).
+
+    `softness` is half the width of its edge in degrees.
+    """
+    inside = smoothstep(-softness, softness, above_hairline(*place, recession, peak))
     ear = (np.abs(rest[:, 0]) > 0.80) & (rest[:, 1] < 7.38)
     return inside * (rest[:, 1] > 6.5) * ~ear
 

@@ -57,19 +57,14 @@ def run_tasks(
         yield task, result
 
 
-_make: Callable[[], Any]
-"""`start` in a worker."""
+_state: Callable[[], Any]
+"""Gives what every task of a worker needs."""
 
 
 def _prepare(start: Callable[[], Any]) -> None:
-    global _make
-    _make = start
-
-
-@cache
-def _state() -> Any:
     """Made at the first task, not at the start of the process: so that an error travels back with its sentence."""
-    return _make()
+    global _state
+    _state = cache(start)
 
 
 def _run(run: Callable[[Any, Task], Result], task: Task) -> tuple[Task, Result]:

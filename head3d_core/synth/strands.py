@@ -16,13 +16,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from head3d_core.synth import masks
+from head3d_core.synth import TABLES, masks
 from head3d_core.synth.assets import SKULL_CENTRE, Asset, asset
 from head3d_core.synth.draws import normals, stream_key, uniforms
 from head3d_core.synth.growth import STYLES, Comb, Guides, Scalp, grow_baby_hair, grow_style
 from head3d_core.synth.identity import Beard, Brows
-from head3d_core.synth.subdivision import Array, Index, unit
-from head3d_core.synth.tables import TABLES
+from head3d_core.synth.subdivision import Array, Index, unit, weighted_rows
 
 Float32 = NDArray[np.float32]
 STRANDS = 14000
@@ -50,7 +49,7 @@ class Roots:
         w, v = self.weights, self.vertices
         return sum(w[:, k, None] * values[v[:, k]] for k in range(3))  # type: ignore[return-value]
 
-    def take(self, index: Index) -> Roots:
+    def take(self, index: Index | slice) -> Roots:
         """The roots at `index`."""
         return Roots(self.vertices[index], self.weights[index])
 
@@ -93,15 +92,10 @@ def _trilinear(points: Array) -> sp.csr_matrix:
     """[P, L] interpolation weights of points [P, 3] in the lattice, clamped to its sides."""
     q = np.clip((points - LOW) / CELL, 0, np.array(COUNTS) - 1.000001)
     cell = q.astype(np.int64)
-    f = q - cell
-    columns, weights = [], []
-    for corner in np.ndindex(2, 2, 2):
-        at = cell + corner
-        columns.append((at[:, 0] * COUNTS[1] + at[:, 1]) * COUNTS[2] + at[:, 2])
-        weights.append(np.prod(np.where(corner, f, 1 - f), axis=1))
-    rows = np.repeat(np.arange(len(points)), 8)
-    shape = (len(points), int(np.prod(COUNTS)))
-    return sp.csr_matrix((np.stack(weights, 1).ravel(), (rows, np.stack(columns, 1).ravel())), shape=shape)
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    share = (q - cell)[:, None]
+    columns = np.ravel_multi_index(tuple(np.moveaxis(cell[:, None] + corners, -1, 0)), COUNTS)
+    return weighted_rows(np.where(corners, share, 1 - share).prod(-1), columns, int(np.prod(COUNTS)))
 
 
 @lru_cache(maxsize=1)
@@ -117,8 +111,7 @@ def warp() -> tuple[Index, sp.csr_matrix]:
     distance, index = cKDTree(data.template[source]).query(grid, k=24)
     weight = 1 / ((distance / 0.30) ** 4 + 0.02)
     weight /= weight.sum(1, keepdims=True)
-    rows = np.repeat(np.arange(len(grid)), 24)
-    return source, sp.csr_matrix((weight.ravel(), (rows, index.ravel())), shape=(len(grid), len(source)))
+    return source, weighted_rows(weight, index, len(source))
 
 
 def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]:
@@ -127,8 +120,8 @@ def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]
     A strand is the mean of its three nearest guides, moved towards the nearest one as the comb says; where the three
     part ways (across a parting) only the nearest counts. Then length is varied, curl and frizz are added.
     """
-    comb, base = guides.comb, guides.points[:, 0]
-    g = guides.points.astype(np.float32)
+    points, comb = guides
+    base, g = points[:, 0], points.astype(np.float32)
     count, steps = len(roots), g.shape[1]
     if comb.parting is None:
         distance, index = cKDTree(base).query(roots, k=3)
@@ -149,18 +142,11 @@ def interpolate(guides: Guides, roots: Array, key: int) -> tuple[Float32, Index]
     p = start[:, None] + mean + clump * (near - mean + closer)
     if comb.ragged:
         keep = 1 - comb.ragged * uniforms(stream_key(key, "ragged"), count) ** 2
-        p = _shorten(p, keep)
+        at = (keep[:, None] * np.arange(steps)).astype(np.float32)
+        low, rows = np.minimum(at.astype(np.int64), steps - 2), np.arange(count)[:, None]
+        f = (at - low)[..., None]
+        p = p[rows, low] * (1 - f) + p[rows, low + 1] * f
     return _curl(p, index[:, 0], comb, key, steps).astype(np.float32), index[:, 0]
-
-
-def _shorten(points: NDArray[np.float32], keep: Array) -> NDArray[np.float32]:
-    """Strands [N, M, 3] cut to a share `keep` [N] of their length, with as many points as before."""
-    steps = points.shape[1]
-    at = (keep[:, None] * np.arange(steps)).astype(np.float32)
-    low = np.minimum(at.astype(np.int64), steps - 2)
-    f = (at - low)[..., None]
-    rows = np.arange(len(points))[:, None]
-    return points[rows, low] * (1 - f) + points[rows, low + 1] * f
 
 
 def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps: int) -> NDArray[np.float32]:
@@ -198,12 +184,13 @@ def _spatial_order(points: Array) -> Index:
 
 @dataclass(frozen=True)
 class _Group:
-    """Strands grown together: their roots, points [N, M, 3], guide of each, and the guides."""
+    """Strands grown together: their roots, points [N, M, 3], guide of each, the guides [G, M, 3] and their comb."""
 
     roots: Roots
     points: Float32
     guide: Index
-    guides: Guides
+    guides: Array
+    comb: Comb
 
 
 def _grow_group(
@@ -219,7 +206,7 @@ def _grow_group(
     places = places.take(np.argsort(nearest, kind="stable"))  # neighbours share baked light
     points, guide = interpolate(grown, places.on(data.template), key)
     clear = np.flatnonzero(~_before_throat(points))
-    return _Group(places.take(clear), points[clear], guide[clear], grown)
+    return _Group(places.take(clear), points[clear], guide[clear], *grown)
 
 
 def resample(points: Array, steps: int) -> Array:
@@ -232,11 +219,16 @@ def resample(points: Array, steps: int) -> Array:
     return points[:, low] * (1 - f) + points[:, low + 1] * f
 
 
+def _with_width(points: Array, width: float) -> Float32:
+    """Strands [N, M, 4] of points [N, M, 3]."""
+    return np.pad(points.astype(np.float32), ((0, 0), (0, 0), (0, 1)), constant_values=width)
+
+
 @lru_cache(maxsize=CACHED_STYLES)
 def _grown(style: str, length: int, curl: int) -> Style:
     data = asset()
     key = stream_key(length * 8 + curl, "style", style)
-    mask = masks.scalp(data.rest, softness=6.0) * data.body
+    mask = masks.scalp(data.rest, data.azimuth_elevation, softness=6.0) * data.body
     if style == "balding":
         mask = mask * (1 - masks.crown(data.rest))
     if style == "mohawk":
@@ -245,17 +237,17 @@ def _grown(style: str, length: int, curl: int) -> Style:
     groups = [_grow_group(mask, GUIDES, count, key, lambda s: grow_style(s, style, length, curl))]
     if STYLES[style]["family"] == "pulled":
         edge = np.exp(-((masks.above_hairline(*data.azimuth_elevation) / 5.0) ** 2))
-        edge = edge * (data.rest[:, 2] > 0.2) * data.body * (masks.scalp(data.rest, softness=8.0) > 0)
+        hairy = masks.scalp(data.rest, data.azimuth_elevation, softness=8.0) > 0
+        edge = edge * (data.rest[:, 2] > 0.2) * data.body * hairy
         groups.append(_grow_group(edge, 400, BABY_STRANDS, stream_key(key, "baby"), grow_baby_hair))
     steps = groups[0].points.shape[1]
-    guides = np.concatenate([resample(g.guides.points, steps) for g in groups])
-    shifts = np.cumsum([0, *(len(g.guides.points) for g in groups)])
+    guides = np.concatenate([resample(g.guides, steps) for g in groups])
+    shifts = np.cumsum([0, *(len(g.guides) for g in groups)])
     roots = Roots(
         np.concatenate([g.roots.vertices for g in groups]), np.concatenate([g.roots.weights for g in groups])
     )
     azimuth, elevation = masks.spherical(roots.on(data.rest))
-    widths = [np.full((len(g.points), steps, 1), g.guides.comb.width) for g in groups]
-    points = [np.concatenate([resample(g.points, steps), w], 2) for g, w in zip(groups, widths, strict=True)]
+    points = [_with_width(resample(g.points, steps), g.comb.width) for g in groups]
     reach = np.linalg.norm(guides - guides[:, :1], axis=-1).mean(0)
     return Style(
         roots=roots,
@@ -263,7 +255,7 @@ def _grown(style: str, length: int, curl: int) -> Style:
         elevation=elevation,
         crown=masks.crown(roots.on(data.rest)),
         chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
-        points=np.concatenate(points).astype(np.float32),
+        points=np.concatenate(points),
         guide=np.concatenate([g.guide + k for g, k in zip(groups, shifts, strict=False)]),
         lattice=_trilinear(guides.reshape(-1, 3)).astype(np.float32),
         hold=np.exp(-reach / ROOT_REACH).astype(np.float32),
@@ -287,16 +279,11 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
     steps = len(style.hold)
     source, spread = warp()
     shift = style.lattice @ (spread @ (skin - data.template)[source]).astype(np.float32)
-    moved = np.zeros(
-        (len(shift) // steps, steps, 4), np.float32
-    )  # four channels: whole rows are copied below
-    moved[..., :3] = shift.reshape(-1, steps, 3)
+    moved = _with_width(shift.reshape(-1, steps, 3), 0.0)  # four channels: whole rows are copied below
     strands = np.take(moved, style.guide[keep], axis=0)
     strands += style.points[keep]
-    exact = Roots(style.roots.vertices[keep], style.roots.weights[keep]).on(skin)
-    error = np.zeros((len(strands), 1, 4), np.float32)
-    error[:, 0, :3] = exact - strands[:, 0, :3]
-    strands += error * style.hold[:, None]
+    error = style.roots.take(keep).on(skin) - strands[:, 0, :3]
+    strands += _with_width(error[:, None], 0.0) * style.hold[:, None]
     if mirrored:
         strands[..., 0] *= -1
     return strands
@@ -332,13 +319,6 @@ def _bundle(
     return roots.on(skin), unit(roots.on(skin_normals)), roots.on(data.rest), u
 
 
-def _strands(points: Array, width: float) -> Float32:
-    out = np.empty((*points.shape[:2], 4), np.float32)
-    out[..., :3] = points
-    out[..., 3] = width
-    return out
-
-
 def grow_brows(
     brows: Brows, mask: Array, seed: int, steps: int, skin: Array, skin_normals: Array, data: Asset
 ) -> Float32:
@@ -351,7 +331,7 @@ def grow_brows(
     length = (0.058 - 0.016 * t) * (0.6 + 0.5 * uniforms(key + 8, len(p)))
     bend = -0.35 * n + np.array([0, -0.12, 0])
     points = p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + 0.22 * u * u * bend[:, None])
-    return _strands(points, BROW_WIDTH)
+    return _with_width(points, BROW_WIDTH)
 
 
 def grow_beard(
@@ -376,4 +356,4 @@ def grow_beard(
     bend = -0.15 * n + np.array([0, -0.12, 0])
     points = p[:, None] + length[:, None, None] * (u * unit(d)[:, None] + u * u * bend[:, None])
     wave = np.sin(5 * u + 2 * np.pi * uniforms(key + 9, len(p), 1, 3)) * u
-    return _strands(points + 0.05 * length[:, None, None] * wave, BEARD_WIDTH)
+    return _with_width(points + 0.05 * length[:, None, None] * wave, BEARD_WIDTH)

@@ -1,4 +1,4 @@
-"""Constant sparse matrices of a quad mesh: one Catmull-Clark level, neighbours, and vertex normals."""
+"""Triangles of grids and quads, and constant sparse matrices: a Catmull-Clark level, neighbours, vertex normals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.integer[Any]]
+
+
+def weighted_rows(weights: Array | float, columns: Index, count: int) -> sp.csr_matrix:
+    """[N, count] matrix whose row n sums `weights` [N, K] times the entries `columns` [N, K]."""
+    rows = np.repeat(np.arange(len(columns)), columns.shape[1])
+    entries = np.broadcast_to(weights, columns.shape).ravel(), (rows, columns.ravel())
+    return sp.csr_matrix(entries, shape=(len(columns), count))
 
 
 def catmull_clark(quads: Index, count: int) -> tuple[sp.csr_matrix, Index]:
@@ -29,16 +36,15 @@ def catmull_clark(quads: Index, count: int) -> tuple[sp.csr_matrix, Index]:
     boundary = np.bincount(inverse, minlength=e) < 2
     each = np.repeat(faces, 4)
 
-    def matrix(values: Array, rows: Index, columns: Index, shape: tuple[int, int]) -> sp.csr_matrix:
-        return sp.csr_matrix((values, (rows, columns)), shape=shape)
+    def incidence(rows: Index, columns: Index, shape: tuple[int, int]) -> sp.csr_matrix:
+        return sp.csr_matrix((np.ones(rows.size), (rows.ravel(), columns)), shape=shape)
 
-    face_points = matrix(np.full(4 * q, 0.25), each, quads.ravel(), (q, count))
-    edge_faces = matrix(np.ones(4 * q), edge_of.ravel(), each, (e, q))
-    middles = matrix(np.full(2 * e, 0.5), np.repeat(np.arange(e), 2), unique.ravel(), (e, count))
+    face_points, middles = weighted_rows(0.25, quads, count), weighted_rows(0.5, unique, count)
+    edge_faces = incidence(edge_of, each, (e, q))
     edge_points = sp.diags(np.where(boundary, 1.0, 0.5)) @ middles
     edge_points = edge_points + sp.diags(np.where(boundary, 0.0, 0.25)) @ (edge_faces @ face_points)
-    of_face = matrix(np.ones(4 * q), quads.ravel(), each, (count, q))
-    of_edge = matrix(np.ones(2 * e), unique.ravel(), np.repeat(np.arange(e), 2), (count, e))
+    of_face = incidence(quads, each, (count, q))
+    of_edge = incidence(unique, np.repeat(np.arange(e), 2), (count, e))
     n = np.asarray(of_face.sum(1)).ravel()
     n1 = np.maximum(n, 1)
     n_edges = np.maximum(np.asarray(of_edge.sum(1)).ravel(), 1)
@@ -66,6 +72,15 @@ def neighbour_mean(quads: Index, count: int) -> sp.csr_matrix:
     m = sp.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count)).tocsr()
     m.data[:] = 1.0
     return (sp.diags(1 / np.maximum(np.asarray(m.sum(1)).ravel(), 1)) @ m).tocsr()
+
+
+def grid_triangles(rows: int, columns: int, closed: bool) -> Index:
+    """Triangles [T, 3] of a rows x columns grid of vertices (row-major); `closed` joins last column to first."""
+    i = np.arange(rows - 1)[:, None] * columns
+    j = np.arange(columns if closed else columns - 1)[None]
+    k = (j + 1) % columns
+    a, b, c, d = i + j, i + k, i + columns + j, i + columns + k
+    return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
 
 
 def split_quads(quads: Index) -> Index:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from head3d_core.synth import TABLES
 from head3d_core.synth.draws import Draws
 from head3d_core.synth.subdivision import Array
-from head3d_core.synth.tables import TABLES
 
 Weights = tuple[tuple[str, float], ...]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from head3d_core.synth import TABLES
 from head3d_core.synth.draws import Draws
 from head3d_core.synth.masks import smoothstep
 from head3d_core.synth.subdivision import Array
-from head3d_core.synth.tables import TABLES
 
 Hsv = tuple[float, float, float]
 

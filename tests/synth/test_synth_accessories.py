@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from head3d_core.synth.accessories import build_glasses, join, paint, sheet, tube
-from head3d_core.synth.assets import asset, eyeballs
-from head3d_core.synth.colours import skin_colour
+from head3d_core.synth.assets import asset
 from head3d_core.synth.hats import build_hat, fit_hat, squash
-from head3d_core.synth.heads import build_head
+from head3d_core.synth.heads import base_shape, build_head, skin_colour
 from head3d_core.synth.identity import Skin, identity
-from head3d_core.synth.shape import base_shape
 from head3d_core.synth.wardrobe import GLASSES, HATS, NECKLINES, Glasses, Hat, cloth_mask, neckline
 
 HAT = Hat("cap", (0.1, 0.4, 0.5), (0.6, 0.4, 0.5), 0.5)
@@ -57,7 +55,7 @@ def test_glasses_sit_before_the_eyes_and_on_the_ears(kind: str, seed: int) -> No
     solid = build_glasses(Glasses(kind, "black", 0.27, 0.2, 0.016), base, skin, data)
     assert np.isfinite(solid.vertices).all()
     np.testing.assert_allclose(np.linalg.norm(solid.normals, axis=1), 1, atol=1e-6)
-    for centre, radius in eyeballs(base, data.eye_vertices):
+    for centre, radius in data.eyeballs(base):
         frame = solid.vertices[np.abs(solid.vertices[:, 0] - centre[0]) < 0.2]
         front = frame[np.abs(frame[:, 1] - centre[1]) < 0.3]
         assert front[:, 2].min() > centre[2] + radius
@@ -105,7 +103,7 @@ def test_hats_stay_above_the_eyes_and_the_ears() -> None:
     for seed in range(12):
         base = base_shape(identity(seed), data)
         skin = data.subdivide @ base
-        eye = float(np.mean([c[1] for c, _ in eyeballs(base, data.eye_vertices)]))
+        eye = float(np.mean([c[1] for c, _ in data.eyeballs(base)]))
         for kind in HATS:
             fit = fit_hat(replace(HAT, kind=kind), skin, eye, data)
             assert fit.rim_height(np.array(0.0)) > eye + 0.25, kind

@@ -123,7 +123,12 @@ def test_hairline_moves_as_named() -> None:
 def test_masks_are_symmetric_and_where_they_belong() -> None:
     data = asset()
     brows = brow_mask(identity(1).brows, data)
-    for mask in (masks.scalp(data.rest), masks.crown(data.rest), masks.beard(data.rest), brows):
+    for mask in (
+        masks.scalp(data.rest, data.azimuth_elevation),
+        masks.crown(data.rest),
+        masks.beard(data.rest),
+        brows,
+    ):
         assert mask.min() >= 0
         assert 0.5 < mask.max() <= 1
         np.testing.assert_allclose(mask, mask[data.mirror], atol=1e-6)

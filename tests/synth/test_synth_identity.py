@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from helpers import refused, refuses
 
+from head3d_core.synth import TABLES
 from head3d_core.synth import identity as identities
 from head3d_core.synth.assets import asset
 from head3d_core.synth.draws import Draws, mix, normals, stream_key, uniforms
 from head3d_core.synth.growth import STYLES as GROWN
 from head3d_core.synth.identity import STYLES, identity
-from head3d_core.synth.tables import TABLES
 from head3d_core.synth.wardrobe import GLASSES, HATS
 
 GOLDEN = {

@@ -18,7 +18,7 @@ from head3d_core.synth.identity import identity
 from head3d_core.synth.light import Light, sample_light
 from head3d_core.synth.make_data import MakeDataArgs, make_data, render
 from head3d_core.synth.renderer import Renderer
-from head3d_core.synth.shape import grid_triangles
+from head3d_core.synth.subdivision import grid_triangles
 from head3d_core.synth.types import CENTRE, SCALE, EyeMesh, HeadGeometry, Mesh, SkinMesh, SolidMesh
 
 pytestmark = pytest.mark.opengl

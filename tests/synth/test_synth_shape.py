@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from head3d_core.synth.assets import asset, eyeballs
-from head3d_core.synth.heads import build_head
+from head3d_core.synth.assets import asset
+from head3d_core.synth.heads import align, base_shape, build_head, eye_sphere, gaze_rotation
 from head3d_core.synth.identity import Kind, Person, identity
-from head3d_core.synth.shape import align, base_shape, eye_sphere, gaze_rotation, grid_triangles
+from head3d_core.synth.subdivision import grid_triangles
 from head3d_core.synth.targets import TEMPLATE, blend, macro_weights, mesh_age
 from head3d_core.synth.types import CENTRE, SCALE, Mesh
 
@@ -141,7 +141,7 @@ def test_no_nan_anywhere_and_the_types_of_the_interface() -> None:
 def test_eyes_sit_in_their_sockets_and_look_ahead() -> None:
     data = asset()
     head = build_head(identity(9))
-    (left, radius), (right, _) = eyeballs(base_shape(identity(9), data), data.eye_vertices)
+    (left, radius), (right, _) = data.eyeballs(base_shape(identity(9), data))
     n = len(head.eyes.vertices) // 2
     distances = np.linalg.norm(head.eyes.vertices[:n] - left, axis=1)
     np.testing.assert_allclose(distances, radius, atol=1e-5)
