@@ -11,7 +11,7 @@
 #   make venv       the environment alone
 #
 # Options: CPU=1 (torch without its CUDA libraries), PYTHON=python3.12, EXTRAS=browser,offline-check,
-#          PYTEST_ARGS="-k planes", HEAD3D_WITH_EXT=0|1|auto, HEAD3D_WITH_CUDA=0|1|auto
+#          PYTEST_ARGS="-k planes", PROCESSES=4 (tests side by side), HEAD3D_WITH_EXT=0|1|auto, HEAD3D_WITH_CUDA=0|1|auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,7 @@ PYTHON ?=
 CPU ?=
 EXTRAS ?=
 PYTEST_ARGS ?=
+PROCESSES ?= 2
 
 # What is installed is named by a checksum of what asked for it, so that neither clocks nor checkouts matter.
 sum = $(shell { $(1); } 2>/dev/null | cksum | tr ' ' '-')
@@ -68,9 +69,12 @@ handouts slides: venv
 tables: venv
 	$(BIN)/python data/scripts/results_page.py
 
+# First what needs the machine for itself, then all the rest in two processes. pytest says 5 where a half has no test.
 test: venv
-	$(BIN)/python -m pytest tests head3d_core notebooks --doctest-modules \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
+	@all=5; for half in "--alone tests" "-n $(PROCESSES) --dist loadfile tests head3d_core notebooks"; do \
+	  $(BIN)/python -m pytest $$half --doctest-modules --nbval --nbval-current-env \
+	    --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS); code=$$?; \
+	  if [ $$all = 5 ] || [ $$code != 0 -a $$code != 5 ]; then all=$$code; fi; done; exit $$all
 
 lint: venv
 	$(BIN)/ruff check .

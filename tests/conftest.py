@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: notebooks under test start kernels of their own, which inherit this.
+# Before torch is imported: notebooks under test start kernels of their own, which inherit this. Of several processes
+# that test side by side each takes one core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HEAD3D_PREDICTIONS", "")  # and show nobody's guesses
@@ -78,8 +81,27 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """nbval compares what is printed below a Plotly figure, not its numbers: surfaces differ in their last digits
-    between machines, and decimation makes other triangles of that."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone", action="store_true", help="only the tests that need the machine for themselves"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that click or measure time run with nothing beside them: by `--alone`, or where there is one process.
+
+    And nbval compares what is printed below a Plotly figure, not its numbers: surfaces differ in their last digits
+    between machines, and decimation makes other triangles of that.
+    """
     for notebook in {id(i.parent): i.parent for i in items if hasattr(i.parent, "skip_compare")}.values():
         notebook.skip_compare = (*notebook.skip_compare, "application/vnd.plotly.v1+json")  # type: ignore[union-attr]
+    if config.getoption("alone") or "PYTEST_XDIST_WORKER" in os.environ:
+        wanted = config.getoption("alone")
+        left_out = [item for item in items if _alone(item) != wanted]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _alone(item) == wanted]
+
+
+def _alone(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("alone", "browser"))

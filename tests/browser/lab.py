@@ -172,33 +172,49 @@ class Notebook:
         return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
 
     def run_all(self) -> None:
-        """Run > Run All Cells, from the menu; returns when every code cell carries its number."""
-        from playwright.sync_api import Error as PlaywrightError
+        """Run > Run All Cells, from the menu; returns when every code cell carries its number.
 
+        After a slow start JupyterLab asks for the kernel, over the menu and also after the first cell has begun; the
+        cells behind that one are then forgotten. So questions are answered and the notebook is run until it has run.
+        """
         prompts = self.panel.locator(".jp-CodeCell .jp-InputPrompt")
         errors = self.panel.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
 
-        def begun() -> bool:
-            # A click before the kernel is there does nothing; after a slow start JupyterLab asks, over the menu.
-            asking = self.page.locator("dialog.jp-Dialog").all()
-            for dialog in asking:
-                print("JupyterLab asks:", dialog.inner_text())
-                dialog.locator("button.jp-mod-accept").click()
-            if not asking:
-                for words, kind in (("Run", "MenuBar"), ("Run All Cells", "Menu")):
-                    try:
-                        self.page.locator(f".lm-{kind}-itemLabel", has_text=words).first.click(timeout=5000)
-                    except PlaywrightError as error:  # the question came up just now and lies over the menu
-                        print("not clicked:", words, str(error)[:200])
-            self.page.wait_for_timeout(5000)
-            return any(text.strip("[]: \n") for text in prompts.all_inner_texts())
+        def numbers() -> list[str]:
+            return [text.strip("[]: \n") for text in prompts.all_inner_texts()]
 
         def done() -> bool:
             assert errors.count() == 0, errors.first.inner_text()
-            return all(text.strip("[]: \n").isdigit() for text in prompts.all_inner_texts())
+            before = numbers()
+            if all(number.isdigit() for number in before):
+                return True
+            if not self._asked() and "*" not in before:
+                self._choose("Run", "Run All Cells")
+                for _ in range(20):  # a busy machine shows what it was told some seconds later
+                    self.page.wait_for_timeout(500)
+                    if numbers() != before:
+                        break
+            return False
 
-        until(begun, START_SECONDS, f"{self.name} begins to run")
-        until(done, RUN_SECONDS, f"{self.name} has run")
+        until(done, START_SECONDS + RUN_SECONDS, f"{self.name} has run")
+
+    def _asked(self) -> bool:
+        """Whether JupyterLab asked something, over the menu; it was told yes."""
+        dialogs = self.page.locator("dialog.jp-Dialog").all()
+        for dialog in dialogs:
+            print("JupyterLab asks:", dialog.inner_text())
+            dialog.locator("button.jp-mod-accept").click()
+        return bool(dialogs)
+
+    def _choose(self, *labels: str) -> None:
+        """Clicks through a menu of the menu bar."""
+        from playwright.sync_api import Error as PlaywrightError
+
+        for words, kind in zip(labels, ("MenuBar", "Menu"), strict=True):
+            try:
+                self.page.locator(f".lm-{kind}-itemLabel", has_text=words).first.click(timeout=5000)
+            except PlaywrightError as error:  # a question came up just now and lies over the menu
+                print("not clicked:", words, str(error)[:200])
 
     def output_of(self, words: str) -> Any:
         """The output area of the code cell whose source contains `words`."""

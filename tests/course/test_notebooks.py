@@ -173,6 +173,7 @@ def test_figures_are_of_the_records() -> None:
     assert "10a_how_far_apart.ipynb" in dated
 
 
+@pytest.mark.alone
 def test_stored_outputs_are_sanitized_quickly() -> None:
     """nbval applies every pattern to every output; one that tries each start of a long line takes a minute."""
     rules = configparser.RawConfigParser()

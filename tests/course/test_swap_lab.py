@@ -321,6 +321,7 @@ def classroom() -> Callable[[Backend], swap_widget.Session]:
     return lambda backend: swap_widget.Session({"face": G}, untrained_encoder(), backend=backend)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("backend", "limit"), [pytest.param("native", 0.150, marks=pytest.mark.native), ("reference", 0.700)]
 )
@@ -339,6 +340,7 @@ def test_preview_follows_the_hand(
     assert taken <= limit * slow
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("backend", [pytest.param("native", marks=pytest.mark.native), "reference"])
 def test_release_is_quick(classroom: Callable[[Backend], swap_widget.Session], backend: Backend) -> None:
     session = classroom(backend)
