@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from head3d_core.metrics.identity_encoder import EMBEDDING, SIDE, EncoderConfig, IdentityNet, save_net
-from head3d_core.metrics.verification import verification
+from head3d_core.metrics.verification import Verification, verification
 from head3d_core.synth.draws import SAMPLER_VERSION
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
@@ -123,7 +124,18 @@ def evaluate(net: IdentityNet, people: People, replicates: int = 200) -> dict[st
     x = torch.cat([net(centred(part.to(device))).cpu() for part in people.images.split(256)])
     chosen = {"frontal": people.frontal.cpu(), "all": torch.ones(len(x), dtype=torch.bool)}
     person = people.person.cpu()
-    return {name: verification(x[k], person[k], replicates).to_dict() for name, k in chosen.items()}
+    found = {name: verification(x[k], person[k], replicates) for name, k in chosen.items()}
+    return {name: recorded(one) for name, one in found.items()}
+
+
+def recorded(found: Verification) -> dict[str, Any]:
+    """JSON-able, the curve included."""
+    curve = {"false_accept": found.false_accept, "true_accept": found.true_accept}
+    rates = {"auc": found.auc.to_dict(), "tar_at_far_0.01": found.tar.to_dict()}
+    about = {"threshold": found.threshold, "same_median": found.same_median}
+    roc = {name: np.round(rate, 6).tolist() for name, rate in curve.items()}
+    counts = {"same_pairs": found.same_pairs, "different_pairs": found.different_pairs}
+    return {**rates, **about, "roc": roc, **counts}
 
 
 def learn(people: People, options: TrainOptions, device: torch.device | str = "cpu") -> IdentityNet:

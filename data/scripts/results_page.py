@@ -15,11 +15,13 @@ import model_cards
 from head3d_core.evaluation import tables, verdicts
 from head3d_core.evaluation.ablations import recorded_otherwise
 from head3d_core.evaluation.limits import limits_table
-from head3d_core.evaluation.rows import Rows, load_rows
-from head3d_core.evaluation.tables import NAMES, NOT_YET
+from head3d_core.evaluation.rows import Row, Rows, load_rows
+from head3d_core.evaluation.tables import NAMES, NOT_YET, Column, kernel, markdown, rate, shown, table
+from head3d_core.metrics.accessories import likely_true
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from head3d_core.utils import records as stored
+from head3d_core.utils.estimates import NONE
 from script import between_marks, filled, main
 
 PAGE, VERDICTS = "tables.md", "did_it_reproduce.md"
@@ -51,14 +53,58 @@ def how_measured(records: Rows) -> str:
     return filled("how_measured.md", counts=counts or NOT_YET, added=added).rstrip()
 
 
+def mapping_cameras(records: Rows) -> str:
+    """Distances with three mapping cameras: the frontal one of all other tables, the rendering one, a random one."""
+    names = [n for row in NAMES if row in records for n in (row, *tables.repetitions(row, records))]
+    there = [n for n in names if "front, rendering" in records[n].distance]
+    if not there:
+        return f"Mapping cameras: {NOT_YET} (`{tables.command_of('head3d')}`)."
+    cells: list[Column] = []
+    for side in ("front", "back"):
+        plain = (lambda r: shown(kernel(r), 3)) if side == "front" else tables.many_heads
+        cells.append((f"KD {side} × 100: frontal", plain))
+        for name in ("rendering", "random"):
+
+            def show(row: Row, side: str = side, name: str = name) -> str:
+                ratio = row.ratios.get(f"{side}, {name} / frontal")
+                return f"{shown(kernel(row, f'{side}, {name}'), 3)}; {shown(ratio)} ×"
+
+            cells.append((f"{side}: {name}", show))
+    return table(there, {n: records[n] for n in there}, cells)
+
+
+def figure_5(records: Rows) -> str:
+    """E7 in numbers: hats and glasses of the teacher that the same z keeps, real people's rate beside."""
+    one = records.get("head3d", Row("head3d"))
+    left_out = one.missing.get("hats and glasses")
+    if left_out:
+        return f"Hats and glasses: left out of this record, {left_out}."
+    if not one.accessories:
+        return f"Hats and glasses: {NOT_YET} (`{tables.command_of('head3d')}`)."
+    heads = ["", "probe finds", "probe is wrong", "real people wear", "teacher wears"]
+    heads += ["of these true, expected", "teacher, again", "**Head3D keeps**", "by chance"]
+    lines = []
+    for kind, found in one.accessories.items():
+        if found.probe is None:
+            lines.append([kind, str(found.missing), *[""] * (len(heads) - 2)])
+            continue
+        probe = found.probe
+        passed = found.teacher.value if found.teacher else 0.0
+        true = likely_true(passed, probe.recall.value, probe.false.value)
+        cells = [rate(probe.recall), rate(probe.false), f"{probe.worn_by_real:.1%}".replace("%", " %")]
+        cells += [rate(found.teacher), NONE if true is None else f"{true:.0%}".replace("%", " %")]
+        lines.append([kind, *cells, *map(rate, (found.again, found.student, found.chance))])
+    return markdown(heads, lines)
+
+
 PARTS: dict[str, Callable[[Rows], str]] = {
     "samples": how_measured,
     "table 2": tables.table_2,
     "table 3": tables.table_3,
     "figure 8": tables.figure_8,
-    "figure 5": tables.figure_5,
+    "figure 5": figure_5,
     "backs": tables.backs,
-    "mapping cameras": tables.mapping_cameras,
+    "mapping cameras": mapping_cameras,
     "limits": limits_table,
     "verdicts": lambda records: verdicts.table(records, readme=True),
     "detector rates": lambda _: detector_rates.table(stored.read("detector_rates", detector_rates.COMMAND)),

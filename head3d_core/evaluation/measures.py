@@ -273,13 +273,12 @@ def accessory_figures(
         if isinstance(probe, str):
             found[kind] = rows.Accessory(missing=probe)
             continue
-        rates = accessories.kept(
+        rates: dict[str, Any] = accessories.kept(
             probe, teacher["front.features"], teacher["again.features"], student["front.features"]
         )
         worn = float(reference["front.worn"][:, column].double().mean())
         about = rows.Probe(probe.recall, probe.false, probe.auc, worn)
-        likely = accessories.likely_true(rates["teacher"].value, probe.recall.value, probe.false.value)
-        found[kind] = rows.Accessory(None, about, likely=likely, **rates)
+        found[kind] = rows.Accessory(None, about, **rates)
         above = probe.score(teacher["front.features"]) - probe.limit
         surest = above.topk(min(4, len(above)))
         shown += [int(k) for k, above in zip(surest.indices, surest.values, strict=True) if above > 0]

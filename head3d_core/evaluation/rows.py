@@ -151,7 +151,7 @@ class Accessory:
     student: Estimate | None = None
     chance: Estimate | None = None
     likely: float | None = None
-    """Share of the teacher's finds that are not expected to be false ones."""
+    """Of older records."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 from head3d_core.evaluation.rows import Row, Rows
 from head3d_core.evaluation.rows import load_rows as load_rows
-from head3d_core.metrics.accessories import likely_true
 from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
@@ -95,7 +94,7 @@ def _few_heads(row: Row) -> str:
     return shown(found.kernel if found and (found.real_heads or 0) <= 50 else None, 3)
 
 
-def _many_heads(row: Row) -> str:
+def many_heads(row: Row) -> str:
     """The back distance to the most held-out heads, which must be more than the 50 of older records."""
     backs = [d for name, d in row.distance.items() if name in ("back", f"back, {d.real_heads} heads")]
     most = max(backs, key=lambda d: d.real_heads or 0, default=None)
@@ -126,7 +125,7 @@ Column = tuple[str, Callable[[Row], str]]
 DISTANCES: tuple[Column, ...] = (
     ("KD front × 100", lambda r: shown(kernel(r), 3)),
     ("KD back × 100, 50 heads", _few_heads),
-    ("KD back × 100, more heads", _many_heads),
+    ("KD back × 100, more heads", many_heads),
 )
 DETECTOR: tuple[Column, ...] = (
     ("face in front", lambda r: rate(r.detector.get("front"))),
@@ -196,26 +195,35 @@ def table_2(records: Rows) -> str:
 
 def table_3(records: Rows) -> str:
     """Table 3: what each loss buys, and where our encoder and dlib's disagree."""
-    columns = (*DISTANCES, *IDENTITY, DETECTOR[1], *ghosts(records), *SAMPLES)
+    columns = (
+        *DISTANCES,
+        *IDENTITY,
+        DETECTOR[1],
+        *ghosts(records),
+        *SAMPLES,
+    )
     whole = table(TABLE_3, records, columns, load_paper()["table 3"])
     return f"{whole}\n\n{second_opinion(records)}"
 
 
 def figure_8(records: Rows) -> str:
     """Fig. 8 in numbers: planes and discriminators."""
-    return table(FIGURE_8, records, (*DISTANCES, *DETECTOR, *IDENTITY, *ghosts(records), *SAMPLES))
+    return table(
+        FIGURE_8,
+        records,
+        (*DISTANCES, *DETECTOR, *IDENTITY, *ghosts(records), *SAMPLES),
+    )
 
 
 def second_opinion(records: Rows) -> str:
     """Where our identity encoder and dlib's, which never saw our people, disagree about rows: a sentence or two."""
-    both = {
-        n: (r.identity.auc, r.identity_dlib.auc) for n, r in records.items() if r.identity and r.identity_dlib
-    }
-    models = {n: found for n, found in both.items() if records[n].row != "real"}
+    both = {n: (r.identity, r.identity_dlib) for n, r in records.items()}
+    aucs = {n: (ours.auc, theirs.auc) for n, (ours, theirs) in both.items() if ours and theirs}
+    models = {n: found for n, found in aucs.items() if records[n].row != "real"}
     if not models:
         return f"Identity by dlib's encoder: {NOT_YET}."
     said = [
-        f"{n} {ours.text(3)} by ours and {theirs.text(3)} by dlib's" for n, (ours, theirs) in both.items()
+        f"{n} {ours.text(3)} by ours and {theirs.text(3)} by dlib's" for n, (ours, theirs) in aucs.items()
     ]
     against, open_ = [], 0
     for a, b in itertools.combinations(models, 2):
@@ -225,35 +233,12 @@ def second_opinion(records: Rows) -> str:
         elif (ours.value > 0) != (theirs.value > 0):
             against.append(f"{a} and {b}")
     pairs = len(models) * (len(models) - 1) // 2
-    verdict = (
-        f"they order {'; '.join(against)} in opposite ways"
-        if against
-        else "they contradict each other in none"
-    )
+    opposite = f"they order {'; '.join(against)} in opposite ways"
+    verdict = opposite if against else "they contradict each other in none"
     return (
         f"Same z told from other z, AUC: {'; '.join(said)}. Of {pairs} pairs of rows measured with both encoders "
         f"{verdict}, and {open_} are open by one or both."
     )
-
-
-def mapping_cameras(records: Rows) -> str:
-    """Distances with three mapping cameras: the frontal one of all other tables, the rendering one, a random one."""
-    names = [n for row in NAMES if row in records for n in (row, *repetitions(row, records))]
-    there = [n for n in names if "front, rendering" in records[n].distance]
-    if not there:
-        return f"Mapping cameras: {NOT_YET} (`{command_of('head3d')}`)."
-    cells: list[Column] = []
-    for side in ("front", "back"):
-        plain = (lambda r: shown(kernel(r), 3)) if side == "front" else _many_heads
-        cells.append((f"KD {side} × 100: frontal", plain))
-        for name in ("rendering", "random"):
-
-            def show(row: Row, side: str = side, name: str = name) -> str:
-                ratio = row.ratios.get(f"{side}, {name} / frontal")
-                return f"{shown(kernel(row, f'{side}, {name}'), 3)}; {shown(ratio)} ×"
-
-            cells.append((f"{side}: {name}", show))
-    return table(there, {n: records[n] for n in there}, cells)
 
 
 def backs(records: Rows) -> str:
@@ -267,56 +252,15 @@ def backs(records: Rows) -> str:
     def hair(found: Mapping[str, Estimate]) -> list[str]:
         return [shown(found.get(name)) for name in ("L*", "a*", "b*")]
 
-    heads = [
-        "",
-        *GHOSTS.values(),
-        "hair L*, front and back",
-        "a*",
-        "b*",
-        "without hats: L*",
-        "a*",
-        "b*",
-        "hats",
-    ]
+    heads = ["", *GHOSTS.values(), "hair L*, front and back", "a*", "b*", "without hats: L*", "a*", "b*"]
+    heads += ["hats", "diversity of backs", "N"]
     text = []
     for name, found in lines.items():
         shares = [rate(found.ghost[k].above) if k in found.ghost else NONE for k in GHOSTS]
         cells = [*shares, *hair(found.hair), *hair(found.hair_without_hats), rate(found.hats)]
         cells += [shown(found.diversity, 3), f"{max(map(len, found.scores.values()), default=0):,}"]
         text.append([name, *cells])
-    return markdown([*heads, "diversity of backs", "N"], text)
-
-
-def figure_5(records: Rows) -> str:
-    """E7 in numbers: hats and glasses of the teacher that the same z keeps, real people's rate beside."""
-    one = records.get("head3d", Row("head3d"))
-    left_out = one.missing.get("hats and glasses")
-    if left_out:
-        return f"Hats and glasses: left out of this record, {left_out}."
-    if not one.accessories:
-        return f"Hats and glasses: {NOT_YET} (`{command_of('head3d')}`)."
-    heads = [
-        "",
-        "probe finds",
-        "probe is wrong",
-        "real people wear",
-        "teacher wears",
-        "of these true, expected",
-    ]
-    heads += ["teacher, again", "**Head3D keeps**", "by chance"]
-    lines = []
-    for kind, found in one.accessories.items():
-        if found.probe is None:
-            lines.append([kind, str(found.missing), *[""] * (len(heads) - 2)])
-            continue
-        probe = found.probe
-        true = found.likely
-        if true is None and found.teacher is not None:
-            true = likely_true(found.teacher.value, probe.recall.value, probe.false.value)
-        cells = [rate(probe.recall), rate(probe.false), f"{probe.worn_by_real:.1%}".replace("%", " %")]
-        cells += [rate(found.teacher), NONE if true is None else f"{true:.0%}".replace("%", " %")]
-        lines.append([kind, *cells, *map(rate, (found.again, found.student, found.chance))])
-    return markdown(heads, lines)
+    return markdown(heads, text)
 
 
 def parametric_data(path: Path = RESULTS / "parametric.json") -> str:

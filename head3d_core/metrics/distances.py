@@ -124,11 +124,11 @@ def kernel_replicates(
         ).to(real)
         for k, (row, n) in enumerate(((rows, count), (fake_rows, fake_count)))
     )
-    within = _mean_within(real, weights, rows, count)
+    within = _mean_kernel(real, real, weights, weights, rows)
     values = [
         within
-        + _mean_within(fake, fake_weights, fake_rows, fake_count)
-        - 2 * _mean_across(real, fake, weights, fake_weights)
+        + _mean_kernel(fake, fake, fake_weights, fake_weights, fake_rows)
+        - 2 * _mean_kernel(real, fake, weights, fake_weights)
         for fake in sets
     ]
     return torch.stack(values).cpu().numpy(), min(count, fake_count)
@@ -140,31 +140,27 @@ def paired_ratio(one: NDArray[np.float64], two: NDArray[np.float64], count: int)
     return percentiles(float(quotient[0]), quotient[1:], count, expanded=True)
 
 
-def _mean_across(a: Tensor, b: Tensor, wa: Tensor, wb: Tensor) -> Tensor:
-    """Weighted mean of k over all pairs of two sets, [replicates]."""
+def _mean_kernel(
+    a: Tensor, b: Tensor, wa: Tensor, wb: Tensor, groups: NDArray[np.intp] | None = None
+) -> Tensor:
+    """Weighted mean of k over pairs of two sets, [replicates]; over pairs of different groups of one set, if given."""
     from torchmetrics.image.kid import poly_kernel
 
+    group = None if groups is None else torch.from_numpy(groups).to(a.device)
     total = torch.zeros(len(wa), dtype=a.dtype, device=a.device)
-    for part, weight in zip(a.split(_ROWS), wa.split(_ROWS, 1), strict=True):
-        total += ((poly_kernel(part, b) @ wb.T) * weight.T).sum(0)
     # Drawn heads have more or fewer images than the set: the mean is over those drawn.
-    return total / (wa.sum(1) * wb.sum(1))
-
-
-def _mean_within(a: Tensor, w: Tensor, rows: NDArray[np.intp], count: int) -> Tensor:
-    """Weighted mean of k over pairs of images of different groups of one set, [replicates]."""
-    from torchmetrics.image.kid import poly_kernel
-
-    group = torch.from_numpy(rows).to(a.device)
-    total = torch.zeros(len(w), dtype=a.dtype, device=a.device)
+    pairs = wa.sum(1) * wb.sum(1)
+    if group is not None:  # all pairs, less those within a group
+        count = int(group.max()) + 1
+        sums = torch.zeros(len(wa), count, dtype=a.dtype, device=a.device).index_add_(1, group, wa)
+        pairs = (pairs - (sums**2).sum(1)).clamp_min(1e-12)
     for start in range(0, len(a), _ROWS):
         part = slice(start, start + _ROWS)
-        kernel = poly_kernel(a[part], a).masked_fill_(group[part, None] == group[None], 0)
-        total += ((kernel @ w.T) * w[:, part].T).sum(0)
-    # Σ w_i w_j over pairs of different groups: all pairs, less those within a group.
-    sums = torch.zeros(len(w), count, dtype=a.dtype, device=a.device).index_add_(1, group, w)
-    pairs = w.sum(1) ** 2 - (sums**2).sum(1)
-    return total / pairs.clamp_min(1e-12)
+        kernel = poly_kernel(a[part], b)
+        if group is not None:
+            kernel = kernel.masked_fill_(group[part, None] == group[None], 0)
+        total += ((kernel @ wb.T) * wa[:, part].T).sum(0)
+    return total / pairs
 
 
 def _frechet(real: Tensor, fake: Tensor) -> float:

@@ -78,21 +78,6 @@ class Verification:
     same_pairs: int
     different_pairs: int
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able, the curve included."""
-        return {
-            "auc": self.auc.to_dict(),
-            "tar_at_far_0.01": self.tar.to_dict(),
-            "threshold": self.threshold,
-            "same_median": self.same_median,
-            "roc": {
-                "false_accept": np.round(self.false_accept, 6).tolist(),
-                "true_accept": np.round(self.true_accept, 6).tolist(),
-            },
-            "same_pairs": self.same_pairs,
-            "different_pairs": self.different_pairs,
-        }
-
 
 def verification(
     embeddings: Tensor,

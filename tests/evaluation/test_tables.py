@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpers import behind, distance, estimate, identity, rate, record, refuses
 
+import results_page
 from head3d_core.evaluation import rows, tables
 from head3d_core.evaluation.rows import Accessory, Probe, Row
 from head3d_core.utils.estimates import share
@@ -46,7 +47,7 @@ def test_an_empty_table_says_so() -> None:
     text = tables.table_2({})
     assert text.count(tables.NOT_YET) == len(tables.TABLE_2)
     assert "11.34" in text
-    assert tables.NOT_YET in tables.figure_5({})
+    assert tables.NOT_YET in results_page.figure_5({})
 
 
 def test_a_recorded_row_shows_its_numbers() -> None:
@@ -81,7 +82,7 @@ def test_every_row_says_how_many_samples_it_has() -> None:
     real = record(1.0, distance={"back": distance(1.0, real_heads=50)})
     assert "| real pictures | – | – | – | 1.000 [" in tables.table_2({"real": real})
     lost = record(1.0, missing={"hats and glasses": "no training pictures"})
-    assert "no training pictures" in tables.figure_5({"head3d": lost})
+    assert "no training pictures" in results_page.figure_5({"head3d": lost})
 
 
 def test_a_second_seed_stands_below_its_row() -> None:
@@ -99,7 +100,7 @@ def test_hats_and_glasses() -> None:
     shares = {k: rate(v) for k, v in (("again", 940), ("student", 610), ("chance", 80))}
     hat = Accessory(None, Probe(rate(1000), rate(14), 0.99, 0.117), teacher=rate(28), **shares)
     lost = Accessory("too few")
-    text = tables.figure_5({"head3d": record(1.0, accessories={"hat": hat, "glasses": lost})})
+    text = results_page.figure_5({"head3d": record(1.0, accessories={"hat": hat, "glasses": lost})})
     assert "61.0 %" in text
     assert "| 11.7 % | 2.8 % [1.8, 3.8] | 51 % |" in text
     assert "too few" in text
@@ -130,10 +131,10 @@ def test_second_faces_stand_beside_real_heads_own_rate() -> None:
 def test_mapping_cameras_stand_side_by_side() -> None:
     row = record(2.0, ratios={"front, rendering / frontal": estimate(0.8)})
     row.distance["front, rendering"] = distance(1.6)
-    text = tables.mapping_cameras({"head3d": row, "dft": record(3.0, row="dft")})
+    text = results_page.mapping_cameras({"head3d": row, "dft": record(3.0, row="dft")})
     assert "| 2.000 [1.990, 2.010] | 1.600 [1.590, 1.610]; 0.80 [0.79, 0.81] × |" in text
     assert "DFT" not in text
-    assert tables.NOT_YET in tables.mapping_cameras({})
+    assert tables.NOT_YET in results_page.mapping_cameras({})
 
 
 def test_two_encoders_that_disagree_are_named() -> None:
