@@ -121,36 +121,6 @@ Add = Callable[..., str]
 """add(image, camera, geometry=None) -> the name that the image got."""
 
 
-class _Writer:
-    """What `writing_dataset` has written so far: files go to `put(name, data)`."""
-
-    def __init__(self, put: Callable[[str, bytes | str], object]) -> None:
-        self.put = put
-        self.names: list[str] = []
-        self.cameras: list[Any] = []
-        self.side = 0
-
-    def add(
-        self,
-        image: Values,
-        camera: Values,
-        geometry: Mapping[Geometry, Values] | None = None,
-    ) -> str:
-        """One image with what belongs to it; returns its name."""
-        name, pixels = image_name(len(self.names)), np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
-            raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
-        if text := size_problem(pixels.shape[1:], self.side or pixels.shape[-1], None):
-            raise Head3DError(f"not written, {name}: {text}")
-        self.side = pixels.shape[-1]
-        self.put(name, encode_image(pixels.transpose(1, 2, 0)))
-        if geometry:
-            self.put(geometry_name(name), encode_geometry(geometry))
-        self.names.append(name)
-        self.cameras.append(np.asarray(camera))
-        return name
-
-
 @contextmanager
 def writing_dataset(path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> Iterator[Add]:
     """Write a data set image by image: a stored (uncompressed) zip if `path` ends in .zip, else a folder.
@@ -167,32 +137,40 @@ def writing_dataset(path: str | os.PathLike[str], *, about: Mapping[str, Any] | 
     if target.exists():
         raise Head3DError(f"{target} exists already: remove it or choose another name")
     files.check_writable(target)
+    names: list[str] = []
+    cameras: list[Any] = []
+    sides: list[int] = []
     with files.writing(target), ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(".partial", target.name, target.parent))
-        )
-        partial = folder / target.name
-        if target.suffix == ".zip":
-            archive = stack.enter_context(zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED))
-            writer = _Writer(archive.writestr)
-        else:
-            writer = _Writer(partial_file(partial))
-        yield writer.add
-        writer.put(LABELS, labels_json(writer.names, np.stack(writer.cameras), about))
-        if target.suffix == ".zip":
+        folder = stack.enter_context(tempfile.TemporaryDirectory(".partial", target.name, target.parent))
+        partial = Path(folder) / target.name
+        archive = stack.enter_context(zipfile.ZipFile(partial, "w")) if target.suffix == ".zip" else None
+
+        def put(name: str, data: bytes) -> None:
+            if archive:
+                return archive.writestr(name, data)
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(data)
+
+        def add(image: Values, camera: Values, geometry: Mapping[Geometry, Values] | None = None) -> str:
+            name, pixels = image_name(len(names)), np.asarray(image)
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
+                raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+            sides.append(pixels.shape[-1])
+            if text := size_problem(pixels.shape[1:], sides[0], None):
+                raise Head3DError(f"not written, {name}: {text}")
+            put(name, encode_image(pixels.transpose(1, 2, 0)))
+            if geometry:
+                put(geometry_name(name), encode_geometry(geometry))
+            names.append(name)
+            cameras.append(np.asarray(camera))
+            return name
+
+        yield add
+        put(LABELS, labels_json(names, np.stack(cameras), about).encode())
+        if archive:
             archive.close()
         partial.replace(target)
-
-
-def partial_file(folder: Path) -> Callable[[str, bytes | str], object]:
-    """A function that writes files below a folder, which it makes."""
-
-    def put(name: str, data: bytes | str) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
-
-    return put
 
 
 def write_dataset(
