@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -22,6 +23,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -48,6 +51,17 @@ def number(path: Path | str) -> str:
     return Path(path).name.split("_")[0]
 
 
+@functools.cache
+def cells(path: Path, kind: str = "") -> list[Any]:
+    """The cells of a notebook that are not empty, or those of a kind ("code", "markdown")."""
+    return [c for c in nbformat.read(path, 4).cells if kind in c.cell_type and c.source.strip()]
+
+
+def text_of(path: Path, kind: str) -> str:
+    """The sources of all cells of a kind."""
+    return "\n\n".join(cell.source for cell in cells(path, kind))
+
+
 # -- recall --------------------------------------------------------------------------------------------------------
 
 
@@ -58,15 +72,14 @@ def recall() -> str:
         "edit those.\n"
     ]
     for path in notebooks():
-        cells = json.loads(path.read_text(encoding="utf8"))["cells"]
-        parts.append("".join(_recalled(path, cell) for cell in cells))
+        parts.append("".join(_recalled(path, cell) for cell in cells(path)))
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
-def _recalled(path: Path, cell: dict[str, Any]) -> str:
-    source = "".join(cell["source"]).strip()
-    if cell["cell_type"] == "code":
-        return f"```python\n{source}\n```\n\n" if source else ""
+def _recalled(path: Path, cell: Any) -> str:
+    source = cell.source.strip()
+    if cell.cell_type == "code":
+        return f"```python\n{source}\n```\n\n"
     kept = []
     for line in source.splitlines():
         if heading := re.match(r"(#+) (.*)", line):

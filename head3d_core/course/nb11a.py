@@ -18,7 +18,7 @@ from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.rows import Rows
-from head3d_core.evaluation.tables import TABLE_3, load_paper, markdown
+from head3d_core.evaluation.tables import TABLE_3, load_paper
 
 
 def short(row: str, width: int = 19) -> str:
@@ -29,15 +29,16 @@ def short(row: str, width: int = 19) -> str:
 
 def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> str:
     """The terms that reach each plane, by row (Markdown); against the row `full`, struck if gone and bold if new."""
-    places, lines = list(found[full]), []
+    places = list(found[full])
+    lines = [f"| | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
     for row, here in found.items():
         cells = [label(row)]
         for place in places:
             before = found[full][place]
             terms = [name if name in here[place] else f"~~{name}~~" for name in before]
             cells.append(", ".join(terms + [f"**{name}**" for name in here[place] if name not in before]))
-        lines.append(cells)
-    return markdown(["", *places], lines)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

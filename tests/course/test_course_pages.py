@@ -12,6 +12,7 @@ from pathlib import Path
 import course_pages as pages
 import pytest
 import torch
+from helpers import PACKAGE, ROOT
 
 from head3d_core import cli
 from head3d_core.config import DiscriminatorConfig, RenderOptions, preset
@@ -20,7 +21,6 @@ from head3d_core.model import cameras, planes, rays, volume
 from head3d_core.model.generator import Generator
 from head3d_core.training import recipes
 
-ROOT = pages.ROOT
 WRITTEN = [*sorted(pages.NOTEBOOKS.glob("*.md")), ROOT / "README.md"]
 NUMBERS = [pages.number(p) for p in pages.notebooks()]
 
@@ -56,12 +56,6 @@ def rows(text: str) -> Iterator[list[str]]:
         cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
         if line.startswith("| ") and len(cells) > 1 and not set(cells[1]) <= {"-"}:
             yield cells
-
-
-def headings(notebook: Path) -> set[str]:
-    cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
-    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    return set(re.findall(r"^## (\d+)\.", text, re.MULTILINE))
 
 
 def test_pages_are_in_step() -> None:
@@ -119,13 +113,14 @@ def test_syllabus_has_the_time_of_every_notebook() -> None:
 @pytest.mark.parametrize("name", ["glossary.md", "paper_map.md"])
 def test_places_exist(name: str) -> None:
     """ "02 §4" means that notebook 02 has a section 4; notebooks that are planned are named without a section."""
-    there = {pages.number(p): headings(p) for p in pages.notebooks()}
+    section_of = re.compile(r"^## (\d+)\.", re.MULTILINE)
+    there = {pages.number(p): section_of.findall(pages.text_of(p, "markdown")) for p in pages.notebooks()}
     column = {"glossary.md": -1, "paper_map.md": 3}[name]
     found = 0
     for cells in rows(read(name)):
         for number, section in re.findall(r"\b(\d\d[ab]?)(?: §(\d+))?\b(?!_)", cells[column]):
             assert number in NUMBERS
-            assert not section or section in there.get(number, set()), f"{name}: {number} §{section}"
+            assert not section or section in there[number], f"{name}: {number} §{section}"
             found += 1
     assert found > 30
 
@@ -135,7 +130,7 @@ def test_paper_map_names_functions_that_exist() -> None:
     for cells in rows(read("paper_map.md")):
         for name in re.findall(r"`([\w.]+)`", cells[2]):
             parts = name.split(".")
-            depth = 2 if (ROOT / "head3d_core" / parts[0] / f"{parts[1]}.py").exists() else 1
+            depth = 2 if (PACKAGE / parts[0] / f"{parts[1]}.py").exists() else 1
             thing = importlib.import_module("head3d_core." + ".".join(parts[:depth]))
             for part in parts[depth:]:
                 assert hasattr(thing, part), f"paper_map.md names {name}, which does not exist"
@@ -147,30 +142,20 @@ def test_paper_map_names_functions_that_exist() -> None:
 VERDICTS = (verdicts.AGREES, verdicts.CONTRADICTS, verdicts.UNDECIDED, verdicts.NOT_TESTED)
 
 
-def test_every_claim_stands_in_the_paper_map() -> None:
-    starts = [cells[1] for cells in rows(read("paper_map.md"))]
-    for claim in verdicts.claims():
-        assert any(start.startswith(claim.mapped) for start in starts), claim
-
-
 def test_paper_map_is_whole() -> None:
-    """Every equation, table and figure of the paper has a row, and every row a status."""
-    table = list(rows(read("paper_map.md")))
+    """Every equation, table, figure and claim of the paper has a row; every row has a status and names sections."""
+    table = [cells for cells in rows(read("paper_map.md")) if cells[0] != "Paper"]
     said = " ".join(cells[0] for cells in table)
     for kind, last in (("Eq.", 10), ("Table", 3), ("Fig.", 10)):
         for k in range(1, last + 1):
             assert re.search(rf"{re.escape(kind)} {k}\b", said), f"no row for {kind} {k}"
+    for claim in verdicts.claims():
+        assert any(cells[1].startswith(claim.mapped) for cells in table), claim
     allowed = (pages.REPRODUCED, pages.MEASURED, pages.NOT_RECORDED, "in part: ", "shown", "not attempted: ")
     for cells in table:
-        if cells[0] != "Paper":
-            assert len(cells) == 7, cells
-            assert cells[5].startswith(allowed), cells[5]
-            assert cells[6].startswith((*VERDICTS, "in part", "same direction", "differs", "–")), cells[6]
-
-
-def test_paper_map_names_sections() -> None:
-    """A notebook alone is a long way to scroll; only notebooks that are not written yet may stand without a section."""
-    for cells in rows(read("paper_map.md")):
+        assert len(cells) == 7, cells
+        assert cells[5].startswith(allowed), cells[5]
+        assert cells[6].startswith((*VERDICTS, "in part", "same direction", "differs", "–")), cells[6]
         for place in re.findall(r"\[([^]]*)\]\(\d\d[ab]?_[^)]*\)", cells[3]):
             assert "§" in place, f"{cells[0]}, {cells[1]}: which section of {place}?"
 
@@ -207,16 +192,15 @@ def test_first_used_is_where_a_word_is_first_used() -> None:
     sections: dict[str, str] = {}
     for path in pages.notebooks():
         place = ""
-        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
-            text = "".join(cell["source"])
-            for part in re.split(r"^(?=## )", text, flags=re.MULTILINE):
+        for cell in pages.cells(path):
+            for part in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
                 if heading := re.match(r"## (\d+)\.", part):
                     place = f"{pages.number(path)} §{heading[1]}"
                 elif part.startswith("## "):
                     place = ""
                 if place:
                     sections[place] = sections.get(place, "") + part
-            printed = ["".join(o["text"]) for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+            printed = [o.text for o in cell.get("outputs", []) if o.get("name") == "stdout"]
             if place:
                 sections[place] += "\n".join(printed)
     said = {cells[0].strip("`"): cells[-1] for cells in rows(read("glossary.md"))}
@@ -237,10 +221,7 @@ def test_glossary_keeps_the_vocabulary() -> None:
 def test_glossary_shapes_are_those_of_the_code() -> None:
     """Every shape of the vocabulary against tensors of the smallest preset."""
     g = Generator(preset("tiny").generator).eval()
-    config, options = (
-        preset("tiny").generator,
-        RenderOptions(depth_resolution=5, depth_resolution_importance=0),
-    )
+    config, options = g.config, RenderOptions(depth_resolution=5, depth_resolution_importance=0)
     z, camera = torch.randn(2, g.z_dim), cameras.orbit(torch.tensor([0.0, 0.4]), torch.zeros(2))
     cam2world, intrinsics = cameras.unpack(camera)
     with torch.no_grad():
@@ -273,15 +254,10 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
     text = read("instructor.md")
     chapters = re.split(r"^## \[?(\d\d[ab]?)\b.*$", text, flags=re.MULTILINE)
     assert chapters[1::2] == NUMBERS
-    checks = {
-        name
-        for path in (ROOT / "head3d_core" / "course").glob("nb*.py")
-        for name in re.findall(
-            r"^(\w+) = (?:Exercise|choice)\(", path.read_text(encoding="utf8"), re.MULTILINE
-        )
-    }
-    used = {pages.number(p): p for p in pages.notebooks()}
-    for number, chapter in zip(chapters[1::2], chapters[2::2], strict=True):
+    modules = PACKAGE.glob("course/nb*.py")
+    code = "\n".join(path.read_text(encoding="utf8") for path in modules)
+    checks = set(re.findall(r"^(\w+) = (?:Exercise|choice)\(", code, re.MULTILINE))
+    for path, number, chapter in zip(pages.notebooks(), chapters[1::2], chapters[2::2], strict=True):
         for part in ("**Goal.**", "**Ask.**", "**Likely wrong.**", "**Skip**"):
             assert part in chapter, f"{number}: {part} is missing"
         spans = [tuple(map(int, m)) for m in re.findall(r"^\| (\d+)–(\d+) \|", chapter, re.MULTILINE)]
@@ -290,21 +266,15 @@ def test_instructor_has_a_plan_for_every_notebook() -> None:
         assert all(a[1] == b[0] for a, b in itertools.pairwise(spans)), f"{number}: gap in the plan"
         named = set(re.findall(r"`check\.(\w+)`", chapter))
         assert named <= checks, f"{number} names {named - checks}"
-        if number in used and number != "00":
-            cells = json.loads(used[number].read_text(encoding="utf8"))["cells"]
-            source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-            asked = set(re.findall(r"^check\.(\w+)\(", source, re.MULTILINE))
-            assert asked <= named, f"{number}: instructor.md says nothing about {asked - named}"
+        asked = set(re.findall(r"^check\.(\w+)\(", pages.text_of(path, "code"), re.MULTILINE))
+        assert asked <= named, f"{number}: instructor.md says nothing about {asked - named}"
 
 
 def test_training_guide_names_what_exists() -> None:
     """Words in `code` of the table of symptoms are of the log, a recipe, the options or a command."""
     text = read("training_guide.md")
-    source = "".join(
-        path.read_text(encoding="utf8")
-        for pattern in ("config.py", "training/*.py", "datasets/*.py")
-        for path in (ROOT / "head3d_core").glob(pattern)
-    )
+    files = [p for of in ("config.py", "training/*.py", "datasets/*.py") for p in PACKAGE.glob(of)]
+    source = "".join(path.read_text(encoding="utf8") for path in files)
     table = text[text.index("| What you see") : text.index("## γ against")]
     words = set(re.findall(r"`([^`]+)`", table))
     assert len(words) > 15
@@ -318,16 +288,6 @@ def test_training_guide_names_what_exists() -> None:
     assert str(DiscriminatorConfig().group_size) in re.findall(r"a multiple of (\d+)", table)
 
 
-def test_recall_has_every_cell_of_code() -> None:
-    text = read("recall.md")
-    for path in pages.notebooks():
-        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
-            source = "".join(cell["source"]).strip()
-            if cell["cell_type"] == "code":
-                assert source in text, f"{path.name}: {source[:60]}"
-    assert "**You should see**" not in text
-
-
 def test_syllabus_names_folders_and_modules_that_exist() -> None:
     """Every notebook says which folder of the package it is about."""
     listed = [cells for cells in rows(read("README.md")) if cells[0] in NUMBERS and cells[-1].startswith("`")]
@@ -335,7 +295,7 @@ def test_syllabus_names_folders_and_modules_that_exist() -> None:
     assert list(named) == NUMBERS
     for cell in named.values():
         for folder, _, modules in re.findall(r"`([\w.]+)`( \(([^)]*)\))?", cell):
-            place = ROOT if folder == "csrc" else ROOT / "head3d_core"
+            place = ROOT if folder == "csrc" else PACKAGE
             assert (place / folder).is_dir() or (place / f"{folder}.py").is_file(), folder
             for module in filter(None, modules.split(", ")):
                 assert (place / folder / f"{module}.py").is_file(), f"{folder}/{module}.py"

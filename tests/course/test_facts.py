@@ -6,7 +6,6 @@ import ast
 import contextlib
 import io
 import itertools
-import json
 import pkgutil
 import re
 import subprocess
@@ -15,20 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import course_pages as pages
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 from PIL import Image
 from test_legible import pale
 
 from head3d_core.course import facts, figures
 from head3d_core.model import seeds
 
-NOTEBOOKS = ROOT / "notebooks"
-
+OUTDATED = "the stored image is not of today's code: execute the notebook"
 SHOWN = {
     "00.1": "head3d_core.geometry.turntable.views",
     "01.3": "head3d_core.course.nb01.axes_view",
@@ -84,24 +82,16 @@ def applied(wrong: Callable[[torch.Tensor], torch.Tensor], made: Any) -> Any:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def notebook_of(key: str) -> Path:
-    return next(NOTEBOOKS.glob(f"{key.partition('.')[0]}_*.ipynb"))
-
-
-def code_cells(key: str) -> list[dict[str, Any]]:
-    cells = json.loads(notebook_of(key).read_text(encoding="utf8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
-
-
-def figure_cell(key: str) -> int:
-    """Which code cell of its notebook shows a figure; predictions have numbers of their own."""
-    named = re.compile(rf'(?<!ask\()(?<!compare\()"{key}"')
-    return next(k for k, cell in enumerate(code_cells(key)) if named.search("".join(cell["source"])))
+def up_to(key: str) -> list[Any]:
+    """The code cells of a notebook up to that which shows a figure; predictions have numbers of their own."""
+    (path,) = pages.NOTEBOOKS.glob(f"{key.partition('.')[0]}_*.ipynb")
+    cells, named = pages.cells(path, "code"), re.compile(rf'(?<!ask\()(?<!compare\()"{key}"')
+    return cells[: 1 + next(k for k, cell in enumerate(cells) if named.search(cell.source))]
 
 
 def needed(key: str) -> list[str]:
     """The figure's cell, after the cells of its notebook that give names to what it uses."""
-    sources = ["".join(cell["source"]) for cell in code_cells(key)[: figure_cell(key) + 1]]
+    sources = [cell.source for cell in up_to(key)]
     chosen, wanted = [sources[-1]], names(sources[-1])[1]
     for source in reversed(sources[:-1]):
         if "!" in source.splitlines()[-1]:  # a command of the shell
@@ -155,7 +145,7 @@ class Bench:
     def __init__(self, patch: pytest.MonkeyPatch, key: str, path: str) -> None:
         self.key, self.texts = key, io.StringIO()
         self.space: dict[str, Any] = {"__name__": "__main__", "display": self.display}
-        patch.chdir(NOTEBOOKS)
+        patch.chdir(pages.NOTEBOOKS)
         patch.setattr("IPython.display.display", self.display)
         patch.setattr(figures, "to_image", self.not_drawn)
         self.images, self.heads = Kept(patch, path), Kept(patch, "head3d_core.model.seeds.heads_of_seeds")
@@ -198,8 +188,9 @@ def facts_in(text: str) -> str:
 
 def stored_facts(key: str) -> str:
     """The facts of a figure in its committed notebook."""
-    outputs = code_cells(key)[figure_cell(key)]["outputs"]
-    return facts_in("\n".join("".join(output.get("data", {}).get("text/plain", "")) for output in outputs))
+    return facts_in(
+        "\n".join(output.get("data", {}).get("text/plain", "") for output in up_to(key)[-1].outputs)
+    )
 
 
 # --- tests ------------------------------------------------------------------------------------------------------------
@@ -211,7 +202,7 @@ def test_a_wrong_image_changes_its_facts(key: str, monkeypatch: pytest.MonkeyPat
     right = facts_in(bench.text())
     made = bench.images.made
     assert made, f"{SHOWN[key]} makes nothing of figure {key}"
-    assert right == stored_facts(key), "the stored image is not of today's code: execute the notebook"
+    assert right == stored_facts(key), OUTDATED
     wrongs = [mirrored, black]
     if isinstance(made[0], list) or made[0].ndim > 3:
         wrongs.append(backwards)
@@ -244,9 +235,7 @@ def test_wrong_curves_change_what_is_compared(key: str, monkeypatch: pytest.Monk
     path, wrong = DRAWN[key]
     bench = Bench(monkeypatch, key, path)
     right = bench.text()
-    assert facts_in(right) == stored_facts(key), (
-        "the stored figure is not of today's code: execute the notebook"
-    )
+    assert facts_in(right) == stored_facts(key), OUTDATED
     assert bench.text(wrong) != right
 
 
@@ -275,16 +264,8 @@ def test_nbval_compares_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     code = [CELL.format(now) for now in ("", ".flip(-1)")]
     cells = [nbformat.v4.new_code_cell(source, execution_count=1, outputs=stored) for source in code]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "ramp.ipynb")
-    rules = str(ROOT / "tests" / "nbval_sanitize.cfg")
-    options = (
-        "-q",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        rules,
-        "-p",
-        "no:cacheprovider",
-    )
+    rules = f"--nbval-sanitize-with={pages.ROOT / 'tests' / 'nbval_sanitize.cfg'}"
+    options = ("-q", "--nbval", "--nbval-current-env", rules, "-p", "no:cacheprovider")
     run = [sys.executable, "-m", "pytest", *options, str(tmp_path / "ramp.ipynb")]
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "1 failed, 1 passed" in done.stdout, done.stdout
@@ -294,15 +275,11 @@ def test_nbval_compares_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_stored_figure_has_facts() -> None:
     """All but scenes in space and the lab, whose numbers are printed, and those that are listed with a reason."""
     left_out = r"show_plotly|swap_viewer" + "".join(f'|"{key}"' for key in facts.NOT_COMPARED)
-    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
-            source = "".join(cell["source"])
-            if re.search(left_out, source):
-                continue
-            for output in cell.get("outputs", ()):
-                data = output.get("data", {})
-                if "<img" in "".join(data.get("text/html", "")):
-                    assert "\nShown: " in "".join(data["text/plain"]), f"{path.name}: {source}"
+    for path in pages.notebooks():
+        for cell in pages.cells(path, "code"):
+            for data in (output.get("data", {}) for output in cell.outputs):
+                if "<img" in data.get("text/html", "") and not re.search(left_out, cell.source):
+                    assert "\nShown: " in data["text/plain"], f"{path.name}: {cell.source}"
 
 
 def test_facts_tell_figures_apart() -> None:

@@ -6,16 +6,16 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import course_pages as pages
 import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from helpers import ROOT
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
@@ -23,7 +23,11 @@ from PIL import Image
 from head3d_core.course import figures, nb00, nb01, nb05a, nb05b, nb08, nb12, nb14, stills
 from head3d_core.model import cameras
 
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9][0-9]*_*.ipynb"))
+each_notebook = pytest.mark.parametrize(
+    "path",
+    sorted(pages.NOTEBOOKS.rglob("[0-9][0-9]*_*.ipynb")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 COLUMN = 900
 """Pixels of a notebook's column in a window of 1920 at 150 %, beside JupyterLab's side bar."""
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -43,15 +47,9 @@ def contrast(one: str, other: str = figures.PAPER) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def outputs(path: Path) -> Iterator[dict[str, Any]]:
-    for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
-        yield from (output["data"] for output in cell.get("outputs", ()) if "data" in output)
-
-
-def stored_images(path: Path) -> Iterator[Image.Image]:
-    for data in outputs(path):
-        for found in re.findall(r'src="data:image/\w+;base64,([^"]+)"', "".join(data.get("text/html", ""))):
-            yield Image.open(io.BytesIO(base64.b64decode(found)))
+def outputs(path: Path) -> list[dict[str, Any]]:
+    """What the cells of a notebook show: MIME type -> content."""
+    return [output.get("data", {}) for cell in pages.cells(path, "code") for output in cell.outputs]
 
 
 def ground(image: Image.Image) -> str:
@@ -88,35 +86,28 @@ def pale_in_space(figure: dict[str, Any]) -> list[str]:
                 visit(inner, f"{where}.{key}")
 
     visit(layout, "layout")
-    visit(
-        [{key: value for key, value in trace.items() if key == "textfont"} for trace in figure["data"]],
-        "data",
-    )
+    visit([{"textfont": trace["textfont"]} for trace in figure["data"] if "textfont" in trace], "data")
     return found
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_stored_images_bring_a_light_ground(path: Path) -> None:
-    for image in stored_images(path):
-        assert ground(image) != "none", "transparent: dark text would stand on a dark page"
-        assert contrast("#000000", ground(image)) > 2 * CONTRAST, ground(image)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_stored_images_keep_their_text_large(path: Path) -> None:
+@each_notebook
+def test_stored_images_bring_a_light_ground_and_keep_their_text_large(path: Path) -> None:
     """An image wider than the column is shown smaller: its smallest text keeps 9 pixels, which are 13 at 150 %."""
-    for image in stored_images(path):
-        assert stills.SMALLEST_PT * 100 / 72 * min(1, COLUMN / image.width) >= 9, image.size
+    for data in outputs(path):
+        for stored in re.findall(r'src="data:image/\w+;base64,([^"]+)"', data.get("text/html", "")):
+            image = Image.open(io.BytesIO(base64.b64decode(stored)))
+            assert ground(image) != "none", "transparent: dark text would stand on a dark page"
+            assert contrast("#000000", ground(image)) > 2 * CONTRAST, ground(image)
+            assert stills.SMALLEST_PT * 100 / 72 * min(1, COLUMN / image.width) >= 9, image.size
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@each_notebook
 def test_stored_scenes_have_their_own_colours(path: Path) -> None:
     for data in outputs(path):
-        if PLOTLY in data:
-            assert pale_in_space(data[PLOTLY]) == []
+        assert PLOTLY not in data or pale_in_space(data[PLOTLY]) == []
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
