@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from head3d_core import cli
 from head3d_core.checkpoints import weights
 from head3d_core.config import preset
 from head3d_core.course import nb03
+from head3d_core.datasets.storage import Store
 from head3d_core.experiments import inversion
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
@@ -145,6 +149,20 @@ def test_a_runs_folder_is_taken_for_its_weights(tmp_path: Path, G: Generator) ->
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "log.jsonl").write_text("")
     refuses("has not ended, go on with train --resume", weights.load_generator, tmp_path / "unfinished")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fork is POSIX")
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_a_zip_is_read_by_any_number_of_processes(tmp_path: Path, processes: int) -> None:
+    """Forked processes would share the position in one open file, so each opens the archive itself."""
+    contents = {f"{k:03}.bin": bytes([k]) * 20_000 for k in range(40)}
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    store = Store(tmp_path / "set.zip")
+    assert store.read("000.bin") == contents["000.bin"]
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        assert pool.map(store.read, [*contents] * 5, chunksize=1) == [*contents.values()] * 5
 
 
 def test_advice_can_be_followed() -> None:

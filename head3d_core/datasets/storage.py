@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,17 +48,6 @@ def _files_below(folder: Path) -> list[str]:
     ]
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except PermissionError as error:
-        raise Head3DError(f"{path} cannot be opened ({error.strerror}): {ALLOW}") from None
-    except Exception as error:  # zipfile raises many kinds on damaged archives
-        raise Head3DError(
-            f"{path} is not a readable zip ({error}): expected a folder or a zip with {LABELS}; was it cut short?"
-        ) from None
-
-
 def clean_name(name: str) -> str:
     """A name with forward slashes and composed characters, as data sets made on any system write it.
 
@@ -78,7 +68,7 @@ def is_image(name: str, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
 
 
 class Store:
-    """Read access to a folder or a zip, from several threads.
+    """Read access to a folder or a zip. Works in any number of processes, forked or not.
 
     A single top folder that holds dataset.json is looked into, as in the archives that file managers make.
 
@@ -88,6 +78,8 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        self._owner = 0
         if not self.path.exists():
             raise Head3DError(
                 f"no data set at {self.path}: expected a folder or a zip with images and {LABELS}; "
@@ -96,8 +88,7 @@ class Store:
         if self.path.is_dir():
             listed = _files_below(self.path)
         elif self.path.is_file():
-            self._zip = _opened(self.path)
-            listed = [n for n in self._zip.namelist() if not n.endswith(("/", "\\"))]
+            listed = [n for n in self._opened().namelist() if not n.endswith(("/", "\\"))]
         else:  # reading a pipe would wait for ever
             raise Head3DError(f"{self.path} is no file: expected a folder or a zip with images and {LABELS}")
         kept = {clean_name(n): n for n in listed}
@@ -110,6 +101,23 @@ class Store:
             files = {n.removeprefix(f"{top}/"): stored for n, stored in files.items()}
         self.files = files
         """Clean name -> name as stored, sorted."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_zip": None, "_owner": 0}  # an open file cannot go to another process
+
+    def _opened(self) -> zipfile.ZipFile:
+        """This process's own handle: forked processes would share the position in the file."""
+        if self._zip is None or self._owner != os.getpid():
+            try:
+                self._zip, self._owner = zipfile.ZipFile(self.path), os.getpid()
+            except PermissionError as error:
+                raise Head3DError(f"{self.path} cannot be opened ({error.strerror}): {ALLOW}") from None
+            except Exception as error:  # zipfile raises many kinds on damaged archives
+                raise Head3DError(
+                    f"{self.path} is not a readable zip ({error}): expected a folder or a zip with {LABELS}; "
+                    "was it cut short?"
+                ) from None
+        return self._zip
 
     def read(self, name: str) -> bytes:
         """Bytes of a file by its clean name.
@@ -124,10 +132,11 @@ class Store:
         try:
             if self.path.is_dir():
                 return (self.path / stored).read_bytes()
-            size = self._zip.getinfo(stored).file_size
+            archive = self._opened()
+            size = archive.getinfo(stored).file_size
             if size > LARGEST_FILE:
                 raise Head3DError(f"the archive says that it has {size:,} bytes: leave it out")
-            return self._zip.read(stored)
+            return archive.read(stored)
         except Head3DError:
             raise
         except PermissionError as error:
