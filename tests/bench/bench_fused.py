@@ -8,32 +8,29 @@ rays need, not the interpreter.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import resource
-import subprocess
-import sys
 import time
+from json import dumps
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import common
+import torch
+import tyro
+
+from head3d_core import ops
+from head3d_core.config import Backend, RenderOptions
+from head3d_core.model import cameras, rays
+from head3d_core.model.planes import Decoder
+from head3d_core.model.volume import render_rays
+from head3d_core.utils import records
 
 RESOLUTIONS = (16, 32, 64, 96, 128)
 
 
-def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
+def measure(backend: Backend, resolution: int, repeats: int) -> dict[str, float]:
     """Median seconds and extra peak bytes of one forward pass: 48+48 samples, planes 256² x 32, batch 1."""
-    import torch
-
-    from head3d_core.config import RenderOptions
-    from head3d_core.model import cameras, rays
-    from head3d_core.model.planes import Decoder
-    from head3d_core.model.volume import render_rays
-
     torch.manual_seed(0)
     weights = Decoder(32, 64, 32).weights()
     planes = torch.randn(1, 3, 256, 256, 32).permute(0, 1, 4, 2, 3)
@@ -43,7 +40,7 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
         origins, directions = rays.camera_rays(cameras.orbit(0.3), side)
         start = time.perf_counter()
         with torch.no_grad():
-            render_rays(planes, weights, origins, directions, options, backend=backend)  # type: ignore[arg-type]
+            render_rays(planes, weights, origins, directions, options, backend=backend)
         return time.perf_counter() - start
 
     run(1)
@@ -53,32 +50,20 @@ def measure(backend: str, resolution: int, repeats: int) -> dict[str, float]:
     return {"seconds": seconds[len(seconds) // 2], "bytes": (after - before) * 1024.0}
 
 
-def main() -> None:
-    """Runs every case in a process of its own and prints or writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", nargs=2, metavar=("BACKEND", "RESOLUTION"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.one[0], int(args.one[1]), args.repeats)))
+def main(json: Path | None = None, repeats: int = 3, one: tuple[Backend, int] | None = None) -> None:
+    """Runs every case in a process of its own and prints or writes the table; `one`: a case in this process."""
+    if one:
+        print(dumps(measure(*one, repeats)))
         return
-    import torch
-
-    from head3d_core import ops
     from head3d_core.course.nb03 import agreement
-    from head3d_core.utils import records
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     for backend in ("reference", "native"):
         for resolution in RESOLUTIONS:
-            case = ["--one", backend, str(resolution), "--repeats", str(args.repeats)]
-            command = [sys.executable, __file__, *case]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            found = common.fresh(__file__, "--one", backend, resolution, "--repeats", repeats)
             rows.append({"backend": backend, "resolution": resolution, **found})
-            print(
-                f"{backend:10s} {resolution:4d}² {found['seconds'] * 1e3:9.1f} ms {found['bytes'] / 2**20:8.1f} MiB"
-            )
+            ms, mib = found["seconds"] * 1e3, found["bytes"] / 2**20
+            print(f"{backend:10s} {resolution:4d}² {ms:9.1f} ms {mib:8.1f} MiB")
     table = {
         "what": "renderer forward, 48+48 samples, planes 256² x 32 channels, batch 1, float32",
         "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
@@ -90,9 +75,9 @@ def main() -> None:
         "agreement": agreement(),
         "rows": rows,
     }
-    if args.json:
-        records.write(args.json, table)
+    if json:
+        records.write(json, table)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

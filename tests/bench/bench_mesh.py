@@ -10,30 +10,30 @@ Targets on two cores: 256³ grid to GLB with vertex colours 10 s and 1.5 GB, wit
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import common
+import torch
+import tyro
+
+from head3d_core import ops
+from head3d_core.checkpoints.weights import read_notes
+from head3d_core.config import preset
+from head3d_core.geometry import colour, export, mesh
+from head3d_core.model.generator import Generator
+from head3d_core.utils import records
 
 TARGETS = {"vertex colours": {"seconds": 10.0, "bytes": 1.5e9}, "texture": {"seconds": 60.0, "bytes": None}}
 
 
 def ball_generator() -> Any:
     """`classroom`'s planes and decoder, with sigma about 65 - 900 r²: a ball of radius 0.25, random colours."""
-    import torch
-
-    from head3d_core.config import preset
-    from head3d_core.model.generator import Generator
-
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval()
     axis = torch.linspace(-0.5, 0.5, G.config.plane_resolution)
@@ -53,10 +53,6 @@ def ball_generator() -> Any:
 
 def measure(case: str, weights: str | None, seed: int, resolution: int) -> dict[str, Any]:
     """One case in this process: seconds of each step and the process's peak memory."""
-    import torch
-
-    from head3d_core.geometry import colour, export, mesh
-
     if weights:
         G, ws = export.load_head(weights, seed, 0.7, "cpu")
     else:
@@ -81,63 +77,44 @@ def measure(case: str, weights: str | None, seed: int, resolution: int) -> dict[
     return row
 
 
-def main() -> int:
-    """Runs every case several times in fresh processes and keeps the fastest run of each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", help="bundled name or path; without it the ball")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--case", choices=list(TARGETS), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.case:
-        print(json.dumps(measure(args.case, args.weights, args.seed, args.resolution)))
-        return 0
-    rows = []
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"}
-    for case, target in TARGETS.items():
-        command = [sys.executable, __file__, "--case", case, "--seed", str(args.seed)]
-        command += ["--resolution", str(args.resolution)]
-        command += ["--weights", args.weights] if args.weights else []
-        runs = []
-        for _ in range(args.repeats):
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-            if done.returncode:
-                print(done.stderr, file=sys.stderr)
-                return 1
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-        best = min(runs, key=lambda r: r["seconds"])
-        best["bytes"] = max(r["bytes"] for r in runs)
-        best["target"] = target
-        rows.append(best)
-        print(
-            f"{case:16s}{best['seconds']:7.2f} s (target {target['seconds']:g}), {best['cpu']:.2f} s of processor, "
-            f"{best['bytes'] / 1e9:.2f} GB, {best['triangles']} triangles"
-        )
-    if args.json:
-        from head3d_core import ops
-        from head3d_core.checkpoints.weights import read_notes
-        from head3d_core.utils import records
+def main(
+    weights: str | None = None,
+    seed: int = 0,
+    resolution: int = 256,
+    repeats: int = 3,
+    threads: int = 2,
+    json: Path | None = None,
+    case: Literal["vertex colours", "texture"] | None = None,
+) -> None:
+    """Runs every case several times in fresh processes and keeps the fastest run of each.
 
-        words = ["python tests/bench/bench_mesh.py", *(["--weights", args.weights] if args.weights else [])]
+    `weights`: bundled name or path; without it the ball. `case`: one case in this process.
+    """
+    if case:
+        print(dumps(measure(case, weights, seed, resolution)))
+        return
+    rows, model = [], ["--weights", weights] if weights else []
+    for name, target in TARGETS.items():
+        options = ["--case", name, "--seed", seed, "--resolution", resolution, *model]
+        runs = [common.fresh(__file__, *options, OMP_NUM_THREADS=str(threads)) for _ in range(repeats)]
+        best = min(runs, key=lambda r: r["seconds"])
+        best |= {"bytes": max(r["bytes"] for r in runs), "target": target}
+        rows.append(best)
+        seconds = f"{best['seconds']:7.2f} s (target {target['seconds']:g}), {best['cpu']:.2f} s of processor"
+        print(f"{name:16s}{seconds}, {best['bytes'] / 1e9:.2f} GB, {best['triangles']} triangles")
+    if json:
+        command = " ".join(["python tests/bench/bench_mesh.py", *model, f"--json {json}"])
+        notes = {weights: read_notes(weights)} if weights else None
         table = {
             "rows": rows,
-            "model": args.weights or "ball with the classroom preset's shapes",
-            "threads": args.threads,
-            "repeats": args.repeats,
+            "model": weights or "ball with the classroom preset's shapes",
+            "threads": threads,
+            "repeats": repeats,
             "instruction_set": ops.instruction_set(),
             "load_average": round(os.getloadavg()[0], 1),
-            **records.provenance(
-                " ".join([*words, f"--json {args.json}"]),
-                "cpu",
-                {args.weights: read_notes(args.weights)} if args.weights else None,
-            ),
         }
-        records.write(args.json, table)
-    return 0
+        records.write(json, table | records.provenance(command, "cpu", notes))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    tyro.cli(main)
