@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Rule = tuple[str, Tensor, Tensor, torch.Size | None]
+"""One of the three maps, its two arguments, and the shape of its result where they do not tell it."""
+
 
 def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
     """Cross-correlation of x [N, I, H, W] with weight [O, I, k, k], differentiable any number of times.
@@ -27,17 +30,8 @@ def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tens
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, weight = x.to(dtype), weight.to(dtype)
-    result: Tensor = _Conv.apply(x, weight, stride, padding)
+    result: Tensor = _Map.apply("conv", x, weight, None, stride, padding)
     return result
-
-
-def _grads(
-    y_bar: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, mask: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    by_x, by_weight, _ = torch.ops.aten.convolution_backward(
-        y_bar, x, weight, None, (stride, stride), (padding, padding), (1, 1), False, (0, 0), 1, (*mask, False)
-    )
-    return by_x, by_weight
 
 
 def _placeholder(like: Tensor, shape: torch.Size) -> Tensor:
@@ -51,52 +45,45 @@ def _placeholder(like: Tensor, shape: torch.Size) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-class _Conv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.args = stride, padding
-        return F.conv2d(x, weight, stride=stride, padding=padding)
-
-    @staticmethod
-    def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        x_bar = _ConvInput.apply(y_bar, weight, x.shape, *ctx.args) if ctx.needs_input_grad[0] else None
-        w_bar = _ConvWeight.apply(y_bar, x, weight.shape, *ctx.args) if ctx.needs_input_grad[1] else None
-        return x_bar, w_bar, None, None
+def _compute(rule: Rule, stride: int, padding: int) -> Tensor:
+    name, first, second, shape = rule
+    if shape is None:
+        return F.conv2d(first, second, stride=stride, padding=padding)
+    by_x = name == "conv_input"
+    unknown = _placeholder(first if by_x else second, shape)
+    x, weight = (unknown, second) if by_x else (second, unknown)
+    how = (stride, stride), (padding, padding), (1, 1), False, (0, 0), 1
+    both = torch.ops.aten.convolution_backward(first, x, weight, None, *how, (by_x, not by_x, False))
+    found: Tensor = both[0 if by_x else 1]
+    return found
 
 
-class _ConvInput(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, y_bar: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int
-    ) -> Tensor:
-        ctx.save_for_backward(y_bar, weight)
-        ctx.args = stride, padding
-        x = _placeholder(y_bar, shape)
-        return _grads(y_bar, x, weight, stride, padding, (True, False))[0]
+def _derivatives(rule: Rule, grad: Tensor) -> tuple[Rule, Rule]:
+    """By the first argument and by the second."""
+    name, first, second, _ = rule
+    if name == "conv":
+        return ("conv_input", grad, second, first.shape), ("conv_weight", grad, first, second.shape)
+    if name == "conv_input":
+        return ("conv", grad, second, None), ("conv_weight", first, grad, second.shape)
+    return ("conv", second, grad, None), ("conv_input", first, grad, second.shape)
+
+
+class _Map(torch.autograd.Function):
+    """One of the three maps, and its derivatives."""
 
     @staticmethod
-    def backward(ctx: Any, x_bar_bar: Tensor) -> tuple[Tensor | None, ...]:
-        y_bar, weight = ctx.saved_tensors
-        to_y = _Conv.apply(x_bar_bar, weight, *ctx.args) if ctx.needs_input_grad[0] else None
-        to_w = (
-            _ConvWeight.apply(y_bar, x_bar_bar, weight.shape, *ctx.args) if ctx.needs_input_grad[1] else None
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        name, first, second, shape, *ctx.how = arguments
+        ctx.save_for_backward(first, second)
+        ctx.name = name
+        return _compute((name, first, second, shape), *ctx.how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rules = _derivatives((ctx.name, *ctx.saved_tensors, None), grad)
+        wanted = zip(rules, ctx.needs_input_grad[1:3], strict=True)
+        return (
+            None,
+            *(_Map.apply(*rule, *ctx.how) if needed else None for rule, needed in wanted),
+            *[None] * 3,
         )
-        return to_y, to_w, None, None, None
-
-
-class _ConvWeight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, y_bar: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(y_bar, x)
-        ctx.args = stride, padding
-        weight = _placeholder(x, shape)
-        return _grads(y_bar, x, weight, stride, padding, (False, True))[1]
-
-    @staticmethod
-    def backward(ctx: Any, w_bar_bar: Tensor) -> tuple[Tensor | None, ...]:
-        y_bar, x = ctx.saved_tensors
-        to_y = _Conv.apply(x, w_bar_bar, *ctx.args) if ctx.needs_input_grad[0] else None
-        to_x = _ConvInput.apply(y_bar, w_bar_bar, x.shape, *ctx.args) if ctx.needs_input_grad[1] else None
-        return to_y, to_x, None, None, None

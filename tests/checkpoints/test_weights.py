@@ -67,27 +67,16 @@ def test_what_is_saved_comes_back(G: Generator, D: Discriminator, tmp_path: Path
     assert again.read_bytes() == path.read_bytes(), "the same network makes the same bytes"
 
 
-def test_back_blocks_come_back(tmp_path: Path) -> None:
-    own = Generator(dataclasses.replace(TINY.generator, front_slices=2, back_blocks=16)).eval()
-    back = h3d.load_generator(weights.save_generator(own, tmp_path / "own.safetensors"))
-    ws = torch.randn(2, own.num_ws, own.config.w_dim)
-    assert back.config.back_blocks == 16
-    assert torch.equal(back.planes(ws), own.planes(ws))
-    bundled = h3d.load_generator("head3d-two-sided").config
-    assert (bundled.front_slices, bundled.back_blocks) == (2, 32)
-
-
-def test_every_configuration_survives(tmp_path: Path) -> None:
-    odd = dataclasses.replace(
-        TINY.generator,
-        sr_kind="8x",
-        sr_channels=None,
-        sr_clamp=None,
-        backbone_clamp=100.0,
-        render=config.RenderOptions(ray_start="auto", ray_end="auto", axes="eg3d", disparity=True),
-    )
-    path = weights.save_generator(Generator(odd), tmp_path / "odd.safetensors")
-    assert weights.load_generator(path).config == odd
+@pytest.mark.parametrize("changes", [
+    {"front_slices": 2, "back_blocks": 16},
+    {"sr_kind": "8x", "sr_channels": None, "sr_clamp": None, "backbone_clamp": 100.0,
+     "render": config.RenderOptions(ray_start="auto", ray_end="auto", axes="eg3d", disparity=True)},
+])  # fmt: skip
+def test_every_configuration_survives(changes: dict[str, Any], tmp_path: Path) -> None:
+    odd = Generator(dataclasses.replace(TINY.generator, **changes)).eval()
+    back = h3d.load_generator(weights.save_generator(odd, tmp_path / "odd.safetensors"))
+    assert back.config == odd.config
+    assert same(back, odd)
 
 
 def test_half_precision(G: Generator, tmp_path: Path) -> None:

@@ -162,13 +162,6 @@ def test_shapes(G: Generator) -> None:
     assert bool((features > -0.0011).all() & (features < 1.0011).all())
 
 
-def test_presets_build_and_run() -> None:
-    for name in config.PRESETS:
-        with torch.device("meta"):
-            made = Generator(config.preset(name).generator)
-        assert made.num_ws == config.preset(name).generator.num_ws
-
-
 def same(a: RenderOutput, b: RenderOutput, tolerance: float = 0.0) -> bool:
     return all(
         torch.allclose(getattr(a, k), getattr(b, k), rtol=tolerance, atol=tolerance)
@@ -206,13 +199,6 @@ def test_truncation(G: Generator) -> None:
     assert torch.equal(half[:, 3:], ws[:, 3:])
     assert torch.equal(G.mapping(z, camera, 0.5, truncation_cutoff=0), ws)
     assert torch.equal(G.mapping(z, camera, 0.5, truncation_cutoff=99), G.mapping(z, camera, 0.5))
-
-
-def test_w_avg_moves_towards_the_batch() -> None:
-    G = make()
-    before, w = G.w_avg.clone(), torch.randn(5, G.config.w_dim)
-    G.update_w_avg(w)
-    torch.testing.assert_close(G.w_avg, 0.998 * before + 0.002 * w.mean(0))
 
 
 def test_the_mapping_camera_defaults_to_the_frontal_one(G: Generator) -> None:

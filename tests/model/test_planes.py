@@ -19,14 +19,6 @@ AXES = ("eg3d", "xyz")
 
 
 @pytest.mark.parametrize("axes", AXES)
-def test_projection_of_one_point(axes: planes.Axes) -> None:
-    point = torch.tensor([[[0.1, 0.2, 0.4]]])
-    found = planes.project(point, axes, box_warp=2.0)[0, :, 0]
-    third = {"eg3d": [0.4, 0.1], "xyz": [0.2, 0.4]}[axes]
-    torch.testing.assert_close(found, torch.tensor([[0.1, 0.2], [0.1, 0.4], third]))
-
-
-@pytest.mark.parametrize("axes", AXES)
 def test_names_agree_with_the_projection(axes: planes.Axes) -> None:
     names = tuple("xyz"[u] + "xyz"[v] for u, v in planes.PROJECTION[axes])
     assert names == PLANE_NAMES[axes]

@@ -134,18 +134,12 @@ def test_which_code_goes_where() -> None:
         )
     network(ws)
     before = dict(seen)
-    changed = {}
     for i in range(6):
         other = ws.clone()
         other[:, i] += 1
         network(other)
-        changed[i] = [name for name in before if not torch.equal(before[name], seen[name])]
-    assert changed[0] == ["x4", "rgb4", "x8", "rgb8", "x16", "rgb16"]
-    assert changed[1] == ["rgb4", "x8", "rgb8", "x16", "rgb16"]
-    assert changed[2] == ["x8", "rgb8", "x16", "rgb16"]
-    assert changed[3] == ["rgb8", "x16", "rgb16"]
-    assert changed[4] == ["x16", "rgb16"]
-    assert changed[5] == ["rgb16"]
+        changed = [name for name in before if not torch.equal(before[name], seen[name])]
+        assert changed == ["x4", "rgb4", "x8", "rgb8", "x16", "rgb16"][i:]
 
 
 def test_backbone_clamp() -> None:
@@ -165,8 +159,3 @@ def test_gradients() -> None:
         assert torch.autograd.gradcheck(
             lambda *a, up=up: modulated_conv(*a, up=up), (x, weight, style), atol=1e-6
         )
-
-
-@pytest.mark.parametrize(("resolution", "expected"), [(4, 512), (64, 512), (128, 256), (256, 128), (512, 64)])
-def test_reference_widths(resolution: int, expected: int) -> None:
-    assert stylegan2.channels_at(resolution, 32768, 512) == expected

@@ -52,13 +52,9 @@ def compare(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_module_at_small_size(kind: SuperResolutionKind) -> None:
+def test_every_module(kind: SuperResolutionKind) -> None:
+    """At small size, and at its own: there features come in smaller and are enlarged."""
     compare(module(kind, 32), kind, 32, 32 // FACTOR[kind], batch=2, clamp=256.0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_module_at_its_own_size(kind: SuperResolutionKind) -> None:
-    """512² for 8xdc and 8x, 256² for 4x and deepfp32, 128² for 2x; features come in smaller and are enlarged."""
     size = SIZE[kind]
     compare(module(kind, size), kind, size, size // 8, clamp=256.0)
 

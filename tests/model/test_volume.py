@@ -228,17 +228,6 @@ def test_stratified_depths() -> None:
     torch.testing.assert_close(1 / disparity, torch.linspace(0.5, 1 / 3, 5))
 
 
-def test_importance_samples_gather_where_the_matter_is() -> None:
-    depths = torch.linspace(2, 3, 33)[None, None]
-    w = torch.zeros(1, 1, 32)
-    w[..., 20] = 0.9
-    found = volume.importance_depths(depths, w, 64)
-    inside = ((found > depths[..., 18]) & (found < depths[..., 23])).float().mean()
-    assert float(inside) > 0.75
-    assert float(found.min()) >= float(depths.min())
-    assert float(found.max()) <= float(depths.max())
-
-
 # --- properties ---------------------------------------------------------------------------------------------------
 
 
