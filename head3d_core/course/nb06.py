@@ -36,7 +36,7 @@ def swap_row(G: Generator, one: Heads, G_second: Generator, two: Heads, camera: 
     names = PLANE_NAMES[G.config.render.axes]
     drawn = [(G, one.planes, one.ws), (G_second, two.planes, two.ws)]
     drawn += [(G, *plane_swap.mix(one, two, plane_swap.exchange(name))) for name in names]
-    return torch.cat([plane_swap.picture(net, planes, ws, camera) for net, planes, ws in drawn])
+    return torch.cat([plane_swap.finish(net, planes, ws, camera).image for net, planes, ws in drawn])
 
 
 def shown_states(shown: Sequence[Shown], titles: Sequence[str]) -> Any:
@@ -144,7 +144,7 @@ def planes_flat(G: Generator, heads: Heads) -> Any:
             axes[row, k + 1].set(title=f"F_{name}" if row == 0 else "", xlabel=across, ylabel=up)
     for row in range(rows):
         view = plane_swap.look(G, heads.planes[row : row + 1], cameras.orbit(0.5, 0.2))
-        axes[row, 0].imshow(figures.to_pixels(view.rgb[0]))
+        axes[row, 0].imshow(figures.to_pixels(view.raw[0]))
         axes[row, 0].axis("off")
     return figure
 

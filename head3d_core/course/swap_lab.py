@@ -20,10 +20,9 @@ from torch import Tensor
 from head3d_core import ops
 from head3d_core.config import PLANE_NAMES, Backend
 from head3d_core.experiments import plane_swap
-from head3d_core.experiments.plane_swap import View
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
-from head3d_core.model.generator import Generator
+from head3d_core.model.generator import Generator, RawOutput
 from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import to_pixels
@@ -139,7 +138,7 @@ def couple(
     faces = None
     if encoder is not None:
         front = cameras.orbit(0.0)
-        raw = [plane_swap.look(G, h.planes, front, FACE_SIDE).rgb for G, h in ((one, first), (two, second))]
+        raw = [plane_swap.look(G, h.planes, front, FACE_SIDE).raw for G, h in ((one, first), (two, second))]
         faces = torch.cat([encoder(rgb, front) for rgb in raw])
     return Couple(one, two, first, second, encoder, faces, PLANE_NAMES[one.config.render.axes])
 
@@ -154,14 +153,14 @@ def preview_samples(pair: Couple, backend: Backend) -> int | None:
 class Ends:
     """Heads A and B as they are, without exchange, from one camera; each by its own generator."""
 
-    first: View
-    second: View
+    first: RawOutput
+    second: RawOutput
     samples: int | None
     """Along A's rays, per pass, if they are fewer than the generator's."""
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Raw pictures [R, R, 3] of A and of B."""
-        return to_pixels(self.first.rgb[0]), to_pixels(self.second.rgb[0])
+        return to_pixels(self.first.raw[0]), to_pixels(self.second.raw[0])
 
 
 def ends(pair: Couple, camera: Tensor, backend: Backend = "auto", finished: bool = False) -> Ends:
@@ -187,7 +186,7 @@ def portraits(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Finished pictures [R, R, 3] of A and B from the state's camera, each by its own generator."""
     a, b = (
-        plane_swap.picture(G, head.planes, head.ws, state.camera(), backend)
+        plane_swap.finish(G, head.planes, head.ws, state.camera(), backend).image
         for G, head in ((pair.G, pair.first), (pair.G_second, pair.second))
     )
     return to_pixels(a[0]), to_pixels(b[0])
@@ -228,18 +227,18 @@ def show(
     if beside is None or beside.samples != samples:  # differences are taken between pictures of one quality
         beside = ends(pair, camera, backend, finished)
     if not finished:
-        rgb = plane_swap.look(G, mixed, camera, None, backend, samples).rgb
+        rgb = plane_swap.look(G, mixed, camera, None, backend, samples).raw
         return Shown(to_pixels(rgb[0]), _heat(rgb, beside.first), None, beside)
-    raw, image = plane_swap.raw_and_picture(G, mixed, ws, camera, backend)
+    seen = plane_swap.finish(G, mixed, ws, camera, backend)
     similarity = None
     if pair.encoder is not None and pair.faces is not None:
         front = cameras.orbit(0.0)
-        frontal = plane_swap.look(G, mixed, front, FACE_SIDE, backend).rgb
+        frontal = plane_swap.look(G, mixed, front, FACE_SIDE, backend).raw
         cosine = pair.faces @ pair.encoder(frontal, front)[0]
         similarity = (float(cosine[0]), float(cosine[1]))
-    return Shown(to_pixels(image[0]), _heat(raw.rgb, beside.first), similarity, beside)
+    return Shown(to_pixels(seen.image[0]), _heat(seen.raw, beside.first), similarity, beside)
 
 
-def _heat(rgb: Tensor, plain: View) -> NDArray[np.float32]:
-    difference: NDArray[np.float32] = ((rgb - plain.rgb).abs().mean(1)[0] / 2).clamp(0, 1).cpu().numpy()
+def _heat(rgb: Tensor, plain: RawOutput) -> NDArray[np.float32]:
+    difference: NDArray[np.float32] = ((rgb - plain.raw).abs().mean(1)[0] / 2).clamp(0, 1).cpu().numpy()
     return difference

@@ -14,8 +14,8 @@ from PIL import Image
 from head3d_core.utils.errors import Head3DError
 
 Matting = Literal["auto", "on", "off"]
-Matte = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Image [H, W, 3] -> the person's coverage [H, W] in [0, 1]."""
+Matte = Callable[[NDArray[np.uint8]], NDArray[np.float32] | None]
+"""Image [H, W, 3] -> the person's coverage [H, W] in [0, 1]; None keeps the background."""
 _MODEL = "modules/selfie_segmentation/selfie_segmentation.tflite"
 HOW_TO_MATTE = (
     "backgrounds are kept: for white ones, pip install ai-edge-litert==2.3.0, unpack the result of "

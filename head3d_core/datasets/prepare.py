@@ -211,9 +211,8 @@ def prepare_photo(
     image, outside = crop(photo, pose, args.resolution)
     if outside > args.max_outside:
         raise Rejected(f"the head is cut off: {outside:.0%} of its crop lie outside the photograph")
-    mask = None
-    if matte is not None:
-        mask = matte(image)
+    mask = None if matte is None else matte(image)
+    if mask is not None:
         white = image * mask[..., None] + 255 * (1 - mask[..., None])
         image = np.rint(white).astype(np.uint8)
     return Prepared(file, image, mask, pose, probability, outside, count, large)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.checkpoints.eg3d import load_tensors
-from head3d_core.config import Backend, GeneratorConfig, NoiseMode, RenderOptions
-from head3d_core.experiments.descent import descend, half_cosine
+from head3d_core.config import GeneratorConfig, NoiseMode, RenderOptions
+from head3d_core.experiments.study import descend, half_cosine
 from head3d_core.geometry import pointclouds
 from head3d_core.model import cameras
-from head3d_core.model.generator import Generator, RawOutput, RenderOutput
+from head3d_core.model.generator import Generator, RenderOutput
 from head3d_core.model.planes import Decoder
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import render_rays
@@ -61,17 +61,39 @@ class FitArgs:
     """Where to run: cpu, cuda, ..."""
 
 
+CONFIG = GeneratorConfig(
+    z_dim=8,
+    w_dim=8,
+    image_resolution=128,
+    neural_resolution=64,
+    plane_resolution=128,
+    plane_channels=CHANNELS,
+    decoder_hidden=HIDDEN,
+    decoder_features=3,
+    sr_kind="2x",
+    render=RenderOptions(
+        ray_start="auto", ray_end="auto", depth_resolution=24, depth_resolution_importance=24, white_back=True
+    ),
+)
+"""Of every fit: rays start and end at the cube."""
+
+
 class FittedHead(Generator):
     """Planes of one head where a generator is expected: `planes` returns them whatever the codes are.
 
-    Its image is the volume rendering itself, at any resolution, because it has no super-resolution and no mapping.
+    Its image is the volume rendering itself, at any resolution, because it has no super-resolution and no mapping. A
+    new one has random planes and a random decoder, always the same.
     """
 
-    def __init__(self, config: GeneratorConfig, planes: Tensor, decoder: Decoder) -> None:
+    def __init__(self) -> None:
         nn.Module.__init__(self)  # a generator's own parts stay out: there is nothing to generate
-        self.config = config
-        self.decoder = decoder
-        self.fitted = nn.Parameter(planes)
+        self.config = CONFIG
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.decoder = Decoder(CHANNELS, HIDDEN, 3)
+        planes = 0.1 * torch.randn(3, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+        # Channels innermost in memory: the layout that the compiled renderer reads without repacking.
+        self.fitted = nn.Parameter(planes.contiguous(memory_format=torch.channels_last))
 
     @property
     def codes(self) -> Tensor:
@@ -82,62 +104,25 @@ class FittedHead(Generator):
         """The fitted planes, once per row of ws: [N, 3, C, H, W]."""
         return self.fitted[None].expand(len(ws), -1, -1, -1, -1)
 
+    def superresolution(self, features: Tensor, raw: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        """The volume rendering as it is."""
+        return raw
+
     def render(
         self,
         planes: Tensor,
         ws: Tensor,
         camera: Tensor,
         resolution: int | None = None,
-        backend: Backend = "auto",
-        seeds: Tensor | None = None,
+        *args: Any,
+        **more: Any,
     ) -> RenderOutput:
         """The volume rendering at the image resolution."""
-        size = resolution or self.config.image_resolution
-        raw: RawOutput = self.render_raw(planes, camera, size, backend, seeds)
-        return RenderOutput(raw.features, raw.depth, raw.opacity, raw.raw)
+        return super().render(planes, ws, camera, resolution or CONFIG.image_resolution, *args, **more)
 
 
-def empty_head(seed: int = 0) -> FittedHead:
-    """A head to fit: random planes, a random decoder, rays that start and end at the cube."""
-    render = RenderOptions(
-        ray_start="auto", ray_end="auto", depth_resolution=24, depth_resolution_importance=24, white_back=True
-    )
-    config = GeneratorConfig(
-        z_dim=8,
-        w_dim=8,
-        image_resolution=128,
-        neural_resolution=64,
-        plane_resolution=128,
-        plane_channels=CHANNELS,
-        decoder_hidden=HIDDEN,
-        decoder_features=3,
-        sr_kind="2x",
-        render=render,
-    )
-    draw = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        decoder = Decoder(CHANNELS, HIDDEN, 3)
-    planes = 0.1 * torch.randn(3, CHANNELS, SIDE, SIDE, generator=draw)
-    # Channels innermost in memory: the layout that the compiled renderer reads without repacking.
-    return FittedHead(config, planes.contiguous(memory_format=torch.channels_last), decoder)
-
-
-@dataclass(frozen=True)
-class TrainingViews:
-    """Images of a head with their cameras."""
-
-    images: Tensor
-    """[V, 3, R, R] in [-1, 1]; the background does not matter."""
-    opacity: Tensor
-    """[V, R, R] coverage in [0, 1]."""
-    camera: Tensor
-    """[V, 25]"""
-
-
-def draw_views(args: FitArgs, resolution: int = 128) -> TrainingViews:
-    """Renders the head from `args.count` cameras that fill the range of views evenly."""
-
+def draw_views(args: FitArgs, resolution: int = 128) -> tuple[Tensor, Tensor, Tensor]:
+    """The head from `args.count` cameras that fill the range of views evenly, as `fit` takes them."""
     k = torch.arange(args.count) + 0.5
     reach = math.radians(FRONT_YAW) if args.views == "front" else math.pi
     # Steps of the golden and the silver ratio fill both ranges evenly.
@@ -145,45 +130,47 @@ def draw_views(args: FitArgs, resolution: int = 128) -> TrainingViews:
     pitch = math.radians(25) * (2 * (k * (math.sqrt(2) - 1) % 1) - 1)
     camera = cameras.orbit(yaw, pitch)
     seen = pointclouds.factory_views(args.seed, camera, resolution)
-    return TrainingViews(images.from_pixels(seen.rgb), torch.from_numpy(seen.alpha) / 255, camera)
+    return images.from_pixels(seen.rgb), torch.from_numpy(seen.alpha) / 255, camera
 
 
 def fit(
-    views: TrainingViews,
+    seen: tuple[Tensor, Tensor, Tensor],
     steps: int,
     rays: int = 4096,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[FittedHead, list[float]]:
-    """Planes and a decoder whose renderings look like the images.
+    """Planes and a decoder whose renderings look like images of a head.
 
     Adam on random rays; the loss is the mean squared difference of colour (over white) and of opacity, and a little of
     how much neighbouring texels differ, without which places that no image shows would be noise.
+
+    Args:
+        seen: images [V, 3, R, R] in [-1, 1], the head's coverage [V, R, R] in [0, 1], and the cameras [V, 25].
 
     Returns:
         The head, and the loss of every iteration.
     """
     if steps < 1 or rays < 1:
         raise Head3DError(f"a fit needs at least one step and one ray, got {steps} and {rays}")
-    head = empty_head().to(device).train()
-    count, side = len(views.camera), views.images.shape[-1]
-    origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(views.camera, side))
-    colour = views.images.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
-    opacity = views.opacity.reshape(-1).to(device)
+    head = FittedHead().to(device).train()
+    origins, directions = (x.flatten(0, 1).to(device) for x in camera_rays(seen[2], seen[0].shape[-1]))
+    colour = seen[0].permute(0, 2, 3, 1).reshape(-1, 3).to(device)
+    opacity = seen[1].reshape(-1).to(device)
     draw = torch.Generator().manual_seed(0)
 
     def loss(step: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(count * side * side, (rays,), generator=draw).to(device)
-        seen = render_rays(
+        chosen = torch.randint(len(opacity), (rays,), generator=draw).to(device)
+        found = render_rays(
             head.fitted[None],
             head.decoder.weights(),
             origins[chosen][None],
             directions[chosen][None],
-            head.config.render,
+            CONFIG.render,
             seeds=torch.tensor([step], device=device),
         )
-        error = (seen.features[0] - colour[chosen]).square().mean()
-        error = error + (seen.opacity[0] - opacity[chosen]).square().mean()
+        error = (found.features[0] - colour[chosen]).square().mean()
+        error = error + (found.opacity[0] - opacity[chosen]).square().mean()
         rough = head.fitted.diff(dim=-1).square().mean() + head.fitted.diff(dim=-2).square().mean()
         return error + 0.003 * rough, error
 
@@ -214,18 +201,18 @@ def surface_by_side(head: FittedHead, seed: int) -> dict[str, dict[str, float]]:
     return out
 
 
-def _path(name_or_path: str | Path) -> Path:
+def _read(name_or_path: str | Path) -> tuple[checkpoint.Header, dict[str, Tensor]]:
     path = Path(name_or_path)
     if not path.suffix:
         path = FOLDER / f"{name_or_path}.safetensors"
     if not path.is_file():
         raise Head3DError(f"no fit at {path}: make one with python -m head3d_core fit --out {path}")
-    return path
+    return checkpoint.read(path, KIND)
 
 
 def notes(name_or_path: str | Path) -> dict[str, Any]:
     """What was recorded with a fit: seed, views, steps, loss, and its distance from the true surface."""
-    return checkpoint.read(_path(name_or_path), KIND)[0].notes
+    return _read(name_or_path)[0].notes
 
 
 def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> FittedHead:
@@ -234,9 +221,8 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Fitted
     Raises:
         Head3DError: no such fit, or anything that `weights.read` refuses.
     """
-    path = _path(name_or_path)
-    head = empty_head()
-    load_tensors(head, checkpoint.read(path, KIND)[1], str(path))
+    head = FittedHead()
+    load_tensors(head, _read(name_or_path)[1], str(name_or_path))
     head.fitted.data = head.fitted.data.contiguous(memory_format=torch.channels_last)
     return head.eval().requires_grad_(False).to(device)
 
@@ -246,9 +232,9 @@ def run(args: FitArgs) -> None:
     files.check_place(args.out, (".safetensors",), "fit")
     if args.count < 2:
         raise Head3DError(f"a fit needs at least 2 images, got {args.count}")
-    views = draw_views(args)
+    seen = draw_views(args)
     with bar("iterations") as step:
-        head, losses = fit(views, args.steps, args.rays, args.device, step)
+        head, losses = fit(seen, args.steps, args.rays, args.device, step)
     loss = round(float(np.mean(losses[-50:])), 6)
     recorded = {
         **{name: getattr(args, name) for name in ("seed", "views", "count", "steps", "rays")},
@@ -258,11 +244,8 @@ def run(args: FitArgs) -> None:
     }
     save(head, args.out, recorded)
     with torch.no_grad():
-        planes = head.planes(head.codes)
-        rows = [
-            head.render(planes, head.codes, c).image[0].cpu()
-            for c in views.camera[:8].to(head.device).split(1)
-        ]
-    sheet = images.montage(torch.cat([views.images[:8], torch.stack(rows)]), 8)
+        planes, views = head.planes(head.codes), seen[2][:8].to(head.device)
+        row = [head.render(planes, head.codes, camera).image.cpu() for camera in views.split(1)]
+    sheet = images.montage(torch.cat([seen[0][:8], *row]), 8)
     picture = images.save(sheet, args.out.with_suffix(".jpg"))
     print(f"{args.out}: loss {losses[0]:.3f} to {loss:.5f}; {picture.name} shows it")

@@ -129,19 +129,21 @@ class Surface:
     """[V, 3] sRGB in [0, 1]."""
 
 
-def draw(surface: Surface, cameras: NDArray[np.floating[Any]], size: int = SIZE) -> Views:
-    """A surface over white from every camera label [N, 25]; its colours carry their own light.
+def draw(surface: Surface, cameras: Array | None = None, size: int = SIZE) -> Views:
+    """A surface over white; its colours carry their own light.
 
     Args:
+        cameras: labels [N, 25]; None: `shown_cameras`.
         size: pixels per side.
 
     Raises:
         Head3DError: vertices or colours that are not finite.
     """
+    cameras = shown_cameras() if cameras is None else cameras
     if not (np.isfinite(surface.vertices).all() and np.isfinite(surface.colours).all()):
         raise Head3DError("a surface has vertices or colours that are not finite: its model has diverged")
     rgb, mask, depth = [], [], []
-    for camera in torch.from_numpy(np.asarray(cameras, np.float32)).split(1):
+    for camera in torch.from_numpy(cameras).split(1):
         seen, distance = seen_by(camera, surface.vertices, surface.triangles, size * FACTOR)
         row, column = seen.pixel.T
         fine = np.tile(np.array([1.0, 1.0, 1.0, 0.0], np.float32), (size * FACTOR, size * FACTOR, 1))
@@ -152,7 +154,7 @@ def draw(surface: Surface, cameras: NDArray[np.floating[Any]], size: int = SIZE)
         rgb.append(mean[..., :3])
         mask.append(mean[..., 3])
         depth.append(far[FACTOR // 2 :: FACTOR, FACTOR // 2 :: FACTOR])
-    return Views(np.asarray(cameras, np.float32), np.stack(rgb), np.stack(mask), np.stack(depth))
+    return Views(cameras, np.stack(rgb), np.stack(mask), np.stack(depth))
 
 
 def cached(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -179,7 +181,5 @@ def scan(folder: Path, seed: int) -> tuple[Views, Views]:
 
     arrays = cached(folder / f"scan_of_27_v{SAMPLER_VERSION}_{seed:05d}.npz", drawn)
     parts = (cameras, arrays["rgb"], arrays["alpha"], arrays["depth"])
-    training, shown = (
-        Views(*(x[rows] for x in parts)) for rows in (slice(len(rings)), slice(len(rings), None))
-    )
-    return training, shown
+    training, shown = zip(*(np.split(part, [len(rings)]) for part in parts), strict=True)
+    return Views(*training), Views(*shown)

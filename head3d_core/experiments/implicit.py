@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.experiments.head_scans import BOX, Array, Surface, Views
+from head3d_core.experiments.study import descend, half_cosine
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.progress import Progress
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.experiments.descent import descend, half_cosine
 from head3d_core.experiments.latent import principal_directions, w_of_noise
+from head3d_core.experiments.study import descend, half_cosine
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import shrink
-from head3d_core.utils.progress import Progress
+from head3d_core.utils.progress import Progress, counted
 
 GUESS = 15.0
 """Degrees between first guesses of an unknown camera."""
@@ -154,7 +155,7 @@ def candidate_losses(
         Losses [K, N] of `pyramid_loss`, and the views [K, N] they were reached from.
     """
     losses, places = [], []
-    for k, one in enumerate(w):
+    for one in counted(w.unbind(), progress):
         planes = G.planes(one.expand(1, G.num_ws, -1))
         seen = _seen(G, planes, views, target.shape[-1])
         pairs = torch.stack([pyramid_loss(view.expand_as(target), target, weight) for view in seen])
@@ -163,8 +164,6 @@ def candidate_losses(
         best = pairs.min(0)
         losses.append(best.values)
         places.append(best.indices)
-        if progress:
-            progress(k + 1, len(w))
     return torch.stack(losses), torch.stack(places)
 
 
@@ -217,15 +216,9 @@ def invert(
     if weight is not None:
         weight = F.interpolate(weight.to(target), size=(side, side), mode="area")
         weight = weight / weight.mean([1, 2, 3], keepdim=True).clamp_min(1e-3)
-    frozen = [p for p in G.parameters() if p.requires_grad]
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        known = None if camera is None else camera.to(G.device)
-        return _Fit(G, target, known, options, progress, watch, weight, looking).run()
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)
+    frozen = deepcopy(G).requires_grad_(False)
+    known = None if camera is None else camera.to(G.device)
+    return _Fit(frozen, target, known, options, progress, watch, weight, looking).run()
 
 
 @dataclass(eq=False)
@@ -345,19 +338,25 @@ def _seen(G: Generator, planes: Tensor, camera: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def view_errors(G: Generator, ws: Tensor, images: Tensor, camera: Tensor) -> Tensor:
+def view_errors(
+    G: Generator, ws: Tensor, images: Tensor, camera: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """Mean absolute differences to true images of the head, as shares of the range from black to white: [V].
 
     Args:
         ws: [1, num_ws, w_dim].
         images: [V, 3, R, R] in [-1, 1], of any size from the volume rendering's.
         camera: [V, 25] of the images.
+        weight: [V, 1, R, R]: how much each pixel counts; None: all alike.
     """
     if len(images) != len(camera):
         raise Head3DError(f"every image needs a camera, got {len(images)} and {len(camera)}")
     side = G.config.neural_resolution
-    raw = _seen(G, G.planes(ws), camera.to(ws), side)
-    return (raw.clamp(-1, 1) - shrink(images.to(ws), side)).abs().mean([1, 2, 3]).cpu() / 2
+    apart = (_seen(G, G.planes(ws), camera.to(ws), side).clamp(-1, 1) - shrink(images.to(ws), side)).abs()
+    if weight is not None:
+        share = F.interpolate(weight.to(ws), size=(side, side), mode="area")
+        apart = apart * share / share.mean([1, 2, 3], keepdim=True)
+    return apart.mean([1, 2, 3]).cpu() / 2
 
 
 def angle_between(camera: Tensor, other: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from head3d_core.synth.identity import HELD_OUT_HEADS
 from head3d_core.utils import files, images
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean
+from head3d_core.utils.progress import Progress, counted
 
 SIDES = {"near (≤ 45°)": (0.0, 45.0), "side (45° to 120°)": (45.0, 120.0), "far (> 120°)": (120.0, 181.0)}
 """Groups of views by their angle from the fitted view, degrees, lower end excluded: the fitted view is in no group."""
@@ -101,23 +102,17 @@ class GeometryArgs:
     """Where to run: cpu, cuda, ..."""
 
 
-@dataclass(frozen=True)
 class KnownHead:
-    """A procedural head as images and as a surface."""
+    """A procedural head as images [V, 3, 256, 256] in [-1, 1] from cameras [V, 25], and as a surface.
 
-    seed: int
-    images: Tensor
-    """[V, 3, 256, 256] in [-1, 1]"""
-    camera: Tensor
-    """[V, 25]"""
-    cloud: pointclouds.Cloud
-    """Its surface, seen from `pointclouds.look_around()`."""
+    Raises:
+        Head3DError: no OpenGL.
+    """
 
-
-def known_head(seed: int, camera: Tensor) -> KnownHead:
-    """Renders head `seed` from cameras [V, 25]. Raises Head3DError without OpenGL."""
-    drawn = images.from_pixels(pointclouds.factory_views(seed, camera, 256).rgb)
-    return KnownHead(seed, drawn, camera, pointclouds.true_cloud(seed, pointclouds.look_around()))
+    def __init__(self, seed: int, camera: Tensor) -> None:
+        self.seed, self.camera = seed, camera
+        self.images = images.from_pixels(pointclouds.factory_views(seed, camera, 256).rgb)
+        self.cloud = pointclouds.true_cloud(seed, pointclouds.look_around())
 
 
 def sample_head(index: int) -> tuple[Tensor, Tensor]:
@@ -132,6 +127,11 @@ def sample_head(index: int) -> tuple[Tensor, Tensor]:
     pixels, camera = load_arrays(files.DATA / "samples" / "heads")
     rows = slice(12 * index, 12 * index + 12)
     return images.from_uint8(pixels[rows]), camera[rows]
+
+
+def rounded(values: Iterable[Tensor], digits: int) -> list[float]:
+    """Numbers for a record."""
+    return [round(float(x), digits) for x in values]
 
 
 def by_side(angles: Tensor, errors: Tensor) -> dict[str, float]:
@@ -163,13 +163,13 @@ def reconstruct(
     G: Generator,
     heads: Sequence[KnownHead],
     options: InversionOptions,
-    every: int = 0,
-    progress: study.Progress | None = None,
+    every: int,
+    progress: Progress,
 ) -> tuple[list[dict[str, Any]], Inversion]:
     """Fits each head's first view (its camera known) and judges the mean head, w and the codes per layer.
 
     Args:
-        every: iterations between two measurements from other sides; 0: none of them.
+        every: iterations between two measurements from other sides.
 
     Returns:
         A JSON-able row for each head, and the fitted codes.
@@ -177,7 +177,7 @@ def reconstruct(
     curves: list[list[dict[str, Any]]] = [[] for _ in heads]
 
     def watch(iteration: int, ws: Tensor) -> None:
-        if every and iteration % every == 0:
+        if iteration % every == 0:
             for head, one, curve in zip(heads, ws.split(1), curves, strict=True):
                 curve.append({"iteration": iteration, **side_errors(G, one, head, head.camera[:1])})
 
@@ -187,13 +187,9 @@ def reconstruct(
     rows = []
     for k, head in enumerate(heads):
         stages = {"mean head": mean, "w": fit.w[k : k + 1], "layers": fit.ws[k : k + 1]}
+        judged = {stage: known_errors(G, ws, head) for stage, ws in stages.items()}
         rows.append(
-            {
-                "seed": head.seed,
-                "loss": [round(float(x), 6) for x in fit.loss[:, k]],
-                "other sides": curves[k],
-                **{stage: known_errors(G, ws, head) for stage, ws in stages.items()},
-            }
+            {"seed": head.seed, "loss": rounded(fit.loss[:, k], 6), "other sides": curves[k], **judged}
         )
     return rows, fit
 
@@ -204,7 +200,7 @@ def find_cameras(
     yaw: float,
     pitch: float,
     options: InversionOptions,
-    progress: study.Progress | None = None,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Fits codes and camera to the last view of each head, whose angles (degrees) only the judge knows."""
     fit = invert(G, torch.stack([h.images[-1] for h in heads]), None, options, progress)
@@ -212,27 +208,31 @@ def find_cameras(
     rows = []
     for k, head in enumerate(heads):
         sides = side_errors(G, fit.ws[k : k + 1], head, fit.camera[k : k + 1])
-        rows.append(
-            {
-                "seed": head.seed,
-                "loss": [round(float(x), 6) for x in fit.loss[:, k]],
-                "yaw error": [round(float(x), 3) for x in errors[:, k, 0]],
-                "pitch error": [round(float(x), 3) for x in errors[:, k, 1]],
-                "layers": {"by side": sides},
-            }
-        )
+        yaws, pitches = (rounded(error, 3) for error in errors[:, k].T)
+        row = {
+            "seed": head.seed,
+            "loss": rounded(fit.loss[:, k], 6),
+            "yaw error": yaws,
+            "pitch error": pitches,
+        }
+        rows.append({**row, "layers": {"by side": sides}})
     return rows
 
 
-def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict[str, Any], Tensor]:
-    """The record, and images of the first four heads [K, 3, S, S] (see `image_sheet`)."""
+def measure_inversions(args: InvertArgs, progress: Progress) -> dict[str, Any]:
+    """The record that the command `invert` writes; its sheet of images is written here.
+
+    Raises:
+        Head3DError: an impossible number of heads, missing weights, no OpenGL, or a sheet that cannot be written.
+    """
+    files.check_writable(args.out.with_suffix(".jpg"))
     if not 1 <= args.heads <= len(HELD_OUT_HEADS):
         raise Head3DError(f"there are {len(HELD_OUT_HEADS)} held-out heads, got {args.heads}")
     around = cameras.orbit(2 * math.pi * torch.arange(TURN) / TURN)
     hidden = cameras.orbit(math.radians(args.yaw), math.radians(args.pitch))
     options = InversionOptions(args.steps, args.layer_steps, args.candidates)
     iterations = args.steps + args.layer_steps
-    heads = [known_head(seed, torch.cat([around, hidden])) for seed in HELD_OUT_HEADS[: args.heads]]
+    heads = [KnownHead(seed, torch.cat([around, hidden])) for seed in HELD_OUT_HEADS[: args.heads]]
     rows: dict[str, Any] = {}
     sheets = [shrink(head.images[list(SHOWN)], CELL) for head in heads[:PICTURED]]
 
@@ -246,7 +246,7 @@ def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict
         unknown = find_cameras(G, heads, args.yaw, args.pitch, options, partial(step, before=2 * k + 1))
         rows[name] = {"known camera": known, "unknown camera": unknown}
         sheets = [
-            torch.cat([sheet, _row(G, w), _row(G, ws)])
+            torch.cat([sheet, _cells(G, torch.cat([w, ws]))])
             for sheet, w, ws in zip(sheets, fit.w.split(1), fit.ws.split(1), strict=False)
         ]
     about = {
@@ -254,29 +254,21 @@ def measure_inversions(args: InvertArgs, progress: study.Progress) -> tuple[dict
         "heads": "held out: not among the fifty trained on",
         "errors": "pictures: mean absolute difference / range; surfaces: world units, degrees",
     }
-    record = {"about": about, "models": rows, "provenance": study.provenance("invert", args, args.weights)}
-    return record, torch.cat(sheets)
+    # Two heads side by side: the truth, then every generator's w and codes per layer, with names.
+    names = ["true head", *(f"{name}: {stage}" for name in args.weights for stage in ("w", "layers"))]
+    turns = [f"{360 * k // TURN}°" for k in SHOWN]
+    blocks = [images.with_names(images.montage(sheet, len(SHOWN)), names, turns) for sheet in sheets]
+    whole = images.montage(images.from_pixels(np.stack(blocks)), min(2, len(blocks)))
+    images.save(whole, args.out.with_suffix(".jpg"))
+    return {"about": about, "models": rows, "provenance": study.provenance("invert", args, args.weights)}
 
 
 @torch.no_grad()
-def _row(G: Generator, ws: Tensor) -> Tensor:
-    """Cells of ws [1, num_ws, w_dim] from the sides that the sheet shows."""
-    seen = turntable.views(G, G.planes(ws), ws, [360 * k / TURN for k in SHOWN])[0].clamp(-1, 1).cpu()
-    return F.interpolate(seen, size=(CELL, CELL), mode="bilinear", antialias=True)
-
-
-def image_sheet(cells: Tensor, weights: Sequence[str]) -> Any:
-    """All heads side by side, two in a row of blocks, as [H, W, 3] uint8: in each block the truth, then every
-    generator's w and codes per layer, with names.
-
-    Args:
-        cells: [heads * (1 + 2 * len(weights)) * 5, 3, S, S], as `measure_inversions` returns them.
-    """
-    names = ["true head", *(f"{name}: {stage}" for name in weights for stage in ("w", "layers"))]
-    turns = [f"{360 * k // TURN}°" for k in SHOWN]
-    blocks = cells.split(len(names) * len(SHOWN))
-    sheets = [images.with_names(images.montage(b, len(SHOWN)), names, turns) for b in blocks]
-    return images.montage(images.from_pixels(np.stack(sheets)), min(2, len(sheets)))
+def _cells(G: Generator, ws: Tensor) -> Tensor:
+    """Cells of heads ws [N, num_ws, w_dim] from the sides that the sheet shows, [N * sides, 3, CELL, CELL]."""
+    turns = [360 * k / TURN for k in SHOWN]
+    seen = torch.cat([turntable.views(G, G.planes(one), one, turns)[0] for one in ws.split(1)])
+    return F.interpolate(seen.clamp(-1, 1).cpu(), size=(CELL, CELL), mode="bilinear", antialias=True)
 
 
 def inversion_lines(record: dict[str, Any]) -> list[str]:
@@ -298,17 +290,8 @@ def inversion_lines(record: dict[str, Any]) -> list[str]:
     return out
 
 
-def run_invert(args: InvertArgs) -> None:
-    """The command `invert`: measures, writes the record and its image, prints a summary."""
-    sheet = args.out.with_suffix(".jpg")
-    files.check_writable(sheet)
-
-    def measure(args: InvertArgs, progress: study.Progress) -> dict[str, Any]:
-        record, cells = measure_inversions(args, progress)
-        images.save(image_sheet(cells, args.weights), sheet)
-        return record
-
-    study.run(args, measure, inversion_lines, "iterations")
+run_invert = partial(study.run, measure=measure_inversions, lines=inversion_lines, unit="iterations")
+"""The command `invert`."""
 
 
 @torch.no_grad()
@@ -339,15 +322,14 @@ def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
     return row
 
 
-def measure_geometry(args: GeometryArgs, progress: study.Progress | None = None) -> dict[str, Any]:
+def measure_geometry(args: GeometryArgs, progress: Progress | None = None) -> dict[str, Any]:
     """The record that the command `geometry` writes. Raises Head3DError: fewer than two heads, or missing weights."""
     if args.heads < 2:
         raise Head3DError(f"geometry needs at least 2 heads, got {args.heads}")
-    models: dict[str, Any] = {}
-    for k, name in enumerate(args.weights):
-        models[name] = generated(checkpoint.load_generator(name, device=args.device), args)
-        if progress:
-            progress(k + 1, len(args.weights))
+    models = {
+        name: generated(checkpoint.load_generator(name, device=args.device), args)
+        for name in counted(args.weights, progress)
+    }
     about = {
         "closedness": "share of 2000 directions with opacity of at least 0.5, 95 % bootstrap interval over heads",
         "level": mesh.LEVEL,
@@ -367,6 +349,5 @@ def geometry_lines(record: dict[str, Any]) -> list[str]:
     return out
 
 
-def run_geometry(args: GeometryArgs) -> None:
-    """The command `geometry`: measures, writes the file, prints the table."""
-    study.run(args, measure_geometry, geometry_lines, "models")
+run_geometry = partial(study.run, measure=measure_geometry, lines=geometry_lines, unit="models")
+"""The command `geometry`."""

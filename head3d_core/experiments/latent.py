@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
 from head3d_core.utils.images import to_uint8
+from head3d_core.utils.progress import Progress, counted
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ def truncation(
     return rows
 
 
-def measure(args: WalkArgs, progress: study.Progress | None = None) -> dict[str, Any]:
+def measure(args: WalkArgs, progress: Progress | None = None) -> dict[str, Any]:
     """The record that the command writes.
 
     Raises:
@@ -259,7 +261,7 @@ def measure(args: WalkArgs, progress: study.Progress | None = None) -> dict[str,
     encoder = load_encoder(device=args.device)
     pairs = [(2 * k, 2 * k + 1) for k in range(args.pairs)]
     models: dict[str, Any] = {}
-    for k, name in enumerate(args.weights):
+    for name in counted(args.weights, progress):
         G = checkpoint.load_generator(name, device=args.device)
         directions = principal_directions(G, min(16, G.config.w_dim))
         models[name] = {
@@ -267,8 +269,6 @@ def measure(args: WalkArgs, progress: study.Progress | None = None) -> dict[str,
             "truncation": truncation(G, args.psi, args.heads, encoder, args.device),
             "variance share": [round(float(s), 4) for s in directions.share],
         }
-        if progress:
-            progress(k + 1, len(args.weights))
     about = {
         "path": "identity distance (1 - cos) along straight lines in w, frontal view",
         "encoder": encoder.name,
@@ -292,6 +292,5 @@ def lines(record: dict[str, Any]) -> list[str]:
     return out
 
 
-def run(args: WalkArgs) -> None:
-    """The command `walk`: measures, writes the file, prints a summary."""
-    study.run(args, measure, lines, "models")
+run = partial(study.run, measure=measure, lines=lines, unit="models")
+"""The command `walk`."""

@@ -28,29 +28,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from head3d_core.datasets import face_detector
-from head3d_core.experiments import study
-from head3d_core.experiments.head_scans import (
-    SHOWN,
-    SHOWN_PITCH,
-    SIZE,
-    Array,
-    Surface,
-    Views,
-    cached,
-    draw,
-    scan,
-    scan_cameras,
-    shown_cameras,
-)
-from head3d_core.experiments.implicit import (
-    ImplicitConfig,
-    ImplicitHeads,
-    fit_code,
-    head_points,
-    implicit_surface,
-    train_implicit,
-)
-from head3d_core.experiments.morphable import MorphableModel, fit_morphable, registered
+from head3d_core.experiments import head_scans, implicit, morphable, study
+from head3d_core.experiments.head_scans import SHOWN, SHOWN_PITCH, Array, Surface, Views, cached, draw, scan
+from head3d_core.experiments.implicit import ImplicitHeads
+from head3d_core.experiments.morphable import MorphableModel
 from head3d_core.geometry import turntable
 from head3d_core.metrics import silhouettes
 from head3d_core.model.generator import Generator
@@ -61,6 +42,7 @@ from head3d_core.synth.identity import HEADS, HELD_OUT_HEADS
 from head3d_core.utils import files, images, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import bootstrap_mean
+from head3d_core.utils.progress import counted
 
 Pictures = NDArray[np.uint8]
 T = TypeVar("T")
@@ -83,9 +65,9 @@ class ParametricArgs:
     """Heads that the models have not seen, on which errors are measured."""
     samples: int = 16
     """Random heads of each model in which faces are looked for."""
-    steps: int = ImplicitConfig.steps
+    steps: int = implicit.ImplicitConfig.steps
     """Training steps of the implicit model."""
-    finishing_steps: int = ImplicitConfig.finishing_steps
+    finishing_steps: int = implicit.ImplicitConfig.finishing_steps
     """Its last steps, which look at faces; with a GPU both can be ten times as many."""
     spread: float = 0.7
     """Random codes are this many standard deviations from the mean, as Head3D's samples are truncated to 0.7."""
@@ -102,34 +84,32 @@ class ParametricArgs:
 def registered_head(work: Path, seed: int) -> Surface:
     """The scan of head `seed` in `work` as the explicit model's mesh, kept in a file."""
     path = work / f"registered_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    return Surface(**cached(path, lambda: vars(registered(seed, scan(work, seed)[0]))))
+    return Surface(**cached(path, lambda: vars(morphable.registered(seed, scan(work, seed)[0]))))
 
 
 def points_of(work: Path, seed: int) -> Array:
     """The scan of head `seed` in `work` as the implicit model's points [M, 7] (`head_points`), kept in a file."""
     path = work / f"point_rows_v{SAMPLER_VERSION}_{seed:05d}.npz"
-    return cached(path, lambda: {"rows": head_points(scan(work, seed)[0], seed=seed)})["rows"]
+    return cached(path, lambda: {"rows": implicit.head_points(scan(work, seed)[0], seed=seed)})["rows"]
 
 
 def _timed(train: Callable[[], T]) -> tuple[T, dict[str, float]]:
     """What training makes, and the seconds that it took: by the clock ("wall") and of processor time ("cpu")."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
+    start = {name: clock() for name, clock in clocks.items()}
     model = train()
-    return model, {
-        "wall": round(time.perf_counter() - wall, 1),
-        "cpu": round(time.process_time() - cpu, 1),
-    }
+    return model, {name: round(clock() - start[name], 1) for name, clock in clocks.items()}
 
 
 def _implicit(args: ParametricArgs, seeds: Sequence[int]) -> tuple[ImplicitHeads, dict[str, float]]:
     """The implicit model and how long its training took; trained only where none made of the same is kept."""
-    config = ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
+    config = implicit.ImplicitConfig(steps=args.steps, finishing_steps=args.finishing_steps)
     points = [points_of(args.work, seed) for seed in seeds]
     digest = hashlib.sha256(json.dumps([asdict(config), *seeds, SAMPLER_VERSION]).encode()).hexdigest()
 
     def train() -> dict[str, NDArray[Any]]:
         with study.bar("steps of the implicit model") as step:
-            made, seconds = _timed(lambda: train_implicit(points, config, args.device, step))
+            made, seconds = _timed(lambda: implicit.train_implicit(points, config, args.device, step))
         arrays = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
         return {**arrays, "seconds": np.array([seconds["wall"], seconds["cpu"]])}
 
@@ -159,25 +139,17 @@ def view_errors(drawn: Sequence[Views], truth: Sequence[Views]) -> dict[str, Any
 
 
 def _reconstructions(
-    args: ParametricArgs,
-    explicit: MorphableModel,
-    implicit: ImplicitHeads,
-    seeds: Sequence[int],
-    trained: bool,
+    args: ParametricArgs, explicit: MorphableModel, fields: ImplicitHeads, seeds: Sequence[int], trained: bool
 ) -> dict[str, list[Views]]:
     """Heads as they are ("truth"), as both models write them, and as the mesh that the explicit one is given."""
     drawn: dict[str, list[Views]] = {name: [] for name in ("truth", *MODELS, "registered")}
     for seed in seeds:
         mesh = registered_head(args.work, seed)
-        code = implicit.codes[seed] if trained else fit_code(implicit, points_of(args.work, seed))
-        surfaces = {
-            "explicit": explicit.surface(explicit.encode(mesh)),
-            "implicit": implicit_surface(implicit, code, args.resolution),
-            "registered": mesh,
-        }
+        code = fields.codes[seed] if trained else implicit.fit_code(fields, points_of(args.work, seed))
         drawn["truth"].append(scan(args.work, seed)[1])
-        for name, surface in surfaces.items():
-            drawn[name].append(draw(surface, shown_cameras()))
+        drawn["explicit"].append(draw(explicit.surface(explicit.encode(mesh))))
+        drawn["implicit"].append(draw(implicit.implicit_surface(fields, code, args.resolution)))
+        drawn["registered"].append(draw(mesh))
     return drawn
 
 
@@ -193,16 +165,13 @@ def _faces_found(views: Sequence[Views]) -> dict[str, Any]:
     return {side: {**rate.to_dict(), "found": rate.found} for side, rate in rates.items()}
 
 
-def _about(args: ParametricArgs, explicit: MorphableModel, implicit: ImplicitHeads) -> dict[str, Any]:
+def _about(args: ParametricArgs, explicit: MorphableModel, fields: ImplicitHeads) -> dict[str, Any]:
     """What each model is made of and made from."""
-    views = len(scan_cameras())
-    data = {
-        "heads": args.heads,
-        "views_per_head": views,
-        "pictures": args.heads * views,
-        "resolution": SIZE,
-        "depth": True,
-    }
+    views = len(head_scans.scan_cameras())
+    data = {"heads": args.heads, "views_per_head": views, "pictures": args.heads * views}
+    data |= {"resolution": head_scans.SIZE, "depth": True}
+    head3d = {"faces": "one picture each, with its camera", "heads": len(HEADS)}
+    head3d |= {"views_per_head": sets.HEAD_VIEWS, "depth": False, "registered_meshes": 0}
     return {
         "explicit": {
             "data": data | {"registered_meshes": args.heads, "vertices": len(explicit.mean)},
@@ -213,19 +182,11 @@ def _about(args: ParametricArgs, explicit: MorphableModel, implicit: ImplicitHea
         "implicit": {
             "data": data | {"points_per_head": 40_000},
             "includes": "the whole outer surface with colour; colours carry the light",
-            "code": implicit.config.code,
-            "parameters": sum(p.numel() for p in implicit.parameters()) - implicit.codes.numel(),
-            "config": asdict(implicit.config),
+            "code": fields.config.code,
+            "parameters": sum(p.numel() for p in fields.parameters()) - fields.codes.numel(),
+            "config": asdict(fields.config),
         },
-        "head3d": {
-            "data": {
-                "faces": "one picture each, with its camera",
-                "heads": len(HEADS),
-                "views_per_head": sets.HEAD_VIEWS,
-                "depth": False,
-                "registered_meshes": 0,
-            }
-        },
+        "head3d": {"data": head3d},
     }
 
 
@@ -243,17 +204,16 @@ def record(args: ParametricArgs) -> dict[str, Any]:
     face_detector.load()  # before OpenGL, see there
     seeds, held_out = HEADS[: args.heads], HELD_OUT_HEADS[: args.held_out]
     with study.bar("scans") as step:
-        for k, seed in enumerate([*seeds, *held_out]):
+        for seed in counted([*seeds, *held_out], step):
             scan(args.work, seed)
-            step(k + 1, len(seeds) + len(held_out))
     meshes = [registered_head(args.work, seed) for seed in seeds]
-    explicit, explicit_seconds = _timed(lambda: fit_morphable(meshes))
-    implicit, implicit_seconds = _implicit(args, seeds)
-    about = _about(args, explicit, implicit)
+    explicit, explicit_seconds = _timed(lambda: morphable.fit_morphable(meshes))
+    fields, implicit_seconds = _implicit(args, seeds)
+    about = _about(args, explicit, fields)
     about["explicit"]["training_seconds"] = explicit_seconds
     about["implicit"]["training_seconds"] = implicit_seconds
-    unseen = _reconstructions(args, explicit, implicit, held_out, False)
-    seen = _reconstructions(args, explicit, implicit, seeds[: args.held_out], True)
+    unseen = _reconstructions(args, explicit, fields, held_out, False)
+    seen = _reconstructions(args, explicit, fields, seeds[: args.held_out], True)
     rows = [
         images.from_pixels(unseen[name][k].rgb)
         for k in range(min(3, args.held_out))
@@ -261,14 +221,14 @@ def record(args: ParametricArgs) -> dict[str, Any]:
     ]
     sheet = images.montage(images.shrink(torch.cat(rows), 160), 9)
     save_sheet(sheet, args.out / "parametric_reconstructions.jpg")
-    codes = implicit.sample_codes(args.samples, 1, args.spread)
+    codes = fields.sample_codes(args.samples, 1, args.spread)
     random = {
         "explicit": explicit.sample(args.samples, 1, args.spread),
-        "implicit": [implicit_surface(implicit, code, args.resolution) for code in codes],
+        "implicit": [implicit.implicit_surface(fields, code, args.resolution) for code in codes],
     }
     faces = {}
     for name, surfaces in random.items():
-        views = [draw(s, shown_cameras()) for s in surfaces]
+        views = [draw(surface) for surface in surfaces]
         faces[name] = _faces_found(views)
         pictures = images.from_pixels(np.concatenate([v.rgb for v in views[:4]]))
         save_sheet(images.montage(pictures, 3), args.out / f"parametric_{name}.jpg")

@@ -7,8 +7,9 @@ and the mixture is compared with both heads by identity, colour, silhouette and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -21,12 +22,12 @@ from head3d_core.config import PLANE_NAMES, SLICE_NAMES, Backend
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.metrics.silhouettes import silhouette_iou
 from head3d_core.model import cameras, planes
-from head3d_core.model.generator import Generator
+from head3d_core.model.generator import Generator, RawOutput, RenderOutput
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.progress import Progress
+from head3d_core.utils.progress import Progress, counted
 
 Array = NDArray[np.float64]
 SIDE_VIEW = math.pi / 2
@@ -65,17 +66,6 @@ def exchange(name: str) -> tuple[float, ...]:
     return tuple(float(j == k) for j in range(4 if name in SLICE_NAMES else 3))
 
 
-class View(NamedTuple):
-    """A raw image with its geometry, on the device that rendered it."""
-
-    rgb: Tensor
-    """[B, 3, R, R] in about [-1, 1]."""
-    depth: Tensor
-    """[B, R, R], world units along the ray."""
-    opacity: Tensor
-    """[B, R, R] in [0, 1]."""
-
-
 @torch.no_grad()
 def look(
     G: Generator,
@@ -84,8 +74,8 @@ def look(
     resolution: int | None = None,
     backend: Backend = "auto",
     samples: int | None = None,
-) -> View:
-    """The raw image of planes; no super-resolution.
+) -> RawOutput:
+    """The raw image of planes, its three colours as the only features; no super-resolution.
 
     Args:
         mixed: [B, 3, C, H, W].
@@ -101,46 +91,40 @@ def look(
     if samples is not None:
         options = replace(options, depth_resolution=samples, depth_resolution_importance=samples)
     result = render_rays(mixed, weights, origins, directions, options, backend=backend)
-    parts = (result.features.transpose(1, 2), result.depth, result.opacity)
-    return View(*(part.unflatten(-1, (size, size)) for part in parts))
+    parts = (result.features.transpose(1, 2), result.depth[:, None], result.opacity[:, None])
+    return RawOutput(*(part.unflatten(-1, (size, size)) for part in parts))
 
 
 @torch.no_grad()
-def raw_and_picture(
+def finish(
     G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto"
-) -> tuple[View, Tensor]:
-    """Raw views of planes and finished images [B, 3, image, image], in about [-1, 1]; rays are marched once."""
-    out = G.render(mixed, ws, camera.to(mixed.device).expand(len(mixed), -1), backend=backend)
-    return View(out.raw, out.depth[:, 0], out.opacity[:, 0]), out.image
+) -> RenderOutput:
+    """Raw and finished images of planes and codes [B, num_ws, w_dim]; camera as for `look`."""
+    return G.render(mixed, ws, camera.to(mixed.device).expand(len(mixed), -1), backend=backend)
 
 
-def picture(G: Generator, mixed: Tensor, ws: Tensor, camera: Tensor, backend: Backend = "auto") -> Tensor:
-    """The finished images [B, 3, image, image] of planes and codes."""
-    return raw_and_picture(G, mixed, ws, camera, backend)[1]
-
-
-def _inside(difference: Tensor, a: View, b: View) -> Tensor:
-    """Mean of a difference [B, R, R] where both views show a head, [B]; NaN where they nowhere do."""
+def _inside(difference: Tensor, a: RawOutput, b: RawOutput) -> Tensor:
+    """Mean of a difference [B, 1, R, R] where both views show a head, [B]; NaN where they nowhere do."""
     both = (a.opacity >= 0.5) & (b.opacity >= 0.5)
-    return torch.where(both, difference, 0.0).sum((1, 2)) / both.sum((1, 2))
+    return torch.where(both, difference, 0.0).sum((1, 2, 3)) / both.sum((1, 2, 3))
 
 
-def colour_change(a: View, b: View) -> Tensor:
+def colour_change(a: RawOutput, b: RawOutput) -> Tensor:
     """Mean |rgb difference| where both show a head, [B] in [0, 1]; NaN where they nowhere do."""
-    return _inside((a.rgb - b.rgb).abs().mean(1) / 2, a, b)
+    return _inside((a.raw - b.raw).abs().mean(1, keepdim=True) / 2, a, b)
 
 
-def depth_change(a: View, b: View) -> Tensor:
+def depth_change(a: RawOutput, b: RawOutput) -> Tensor:
     """Mean |depth difference| where both show a head, [B] world units; NaN where they nowhere do."""
     return _inside((a.depth - b.depth).abs(), a, b)
 
 
-def silhouette_change(a: View, b: View) -> Tensor:
+def silhouette_change(a: RawOutput, b: RawOutput) -> Tensor:
     """1 - IoU of the silhouettes, [B]."""
     return 1 - silhouette_iou(a.opacity, b.opacity)
 
 
-_PIXELS: dict[str, tuple[str, Callable[[View, View], Tensor]]] = {
+_PIXELS: dict[str, tuple[str, Callable[[RawOutput, RawOutput], Tensor]]] = {
     "colour, front": ("front", colour_change),
     "colour, side": ("side", colour_change),
     "silhouette, front": ("front", silhouette_change),
@@ -165,24 +149,33 @@ class Changes:
 
 
 class _Seen(NamedTuple):
-    """One batch of heads or mixtures from both sides, with the embeddings of their frontal view."""
+    """Heads or mixtures from both sides, with the embeddings of their frontal view."""
 
-    front: View
-    side: View
+    front: RawOutput
+    side: RawOutput
     embeddings: dict[str, Tensor]
     """FINISHED and RAW, or RAW alone -> [B, d]."""
 
 
 def _see(G: Generator, encoder: Encoder, mixed: Tensor, ws: Tensor, finished: bool) -> _Seen:
     front_camera, side_camera = cameras.orbit(torch.tensor([0.0, SIDE_VIEW])).to(mixed.device).split(1)
-    if finished:
-        front, image = raw_and_picture(G, mixed, ws, front_camera)
-        images = {RAW: front.rgb, FINISHED: image}
-    else:
-        front = look(G, mixed, front_camera)
-        images = {RAW: front.rgb}
+    front = finish(G, mixed, ws, front_camera) if finished else look(G, mixed, front_camera)
+    images = {RAW: front.raw} | ({FINISHED: front.image} if isinstance(front, RenderOutput) else {})
     embeddings = {name: encoder(x, front_camera.expand(len(mixed), -1)) for name, x in images.items()}
     return _Seen(front, look(G, mixed, side_camera), embeddings)
+
+
+def _rows(seen: Sequence[_Seen], rows: Sequence[int]) -> _Seen:
+    """Single heads as a batch."""
+    chosen = [seen[k] for k in rows]
+    front, side = (
+        RawOutput(
+            *(torch.cat([getattr(view, part) for view in views]) for part in ("raw", "depth", "opacity"))
+        )
+        for views in ([s.front for s in chosen], [s.side for s in chosen])
+    )
+    names = chosen[0].embeddings
+    return _Seen(front, side, {name: torch.cat([s.embeddings[name] for s in chosen]) for name in names})
 
 
 def _distances(a: _Seen, b: _Seen) -> dict[str, Array]:
@@ -195,21 +188,20 @@ def _distances(a: _Seen, b: _Seen) -> dict[str, Array]:
 
 
 def _exchanged(
-    G: Generator,
-    encoder: Encoder,
-    names: tuple[str, str, str],
-    heads: tuple[Heads, Heads],
-    seen: tuple[_Seen, _Seen],
-    finished: bool,
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """`Changes` of B couples: to the first [3, B], to the second [3, B], apart [B]."""
-    rows: list[list[dict[str, Array]]] = [[], []]
-    for name in names:
-        mixture = _see(G, encoder, *mix(*heads, exchange(name)), finished)
-        for row, own in zip(rows, seen, strict=True):
-            row.append(_distances(mixture, own))
-    first, second = ({m: np.stack([d[m] for d in row]) for m in row[0]} for row in rows)
-    return first, second, _distances(*seen)
+    G: Generator, encoder: Encoder, couples: Iterable[tuple[Heads, Heads, _Seen, _Seen]], finished: bool
+) -> Changes:
+    """`Changes` of M couples of heads, which come in batches: [3, M] and, between the heads, [M]."""
+    names = PLANE_NAMES[G.config.render.axes]
+    parts: list[list[dict[str, list[Array]]]] = []
+    for one, two, *own in couples:
+        mixtures = [_see(G, encoder, *mix(one, two, exchange(name)), finished) for name in names]
+        rows = [[_distances(mixture, head) for mixture in mixtures] for head in own]
+        parts.append([{m: [d[m] for d in row] for m in row[0]} for row in [*rows, [_distances(*own)]]])
+    first, second, apart = (
+        {m: np.concatenate([part[m] for part in column], -1) for m in column[0]}
+        for column in zip(*parts, strict=True)
+    )
+    return Changes(names, first, second, {m: values[0] for m, values in apart.items()})
 
 
 @torch.no_grad()
@@ -225,36 +217,30 @@ def swap_changes(
 
     Args:
         heads: N identities.
-        batch: mixtures rendered at a time.
+        batch: pairs rendered at a time.
         finished: also make the finished image and read identity from it; False saves that time.
-        progress: called with (done, total) mixtures.
+        progress: called with (done, total) batches.
     """
-    count, names = len(heads), PLANE_NAMES[G.config.render.axes]
+    count = len(heads)
     if count < 2:
         raise Head3DError(f"an exchange needs at least two identities, got {count}")
     singles = [heads.take([k]) for k in range(count)]
     alone = [_see(G, encoder, one.planes, one.ws, finished) for one in singles]
-    changes: list[dict[str, Array]] = [{}, {}, {}]
-    pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
-    for start in range(0, len(pairs), batch):
-        i, j = (list(column) for column in zip(*pairs[start : start + batch], strict=True))
-        both = heads.take(i), heads.take(j)
-        seen = _rows(alone, i), _rows(alone, j)
-        parts = _exchanged(G, encoder, names, both, seen, finished)
-        for target, part in zip(changes, parts, strict=True):
-            for measure, value in part.items():
-                empty = np.full((*value.shape[:-1], count, count), np.nan)
-                target.setdefault(measure, empty)[..., i, j] = value
-        if progress:
-            progress(3 * (start + len(i)), 3 * len(pairs))
-    return Changes(names, *changes)
+    i, j = np.array(list(permutations(range(count), 2))).T
 
+    def couples() -> Iterator[tuple[Heads, Heads, _Seen, _Seen]]:
+        for start in counted(range(0, len(i), batch), progress):
+            a, b = (rows[start : start + batch].tolist() for rows in (i, j))
+            yield heads.take(a), heads.take(b), _rows(alone, a), _rows(alone, b)
 
-def _rows(seen: Sequence[_Seen], rows: Sequence[int]) -> _Seen:
-    """Single heads as a batch."""
-    fronts, sides, embeddings = zip(*(seen[k] for k in rows), strict=True)
-    front, side = (View(*map(torch.cat, zip(*views, strict=True))) for views in (fronts, sides))
-    return _Seen(front, side, {name: torch.cat([e[name] for e in embeddings]) for name in embeddings[0]})
+    def square(values: Array) -> Array:
+        out = np.full((*values.shape[:-1], count, count), np.nan)
+        out[..., i, j] = values
+        return out
+
+    flat = _exchanged(G, encoder, couples(), finished)
+    measured = (flat.to_first, flat.to_second, flat.apart)
+    return Changes(flat.names, *({m: square(v) for m, v in part.items()} for part in measured))
 
 
 @torch.no_grad()
@@ -266,6 +252,7 @@ def between_generators(
     truncation_psi: float = PSI,
     batch: int = 8,
     finished: bool = True,
+    progress: Progress | None = None,
 ) -> Changes:
     """Puts each plane of the second generator's head into the first's head of the same seed (E2, Fig. 3).
 
@@ -276,21 +263,15 @@ def between_generators(
         Head3DError: generators whose planes or axes differ.
     """
     check_exchangeable(G_first, G_second)
-    names = PLANE_NAMES[G_first.config.render.axes]
-    parts = []
-    for start in range(0, len(seeds), batch):
-        both = tuple(
-            heads_of_seeds(G, seeds[start : start + batch], truncation_psi) for G in (G_first, G_second)
-        )
-        seen = tuple(
-            _see(G, encoder, h.planes, h.ws, finished) for G, h in zip((G_first, G_second), both, strict=True)
-        )
-        parts.append(_exchanged(G_first, encoder, names, both, seen, finished))  # type: ignore[arg-type]
-    joined = [
-        {m: np.concatenate([d[m] for d in column], -1) for m in column[0]}
-        for column in zip(*parts, strict=True)
-    ]
-    return Changes(names, *joined)
+
+    def couples() -> Iterator[tuple[Heads, Heads, _Seen, _Seen]]:
+        for start in counted(range(0, len(seeds), batch), progress):
+            some = seeds[start : start + batch]
+            one, two = (heads_of_seeds(G, some, truncation_psi) for G in (G_first, G_second))
+            seen = _see(G_first, encoder, one.planes, one.ws, finished)
+            yield one, two, seen, _see(G_second, encoder, two.planes, two.ws, finished)
+
+    return _exchanged(G_first, encoder, couples(), finished)
 
 
 def check_exchangeable(first: Generator, second: Generator) -> None:

@@ -12,7 +12,6 @@ distances that say what is near.
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.datasets import matting, prepare
 from head3d_core.datasets.photos import Rejected, read_photo
 from head3d_core.experiments import study
-from head3d_core.experiments.inversion import Inversion, InversionOptions, invert
+from head3d_core.experiments.inversion import Inversion, InversionOptions, invert, view_errors
 from head3d_core.geometry import mesh, turntable
 from head3d_core.metrics.identity_encoder import load_encoder
 from head3d_core.model import cameras
@@ -100,6 +99,8 @@ def aligned(path: Path, args: PortraitArgs, matte: matting.Matte | None) -> prep
     """
     if not path.is_file():
         raise Head3DError(f"no photograph at {path}: expected an image file with one face")
+    if matte is None and args.matting == "auto":
+        matte = plain_background
     try:
         options = prepare.PrepareDataArgs(source=path.parent, resolution=SIDE)
         made = prepare.prepare_photo(read_photo(path), options, path.name, matte, args.device)
@@ -107,11 +108,7 @@ def aligned(path: Path, args: PortraitArgs, matte: matting.Matte | None) -> prep
             raise Rejected(f"it shows {made.large} large faces: crop it to one person")
     except Rejected as reason:
         raise Head3DError(f"{path} cannot be used: {reason}") from None
-    mask = plain_background(made.image) if matte is None and args.matting == "auto" else None
-    if mask is None:
-        return made
-    white = made.image * mask[..., None] + 255 * (1 - mask[..., None])
-    return replace(made, image=np.rint(white).astype(np.uint8), mask=mask)
+    return made
 
 
 def plain_background(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -157,17 +154,6 @@ def pixel_weight(kept: bool, side: int = SIDE) -> Tensor:
 
 
 @torch.no_grad()
-def image_error(G: Generator, ws: Tensor, image: Tensor, camera: Tensor, weight: Tensor) -> float:
-    """Mean absolute difference of the raw rendering of ws [1, num_ws, w_dim] and an image, over the pixels that count,
-    as a share of the range from black to white."""
-    raw = G.render_raw(G.planes(ws), camera).raw.clamp(-1, 1)
-    side = raw.shape[-1]
-    apart = (raw - images.shrink(image.to(raw), side)).abs().mean(1, keepdim=True) / 2
-    share = F.interpolate(weight.to(raw), size=(side, side), mode="area")
-    return float((apart * share).sum() / share.sum())
-
-
-@torch.no_grad()
 def identity_distances(
     G: Generator, result: Inversion, photo: prepare.Prepared, other: prepare.Prepared | None
 ) -> dict[str, Any]:
@@ -177,7 +163,6 @@ def identity_distances(
     bound: same light, same moment), and the mean between unrelated samples says how far strangers are apart.
     """
     encoder = load_encoder("auto", G.device)
-    camera = photo.pose.camera()
 
     def embedded(pixels: NDArray[np.uint8], view: Tensor) -> Tensor:
         return encoder.embed(images.from_pixels(pixels)[None], view)
@@ -185,25 +170,26 @@ def identity_distances(
     def rendered(ws: Tensor, view: Tensor) -> Tensor:
         return encoder.embed(G.render(G.planes(ws), ws, view.to(G.device)).image.clamp(-1, 1).cpu(), view)
 
-    face = embedded(photo.image, camera)
-    mirrored = cameras.orbit(-photo.pose.yaw, photo.pose.pitch)
-    strangers = torch.cat(
-        [rendered(ws, cameras.frontal(1)) for ws in ws_of_seeds(G, range(STRANGERS), 0.7).split(1)]
-    )
-    apart = 1 - strangers @ strangers.T
+    face = embedded(photo.image, photo.pose.camera())
+
+    def apart(other: Tensor) -> float:
+        return round(float(1 - face @ other.T), 4)
+
+    mirrored = np.ascontiguousarray(photo.image[:, ::-1])
+    samples = ws_of_seeds(G, range(STRANGERS), 0.7).split(1)
+    strangers = torch.cat([rendered(ws, cameras.frontal(1)) for ws in samples])
+    between = (1 - strangers @ strangers.T)[~torch.eye(STRANGERS, dtype=torch.bool)].mean()
     found = {
         "encoder": encoder.name,
-        "photograph to head": float(1 - face @ rendered(result.ws, result.camera.cpu()).T),
-        "photograph to its mirror image": float(
-            1 - face @ embedded(np.ascontiguousarray(photo.image[:, ::-1]), mirrored).T
+        "photograph to head": apart(rendered(result.ws, result.camera.cpu())),
+        "photograph to its mirror image": apart(
+            embedded(mirrored, cameras.orbit(-photo.pose.yaw, photo.pose.pitch))
         ),
-        "between unrelated samples": float(apart[~torch.eye(STRANGERS, dtype=torch.bool)].mean()),
+        "between unrelated samples": round(float(between), 4),
     }
     if other is not None:
-        found["photograph to other photograph"] = float(
-            1 - face @ embedded(other.image, other.pose.camera()).T
-        )
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
+        found["photograph to other photograph"] = apart(embedded(other.image, other.pose.camera()))
+    return found
 
 
 def comparison(G: Generator, result: Inversion, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -231,27 +217,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as neighbour:
+        made = Path(neighbour, out.name)
+        made.mkdir()
         yield made
-        made.chmod(0o755)
         made.rename(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def fit_options(args: PortraitArgs) -> InversionOptions:
-    """How codes and pose are fitted: near the estimated pose, and among codes that the generator was trained on."""
-    return InversionOptions(
-        args.steps,
-        args.layer_steps,
-        args.candidates,
-        rate=args.rate,
-        camera_rate=0.01,
-        refine=True,
-        pull=PULL,
-        typical=True,
-    )
 
 
 def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullcontext()) -> dict[str, Any]:
@@ -273,7 +243,10 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
             "a portrait needs at least 1 candidate, 3 frames and a grid of 8 points per side, got "
             f"{args.candidates}, {args.frames} and {args.resolution}"
         )
-    options = fit_options(args)
+    # Near the estimated pose, and among codes that the generator was trained on.
+    how = InversionOptions(camera_rate=0.01, refine=True, pull=PULL, typical=True)
+    sizes = {name: getattr(args, name) for name in ("steps", "layer_steps", "candidates", "rate")}
+    options = replace(how, **sizes)
     matte = matting.load_matte(args.matting, args.matting_model)
     photo = aligned(args.photo, args, matte)
     other = None if args.other is None else aligned(args.other, args, matte)
@@ -295,7 +268,7 @@ def portrait(args: PortraitArgs, bar: Callable[[str], Any] = lambda _: nullconte
         "background": "white" if photo.mask is not None else "kept: outside the head it does not count",
         "camera": {"yaw_deg": round(yaw, 2), "pitch_deg": round(pitch, 2)},
         "image_error": {
-            k: round(image_error(G, ws, image, result.camera, weight), 4) for k, ws in stages.items()
+            k: round(float(view_errors(G, ws, image, result.camera, weight)), 4) for k, ws in stages.items()
         },
         "identity_distance": identity_distances(G, result, photo, other),
         "loss": [round(float(x), 6) for x in result.loss[:, 0]],

@@ -12,22 +12,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.config import PLANE_NAMES
 from head3d_core.experiments import plane_swap, study
 from head3d_core.experiments.plane_swap import Array, Changes
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.metrics.verification import as_share
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import PSI, heads_of_seeds
+from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_weights, percentiles
+from head3d_core.utils.progress import Progress
 
 PAPER_TABLE_1: tuple[tuple[tuple[str, str, str], float, float], ...] = (
     (("ID 2", "ID 1", "ID 1"), 0.535, 0.968),
@@ -123,13 +124,22 @@ def table_rows(changes: Changes, measure: str = plane_swap.FINISHED) -> list[dic
     ]
 
 
-def measure_rows(changes: Changes) -> dict[str, Any]:
-    """For each measure: distance between two heads, and per plane the distances of its exchange and its share.
+def tables(changes: Changes) -> dict[str, Any]:
+    """What is recorded of exchanges: planes, number of heads, every measure, and Table 1 where heads meet in pairs.
 
-    Between identities, pairs are averaged and people redrawn; between generators, seeds are independent and redrawn.
+    Of a measure: the distance between two heads, and per plane the distances of its exchange and its share. Between
+    identities, pairs are averaged and people redrawn; between generators, seeds are independent and redrawn.
     """
-    pairs = next(iter(changes.apart.values())).ndim == 2
-    first_name, second_name = ("to ID 1", "to ID 2") if pairs else ("to first", "to second")
+    apart = next(iter(changes.apart.values()))
+    about = {"planes": list(changes.names), "identities": len(apart)}
+    if apart.ndim == 1:
+        return about | {"measures": _measures(changes, "to first", "to second")}
+    read = [name for name in (plane_swap.FINISHED, plane_swap.RAW) if name in changes.apart]
+    table_1 = {name: table_rows(changes, name) for name in read}
+    return about | {"table_1": table_1, "measures": _measures(changes, "to ID 1", "to ID 2")}
+
+
+def _measures(changes: Changes, first_name: str, second_name: str) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for measure, apart in changes.apart.items():
         per_plane = {}
@@ -144,34 +154,29 @@ def measure_rows(changes: Changes) -> dict[str, Any]:
     return record
 
 
-def measure(args: SwapStudyArgs, progress: study.Progress | None = None) -> dict[str, Any]:
+def measure(args: SwapStudyArgs, progress: Progress | None = None) -> dict[str, Any]:
     """What the command records, as a JSON-able dictionary.
 
     Raises:
         Head3DError: weights, encoder or device that cannot be had, or fewer than two identities.
     """
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(args.device)
     start = time.monotonic()
     G = checkpoint.load_generator(args.weights, device=device)
     encoder = load_encoder(args.encoder, device)
     seeds = range(args.first_seed, args.first_seed + args.count)
-    axes = G.config.render.axes
-    record: dict[str, Any] = {"axes": axes, "planes": list(PLANE_NAMES[axes]), "identities": args.count}
+    record: dict[str, Any] = {"axes": G.config.render.axes}
     if args.second:
         other = checkpoint.load_generator(args.second, device=device)
         changes = plane_swap.between_generators(
-            G, other, encoder, seeds, args.truncation_psi, args.batch, args.finished
+            G, other, encoder, seeds, args.truncation_psi, args.batch, args.finished, progress
         )
         record |= {"first": args.weights, "second": args.second}
     else:
         heads = heads_of_seeds(G, seeds, args.truncation_psi)
-        changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress=progress)
-        names = (plane_swap.FINISHED, plane_swap.RAW) if args.finished else (plane_swap.RAW,)
-        record |= {
-            "ordered_pairs": args.count * (args.count - 1),
-            "table_1": {name: table_rows(changes, name) for name in names},
-        }
-    record["measures"] = measure_rows(changes)
+        changes = plane_swap.swap_changes(G, encoder, heads, args.batch, args.finished, progress)
+        record["ordered_pairs"] = args.count * (args.count - 1)
+    record |= tables(changes)
     # An EG3D pickle carries no notes on its training.
     noted = [n for n in (args.weights, args.second) if n and not checkpoint.is_pickle(Path(n))]
     record["provenance"] = study.provenance("swap-study", args, noted, device) | {
@@ -231,14 +236,7 @@ def strongest(record: dict[str, Any], measure: str) -> tuple[str, bool]:
 
 def live_study(G: Generator, encoder: Encoder, count: int) -> dict[str, Any]:
     """The same tables for a few identities, at the raw resolution: what a notebook can afford."""
-    heads = heads_of_seeds(G, range(count))
-    changes = plane_swap.swap_changes(G, encoder, heads, 4, finished=False)
-    return {
-        "planes": list(changes.names),
-        "identities": count,
-        "table_1": {plane_swap.RAW: table_rows(changes, plane_swap.RAW)},
-        "measures": measure_rows(changes),
-    }
+    return tables(plane_swap.swap_changes(G, encoder, heads_of_seeds(G, range(count)), 4, finished=False))
 
 
 def lines(record: dict[str, Any]) -> list[str]:
@@ -247,6 +245,5 @@ def lines(record: dict[str, Any]) -> list[str]:
     return [*tables, carried_text(record)]
 
 
-def run(args: SwapStudyArgs) -> None:
-    """The command `swap-study`: measures, writes the file, prints the tables."""
-    study.run(args, measure, lines, "mixtures")
+run = partial(study.run, measure=measure, lines=lines, unit="batches of mixtures")
+"""The command `swap-study`."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import Axes, RenderOptions
-from head3d_core.experiments.descent import descend
+from head3d_core.experiments.study import descend
 from head3d_core.model.planes import Decoder, DecoderWeights, query
 from head3d_core.model.rays import camera_rays
 from head3d_core.model.volume import RayResult, render_rays

@@ -19,7 +19,7 @@ from head3d_core.geometry.rasterize import rasterise
 from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.progress import Progress
+from head3d_core.utils.progress import Progress, counted
 
 if TYPE_CHECKING:
     import trimesh
@@ -114,20 +114,13 @@ def colours_at(
 ) -> NDArray[np.float32]:
     """`surface_colours` of points [M, 3] on a mesh, for the directions in which the mesh faces there: [M, 3]."""
     rows = np.concatenate([points, facing(mesh, points)], 1)
-    parts = []
-    for block in torch.as_tensor(rows, dtype=torch.float32, device=planes.device).split(_BLOCK):
-        parts.append(surface_colours(G, planes, block[:, :3], block[:, 3:]).cpu().numpy())
-        if progress:
-            progress(sum(map(len, parts)), len(points))
-    return np.concatenate(parts)
+    blocks = torch.as_tensor(rows, dtype=torch.float32, device=planes.device).split(_BLOCK)
+    parts = [surface_colours(G, planes, *block.split(3, 1)) for block in counted(blocks, progress)]
+    return np.asarray(torch.cat(parts).cpu())
 
 
 def bake_texture(
-    G: Generator,
-    ws: Tensor,
-    mesh: trimesh.Trimesh,
-    size: int = 1024,
-    progress: Progress | None = None,
+    G: Generator, ws: Tensor, mesh: trimesh.Trimesh, size: int = 1024, progress: Progress | None = None
 ) -> trimesh.Trimesh:
     """The same surface, unwrapped (xatlas), with a UV atlas and a baked colour texture instead of vertex colours.
 
@@ -135,7 +128,7 @@ def bake_texture(
         ws: [1, num_ws, w_dim], the codes that the mesh was made from.
         mesh: decimated, for example to `FACES` triangles.
         size: side of the texture, pixels.
-        progress: called with (done, total) texels.
+        progress: called with (done, total) blocks of texels.
 
     Raises:
         Head3DError: a texture smaller than 16 or larger than 8192 pixels.

@@ -27,7 +27,7 @@ from head3d_core.model.seeds import PSI, ws_of_seeds
 from head3d_core.utils import files, images
 from head3d_core.utils.devices import usable_device
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.progress import bar
+from head3d_core.utils.progress import bar, counted
 
 if TYPE_CHECKING:
     import trimesh
@@ -167,12 +167,11 @@ def generate(args: GenerateArgs) -> list[Path]:
     G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
     written = []
     with bar("heads") as step:
-        for seed in seeds:
+        for seed in counted(seeds, step):
             ws = ws_of_seeds(G, [seed], args.truncation_psi)
             with torch.no_grad():
                 row = turntable.views(G, G.planes(ws), ws, args.yaw, args.pitch, args.backend)[0]
             written.append(images.save(images.montage(row, len(row)), args.out / f"seed{seed:04d}.png"))
-            step(len(written), len(seeds))
     return written
 
 

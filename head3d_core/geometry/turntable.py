@@ -19,7 +19,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place, check_writable
 from head3d_core.utils.images import from_pixels, montage, to_pixels
-from head3d_core.utils.progress import Progress
+from head3d_core.utils.progress import Progress, counted
 
 ENDINGS = (".mp4", ".gif", ".webp")
 """Files that `turntable` writes."""
@@ -49,11 +49,7 @@ def views(
 
 
 def frames(
-    G: Generator,
-    ws: Tensor,
-    count: int = 60,
-    pitch: float = 0.1,
-    progress: Progress | None = None,
+    G: Generator, ws: Tensor, count: int = 60, pitch: float = 0.1, progress: Progress | None = None
 ) -> NDArray[np.uint8]:
     """Images of one head from `count` evenly spaced yaw angles of a full turn, from the front.
 
@@ -69,14 +65,10 @@ def frames(
     """
     if len(ws) != 1:
         raise Head3DError(f"a turntable shows one head, got {len(ws)}: pass ws[k:k+1]")
-    images = []
     with torch.no_grad():
         planes = G.planes(ws)
-    for k in range(count):
-        images.append(to_pixels(views(G, planes, ws, (360 * k / count,), math.degrees(pitch))[0, 0]))
-        if progress:
-            progress(k + 1, count)
-    return np.stack(images)
+    turn = counted([360 * k / count for k in range(count)], progress)
+    return np.stack([to_pixels(views(G, planes, ws, (yaw,), math.degrees(pitch))[0, 0]) for yaw in turn])
 
 
 def flicker(images: NDArray[np.uint8]) -> float:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
+Item = TypeVar("Item")
+
+
+def counted(items: Sequence[Item], progress: Progress | None) -> Iterator[Item]:
+    """The items, one after another; `progress` is called after each."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress:
+            progress(done, len(items))
 
 
 @contextmanager

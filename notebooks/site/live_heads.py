@@ -100,4 +100,4 @@ def truth(name: str, first: int, second: int, shares: tuple[float, ...], yaw: fl
     a, b = (plane_swap.heads_of_seeds(G, [SEEDS[k]]) for k in (first, second))
     mixed, _ = plane_swap.mix(a, b, shares)
     camera = h3d.cameras.orbit(math.radians(yaw), math.radians(pitch))
-    return plane_swap.look(G, mixed, camera).rgb[0]
+    return plane_swap.look(G, mixed, camera).raw[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import visible
-from test_swap_study import made_up
+from test_plane_swap import made_up
 
 from head3d_core.course import nb06, swap_lab
 from head3d_core.experiments import plane_swap, swap_study
@@ -35,7 +35,7 @@ def drawn(figure: Any) -> np.ndarray:
 
 
 def test_figures_are_drawn(G: Generator, heads: seeds.Heads) -> None:
-    found = {"planes": ["xy", "xz", "yz"], "measures": swap_study.measure_rows(made_up())}
+    found = swap_study.tables(made_up())
     state = swap_lab.LabState(shares=(1, 0, 0))
     shown = swap_lab.show(swap_lab.couple({"face": G}, state), state)
     for figure in (
@@ -54,11 +54,11 @@ def test_a_row_holds_both_heads_and_the_mixtures(G: Generator, heads: seeds.Head
     planes[:, 2] = heads.planes[1, 2]
     _, ws = plane_swap.mix(one, two, (0, 0, 1))
     for k, picture in {
-        0: plane_swap.picture(G, one.planes, one.ws, view),
-        4: plane_swap.picture(G, planes, ws, view),
+        0: plane_swap.finish(G, one.planes, one.ws, view).image,
+        4: plane_swap.finish(G, planes, ws, view).image,
     }.items():
         assert torch.allclose(row[k], picture[0], atol=1e-5)
-    assert not torch.allclose(row[1], plane_swap.picture(G, two.planes, two.ws, view)[0]), (
+    assert not torch.allclose(row[1], plane_swap.finish(G, two.planes, two.ws, view).image[0]), (
         "by its own generator"
     )
 

@@ -92,7 +92,7 @@ def test_shown_is_the_generators_picture(generators: dict[str, Generator], encod
     assert np.abs(finished.picture.astype(int) - pixels(whole.image)).max() <= 1
     assert np.allclose(finished.heat, heat, atol=1e-3)
     front = cameras.orbit(0.0)
-    small = [plane_swap.look(G, x, front, swap_lab.FACE_SIDE).rgb for x in (mixed, one.planes, two.planes)]
+    small = [plane_swap.look(G, x, front, swap_lab.FACE_SIDE).raw for x in (mixed, one.planes, two.planes)]
     face, *others = (encoder(rgb, front)[0] for rgb in small)
     assert finished.similarity == pytest.approx([float(face @ o) for o in others], abs=1e-4)
 
@@ -117,7 +117,7 @@ def test_between_generators_a_decodes(generators: dict[str, Generator]) -> None:
     one, two = (seeds.heads_of_seeds(generators[n], [0]) for n in ("head", "face"))
     planes = one.planes.clone()
     planes[:, 0] = two.planes[:, 0]
-    raw = plane_swap.look(generators["head"], planes, state.camera()).rgb
+    raw = plane_swap.look(generators["head"], planes, state.camera()).raw
     assert np.array_equal(swap_lab.show(pair, state, finished=False).picture, pixels(raw))
     assert swap_lab.show(pair, state).similarity is None
     refuses("no generator called 'heads'", swap_lab.couple, generators, LabState("heads", 0, "face", 0))

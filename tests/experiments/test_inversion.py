@@ -36,14 +36,7 @@ def picture(G: Generator) -> torch.Tensor:
 def test_codes_come_closer_and_layers_closer_still(G: Generator, picture: torch.Tensor) -> None:
     seen: list[int] = []
     options = InversionOptions(steps=30, layer_steps=30, candidates=0, pull=0.0)
-    found = inversion.invert(
-        G,
-        picture,
-        cameras.orbit(0.0),
-        options,
-        watch=lambda k, ws: seen.append(k),
-        progress=lambda d, t: None,
-    )
+    found = inversion.invert(G, picture, cameras.orbit(0.0), options, watch=lambda k, ws: seen.append(k))
     loss = found.loss[:, 0].tolist()
     assert len(loss) == 60
     assert loss[29] < 0.5 * loss[0]
@@ -114,14 +107,7 @@ def test_unknown_cameras_are_found() -> None:
     ws = torch.zeros(2, toy.num_ws, toy.config.w_dim)
     with torch.no_grad():
         images = toy.render_raw(toy.planes(ws), cameras.orbit(yaw, pitch), 32).raw
-    options = InversionOptions(
-        steps=40,
-        layer_steps=0,
-        candidates=0,
-        camera_rate=0.05,
-        resolution=32,
-        widest_guess=0.0,
-    )
+    options = InversionOptions(40, 0, candidates=0, camera_rate=0.05, resolution=32, widest_guess=0.0)
     found = inversion.invert(toy, images, None, options)
     got = torch.stack(cameras.yaw_pitch(found.camera), -1)
     assert torch.rad2deg(got - torch.stack([yaw, pitch], -1)).abs().max() < 3
@@ -195,27 +181,16 @@ def test_angles_between_views() -> None:
 
 
 def test_bad_input(G: Generator, picture: torch.Tensor) -> None:
-    refuses("R of at least 16", inversion.invert, G, torch.zeros(1, 3, 8, 8), cameras.orbit(0.0))
-    refuses("finite values", inversion.invert, G, picture * math.nan, cameras.orbit(0.0))
-    refuses(
-        r"in \[-1, 1\], got torch.uint8",
-        inversion.invert,
-        G,
-        (picture * 100 + 100).byte(),
-        cameras.orbit(0.0),
-    )
-    refuses("at least one", inversion.invert, G, picture[:0], cameras.orbit(0.0))
-    refuses(
-        r"camera must be \[2, 25\]", inversion.invert, G, picture.expand(2, -1, -1, -1), cameras.orbit(0.0)
-    )
+    for says, images in (
+        ("R of at least 16", torch.zeros(1, 3, 8, 8)),
+        ("finite values", picture * math.nan),
+        (r"in \[-1, 1\], got torch.uint8", (picture * 100 + 100).byte()),
+        ("at least one", picture[:0]),
+        (r"camera must be \[2, 25\]", picture.expand(2, -1, -1, -1)),
+    ):
+        refuses(says, inversion.invert, G, images, cameras.orbit(0.0))
     refuses("candidates are 0 or more", InversionOptions, candidates=-1)
     refuses("at least one step", InversionOptions, steps=0, layer_steps=0)
     refuses("positive", InversionOptions, rate=0.0)
-    refuses(
-        "every image needs a camera",
-        inversion.view_errors,
-        G,
-        torch.zeros(1, G.num_ws, 32),
-        picture,
-        cameras.orbit(torch.zeros(2)),
-    )
+    ws, two = torch.zeros(1, G.num_ws, 32), cameras.orbit(torch.zeros(2))
+    refuses("every image needs a camera", inversion.view_errors, G, ws, picture, two)

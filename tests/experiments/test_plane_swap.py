@@ -1,19 +1,27 @@
-"""Exchange of planes: forced answers, symmetries, and intervals that know that pairs share people."""
+"""Exchange of planes: forced answers, symmetries, intervals that know that pairs share people, and the record."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import refuses, visible
+from helpers import refuses, untrained_encoder, visible
 
 import head3d_core as h3d
+from head3d_core import cli
+from head3d_core.checkpoints import weights as checkpoint
 from head3d_core.config import Backend, preset
 from head3d_core.experiments import plane_swap, swap_study
-from head3d_core.experiments.plane_swap import FINISHED, RAW
-from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
+from head3d_core.experiments.plane_swap import FINISHED, RAW, Changes
+from head3d_core.experiments.swap_study import SwapStudyArgs
+from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras, seeds
-from head3d_core.model.generator import Generator
+from head3d_core.model.generator import Generator, RawOutput
 from head3d_core.model.seeds import Heads
 
 
@@ -24,8 +32,7 @@ def G() -> Generator:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    torch.manual_seed(1)
-    return Encoder(IdentityNet().eval().requires_grad_(False), "untrained").eval()
+    return untrained_encoder()
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +74,24 @@ def test_look_and_picture_equal_the_generators(G: Generator, heads: Heads) -> No
     with torch.no_grad():
         truth = G.render(heads.planes, heads.ws, camera)
     view = plane_swap.look(G, heads.planes, camera[:1])
-    assert torch.allclose(view.rgb, truth.raw, atol=1e-4)
-    assert torch.allclose(view.opacity, truth.opacity[:, 0], atol=1e-4)
-    made = plane_swap.picture(G, heads.planes, heads.ws, camera[:1])
+    assert torch.allclose(view.raw, truth.raw, atol=1e-4)
+    assert torch.allclose(view.opacity, truth.opacity, atol=1e-4)
+    made = plane_swap.finish(G, heads.planes, heads.ws, camera[:1]).image
     assert torch.allclose(made, truth.image, atol=1e-3)
 
 
 def test_changes_have_forced_answers() -> None:
-    opacity = torch.zeros(2, 8, 8)
-    opacity[:, 2:6, 2:6] = 1
-    a = plane_swap.View(torch.zeros(2, 3, 8, 8), torch.full((2, 8, 8), 2.5), opacity)
+    opacity = torch.zeros(2, 1, 8, 8)
+    opacity[:, :, 2:6, 2:6] = 1
+    a = RawOutput(torch.zeros(2, 3, 8, 8), torch.full((2, 1, 8, 8), 2.5), opacity)
     moved = opacity.clone()
-    moved[1] = moved[1].roll(2, 1)
-    b = plane_swap.View(torch.full((2, 3, 8, 8), 0.5), torch.full((2, 8, 8), 2.6), moved)
+    moved[1] = moved[1].roll(2, 2)
+    b = RawOutput(torch.full((2, 3, 8, 8), 0.5), torch.full((2, 1, 8, 8), 2.6), moved)
     assert plane_swap.colour_change(a, b).tolist() == [0.25, 0.25]
     assert torch.allclose(plane_swap.depth_change(a, b), torch.tensor([0.1, 0.1]), atol=1e-6)
     # Two 4 x 4 squares, shifted by half: 8 pixels in common, 24 in all.
     assert torch.allclose(plane_swap.silhouette_change(a, b).float(), torch.tensor([0.0, 2 / 3]))
-    nothing = plane_swap.View(a.rgb, a.depth, torch.zeros(2, 8, 8))
+    nothing = RawOutput(a.raw, a.depth, torch.zeros(2, 1, 8, 8))
     assert torch.isnan(plane_swap.colour_change(a, nothing)).all()
 
 
@@ -99,13 +106,13 @@ def test_swap_changes_by_hand(G: Generator, encoder: Encoder, heads: Heads) -> N
         n: plane_swap.look(G, p, camera)
         for n, p in ((i, heads.planes[[i]]), (j, heads.planes[[j]]), (-1, mixed))
     }
-    faces = {n: encoder(v.rgb, camera) for n, v in views.items()}
+    faces = {n: encoder(v.raw, camera) for n, v in views.items()}
     for target, n in ((found.to_first, i), (found.to_second, j)):
         assert target[RAW][k, i, j] == pytest.approx(1 - float((faces[-1] * faces[n]).sum()), abs=1e-4)
         colour = float(plane_swap.colour_change(views[-1], views[n]))
         assert target["colour, front"][k, i, j] == pytest.approx(colour, abs=1e-4)
     shown = [
-        plane_swap.picture(G, p, w, camera) for p, w in ((mixed, ws), (heads.planes[[i]], heads.ws[[i]]))
+        plane_swap.finish(G, p, w, camera).image for p, w in ((mixed, ws), (heads.planes[[i]], heads.ws[[i]]))
     ]
     one, other = (encoder(x, camera) for x in shown)
     assert found.to_first[FINISHED][k, i, j] == pytest.approx(1 - float((one * other).sum()), abs=1e-4)
@@ -196,12 +203,122 @@ def test_bundled_weights_look_alike_with_and_without_the_extension(name: str, ba
     with torch.no_grad():
         truth = G.render_raw(heads.planes, camera.expand(2, -1), 24, "reference")
     view = plane_swap.look(G, heads.planes, camera, 24, backend)
-    assert float(view.rgb.std()) > 0.3  # a head, no empty picture
-    assert float((view.rgb - truth.raw).abs().mean()) < 1e-4
+    assert float(view.raw.std()) > 0.3  # a head, no empty picture
+    assert float((view.raw - truth.raw).abs().mean()) < 1e-4
     # Fine samples fall where rounding puts them: single rays at a silhouette may differ more.
-    assert float((view.rgb - truth.raw).abs().max()) < 0.02
-    assert float((view.depth - truth.depth[:, 0]).abs().mean()) < 1e-4
+    assert float((view.raw - truth.raw).abs().max()) < 0.02
+    assert float((view.depth - truth.depth).abs().mean()) < 1e-4
     # The preview of a machine without the extension, half as many samples: mean 0.012 (face) to 0.016 (head3d).
     preview = plane_swap.look(G, heads.planes, camera, 24, backend, samples=12)
-    assert float((preview.rgb - truth.raw).abs().mean()) < 0.03
-    assert float((preview.opacity - truth.opacity[:, 0]).abs().mean()) < 0.02
+    assert float((preview.raw - truth.raw).abs().mean()) < 0.03
+    assert float((preview.opacity - truth.opacity).abs().mean()) < 0.02
+
+
+def made_up(count: int = 8, carries: tuple[float, float, float] = (0.9, 0.2, 0.1)) -> Changes:
+    """Distances of a world in which each plane carries a known share of a difference."""
+    apart = np.random.default_rng(0).uniform(0.8, 1.2, (count, count))
+    apart = (apart + apart.T) / 2
+    np.fill_diagonal(apart, np.nan)
+    share = np.array(carries)[:, None, None]
+    measures = (FINISHED, RAW, "colour, front")
+    return Changes(
+        ("xy", "xz", "yz"),
+        dict.fromkeys(measures, share * apart),
+        dict.fromkeys(measures, (1 - share) * apart),
+        dict.fromkeys(measures, apart),
+    )
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two tiny generators and an encoder where the command looks for it."""
+    checkpoint.save_generator(visible(0), tmp_path / "face", notes={"images": 7})
+    checkpoint.save_generator(visible(5), tmp_path / "head")
+    monkeypatch.setattr(swap_study, "load_encoder", lambda *_: untrained_encoder())
+    return tmp_path
+
+
+def test_rows_are_the_papers() -> None:
+    changes = made_up()
+    rows = swap_study.table_rows(changes)
+    assert [tuple(r["from"].values()) for r in rows] == [p[0] for p in swap_study.PAPER_TABLE_1]
+    apart = float(np.nanmean(changes.apart[FINISHED]))
+    assert rows[0]["to ID 1"]["value"] == pytest.approx(1 - 0.9 * apart)
+    assert rows[0]["to ID 2"]["value"] == pytest.approx(1 - 0.1 * apart)
+    assert rows[3]["to ID 1"]["value"] == rows[4]["to ID 2"]["value"] == 1
+    assert rows[3]["to ID 2"]["value"] == pytest.approx(1 - apart)
+    share = rows[1]["to ID 2, (1+cos)/2"]
+    assert share["value"] == pytest.approx((1 + rows[1]["to ID 2"]["value"]) / 2)
+    assert share["low"] < share["value"] < share["high"]
+    assert share["count"] == 8
+
+
+def test_carried_and_strongest() -> None:
+    found = swap_study.tables(made_up())
+    carried = [found["measures"][RAW]["planes"][n]["carried"]["value"] for n in ("xy", "xz", "yz")]
+    assert carried == pytest.approx([0.9, 0.2, 0.1])
+    assert swap_study.strongest(found, RAW) == ("xy", True)
+    equal = swap_study.tables(made_up(carries=(0.4, 0.4, 0.4)))
+    assert swap_study.strongest(equal, RAW)[1] is False
+    assert "0.90 [0.90, 0.90]" in swap_study.carried_text(found)
+
+
+def test_studies_under_both_axes_stand_side_by_side() -> None:
+    def study(axes: str, planes: tuple[str, str, str], carries: tuple[float, float, float]) -> dict[str, Any]:
+        seen = {"weights": {"face": {"images": 1_000_000}}}
+        made = swap_study.tables(replace(made_up(carries=carries), names=planes))
+        return made | {"axes": axes, "provenance": seen}
+
+    both = [
+        study("xyz", ("xy", "xz", "yz"), (0.9, 0.2, 0.1)),
+        study("eg3d", ("xy", "xz", "zx"), (0.4, 0.3, 0.6)),
+    ]
+    _, true, twin = swap_study.carried_by_axes(both, RAW).splitlines()
+    assert true.split()[:4] == ["xyz", "1,000,000", "8", "0.90"]
+    assert true.endswith("0.10 [0.10, 0.10]  F_yz")
+    assert twin.startswith("eg3d")
+    assert twin.endswith("0.60 [0.60, 0.60]  F_zx")
+
+
+def test_command_records_and_prints(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = weights / "swap.json"
+    face = str(weights / "face")
+    assert cli.main(["swap-study", "--weights", face, "--count", "3", "--batch", "4", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(out.read_text(encoding="utf8"))
+    assert found["ordered_pairs"] == 6
+    assert found["axes"] == "xyz"
+    assert set(found["table_1"]) == {FINISHED, RAW}
+    assert len(found["table_1"][RAW]) == 5
+    assert "silhouette, side" in found["measures"]
+    notes = found["provenance"]
+    assert notes["weights"][face]["images"] == 7
+    assert notes["encoder"] == "untrained"
+    assert f"--weights {face} --count 3" in notes["command"]
+    assert {"date", "commit", "device", "torch", "seconds"} <= set(notes)
+    for line in swap_study.as_text(found, RAW).splitlines():
+        assert line in text
+    assert "(1+cos)/2" in text
+
+
+def test_between_two_generators(weights: Path) -> None:
+    args = SwapStudyArgs(str(weights / "head"), weights / "b.json", second=str(weights / "face"), count=3)
+    swap_study.run(args)
+    found = json.loads((weights / "b.json").read_text(encoding="utf8"))
+    assert found["second"] == args.second
+    row = found["measures"][RAW]["planes"]["xy"]
+    assert set(row) == {"to first", "to second", "carried"}
+    assert row["carried"]["count"] == 3
+
+
+def test_live_study_is_the_raw_half(weights: Path) -> None:
+    encoder = swap_study.load_encoder("auto", "cpu")
+    G = checkpoint.load_generator(weights / "face")
+    live = swap_study.live_study(G, encoder, 3)
+    args = SwapStudyArgs(str(weights / "face"), count=3, batch=2, device="cpu")
+    whole = swap_study.measure(args)
+    assert set(live["table_1"]) == {RAW}
+    for a, b in zip(live["table_1"][RAW], whole["table_1"][RAW], strict=True):
+        assert a["to ID 2"]["value"] == pytest.approx(b["to ID 2"]["value"], abs=1e-4)
+    assert RAW in live["measures"]
+    refuses("at least two identities", swap_study.measure, replace(args, count=1))

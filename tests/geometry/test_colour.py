@@ -1,13 +1,16 @@
-"""Colours of surfaces: what pictures show, and which way a rough surface faces."""
+"""Colours of surfaces and images of meshes: triangles to pixels against a loop, and which way a rough surface faces."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import refuses
+from PIL import ImageColor
 
 from head3d_core.geometry import colour, export, mesh, rasterize
 from head3d_core.model import cameras
@@ -63,3 +66,51 @@ def test_colours_are_mixed_from_the_sides_that_a_point_faces() -> None:
 def test_linear_light_at_known_values() -> None:
     known = linear_light(np.array([0.0, 0.04045, 0.5, 1.0]))
     assert known == pytest.approx([0.0, 0.0031308, 0.2140411, 1.0], abs=1e-6)
+
+
+def test_rasterise_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    place = rng.uniform(-4, 20, (12, 2))
+    triangles = rng.permutation(12).reshape(4, 3)
+    covered = rasterize.rasterise(place, triangles, 16)
+    pairs = zip(covered.pixel.tolist(), covered.corner.tolist(), strict=True)
+    found = {(*pixel, tuple(sorted(corner))) for pixel, corner in pairs}
+    expected = set()
+    for corners, row, column in itertools.product(triangles, range(16), range(16)):
+        w = np.linalg.solve(np.insert(place[corners], 2, 1, 1).T, [column, row, 1])
+        if (w >= 0).all():
+            expected.add((row, column, tuple(sorted(corners.tolist()))))
+    assert found == expected
+    assert len(expected) > 30
+    assert np.allclose(covered.interpolate(place), covered.pixel[:, ::-1], atol=1e-6)
+    assert np.allclose(covered.weight.sum(1), 1)
+
+
+def test_nothing_in_the_picture() -> None:
+    covered = rasterize.rasterise(np.array([[30.0, 30], [40, 30], [30, 40]]), np.array([[0, 1, 2]]), 16)
+    assert covered.pixel.shape == (0, 2)
+
+
+def _two_balls() -> trimesh.Trimesh:
+    balls = [trimesh.creation.icosphere(radius=0.1) for _ in range(2)]
+    for ball, place, name in zip(balls, ([0.15, 0, -0.2], [0, 0, 0.2]), ("blue", "red"), strict=True):
+        ball.apply_translation(place)
+        ball.visual.vertex_colors = ImageColor.getcolor(name, "RGBA")
+    return trimesh.util.concatenate(balls)
+
+
+def test_the_nearer_surface_is_seen_and_left_is_left() -> None:
+    balls = _two_balls()
+    front = rasterize.mesh_picture(balls, cameras.orbit(0.0), 64)
+    assert front[:, 32, 32].tolist()[0] > 0.5 > front[:, 32, 32].tolist()[2], "red in the middle"
+    assert front[2, 32, 50] > front[0, 32, 50], "blue to the right, where +x is from the front"
+    back = rasterize.mesh_picture(balls, cameras.orbit(math.pi), 64)
+    assert back[2, 32, 14] > back[0, 32, 14], "and to the left from behind"
+    assert bool((front[:, 0, 0] == 1).all()), "white behind"
+
+
+def test_grey_shows_shape_only() -> None:
+    picture = rasterize.mesh_picture(_two_balls(), cameras.orbit(0.0), 32, coloured=False)
+    assert torch.equal(picture, picture[:1].expand(3, -1, -1))
+    assert float(picture.min()) < 0.5
+    refuses("one camera", rasterize.mesh_picture, _two_balls(), cameras.orbit(torch.tensor([0.0, 1.0])))

@@ -53,8 +53,7 @@ def test_images_are_what_the_generator_renders(weights: str, tmp_path: Path) -> 
     z = torch.from_numpy(np.random.RandomState(7).randn(1, G.z_dim)).float()
     with torch.no_grad():
         image = G(z, cameras.orbit(torch.pi / 2, 0.0), truncation_psi=0.8).image[0]
-    expected = to_pixels(image)
-    assert np.abs(picture[:, 64:].astype(int) - expected).max() <= 1
+    assert np.abs(picture[:, 64:].astype(int) - to_pixels(image)).max() <= 1
 
 
 def test_seeds() -> None:
@@ -92,13 +91,10 @@ def test_texture_and_decimation(weights: str, level: float, tmp_path: Path) -> N
 
 def test_a_seed_is_one_head(weights: str, level: float, tmp_path: Path) -> None:
     args = export.MeshArgs(seed=1, out=tmp_path / "a.ply", weights=weights, resolution=16, level=level)
-    first, second = (
-        export.export_mesh(args)[0],
-        export.export_mesh(dataclasses.replace(args, out=tmp_path / "b.ply"))[0],
-    )
-    other = export.export_mesh(dataclasses.replace(args, seed=2, out=tmp_path / "c.ply"))[0]
-    assert first.read_bytes() == second.read_bytes()
-    assert first.read_bytes() != other.read_bytes()
+    names = {"a.ply": 1, "b.ply": 1, "c.ply": 2}
+    made = [dataclasses.replace(args, seed=seed, out=tmp_path / name) for name, seed in names.items()]
+    first, second, other = (export.export_mesh(args)[0].read_bytes() for args in made)
+    assert first == second != other
 
 
 @pytest.mark.parametrize(
@@ -128,14 +124,11 @@ def test_bad_mesh_input_is_one_sentence(
 def test_places_that_cannot_be_written(weights: str, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
+    (tmp_path / "folder.glb").mkdir()
     for out in (blocked / "head.glb", tmp_path / "folder.glb"):
-        (tmp_path / "folder.glb").mkdir(exist_ok=True)
         refuses("cannot write", export.export_mesh, export.MeshArgs(out=out, weights=weights))
-        refuses(
-            "cannot write",
-            export.export_turntable,
-            export.TurntableArgs(out=out.with_suffix(".avi"), weights=weights),
-        )
+    film = export.TurntableArgs(out=tmp_path / "head.avi", weights=weights)
+    refuses("cannot write", export.export_turntable, film)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.glb"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,8 +65,7 @@ def test_surface_error_of_balls() -> None:
     moved = pointclouds.surface_error(_ball(0.3, shift=0.05), _ball(0.3))
     assert 0.015 < moved.chamfer < 0.05
     assert moved.normal_degrees > 3
-    inside_out = _ball(0.3)
-    inside_out = pointclouds.Cloud(inside_out.points, -inside_out.normals, inside_out.colours)
+    inside_out = replace(_ball(0.3), normals=-_ball(0.3).normals)
     assert pointclouds.surface_error(inside_out, _ball(0.3)).normal_degrees == pytest.approx(180, abs=0.02)
 
 
@@ -82,7 +82,6 @@ def test_thinned_is_repeatable() -> None:
     ball = _ball(0.3)
     assert len(ball.thinned(100)) == 100
     assert torch.equal(ball.thinned(100).points, ball.thinned(100).points)
-    assert ball.thinned(10**6) is ball
 
 
 def test_bad_input() -> None:

@@ -62,6 +62,12 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], says: str, tmp_path
 
 def test_missing_and_damaged_records_say_how_to_make_them(tmp_path: Path) -> None:
     refuses(r"row.json is not recorded yet: run `make it`", records.load, tmp_path / "row.json", "make it")
+    refuses(
+        "run `python -m head3d_core x --out data/results/no.json`",
+        records.read,
+        "no",
+        "python -m head3d_core x",
+    )
     (tmp_path / "row.json").write_text("{")
     refuses(r"row.json is damaged .*: run `make it` again", records.load, tmp_path / "row.json", "make it")
     (tmp_path / "row.json").write_text('{"name": "x"}')
