@@ -33,19 +33,6 @@ def test_rates_by_group_add_up() -> None:
     assert table["gender"]["female"]["found"] == int((probability[women] > 0.9).sum())
 
 
-def _found() -> dict[str, object]:
-    row = {"found": 9, "count": 10, "rate": 0.9, "low": 0.6, "high": 0.98}
-    return {
-        "frontal": {"all": row, "missed seeds": [3], "gender": {"male": row}},
-        "back": {"all": row},
-        "by |yaw|": {"0 to 15": row},
-    }
-
-
-def test_the_table_counts_and_names_groups() -> None:
-    assert "| frontal | gender: male | 9 of 10 | 90.0% | 60.0% to 98.0% |" in detector_rates.table(_found())
-
-
 def test_the_data_card_shows_the_measured_rates() -> None:
     """And they are good: fronts look like faces, backs don't."""
     from head3d_core.utils import files

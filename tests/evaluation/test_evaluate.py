@@ -287,8 +287,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     found, notes = evaluate.open_weights(str(tmp_path), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), net.parameters(), strict=True))
     assert (notes["row"], notes["minutes"], notes["trained_on"]) == ("no-kd", 1.5, "some GPU")
-    facts = {"trained_on": "some GPU", "preset": "tiny", "minutes": 1.5}
-    assert evaluate._log_facts(tmp_path) == facts
+    assert notes["preset"] == "tiny"
     other = model(4).generator  # weights of a run are looked at where its snapshots are gone
     checkpoint.save_generator(other, tmp_path / "weights", notes={"images": 41})
     for images, expected in ((40, net), (41, other)):
@@ -298,10 +297,6 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         for path in tmp_path.glob("state-*"):
             path.unlink()
     refuses("no weights called", evaluate.open_weights, "nobody", "cpu")
-
-
-def test_no_number_is_null() -> None:
-    assert rows._plain({"a": [1.23456789, float("nan")], "b": 3}) == {"a": [1.23457, None], "b": 3}
 
 
 def test_the_recorded_command_gives_the_same_arguments() -> None:

@@ -96,19 +96,9 @@ def test_missing_weights_say_where_they_go(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_damaged_weights_are_refused(net: idn.IdentityNet, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    path = tmp_path / "encoder.safetensors"
-    path.write_bytes(b"x" * 100)
-    refuses("damaged", idn.load_net, path)
-    save_file({"a": torch.zeros(1)}, path)
-    refuses("not written by this head3d_core", idn.load_net, path)
-    idn.save_net(net, path)
+    path = idn.save_net(net, tmp_path / "encoder.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     refuses("damaged", idn.load_net, path)
-    broken = idn.IdentityNet()
-    torch.nn.init.constant_(broken.project.weight, 1e6)
-    refuses("beyond float16", idn.save_net, broken, path)
 
 
 def test_bad_pictures_are_refused(net: idn.IdentityNet) -> None:
