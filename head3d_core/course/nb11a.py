@@ -16,8 +16,8 @@ from head3d_core.course.exercises import Exercise, vector
 from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_picture
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
-from head3d_core.evaluation.pictures import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.rows import Rows
+from head3d_core.evaluation.samples import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.tables import TABLE_3, load_paper
 
 

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from head3d_core.config import preset
 from head3d_core.evaluation.rows import Row, Rows, load_rows
-from head3d_core.evaluation.samples import Model
+from head3d_core.evaluation.samples import seen_from as seen_from
 from head3d_core.evaluation.tables import (
     FIGURE_8,
     GHOSTS,
@@ -29,7 +26,6 @@ from head3d_core.evaluation.tables import (
     markdown,
     repetitions,
 )
-from head3d_core.geometry.turntable import views
 from head3d_core.training.recipes import ROWS, Recipe, recipe
 from head3d_core.utils import files
 from head3d_core.utils.estimates import Estimate
@@ -219,15 +215,6 @@ def changes_table(rows: Sequence[str]) -> str:
             settings = "; ".join(f"{name}: {then} (now {now})" for name, now, then in otherwise)
             lines += ["", f"The recorded run of `{row}` had other settings: {settings}."]
     return "\n".join(lines)
-
-
-def seen_from(
-    model: Model, codes: Sequence[int], yaws: Sequence[float], psi: float = 0.7, seed: int = 0
-) -> Tensor:
-    """Samples of a model by number, the same z in every model: [codes, V, 3, H, W] from `yaws`, degrees."""
-    heads = [model.heads(range(k, k + 1), seed, psi) for k in codes]
-    ws, planes = (torch.cat(parts) for parts in zip(*heads, strict=True))
-    return views(model.generator, planes, ws, tuple(yaws))
 
 
 # -- recorded numbers ----------------------------------------------------------------------------------------------

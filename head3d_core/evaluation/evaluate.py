@@ -27,10 +27,9 @@ from tyro.conf import Positional, arg
 from head3d_core import ops
 from head3d_core.config import check_fields
 from head3d_core.evaluation import measures, rows
-from head3d_core.evaluation.pictures import write_pictures
 from head3d_core.evaluation.real import Networks, Reference, Tensors, Wanted, real_reference, source_count
 from head3d_core.evaluation.rows import Row
-from head3d_core.evaluation.samples import ALL, Model, Sampling, draw_samples
+from head3d_core.evaluation.samples import ALL, Model, Sampling, draw_samples, write_pictures
 from head3d_core.metrics import distances, identity_encoder
 from head3d_core.metrics.accessories import FALSE_RATE
 from head3d_core.metrics.features import INCEPTION_FILE, EffLite0, feature_network, inception_path

@@ -27,9 +27,8 @@ from head3d_core.metrics.distances import (
     same_source_floor,
 )
 from head3d_core.metrics.ghost import SCORES
-from head3d_core.metrics.hair import colour_agreement
 from head3d_core.metrics.identity_encoder import Encoder
-from head3d_core.metrics.silhouettes import SilhouetteSpan
+from head3d_core.metrics.silhouettes import SilhouetteSpan, colour_agreement
 from head3d_core.utils import files, records
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate, bootstrap_mean, share

@@ -37,7 +37,6 @@ from head3d_core.metrics import silhouettes as outlines
 from head3d_core.metrics.accessories import labels_of
 from head3d_core.metrics.features import FeatureNetwork
 from head3d_core.metrics.ghost import DEPTH_SIDE, SCORES, SIDE, GhostScores, GhostViews, ghost_scores, limits
-from head3d_core.metrics.hair import hair_colour
 from head3d_core.metrics.identity_encoder import Encoder, dlib_embeddings
 from head3d_core.synth import sets
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -254,7 +253,7 @@ def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
     scores = ghost_scores(
         GhostViews(images[:, 0], coverage[:, 0], mean[:, 0], share[:, 0], mean[:, 1], share[:, 1])
     )
-    hair = [hair_colour(images[:, v], coverage[:, v]).double() for v in (1, 0)]
+    hair = [outlines.hair_colour(images[:, v], coverage[:, v]).double() for v in (1, 0)]
     return torch.cat([torch.stack(scores, 1), *hair], 1), images[:, 0].contiguous()
 
 

@@ -19,7 +19,7 @@ from test_samples import HOW, model, reference
 
 from head3d_core import cli
 from head3d_core.checkpoints import weights as checkpoint
-from head3d_core.evaluation import evaluate, measures, pictures, rows
+from head3d_core.evaluation import evaluate, measures, rows, samples
 from head3d_core.evaluation.evaluate import EvaluateArgs, command_of, evaluate_weights
 from head3d_core.evaluation.measures import people_figures, seen_pairs, set_distance
 from head3d_core.evaluation.real import Reference, Wanted
@@ -82,7 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "open_networks", lambda args: (networks, {}))
         patch.setattr(evaluate, "real_reference", lambda *_: with_faces())
-        patch.setattr(pictures, "_neighbours", lambda *_: None)  # needs OpenGL
+        patch.setattr(samples, "_neighbours", lambda *_: None)  # needs OpenGL
         yield folder
 
 
