@@ -3,7 +3,6 @@
     python tests/gpu_check.py                               # everything, results under ./out (or $OUT)
     python tests/gpu_check.py --steps build tests bench
     python tests/gpu_check.py --steps tests slices sanitizer  # head3d_core/_C.so as it is
-    python tests/gpu_check.py --steps build variants        # the same kernels with other launch bounds
 
 Needs torch, a C++ compiler, nvcc and pytest; compute-sanitizer and ncu for the steps of those names. Each
 step is timed, writes its log, and does not stop the ones after it.
@@ -26,10 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(os.environ.get("OUT", ROOT / "out"))
 OUT = ROOT / "build" / "gpu_check_logs"
 OBJECTS = ROOT / "build" / "gpu_check"
-STEPS = ("build", "tests", "slices", "mutants", "bench", "variants", "sanitizer", "ncu")
-
-VARIANTS = {"backward2": ["-DHEAD3D_BACKWARD_BLOCKS=2"]}
-"""Launch bounds tried beside the shipped ones (resident blocks a multiprocessor)."""
+STEPS = ("build", "tests", "slices", "mutants", "bench", "sanitizer", "ncu")
 
 TIME_RATIO, MEMORY_RATIO = 1.25, 1.35
 """Most that two slices of the xy plane may cost against one."""
@@ -67,7 +63,7 @@ def sh(command: list[str], log: str, limit: float, quiet: bool = False, **env: s
     return code
 
 
-def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROOT / "csrc") -> int:
+def compile_all(name: str, only: str = "*", csrc: Path = ROOT / "csrc") -> int:
     """Every source to an object (in parallel), then one library; `only` limits what is compiled anew."""
     import torch
     from torch.utils.cpp_extension import include_paths, library_paths
@@ -82,7 +78,7 @@ def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROO
     includes = [f"-I{p}" for p in [csrc, *include_paths(), home / "include"]]
     major, minor = torch.cuda.get_device_capability()
     common = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DHEAD3D_WITH_CUDA"]
-    common += [*defines, *includes]
+    common += includes
     cuda = ["nvcc", f"-arch=sm_{major}{minor}", "--expt-relaxed-constexpr", "-lineinfo"]
     cuda += ["-Xcompiler", "-fPIC", "-Xptxas", "-v"]
     cpp = ["g++", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
@@ -103,27 +99,14 @@ def compile_all(name: str, defines: list[str], only: str = "*", csrc: Path = ROO
 
 
 def build() -> int:
-    code = compile_all("main", [])
+    code = compile_all("main")
     if code == 0:
         shutil.copy(OBJECTS / "main" / "_C.so", ROOT / "head3d_core" / "_C.so")
     return code
 
 
-def variants() -> int:
-    worst = 0
-    for name, defines in VARIANTS.items():
-        way = "forward" if "forward" in name else "backward"
-        pattern = f"render_tensorcore_{way}_cuda.cu"
-        worst |= compile_all(name, defines, pattern)
-        bench = python("tests/bench/bench_cuda.py --only render")
-        worst |= sh(bench, f"variant_{name}.log", 60, HEAD3D_LIBRARY=str(OBJECTS / name / "_C.so"))
-        print(logged(f"variant_{name}.log"))
-    return worst
-
-
 def mutants() -> int:
     """Kernels with one wrong line each: the named test must fail."""
-
     rows = tomllib.loads((ROOT / "tests" / "gpu_mutants.toml").read_text(encoding="utf8"))["mutant"]
 
     def survives(row: dict[str, str]) -> bool:
@@ -133,11 +116,10 @@ def mutants() -> int:
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         path = folder / "csrc" / "cuda" / file
         text = path.read_text(encoding="utf8")
-        if text.count(right) != 1:
-            found = f"found {text.count(right)} times"
-            raise SystemExit(f"mutant {name!r}: {right!r} must be in {file} once, {found}")
+        if (count := text.count(right)) != 1:
+            raise SystemExit(f"mutant {name!r}: {right!r} must be in {file} once, found {count} times")
         path.write_text(text.replace(right, row["wrong"]), encoding="utf8")
-        code = compile_all(folder.name + "_build", [], f"{row['source']}_cuda.cu", folder / "csrc")
+        code = compile_all(folder.name + "_build", f"{row['source']}_cuda.cu", folder / "csrc")
         if code:
             return True
         log, library = f"{folder.name}.log", str(OBJECTS / (folder.name + "_build") / "_C.so")
@@ -184,11 +166,7 @@ def sanitizer() -> int:
     worst = 0
     for tool in ("memcheck", "racecheck"):
         command = [
-            "compute-sanitizer",
-            "--tool",
-            tool,
-            "--error-exitcode",
-            "9",
+            *f"compute-sanitizer --tool {tool} --error-exitcode 9".split(),
             *python("", __file__, "--small"),
         ]
         worst |= sh(command, f"sanitizer_{tool}.log", 150, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
@@ -244,12 +222,11 @@ def small() -> None:
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()
             for up, down in ((1, 1), (2, 1), (1, 2), (2, 2)):
-                filters.upfirdn2d(
-                    x, filters.fir(x.device), up, down, (2, 1, 2, 1), backend="native"
-                ).sum().backward()
-            filters.bias_act(
-                x, torch.ones(6, device="cuda", dtype=dtype), "lrelu", 1.0, 2.0, backend="native"
-            ).sum().backward()
+                padding = (2, 1, 2, 1)
+                y = filters.upfirdn2d(x, filters.fir(x.device), up, down, padding, backend="native")
+                y.sum().backward()
+            bias = torch.ones(6, device="cuda", dtype=dtype)
+            filters.bias_act(x, bias, "lrelu", 1.0, 2.0, backend="native").sum().backward()
     torch.cuda.synchronize()
     print("small calls done")
 

@@ -1,4 +1,4 @@
-"""The first rung of the ladder: formulas as loops over numbers, or as sums over kernel taps, in float64 NumPy.
+"""The first rung of the ladder: formulas as loops over numbers, or SciPy's plain convolution, in float64 NumPy.
 
 Nothing here uses torch, so that a mistake in a vectorised form has nothing to hide behind.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import convolve2d, correlate2d
 
 Array = NDArray[np.float64]
 FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64.0
@@ -24,35 +25,19 @@ def f64(tensor: Any) -> Array:
 
 
 def upfirdn2d(x: Array, kernel: Array, up: int, down: int, pad: tuple[int, ...], gain: float = 1.0) -> Array:
-    """Every output sample as a double sum over the kernel."""
+    """Zeros between the samples and around them, a true convolution, of which every `down`-th sample stays."""
     n, c, height, width = x.shape
     left, right, top, bottom = pad
     big = np.zeros((n, c, height * up + top + bottom, width * up + left + right))
     big[:, :, top : top + height * up : up, left : left + width * up : up] = x
-    kh, kw = kernel.shape
-    rows, columns = (big.shape[2] - kh) // down + 1, (big.shape[3] - kw) // down + 1
-    out = np.zeros((n, c, rows, columns))
-    for row in range(rows):
-        for column in range(columns):
-            for i in range(kh):
-                for j in range(kw):
-                    # a true convolution: the kernel runs backwards
-                    value = big[:, :, row * down + kh - 1 - i, column * down + kw - 1 - j]
-                    out[:, :, row, column] += gain * kernel[i, j] * value
-    return out
+    found = np.array([[convolve2d(channel, kernel, "valid") for channel in image] for image in big])
+    return gain * found[:, :, ::down, ::down]
 
 
-def filter_taps(x: Array, up: int, pad: tuple[int, int, int, int], gain: float) -> Array:
-    """`upfirdn2d` with the FIR kernel as a sum over its taps: for large pictures."""
-    n, c, height, width = x.shape
-    left, right, top, bottom = pad
-    big = np.zeros((n, c, height * up + top + bottom, width * up + left + right))
-    big[:, :, top : top + height * up : up, left : left + width * up : up] = x
-    rows, columns = big.shape[2] - 3, big.shape[3] - 3
-    return gain * sum(
-        FIR[i, j] * big[:, :, 3 - i : 3 - i + rows, 3 - j : 3 - j + columns]
-        for i in range(4)
-        for j in range(4)
+def correlate(x: Array, weight: Array, mode: str = "same") -> Array:
+    """x [N, I, H, W] with weight [O, I, k, k]: sums of correlations, one for each pair of channels."""
+    return np.array(
+        [[sum(map(correlate2d, image, kernels, [mode] * len(image))) for kernels in weight] for image in x]
     )
 
 
@@ -98,30 +83,20 @@ def bilinear(x: Array, size: int, antialias: bool = True) -> Array:
 
 
 def modulated_conv(x: Array, weight: Array, style: Array, up: bool = False, demodulate: bool = True) -> Array:
-    """Per sample: scale the weights, renormalise them, convolve tap by tap."""
-    n, _, height, width = x.shape
-    outputs, _, k, _ = weight.shape
+    """Per sample: scale the weights, renormalise them, correlate."""
+    n, inputs, height, width = x.shape
     results = []
     for s in range(n):
         w = weight * style[s][None, :, None, None]
         if demodulate:
             w = w / np.sqrt((w**2).sum((1, 2, 3), keepdims=True) + 1e-8)
         if up:  # every input pixel stamps the kernel onto a grid twice as fine
-            y = np.zeros((outputs, 2 * height + 1, 2 * width + 1))
-            for i in range(k):
-                for j in range(k):
-                    y[:, i : i + 2 * height : 2, j : j + 2 * width : 2] += np.einsum(
-                        "oi,ihw->ohw", w[:, :, i, j], x[s]
-                    )
-            y = filter_taps(y[None], 1, (1, 1, 1, 1), 4.0)[0]
+            fine = np.zeros((1, inputs, 2 * height - 1, 2 * width - 1))
+            fine[0, :, ::2, ::2] = x[s]
+            y = correlate(fine, w[:, :, ::-1, ::-1], "full")
+            results.append(upfirdn2d(y, FIR, 1, 1, (1, 1, 1, 1), 4.0)[0])
         else:
-            big = np.pad(x[s], ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
-            y = sum(
-                np.einsum("oi,ihw->ohw", w[:, :, i, j], big[:, i : i + height, j : j + width])
-                for i in range(k)
-                for j in range(k)
-            )
-        results.append(y)
+            results.append(correlate(x[s : s + 1], w)[0])
     return np.stack(results)
 
 
@@ -149,7 +124,7 @@ def synthesis_block(
     style = affine(layer.affine, w) / math.sqrt(layer.weight.shape[1])
     rgb = modulated_conv(x, f64(layer.weight), style, demodulate=False) + f64(layer.bias)[:, None, None]
     rgb = rgb if clamp is None else np.clip(rgb, -clamp, clamp)
-    return x, rgb + (filter_taps(image, 2, (2, 1, 2, 1), 4.0) if up else image)
+    return x, rgb + (upfirdn2d(image, FIR, 2, 1, (2, 1, 2, 1), 4.0) if up else image)
 
 
 def super_resolution(

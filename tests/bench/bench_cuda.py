@@ -11,18 +11,16 @@ behind something opaque.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+import common  # noqa: F401  (before torch)
 import torch
+import tyro
 from torch import Tensor
 
 from head3d_core import ops
@@ -246,53 +244,39 @@ def bench_r1(repeats: int) -> list[dict[str, Any]]:
     network = Discriminator(PRESETS["paper"].discriminator).cuda().to(memory_format=torch.channels_last)
     camera = orbit(torch.zeros(8)).cuda()
     for case, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", None)):
-        image = (
-            torch.randn(8, 3, 512, 512, device="cuda").to(memory_format=torch.channels_last).requires_grad_()
-        )
+        image = torch.randn(8, 3, 512, 512, device="cuda").to(memory_format=torch.channels_last)
+        image.requires_grad_()
         raw = torch.randn(8, 3, 128, 128, device="cuda").requires_grad_()
 
         def work(image: Tensor = image, raw: Tensor = raw, dtype: torch.dtype | None = dtype) -> None:
             with torch.autocast("cuda", dtype=dtype or torch.float16, enabled=dtype is not None):
                 logits = network(image, raw, camera)
             penalty = r1_penalty(logits, image, raw)
-            torch.autograd.grad(
-                penalty, [p for p in network.parameters() if p.requires_grad], allow_unused=True
-            )
+            torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
 
         rows.append(_row("R1 step of D, 512²", case, "", milliseconds(work, repeats), peak_gib(work)))
         torch.cuda.empty_cache()
     return rows
 
 
-def provenance() -> dict[str, Any]:
-    return records.provenance(
-        "python tests/bench/bench_cuda.py",
-        "cuda",
-        multiprocessors=torch.cuda.get_device_properties(0).multi_processor_count,
-        cuda=torch.version.cuda,
-    )
+Part = Literal["errors", "render", "slices", "filters", "r1"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=["render", "slices", "errors", "filters", "r1"])
-    parser.add_argument(
-        "--reference", action="store_true", help="time the reference renderer too (needs 25 GB)"
-    )
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+def main(
+    only: tuple[Part, ...] = (), reference: bool = False, repeats: int = 20, json: Path | None = None
+) -> None:
+    """Prints a table and writes the JSON; `reference`: time the reference renderer too (needs 25 GB)."""
     if not ops.has_cuda():
         raise SystemExit(
             "The extension is not built with CUDA: HEAD3D_WITH_CUDA=1 python setup.py build_ext --inplace"
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    haze, surface, repeats = ("haze", 1.0), ("surface", 30.0), args.repeats
-    parts: dict[str, list[Callable[[], list[dict[str, Any]]]]] = {
+    haze, surface = ("haze", 1.0), ("surface", 30.0)
+    parts: dict[Part, list[Callable[[], list[dict[str, Any]]]]] = {
         "errors": [partial(errors, *haze), partial(errors, *surface)],
         "render": [
-            partial(bench_render, *haze, args.reference, repeats),
+            partial(bench_render, *haze, reference, repeats),
             partial(bench_render, *surface, False, repeats),
         ],
         "slices": [partial(bench_slices, *haze, repeats), partial(bench_slices, *surface, repeats)],
@@ -300,14 +284,18 @@ def main() -> None:
         "r1": [partial(bench_r1, 5)],
     }
     rows: list[dict[str, Any]] = []
-    for run in (run for part, runs in parts.items() if part in (args.only or parts) for run in runs):
+    units = torch.cuda.get_device_properties(0).multi_processor_count
+    origin = records.provenance(
+        "python tests/bench/bench_cuda.py", "cuda", multiprocessors=units, cuda=torch.version.cuda
+    )
+    for run in (run for part, runs in parts.items() if part in (only or parts) for run in runs):
         found = run()
         for row in found:
             print("  ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "")), flush=True)
         rows += found
-        if args.json:  # after each part, so that an interrupted run keeps what it has
-            records.write(args.json, {"provenance": provenance(), "rows": rows})
+        if json:  # after each part, so that an interrupted run keeps what it has
+            records.write(json, {"provenance": origin, "rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

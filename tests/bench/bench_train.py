@@ -9,28 +9,28 @@ The three anchored settings are the ones at which EG3D's released code ran at 17
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
-import json
+import math
 import os
+import resource
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+import common  # noqa: F401  (before torch)
 import torch
 import torch.distributed as dist
+import tyro
 
 from head3d_core import ops
 from head3d_core.config import PRESETS, DiscriminatorConfig, GeneratorConfig, Preset, RenderOptions
 from head3d_core.model.cameras import orbit
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
-from head3d_core.training.numerics import Numerics
+from head3d_core.training.numerics import Numerics, World, join_world
 from head3d_core.training.parts import Phase, Pool
 from head3d_core.training.recipes import recipe
 from head3d_core.training.stages import memory_estimate
@@ -81,19 +81,20 @@ VARIANTS = {
 """Each adds something to the one before; "compile" is slow to start and off by default."""
 
 
-def build(setting: Setting, options: Numerics, device: torch.device, rank: int, world: int) -> Trainer:
+def build(setting: Setting, options: Numerics, world: World) -> Trainer:
     """A trainer on random images: the arithmetic does not depend on what they show."""
     own = setting.preset.name if setting.preset.name in PRESETS else "classroom"
     how = dataclasses.replace(
-        recipe("teacher", own), batch=setting.batch * world, blur_sigma=0.0, neural_resolution=None
+        recipe("teacher", own), batch=setting.batch * world.size, blur_sigma=0.0, neural_resolution=None
     )
     side = setting.preset.generator.image_resolution
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8, generator=generator)
-    pool = Pool(images, orbit(torch.linspace(-0.6, 0.6, 64)), device)
+    pool = Pool(images, orbit(torch.linspace(-0.6, 0.6, 64)), world.device)
     torch.manual_seed(0)
     nets = Generator(setting.preset.generator), [Discriminator(setting.preset.discriminator)]
-    return Trainer(setting.preset, how, [pool], *nets, faces=pool, rank=rank, world=world, numerics=options)
+    place = {"rank": world.rank, "world": world.size}
+    return Trainer(setting.preset, how, [pool], *nets, faces=pool, **place, numerics=options)
 
 
 def synchronise(device: torch.device) -> None:
@@ -102,17 +103,17 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(setting: Setting, options: Numerics, device: torch.device, steps: int) -> dict[str, Any]:
+def measure(setting: Setting, options: Numerics, world: World, steps: int) -> dict[str, Any]:
     """Milliseconds of each phase, images/s of whole steps and peak memory.
 
     On a CPU that is the most the process held, PyTorch's own 0.5 GiB included.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    device = world.device
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    trainer = build(setting, options, device, rank, world)
+    trainer = build(setting, options, world)
     repeats = 5 if device.type == "cuda" else 1
     phases: dict[str, float] = {}
     for timed in (False, True):  # the first round compiles, tunes convolutions and captures graphs
@@ -143,7 +144,7 @@ def measure(setting: Setting, options: Numerics, device: torch.device, steps: in
             for n in (trainer.generator, trainer.discriminators[0])
         ],
         "batch": trainer.recipe.batch,
-        "world": world,
+        "world": world.size,
         "finite": trainer.broken_parameter() is None,
     }
     if device.type == "cuda":
@@ -151,8 +152,6 @@ def measure(setting: Setting, options: Numerics, device: torch.device, steps: in
         result["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
         result["estimate_gib"] = round(memory_estimate(setting.preset, setting.batch), 2)
     else:
-        import resource
-
         # KiB, on macOS bytes
         unit = 2**30 if sys.platform == "darwin" else 2**20
         result["memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)
@@ -160,69 +159,54 @@ def measure(setting: Setting, options: Numerics, device: torch.device, steps: in
     return result
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured with."""
-    return {
-        **records.provenance(" ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]), device),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "native": ops.available(),
-        "native_cuda": ops.has_cuda(),
+def line(name: str, variant: str, found: dict[str, Any]) -> str:
+    """A line of the table. "anchor" is G + D + R1 / 16, as EG3D's figures are, without the density regularisation."""
+    if "error" in found:
+        return f"{name:<10} {variant:<18} {found['error'][:150]}"
+    rates = [found["step_ms"], found["images_per_s"], found["images_per_s_as_anchored"]]
+    numbers = [*found["phase_ms"].values(), *rates, SETTINGS[name].target or math.nan, found["memory_gib"]]
+    return f"{name:<10} {variant:<18} {' '.join(f'{n:>7.1f}' for n in numbers)}  {found['parameters_m']}"
+
+
+def main(
+    settings: tuple[str, ...] = ("512", "256", "128", "classroom"),
+    variants: tuple[str, ...] = ("fp32", "bf16", "channels-last", "graphs"),
+    steps: int = 32,
+    device: str = "auto",
+    json: Path | None = None,
+) -> None:
+    """Runs the chosen settings and variants, prints a table, writes JSON; a multiple of 16 steps covers R1 evenly."""
+    world = join_world(device)
+    report: dict[str, Any] = {
+        "provenance": {
+            **records.provenance(
+                " ".join(["python", "tests/bench/bench_train.py", *sys.argv[1:]]), world.device
+            ),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "native": ops.available(),
+            "native_cuda": ops.has_cuda(),
+        },
+        "results": {},
     }
-
-
-def main() -> None:
-    """Runs the chosen settings and variants, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["512", "256", "128", "classroom"])
-    parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, default=["fp32", "bf16", "channels-last", "graphs"]
-    )
-    parser.add_argument(
-        "--steps", type=int, default=32, help="whole steps timed; a multiple of 16 covers R1 evenly"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    args = parser.parse_args()
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local) if args.device == "cuda" else torch.device(args.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    report: dict[str, Any] = {"provenance": provenance(device), "results": {}}
-    if first:
-        print(json.dumps(report["provenance"]), flush=True)
-        # "step" and "img/s" include the density regularisation; "anchor" is G + D + R1 / 16, as EG3D's figures are.
-        names = ["G ms", "G reg", "D", "R1", "step", "img/s", "anchor", "target", "GiB"]
-        print(
-            f"{'setting':<10} {'variant':<18} " + " ".join(f"{n:>7}" for n in names) + "  params M",
-            flush=True,
-        )
-    for name in args.settings:
-        for variant in args.variants:
+    names = ["G ms", "G reg", "D", "R1", "step", "img/s", "anchor", "target", "GiB"]
+    head = f"{'setting':<10} {'variant':<18} {' '.join(f'{n:>7}' for n in names)}  params M"
+    if world.rank == 0:
+        print(report["provenance"], head, sep="\n", flush=True)
+    for name in settings:
+        for variant in variants:
             try:
-                found = measure(SETTINGS[name], VARIANTS[variant], device, args.steps)
+                found = measure(SETTINGS[name], VARIANTS[variant], world, steps)
             except (RuntimeError, torch.OutOfMemoryError) as error:
                 found = {"error": str(error).splitlines()[0]}
             report["results"].setdefault(name, {})[variant] = found
-            if not first:
-                continue
-            if "error" in found:
-                print(f"{name:<10} {variant:<18} {found['error'][:150]}", flush=True)
-                continue
-            ms = [f"{v:>7.1f}" for v in found["phase_ms"].values()]
-            target = SETTINGS[name].target or "-"
-            rest = f"{found['step_ms']:>7.1f} {found['images_per_s']:>7.1f}"
-            rest += f" {found['images_per_s_as_anchored']:>7.1f} {target:>7}"
-            rest += f" {found.get('memory_gib', 0):>7.1f}"
-            print(f"{name:<10} {variant:<18} {' '.join(ms)} {rest}  {found['parameters_m']}", flush=True)
-            if args.json:  # after each, so that an interrupted run keeps what it has
-                records.write(args.json, report)
+            if world.rank == 0:
+                print(line(name, variant, found), flush=True)
+                if json:  # after each, so that an interrupted run keeps what it has
+                    records.write(json, report)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -35,14 +35,7 @@ def conv(layer: Conv2d, x: plain.Array, gain: float = 1.0) -> plain.Array:
     k = w.shape[-1]
     if layer.down:
         x = plain.upfirdn2d(x, plain.FIR, 1, 1, (1, 1, 1, 1) if k == 1 else (2, 2, 2, 2))
-    else:
-        x = np.pad(x, ((0, 0), (0, 0), (k // 2, k // 2), (k // 2, k // 2)))
-    rows, columns = x.shape[2] - k + 1, x.shape[3] - k + 1
-    y = sum(
-        np.einsum("oi,nihw->nohw", w[:, :, i, j], x[:, :, i : i + rows, j : j + columns])
-        for i in range(k)
-        for j in range(k)
-    )
+    y = plain.correlate(x, w, "valid" if layer.down else "same")
     y = y[:, :, ::2, ::2] if layer.down else y
     bias = None if layer.bias is None else plain.f64(layer.bias)
     return plain.bias_act(y, bias, layer.activation == "lrelu", gain, layer.clamp)
