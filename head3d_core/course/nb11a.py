@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from head3d_core.course import evidence, figures
 from head3d_core.course.exercises import Exercise, vector
-from head3d_core.course.recorded import EVALUATION, cells, larger, recorded_picture
+from head3d_core.course.recorded import cells, larger, recorded_picture
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_core.evaluation.rows import Rows
@@ -44,12 +43,12 @@ def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str =
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def recorded_views(row: str, yaws: Sequence[float], folder: Path = EVALUATION) -> Tensor | None:
+def recorded_views(row: str, yaws: Sequence[float]) -> Tensor | None:
     """Recorded samples of a row: [8, V, 3, s, s] from `yaws` (degrees), or None if they are not there.
 
     The same number is the same z in every row.
     """
-    sheet = recorded_picture(f"{row}_views.jpg", folder)
+    sheet = recorded_picture(f"{row}_views.jpg")
     if sheet is None:
         return None
     columns = ROWS * sheet.shape[2] // sheet.shape[1]
@@ -57,11 +56,9 @@ def recorded_views(row: str, yaws: Sequence[float], folder: Path = EVALUATION) -
     return cells(sheet, ROWS, columns)[:, [there.index(round(yaw)) for yaw in yaws]]
 
 
-def all_around(
-    rows: Sequence[str], codes: Sequence[int], yaws: Sequence[float] = (0.0,), folder: Path = EVALUATION
-) -> Any | None:
+def all_around(rows: Sequence[str], codes: Sequence[int], yaws: Sequence[float] = (0.0,)) -> Any | None:
     """Figs. 6, 8 and 9: a few codes from some sides, one row of the comparison a line. None if nothing is recorded."""
-    found = {row: recorded_views(row, yaws, folder) for row in rows}
+    found = {row: recorded_views(row, yaws) for row in rows}
     lines = {
         short(row, 17): larger(views[list(codes)].flatten(0, 1))
         for row, views in found.items()

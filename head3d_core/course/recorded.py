@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,9 +176,9 @@ def early_and_late(found: Mapping[str, Any], name: str, share: float = 0.15) -> 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def recorded_picture(name: str, folder: Path = EVALUATION) -> Tensor | None:
+def recorded_picture(name: str) -> Tensor | None:
     """A recorded grid [3, H, W] in [-1, 1], or None if it is not there."""
-    path = next((p for p in (folder / name, RESULTS / name) if p.is_file()), None)
+    path = next((p for p in (EVALUATION / name, RESULTS / name) if p.is_file()), None)
     if path is None:
         return None
     with Image.open(path) as picture:
@@ -197,7 +196,7 @@ def larger(images: Tensor, side: int = 112) -> Tensor:
 
 
 def _sheet(about: Mapping[str, Any]) -> Tensor:
-    sheet = recorded_picture(about["file"], RESULTS)
+    sheet = recorded_picture(about["file"])
     if sheet is None:
         raise Head3DError(f"data/results/{about['file']} is missing: run git restore data/results")
     return sheet
@@ -232,14 +231,13 @@ def show_recorded(
     width: int = 800,
     rows: Sequence[str] = ("",),
     columns: Sequence[str] = ("",),
-    folder: Path = EVALUATION,
 ) -> None:
     """Shows a recorded grid with named rows and columns, or says that it is not recorded yet; prints its name and size.
 
     Args:
         width: of the grid, pixels, without the names of its rows.
     """
-    sheet = recorded_picture(name, folder)
+    sheet = recorded_picture(name)
     if sheet is None:
         print(f"{name}: {NOT_YET}")
         return

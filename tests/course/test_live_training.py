@@ -60,14 +60,3 @@ def test_the_face_of_a_person_is_its_most_frontal_image() -> None:
     yaw = cameras.yaw_pitch(camera[who == who[0]])[0].abs()
     expected = images[who == who[0]][yaw.argmin()].float() / 127.5 - 1
     assert torch.allclose(face[0], expected, atol=1e-6)
-
-
-def test_two_slices_train_live() -> None:
-    """A one-slice teacher, a head generator whose slices part, and a student with a target for each."""
-    teacher = live_training.small_engine(live_training.small_recipe("teacher", batch=2))
-    head = live_training.small_engine(live_training.small_recipe("head", batch=2), teacher=teacher, slices=2)
-    assert head.generator.config.front_slices == 2
-    how = live_training.small_recipe("distill", "two-sided", batch=2)
-    student = live_training.small_engine(how, teacher=teacher, head=head, slices=2)
-    assert live_training.run_steps(student, 1)["kd_back"][0] == 0, "it starts as the head generator"
-    refuses("2 slices of F_xy and this one 1", live_training.small_engine, how, teacher=teacher, head=head)
