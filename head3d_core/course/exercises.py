@@ -44,7 +44,7 @@ class Exercise:
     def verdict(self, answer: Answer) -> str:
         """The text that calling the exercise prints."""
         for number, case in enumerate(self.cases, 1):
-            given = [_copy(a) for a in case]
+            given = copy.deepcopy(case)
             try:
                 result = answer(*given)
             except NotImplementedError:
@@ -55,12 +55,13 @@ class Exercise:
                 return NOT_ATTEMPTED
             if result is None:
                 return "✗ the function ran and gave nothing back: its last line needs a `return`"
-            truth = self.truth(*map(_copy, case))
+            truth = self.truth(*copy.deepcopy(case))
             problem = self._difference(result, truth)
             if problem:
                 shown = f"input {_inputs(self.truth, case)}; expected {_brief(truth)}, got {_brief(result)}"
                 return f"✗ {self._recognise(answer) or problem}\n  case {number}: {shown}"
-            if self.keeps_inputs and not all(map(_same, given, case)):
+            pairs = [pair for pair in zip(given, case, strict=True) if isinstance(pair[0], Tensor)]
+            if self.keeps_inputs and not all(torch.equal(*pair) for pair in pairs):
                 return f"✗ case {number}: the result is right, but the input was changed: work on a copy"
         return f"✓ correct on {len(self.cases)} cases"
 
@@ -87,8 +88,8 @@ class Exercise:
     def _recognise(self, answer: Answer) -> str:
         for hint, wrong in self.mistakes.items():
             try:
-                pairs = [(_call(answer, case), _call(wrong, case)) for case in self.cases]
-                if not any(self._difference(*pair) for pair in pairs):
+                copies = [copy.deepcopy((case, case)) for case in self.cases]
+                if not any(self._difference(answer(*mine), wrong(*its)) for mine, its in copies):
                     return hint
             except Exception:  # the reader's code fails on a later case: then it is no mistake that we know
                 continue
@@ -132,25 +133,6 @@ def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(map(_copy, value))
-    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
-
-
-def _same(value: Any, before: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return len(value) == len(before) and all(map(_same, value, before))
-    if isinstance(value, Tensor):
-        return value.shape == before.shape and bool(((value == before) | (value != value)).all())
-    return True
-
-
-def _call(answer: Answer, case: tuple[Any, ...]) -> Any:
-    """The answer on copies: whatever it does to them, the next call sees the case as it was."""
-    return answer(*map(_copy, case))
-
-
 def _is_stub(answer: Answer) -> bool:
     """Whether a function's body is `...`, `pass` or `return None`."""
     code = getattr(answer, "__code__", None)
@@ -164,9 +146,8 @@ def _line(error: Exception, answer: Answer) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if code is not None and frame.filename == code.co_filename and frame.lineno:
             text = linecache.getline(frame.filename, frame.lineno).strip()
-            return f"\n  line {frame.lineno - code.co_firstlineno + 1} of your function" + f": {text}" * bool(
-                text
-            )
+            number = frame.lineno - code.co_firstlineno + 1
+            return f"\n  line {number} of your function{': ' if text else ''}{text}"
     return ""
 
 

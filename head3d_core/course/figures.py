@@ -7,6 +7,7 @@ are always doubled by a line style, a marker or a label. What one notebook alone
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -278,28 +279,19 @@ def line_in_space(points: np.ndarray, name: str, colour: str, dash: str = "solid
     return go.Scatter3d(x=x, y=y, z=z, mode="lines", name=name, line=line, hoverinfo="name")
 
 
-def cube_lines(side: float) -> np.ndarray:
-    """The edges of a cube around the origin as one polyline, [36, 3] with NaN between them."""
-    h = side / 2
-    corner = np.array([[x, y, z] for x in (-h, h) for y in (-h, h) for z in (-h, h)])
+def cube_lines() -> np.ndarray:
+    """The edges of the cube of side 1 around the origin as one polyline, [36, 3] with NaN between them."""
+    corner = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
     edges = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if i & bit == 0]
     return np.array([point for a, b in edges for point in (corner[a], corner[b], np.full(3, np.nan))])
 
 
-def frustum_lines(camera: Tensor, length: float = 1.2) -> np.ndarray:
-    """The eight edges of a camera's frustum as one polyline, [16, 3] with NaN between pieces.
-
-    Args:
-        camera: [25].
-        length: distance of the drawn image corners from the camera, world units.
-    """
+def frustum_lines(camera: Tensor) -> np.ndarray:
+    """The edges of a camera's [25] frustum, 1.2 world units deep, as one polyline [17, 3] with NaN between them."""
     cam2world, matrix = cameras.unpack(camera[None])
-    half = 0.5 / matrix[0, 0, 0]
-    corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * half
-    corners[:, 2] = 1
-    world = (corners * length) @ cam2world[0, :3, :3].T + cam2world[0, :3, 3]
-    eye = cam2world[0, :3, 3]
-    pieces = [torch.stack([*world, world[0]])]
-    pieces += [torch.stack([eye, corner]) for corner in world]
-    gap = torch.full((1, 3), torch.nan)
-    return torch.cat([torch.cat([piece, gap]) for piece in pieces]).numpy()
+    half = 0.5 / float(matrix[0, 0, 0])
+    corners = torch.tensor([[-half, -half, 1], [half, -half, 1], [half, half, 1], [-half, half, 1]])
+    eye, gap = cam2world[0, :3, 3], torch.full((3,), torch.nan)
+    world = [*(1.2 * corners) @ cam2world[0, :3, :3].T + eye]
+    spokes = [point for corner in world for point in (eye, corner, gap)]
+    return torch.stack([*world, world[0], gap, *spokes]).numpy()

@@ -28,23 +28,21 @@ from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import DATA
 from head3d_core.utils.images import from_uint8
 
-SIDE = 64
-"""Pixels per side of preset `tiny`."""
 Data = tuple[Tensor, Tensor]
 
 
-def sample_sets(side: int = SIDE) -> tuple[Data, Data]:
+def sample_sets(side: int = 64) -> tuple[Data, Data]:
     """The shipped faces and heads: (images uint8 [N, 3, side, side], cameras [N, 25]) of each."""
     faces, heads = (format.load_arrays(DATA / "samples" / name, side) for name in ("faces", "heads"))
     return faces, heads
 
 
-def small_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
+def small_recipe(stage: str, **changes: Any) -> Recipe:
     """A stage's recipe for some dozen steps: no fades, an average that follows quickly, no perceptual term.
 
     The perceptual term alone would cost more than everything else together on a CPU.
     """
-    base = recipe(stage, "tiny", row)
+    base = recipe(stage, "tiny")
     values: dict[str, Any] = {
         "images": 100_000,
         "blur_sigma": 0.0,
@@ -58,25 +56,16 @@ def small_recipe(stage: str, row: str | None = None, **changes: Any) -> Recipe:
     return dataclasses.replace(base, **values)
 
 
-def small_engine(
-    how: Recipe,
-    *,
-    teacher: Trainer | None = None,
-    head: Trainer | None = None,
-    slices: int = 1,
-) -> Trainer:
+def small_engine(how: Recipe, *, teacher: Trainer | None = None, head: Trainer | None = None) -> Trainer:
     """A trainer at preset `tiny` on the sample pictures.
 
     Args:
         how: what to train, e.g. of `small_recipe`.
         teacher, head: trainers of earlier stages, which it starts from (and, with distillation terms, learns from).
-        slices: of F_xy; two share all blocks, and make a one-slice start into one with equal slices.
 
     Raises Head3DError if the recipe starts from a stage that was not given.
     """
-    scale = preset("tiny")
-    scale = dataclasses.replace(scale, generator=dataclasses.replace(scale.generator, front_slices=slices))
-    trainers = {"teacher": teacher, "head": head}
+    scale, trainers = preset("tiny"), {"teacher": teacher, "head": head}
 
     def earlier(name: str) -> Trainer:
         found = trainers[name]
@@ -101,7 +90,6 @@ def small_engine(
         scale, how, pools, copy_of(start, scale.generator), [discriminator(s) for s in how.discriminator_starts],
         faces=faces,
         teacher=copy.deepcopy(earlier("teacher").average) if how.losses.any else None,
-        head=copy.deepcopy(earlier("head").average) if how.losses.kd_back else None,
         seed=0,
     )  # fmt: skip
 
@@ -134,18 +122,7 @@ def average_picture_gap(engine: Trainer) -> float:
     return float((means[0] - means[1]).square().mean().sqrt())
 
 
-def _augmented(images: tuple[Tensor, Tensor], chance: float, key: int) -> tuple[Tensor, Tensor]:
-    """Image and raw image under the same random transforms; as they are at probability 0."""
-    if chance == 0:
-        return images
-    seeds = key * 10_000 + torch.arange(len(images[0]))
-    transform = augment.draw_transforms(seeds, torch.tensor(chance))
-    return augment.apply(images[0], *transform), augment.apply(images[1], *transform)
-
-
-def memorise(
-    count: int, steps: int = 60, p: float = 0.0, batch: int = 8, every: int = 10
-) -> dict[str, list[float]]:
+def memorise(count: int, steps: int = 60, p: float = 0.0) -> dict[str, list[float]]:
     """A discriminator against a *perfect* generator: its "fakes" are real faces too, so all it learns is by heart.
 
     The sample faces (and their mirror images) are split: `count` are called real, 16 are held out (also real, never
@@ -153,13 +130,11 @@ def memorise(
 
     Args:
         count: pictures called real, 1 to 32.
-        steps: of Adam on L_D (Eq. 6) without R1.
+        steps: of Adam on L_D (Eq. 6) without R1, with 8 real and 8 fake pictures each.
         p: probability of each augmentation, of real and fake pictures alike.
-        batch: of real and of fake pictures each.
-        every: steps between two readings.
 
     Returns:
-        "steps" and the mean logit of "shown", "held out" and "fake" pictures at those steps.
+        "steps", every tenth, and the mean logit of "shown", "held out" and "fake" pictures at those steps.
     """
     if not 1 <= count <= 32:
         raise Head3DError(f"count must lie between 1 and 32, got {count}")
@@ -174,15 +149,18 @@ def memorise(
     draw = torch.Generator().manual_seed(0)
 
     def judge(index: Tensor, chance: float, key: int) -> Tensor:
-        image, raw = _augmented((images[index], raws[index]), chance, key)
+        image, raw = images[index], raws[index]
+        if chance:  # both under the same random transforms
+            transform = augment.draw_transforms(key * 10_000 + torch.arange(len(index)), torch.tensor(chance))
+            image, raw = augment.apply(image, *transform), augment.apply(raw, *transform)
         return cast(Tensor, net(image, raw, cameras[index]))
 
     def pick(name: str) -> Tensor:
-        return pools[name][torch.randint(len(pools[name]), (batch,), generator=draw)]
+        return pools[name][torch.randint(len(pools[name]), (8,), generator=draw)]
 
     history: dict[str, list[float]] = {"steps": [], **{name: [] for name in pools}}
     for step in range(steps + 1):
-        if step % every == 0:
+        if step % 10 == 0:
             history["steps"].append(float(step))
             with torch.no_grad():
                 for name, pool in pools.items():

@@ -30,7 +30,7 @@ def frustums(camera: Tensor, labels: Sequence[str]) -> Any:
             mode="lines+text", showlegend=False, hoverinfo="skip", line=dict(color="#444444", width=3)
         )
         figure.add_trace(go.Scatter3d(x=x, y=y, z=z, text=["", name], textposition=places[k], **style))
-    figure.add_trace(figures.line_in_space(figures.cube_lines(1.0), "the cube", "#444444", "dot"))
+    figure.add_trace(figures.line_in_space(figures.cube_lines(), "the cube", "#444444", "dot"))
     for k, label in enumerate(labels):
         figure.add_trace(figures.line_in_space(figures.frustum_lines(camera[k]), label, PALETTE[k % 6]))
         figures.label_at(figure, camera[k, [3, 7, 11]].tolist(), label)

@@ -78,18 +78,16 @@ def ghost_limit(score: str = GHOST) -> float:
     return load_row(EVALUATION / "real.json").limits[score]
 
 
-def second_faces(score: str = GHOST) -> dict[str, SecondFaces]:
+def second_faces() -> dict[str, SecondFaces]:
     """Fresh real heads and people, then every bundled generator whose second faces are recorded."""
     recorded = load_rows(EVALUATION)
     real = recorded["real"].behind_of
     groups = {"real heads": real["heads"], "real people": real["faces"]}
     bundled = ((name, recorded[name]) for name in ("face", "head", "head3d", "two-sided") if name in recorded)
     groups |= {name: row.behind for name, row in bundled if row.behind is not None}
+    scores = {name: [x for x in found.scores[GHOST] if x is not None] for name, found in groups.items()}
     return {
-        name: SecondFaces(
-            np.array([x for x in found.scores[score] if x is not None]), found.ghost[score].above
-        )
-        for name, found in groups.items()
+        name: SecondFaces(np.array(scores[name]), found.ghost[GHOST].above) for name, found in groups.items()
     }
 
 
@@ -98,23 +96,20 @@ def above_limit(row: str, score: str = GHOST) -> Estimate:
     known = load_rows(EVALUATION)
     found = known[row].second_faces(score) if row in known else None
     if found is None:
-        raise Head3DError(
-            f"{row} has no second faces on record: restore data/results with `git checkout data/results`"
-        )
+        raise Head3DError(f"{row} has no second faces on record: run git restore data/results")
     return found
 
 
-def second_faces_figure(score: str = GHOST) -> Any:
+def second_faces_figure() -> Any:
     """Every score as a dot, a group a line, against the limit that real heads set."""
     figure, axis = figures.panels(7.2, 3.2)
-    groups = second_faces(score)
+    groups = second_faces()
     for k, group in enumerate(groups.values()):
         jitter = k + 0.5 * (np.arange(len(group.scores)) % 7 / 6 - 0.5)
         axis.plot(group.scores, jitter, figures.MARKERS[k], color=figures.PALETTE[k], markersize=4, alpha=0.7)
-    axis.axvline(ghost_limit(score), color="0.2", linestyle="--")
-    axis.set_yticks(
-        range(len(groups)), [f"{name}\n{g.above.text(0, percent=True)}" for name, g in groups.items()]
-    )
+    axis.axvline(ghost_limit(), color="0.2", linestyle="--")
+    shares = [f"{name}\n{group.above.text(0, percent=True)}" for name, group in groups.items()]
+    axis.set_yticks(range(len(groups)), shares)
     axis.set(xlabel="second face behind, score (dashed: limit)", ylim=(len(groups) - 0.5, -0.5))
     return figure
 

@@ -8,7 +8,7 @@ similarities.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from head3d_core.experiments import plane_swap
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator, RawOutput
-from head3d_core.model.seeds import PSI, Heads, heads_of_seeds
+from head3d_core.model.seeds import Heads, heads_of_seeds
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import to_pixels
 
@@ -36,6 +36,22 @@ HEAT_LIMIT = 0.25
 """Difference that gets the brightest colour of the heat-map, as a share of the way from black to white."""
 FACE_SIDE = 40
 """Pixels per side of the frontal pictures that similarities are read from: the bars follow the hand's release."""
+
+
+def _shares(given: Any) -> tuple[float, ...]:
+    if isinstance(given, str):
+        raise TypeError("shares are three numbers, not a text")
+    return tuple(map(float, given))
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "generator_a": str,
+    "seed_a": int,
+    "generator_b": str,
+    "seed_b": int,
+}
+_READ |= {"shares": _shares, "yaw": float, "pitch": float}
+"""How each value of a state is read that came from a browser."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +89,10 @@ class LabState:
             Head3DError: values that are not numbers in their ranges.
         """
         try:
-            if isinstance(given["shares"], str):
-                raise TypeError("shares are three numbers, not a text")
-            shares = tuple(float(s) for s in given["shares"])
-            return cls(
-                str(given["generator_a"]),
-                int(given["seed_a"]),
-                str(given["generator_b"]),
-                int(given["seed_b"]),
-                shares,  # type: ignore[arg-type]
-                float(given["yaw"]),
-                float(given["pitch"]),
-            )
-        except Head3DError:  # a value out of its range, already in words
-            raise
+            values = {name: read(given[name]) for name, read in _READ.items()}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Head3DError(f"the lab's state cannot be read ({error}): reload the widget") from error
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, as `from_dict` reads it."""
@@ -117,12 +121,7 @@ class Couple:
 
 
 @torch.no_grad()
-def couple(
-    generators: Mapping[str, Generator],
-    state: LabState,
-    encoder: Encoder | None = None,
-    truncation_psi: float = PSI,
-) -> Couple:
+def couple(generators: Mapping[str, Generator], state: LabState, encoder: Encoder | None = None) -> Couple:
     """Planes and embeddings of the state's two heads: what must be computed anew when a seed changes.
 
     Raises:
@@ -133,8 +132,7 @@ def couple(
             raise Head3DError(f"no generator called {name!r} here: choose one of {', '.join(generators)}")
     one, two = generators[state.generator_a], generators[state.generator_b]
     plane_swap.check_exchangeable(one, two)
-    first = heads_of_seeds(one, [state.seed_a], truncation_psi)
-    second = heads_of_seeds(two, [state.seed_b], truncation_psi)
+    first, second = heads_of_seeds(one, [state.seed_a]), heads_of_seeds(two, [state.seed_b])
     faces = None
     if encoder is not None:
         front = cameras.orbit(0.0)
