@@ -182,37 +182,24 @@ def discriminator_config(init_kwargs: Mapping[str, Any]) -> DiscriminatorConfig:
     return config
 
 
-def generator_from_eg3d(
-    state_dict: Mapping[str, Tensor],
-    init_kwargs: Mapping[str, Any],
-    axes: Axes = "eg3d",
-    neural_resolution: int = 64,
-) -> Generator:
-    """A generator with EG3D's weights, in evaluation mode on the CPU.
+def network_from_eg3d(config: GeneratorConfig | DiscriminatorConfig, state_dict: Mapping[str, Tensor]) -> Any:
+    """A generator or a discriminator with EG3D's weights, in evaluation mode on the CPU.
 
     Args:
-        state_dict: under EG3D's names; resampling filters and `dataset_label_std` may be there.
-        init_kwargs: its constructor arguments, see `generator_config`.
-        axes: "eg3d" for everything trained with the released code; "xyz" for planes (x,y), (x,z), (y,z).
-        neural_resolution: default side of the volume-rendered image.
+        config: of `generator_config` or `discriminator_config`.
+        state_dict: under EG3D's names; `dataset_label_std` and resampling filters may be there.
 
-    Raises Head3DError for arguments or tensors that do not fit.
+    Raises Head3DError for tensors that do not fit, and for a filter that is not the one that ours compute with.
     """
+    tensors = {name: tensor for name, tensor in state_dict.items() if name != "dataset_label_std"}
+    for name in [name for name in tensors if name.rpartition(".")[2] == "resample_filter"]:
+        taps = tensors.pop(name).float()
+        if taps.shape != (4, 4) or not torch.allclose(taps, fir(torch.device("cpu")), atol=1e-6):
+            raise Head3DError(f"{name} is not the filter outer([1, 3, 3, 1]) / 64 that all EG3D networks use")
     with torch.device("meta"):
-        model = Generator(generator_config(init_kwargs, axes, neural_resolution))
-    return _fill(model, state_dict)
-
-
-def discriminator_from_eg3d(
-    state_dict: Mapping[str, Tensor], init_kwargs: Mapping[str, Any]
-) -> Discriminator:
-    """A discriminator with EG3D's weights, in evaluation mode on the CPU: D(image, raw, camera) -> [N, 1].
-
-    Raises Head3DError for arguments or tensors that do not fit.
-    """
-    with torch.device("meta"):
-        model = Discriminator(discriminator_config(init_kwargs))
-    return _fill(model, state_dict)
+        model = Generator(config) if isinstance(config, GeneratorConfig) else Discriminator(config)
+    load_tensors(model, tensors, "the EG3D state dict")
+    return model.eval()
 
 
 def axes_of(plane_axes: Tensor) -> Axes:
@@ -263,14 +250,3 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
         for name, tensor in tensors.items()
     }
     model.load_state_dict(own, assign=True)
-
-
-def _fill(model: Any, state_dict: Mapping[str, Tensor]) -> Any:
-    """The model with EG3D's tensors; resampling filters must be the one that ours compute with."""
-    tensors = {name: tensor for name, tensor in state_dict.items() if name != "dataset_label_std"}
-    for name in [name for name in tensors if name.rpartition(".")[2] == "resample_filter"]:
-        taps = tensors.pop(name).float()
-        if taps.shape != (4, 4) or not torch.allclose(taps, fir(torch.device("cpu")), atol=1e-6):
-            raise Head3DError(f"{name} is not the filter outer([1, 3, 3, 1]) / 64 that all EG3D networks use")
-    load_tensors(model, tensors, "the EG3D state dict")
-    return model.eval()

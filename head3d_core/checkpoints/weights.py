@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from head3d_core.checkpoints.eg3d import (
     axes_of,
-    discriminator_from_eg3d,
-    generator_from_eg3d,
+    discriminator_config,
+    generator_config,
     load_tensors,
+    network_from_eg3d,
 )
 from head3d_core.checkpoints.eg3d_pickle import read_network
 from head3d_core.config import Axes, DiscriminatorConfig, GeneratorConfig
@@ -288,7 +289,7 @@ def _load(path: Path, kind: Kind, axes: Axes | None = None) -> nn.Module:
     return model
 
 
-def _load_eg3d(path: Path, kind: Kind, axes: Axes | None) -> nn.Module:
+def _load_eg3d(path: Path, kind: Kind, axes: Axes | None) -> Any:
     *_, name, expected = _NETWORKS[kind]
     network = read_network(path, name)
     try:
@@ -297,7 +298,7 @@ def _load_eg3d(path: Path, kind: Kind, axes: Axes | None) -> nn.Module:
                 f"it holds a {network.class_name[:60]}, EG3D's {kind} is a {expected}: it comes from other code"
             )
         if kind == "discriminator":
-            return discriminator_from_eg3d(network.state_dict, network.init_kwargs)
+            return network_from_eg3d(discriminator_config(network.init_kwargs), network.state_dict)
         own = None if network.plane_axes is None else axes_of(network.plane_axes)
         if own and axes not in (None, own):
             raise Head3DError(
@@ -308,7 +309,7 @@ def _load_eg3d(path: Path, kind: Kind, axes: Axes | None) -> nn.Module:
             raise Head3DError(
                 'it does not say how its planes are sampled: give axes="eg3d" for official weights'
             )
-        resolution = network.neural_resolution or 64
-        return generator_from_eg3d(network.state_dict, network.init_kwargs, known, resolution)
+        config = generator_config(network.init_kwargs, known, network.neural_resolution or 64)
+        return network_from_eg3d(config, network.state_dict)
     except Head3DError as error:
         raise Head3DError(f"{path}: {error}") from None

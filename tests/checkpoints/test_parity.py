@@ -18,7 +18,7 @@ from helpers import golden, state
 from torch import Tensor
 
 from head3d_core import ops
-from head3d_core.checkpoints import weights as checkpoint
+from head3d_core.checkpoints import eg3d
 from head3d_core.model import discriminator as discriminator_module
 from head3d_core.model import filters, planes, rays, stylegan2, superresolution, volume
 from head3d_core.model.discriminator import Conv2d, Discriminator, minibatch_std
@@ -36,14 +36,13 @@ def g(name: str) -> Tensor:
 
 @functools.cache
 def generator() -> Generator:
-    return checkpoint.generator_from_eg3d(
-        state("G."), golden()["meta"]["G_init_kwargs"], axes="eg3d", neural_resolution=32
-    ).requires_grad_(False)
+    config = eg3d.generator_config(golden()["meta"]["G_init_kwargs"], neural_resolution=32)
+    return eg3d.network_from_eg3d(config, state("G.")).requires_grad_(False)
 
 
 @functools.cache
 def discriminator() -> Discriminator:
-    return checkpoint.discriminator_from_eg3d(state("D."), golden()["meta"]["D_init_kwargs"])
+    return eg3d.network_from_eg3d(eg3d.discriminator_config(golden()["meta"]["D_init_kwargs"]), state("D."))
 
 
 @contextmanager
@@ -375,7 +374,7 @@ def test_a_wrong_formula_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_super_resolution_without_its_clamp_is_seen() -> None:
     arguments = {**golden()["meta"]["G_init_kwargs"], "sr_num_fp16_res": 0}
-    free = checkpoint.generator_from_eg3d(state("G."), arguments, axes="eg3d")
+    free = eg3d.network_from_eg3d(eg3d.generator_config(arguments), state("G."))
     assert free.config.sr_clamp is None
     image = free.superresolution(g("out.feature_image"), g("out.image_raw"), g("in.ws_plus"))
     assert error(image, g("out.image"))[0] > 1e-3

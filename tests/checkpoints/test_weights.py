@@ -19,11 +19,15 @@ import head3d_core as h3d
 import manifest
 from head3d_core import config
 from head3d_core.checkpoints import convert, weights
-from head3d_core.checkpoints.eg3d import SUPER_RESOLUTION, discriminator_config, generator_config
+from head3d_core.checkpoints.eg3d import (
+    SUPER_RESOLUTION,
+    discriminator_config,
+    generator_config,
+    network_from_eg3d,
+)
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
 
 TINY = config.preset("tiny")
 
@@ -418,14 +422,10 @@ def test_discriminator_arguments() -> None:
 def test_state_dicts_that_do_not_fit(change: Callable[[dict[str, Any]], Any], says: str) -> None:
     tensors = state("G.")
     change(tensors)
-    refuses(says, weights.generator_from_eg3d, tensors, golden()["meta"]["G_init_kwargs"])
+    refuses(says, network_from_eg3d, generator_config(arguments()), tensors)
 
 
 def test_redundant_buffers_may_be_absent() -> None:
     lean = {k: v for k, v in state("G.").items() if not k.endswith(("resample_filter", "dataset_label_std"))}
-    assert (
-        weights.generator_from_eg3d(lean, golden()["meta"]["G_init_kwargs"], axes="xyz").config.render.axes
-        == "xyz"
-    )
-    with pytest.raises(Head3DError, match='axes must be "eg3d" or "xyz"'):
-        weights.generator_from_eg3d(lean, golden()["meta"]["G_init_kwargs"], axes="zyx")  # type: ignore[arg-type]
+    assert network_from_eg3d(generator_config(arguments(), axes="xyz"), lean).config.render.axes == "xyz"
+    refuses('axes must be "eg3d" or "xyz"', generator_config, arguments(), axes="zyx")
