@@ -114,11 +114,11 @@ class FittedHead(Generator):
         ws: Tensor,
         camera: Tensor,
         resolution: int | None = None,
-        *args: Any,
-        **more: Any,
+        *more: Any,
+        **named: Any,
     ) -> RenderOutput:
         """The volume rendering at the image resolution."""
-        return super().render(planes, ws, camera, resolution or CONFIG.image_resolution, *args, **more)
+        return super().render(planes, ws, camera, resolution or CONFIG.image_resolution, *more, **named)
 
 
 def draw_views(args: FitArgs, resolution: int = 128) -> tuple[Tensor, Tensor, Tensor]:

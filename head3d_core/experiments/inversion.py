@@ -6,8 +6,7 @@ The generator stays fixed and Adam moves what goes into it, in the two steps of 
 2. then one code per layer (ws, called W+ in the literature), which fits closer and may leave them.
 
 The result depends on the start, because from the mean of w a fit ends in a faceless lump of the right colours. So the
-fit's own loss is computed for many seeds first, and the fit starts at the best one. (A perceptual term added to the
-pixels, `perceptual.RandomVGG`, left the errors of other sides as they were and took half as much time again.)
+fit's own loss is computed for many seeds first, and the fit starts at the best one.
 
 An unknown or estimated camera is fitted too (yaw and pitch), because the renderer passes gradients to ray origins and
 directions. An unknown one starts at the best of a grid. One view says little about the far side of a head;
@@ -112,15 +111,11 @@ def pyramid_loss(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     Args:
         weight: [N, 1, R, R] of the pixels, with mean 1; None: 1 for all.
     """
-    terms = []
-    for k in range(4):
-        if k:
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-            weight = None if weight is None else F.avg_pool2d(weight, 2)
-        square = (a - b).square()
-        terms.append((square if weight is None else square * weight).mean([1, 2, 3]))
-        if a.shape[-1] < 4:
-            break
+    weight = torch.ones_like(a[:, :1]) if weight is None else weight
+    terms = [((a - b).square() * weight).mean([1, 2, 3])]
+    while len(terms) < 4 and a.shape[-1] >= 4:
+        a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
+        terms.append(((a - b).square() * weight).mean([1, 2, 3]))
     return torch.stack(terms).mean(0)
 
 
@@ -213,9 +208,9 @@ def invert(
         )
     if camera is not None and camera.shape != (len(target), 25):
         raise Head3DError(f"every image needs a camera: camera must be [{len(target)}, 25] or None")
-    if weight is not None:
-        weight = F.interpolate(weight.to(target), size=(side, side), mode="area")
-        weight = weight / weight.mean([1, 2, 3], keepdim=True).clamp_min(1e-3)
+    weight = torch.ones_like(images[:, :1]) if weight is None else weight
+    weight = F.interpolate(weight.to(target), size=(side, side), mode="area")
+    weight = weight / weight.mean([1, 2, 3], keepdim=True).clamp_min(1e-3)
     frozen = deepcopy(G).requires_grad_(False)
     known = None if camera is None else camera.to(G.device)
     return _Fit(frozen, target, known, options, progress, watch, weight, looking).run()
@@ -233,7 +228,7 @@ class _Fit:
     options: InversionOptions
     progress: Progress | None
     watch: Watch | None
-    weight: Tensor | None
+    weight: Tensor
     looking: Progress | None
 
     def __post_init__(self) -> None:
@@ -287,7 +282,7 @@ class _Fit:
             offset = options.psi * (w - self.mean) / self.deviation
         side = min(self.target.shape[-1], SIDE)
         small = shrink(self.target, side)
-        weight = None if self.weight is None else F.interpolate(self.weight, size=(side, side), mode="area")
+        weight = F.interpolate(self.weight, size=(side, side), mode="area")
         w = self.mean + self.deviation * offset
         losses, places = candidate_losses(self.G, small, w, views, own, weight, self.looking)
         near = losses.topk(min(len(losses), SHORTLIST), 0, largest=False).indices  # [L, N]

@@ -296,19 +296,17 @@ def external_pictures(folder: Path | str = EXTERNAL, size: int = 256) -> dict[st
     Raises:
         Head3DError: a model's folder without such files, a head without all three views, or a file that is no image.
     """
-    models = sorted(p for p in Path(folder).glob("[!.]*") if p.is_dir())
-    return {model.name: _external_model(model, size) for model in models}
-
-
-def _external_model(folder: Path, size: int) -> Pictures:
-    renders = {path.name.lower(): path for path in folder.iterdir()}
-    heads = sorted({match[1] for match in map(_RENDER.fullmatch, renders) if match}) or ["<head>"]
-    names = [f"{head}_{view}.png" for head in heads for view in SHOWN]
-    missing = [name for name in names if name not in renders]
-    if missing:
-        raise Head3DError(f"{folder} lacks {missing[0]}: a head needs its views {', '.join(SHOWN)}")
-    pictures = np.stack([_render(renders[name], size) for name in names])
-    return pictures.reshape(len(heads), 3, size, size, 3)
+    found = {}
+    for model in sorted(p for p in Path(folder).glob("[!.]*") if p.is_dir()):
+        renders = {path.name.lower(): path for path in model.iterdir()}
+        heads = sorted({match[1] for match in map(_RENDER.fullmatch, renders) if match}) or ["<head>"]
+        names = [f"{head}_{view}.png" for head in heads for view in SHOWN]
+        missing = [name for name in names if name not in renders]
+        if missing:
+            raise Head3DError(f"{model} lacks {missing[0]}: a head needs its views {', '.join(SHOWN)}")
+        pictures = np.stack([_render(renders[name], size) for name in names])
+        found[model.name] = pictures.reshape(len(heads), 3, size, size, 3)
+    return found
 
 
 def _render(path: Path, size: int) -> NDArray[np.uint8]:
