@@ -24,10 +24,8 @@ from head3d_core.experiments.study import descend, half_cosine
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.progress import Progress
 
-LOW = -0.335
-"""Floor of what is modelled, world units: just below the scans' images."""
-HIGH = 0.36
-"""Its ceiling, world units: above the highest hair."""
+CORNERS = np.array([[-BOX, -0.335, -BOX], [BOX, 0.36, BOX]])
+"""Low and high corner of what is modelled, world units: from just below the scans' images to above the highest hair."""
 TRUNCATION = 0.05
 """Distances beyond this are not learned, world units."""
 FACE = ((-0.11, -0.16, 0.04), (0.11, 0.16, 0.3))
@@ -84,9 +82,9 @@ def head_points(views: Views, count: int = 40_000, seed: int = 0) -> Array:
     tree = cKDTree(surface)
     near = surface[rng.integers(len(surface), size=4 * count // 5)]
     spread = np.repeat([0.004, 0.02], 2 * count // 5)[:, None]
-    anywhere = rng.uniform([-BOX, LOW, -BOX], [BOX, HIGH, BOX], (count - len(near), 3))
+    anywhere = rng.uniform(CORNERS[0], CORNERS[1], (count - len(near), 3))
     points = np.concatenate([near + spread * rng.standard_normal(near.shape), anywhere])
-    points = points[(points[:, 1] > LOW) & (points[:, 1] < HIGH) & (np.abs(points) < BOX).all(1)]
+    points = points[((points > CORNERS[0]) & (points < CORNERS[1])).all(1)]
     empty, unseen = views.carved(points, margin=0.001)
     points, empty = points[~unseen], empty[~unseen]
     distance, index = tree.query(points, k=4)
@@ -288,9 +286,7 @@ def implicit_surface(model: ImplicitHeads, code: Tensor, resolution: int = 160) 
     from skimage.measure import label, marching_cubes
 
     step = 2 * BOX / resolution
-    axes = [
-        np.arange(low, high, step, dtype=np.float32) for low, high in ((-BOX, BOX), (LOW, HIGH), (-BOX, BOX))
-    ]
+    axes = [np.arange(low, high, step, dtype=np.float32) for low, high in CORNERS.T]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     sparse = grid[::4, ::4, ::4]
     rough = _answers(model, sparse.reshape(-1, 3), code)[0].reshape(sparse.shape[:3])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import refuses
 from PIL import Image
 
 import head3d_core as h3d
@@ -18,7 +21,6 @@ from head3d_core.experiments.portrait import PortraitArgs
 from head3d_core.model import cameras
 from head3d_core.model.seeds import heads_of_seeds
 from head3d_core.utils import images
-from head3d_core.utils.errors import Head3DError
 
 
 def rendered(seed: int, yaw: float, pitch: float, path: Path) -> Path:
@@ -136,18 +138,19 @@ def test_any_kind_of_file_is_the_same_portrait(
     assert found.image.shape == (256, 256, 3)
 
 
-def odd_files(folder: Path, face: Path) -> dict[str, str]:
-    """File name -> what the one sentence about it says."""
-    with Image.open(face) as opened:
-        photo = np.asarray(opened.convert("RGB"))
-    Image.fromarray(np.concatenate([photo, photo], 1)).save(folder / "two.png")
-    Image.fromarray(np.full((200, 200, 3), 128, np.uint8)).save(folder / "nobody.png")
-    Image.fromarray(photo[:8, :8]).save(folder / "tiny.png")
-    Image.fromarray(photo).resize((90, 90)).save(folder / "small.png")
-    (folder / "text.jpg").write_text("no image")
-    (folder / "cut.png").write_bytes(face.read_bytes()[:2000])
-    (folder / "folder.png").mkdir()
-    return {
+def test_what_cannot_be_used_gets_one_sentence_and_leaves_nothing(astronaut: Path, tmp_path: Path) -> None:
+    with Image.open(astronaut) as opened:
+        photo = opened.convert("RGB")
+    two = Image.new("RGB", (1024, 512))
+    two.paste(photo)
+    two.paste(photo, (512, 0))
+    images = {"two": two, "nobody": Image.new("RGB", (200, 200), "grey"), "tiny": photo.crop((0, 0, 8, 8))}
+    for name, image in {**images, "small": photo.resize((90, 90))}.items():
+        image.save(tmp_path / f"{name}.png")
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "cut.png").write_bytes(astronaut.read_bytes()[:2000])
+    (tmp_path / "folder.png").mkdir()
+    for name, says in {
         "two.png": "2 large faces: crop it to one person",
         "nobody.png": "no face found",
         "tiny.png": "too small",
@@ -156,15 +159,9 @@ def odd_files(folder: Path, face: Path) -> dict[str, str]:
         "cut.png": "unreadable",
         "folder.png": "no photograph at",
         "missing.png": "no photograph at",
-    }
-
-
-def test_what_cannot_be_used_gets_one_sentence_and_leaves_nothing(astronaut: Path, tmp_path: Path) -> None:
-    for name, says in odd_files(tmp_path, astronaut).items():
-        with pytest.raises(Head3DError, match=says) as caught:
-            portrait.portrait(PortraitArgs(tmp_path / name, tmp_path / "out" / "me"))
-        assert "\n" not in str(caught.value)
-        assert name in str(caught.value)
+    }.items():
+        args = PortraitArgs(tmp_path / name, tmp_path / "out" / "me")
+        refuses(f"{name}.*({says})|({says}).*{name}", portrait.portrait, args)
         assert not (tmp_path / "out").exists()
 
 
@@ -172,32 +169,25 @@ def test_bad_options_are_found_before_the_work(astronaut: Path, tmp_path: Path) 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
     (tmp_path / "file").write_text("")
-    for args, says in (
-        (PortraitArgs(astronaut, tmp_path / "full"), "exists already"),
-        (PortraitArgs(astronaut, tmp_path / "file"), "exists already"),
-        (PortraitArgs(astronaut, tmp_path / "file" / "me"), "cannot write to"),
-        (PortraitArgs(astronaut, tmp_path / "me", candidates=0), "at least 1 candidate"),
-        (PortraitArgs(astronaut, tmp_path / "me", frames=2), "3 frames"),
-        (PortraitArgs(astronaut, tmp_path / "me", rate=0.0), "rates of an inversion are positive"),
-        (PortraitArgs(astronaut, tmp_path / "me", weights="nobody"), "nobody"),
-        (
-            PortraitArgs(astronaut, tmp_path / "me", matting_model=tmp_path / "no.tflite"),
-            "no segmentation model",
-        ),
+    for says, changes in (
+        ("exists already", {"out": tmp_path / "full"}),
+        ("exists already", {"out": tmp_path / "file"}),
+        ("cannot write to", {"out": tmp_path / "file" / "me"}),
+        ("at least 1 candidate", {"candidates": 0}),
+        ("3 frames", {"frames": 2}),
+        ("rates of an inversion are positive", {"rate": 0.0}),
+        ("nobody", {"weights": "nobody"}),
+        ("no segmentation model", {"matting_model": tmp_path / "no.tflite"}),
     ):
-        with pytest.raises(Head3DError, match=says):
-            portrait.portrait(args)
+        args = replace(PortraitArgs(astronaut, tmp_path / "me"), **changes)
+        refuses(says, portrait.portrait, args)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    def fill_the_disk() -> None:
-        with portrait.whole_folder(tmp_path / "me") as folder:
-            (folder / "half.png").write_bytes(b"half")
-            raise OSError("full disk")
-
-    with pytest.raises(OSError, match="full disk"):
-        fill_the_disk()
+    with suppress(OSError), portrait.whole_folder(tmp_path / "me") as folder:
+        (folder / "half.png").write_bytes(b"half")
+        raise OSError("full disk")
     assert list(tmp_path.iterdir()) == []
     with portrait.whole_folder(tmp_path / "me") as folder:
         (folder / "whole.png").write_bytes(b"whole")
