@@ -210,22 +210,16 @@ def test_a_stopped_run_leaves_nothing(tmp_path: Path, number: signal.Signals) ->
     (tmp_path / "photos").mkdir()
     for k in range(60):
         Image.fromarray(data.astronaut()).save(tmp_path / "photos" / f"{k}.png")
-    command = [
-        sys.executable,
-        "-m",
-        "head3d_core",
-        "prepare-data",
-        "photos",
-        "--out",
-        "new",
-        "--matting",
-        "off",
-    ]
+    words = "-m head3d_core prepare-data photos --out new --matting off"
     # A shell's background job ignores Ctrl+C, and so would its children: the tests may run in one.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, *words.split()],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
     finally:
         signal.signal(signal.SIGINT, heard)

@@ -6,20 +6,20 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import SAMPLES, refused, refuses
 from PIL import Image
 
 from head3d_core.cli import main
 from head3d_core.datasets import face_pose, format, matting, photos, prepare
 from head3d_core.model import cameras
 
-SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples" / "faces"
 ARGS = prepare.PrepareDataArgs(Path("."), matting="off")
 
 
@@ -135,18 +135,14 @@ def test_a_folder(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    def prepared_from(source: Path, **changes: int) -> None:
-        prepare.prepare_data(prepare.PrepareDataArgs(source, tmp_path / "out", matting="off", **changes))  # type: ignore[arg-type]
-
-    with refused("no folder"):
-        prepared_from(tmp_path / "nothing")
-    with refused("no photographs in"):
-        prepared_from(tmp_path)
+    args = dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "out")
+    refuses("no folder", prepare.prepare_data, dataclasses.replace(args, source=tmp_path / "nothing"))
+    refuses("no photographs in", prepare.prepare_data, args)
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    with refused(r"could be used; 0 of 1 photographs accepted.* no face found"):
-        prepared_from(tmp_path)
-    with refused("power of two from 32 up, got 100"):
-        prepared_from(tmp_path, resolution=100)
+    refuses(r"could be used; 0 of 1 photographs accepted.* no face found", prepare.prepare_data, args)
+    refuses(
+        "power of two from 32 up, got 100", prepare.prepare_data, dataclasses.replace(args, resolution=100)
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -180,48 +176,32 @@ def test_no_picture_ends_a_run(
     report = json.loads((tmp_path / "set.report.json").read_text())
     assert [r["file"] for r in report["accepted"]] == ["good.png"]
     reasons = {r["file"]: r["reason"] for r in [*report["rejected"], *report["left_out"]]}
+    expected = {
+        "scan.png": "too large",
+        "iphone.HEIC": "unreadable: ",
+        "link.jpg": "a link to nothing",
+        "linked": "a link to a folder",
+        "._good.png": "hidden",
+        "movie.mp4": r"not an image by its ending \(.mp4\)",
+        "page.png": "unreadable",
+        "bad \N{REPLACEMENT CHARACTER} name.png": "unreadable",
+    }
     for width, height in ODD_SIZES:
-        said = reasons[f"odd {width} x {height}.png"]
-        assert (
-            said == "no face found"
-            or said == f"too small or too narrow for a face: {width} x {height} pixels"
-        )
-    assert reasons["scan.png"].startswith("too large")
-    assert reasons["iphone.HEIC"].startswith("unreadable: ")
-    assert reasons["link.jpg"] == "a link to nothing"
-    assert reasons["linked"] == "a link to a folder"
-    assert reasons["._good.png"] == "hidden"
-    assert reasons["movie.mp4"] == "not an image by its ending (.mp4)"
-    assert reasons["page.png"].startswith("unreadable")
-    assert reasons["bad \N{REPLACEMENT CHARACTER} name.png"].startswith("unreadable")
+        too_small = f"too small or too narrow for a face: {width} x {height} pixels"
+        expected[f"odd {width} x {height}.png"] = f"no face found|{too_small}"
+    assert reasons.keys() == expected.keys()
+    assert all(re.match(expected[name], reason) for name, reason in reasons.items())
     assert all(f"{name}: {reason}" in printed for name, reason in reasons.items())
     assert len(format.load_arrays(out)[0]) == 1
 
 
-@pytest.mark.parametrize(
-    "ending", ["tiff", "gif", "avif", "heic", "webp", "bmp", "jpg", "16.png", "12.png", "32.tiff"]
-)
+@pytest.mark.parametrize("ending", ["tiff", "gif", "avif", "heic", "webp", "bmp", "jpg"])
 def test_kinds_of_files_show_the_same_picture(photo: np.ndarray, tmp_path: Path, ending: str) -> None:
-    """Deep greys are scaled by their white, not cut off at 255; all other kinds are the photograph."""
-    path = tmp_path / f"x.{ending}"
     if ending == "heic":
         pytest.importorskip("pillow_heif").register_heif_opener()
-    grey = np.asarray(Image.fromarray(photo).convert("L"))
-    deep = {
-        "16.png": grey.astype(np.uint16) * 257,
-        "12.png": grey.astype(np.uint16) * 16,
-        "32.tiff": grey / np.float32(255),
-    }
-    if ending in deep:
-        Image.fromarray(deep[ending]).save(path)
-        expected = np.repeat(grey[..., None], 3, -1)
-    else:
-        Image.fromarray(photo).save(path)
-        expected = photo
-    apart = np.abs(photos.read_photo(path).astype(int) - expected).mean()
-    assert apart < (
-        6 if ending in ("gif", "avif", "heic", "webp", "jpg") else 1
-    )  # lossy kinds: measured up to 3.2
+    Image.fromarray(photo).save(tmp_path / f"x.{ending}")
+    apart = np.abs(photos.read_photo(tmp_path / f"x.{ending}").astype(int) - photo).mean()
+    assert apart < (1 if ending in ("tiff", "bmp") else 6)  # lossy kinds: measured up to 3.2
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, MemoryError, ZeroDivisionError])
@@ -282,10 +262,9 @@ def test_matte_whitens_the_background(photo: np.ndarray) -> None:
 
 
 def test_segmentation_of_the_astronaut(prepared: prepare.Prepared) -> None:
-    if matting.load_matte("auto") is None:
+    matte = matting.load_matte("auto")
+    if matte is None:
         pytest.skip("no selfie_segmentation.tflite (optional)")
-    matte = matting.load_matte("on")
-    assert matte is not None
     mask = matte(prepared.image)
     assert mask[128, 128] == 1
     assert mask[20, 10] == 0
@@ -293,7 +272,7 @@ def test_segmentation_of_the_astronaut(prepared: prepare.Prepared) -> None:
 
 def test_yaw_and_pitch_on_renders_with_known_cameras() -> None:
     """Faces differ, so five points know no more: see data/DATA_CARD.md for the measured errors."""
-    images, poses = (part[:8] for part in format.load_arrays(SAMPLES))
+    images, poses = (part[:8] for part in format.load_arrays(SAMPLES / "faces"))
     true = torch.rad2deg(torch.stack(cameras.yaw_pitch(poses), -1))
     errors = []
     for image, angles in zip(images, true, strict=True):
