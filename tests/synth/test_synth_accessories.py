@@ -28,14 +28,8 @@ def test_skin_darkens_with_melanin_and_reddens_with_blood() -> None:
 def test_accessories_and_clothes_do_not_move_the_face() -> None:
     person = replace(identity(12), hat=None, glasses=None)
     other = replace(person.clothes, neckline=(person.clothes.neckline + 1) % 3)
-    a, b, c = map(
-        build_head,
-        (
-            person,
-            replace(person, hat=HAT, glasses=Glasses("round", "gold", 0.27, 0.2, 0.016)),
-            replace(person, clothes=other),
-        ),
-    )
+    dressed = replace(person, hat=HAT, glasses=Glasses("round", "gold", 0.27, 0.2, 0.016))
+    a, b, c = map(build_head, (person, dressed, replace(person, clothes=other)))
     np.testing.assert_array_equal(a.skin.vertices, b.skin.vertices)
     np.testing.assert_array_equal(a.eyes.vertices, b.eyes.vertices)
     assert len(b.solids.vertices) > len(a.solids.vertices)

@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 from helpers import refuses
 
-from build_assets import (
-    GROUPS,
-    SOURCE,
-    cut_bust,
-    parse_mesh,
-    read_package,
-    read_targets,
-    save_arrays,
-)
+from build_assets import GROUPS, SOURCE, cut_bust, parse_mesh, read_package, read_targets, save_arrays
 from head3d_core.synth.assets import ASSET_PATH, SKIN_PARTS, asset
 from head3d_core.synth.subdivision import catmull_clark, corner_matrix, split_quads, vertex_normals
 

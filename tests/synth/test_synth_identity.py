@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from helpers import refused, refuses
+from helpers import refuses
 
 from head3d_core.synth import TABLES
 from head3d_core.synth import identity as identities
@@ -112,16 +112,11 @@ def test_faces_are_balanced() -> None:
 def test_heads_are_stratified(block: int) -> None:
     heads = [identity(50 * block + k, "heads") for k in range(50)]
     assert all(h.hat is None and h.glasses is None for h in heads)
-    for male, styles in (
-        (True, TABLES["styles"]["block_of_men"]),
-        (False, TABLES["styles"]["block_of_women"]),
-    ):
+    for male, who in ((True, "men"), (False, "women")):
         group = [h for h in heads if (h.person.gender > 0.5) == male]
-        assert sorted(h.hair.style for h in group) == sorted(styles)
-        for values, low, width in (
-            ([h.person.years for h in group], 15, 63),
-            ([h.skin.melanin for h in group], 0.03, 0.92),
-        ):
+        assert sorted(h.hair.style for h in group) == sorted(TABLES["styles"][f"block_of_{who}"])
+        years, tones = [h.person.years for h in group], [h.skin.melanin for h in group]
+        for values, low, width in ((years, 15, 63), (tones, 0.03, 0.92)):
             bins = np.floor((np.array(values) - low) / width * 25).clip(0, 24)
             assert len(np.unique(bins)) >= 24  # one head per bin, but for rounding at an edge
     assert min(h.person.years for h in heads if h.hair.style in ("bald", "balding")) > 30
@@ -135,5 +130,4 @@ def test_styles_are_complete() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     refuses("seed >= 0", identity, -1)
-    with refused("heads"):
-        identity(1, "bodies")  # type: ignore[arg-type]
+    refuses("heads", identity, 1, "bodies")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,33 +16,15 @@ from head3d_core.synth.types import CENTRE, SCALE, Mesh
 
 GOLDEN_GEOMETRY = {
     (0, "faces"): (
-        [
-            [-0.325990, 7.342475, 1.394515],
-            [0.239939, 6.708216, 1.341339],
-            [-0.635514, 6.154370, -0.166646],
-            [0.725872, 7.312982, 0.478627],
-        ],
-        [
-            [-0.022551, 6.728719, -0.199482, 0.014500],
-            [-0.588428, 7.563075, -0.252322, 0.014500],
-            [-0.233314, 7.525019, 1.457811, -0.003000],
-        ],
+        [[-0.325990, 7.342475, 1.394515], [-0.635514, 6.154370, -0.166646]],
+        [[-0.022551, 6.728719, -0.199482, 0.014500], [-0.233314, 7.525019, 1.457811, -0.003000]],
     ),
     (16, "heads"): (
-        [
-            [-0.324942, 7.364743, 1.342268],
-            [0.276486, 6.764316, 1.292901],
-            [-0.569178, 5.970516, -0.123118],
-            [0.718336, 7.201973, 0.500348],
-        ],
-        [
-            [-0.112667, 5.046682, -0.682894, 0.015000],
-            [0.123216, 5.096200, -0.581004, 0.015000],
-            [-0.757580, 5.074733, 1.027324, 0.015000],
-        ],
+        [[-0.324942, 7.364743, 1.342268], [-0.569178, 5.970516, -0.123118]],
+        [[-0.112667, 5.046682, -0.682894, 0.015000], [-0.757580, 5.074733, 1.027324, 0.015000]],
     ),
 }
-"""Vertices 0, 3000, 9000, 15000 and the tips of strands 0, 4000, 12000 (dm): the same on every machine."""
+"""Vertices 0 and 9000, and the tips of strands 0 and 12000 (dm): the same on every machine."""
 
 
 @pytest.mark.parametrize(
@@ -58,10 +40,9 @@ def test_mesh_age_at_its_knots(years: float, age: float) -> None:
 def test_macro_weights_are_partitions_of_one(person: Person) -> None:
     weights = macro_weights(person)
     assert min(weights.values()) >= 0
-    ancestry = sum(w for name, w in weights.items() if not name.startswith("universal"))
-    body = sum(w for name, w in weights.items() if name.startswith("universal"))
-    assert ancestry == pytest.approx(1)
-    assert body == pytest.approx(1)
+    for body in (True, False):
+        parts = [w for name, w in weights.items() if name.startswith("universal") == body]
+        assert sum(parts) == pytest.approx(1)
 
 
 def test_template_is_the_blend_of_its_weights() -> None:
@@ -117,12 +98,11 @@ def test_no_nan_anywhere_and_the_types_of_the_interface() -> None:
             assert mesh.triangles.dtype == np.int32
             assert mesh.triangles.min() >= 0
             assert mesh.triangles.max() < len(mesh.vertices)
-            for field in fields(mesh):
-                values = getattr(mesh, field.name)
-                if field.name != "triangles":
-                    assert values.dtype == np.float32, field.name
+            for name, values in vars(mesh).items():
+                if name != "triangles":
+                    assert values.dtype == np.float32, name
                     assert len(values) == len(mesh.vertices)
-                    assert np.isfinite(values).all(), field.name
+                    assert np.isfinite(values).all(), name
         used = np.unique(head.skin.triangles)
         np.testing.assert_allclose(np.linalg.norm(head.skin.normals[used], axis=1), 1, atol=1e-4)
         assert head.skin.mask[:, 1:].min() >= 0
@@ -130,12 +110,10 @@ def test_no_nan_anywhere_and_the_types_of_the_interface() -> None:
         assert head.hair.dtype == np.float32
         assert np.isfinite(head.hair).all()
         assert 0 < len(head.hair) <= 16384
-        for field in fields(head.material):
-            values = np.array(getattr(head.material, field.name))
+        for values in map(np.array, vars(head.material).values()):
             assert np.isfinite(values).all()
             assert values.min() >= 0
-            if values.ndim:
-                assert values.max() <= 1
+            assert not values.ndim or values.max() <= 1
 
 
 def test_eyes_sit_in_their_sockets_and_look_ahead() -> None:
@@ -172,5 +150,5 @@ def test_grid_triangles_cover_the_grid_once() -> None:
 def test_vertices_and_strands_are_the_same_on_every_machine(seed: int, kind: Kind) -> None:
     head = build_head(identity(seed, kind))
     vertices, tips = GOLDEN_GEOMETRY[seed, kind]
-    np.testing.assert_allclose(head.skin.vertices[[0, 3000, 9000, 15000]], vertices, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(head.hair[[0, 4000, 12000], -1], tips, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(head.skin.vertices[[0, 9000]], vertices, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(head.hair[[0, 12000], -1], tips, rtol=0, atol=1e-5)
