@@ -216,7 +216,7 @@ def _frames(
 ) -> list[Frame]:
     """The views of the one person of a task."""
     slot, seed = task[0]
-    items = [(v, sets.Example(seed, kind, v, camera, None)) for v, camera in enumerate(cameras[slot])]
+    items = [(v, sets.Example(seed, kind, camera, None)) for v, camera in enumerate(cameras[slot])]
     return [frame for _, frame in render_stream(renderer, items, geometry=depth)]
 
 

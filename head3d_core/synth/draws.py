@@ -7,9 +7,10 @@ every machine; that is what makes an identity's hash portable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,15 @@ SAMPLER_VERSION = 1
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 T = TypeVar("T")
+Bits = TypeVar("Bits", int, NDArray[np.uint64])
 
 
-def mix(x: int) -> int:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014): 64 bits in, 64 well-mixed bits out."""
-    x = (x + _GOLDEN) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
+def mix(x: Bits) -> Bits:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014): 64 bits in, 64 well-mixed bits out; of a number or an array."""
+    y: Any = (x + _GOLDEN) & _MASK
+    y = ((y ^ (y >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    y = ((y ^ (y >> 27)) * 0x94D049BB133111EB) & _MASK
+    return y ^ (y >> 31)
 
 
 @lru_cache(maxsize=4096)
@@ -85,23 +87,18 @@ class Draws:
         return sorted(range(n), key=lambda k: (self._bits(name, k), k))
 
 
-def _words(key: int, n: int) -> NDArray[np.uint64]:
-    """[n] 64-bit words of the stream `key`; the same function as `mix`, on arrays."""
-    x = np.arange(n, dtype=np.uint64) + np.uint64(mix(key))
-    x = x + np.uint64(_GOLDEN)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def _words(key: int, shape: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Array of `shape` with 64-bit words of the stream `key`."""
+    count = np.arange(math.prod(shape), dtype=np.uint64)
+    return mix(count + np.uint64(mix(key))).reshape(shape)
 
 
 def uniforms(key: int, *shape: int) -> NDArray[np.float64]:
     """Array of `shape` with numbers in [0, 1)."""
-    n = int(np.prod(shape))
-    return ((_words(key, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+    return (_words(key, shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normals(key: int, *shape: int) -> NDArray[np.float64]:
     """Array of `shape`, about standard normal: the four 16-bit quarters of each word, summed and scaled."""
-    n = int(np.prod(shape))
-    quarters = _words(key, n).view(np.uint16).reshape(n, 4).astype(np.float64).sum(1)
-    return ((quarters - 2 * 65535) * (3.0**0.5 / 65536)).reshape(shape)
+    quarters = _words(key, (*shape, 1)).view(np.uint16).astype(np.float64).sum(-1)
+    return (quarters - 2 * 65535) * (3.0**0.5 / 65536)

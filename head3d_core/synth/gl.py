@@ -24,11 +24,8 @@ INSTALL_HINT = (
 )
 
 
-def create_context(backend: str = "egl") -> Any:
-    """A moderngl context of OpenGL 4.3 or newer.
-
-    Args:
-        backend: moderngl's back end on Linux; "egl" needs no display. Elsewhere the system's own is taken.
+def create_context() -> Any:
+    """A moderngl context of OpenGL 4.3 or newer: on Linux through EGL, which needs no display.
 
     Raises:
         Head3DError: moderngl is not installed, or the machine offers no such context.
@@ -40,11 +37,11 @@ def create_context(backend: str = "egl") -> Any:
             f"Drawing heads needs OpenGL through moderngl, which is missing: {INSTALL_HINT}."
         ) from error
     try:
-        options: dict[str, Any] = {"backend": backend} if sys.platform == "linux" else {}
+        options: dict[str, Any] = {"backend": "egl"} if sys.platform == "linux" else {}
         context = moderngl.create_standalone_context(require=430, **options)
     except Exception as error:  # moderngl raises bare Exception for every driver problem
         raise Head3DError(
-            f"Drawing heads needs OpenGL 4.3 without a window ({backend}), but this machine gave: {error}; "
+            f"Drawing heads needs OpenGL 4.3 without a window (EGL), but this machine gave: {error}; "
             f"install {INSTALL_HINT}."
         ) from error
     context.enable(moderngl.DEPTH_TEST)

@@ -6,7 +6,8 @@ radius (1 = the skull plus a margin) and a height between the rim and the top.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,12 +67,7 @@ def _superellipse(power: float, rows: int) -> tuple[Array, Array]:
     return np.cos(t) ** (2 / power), np.sin(t) ** (2 / power)
 
 
-def _profile(kind: str) -> tuple[Array, Array]:
-    """Radius and height of a hat's crown, from the table."""
-    return np.array(HATS[kind]["radius"]), np.array(HATS[kind]["height"])
-
-
-def _dome(fit: Fit, radius: Array, height: Array) -> Array:
+def _dome(fit: Fit, radius: Iterable[float], height: Iterable[float]) -> Array:
     """Grid [R + 3, SECTORS, 3]: three rows from the rim up to the widest place, then the given profile."""
     rim = fit.rim_height(AZIMUTH)
     start = max(fit.centre[1], float(rim.max()) + 0.02)
@@ -157,7 +153,7 @@ def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) ->
 
 def _fedora(hat: Hat, fit: Fit) -> SolidMesh:
     colour = fabric(hat.colour)
-    grid = _dome(fit, *_profile("brim"))
+    grid = _dome(fit, HATS["brim"]["radius"], HATS["brim"]["height"])
     pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * AZIMUTH))) - 0.62) / 0.30) ** 2))
     shares = np.array([0.2, 0.6, 1.0, 1.0, 0.7, 0.3])
     _push(grid, slice(7, 13), -pinch * shares[:, None], fit)
@@ -170,7 +166,7 @@ def _fedora(hat: Hat, fit: Fit) -> SolidMesh:
 
 def _bucket(hat: Hat, fit: Fit) -> SolidMesh:
     colour = fabric(hat.colour)
-    grid = _dome(fit, *_profile("bucket"))
+    grid = _dome(fit, HATS["bucket"]["radius"], HATS["bucket"]["height"])
     brim = _brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0)
     return join([_coloured(grid, colour), _coloured(brim, 0.9 * colour)])
 
@@ -191,8 +187,7 @@ _BUILDERS = {"beanie": _beanie, "cap": _cap, "brim": _fedora, "bucket": _bucket,
 
 def build_hat(hat: Hat, fit: Fit) -> SolidMesh:
     """The hat's mesh."""
-    tall = Fit(fit.centre, fit.axes * np.array([1, HATS[hat.kind]["tall"], 1]), fit.rim, fit.tilt, fit.band)
-    return _BUILDERS[hat.kind](hat, tall)
+    return _BUILDERS[hat.kind](hat, replace(fit, axes=fit.axes * [1, HATS[hat.kind]["tall"], 1]))
 
 
 def squash(strands: Float32, fit: Fit) -> Float32:

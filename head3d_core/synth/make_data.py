@@ -149,12 +149,8 @@ def _write(args: MakeDataArgs, renderer: Renderer, task: Task) -> None:
     items = [(index, sets.example(args.kind, index, args.views)) for _, index in task]
     for index, frame in render_stream(renderer, items, args.with_geometry):
         name = writer.image_name(index, args.format)
-        if frame.depth is not None and frame.normals is not None:  # first: the image's presence means "done"
-            truth: dict[writer.Geometry, Any] = {
-                "mask": frame.alpha,
-                "depth": frame.depth,
-                "normals": frame.normals,
-            }
+        if args.with_geometry:  # first: the image's presence means "done"
+            truth: Any = {"mask": frame.alpha, "depth": frame.depth, "normals": frame.normals}
             files.write(args.out / writer.geometry_name(name), writer.encode_geometry(truth))
         files.write(args.out / name, writer.encode_image(frame.rgb, args.format, level=3))
 
@@ -180,14 +176,6 @@ def _check_folder(args: MakeDataArgs) -> None:
     files.write(path, json.dumps(now, indent=2) + "\n")
 
 
-def _write_labels(args: MakeDataArgs) -> None:
-    """`dataset.json` of every image of the set that lies in the folder."""
-    paths = sorted(args.out.glob(f"[0-9]*/img*.{args.format}"))
-    cameras = [sets.example(args.kind, int(path.stem[3:]), args.views).camera for path in paths]
-    names = [f"{path.parent.name}/{path.name}" for path in paths]
-    files.write(args.out / LABELS, writer.labels_json(names, np.stack(cameras)))
-
-
 def make_data(args: MakeDataArgs, progress: Progress | None = None) -> Path:
     """Renders `args.count` images into `args.out`; what is there already is kept.
 
@@ -207,7 +195,10 @@ def make_data(args: MakeDataArgs, progress: Progress | None = None) -> Path:
         partial(Renderer, args.resolution), partial(_write, args), tasks, args.workers, progress
     ):
         pass
-    _write_labels(args)
+    paths = sorted(args.out.glob(f"[0-9]*/img*.{args.format}"))
+    cameras = [sets.example(args.kind, int(path.stem[3:]), args.views).camera for path in paths]
+    names = [path.relative_to(args.out).as_posix() for path in paths]
+    files.write(args.out / LABELS, writer.labels_json(names, np.stack(cameras)))
     return args.out
 
 

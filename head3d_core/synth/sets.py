@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from head3d_core.synth.draws import Draws
-from head3d_core.synth.identity import HEADS, HELD_OUT_FACES, HELD_OUT_HEADS
+from head3d_core.synth.identity import HEADS, HELD_OUT_FACES, HELD_OUT_HEADS, Kind
 from head3d_core.synth.light import Light, sample_light
 from head3d_core.utils.errors import Head3DError
 
@@ -39,7 +39,7 @@ SetName = Literal["faces", "scenes", "heads", "held_out_faces", "held_out_heads"
 class SetSpec:
     """How indices of one set map to identities."""
 
-    kind: Literal["faces", "heads"]
+    kind: Kind
     """Which of the two populations, lights and camera distributions."""
     seeds: range
     """Seeds of the identities."""
@@ -62,8 +62,7 @@ class Example:
 
     seed: int
     """Of the identity, within `kind`."""
-    kind: Literal["faces", "heads"]
-    view: int
+    kind: Kind
     camera: NDArray[np.float32]
     """[25] cam2world (OpenCV axes) and normalised intrinsics."""
     scene: int | None
@@ -87,28 +86,24 @@ def size(name: str, views: int = HEAD_VIEWS) -> int:
     return len(chosen.seeds) * (views if chosen.kind == "heads" else 1)
 
 
-def orbit_camera(
-    yaw: float, pitch: float, radius: float = RADIUS, focal: float = FOCAL
-) -> NDArray[np.float32]:
-    """[25] label of a camera on a sphere around the origin that looks at it, upright.
+def orbit_camera(yaw: float, pitch: float) -> NDArray[np.float32]:
+    """[25] label of a camera on the sphere around the origin that looks at it, upright.
 
     The NumPy counterpart of `head3d_core.model.cameras.orbit` (a test compares them), so that rendering needs no torch.
 
     Args:
         yaw: radians; 0 in front, positive moves the camera to +x (the subject's left).
         pitch: radians, positive from above, |pitch| < pi/2.
-        radius: world units.
-        focal: image widths.
     """
-    position = radius * np.array(
+    position = RADIUS * np.array(
         [math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)]
     )
-    forward = -position / radius
+    forward = -position / RADIUS
     right = np.cross(forward, [0.0, 1.0, 0.0])
     right /= np.linalg.norm(right)
     pose = np.eye(4)
     pose[:3] = np.stack([right, np.cross(forward, right), forward, position], 1)
-    lens = [focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1]
+    lens = [FOCAL, 0, 0.5, 0, FOCAL, 0.5, 0, 0, 1]
     return np.concatenate([pose.ravel(), lens]).astype(np.float32)
 
 
@@ -138,10 +133,9 @@ def example(name: str, index: int, views: int = HEAD_VIEWS) -> Example:
         raise Head3DError(f"Index of {name} must lie in [0, {size(name, views)}), got {index}.")
     if chosen.kind == "heads":
         seed = chosen.seeds[index // views]
-        view = index % views
-        yaw, pitch = head_angles(seed, view)
+        yaw, pitch = head_angles(seed, index % views)
     else:
-        seed, view = chosen.seeds[index], 0
+        seed = chosen.seeds[index]
         yaw, pitch = face_angles(seed)
     scene = int(Draws(seed, "scene").uniform("seed", 0, 2**31 - 1)) if chosen.scenes else None
-    return Example(seed, chosen.kind, view, orbit_camera(yaw, pitch), scene)
+    return Example(seed, chosen.kind, orbit_camera(yaw, pitch), scene)

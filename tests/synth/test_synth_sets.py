@@ -66,7 +66,7 @@ def test_held_out_identities_are_in_no_training_set() -> None:
 def test_the_views_of_one_head_share_identity_and_light() -> None:
     items = [sets.example("heads", i, views=12) for i in range(12, 24)]
     assert {item.seed for item in items} == {1}
-    assert [item.view for item in items] == list(range(12))
+    assert len({item.camera.tobytes() for item in items}) == 12
     np.testing.assert_array_equal(items[0].light().key_direction, items[-1].light().key_direction)
 
 
@@ -118,9 +118,11 @@ def test_without_moderngl_the_error_says_what_to_install(monkeypatch: pytest.Mon
     refuses("pip install moderngl", gl.create_context)
 
 
-def test_without_a_driver_the_error_says_what_to_install() -> None:
-    pytest.importorskip("moderngl")
-    refuses("libegl1", gl.create_context, backend="no such back end")
+def test_without_a_driver_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    moderngl = pytest.importorskip("moderngl")
+    create = partial(moderngl.create_standalone_context, 430)
+    monkeypatch.setattr(moderngl, "create_standalone_context", lambda **_: create(backend="no such back end"))
+    refuses("libegl1", gl.create_context)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
