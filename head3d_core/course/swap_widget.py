@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from head3d_core.config import Backend
 from head3d_core.course import swap_lab
 from head3d_core.course.stills import bundle
-from head3d_core.course.swap_lab import (
-    HEAT_LIMIT,
-    MAX_PITCH,
-    MAX_SEED,
-    Couple,
-    Ends,
-    LabState,
-    Shown,
-    couple,
-    show,
-)
+from head3d_core.course.swap_lab import HEAT_LIMIT, MAX_PITCH, MAX_SEED, Couple, Ends, LabState, couple, show
 from head3d_core.course.widgets import to_png
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model.generator import Generator
@@ -35,20 +24,12 @@ from head3d_core.utils.errors import Head3DError
 STILL = "A still of the lab: its controls need a running kernel. Run this cell to use them."
 
 
-@functools.cache
-def _cividis() -> NDArray[np.uint8]:
-    """[256, 3]: dark blue to yellow, told apart under every common colour-vision deficiency."""
-    import matplotlib as mpl
-
-    table: NDArray[np.uint8] = (
-        (mpl.colormaps["cividis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    )
-    return table
-
-
 def heat_picture(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Differences [R, R] in [0, 1] as a picture [R, R, 3] uint8; `HEAT_LIMIT` and more is the brightest."""
-    return _cividis()[(np.clip(heat / HEAT_LIMIT, 0, 1) * 255).round().astype(np.int64)]
+    import matplotlib as mpl
+
+    level = (np.clip(heat / HEAT_LIMIT, 0, 1) * 255).round().astype(np.int64)
+    return np.asarray(mpl.colormaps["cividis"](level)[..., :3] * 255).round().astype(np.uint8)
 
 
 def legend_picture() -> NDArray[np.uint8]:
@@ -63,25 +44,6 @@ def heat_words(heat: NDArray[np.float32]) -> str:
 
 def _base64(pixels: NDArray[np.uint8]) -> str:
     return base64.b64encode(to_png(pixels)).decode()
-
-
-def message(shown: Shown, state: LabState, names: tuple[str, str, str], finished: bool) -> dict[str, Any]:
-    """What is sent to the browser for a state: two PNGs in base64, what they show in words, and the similarities."""
-    parts = [
-        f"F_{n} {'of A' if s == 0 else 'of B' if s == 1 else f'{s:.0%} of B'}"
-        for n, s in zip(names, state.shares, strict=True)
-    ]
-    return {
-        "picture": _base64(shown.picture),
-        "heat": _base64(heat_picture(shown.heat)),
-        "heat_says": heat_words(shown.heat),
-        "similarity": list(shown.similarity) if shown.similarity else None,
-        "alt": f"a head with {', '.join(parts)}, {_seen_from(state)}",
-        "says": "",
-        "state": state.to_dict(),
-        "finished": finished,
-        "ends": None,
-    }
 
 
 def _seen_from(state: LabState) -> str:
@@ -138,6 +100,7 @@ class Session:
         return {"says": f"{says}. Shown is the state before.", "state": self.state.to_dict()}
 
     def _shown(self, state: LabState, finished: bool) -> dict[str, Any]:
+        """Two PNGs in base64, what they show in words, and the similarities."""
         pair, beside = self.pair, self.ends
         if _heads(state) != _heads(self.state):
             pair, beside = couple(self.generators, state, self.encoder), None
@@ -145,12 +108,21 @@ class Session:
             beside = None
         shown = show(pair, state, finished, beside, self.backend)
         self.pair, self.state, self.ends = pair, state, shown.ends
-        answer = message(shown, state, pair.names, finished)
-        if self.turned:
-            answer["ends"] = [_base64(pixels) for pixels in shown.ends.pictures()]
+        heat, shares = heat_picture(shown.heat), zip(pair.names, state.shares, strict=True)
         if finished:
-            self.still[1::2] = [shown.picture, heat_picture(shown.heat)]
-        return answer
+            self.still[1::2] = [shown.picture, heat]
+        parts = [f"F_{n} {'of A' if s == 0 else 'of B' if s == 1 else f'{s:.0%} of B'}" for n, s in shares]
+        return {
+            "picture": _base64(shown.picture),
+            "heat": _base64(heat),
+            "heat_says": heat_words(shown.heat),
+            "similarity": shown.similarity and list(shown.similarity),
+            "alt": f"a head with {', '.join(parts)}, {_seen_from(state)}",
+            "says": "",
+            "state": state.to_dict(),
+            "finished": finished,
+            "ends": [_base64(pixels) for pixels in shown.ends.pictures()] if self.turned else None,
+        }
 
     def sheet(self, side: int = 190) -> Image.Image:
         """The last finished images side by side, with a line on how to get the controls back."""
