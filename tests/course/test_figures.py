@@ -33,19 +33,6 @@ def test_frustum_starts_at_the_camera_and_looks_at_the_origin() -> None:
     assert np.allclose(towards / np.linalg.norm(towards), -eye / np.linalg.norm(eye), atol=1e-5)
 
 
-def test_orbit_viewer_shows_what_its_function_draws() -> None:
-    def draw(yaw: float, pitch: float) -> np.ndarray:
-        value = int(127 + 40 * yaw + 40 * pitch)
-        return np.full((8, 8, 3), value, np.uint8)
-
-    box = widgets.orbit_viewer(draw, size=16)
-    assert box.picture.value == widgets.to_png(draw(0, 0), 16)
-    box.sliders["yaw (°)"].value = 90
-    assert box.picture.value == widgets.to_png(draw(math.pi / 2, 0), 16)
-    box.sliders["pitch (°)"].value = -30
-    assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
-
-
 def test_a_walk_draws_each_place_once_and_shows_its_ends() -> None:
     drawn = []
 
@@ -66,14 +53,12 @@ def test_sliders_show_what_their_function_draws() -> None:
     def draw(*values: float) -> np.ndarray:
         return np.full((4, 4, 3), int(100 + 10 * sum(values)), np.uint8)
 
-    level = widgets.sliders(draw, {"level (sigma)": widgets.Range(0.0, 10.0, 0.25, 5.0)})
-    assert level.picture.value == widgets.to_png(draw(5.0))
-    level.sliders["level (sigma)"].value = 8.0
-    assert level.picture.value == widgets.to_png(draw(8.0))
-    scrub = widgets.scrubber(draw)
-    scrub.sliders["t: A to B"].value = 1.0
-    assert scrub.picture.value == widgets.to_png(draw(1.0))
-    many = widgets.sliders(draw, {name: widgets.Range(-3, 3, 0.25, 0) for name in ("one", "two")})
-    many.sliders["two"].value = -2.0
-    assert many.picture.value == widgets.to_png(draw(0.0, -2.0))
+    level = widgets.sliders(draw, {name: widgets.Range(0.0, 10.0, 0.25, 5.0) for name in ("one", "two")})
+    assert level.picture.value == widgets.to_png(draw(5.0, 5.0))
+    level.sliders["two"].value = 8.0
+    assert level.picture.value == widgets.to_png(draw(5.0, 8.0))
+    box = widgets.orbit_viewer(draw, size=16)
+    box.sliders["yaw (°)"].value = 90
+    box.sliders["pitch (°)"].value = -30
+    assert box.picture.value == widgets.to_png(draw(math.pi / 2, -math.pi / 6), 16)
     refuses("at least one slider", widgets.sliders, draw, {})

@@ -11,18 +11,16 @@ import pytest
 import torch
 import trimesh
 from helpers import refuses, visible
-from test_plane_swap import made_up
 
 from head3d_core.config import preset
 from head3d_core.course import nb00, nb01, nb02, nb04, nb06, nb12, nb13, nb14
-from head3d_core.experiments import known_heads, plane_swap, swap_study
+from head3d_core.experiments import known_heads, plane_swap
 from head3d_core.geometry import pointclouds
 from head3d_core.metrics import ghost
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
-from head3d_core.synth.identity import identity
-from head3d_core.synth.light import Light, sample_light
+from head3d_core.synth.light import Light
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
@@ -65,12 +63,6 @@ def test_views_and_back_share() -> None:
     assert nb04.share_of_back_views(yaw) == pytest.approx(0.4)
 
 
-def test_the_two_sets_are_unbalanced_as_the_paper_needs() -> None:
-    assert nb04.views_by_side(nb04.set_cameras("faces", 200)) == [200, 0, 0]
-    front, side, back = nb04.views_by_side(nb04.set_cameras("heads", 480))
-    assert (front / 480, side / 480, back / 480) == pytest.approx((0.25, 0.5, 0.25), abs=0.03)
-
-
 def test_nearest_view_shows_the_closest_picture() -> None:
     camera = cameras.orbit(torch.tensor([0.0, 2.0, -2.0]))
     images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 5)
@@ -93,19 +85,6 @@ def test_light_ball() -> None:
     lit, mask = nb04.light_ball(Light(sky, right, np.full(3, 0.5, np.float32), 1.0))
     assert nb04.side_light.truth(nb04.brightness(lit), mask).item() < -0.05
     assert lit[0, 32, 60] > lit[0, 32, 4] == even[0, 32, 4]
-
-
-def test_the_faces_are_lit_from_one_side_more_than_the_heads() -> None:
-    sets_of = {name: [sample_light(seed, name) for seed in range(50)] for name in ("faces", "heads")}
-    found = {name: nb04.one_sidedness(lights, nb04.side_light.truth) for name, lights in sets_of.items()}
-    assert found["faces"].mean() > 1.4 * found["heads"].mean()
-
-
-def test_people_facts() -> None:
-    facts = nb04.people_facts([identity(seed, "heads") for seed in range(50)])
-    assert facts["men"] == 0.5
-    assert facts["worn"] == 0
-    assert facts["styles"] > 10
 
 
 # --- nb06 -------------------------------------------------------------------------------------------------------------
@@ -137,14 +116,6 @@ def test_a_row_holds_both_heads_and_the_mixtures(G: Generator, heads: seeds.Head
     )
 
 
-def test_table_beside_the_papers() -> None:
-    rows = {"axes": "xyz", "identities": 9, "table_1": {"x": swap_study.table_rows(made_up())}}
-    lines = nb06.table_beside_paper([rows, rows], "x").splitlines()
-    assert len(lines) == 6
-    assert lines[1].split()[:7] == ["ID", "2,", "ID", "1,", "ID", "1", "0.968"]
-    assert lines[5].split()[-1] == "1.000"
-
-
 def test_redrawing_people_gives_the_wider_interval() -> None:
     """Values that belong to people, not to pairs: 132 pairs of 12 people are 12 independent things."""
     person = torch.randn(12, generator=torch.Generator().manual_seed(1))
@@ -161,25 +132,6 @@ def test_equal_features_get_equal_colours() -> None:
     assert colours.shape == (2, 96, 96, 3)
     assert np.allclose(colours[0, 10, 60], colours[1, 60, 60], atol=1e-3)
     assert np.abs(colours[0, 10, 60] - colours[0, 60, 60]).max() > 0.2
-
-
-def test_the_table_between_generators_names_every_plane() -> None:
-    def estimate(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - 0.1, "high": value + 0.1, "count": 9}
-
-    planes = {name: {"to second": estimate(0.1 * (k + 3))} for k, name in enumerate(("xy", "xz", "yz"))}
-    found = {
-        "identities": 9,
-        "second": "face",
-        "measures": {"identity": {"apart": estimate(0.9), "planes": planes}},
-    }
-    lines = nb06.between_table(found).splitlines()
-    assert "9 seeds" in lines[0]
-    assert lines[1].split()[-3:] == ["0.90", "[0.80,", "1.00]"]
-    assert lines[2].startswith("F_xy from face")
-    assert lines[2].split()[-3] == "0.30"
-    assert len(lines) == 5
-    assert len(nb06.between_table().splitlines()) == 5, "the record in the box"
 
 
 # --- nb12 -------------------------------------------------------------------------------------------------------------
@@ -296,15 +248,3 @@ def test_the_map_is_dark_where_the_picture_is() -> None:
     assert abs(below.patches[0].center[0] + below.patches[1].center[0] - 255) < 1e-9, (
         "left and right of the middle"
     )
-
-
-def test_only_the_tri_plane_has_one_sheet_for_two_points() -> None:
-    figure = nb14.representations_figure()
-    assert [len([line for line in axis.lines if len(line.get_xdata()) == 2]) for axis in figure.axes] == [
-        1,
-        2,
-        3,
-        0,
-        1,
-    ]
-    mpl.pyplot.close("all")

@@ -17,25 +17,8 @@ from head3d_core.course import figures, nb10a, nb11a, nb11b, nb15, recorded
 from head3d_core.course.gradient_sources import gradient_sources
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED
-from head3d_core.metrics.distances import kernel_distance
 
 # --- nb10a ------------------------------------------------------------------------------------------------------------
-
-
-def test_damage_is_seen_by_the_kernel_distance() -> None:
-    real = nb10a.toy_sample(400, 0)
-    clean = kernel_distance(real, nb10a.toy_sample(400, 1), 20)
-    assert abs(clean.value) < 0.2
-    for damage in ("shifted", "one mode", "copies"):
-        worse = kernel_distance(real, nb10a.toy_sample(400, 1, damage=damage), 20)
-        assert worse.value > 3 * abs(clean.value), damage
-    assert len(nb10a.toy_sample(30, 1, damage="copies").unique(dim=0)) == 6
-
-
-def test_frechet_has_a_floor_and_the_kernel_distance_none() -> None:
-    small, large = nb10a.distances_of_equal([40, 640], width=16)
-    assert small[1].value > 5 * large[1].value > 0
-    assert small[0].low < 0 < small[0].high
 
 
 def test_pictures_get_worse_as_named() -> None:
@@ -160,12 +143,6 @@ def test_cards_say_what_the_paper_says_and_what_we_find() -> None:
 def test_brackets_stay_in_one_line() -> None:
     assert nb11a.short("single-d-seed1-fitted", 26) == "one discriminator\n(fitted\u00a0D,\u00a0seed\u00a01)"
     assert nb11a.short("all-planes-seed1-fitted", 17) == "all planes\ndistilled\n(seed\u00a01)"
-
-
-def test_what_is_gone_and_what_is_new() -> None:
-    place = {"front: F_xy": ["L_kd", "D_front"]}
-    text = nb11a.speakers_table({FULL: place, "no-kd": {"front: F_xy": ["D_all", "D_front"]}})
-    assert text.splitlines()[-1] == "| without L_kd | ~~L_kd~~, D_front, **D_all** |"
 
 
 def test_pairs_that_rise_are_solid() -> None:
