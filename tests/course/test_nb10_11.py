@@ -93,8 +93,6 @@ def test_recorded_views_are_cut_where_they_belong(folder: Path) -> None:
         sheet = Image.fromarray(cells.repeat(6, 0).repeat(6, 1)).convert("RGB")
         sheet.save(folder / f"{name}_views.jpg", "PNG")
     views, face = nb11a.recorded_views("no-kd", (0.0, 180.0)), nb11a.recorded_views("face", (0.0,))
-    assert views is not None
-    assert face is not None
     assert views.shape == (8, 2, 3, 6, 6)
     number = ((views[:, :, 0, 0, 0] + 1) * 127.5).round().int()
     assert number.tolist() == [[10 * r, 10 * r + 4] for r in range(8)]
@@ -102,7 +100,6 @@ def test_recorded_views_are_cut_where_they_belong(folder: Path) -> None:
     assert nb11a.recorded_views("b", (0.0,)) is None
     assert nb11a.all_around(["b"], (0, 1)) is None
     figure = nb11a.all_around(["b", "no-kd", "c"], (3,), (0.0, 180.0))
-    assert figure is not None
     assert len(figure.axes) == 2, "the recorded row alone"
     assert figure.axes[0].get_ylabel() == "without L_kd"
 
