@@ -17,7 +17,6 @@ from head3d_core.evaluation.ablations import recorded_otherwise
 from head3d_core.evaluation.limits import limits_table
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.tables import NAMES, NOT_YET, Column, kernel, markdown, rate, shown, table
-from head3d_core.metrics.accessories import likely_true
 from head3d_core.training.recipes import ROWS
 from head3d_core.utils import files
 from head3d_core.utils import records as stored
@@ -71,6 +70,17 @@ def mapping_cameras(records: Rows) -> str:
 
             cells.append((f"{side}: {name}", show))
     return table(there, {n: records[n] for n in there}, cells)
+
+
+def likely_true(found: float, recall: float, false: float) -> float | None:
+    """Expected share of finds that are true, from the share that passes: true rate t with t · recall + (1 − t) · false.
+
+    None where nothing passes.
+    """
+    if not found > 0 or recall <= false:
+        return None
+    true = min(max((found - false) / (recall - false), 0.0), 1.0)
+    return true * recall / found
 
 
 def figure_5(records: Rows) -> str:

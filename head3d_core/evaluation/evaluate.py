@@ -33,7 +33,7 @@ from head3d_core.evaluation.samples import ALL, Model, Sampling, draw_samples, w
 from head3d_core.metrics import distances, identity_encoder
 from head3d_core.metrics.accessories import FALSE_RATE
 from head3d_core.metrics.features import INCEPTION_FILE, EffLite0, feature_network, inception_path
-from head3d_core.metrics.identity_encoder import FACENET_FILE, Encoder, facenet_path, has_dlib, load_encoder
+from head3d_core.metrics.identity_encoder import FACENET_FILE, facenet_path, has_dlib, load_encoder
 from head3d_core.metrics.verification import FEWEST_ROWS
 from head3d_core.model.generator import Generator
 from head3d_core.synth.draws import SAMPLER_VERSION
@@ -111,36 +111,34 @@ def _log_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "log.jsonl").is_file():
         return {}
     events, _ = read_log(folder)
-    starts = [event for event in events if event["event"] == "start"]
-    facts: dict[str, Any] = {"trained_on": starts[-1].get("device")} if starts else {}
-    facts |= {k: v for event in starts[-1:] for k, v in event.get("args", {}).items() if k == "preset"}
-    return facts | {"minutes": round(surviving(events)[1] / 60, 2)}
+    start = next((event for event in reversed(events) if event["event"] == "start"), {})
+    facts = {"trained_on": start.get("device"), "preset": start.get("args", {}).get("preset")}
+    known = {name: value for name, value in facts.items() if value is not None}
+    return known | {"minutes": round(surviving(events)[1] / 60, 2)}
 
 
 def open_networks(args: EvaluateArgs) -> tuple[Networks, dict[str, str]]:
     """The fixed networks and, by name, why something cannot be measured."""
     missing, device = {}, str(usable_device(args.device))
-    encoder: Encoder | None = None
+    features, encoder = feature_network("auto", device), None
+    dlib = args.dlib and has_dlib()
+    # Named without the folder: a record does not tell where its maker's home is; `run` says it.
+    instead = "{} is not there; measured with {} instead"
+    try:
+        encoder = None if args.encoder == "none" else load_encoder(args.encoder, device, args.encoder_file)
+    except Head3DError as error:
+        if args.encoder != "auto":
+            raise
+        missing["identity"] = str(error)
     if args.encoder == "none":
         missing["identity"] = "not asked for"
-    else:
-        try:
-            encoder = load_encoder(args.encoder, device, args.encoder_file)
-        except Head3DError as error:
-            if args.encoder != "auto":
-                raise
-            missing["identity"] = str(error)
-    features = feature_network("auto", device)
-    # Named without the folder: a record does not tell where its maker's home is; `run` says it.
     if features.name == EffLite0.name:
-        missing["FID, KID"] = f"{INCEPTION_FILE} is not there; measured with {features.name} instead"
+        missing["FID, KID"] = instead.format(INCEPTION_FILE, features.name)
     if encoder is not None and not encoder.name.startswith("facenet"):
-        missing["identity by facenet"] = f"{FACENET_FILE} is not there; measured with {encoder.name} instead"
-    dlib = args.dlib and has_dlib()
+        missing["identity by facenet"] = instead.format(FACENET_FILE, encoder.name)
     if not dlib:
-        missing["identity by dlib"] = (
-            "the extra offline-check is not installed" if args.dlib else "not asked for"
-        )
+        why = "the extra offline-check is not installed" if args.dlib else "not asked for"
+        missing["identity by dlib"] = why
     return Networks(features, encoder, device, args.batch, dlib), missing
 
 
@@ -154,9 +152,8 @@ def command_of(args: EvaluateArgs) -> str:
     for name, (value, _) in differences(args, EvaluateArgs(args.weights)).items():
         if name not in PLACES:
             words.append(f"--{'no-' * (value is False)}{name.replace('_', '-')}")
-            words += (
-                [] if isinstance(value, bool) else map(str, value if isinstance(value, tuple) else [value])
-            )
+            values = value if isinstance(value, tuple) else [value]
+            words += [str(v) for v in values if not isinstance(v, bool)]
     return shlex.join(words)
 
 
@@ -180,19 +177,13 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
 
     Distances are those of *training* images to held-out ones, which a generator that repeats its data would reach.
     """
-    found: dict[str, Any] = {}
-    n = args.replicates
-    found["distance"] = {
-        name: measures.set_distance(
-            reference[f"{name}.features"],
-            reference[f"{theirs}.features"],
-            networks,
-            n,
-            groups=(reference.heads(name), reference.heads(theirs)),
-        )
-        for name, theirs in (("front", "faces"), ("back", "heads_back"))
-        if reference.has(theirs)
-    }
+    n, distance = args.replicates, {}
+    for name, theirs in (("front", "faces"), ("back", "heads_back")):
+        if reference.has(theirs):
+            x, y = (reference[f"{group}.features"] for group in (name, theirs))
+            groups = (reference.heads(name), reference.heads(theirs))
+            distance[name] = measures.set_distance(x, y, networks, n, groups=groups)
+    found: dict[str, Any] = {"distance": distance}
     there = [side for side in ("front", "back") if reference.has(side)]
     found["detector"] = measures.detectors({side: reference[f"{side}.found"] for side in there})
     if networks.encoder is not None and there:
@@ -205,9 +196,8 @@ def evaluate_real(args: EvaluateArgs, networks: Networks, reference: Reference) 
     if reference.has("around"):
         own = {k: reference[k] for k in ("around.features", "around.face", "around.found")}
         found["by_yaw"] = measures.figures_by_yaw(reference, own, networks, n)
-        found["identity_dlib"] = measures.seen_pairs(
-            reference["around.dlib"][:, 0], reference["around.dlib"][:, 1], n
-        )
+        first, second = reference["around.dlib"].unbind(1)
+        found["identity_dlib"] = measures.seen_pairs(first, second, n)
     spans = measures.silhouette_spans(reference)
     found["limits"] = {f"silhouette, {side}": span.limit for side, span in spans.items()}
     if reference.has("straight"):

@@ -119,20 +119,6 @@ def fit_probe(
     return Probe(weight, mean, limit, recall, false, float(pairs.sum()) / max(wearers * bare, 1))
 
 
-def likely_true(found: float, recall: float, false: float) -> float | None:
-    """Expected share of finds that are true, from the share that passes: true rate t with t · recall + (1 − t) · false.
-
-    None where nothing passes. A probe that passes 1 % of bare heads and is right about 2 % of all has many false finds:
-
-    >>> likely_true(0.0254, 1.0, 0.0135), likely_true(0.0254, 1.0, 0.001)
-    (0.475..., 0.961...)
-    """
-    if not found > 0 or recall <= false:
-        return None
-    true = min(max((found - false) / (recall - false), 0.0), 1.0)
-    return true * recall / found
-
-
 def kept(probe: Probe, teacher: Tensor, again: Tensor, student: Tensor) -> dict[str, Estimate]:
     """What of the teacher's samples [N, d] the student's [N, d] of the same z keep.
 

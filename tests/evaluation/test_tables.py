@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import pytest
 from helpers import behind, distance, estimate, identity, rate, record, refuses
 
 import results_page
@@ -104,6 +105,8 @@ def test_hats_and_glasses() -> None:
     assert "61.0 %" in text
     assert "| 11.7 % | 2.8 % [1.8, 3.8] | 51 % |" in text
     assert "too few" in text
+    assert results_page.likely_true(0.0254, 1.0, 0.001) == pytest.approx(0.961, abs=1e-3)
+    assert results_page.likely_true(0.0, 1.0, 0.001) is None
 
 
 def test_backs_to_more_heads_stand_in_a_column_of_their_own() -> None:
