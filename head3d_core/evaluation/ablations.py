@@ -28,7 +28,7 @@ from head3d_core.evaluation.tables import (
 )
 from head3d_core.training.recipes import ROWS, Recipe, recipe
 from head3d_core.utils import files
-from head3d_core.utils.estimates import Estimate
+from head3d_core.utils.estimates import NONE, Estimate
 from head3d_core.utils.nested import changed, differences, flat, parsed
 
 FULLS = FULL, FULL_FITTED = "head3d", "head3d-seed0-fitted"
@@ -92,12 +92,8 @@ def reference_of(name: str, records: Rows | None = None) -> str:
     Its discriminators come from the same commands, yet not always from the same run of them (`LOG.md` says which rows
     share one). Where no full method of that start is recorded, the name that it would have.
 
-    >>> (
-    ...     reference_of("all-planes"),
-    ...     reference_of("all-planes-seed1-fitted"),
-    ...     reference_of("single-d-seed0-trained"),
-    ... )
-    ('head3d-seed0-fitted', 'head3d-seed1-fitted', 'head3d-seed0-trained')
+    >>> reference_of("all-planes-seed1-fitted"), reference_of("single-d-seed0-trained")
+    ('head3d-seed1-fitted', 'head3d-seed0-trained')
     """
     known = _stored() if records is None else records
     seed, start = _facts(name, records).seed, start_of(name, records)
@@ -140,9 +136,8 @@ def _shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return " + ".join(map(str, value))
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
-    )
+    spec = "," if isinstance(value, int) else "g" if isinstance(value, float) else ""
+    return format(value, spec)
 
 
 def _in_words(how: Recipe) -> dict[str, str]:
@@ -164,11 +159,8 @@ def _in_words(how: Recipe) -> dict[str, str]:
 def differences_in_words(full: Recipe, other: Recipe) -> list[tuple[str, str, str]]:
     """(setting, value of `full`, value of `other`) of everything in which two recipes differ."""
     one, two = _in_words(full), _in_words(other)
-    return [
-        (name, one.get(name, "–"), two.get(name, "–"))
-        for name in dict.fromkeys([*one, *two])
-        if one.get(name) != two.get(name)
-    ]
+    settings = ((name, one.get(name, NONE), two.get(name, NONE)) for name in dict.fromkeys([*one, *two]))
+    return [setting for setting in settings if setting[1] != setting[2]]
 
 
 def changes(row: str) -> list[tuple[str, str, str]]:
@@ -278,12 +270,8 @@ def printed(
     rows: Sequence[str], measure: Measure, paper: Mapping[str, Any], records: Rows | None = None
 ) -> dict[str, float]:
     """The paper's numbers of rows and their repetitions; rows that it does not print are left out."""
-    key = measure.paper
-    return {
-        row: paper[base_of(row, records)][key]
-        for row in rows
-        if key and key in paper.get(base_of(row, records), {})
-    }
+    theirs = {row: paper.get(base_of(row, records), {}) for row in rows}
+    return {row: found[measure.paper] for row, found in theirs.items() if measure.paper in found}
 
 
 def measured(rows: Sequence[str], measure: Measure, records: Rows) -> dict[str, Estimate]:
@@ -301,14 +289,13 @@ def beside_the_paper(
     lines = []
     for a, b in itertools.combinations([row for row in rows if row in ours and row in theirs], 2):
         gap, printed_gap = ours[a].minus(ours[b]), theirs[a] - theirs[b]
+        agree = (gap.value > 0) == (printed_gap > 0)
         if printed_gap == 0:
             verdict = "equal in the paper"
         elif not gap.decided:
             verdict = "cannot tell here"
         else:
-            verdict = (
-                "as in the paper" if (gap.value > 0) == (printed_gap > 0) else "the other way in the paper"
-            )
+            verdict = "as in the paper" if agree else "the other way in the paper"
         better, worse = (a, b) if sign * gap.value < 0 else (b, a)
         lines.append(f"{label(better, records)} better than {label(worse, records)}: {verdict}")
     return lines

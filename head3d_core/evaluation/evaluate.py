@@ -18,6 +18,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -268,13 +269,10 @@ def evaluate_model(
     """
     n, how = args.replicates, args.sampling
     parts = args.only or ALL
-    samples = draw_samples(model, reference, networks, how, args.cache, parts)
     compared = [part for part in ("plain", "again", "truncated") if part in parts]
-    drawn = {
-        name: draw_samples(other, reference, networks, how, args.cache, compared)
-        for name, other in others.items()
-    }
-    known = measures.probes(reference)
+    draw = partial(draw_samples, reference=reference, networks=networks, how=how, cache=args.cache)
+    drawn = {name: draw(other, parts=compared) for name, other in others.items()}
+    samples, known = draw(model, parts=parts), measures.probes(reference)
     found = measures.sample_figures(reference, networks, samples, n, known["hat"])
     named = {Path(getattr(args, name)).name: tensors for name, tensors in drawn.items()}
     found["ratios"] = measures.ratios(reference, samples, named, n)
@@ -298,10 +296,8 @@ def evaluate_model(
 def added(before: Row, made: Row) -> Row:
     """Everything of `before`, and of `made` what that lacks; "back" of other heads, and probes of another false rate,
     get names of their own."""
-    named: dict[str, dict[str, Any]] = {
-        "distance": dict(made.distance),
-        "accessories": dict(made.accessories),
-    }
+    fields = ("distance", "accessories")
+    named: dict[str, dict[str, Any]] = {name: dict(getattr(made, name)) for name in fields}
     back, old_back = (row.distance.get("back") for row in (made, before))
     if back and old_back and back.real_heads != old_back.real_heads:
         named["distance"][f"back, {back.real_heads} heads"] = back
@@ -319,9 +315,8 @@ def added(before: Row, made: Row) -> Row:
             gained[name] = new
             names.append(name)
     missing = {k: why for k, why in before.missing.items() if k in made.missing}
-    return dataclasses.replace(
-        before, **gained, missing=missing, added={"fields": sorted(names), **made.provenance}
-    )
+    about = {"fields": sorted(names), **made.provenance}
+    return dataclasses.replace(before, **gained, missing=missing, added=about)
 
 
 def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flush=True)) -> Row:
@@ -367,10 +362,8 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
     say(f"{name}: measured, {time.perf_counter() - start:.0f} s")
     rows.write_row(path, made)  # whatever happens to the images
     if args.weights != REAL and before is None:
-        worn = made.accessories_shown
-        grids = write_pictures(
-            args.out, name, model, others, is_teacher, reference, samples, args.sampling, worn
-        )
+        shown = (reference, samples, args.sampling, made.accessories_shown)
+        grids = write_pictures(args.out, name, model, others, is_teacher, *shown)
         made = dataclasses.replace(made, pictures=grids)
     seconds = round(time.perf_counter() - start, 1)
     return rows.write_row(path, made if before else dataclasses.replace(made, seconds=seconds))

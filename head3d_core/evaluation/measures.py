@@ -268,17 +268,16 @@ def accessory_figures(
 ) -> tuple[dict[str, rows.Accessory], tuple[int, ...]]:
     """E7, per accessory, and the numbers of the teacher's surest wearers."""
     found, shown = {}, []
+    front, again = teacher["front.features"], teacher["again.features"]
     for column, (kind, probe) in enumerate(known.items()):
         if isinstance(probe, str):
             found[kind] = rows.Accessory(missing=probe)
             continue
-        rates: dict[str, Any] = accessories.kept(
-            probe, teacher["front.features"], teacher["again.features"], student["front.features"]
-        )
+        rates: dict[str, Any] = accessories.kept(probe, front, again, student["front.features"])
         worn = float(reference["front.worn"][:, column].double().mean())
         about = rows.Probe(probe.recall, probe.false, probe.auc, worn)
         found[kind] = rows.Accessory(None, about, **rates)
-        above = probe.score(teacher["front.features"]) - probe.limit
+        above = probe.score(front) - probe.limit
         surest = above.topk(min(4, len(above)))
         shown += [int(k) for k, above in zip(surest.indices, surest.values, strict=True) if above > 0]
     return found, tuple(shown)

@@ -192,9 +192,8 @@ def kept(
 def around_camera(person: int) -> NDArray[np.float32]:
     """Cameras [13, 25] of one person: a frontal one, then one in every 15° of |yaw| (sides alternate at random)."""
     draw = np.random.default_rng([person, 77])
-    yaw = np.concatenate(
-        [draw.uniform(0, outlines.FRONTAL_YAW, 1), (np.arange(STEPS) + draw.uniform(size=STEPS)) * 15]
-    )
+    frontal = draw.uniform(0, outlines.FRONTAL_YAW, 1)
+    yaw = np.concatenate([frontal, (np.arange(STEPS) + draw.uniform(size=STEPS)) * 15])
     yaw = np.radians(yaw * draw.choice([-1, 1], len(yaw)))
     pitch = np.radians(draw.uniform(-outlines.FRONTAL_PITCH, outlines.FRONTAL_PITCH, len(yaw)))
     return np.stack([sets.orbit_camera(float(y), float(p)) for y, p in zip(yaw, pitch, strict=True)])
@@ -250,9 +249,8 @@ def straight_numbers(people: Renders) -> tuple[Tensor, Tensor]:
     factor = SIDE // DEPTH_SIDE
     share = F.avg_pool2d((depth > 0).float(), factor)
     mean = F.avg_pool2d(depth, factor) / share.clamp_min(1e-3)
-    scores = ghost_scores(
-        GhostViews(images[:, 0], coverage[:, 0], mean[:, 0], share[:, 0], mean[:, 1], share[:, 1])
-    )
+    reliefs = (mean[:, 0], share[:, 0], mean[:, 1], share[:, 1])
+    scores = ghost_scores(GhostViews(images[:, 0], coverage[:, 0], *reliefs))
     hair = [outlines.hair_colour(images[:, v], coverage[:, v]).double() for v in (1, 0)]
     return torch.cat([torch.stack(scores, 1), *hair], 1), images[:, 0].contiguous()
 
@@ -363,11 +361,8 @@ class _Maker:
             people = render_people(kind, seeds, np.stack([cameras] * len(seeds)), SIDE, w.workers, True)
             numbers, backs = straight_numbers(people)
             hats = [identity(s, kind).hat is not None for s in seeds]
-            return {
-                "straight.numbers": numbers,
-                "straight.features": self.networks.describe(backs),
-                "straight.hat": torch.tensor(hats),
-            }
+            found = {"features": self.networks.describe(backs), "hat": torch.tensor(hats), "numbers": numbers}
+            return {f"straight.{name}": tensor for name, tensor in found.items()}
 
         rows = []
         for kind in KINDS:

@@ -118,9 +118,8 @@ class Model:
         planes = head[1]
         sides = (orbit(yaw).expand(len(planes), 25).to(planes.device) for yaw in (math.pi, 0.0))
         back, front = (self.generator.render_raw(planes, camera, DEPTH_SIDE) for camera in sides)
-        return GhostViews(
-            images, opacity, *(x[:, 0] for raw in (back, front) for x in (raw.depth, raw.opacity))
-        )
+        reliefs = (x[:, 0] for raw in (back, front) for x in (raw.depth, raw.opacity))
+        return GhostViews(images, opacity, *reliefs)
 
     def digest(self) -> str:
         """Names the weights."""
@@ -148,9 +147,8 @@ class _Batch:
     numbers: range
 
     def heads(self, psi: float | None = None, mapping: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.model.heads(
-            self.numbers, self.how.seed, self.how.truncation if psi is None else psi, mapping
-        )
+        psi = self.how.truncation if psi is None else psi
+        return self.model.heads(self.numbers, self.how.seed, psi, mapping)
 
     def seen(self, head: tuple[Tensor, Tensor], side: str, shift: int = 0) -> Tensor:
         """Images from the real cameras of a side ("front", "back")."""
@@ -264,11 +262,8 @@ def draw_samples(
         )
     w, step = reference.wanted, networks.batch
     about: list[Any] = [model.digest(), networks.fingerprint, how.truncation, how.seed, w.resolution]
-    views: dict[str, list[Any]] = {
-        "straight": [],
-        "around": [w.around, how.turned, MASK_SIDE],
-        "again": [w.faces],
-    }
+    seen: list[Any] = [w.faces, w.heads, w.held_out]
+    views = {"straight": [], "around": [w.around, how.turned, MASK_SIDE], "again": seen[:1]}
 
     def described(describe: Describe, low: int, high: int) -> Tensors:
         batches = (range(k, min(k + step, high)) for k in range(low, high, step))
@@ -280,7 +275,7 @@ def draw_samples(
         end = first + getattr(how, field)
         if name == "around":
             end = min(end, len(reference["around.camera"])) if reference.has("around") else 0
-        settings = [*about, *views.get(name, [w.faces, w.heads, w.held_out])]
+        settings = [*about, *views.get(name, seen)]
         known = []
         for low in range(first, end, PART):
             high = min(low + PART, end)

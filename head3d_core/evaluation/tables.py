@@ -267,13 +267,8 @@ def parametric_data(path: Path = RESULTS / "parametric.json") -> str:
     """Fig. 7 in numbers: what data each way to a whole head was given."""
     if not path.is_file():
         return f"Parametric models: {NOT_YET} (`python -m head3d_core parametric --out data/results`)."
-    columns = {
-        "heads": "heads",
-        "views_per_head": "views of each",
-        "depth": "with depth",
-        "registered_meshes": "registered meshes",
-        "faces": "faces besides",
-    }
+    columns = {"heads": "heads", "views_per_head": "views of each", "depth": "with depth"}
+    columns |= {"registered_meshes": "registered meshes", "faces": "faces besides"}
     lines = []
     for name, model in load(path, "python -m head3d_core parametric")["models"].items():
         given = model["data"]

@@ -206,11 +206,9 @@ def better_than_direct(records: Rows, start: str) -> tuple[str, str]:
 
 @_claim("Table 2", "DFT is better than FH", GENERATORS, "dft", "fh", readme=False)
 def direct_before_head(records: Rows, start: str) -> tuple[str, str]:
-    runs = [
-        {(r.seed, r.run): r for n in runs_of(row, records, start) if (r := records[n])}
-        for row in ("dft", "fh")
-    ]
-    both = ((FRONT.of(runs[0][key]), FRONT.of(runs[1][key])) for key in runs[0] if key in runs[1])
+    runs = ([records[name] for name in runs_of(row, records, start)] for row in ("dft", "fh"))
+    dft, fh = ({(run.seed, run.run): FRONT.of(run) for run in of_row} for of_row in runs)
+    both = ((dft[key], fh[key]) for key in dft if key in fh)
     gaps = known((a.minus(b) for a, b in both if a and b), "dft")
     return f"KD front × 100, DFT − FH: {_text(gaps)}", by_sign(gaps, CONTRADICTS, AGREES)
 
@@ -283,11 +281,8 @@ def all_planes_behind(records: Rows, start: str) -> tuple[str, str]:
         nearer.append(sum(gap.high < 0 for gap in gaps))
         seeds = dict.fromkeys(records[run].seed for run in (name, full))
         most = max(gaps, key=lambda e: e.value).text()
-        where = (
-            "all backs of held-out heads, farther by"
-            if len(gaps) == 1
-            else f"farther at {farther[-1]} of {len(gaps)}, most"
-        )
+        steps = f"farther at {farther[-1]} of {len(gaps)}, most"
+        where = steps if len(gaps) > 1 else "all backs of held-out heads, farther by"
         texts.append(f"seed {' beside '.join(map(str, seeds))}: {where} {most}")
     if not texts:
         raise KeyError("all-planes")
@@ -297,13 +292,10 @@ def all_planes_behind(records: Rows, start: str) -> tuple[str, str]:
     return text, CONTRADICTS if all(nearer) and not any(farther) else UNDECIDED
 
 
-@_claim(
-    "Fig. 8 c",
-    "one discriminator gives two faces",
-    "one discriminator",
-    "single-d",
-    starts=("fitted", "trained", "bundled"),
-)
+TWO_FACES, EVERY = "one discriminator gives two faces", ("fitted", "trained", "bundled")
+
+
+@_claim("Fig. 8 c", TWO_FACES, "one discriminator", "single-d", starts=EVERY)
 def one_discriminator(records: Rows, start: str) -> tuple[str, str]:
     measures = {measure.name: measure for measure in (JANUS, *SECOND_FACES)}
     found, _ = for_each([*measures], lambda name: costs("single-d", measures[name], records, start))

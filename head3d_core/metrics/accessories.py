@@ -31,9 +31,8 @@ FEWEST = 20
 def labels_of(name: str, indices: Sequence[int]) -> Tensor:
     """The accessories of people in a face set: bool [N, 2], a column for each of `KINDS`."""
     people = (identity(sets.example(name, int(i)).seed, "faces") for i in indices)
-    return torch.tensor([[getattr(p, kind) is not None for kind in KINDS] for p in people]).reshape(
-        -1, len(KINDS)
-    )
+    worn = [[getattr(person, kind) is not None for kind in KINDS] for person in people]
+    return torch.tensor(worn).reshape(-1, len(KINDS))
 
 
 @dataclass(frozen=True)

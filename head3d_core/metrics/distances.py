@@ -118,11 +118,10 @@ def kernel_replicates(
     real, sets = pairs[0][0], [fake for _, fake in pairs]
     sides = ((groups[0], real, "real"), (groups[1], sets[0], "generated"))
     (rows, count), (fake_rows, fake_count) = (_groups(g, len(x), name) for g, x, name in sides)
+    drawn = (bootstrap_weights(n, replicates, seed + k) for k, n in enumerate((count, fake_count)))
     weights, fake_weights = (
-        torch.from_numpy(
-            np.concatenate([np.ones((1, len(row))), bootstrap_weights(n, replicates, seed + k)[:, row]])
-        ).to(real)
-        for k, (row, n) in enumerate(((rows, count), (fake_rows, fake_count)))
+        torch.from_numpy(np.concatenate([np.ones((1, len(row))), weight[:, row]])).to(real)
+        for row, weight in zip((rows, fake_rows), drawn, strict=True)
     )
     within = _mean_kernel(real, real, weights, weights, rows)
     values = [
@@ -198,8 +197,8 @@ def frechet_distance(
     value = _frechet(real, fake)
     random = np.random.default_rng(0)
     sides = [
-        (x, *_groups(g, len(x), n))
-        for x, g, n in zip((real, fake), groups, ("real", "generated"), strict=True)
+        (real, *_groups(groups[0], len(real), "real")),
+        (fake, *_groups(groups[1], len(fake), "generated")),
     ]
     redrawn = []
     for _ in range(replicates):
@@ -241,7 +240,5 @@ def same_source_floor(
     first = torch.randperm(heads, generator=generator)[: heads // 2]
     inside = torch.isin(torch.from_numpy(rows), first)[order]
     sides = [order[mask][:count] for mask in (inside, ~inside)]
-    return distance(
-        *(real[side.to(real.device)] for side in sides),
-        groups=(groups.cpu()[sides[0]], groups.cpu()[sides[1]]),
-    )
+    one, other = (real[side.to(real.device)] for side in sides)
+    return distance(one, other, groups=tuple(groups.cpu()[side] for side in sides))

@@ -103,11 +103,8 @@ class Inception(FeatureNetwork):
         needs = f"FID and KID need {INCEPTION_FILE} (torch-fidelity, release v0.2.0)"
         offline = "the offline features, which are named KD-EffLite0 and FD-EffLite0"
         path = own_file(inception_path(), INCEPTION_HASH, needs, offline)
-        code = package(
-            "torch_fidelity.feature_extractor_inceptionv3",
-            "FID and KID need torch-fidelity",
-            "torch-fidelity==0.4.0",
-        )
+        module = "torch_fidelity.feature_extractor_inceptionv3"
+        code = package(module, "FID and KID need torch-fidelity", "torch-fidelity==0.4.0")
         self.net: Any = code.FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
         )

@@ -121,21 +121,14 @@ def pair_score(detail: Tensor, mask: Tensor) -> Tensor:
     lowest = -F.max_pool2d(torch.where(inside, -place, -math.inf)[:, None], BLOCK, 1, BLOCK // 2)[:, 0]
     share = F.avg_pool2d(inside.double()[:, None], BLOCK, 1, BLOCK // 2)[:, 0]
     value = torch.where(inside & (share > 0.7), lowest, math.nan)
-    others = torch.stack(
-        [
-            value[:, r, x]
-            for r in _ROWS
-            for x in _COLUMNS
-            if abs(r - EYE_ROW) > _APART or abs(x - EYE_COLUMN) > _APART
-        ],
-        1,
-    )
+    places = ((r, x) for r in _ROWS for x in _COLUMNS)
+    apart = [(r, x) for r, x in places if abs(r - EYE_ROW) > _APART or abs(x - EYE_COLUMN) > _APART]
+    others = torch.stack([value[:, r, x] for r, x in apart], 1)
     known = others.isfinite()
     count = known.sum(1)
     mean = others.nanmean(1)
-    spread = (
-        torch.where(known, others - mean[:, None], 0).square().sum(1).div((count - 1).clamp_min(1)).sqrt()
-    )
+    squares = torch.where(known, others - mean[:, None], 0).square().sum(1)
+    spread = squares.div((count - 1).clamp_min(1)).sqrt()
     score = (mean - value[:, EYE_ROW, EYE_COLUMN]) / spread.clamp_min(1e-9)
     return torch.where(count >= FEWEST_PLACES, score, math.nan)
 
@@ -196,9 +189,8 @@ def front_relief(
     for rows in range(WINDOW[0].start - SHIFT, WINDOW[0].start + SHIFT + 1):
         for columns in range(WINDOW[1].start - SHIFT, WINDOW[1].start + SHIFT + 1):
             part = (slice(None), slice(rows, rows + height), slice(columns, columns + width))
-            best = torch.maximum(
-                best, _correlation(back, front[part], window * inside_back * inside_front[part])
-            )
+            weight = window * inside_back * inside_front[part]
+            best = torch.maximum(best, _correlation(back, front[part], weight))
     visible = (window * inside_back).sum((1, 2)) > 0.5 * window.sum()
     return torch.where(visible & best.isfinite(), best, math.nan)
 

@@ -132,9 +132,8 @@ def hair_colour(images: Tensor, opacity: Tensor) -> Tensor:
     if len(opacity) != len(images):
         raise Head3DError(f"every image needs an opacity, got {len(images)} and {len(opacity)}")
     size = images.shape[-2:]
-    inside = (
-        F.interpolate(opacity.float()[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] > 0.9
-    )
+    resized = F.interpolate(opacity.float()[:, None], size=size, mode="bilinear", align_corners=False)
+    inside = resized[:, 0] > 0.9
     rows = inside.any(2)
     number = torch.arange(size[0], device=images.device)
     first = torch.where(rows, number, size[0]).amin(1)
@@ -160,7 +159,8 @@ def colour_agreement(
     if len(x) < FEWEST_HEADS:
         return {}
     weights = np.concatenate([np.ones((1, len(x))), bootstrap_weights(len(x), replicates, seed)])
-    correlations = {name: correlation(x[:, k], y[:, k], weights) for k, name in enumerate(CHANNELS)}
-    return {
-        name: percentiles(float(row[0]), row[1:], len(x), expanded=True) for name, row in correlations.items()
-    }
+    found = {}
+    for k, name in enumerate(CHANNELS):
+        every = correlation(x[:, k], y[:, k], weights)
+        found[name] = percentiles(float(every[0]), every[1:], len(x), expanded=True)
+    return found

@@ -65,9 +65,8 @@ def test_every_session_names_its_commit_and_how_many_worked_together(run: Path) 
     """Two sessions on other code and another number of GPUs: the last one's alone would be wrong for most images."""
     path = run / "log.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    for line, commit, world in zip(
-        [e for e in lines if e["event"] == "start"], ("abc", "def"), (2, 1), strict=True
-    ):
+    starts = [e for e in lines if e["event"] == "start"]
+    for line, commit, world in zip(starts, ("abc", "def"), (2, 1), strict=True):
         line |= {"commit": commit, "world": world}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     about = curves.condense(run)["provenance"]

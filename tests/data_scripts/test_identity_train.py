@@ -36,9 +36,8 @@ def patterns(count: int, each: int, first: int) -> People:
         crops.append(((face * light + noise).clamp(0, 1) * 255).to(torch.uint8))
     person = torch.arange(count).repeat_interleave(each)
     frontal = (torch.arange(each) < 0.55 * each).repeat(count)
-    return People(
-        torch.cat(crops), orbit(torch.zeros(len(person))), person, frontal, tuple(range(first, first + count))
-    )
+    seeds = tuple(range(first, first + count))
+    return People(torch.cat(crops), orbit(torch.zeros(len(person))), person, frontal, seeds)
 
 
 def test_angular_margin_by_hand() -> None:
@@ -99,14 +98,8 @@ def test_augmented_crops_stay_the_same_person() -> None:
 
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
     people = patterns(4, 2, 0)
-    refuses(
-        "4 people are both learned and tested on",
-        identity_train.train_encoder,
-        people,
-        people,
-        SMALL,
-        tmp_path,
-    )
+    again = (people, people, SMALL, tmp_path)
+    refuses("4 people are both learned and tested on", identity_train.train_encoder, *again)
     refuses("at least 2", identity_train.learn, patterns(1, 4, 0), SMALL)
     refuses("must be at least 1", identity_data.render_people, 0, 0)
 

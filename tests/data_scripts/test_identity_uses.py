@@ -78,9 +78,8 @@ def test_measure_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = found["share_of_stranger_distance"]
     changes = set(identity_uses.changed(shown(1).images))
     assert set(rows) == {*changes, "another light and camera", "another look, light and camera"}
-    assert rows["another light and camera"]["ours"]["value"] == pytest.approx(
-        0, abs=1e-6
-    )  # same pictures here
+    same = rows["another light and camera"]["ours"]["value"]  # the same pictures here
+    assert same == pytest.approx(0, abs=1e-6)
     assert rows["blur, 1 pixel"]["ours"]["value"] < rows["blur, 3 pixels"]["ours"]["value"]
     assert -1 <= found["spearman"]["face shape"]["low"] <= found["spearman"]["face shape"]["high"] <= 1
     said = identity_uses.verdicts(found)
@@ -94,17 +93,12 @@ def test_measure_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_says_what_was_recorded() -> None:
     results = files.DATA / "results"
-    if not (results / "identity_uses.json").is_file():
-        pytest.skip("not recorded")
-    found, roc, check = (
-        json.loads((results / f"{n}.json").read_text(encoding="utf8"))
-        for n in ("identity_uses", "identity_roc", "cross_check")
-    )
+    names = ("identity_uses", "identity_roc", "cross_check")
+    found, roc, check = (json.loads((results / f"{n}.json").read_text(encoding="utf8")) for n in names)
     assert identity_uses.card(found, roc, check) == identity_uses.CARD.read_text(encoding="utf8")
     rows = found["share_of_stranger_distance"]
-    assert (
-        rows["another look, light and camera"]["ours"]["value"] < 0.5
-    )  # one person stays nearer than a stranger
+    nearer = rows["another look, light and camera"]["ours"]["value"]
+    assert nearer < 0.5, "one person stays nearer than a stranger"
 
 
 def test_two_people_at_least() -> None:

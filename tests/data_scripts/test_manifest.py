@@ -17,9 +17,8 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
     (tmp_path / "weights" / "a" / "x.bin").write_bytes(b"1")
     (tmp_path / "y.bin").write_bytes(b"2")
     assert len(manifest.problems(tmp_path)) == 2
-    entries = manifest.register(
-        [tmp_path / "weights", tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", data=tmp_path
-    )
+    paths, about = [tmp_path / "weights", tmp_path / "y.bin"], ("CC0-1.0", "made here", "make it")
+    entries = manifest.register(paths, *about, data=tmp_path)
     assert set(entries) == {"weights/a/x.bin", "y.bin"}
     assert manifest.problems(tmp_path) == []
     assert files.read_manifest(tmp_path) == entries
@@ -33,16 +32,12 @@ def test_manifest_finds_what_changed(tmp_path: Path) -> None:
     refuses("does not have the sha256", files.check_listed, tmp_path / "y.bin", tmp_path)
     files.check_listed(tmp_path / "z.bin", tmp_path)
     files.check_listed(tmp_path.parent / "elsewhere", tmp_path)
-    assert set(manifest.register([tmp_path / "y.bin"], "CC0-1.0", "made here", "make it", data=tmp_path)) == {
-        "y.bin"
-    }
+    assert set(manifest.register(paths[1:], *about, data=tmp_path)) == {"y.bin"}
 
 
 def test_manifest_takes_only_files_of_data(tmp_path: Path) -> None:
     for path in (tmp_path.parent / "outside.bin", tmp_path / "missing.bin"):
-        refuses(
-            "the manifest lists files below", manifest.register, [path], "CC0-1.0", "x", "x", data=tmp_path
-        )
+        refuses("the manifest lists files", manifest.register, [path], "CC0-1.0", "x", "x", data=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +60,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_shipped_data_are_as_listed() -> None:
     """`python data/scripts/manifest.py` prints the same."""
     assert manifest.problems() == []
-    assert all(
-        entry.licence and entry.origin and entry.regenerate
-        for entry in files.read_manifest(files.DATA).values()
-    )
+    entries = files.read_manifest(files.DATA).values()
+    assert all(entry.licence and entry.origin and entry.regenerate for entry in entries)

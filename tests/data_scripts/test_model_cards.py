@@ -138,9 +138,8 @@ def test_remarks_belong_to_their_weights(data: Path) -> None:
 
 def test_a_run_that_stopped_early_is_called_a_trial(tmp_path: Path) -> None:
     notes = {"images": 50, "recipe": {"stage": "teacher", "images": 100}}
-    weights.save_generator(
-        Generator(preset("tiny").generator), tmp_path / "weights" / "face", half=True, notes=notes
-    )
+    G = Generator(preset("tiny").generator)
+    weights.save_generator(G, tmp_path / "weights" / "face", half=True, notes=notes)
     text = model_cards.card("face", tmp_path)
     assert "**Trial weights**: 50 of the 100 images" in text
 

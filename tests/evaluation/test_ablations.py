@@ -34,9 +34,8 @@ def test_runs_of_an_older_recipe_are_named() -> None:
     """What was recorded before rows differed in one thing is not shown as what the row is now."""
     assert ablations.recorded_otherwise("no-kd") == []
     assert ("rate of G", "0.0025", "0.001") in ablations.recorded_otherwise("dft")
-    assert ablations.recorded_otherwise("all-planes") == [
-        ("L_kd of several planes", "their sum", "their mean")
-    ]
+    averaged = ("L_kd of several planes", "their sum", "their mean")
+    assert ablations.recorded_otherwise("all-planes") == [averaged]
     assert "real images of D_all" in {name for name, *_ in ablations.recorded_otherwise("single-d")}
 
 
@@ -81,9 +80,8 @@ def test_the_cost_is_positive_where_a_row_is_worse() -> None:
 def test_what_a_part_bought_is_more_than_another_start_changes() -> None:
     records = named({FULL: row(2.0, 0.80), FULL_FITTED: row(2.5, 0.79), "no-kd": row(2.8, 0.6)})
     assert ablations.bought(records, "no-kd") == "without L_kd: cosine, same z worse by 0.19"
-    assert ablations.bought(named({**records, FULL: row(2.5, 0.79)}), "no-kd").startswith(
-        "without L_kd: KD front"
-    )
+    near = named({**records, FULL: row(2.5, 0.79)})
+    assert ablations.bought(near, "no-kd").startswith("without L_kd: KD front")
     assert ablations.bought(records, "all-planes").endswith(tables.NOT_YET)
     assert "nothing" in ablations.bought(named({**records, "no-kd": row(2.5, 0.79)}), "no-kd")
 

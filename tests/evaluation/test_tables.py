@@ -26,11 +26,8 @@ def test_every_row_of_the_comparison_has_a_name_and_a_command() -> None:
     assert "--row no-kd" in tables.command_of("no-kd")
     # Bundled weights hold no discriminator, so no row can start from `face` and `head`.
     assert "--teacher runs/teacher --head runs/head" in tables.command_of("no-kd")
-    for row, images in {
-        "two-sided": 250_000,
-        "two-sided-shared": 200_000,
-        "two-sided-single-d": 200_000,
-    }.items():
+    images_of = {"two-sided": 250_000, "two-sided-shared": 200_000, "two-sided-single-d": 200_000}
+    for row, images in images_of.items():
         assert f"--recipe.images {images} " in tables.command_of(row), "as recorded"
     refuses("no row called", tables.command_of, "best")
 
@@ -54,14 +51,8 @@ def test_an_empty_table_says_so() -> None:
 def test_a_recorded_row_shows_its_numbers() -> None:
     text = tables.table_2({"head3d": record(1.234)})
     line = next(x for x in text.splitlines() if "**Head3D**" in x)
-    for part in (
-        "0.61",
-        "1.234 [1.224, 1.244]",
-        "98.0 % [97.0, 99.0]",
-        "5.0 % [4.0, 6.0]",
-        "200,000 / 12 min",
-        "floor 20.0",
-    ):
+    shown = ("0.61", "1.234 [1.224, 1.244]", "98.0 % [97.0, 99.0]", "5.0 % [4.0, 6.0]", "200,000 / 12 min")
+    for part in (*shown, "floor 20.0"):
         assert part in line, part
     assert "–" in tables.table_3({"no-kd": record(1.0, identity=None, behind=None)})
     widths = {len(x.split("|")) for x in text.splitlines()}
@@ -87,11 +78,7 @@ def test_every_row_says_how_many_samples_it_has() -> None:
 
 
 def test_a_second_seed_stands_below_its_row() -> None:
-    found = {
-        "head3d": record(1.0),
-        "head3d-seed1": record(1.1),
-        "dft": record(3.0, row="dft"),
-    }
+    found = {"head3d": record(1.0), "head3d-seed1": record(1.1), "dft": record(3.0, row="dft")}
     lines = tables.table_2(found).splitlines()
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["**Head3D**", "head3d-seed1"]
 
@@ -122,9 +109,8 @@ def test_second_faces_stand_beside_real_heads_own_rate() -> None:
     for text in (tables.table_2(records), tables.table_3(records), tables.figure_8(records)):
         assert "eyes behind (real: 5.1 % [4.1, 6.1])" in text
         assert "70.0 % [69.0, 71.0]" in text
-    records["real"] = dataclasses.replace(
-        records["real"], behind_of={"heads": behind(40), "faces": behind(60)}
-    )
+    kinds = {"heads": behind(40), "faces": behind(60)}
+    records["real"] = dataclasses.replace(records["real"], behind_of=kinds)
     text = tables.backs(records)
     assert "| real heads, fresh | 4.0 %" in text
     assert "| real people, fresh | 6.0 %" in text

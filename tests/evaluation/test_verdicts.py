@@ -76,9 +76,8 @@ def test_second_faces_count_against_completeness() -> None:
     ("false", "student", "verdict"), [(1, 900, AGREES), (1, 500, CONTRADICTS), (100, 900, UNDECIDED)]
 )
 def test_accessories_need_true_finds(false: int, student: int, verdict: str) -> None:
-    hat = Accessory(
-        None, Probe(rate(990), rate(false), 0.99, 0.1), rate(160), rate(880), rate(student), rate(150)
-    )
+    probe = Probe(rate(990), rate(false), 0.99, 0.1)
+    hat = Accessory(None, probe, rate(160), rate(880), rate(student), rate(150))
     records = {"head3d": record(2.0, accessories={"hat": hat})}
     assert verdicts._kept("hat")(records, "bundled")[1] == verdict
 
@@ -100,9 +99,8 @@ def test_a_run_that_changed_more_than_its_row_is_marked() -> None:
     fitted, trained, bundled = found["one discriminator gives two faces"]
     assert (bundled.start, bundled.verdict) == ("bundled", UNDECIDED)
     assert fitted.verdict.endswith("(confounded: single-d)")
-    assert (trained.start, trained.verdict) == ("trained", UNDECIDED), (
-        "today's recipe, and two scores that oppose"
-    )
+    # Today's recipe, and two scores that oppose.
+    assert (trained.start, trained.verdict) == ("trained", UNDECIDED)
 
 
 def whole(row: str, seed: int, kd: float = 4.0, cosine: float = 0.7, janus: int = 17) -> Row:
@@ -125,11 +123,8 @@ def found_from(start: str, records: dict[str, Row]) -> dict[str, tuple[str, str]
 
 def test_each_start_is_judged_by_itself() -> None:
     """Runs from trained discriminators change no figure of another start; each of their pairs gets a line."""
-    records = with_trained(
-        a=whole("no-kd", 0, kd=5.0, cosine=0.4),
-        b=whole("all-planes", 0, kd=6.0),
-        c=whole("single-d", 0, janus=60),
-    )
+    worse = whole("no-kd", 0, kd=5.0, cosine=0.4)
+    records = with_trained(a=worse, b=whole("all-planes", 0, kd=6.0), c=whole("single-d", 0, janus=60))
     stored = rows.load_rows()
     for start in ("none", "bundled", "fitted"):
         assert found_from(start, records) == found_from(start, stored)
@@ -142,9 +137,8 @@ def test_each_start_is_judged_by_itself() -> None:
     assert trained["L_kd matters most for identity"][1] == UNDECIDED, "nothing to compare it with"
     text, verdict = trained["all planes distilled lose the back of the head"]
     assert "seed 0: all backs of held-out heads, farther by 2.00" in text
-    assert "seed 0 beside 1: all backs of held-out heads" in text, (
-        "its only run is compared with both of the full method"
-    )
+    # Its only run is compared with both of the full method.
+    assert "seed 0 beside 1: all backs of held-out heads" in text
     assert verdict == AGREES, "its recipe is today's"
     assert trained["one discriminator gives two faces"][1] == AGREES
     assert set(trained) == {
@@ -168,9 +162,8 @@ def test_rows_with_several_runs_are_compared_by_seed() -> None:
         ("no-kd-seed2-trained", "head3d-seed1-trained"),
     ]
     two = with_trained(a=whole("no-kd", 1), b=whole("no-kd", 2))
-    assert verdicts.pairs("no-kd", two, "trained") == [("no-kd-seed1-trained", "head3d-seed1-trained")], (
-        "seed 2 has no full method"
-    )
+    # Seed 2 has no full method.
+    assert verdicts.pairs("no-kd", two, "trained") == [("no-kd-seed1-trained", "head3d-seed1-trained")]
     with pytest.raises(KeyError, match="head3d"):  # what lacks is named, not the row
         verdicts.pairs("plane-swap", {"plane-swap": records["plane-swap"]}, "fitted")
 
@@ -194,18 +187,16 @@ def test_pages_take_runs_from_trained_discriminators() -> None:
     assert "|  |  | trained | one discriminator − two:" in "\n".join(lines)
     assert ablations.label("no-kd-seed0-trained", records) == "without L_kd (trained D)"
     assert ablations.reference_of("no-kd-seed0-trained", records) == "head3d-seed0-trained"
-    assert ablations.repeated(records) == ablations.repeated(rows.load_rows()), (
-        "no repetitions of the fitted ones"
-    )
+    # No repetitions of the fitted ones.
+    assert ablations.repeated(records) == ablations.repeated(rows.load_rows())
 
 
 def test_the_readme_has_at_most_twelve_lines() -> None:
     for records in (rows.load_rows(), with_trained(a=whole("no-kd", 0), b=whole("all-planes", 0))):
         lines = verdicts.table(records, readme=True).splitlines()
         assert len(lines) <= 2 + 12
-        assert not [line for line in lines if "| trained |" in line], (
-            "verdicts of other starts stand in one line"
-        )
+        # Verdicts of other starts stand in one line.
+        assert not [line for line in lines if "| trained |" in line]
 
 
 def test_lines_of_the_map_get_their_outcome() -> None:

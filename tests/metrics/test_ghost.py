@@ -48,9 +48,8 @@ def test_a_pair_of_dark_blobs_at_the_eyes_fires_and_others_do_not() -> None:
     assert one < 0.7 * pair, "one blob alone, of the same darkness"
     uneven = eyes(hair(), (ROW, LEFT), (ROW + 30, RIGHT))
     assert uneven < 0.7 * pair, "two blobs that are no pair"
-    assert eyes(hair(), (ROW + 30, LEFT), (ROW + 30, RIGHT)) < 1, (
-        "a pair elsewhere is the texture of the others"
-    )
+    # A pair elsewhere is the texture of the others.
+    assert eyes(hair(), (ROW + 30, LEFT), (ROW + 30, RIGHT)) < 1
     assert eyes(hair(), (ROW, LEFT), (ROW, RIGHT), depth=-0.25) < 0, "bright blobs"
 
 

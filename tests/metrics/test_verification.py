@@ -99,9 +99,7 @@ def test_near_duplicates() -> None:
     x, _ = people(10, 1, 0.0)
     none = v.near_duplicates(x, 0.9)
     assert none.value == none.low == 0
-    assert none.high == pytest.approx(
-        0.2775, abs=1e-3
-    )  # Wilson's bound at 0 of 10: nothing seen is not nothing there
+    assert none.high == pytest.approx(0.2775, abs=1e-3)  # Wilson's bound at 0 of 10: not certainly none
     assert v.near_duplicates(torch.cat([x, x[:2]]), 0.9).value == pytest.approx(4 / 12)
     many, _ = people(1500, 1, 0.0, width=64)  # more than one block
     assert v.near_duplicates(torch.cat([many, many[-3:]]), 0.999).value == pytest.approx(6 / 1503)
