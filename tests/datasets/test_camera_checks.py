@@ -8,12 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from head3d_core.config import preset
-from head3d_core.datasets import camera_checks, validate
+from head3d_core.datasets import camera_checks
 from head3d_core.datasets.camera_checks import check_label, check_labels, check_set
 from head3d_core.model import cameras
 from head3d_core.synth import sets
@@ -161,19 +159,6 @@ def test_two_mistakes_are_named_in_the_order_of_mending() -> None:
     first, second = check_set(labels)
     assert "world2cam" in first.text
     assert "Blender" in second.text
-
-
-def test_training_refuses_blank_sets_and_warns_of_backs() -> None:
-    render = preset("tiny").generator.render
-    good = torch.from_numpy(eg3d_portraits(20))
-    assert validate.check_training_set(good, render, "faces") == []
-    far = good.clone()
-    far[:, [3, 7, 11]] *= 10 / 2.7
-    with refused(r"faces cannot be trained on: .*images would stay blank"):
-        validate.check_training_set(far, render, "faces")
-    backs = torch.from_numpy(WRONG["backs"][0](good.numpy()))
-    (warning,) = validate.check_training_set(backs, render, "heads")
-    assert warning.startswith("heads: the cameras stand behind the head")
 
 
 LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -19,7 +19,7 @@ from helpers import refused
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_storage import WORDS, fresh
+from test_storage import WORDS, fresh, huge_png, variants
 
 from head3d_core.cli import main
 from head3d_core.datasets import photos, prepare
@@ -27,10 +27,6 @@ from head3d_core.datasets.storage import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from head3d_core.utils import files
 
 ARGS = prepare.PrepareDataArgs(Path("."), matting="off")
-variants = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
 ENTRIES: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "photo.png": (lambda p: p.write_bytes(b"x"), None),
     "photo.JPG": (lambda p: p.write_bytes(b"x"), None),
@@ -140,9 +136,7 @@ def test_a_picture_of_any_size_is_used_or_rejected(width: int, height: int) -> N
 
 @variants
 @given(width=st.integers(2**14, 2**31 - 1), height=st.integers(2**14, 2**31 - 1))
-def test_a_picture_that_says_it_is_huge_is_rejected(
-    tmp_path: Path, huge_png: Callable[[Path, int, int], None], width: int, height: int
-) -> None:
+def test_a_picture_that_says_it_is_huge_is_rejected(tmp_path: Path, width: int, height: int) -> None:
     huge_png(tmp_path / "x.png", width, height)
     with pytest.raises(photos.Rejected, match="too large"):
         photos.read_photo(tmp_path / "x.png")
@@ -173,6 +167,15 @@ def test_an_unwritable_target_is_found_first(
     assert {path: path.is_file() and path.read_bytes() for path in here.rglob("*")} == before
 
 
+def printed_by(words: list[str]) -> list[str]:
+    """What a command prints that must fail."""
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda text, **_: said.append(text))
+        assert main(words) in (1, 2)
+    return said
+
+
 @variants
 @given(
     name=st.text(min_size=256, max_size=400).filter(lambda s: "\0" not in s and "/" not in s and s[0] != "-")
@@ -180,25 +183,18 @@ def test_an_unwritable_target_is_found_first(
 @pytest.mark.parametrize("words", ["validate {}", "prepare-data photos --out {}", "mesh --out {}.glb",
                                    "portrait {} --out x", "convert {} x"])  # fmt: skip
 def test_a_name_that_is_too_long_is_one_sentence(words: str, name: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        said: list[str] = []
-        patch.setattr("builtins.print", lambda text, **_: said.append(text))
-        assert main([word.format(name) for word in words.split(" ")]) in (1, 2)
-    assert len(said) == 1
-    assert said[0].startswith("error: ")
-    assert "\n" not in said[0]
+    (said,) = printed_by([word.format(name) for word in words.split(" ")])
+    assert said.startswith("error: ")
+    assert "\n" not in said
 
 
 @variants
 @given(name=st.text(st.characters(max_codepoint=0x2FF, exclude_characters="/\0"), min_size=1, max_size=20))
 def test_names_cannot_break_a_line_or_colour_the_console(name: str) -> None:
     """File names may hold line breaks and escape sequences."""
-    with pytest.MonkeyPatch.context() as patch:
-        said: list[str] = []
-        patch.setattr("builtins.print", lambda text, **_: said.append(text))
-        assert main(["validate", f"./{name}\x1b[31m\n-gone"]) == 1
-    assert said[0].isprintable()
-    assert r"\x1b[31m\n-gone" in said[0]
+    (said,) = printed_by(["validate", f"./{name}\x1b[31m\n-gone"])
+    assert said.isprintable()
+    assert r"\x1b[31m\n-gone" in said
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ import pytest
 import torch
 from helpers import SAMPLES, refused, refuses
 from PIL import Image
+from test_storage import huge_png
 
 from head3d_core.cli import main
 from head3d_core.datasets import face_pose, format, matting, photos, prepare
+from head3d_core.datasets.storage import Store
 from head3d_core.model import cameras
 
 ARGS = prepare.PrepareDataArgs(Path("."), matting="off")
@@ -100,40 +101,6 @@ def test_rejections_say_why(photo: np.ndarray) -> None:
     assert reason(photo, min_probability=1.1).startswith("the detector is not sure")
 
 
-def test_a_folder(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Formats and orientations that people have, and files that cannot be used, through the command line."""
-    source, out = tmp_path / "mine", tmp_path / "set"
-    (source / "more").mkdir(parents=True)
-    turned = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn me clockwise"
-    turned.save(source / "more" / "phone.jpg", exif=exif, quality=95)
-    alpha = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
-    Image.fromarray(alpha).save(source / "alpha.png")
-    Image.new("L", (100, 100)).save(source / "nobody.png")
-    (source / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
-    (source / "notes.txt").write_text("not a picture")
-
-    assert main(["prepare-data", str(source), "--out", str(out), "--matting", "off"]) == 0
-    printed = capsys.readouterr().out
-    assert "2 of 4 photographs accepted" in printed
-    assert "nobody.png: no face found" in printed
-    report = json.loads((out / "report.json").read_text())
-    assert [r["file"] for r in report["rejected"]] == ["broken.jpg", "nobody.png"]
-    assert report["rejected"][0]["reason"].startswith("unreadable")
-    images, poses = format.load_arrays(out)
-    assert images.shape == (2, 3, 256, 256)
-    yaw, pitch = cameras.yaw_pitch(poses)
-    assert [math.degrees(y) for y in yaw] == pytest.approx(
-        [r["yaw_deg"] for r in report["accepted"]], abs=0.02
-    )
-    assert abs(math.degrees(pitch[0] - pitch[1])) < 2  # the same photograph, turned by its EXIF tag
-    assert json.loads((out / "dataset.json").read_text())["about"]["photographs"] == "mine"
-
-    assert main(["prepare-data", str(source), "--out", str(out)]) == 1
-    assert "exists already" in capsys.readouterr().err
-
-
 def test_bad_folders(tmp_path: Path) -> None:
     args = dataclasses.replace(ARGS, source=tmp_path, out=tmp_path / "out")
     refuses("no folder", prepare.prepare_data, dataclasses.replace(args, source=tmp_path / "nothing"))
@@ -149,17 +116,15 @@ def test_bad_folders(tmp_path: Path) -> None:
 ODD_SIZES = [(1, 1), (10, 10), (16, 16), (19, 300), (20, 20), (1, 1000), (1000, 1), (3000, 38), (24, 24)]
 
 
-def test_no_picture_ends_a_run(
-    photo: np.ndarray,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    huge_png: Callable[[Path, int, int], None],
-) -> None:
-    """Every kind of entry beside one good portrait: all by name and reason, the good one written."""
+def test_no_picture_ends_a_run(photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every kind of entry beside two good portraits: all by name and reason, the good ones written."""
     source, out = tmp_path / "mine", tmp_path / "set.zip"
-    source.mkdir()
-    good = Image.fromarray(photo)
-    good.save(source / "good.png")
+    (source / "more").mkdir(parents=True)
+    good, exif = Image.fromarray(photo), Image.Exif()
+    exif[0x0112] = 6  # "turn me clockwise"
+    turned = good.transpose(Image.Transpose.ROTATE_90)
+    turned.save(source / "more" / "phone.jpg", exif=exif, quality=95)
+    good.convert("RGBA").save(source / "alpha.png")
     for width, height in ODD_SIZES:
         good.resize((width, height)).save(source / f"odd {width} x {height}.png")
     huge_png(source / "scan.png", 20_000, 15_000)
@@ -174,7 +139,7 @@ def test_no_picture_ends_a_run(
     assert main(["prepare-data", str(source), "--out", str(out), "--matting", "off"]) == 0
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "set.report.json").read_text())
-    assert [r["file"] for r in report["accepted"]] == ["good.png"]
+    assert [r["file"] for r in report["accepted"]] == ["alpha.png", "more/phone.jpg"]
     reasons = {r["file"]: r["reason"] for r in [*report["rejected"], *report["left_out"]]}
     expected = {
         "scan.png": "too large",
@@ -192,7 +157,16 @@ def test_no_picture_ends_a_run(
     assert reasons.keys() == expected.keys()
     assert all(re.match(expected[name], reason) for name, reason in reasons.items())
     assert all(f"{name}: {reason}" in printed for name, reason in reasons.items())
-    assert len(format.load_arrays(out)[0]) == 1
+    assert "2 of 15 photographs accepted" in printed
+    images, poses = format.load_arrays(out)
+    assert images.shape == (2, 3, 256, 256)
+    yaw, pitch = cameras.yaw_pitch(poses)
+    recorded = [row["yaw_deg"] for row in report["accepted"]]
+    assert torch.rad2deg(yaw).tolist() == pytest.approx(recorded, abs=0.02)
+    assert abs(math.degrees(pitch[0] - pitch[1])) < 2  # the same photograph, turned by its EXIF tag
+    assert json.loads(Store(out).read("dataset.json"))["about"]["photographs"] == "mine"
+    assert main(["prepare-data", str(source), "--out", str(out)]) == 1
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["tiff", "gif", "avif", "heic", "webp", "bmp", "jpg"])

@@ -11,7 +11,7 @@ from head3d_core.synth.assets import asset
 from head3d_core.synth.heads import align, base_shape, build_head, eye_sphere, gaze_rotation
 from head3d_core.synth.identity import Kind, Person, identity
 from head3d_core.synth.subdivision import grid_triangles
-from head3d_core.synth.targets import TEMPLATE, blend, macro_weights, mesh_age
+from head3d_core.synth.targets import TEMPLATE, macro_weights, mesh_age
 from head3d_core.synth.types import CENTRE, SCALE, Mesh
 
 GOLDEN_GEOMETRY = {
@@ -43,12 +43,6 @@ def test_macro_weights_are_partitions_of_one(person: Person) -> None:
     for body in (True, False):
         parts = [w for name, w in weights.items() if name.startswith("universal") == body]
         assert sum(parts) == pytest.approx(1)
-
-
-def test_template_is_the_blend_of_its_weights() -> None:
-    data = asset()
-    again = blend(data.base, data.targets, data.target_names, macro_weights(TEMPLATE))
-    np.testing.assert_array_equal(again, data.template_base)
 
 
 def test_a_symmetric_face_is_mirror_symmetric() -> None:
