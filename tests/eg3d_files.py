@@ -90,15 +90,9 @@ class Writer(pickle.Pickler):
 
     def reducer_override(self, thing: Any) -> Any:
         if type(thing) is Node:
-            source = SOURCE.format(marker=self.marker)
-            state = {k: v for k, v in thing.__dict__.items() if k != "class_name"}
-            meta = {
-                "type": "class",
-                "version": 6,
-                "module_src": source,
-                "class_name": thing.class_name,
-                "state": state,
-            }
+            meta = {"type": "class", "version": 6, "module_src": SOURCE.format(marker=self.marker)}
+            meta["class_name"] = thing.class_name
+            meta["state"] = {k: v for k, v in thing.__dict__.items() if k != "class_name"}
             return reconstruct, (meta,)
         return NotImplemented
 

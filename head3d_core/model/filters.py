@@ -16,12 +16,13 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import Backend
-from head3d_core.ops import layers
 from head3d_core.utils.errors import Head3DError
 
 Activation = Literal["linear", "lrelu"]
 GAIN: dict[Activation, float] = {"linear": 1.0, "lrelu": math.sqrt(2)}
 """Gain that keeps the second moment of a unit-variance input."""
+_NUMBER: dict[Activation, int] = {"linear": 0, "lrelu": 1}
+"""How the compiled operators name them."""
 SLOPE = 0.2
 """Negative slope of the leaky ReLU."""
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -66,7 +67,8 @@ def bias_act(
     limit = None if clamp is None else clamp * gain
     total = GAIN[activation] * gain
     if ops.use_native(backend, x):
-        return layers.bias_act(x, bias, activation, total, limit)
+        bias = None if bias is None else bias.to(x.dtype)
+        return torch.ops.head3d.bias_act(x, bias, _NUMBER[activation], total, limit)
     if bias is not None:
         x = x + bias.to(x.dtype).reshape([1, -1] + [1] * (x.ndim - 2))
     if activation == "lrelu":
@@ -111,7 +113,9 @@ def layer_epilogue(
     if x.is_cuda and ops.use_native(backend, x):
         limit = None if clamp is None else clamp * gain
         total = GAIN[activation] * gain
-        return layers.layer_epilogue(x, scale, noise, strength, bias, activation, total, limit)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32  # everything but x
+        parts = [None if t is None else t.to(wide) for t in (scale, noise, strength, bias)]
+        return torch.ops.head3d.layer_epilogue(x, *parts, _NUMBER[activation], total, limit)
     if scale is not None:
         x = x * scale.to(x.dtype)[:, :, None, None]
     if noise is not None and strength is not None:
@@ -150,7 +154,7 @@ def upfirdn2d(
             f"upfirdn2d takes x [N, C, H, W] and kernel [kh, kw], got {list(x.shape)} and {list(kernel.shape)}"
         )
     if ops.use_native(backend, x):
-        return layers.upfirdn2d(x, kernel, up, down, padding, gain)
+        return torch.ops.head3d.upfirdn2d(x, kernel, up, down, list(padding), float(gain), False)
     n, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)

@@ -1,8 +1,8 @@
-"""The compiled layers of StyleGAN2: Python wrappers, shapes without data and derivatives.
+"""The compiled layers of StyleGAN2: shapes without data and derivatives.
 
-`model.filters` is the reference. `bias_act` and `upfirdn2d` run on CPU and CUDA and can be differentiated twice.
-`layer_epilogue` and the one-pass gradients of `bias_act` are CUDA only: on a CPU, PyTorch's own kernels do. Sums over
-pixels behind the gradients are made in a fixed order: equal inputs, equal bits.
+`model.filters` holds the reference and calls them. `bias_act` and `upfirdn2d` run on CPU and CUDA and can be
+differentiated twice. `layer_epilogue` and the one-pass gradients of `bias_act` are CUDA only: on a CPU, PyTorch's own
+kernels do. Sums over pixels behind the gradients are made in a fixed order: equal inputs, equal bits.
 """
 
 from __future__ import annotations
@@ -14,44 +14,6 @@ import torch
 from torch import Tensor
 
 from head3d_core.utils.errors import Head3DError
-
-_ACTIVATIONS = {"linear": 0, "lrelu": 1}
-
-
-def bias_act(
-    x: Tensor, bias: Tensor | None, activation: str, gain_total: float, limit: float | None
-) -> Tensor:
-    """Native form of `filters.bias_act`: clamp(activation(x + bias) gain_total, +-limit); differentiable twice."""
-    if bias is not None:
-        bias = bias.to(x.dtype)
-    return torch.ops.head3d.bias_act(x, bias, _ACTIVATIONS[activation], float(gain_total), limit)
-
-
-def upfirdn2d(
-    x: Tensor, kernel: Tensor, up: int, down: int, padding: tuple[int, int, int, int], gain: float
-) -> Tensor:
-    """Native form of `filters.upfirdn2d`; differentiable any number of times with respect to x."""
-    return torch.ops.head3d.upfirdn2d(x, kernel, up, down, list(padding), float(gain), False)
-
-
-def layer_epilogue(
-    x: Tensor,
-    scale: Tensor | None,
-    noise: Tensor | None,
-    strength: Tensor | None,
-    bias: Tensor | None,
-    activation: str,
-    gain_total: float,
-    limit: float | None,
-) -> Tensor:
-    """Native form of `filters.layer_epilogue`; differentiable once, and not with respect to the noise.
-
-    Everything but x is computed with in float32 (float64 if x is).
-    """
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    parts = [None if t is None else t.to(wide) for t in (scale, noise, strength, bias)]
-    return torch.ops.head3d.layer_epilogue(x, *parts, _ACTIVATIONS[activation], float(gain_total), limit)
-
 
 # ------------------------------------------------------------------------------------------------ shapes without data
 

@@ -88,19 +88,12 @@ def test_half_precision(G: Generator, tmp_path: Path) -> None:
     half = weights.save_generator(G, tmp_path / "half.safetensors", half=True)
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     back = weights.load_generator(half)
-    for name, value in back.state_dict().items():
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, G.state_dict()[name], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(dict(back.state_dict()), dict(G.state_dict()), rtol=1e-3, atol=1e-6)
     big = Generator(TINY.generator)
     with torch.no_grad():
         big.decoder.get_submodule("net.0").bias[0] = 1e6
-    refuses(
-        r"decoder\.net\.0\.bias has values beyond float16",
-        weights.save_generator,
-        big,
-        tmp_path / "big",
-        half=True,
-    )
+    beyond = r"decoder\.net\.0\.bias has values beyond float16"
+    refuses(beyond, weights.save_generator, big, tmp_path / "big", half=True)
 
 
 def test_the_export_of_a_classroom_run_stays_below_16_mib_a_network(tmp_path: Path) -> None:
@@ -184,44 +177,29 @@ def test_a_changed_header(G: Generator, tmp_path: Path, changes: dict[str, Any],
     refuses(says, weights.load_generator, path)
 
 
-def test_the_wrong_kind(G: Generator, D: Discriminator, tmp_path: Path) -> None:
+def test_other_files_kinds_and_places(G: Generator, D: Discriminator, tmp_path: Path) -> None:
     path = weights.save_generator(G, tmp_path / "g.safetensors")
-    refuses(
-        "has generator weights, not discriminator weights: use load_generator",
-        weights.load_discriminator,
-        path,
-    )
+    wrong = "has generator weights, not discriminator weights: use load_generator"
+    refuses(wrong, weights.load_discriminator, path)
     weights.save_discriminator(D, tmp_path / "d")
-    refuses(r"holds no generator .*it has discriminator.safetensors", weights.load_generator, tmp_path / "d")
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("no-such-name", "no weights called 'no-such-name': bundled are face, head, head3d"),
-        ("missing/path.safetensors", "there is no file"),
-        ("missing.pkl", "there is no file missing.pkl"),
-    ],
-)
-def test_missing(name: str, says: str) -> None:
-    refuses(says, weights.load_generator, name)
-
-
-def test_other_files_and_places(G: Generator, tmp_path: Path) -> None:
     old = tmp_path / "old" / "generator-00001.safetensors"  # what older code wrote
     old.parent.mkdir()
     save_file({"x": torch.ones(1)}, old, {"format": "head3d", "format_version": "1"})
-    refuses(r"must be exported again", weights.load_generator, old)
-    refuses(r"holds no generator .*it has generator-00001", weights.load_generator, old.parent)
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    refuses(
-        r"not written by this head3d_core .* must be exported again",
-        weights.load_generator,
-        tmp_path / "other.safetensors",
-    )
     (tmp_path / "x.txt").write_text("x")
-    refuses("is not a weight file", weights.load_generator, tmp_path / "x.txt")
-    refuses("holds no generator", weights.load_generator, tmp_path)
+    for place, says in (
+        ("no-such-name", "no weights called 'no-such-name': bundled are face, head, head3d"),
+        ("missing/path.safetensors", "there is no file"),
+        ("missing.pkl", r"there is no file missing\.pkl"),
+        (tmp_path / "d", r"holds no generator .*it has discriminator.safetensors"),
+        (old, "must be exported again"),
+        (old.parent, r"holds no generator .*it has generator-00001"),
+        (tmp_path / "other.safetensors", "not written by this head3d_core .* must be exported again"),
+        (tmp_path / "x.txt", "is not a weight file"),
+        (tmp_path / "old", "holds no generator"),
+    ):
+        refuses(says, weights.load_generator, place)
+    refuses("axes= is for EG3D pickles", weights.load_generator, path, axes="eg3d")
     refuses("cannot write to", weights.save_generator, G, tmp_path / "x.txt" / "below.safetensors")
     refuses("weights are saved as", weights.save_generator, G, tmp_path / "x.pkl")
     refuses("notes must be plain JSON", weights.save_generator, G, tmp_path / "x", notes={"a": {1, 2}})
@@ -250,22 +228,13 @@ def test_weights_are_not_shared_with_the_file(G: Generator, tmp_path: Path) -> N
     assert same(G, weights.load_generator(path))
 
 
-def test_axes_are_for_pickles(G: Generator, tmp_path: Path) -> None:
-    path = weights.save_generator(G, tmp_path / "x.safetensors")
-    refuses("axes= is for EG3D pickles", weights.load_generator, path, axes="eg3d")
-
-
 # --- convert ------------------------------------------------------------------------------------------------------
 
 
 def test_convert(tmp_path: Path) -> None:
     meta = golden()["meta"]
-    source = eg3d_files.write(
-        tmp_path / "in.pkl",
-        (state("G."), meta["G_init_kwargs"]),
-        (state("D."), meta["D_init_kwargs"]),
-        axes=eg3d_files.plane_axes(),
-    )
+    networks = [(state(f"{name}."), meta[f"{name}_init_kwargs"]) for name in "GD"]
+    source = eg3d_files.write(tmp_path / "in.pkl", *networks, axes=eg3d_files.plane_axes())
     out = convert.convert(convert.ConvertArgs(source, tmp_path / "out.safetensors"))
     back = weights.load_generator(out)
     assert same(back, weights.load_generator(source))
@@ -297,15 +266,11 @@ def arguments(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("module", SUPER_RESOLUTION)
 def test_every_super_resolution_module(module: str) -> None:
     kind, size = SUPER_RESOLUTION[module]
-    made = generator_config(
-        arguments(img_resolution=size, render_superresolution_module=f"training.superresolution.{module}")
-    )
+    full = f"training.superresolution.{module}"
+    made = generator_config(arguments(img_resolution=size, render_superresolution_module=full))
     assert (made.sr_kind, made.image_resolution, made.sr_w_dim) == (kind, size, None)
-    refuses(
-        f"img_resolution must be {size} with",
-        generator_config,
-        arguments(img_resolution=64, render_superresolution_module=module),
-    )
+    other = arguments(img_resolution=64, render_superresolution_module=module)
+    refuses(f"img_resolution must be {size} with", generator_config, other)
 
 
 def test_the_reference_configuration() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.model import filters
-from head3d_core.ops import layers
 
 pytestmark = pytest.mark.native
 
@@ -107,13 +106,14 @@ def test_strides() -> None:
 
 def test_every_half_comes_back() -> None:
     """Widening and narrowing all 65,536 bit patterns; rounding and overflow as torch does them."""
+    assert ops.available()
     bits = torch.arange(65536, dtype=torch.int32).to(torch.int16)
     for dtype in (torch.float16, torch.bfloat16):
         x = bits.view(dtype)
-        same = layers.bias_act(x, None, "linear", 1.0, None)
+        same = torch.ops.head3d.bias_act(x, None, 0, 1.0, None)
         assert torch.equal(same.isnan(), x.isnan())
         assert torch.equal(same[~x.isnan()], x[~x.isnan()])
-        third = layers.bias_act(x, None, "linear", 1 / 3, None)
+        third = torch.ops.head3d.bias_act(x, None, 0, 1 / 3, None)
         expected = (x.float() * torch.tensor(1 / 3)).to(dtype)
         assert torch.equal(third[~x.isnan()], expected[~x.isnan()])
 
@@ -221,16 +221,16 @@ def test_wrong_inputs_are_told_in_one_sentence() -> None:
     assert ops.available()
     x = torch.zeros(1, 2, 4, 4)
     with pytest.raises(RuntimeError, match="bias_act needs a positive gain, got -1"):
-        layers.bias_act(x, None, "linear", -1.0, None)
+        torch.ops.head3d.bias_act(x, None, 0, -1.0, None)
     with pytest.raises(
         RuntimeError, match=r"bias must be \[C\] for x \[N, C, ...\], got \[3\] and \[1, 2, 4, 4\]"
     ):
-        layers.bias_act(x, torch.zeros(3), "linear", 1.0, None)
+        torch.ops.head3d.bias_act(x, torch.zeros(3), 0, 1.0, None)
     with pytest.raises(RuntimeError, match="takes float32, float64, float16 or bfloat16, got Int"):
-        layers.upfirdn2d(x.int(), torch.ones(1, 1), 1, 1, (0, 0, 0, 0), 1.0)
+        torch.ops.head3d.upfirdn2d(x.int(), torch.ones(1, 1), 1, 1, [0] * 4, 1.0, False)
     leaf = torch.ones(4, 4, requires_grad=True)
     with pytest.raises(ValueError, match="no derivative with respect to its kernel"):
-        layers.upfirdn2d(x, leaf, 1, 1, (0, 0, 0, 0), 1.0).sum().backward()
+        filters.upfirdn2d(x, leaf, backend="native").sum().backward()
 
 
 @pytest.mark.usefixtures("cpu_path")

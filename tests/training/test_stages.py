@@ -97,8 +97,8 @@ def test_weights_without_a_discriminator_get_one_fitted(tmp_path: Path) -> None:
         given = load_generator(source)
         tensors, _ = snapshots.load_latest(out)
         for prefix in ("generator.", "average."):  # neither moved, nor did the averages of w
-            for name, value in given.state_dict().items():
-                torch.testing.assert_close(tensors[prefix + name], value, rtol=0, atol=0)
+            same = {prefix + name: value for name, value in given.state_dict().items()}
+            assert toys.same(same, {name: tensors[name] for name in same})
         start = snapshots.load_latest(other)[0] if other else None
         assert any(
             not torch.equal(v, start[k]) if start else bool(v.abs().sum() > 0)
@@ -116,27 +116,18 @@ SHAPENET = {"ray_start": 0.1, "ray_end": 2.6, "box_warp": 1.6, "avg_camera_radiu
 def test_eg3d_weights_start_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with the official constructor arguments, only narrower; its ray interval and box are kept."""
     kwargs = json.loads(json.dumps(golden()["meta"]["G_init_kwargs"]))
-    kwargs |= {"z_dim": 512, "img_resolution": 512, "channel_base": 1024, "channel_max": 16}
+    widths = {"channel_base": 1024, "channel_max": 16}
+    kwargs |= {"z_dim": 512, "img_resolution": 512, **widths}
     kwargs["rendering_kwargs"] |= SHAPENET | {
         "superresolution_module": "training.superresolution.SuperresolutionHybrid8XDC"
     }
-    judge_kwargs = {
-        "c_dim": 25,
-        "img_resolution": 512,
-        "img_channels": 3,
-        "channel_base": 1024,
-        "channel_max": 16,
-    }
+    judge_kwargs = {"c_dim": 25, "img_channels": 3, **{k: kwargs[k] for k in ("img_resolution", *widths)}}
     torch.manual_seed(0)
     G, D = Generator(generator_config(kwargs)), Discriminator(discriminator_config(judge_kwargs))
     path = eg3d_files.write(
         tmp_path / "official.pkl", (G.state_dict(), kwargs), (D.state_dict(), judge_kwargs)
     )
-    narrow = {
-        f"{net}.channel_{k}": v
-        for net in ("generator", "discriminator")
-        for k, v in (("base", 1024), ("max", 16))
-    }
+    narrow = {f"{net}.{k}": v for net in ("generator", "discriminator") for k, v in widths.items()}
     images, cameras = torch.zeros(4, 3, 512, 512, dtype=torch.uint8), toys.faces(4)[1]
     cameras[:, [3, 7, 11]] *= 1.7 / 2.7  # as far away as ShapeNet's
     monkeypatch.setattr(stages, "load_images", lambda *_: (images, cameras))
@@ -149,8 +140,7 @@ def test_eg3d_weights_start_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
         render = trainer.generator.config.render
         assert (render.ray_start, render.ray_end, render.box_warp) == (0.1, 2.6, 1.6)
         for mine, theirs in ((trainer.generator, G), (trainer.discriminators[0], D)):
-            for name, value in theirs.state_dict().items():
-                assert torch.equal(mine.state_dict()[name], value), name
+            assert toys.same(mine.state_dict(), theirs.state_dict())
 
 
 @toys.with_toy_data

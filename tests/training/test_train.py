@@ -155,40 +155,41 @@ def test_a_refused_start_leaves_no_empty_folder(tmp_path: Path) -> None:
         assert (tmp_path / place).exists() == (place == "kept")
 
 
-@pytest.mark.parametrize("collapsed", [False, True])
-def test_collapse_is_noticed(
-    collapsed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(
+    ("module", "method", "said", "event"),
+    [
+        (Generator, "mapping", "mode collapse", "collapse"),
+        (Discriminator, "forward", "D_front tells real from generated no better than chance", "at_chance"),
+    ],
+)
+def test_collapse_and_chance_are_noticed(
+    module: Any,
+    method: str,
+    said: str,
+    event: str,
+    broken: bool,
+    tmp_path: Path,
+    monkeypatch: Any,
+    capsys: Any,
 ) -> None:
-    """A generator that gives every z the same w is named; one that merely is untrained is not."""
-    if collapsed:
-        mapping = Generator.mapping
-        monkeypatch.setattr(Generator, "mapping", lambda *a, **k: mapping(*a, **k) * 0)
-    run("teacher", tmp_path, images=4)
-    assert ("mode collapse" in capsys.readouterr().out) == collapsed
-    assert bool(toys.log(tmp_path, "collapse")) == collapsed
-
-
-@pytest.mark.parametrize("blind", [False, True])
-def test_a_discriminator_at_chance_is_named(
-    blind: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that answers 0 to everything is named once, with where to read on; a seeing one is not."""
-    if blind:
-        forward = Discriminator.forward
-        monkeypatch.setattr(Discriminator, "forward", lambda *a, **k: forward(*a, **k) * 0)
-    run("teacher", tmp_path, images=24)
-    assert capsys.readouterr().out.count("D_front tells real from generated no better than chance") == blind
-    assert len(toys.log(tmp_path, "at_chance")) == blind
-    stopped = toys.arguments("teacher", tmp_path / "stop", images=24, stop_at_chance=True)
-    assert train.train(stopped) == ("D_front at chance" if blind else "done")
+    """A G that gives every z the same w, or a D that answers 0 to everything, is named once; untrained ones are not."""
+    if broken:
+        right = getattr(module, method)
+        monkeypatch.setattr(module, method, lambda *a, **k: right(*a, **k) * 0)
+    run("teacher", tmp_path, images=24 if event == "at_chance" else 4)
+    assert capsys.readouterr().out.count(said) == broken
+    assert len(toys.log(tmp_path, event)) == broken
+    if event == "at_chance":
+        stopped = toys.arguments("teacher", tmp_path / "stop", images=24, stop_at_chance=True)
+        assert train.train(stopped) == ("D_front at chance" if broken else "done")
 
 
 def test_metric_snapshots_show_the_trend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        stages, "load_images", lambda source, *_: toys.heads(96) if "heads" in source else toys.faces()
-    )
+    sets = {"faces": toys.faces(), "heads": toys.heads(96)}
+    monkeypatch.setattr(stages, "load_images", lambda source, *_: sets[source])
     teacher = run("teacher", tmp_path / "t", images=4)
     run("head", tmp_path / "h", heads="heads", teacher=teacher, metric_minutes=60.0, metric_images=16)
     (line,) = toys.log(tmp_path / "h", "metrics")
@@ -231,12 +232,8 @@ def test_too_little_memory_says_what_to_lower(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    place, name = {
-        "pool": (stages.Pool, "__init__"),
-        "step": (Trainer, "step"),
-        "grid": (train, "sample_views"),
-    }[where]
-    monkeypatch.setattr(place, name, full)
+    places = {"pool": (stages.Pool, "__init__"), "step": (Trainer, "step"), "grid": (train, "sample_views")}
+    monkeypatch.setattr(*places[where], full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 8 * 2**30))
     message = (
         r"the GPU \(8 GiB\) ran out of memory.*about \d+ GiB each, and 0.1 GiB for every.*--recipe.batch"
