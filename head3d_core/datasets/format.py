@@ -19,7 +19,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -109,29 +108,20 @@ def _entries(store: Store, rows: list[Any] | None) -> tuple[list[str], list[Any]
     return kept, [labels[n] for n in kept], [p for p in problems if p]
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A set whose labels have been read and checked, images not yet."""
-
-    store: Store
-    names: list[str]
-    cameras: Tensor
-    problems: list[Problem]
-
-
-def _open(path: str | os.PathLike[str]) -> _Opened:
+def _open(path: str | os.PathLike[str]) -> tuple[Store, list[str], Tensor, list[Problem]]:
+    """A set whose labels have been read and checked, images not yet: names, cameras [N, 25], problems so far."""
     store = Store(path)
     names, labels, problems = _entries(store, _read_labels(store)["labels"])
     if not names and not problems:
         problems.append(Problem(store.path.name, _NO_IMAGES))
     if labels is None:
         problems.append(Problem(LABELS, _NO_LABELS))
-        return _Opened(store, names, torch.zeros(len(names), 0), problems)
+        return store, names, torch.zeros(len(names), 0), problems
     of_labels = check_labels(names, labels)
     problems += of_labels
     wrong = any(p.file != LABELS for p in of_labels)
     values = np.zeros((len(names), 25)) if wrong else np.asarray(labels, np.float64).reshape(-1, 25)
-    return _Opened(store, names, torch.from_numpy(values.astype(np.float32)), problems)
+    return store, names, torch.from_numpy(values.astype(np.float32)), problems
 
 
 # -- images --------------------------------------------------------------------------------------------------------
@@ -182,11 +172,10 @@ def validate(
     Raises:
         Head3DError: there is no data set at all, or its dataset.json cannot be read.
     """
-    opened = _open(path)
-    problems = opened.problems
+    store, names, cameras, problems = _open(path)
     if rays is not None and not any(p.fatal for p in problems):
-        problems = problems + [p for p in check_set(opened.cameras.numpy(), *rays) if p not in problems]
-    return problems + _scan(opened.store, opened.names, resolution)
+        problems = problems + [p for p in check_set(cameras.numpy(), *rays) if p not in problems]
+    return problems + _scan(store, names, resolution)
 
 
 def load_arrays(path: str | os.PathLike[str], resolution: int | None = None) -> tuple[Tensor, Tensor]:
@@ -204,32 +193,31 @@ def load_arrays(path: str | os.PathLike[str], resolution: int | None = None) -> 
     """
     if resolution is not None and (resolution < 1 or resolution & (resolution - 1)):
         raise Head3DError(f"resolution must be a power of two, got {resolution}")
-    opened = _open(path)
-    side = resolution or _first_side(opened)
-    images = torch.empty(len(opened.names), 3, side, side, dtype=torch.uint8)
+    store, names, cameras, problems = _open(path)
+    side = resolution or _first_side(store, names)
+    images = torch.empty(len(names), 3, side, side, dtype=torch.uint8)
     view = images.numpy()
 
     def keep(index: int, pixels: NDArray[np.uint8]) -> None:
-        factor = (
-            pixels.shape[0] // resolution if resolution else 1
-        )  # powers of two: whole blocks are averaged
+        # Powers of two: whole blocks are averaged.
+        factor = pixels.shape[0] // resolution if resolution else 1
         fitted = np.asarray(Image.fromarray(pixels).reduce(factor))
         if fitted.shape[0] == side:  # an odd one is reported by the scan
             view[index] = fitted.transpose(2, 0, 1)
 
-    problems = opened.problems + _scan(opened.store, opened.names, resolution, keep)
+    problems += _scan(store, names, resolution, keep)
     if fatal := [p for p in problems if p.fatal]:
         more = len(fatal) - 1
         rest = f" (and {more} more problem{'s' * (more > 1)}: the command validate lists them)" * bool(more)
-        raise Head3DError(f"{opened.store.path}: {fatal[0]}{rest}")
-    return images, opened.cameras
+        raise Head3DError(f"{store.path}: {fatal[0]}{rest}")
+    return images, cameras
 
 
-def _first_side(opened: _Opened) -> int:
+def _first_side(store: Store, names: list[str]) -> int:
     """Side of the first image that can be read; 0 if there is none."""
-    for name in opened.names:
+    for name in names:
         try:
-            return decode(opened.store.read(name)).shape[0]
+            return decode(store.read(name)).shape[0]
         except Head3DError:  # reported by the scan
             continue
     return 0
