@@ -39,6 +39,13 @@ def head() -> HeadGeometry:
     return build_head(identity(4, "heads"))
 
 
+@pytest.fixture
+def loaded(renderer: Renderer, head: HeadGeometry) -> Renderer:
+    """The renderer with the head."""
+    renderer.load(head, LIGHT)
+    return renderer
+
+
 def ball(centre: tuple[float, float, float], radius: float, material: HeadGeometry) -> HeadGeometry:
     """A sphere (dm) in place of a head: no eyes, no hair, no accessories."""
     theta, phi = np.linspace(0, np.pi, 40)[:, None], np.linspace(0, 2 * np.pi, 64, endpoint=False)
@@ -132,9 +139,8 @@ def test_depth_of_a_head_lies_on_its_mesh(renderer: Renderer, head: HeadGeometry
     assert np.median(distance) / SCALE < 0.04
 
 
-def test_coverage_depth_and_background_agree(renderer: Renderer, head: HeadGeometry) -> None:
-    renderer.load(head, LIGHT)
-    frame = renderer.draw(sets.orbit_camera(0.3, 0.0), geometry=True)
+def test_coverage_depth_and_background_agree(loaded: Renderer) -> None:
+    frame = loaded.draw(sets.orbit_camera(0.3, 0.0), geometry=True)
     assert frame.depth is not None
     assert (frame.rgb[frame.alpha == 0] == 255).all()
     assert 0.25 < (frame.alpha > 0).mean() < 0.8
@@ -161,13 +167,12 @@ def test_the_same_head_gives_the_same_bytes(renderer: Renderer, head: HeadGeomet
     other.release()
 
 
-def test_many_views_in_flight_are_the_views_one_by_one(renderer: Renderer, head: HeadGeometry) -> None:
-    renderer.load(head, LIGHT)
+def test_many_views_in_flight_are_the_views_one_by_one(loaded: Renderer) -> None:
     labels = [sets.orbit_camera(yaw, 0.0) for yaw in (0.0, 1.0, 2.0, 3.0, 4.0)]
-    together = list(renderer.draw_many(labels))
+    together = list(loaded.draw_many(labels))
     assert len(together) == 5
     for label, frame in zip(labels, together, strict=True):
-        np.testing.assert_array_equal(renderer.draw(label).rgb, frame.rgb)
+        np.testing.assert_array_equal(loaded.draw(label).rgb, frame.rgb)
 
 
 def test_light_comes_from_where_it_is_said_to(renderer: Renderer, head: HeadGeometry) -> None:
@@ -199,11 +204,10 @@ def test_hair_shades_the_skin_below(renderer: Renderer, head: HeadGeometry) -> N
     assert renderer.draw(label).rgb[24:44, 24:40].mean() < bright - 15
 
 
-def test_scenes_stand_behind_and_are_textured(renderer: Renderer, head: HeadGeometry) -> None:
-    renderer.load(head, LIGHT)
+def test_scenes_stand_behind_and_are_textured(loaded: Renderer) -> None:
     label = sets.orbit_camera(0.0, 0.0)
-    plain = renderer.draw(label)
-    seen = [renderer.draw(label, scene=seed) for seed in range(6)]
+    plain = loaded.draw(label)
+    seen = [loaded.draw(label, scene=seed) for seed in range(6)]
     for frame in seen:
         np.testing.assert_array_equal(frame.alpha, plain.alpha)
         full = plain.alpha == 255  # coverage rounds to whole: a trace of the background may remain
@@ -214,14 +218,12 @@ def test_scenes_stand_behind_and_are_textured(renderer: Renderer, head: HeadGeom
 
 @pytest.mark.parametrize("supersample", [1, 5])
 def test_other_sample_counts_show_the_same_picture(
-    head: HeadGeometry, renderer: Renderer, supersample: int
+    loaded: Renderer, head: HeadGeometry, supersample: int
 ) -> None:
     label = sets.orbit_camera(0.4, 0.0)
-    renderer.load(head, LIGHT)
-    usual = renderer.draw(label).rgb.astype(float)
     other = Renderer(SIZE, supersample)
     other.load(head, LIGHT)
-    assert np.abs(other.draw(label).rgb - usual).mean() < 4
+    assert np.abs(other.draw(label).rgb - loaded.draw(label).rgb.astype(float)).mean() < 4
     other.release()
 
 
