@@ -20,6 +20,8 @@ from head3d_core.metrics import accessories, identity_encoder, verification
 from head3d_core.metrics.distances import (
     FEWEST,
     KD_SCALE,
+    UNGROUPED,
+    Groups,
     frechet_distance,
     kernel_distance,
     kernel_replicates,
@@ -44,13 +46,9 @@ def set_distance(
     networks: Networks,
     replicates: int,
     frechet: bool = True,
-    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+    groups: Groups = UNGROUPED,
 ) -> rows.Distance:
-    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set.
-
-    Args:
-        groups: which head each image of either set shows, as in `metrics.kernel_distance`.
-    """
+    """Kernel (times 100) and Fréchet distance of features, with the floors of the real set."""
     net, device = networks.features, networks.device
     x, y = real.to(device, torch.float64), fake.to(device, torch.float64)
     count = min(len(y), len(x) // 2)
@@ -83,7 +81,7 @@ def _compared(samples: Tensors) -> dict[str, Tensor]:
     return {name: samples[key] for name, key in keys.items() if len(samples.get(key, ())) >= FEWEST}
 
 
-def _real(reference: Reference, name: str) -> tuple[Tensor, tuple[Tensor | None, None]]:
+def _real(reference: Reference, name: str) -> tuple[Tensor, Groups]:
     """Features of the real images of a distance's side, and the heads that they show."""
     side = name.partition(",")[0]
     return reference[f"{side}.features"], (reference.heads(side), None)
@@ -261,10 +259,7 @@ def probes(reference: Reference) -> dict[str, accessories.Probe | str]:
 
 
 def accessory_figures(
-    reference: Reference,
-    known: Mapping[str, accessories.Probe | str],
-    teacher: Tensors,
-    student: Tensors,
+    reference: Reference, known: Mapping[str, accessories.Probe | str], teacher: Tensors, student: Tensors
 ) -> tuple[dict[str, rows.Accessory], tuple[int, ...]]:
     """E7, per accessory, and the numbers of the teacher's surest wearers."""
     found, shown = {}, []

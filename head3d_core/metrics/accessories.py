@@ -24,6 +24,8 @@ from head3d_core.utils.estimates import Estimate, share
 KINDS = ("hat", "glasses")
 FALSE_RATE = {"hat": 0.001, "glasses": 0.01}
 """Share of heads without the accessory that pass: far below the share with it, so that most finds are true."""
+PENALTY = 0.1
+"""Of the squared weights, for standardised features."""
 FEWEST = 20
 """Labelled heads of each answer below which no probe is fitted."""
 
@@ -60,7 +62,7 @@ class Probe:
         return self.score(features) > self.limit
 
 
-def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+def _logistic(x: Tensor, y: Tensor) -> Tensor:
     """Weights [d] of logistic regression with both answers counting the same, by L-BFGS; x standardised."""
     weight = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros((), dtype=x.dtype, requires_grad=True)
@@ -71,7 +73,7 @@ def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
     def loss() -> Tensor:
         optimiser.zero_grad()
         value = torch.nn.functional.binary_cross_entropy_with_logits(x @ weight + bias, target, balance)
-        value = value + penalty * weight.square().sum()
+        value = value + PENALTY * weight.square().sum()
         value.backward()
         return value
 
@@ -81,12 +83,7 @@ def _logistic(x: Tensor, y: Tensor, penalty: float) -> Tensor:
 
 
 def fit_probe(
-    features: Tensor,
-    labels: Tensor,
-    held_out: Tensor,
-    held_out_labels: Tensor,
-    false_rate: float = 0.01,
-    penalty: float = 0.1,
+    features: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, false_rate: float = 0.01
 ) -> Probe:
     """Fits on `features` [N, d] with bool `labels` [N].
 
@@ -106,7 +103,7 @@ def fit_probe(
         )
     x = features.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
-    weight = _logistic((x - mean) / spread, labels, penalty) / spread
+    weight = _logistic((x - mean) / spread, labels) / spread
     score = (held_out.double() - mean) @ weight
     half = len(score) // 2
     limit = float(torch.quantile(score[:half][~held_out_labels[:half]], 1 - false_rate))

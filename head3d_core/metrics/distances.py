@@ -25,6 +25,9 @@ KD_SCALE = 100.0
 FEWEST = 10
 """Images of each set below which no distance is computed."""
 _ROWS = 1024
+Groups = tuple[Tensor | None, Tensor | None]
+"""Which head each image of either set shows, int [N] and [M]; None where every image is its own."""
+UNGROUPED: Groups = (None, None)
 
 
 def check_features(features: Tensor, name: str) -> Tensor:
@@ -67,10 +70,7 @@ def _groups(groups: Tensor | None, count: int, name: str) -> tuple[NDArray[np.in
 
 
 def kernel_distance(
-    real: Tensor,
-    fake: Tensor,
-    replicates: int = 200,
-    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+    real: Tensor, fake: Tensor, replicates: int = 200, groups: Groups = UNGROUPED
 ) -> Estimate:
     r"""Squared maximum mean discrepancy under the cubic kernel, unbiased: KID's arithmetic (Bińkowski et al. 2018).
 
@@ -81,10 +81,9 @@ def kernel_distance(
 
     Args:
         real, fake: [N, d], [M, d] features.
-        groups: which head each image of either set shows, int [N] and [M]; None where every image is its own. Images
-            of one head are more similar than images of two heads. So pairs within a head are left out, which keeps the
-            estimate unbiased, and the bootstrap redraws heads with all their images; a head drawn twice is no pair with
-            itself.
+        groups: images of one head are more similar than images of two heads. So pairs within a head are left out,
+            which keeps the estimate unbiased, and the bootstrap redraws heads with all their images; a head drawn twice
+            is no pair with itself.
 
     Returns:
         MMD², not scaled; tables print it times `KD_SCALE`. Its count is that of the smaller set's independent things.
@@ -94,11 +93,7 @@ def kernel_distance(
 
 
 def kernel_replicates(
-    real: Tensor,
-    fakes: Sequence[Tensor],
-    replicates: int = 200,
-    seed: int = 0,
-    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+    real: Tensor, fakes: Sequence[Tensor], replicates: int = 200, seed: int = 0, groups: Groups = UNGROUPED
 ) -> tuple[NDArray[np.float64], int]:
     """Kernel distances of several sets to one real set: [K, 1 + replicates], the estimate first, and the count.
 
@@ -173,10 +168,7 @@ def _frechet(real: Tensor, fake: Tensor) -> float:
 
 
 def frechet_distance(
-    real: Tensor,
-    fake: Tensor,
-    replicates: int = 10,
-    groups: tuple[Tensor | None, Tensor | None] = (None, None),
+    real: Tensor, fake: Tensor, replicates: int = 10, groups: Groups = UNGROUPED
 ) -> Estimate:
     """Fréchet distance between the Gaussians fitted to two sets of features: FID's arithmetic (Heusel et al. 2017).
 
@@ -235,7 +227,7 @@ def same_source_floor(
     order = torch.randperm(len(real), generator=generator)
     if groups is None:
         halves = (order[:count], order[count : 2 * count])
-        return distance(*(real[half.to(real.device)] for half in halves), groups=(None, None))
+        return distance(*(real[half.to(real.device)] for half in halves), groups=UNGROUPED)
     rows, heads = _groups(groups, len(real), "real")
     first = torch.randperm(heads, generator=generator)[: heads // 2]
     inside = torch.isin(torch.from_numpy(rows), first)[order]

@@ -24,6 +24,8 @@ from head3d_core.utils.estimates import (
 )
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 FAR = 0.01
 """False accept rate at which the true accept rate is reported."""
 MOST_PAIRS = 200_000
@@ -80,10 +82,7 @@ class Verification:
 
 
 def verification(
-    embeddings: Tensor,
-    identities: Sequence[int] | Tensor,
-    replicates: int = 200,
-    most_pairs: int = MOST_PAIRS,
+    embeddings: Tensor, identities: Sequence[int] | Tensor, replicates: int = 200
 ) -> Verification:
     """ROC, AUC and TAR at FAR 1 % over all pairs of images.
 
@@ -94,7 +93,6 @@ def verification(
     Args:
         embeddings: [N, d].
         identities: [N] who is shown.
-        most_pairs: of different people; a random choice if there are more.
 
     Raises:
         Head3DError: no identity with two images, or fewer than 100 different pairs (1 % of them would be none).
@@ -103,7 +101,7 @@ def verification(
     names, who = np.unique(np.asarray(identities), return_inverse=True)
     if len(who) != len(x):
         raise Head3DError(f"there must be one identity per embedding, got {len(who)} for {len(x)}")
-    a, b = _pairs(who, most_pairs)
+    a, b = _pairs(who)
     same = who[a] == who[b]
     if not same.any() or (~same).sum() < 100:
         raise Head3DError(
@@ -114,12 +112,7 @@ def verification(
 
 
 def _roc(
-    score: Array,
-    same: NDArray[np.bool_],
-    first: NDArray[np.intp],
-    second: NDArray[np.intp],
-    people: int,
-    replicates: int,
+    score: Array, same: Bools, first: Index, second: Index, people: int, replicates: int
 ) -> Verification:
     """The curve of pairs of people `first` and `second`, with bootstrap intervals over the `people`."""
     order = np.argsort(-score, kind="stable")
@@ -148,19 +141,17 @@ def _roc(
     )
 
 
-def _pairs(who: NDArray[np.intp], most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of all same pairs and of up to `most` different ones."""
+def _pairs(who: Index) -> tuple[Index, Index]:
+    """Indices of all same pairs and of up to `MOST_PAIRS` different ones."""
     first, second = np.triu_indices(len(who), 1)
     different = np.flatnonzero(who[first] != who[second])
-    if len(different) > most:
-        drop = np.random.default_rng(0).permutation(different)[most:]
+    if len(different) > MOST_PAIRS:
+        drop = np.random.default_rng(0).permutation(different)[MOST_PAIRS:]
         first, second = np.delete(first, drop), np.delete(second, drop)
     return first, second
 
 
-def pair_weights(
-    drawn: Array, same: NDArray[np.bool_], first: NDArray[np.intp], second: NDArray[np.intp]
-) -> Array:
+def pair_weights(drawn: Array, same: Bools, first: Index, second: Index) -> Array:
     """How often a bootstrap replicate has each pair [N], if it has each person `drawn` [P] times.
 
     Two images of one person are one pair each time that the person was drawn, not a pair of strangers.
@@ -172,7 +163,7 @@ def pair_weights(
     return np.where(same, drawn[first], drawn[first] * drawn[second])
 
 
-def _curve(same: NDArray[np.bool_], weight: Array, last: NDArray[np.intp]) -> tuple[Array, Array]:
+def _curve(same: Bools, weight: Array, last: Index) -> tuple[Array, Array]:
     """False and true accept rates as the threshold falls, from (0, 0) to (1, 1); equal scores are one step."""
     true = np.cumsum(np.where(same, weight, 0.0))
     false = np.cumsum(np.where(same, 0.0, weight))
@@ -256,7 +247,7 @@ def diversity(embeddings: Tensor, replicates: int = 1000) -> Estimate:
 class Nearest:
     """The training image nearest to each sample."""
 
-    index: NDArray[np.intp]
+    index: Index
     """[N] row of the training embeddings."""
     cosine: Array
     """[N]"""
