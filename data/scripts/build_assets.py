@@ -75,15 +75,13 @@ def parse_mesh(text: str) -> Arrays:
 def cut_bust(mesh: Arrays) -> Arrays:
     """The head, neck and shoulders of the whole-body mesh, renumbered; `source` maps to the old vertices."""
     corners = mesh["vertices"][mesh["quads"]]
-    inside = (corners[..., 1].min(1) >= SOURCE["bust"][0]) & (
-        np.abs(corners[..., 0]).max(1) <= SOURCE["bust"][1]
-    )
+    low, wide = SOURCE["bust"]
+    inside = (corners[..., 1].min(1) >= low) & (np.abs(corners[..., 0]).max(1) <= wide)
     keep = np.isin(mesh["groups"], list(GROUPS)) & (inside | (mesh["groups"] != "body"))
     quads, uv_quads = mesh["quads"][keep], mesh["uv_quads"][keep]
     part = np.array([GROUPS[g] for g in mesh["groups"][keep]], np.uint8)
-    joints = np.array(
-        [np.unique(mesh["quads"][mesh["groups"] == f"joint-{name}"])[:8] for name in SOURCE["joints"]]
-    )
+    cubes = (mesh["quads"][mesh["groups"] == f"joint-{name}"] for name in SOURCE["joints"])
+    joints = np.array([np.unique(cube)[:8] for cube in cubes])
     source = np.unique(np.concatenate([quads.ravel(), joints.ravel()]))
     uv_source, uv_index = np.unique(uv_quads, return_inverse=True)
     return {
@@ -199,10 +197,8 @@ def build(source: Positional[Path], out: Positional[Path]) -> Path:
     template = matrix @ template_vertices(bust, targets)
     triangles = split_quads(quads)
     normals = vertex_normals(template, triangles, sp.csr_matrix(corner_matrix(triangles, len(template))))
-    masks = {
-        name: texture_mask(files[image], bust, quads, len(template))
-        for name, image in SOURCE["textures"].items()
-    }
+    images = {name: files[path] for name, path in SOURCE["textures"].items()}
+    masks = {name: texture_mask(image, bust, quads, len(template)) for name, image in images.items()}
     for mask in masks.values():
         mask[np.setdiff1d(np.arange(len(template)), body)] = 0
     arrays: dict[str, Any] = {
@@ -217,13 +213,9 @@ def build(source: Positional[Path], out: Positional[Path]) -> Path:
     }
     path = out / "head.npz"
     save_arrays(path, arrays)
-    about = dict(file=path.name, bytes=path.stat().st_size, targets=len(targets["target_names"]))
-    about |= dict(
-        sha256=sha256(path),
-        package=SOURCE["package"],
-        version=SOURCE["version"],
-        wheel_sha256=SOURCE["wheel_sha256"],
-    )
+    about = dict(file=path.name, bytes=path.stat().st_size, sha256=sha256(path))
+    about["targets"] = len(targets["target_names"])
+    about |= {name: SOURCE[name] for name in ("package", "version", "wheel_sha256")}
     write(out / "provenance.json", filled("head_asset.json", **about))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return path

@@ -119,9 +119,8 @@ def sheets(grids: Sequence[Path], out: Path, side: int, samples: int = 4) -> dic
     shown = [int(path.stem.removeprefix("grid-")) for path in grids]
     chosen = list(dict.fromkeys(np.linspace(0, len(grids) - 1, 4).round().astype(int).tolist()))
     ends = [GRID_YAWS.index(yaw) for yaw in (0.0, 180.0)]
-    rows = [
-        _cells(grids[k], 112)[:samples, ends].transpose(2, 1, 0, 3, 4).reshape(112, -1, 3) for k in chosen
-    ]
+    pairs = (_cells(grids[k], 112)[:samples, ends] for k in chosen)
+    rows = [pair.transpose(2, 1, 0, 3, 4).reshape(112, -1, 3) for pair in pairs]
     last = _cells(grids[-1], side)[:samples].swapaxes(1, 2)
     about: dict[str, dict[str, Any]] = {
         "progress": {"images": [shown[k] for k in chosen], "samples": samples},

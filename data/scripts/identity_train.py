@@ -130,12 +130,9 @@ def evaluate(net: IdentityNet, people: People, replicates: int = 200) -> dict[st
 
 def recorded(found: Verification) -> dict[str, Any]:
     """JSON-able, the curve included."""
-    curve = {"false_accept": found.false_accept, "true_accept": found.true_accept}
-    rates = {"auc": found.auc.to_dict(), "tar_at_far_0.01": found.tar.to_dict()}
-    about = {"threshold": found.threshold, "same_median": found.same_median}
-    roc = {name: np.round(rate, 6).tolist() for name, rate in curve.items()}
-    counts = {"same_pairs": found.same_pairs, "different_pairs": found.different_pairs}
-    return {**rates, **about, "roc": roc, **counts}
+    plain = dataclasses.asdict(found)
+    curve = {name: np.round(plain.pop(name), 6).tolist() for name in ("false_accept", "true_accept")}
+    return {"auc": plain["auc"], "tar_at_far_0.01": plain.pop("tar"), **plain, "roc": curve}
 
 
 def learn(people: People, options: TrainOptions, device: torch.device | str = "cpu") -> IdentityNet:

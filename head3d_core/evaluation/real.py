@@ -290,6 +290,10 @@ def _spread(items: list[int], count: int) -> list[int]:
     return [items[k * len(items) // count] for k in range(count)]
 
 
+def _named(group: str, tensors: Tensors) -> Tensors:
+    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+
+
 class _Maker:
     """Renders and describes group by group; every group is kept for itself."""
 
@@ -298,18 +302,16 @@ class _Maker:
 
     def keep(self, group: str, settings: Mapping[str, Any], make: Callable[[], Tensors]) -> Tensors:
         known = {**settings, "resolution": self.wanted.resolution, "networks": self.networks.fingerprint}
-        return kept(self.cache, f"real-{group}", known, make)
+        return kept(self.cache, f"real-{group}", known, lambda: _named(group, make()))
 
-    def describe(
-        self, group: str, images: Tensor, camera: Tensor, index: Sequence[int], detector: int
-    ) -> Tensors:
+    def describe(self, images: Tensor, camera: Tensor, index: Sequence[int], detector: int) -> Tensors:
         n = self.networks
         return {
-            f"{group}.features": n.describe(images),
-            f"{group}.face": n.embed(images, camera),
-            f"{group}.found": n.find(images[:detector]) if detector else torch.zeros(0),
-            f"{group}.camera": camera.float(),
-            f"{group}.index": torch.tensor(index, dtype=torch.int64),
+            "features": n.describe(images),
+            "face": n.embed(images, camera),
+            "found": n.find(images[:detector]) if detector else torch.zeros(0),
+            "camera": camera.float(),
+            "index": torch.tensor(index, dtype=torch.int64),
         }
 
     def synthetic(self, group: str, name: str, indices: list[int], views: int, detector: int) -> Tensors:
@@ -317,8 +319,8 @@ class _Maker:
             with bar(group) as step:
                 drawn = render(name, indices, self.wanted.resolution, self.wanted.workers, views, step)
             images, camera = torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
-            worn = {f"{group}.worn": labels_of(name, indices)} if sets.spec(name).kind == "faces" else {}
-            return self.describe(group, images, camera, indices, detector) | worn
+            worn = {"worn": labels_of(name, indices)} if sets.spec(name).kind == "faces" else {}
+            return self.describe(images, camera, indices, detector) | worn
 
         return self.keep(group, {"of": [name, indices, views], "detector": detector}, make)
 
@@ -327,10 +329,9 @@ class _Maker:
         fits = outlines.is_frontal(camera) if front else outlines.is_back(camera)
         index = torch.nonzero(fits).flatten().tolist()
         if len(index) < 20:
-            raise Head3DError(
-                f"{path} has {len(index)} {'frontal' if front else 'back'} views: 20 or more are needed"
-            )
-        return self.describe(group, images[fits], camera[fits], index, self.wanted.detector)
+            what = "frontal" if front else "back"
+            raise Head3DError(f"{path} has {len(index)} {what} views: 20 or more are needed")
+        return _named(group, self.describe(images[fits], camera[fits], index, self.wanted.detector))
 
     def around(self) -> Tensors:
         w, n = self.wanted, self.networks
@@ -339,17 +340,13 @@ class _Maker:
         def make() -> Tensors:
             views = np.stack([around_camera(s) for s in seeds])
             people = render_people("faces", seeds, views, w.resolution, w.workers)
-            images, camera = people.images, torch.from_numpy(views).flatten(0, 1)
-            shape, flat = images.shape[:2], images.flatten(0, 1)
-            found = self.describe("around", flat, camera, seeds, min(w.turned, len(seeds)) * (STEPS + 1))
-            for name in ("features", "face", "camera"):
-                found[f"around.{name}"] = found[f"around.{name}"].reshape(*shape, -1)
-            masks = outlines.silhouettes(people.coverage.flatten(0, 1), camera)
-            return found | {
-                "around.found": found["around.found"].reshape(-1, STEPS + 1),
-                "around.silhouette": masks.reshape(*shape, outlines.MASK_SIDE, outlines.MASK_SIDE),
-                "around.dlib": n.embed_again(images[:, :2].flatten(0, 1)).reshape(len(seeds), 2, -1),
-            }
+            images, camera = people.images.flatten(0, 1), torch.from_numpy(views).flatten(0, 1)
+            found = self.describe(images, camera, seeds, min(w.turned, len(seeds)) * (STEPS + 1))
+            index = found.pop("index")
+            found["silhouette"] = outlines.silhouettes(people.coverage.flatten(0, 1), camera)
+            found = {name: x.unflatten(0, (-1, STEPS + 1)) for name, x in found.items()}
+            again = n.embed_again(people.images[:, :2].flatten(0, 1))
+            return found | {"index": index, "dlib": again.unflatten(0, (-1, 2))}
 
         return self.keep("around", {"seeds": seeds, "turned": w.turned}, make)
 
@@ -360,9 +357,8 @@ class _Maker:
         def part(kind: Kind, seeds: range) -> Tensors:
             people = render_people(kind, seeds, np.stack([cameras] * len(seeds)), SIDE, w.workers, True)
             numbers, backs = straight_numbers(people)
-            hats = [identity(s, kind).hat is not None for s in seeds]
-            found = {"features": self.networks.describe(backs), "hat": torch.tensor(hats), "numbers": numbers}
-            return {f"straight.{name}": tensor for name, tensor in found.items()}
+            hats = torch.tensor([identity(s, kind).hat is not None for s in seeds])
+            return {"numbers": numbers, "features": self.networks.describe(backs), "hat": hats}
 
         rows = []
         for kind in KINDS:
@@ -370,7 +366,7 @@ class _Maker:
             for low in range(0, w.straight + w.fresh, PART):
                 seeds = range(first + low, first + min(low + PART, w.straight + w.fresh))
                 of = {"kind": kind, "seeds": [seeds.start, seeds.stop]}
-                found = self.keep("straight", of, lambda kind=kind, seeds=seeds: part(kind, seeds))  # type: ignore[misc]
+                found = self.keep("straight", of, partial(part, kind, seeds))
                 fresh = torch.arange(low, low + len(seeds)) >= w.straight
                 rows.append(found | {"straight.fresh": fresh})
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
