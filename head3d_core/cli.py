@@ -49,7 +49,7 @@ GROUPS = {
             "datasets.prepare:PrepareDataArgs", "a folder of portraits to a data set with cameras"
         ),
         "validate": Command("datasets.validate:ValidateArgs", "list what is wrong with a data set"),
-        "generate": Command("geometry.export:GenerateArgs:run_generate", "seeds to images"),
+        "generate": Command("geometry.export:GenerateArgs:generate", "seeds to images"),
         "fit": Command("experiments.fit_planes:FitArgs", "fit planes to renders of one procedural head"),
         "portrait": Command(
             "experiments.portrait:PortraitArgs",
@@ -84,13 +84,13 @@ GROUPS = {
         ),
     },
     "export": {
-        "mesh": Command("geometry.export:MeshArgs:run_mesh", "the surface of a seed as GLB, OBJ or PLY"),
+        "mesh": Command("geometry.export:MeshArgs:export_mesh", "the surface of a seed as GLB, OBJ or PLY"),
         "turntable": Command(
-            "geometry.export:TurntableArgs:run_turntable",
+            "geometry.export:TurntableArgs:export_turntable",
             "one turn of a seed as MP4, GIF or WebP, and a contact sheet",
         ),
         "turns": Command(
-            "geometry.export:TurnsArgs:run_turns", "seeds from all around by several generators, as one JPEG"
+            "geometry.export:TurnsArgs:turns", "seeds from all around by several generators, as one JPEG"
         ),
         "convert": Command(
             "checkpoints.convert:ConvertArgs", "EG3D weights (.pkl) to ours, running nothing that is in them"

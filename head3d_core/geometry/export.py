@@ -155,8 +155,8 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     return seeds
 
 
-def generate(args: GenerateArgs) -> list[Path]:
-    """Writes `seed0000.png` for every seed; returns the paths.
+def generate(args: GenerateArgs) -> None:
+    """The command `generate`: writes `seed0000.png` for every seed.
 
     The mapping camera is the frontal one for every view, so that a head does not change as the camera moves.
     Raises Head3DError for seeds, weights or a device that cannot be had.
@@ -165,28 +165,23 @@ def generate(args: GenerateArgs) -> list[Path]:
     if not args.yaw:
         raise Head3DError("no views: give at least one --yaw, degrees")
     G = checkpoint.load_generator(args.weights, device=usable_device(args.device))
-    written = []
     with bar("heads") as step:
         for seed in counted(seeds, step):
             ws = ws_of_seeds(G, [seed], args.truncation_psi)
             with torch.no_grad():
                 row = turntable.views(G, G.planes(ws), ws, args.yaw, args.pitch, args.backend)[0]
-            written.append(images.save(images.montage(row, len(row)), args.out / f"seed{seed:04d}.png"))
-    return written
+            images.save(images.montage(row, len(row)), args.out / f"seed{seed:04d}.png")
+    print(f"{len(seeds)} images in {args.out}")
 
 
-def run_generate(args: GenerateArgs) -> None:
-    """The command `generate`: writes the images and says where they are."""
-    print(f"{len(generate(args))} images in {args.out}")
-
-
-def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
-    """Writes the surface of a seed; returns the path and the mesh.
+def export_mesh(args: MeshArgs) -> None:
+    """The command `mesh`: writes the surface of a seed, and says in one line what is in the file.
 
     Raises:
         Head3DError: a level without a surface, a grid that does not fit into memory, an unknown ending, a place that
             cannot be written, or anything `load_head` refuses. Nothing is written then.
     """
+    start = time.perf_counter()
     files.check_place(args.out, mesh.ENDINGS, "mesh file")
     if args.texture is not None and not args.colours:
         raise Head3DError("a texture holds colours: leave out --texture, or allow colours")
@@ -211,31 +206,23 @@ def export_mesh(args: MeshArgs) -> tuple[Path, trimesh.Trimesh]:
     if args.texture is not None:
         with bar("texture") as step:
             head = colour.bake_texture(G, ws, head, args.texture, step)
-    return mesh.save(head, args.out), head
+    mesh.save(head, args.out)
+    print(f"{args.out}: {summary(head)}, {time.perf_counter() - start:.1f} s")
 
 
 def summary(head: trimesh.Trimesh) -> str:
     """One line about a surface: triangles, whether it is watertight, pieces found, size in world units."""
-    x, y, z = head.extents
     welded = head.copy()
     welded.merge_vertices(merge_tex=True, merge_norm=True)  # an atlas cuts the surface along its charts
     closed = "watertight" if welded.is_watertight else "not watertight"
-    pieces = int(head.metadata.get("pieces", 1))
-    return (
-        f"{len(head.faces)} triangles, {closed}, {pieces} piece{'s' * (pieces != 1)} found, "
-        f"{x:.2f} x {y:.2f} x {z:.2f} world units"
-    )
+    pieces = int(head.metadata["pieces"])
+    size = " x ".join(f"{side:.2f}" for side in head.extents)
+    found = f"{pieces} piece{'s' * (pieces != 1)} found"
+    return f"{len(head.faces)} triangles, {closed}, {found}, {size} world units"
 
 
-def run_mesh(args: MeshArgs) -> None:
-    """The command `mesh`: writes the file and says in one line what is in it."""
-    start = time.perf_counter()
-    path, head = export_mesh(args)
-    print(f"{path}: {summary(head)}, {time.perf_counter() - start:.1f} s")
-
-
-def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
-    """Writes the film and its contact sheet; returns the film's path and `turntables.flicker` of its frames.
+def export_turntable(args: TurntableArgs) -> None:
+    """The command `turntable`: writes the film and its contact sheet, and says how smooth the turn is.
 
     Raises:
         Head3DError: an unknown ending, a place that cannot be written, a length without three frames, or anything
@@ -250,21 +237,14 @@ def export_turntable(args: TurntableArgs) -> tuple[Path, float]:
     orbit(0.0, math.radians(args.pitch))
     G, ws = load_head(args.weights, args.seed, args.truncation_psi, args.device)
     with bar("frames") as step:
-        pictures = turntable.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
-    path = turntable.write(pictures, args.out, args.rate, sheet=True)
-    return path, turntable.flicker(pictures)
+        film = turntable.frames(G, ws, count, pitch=math.radians(args.pitch), progress=step)
+    turntable.write(film, args.out, args.rate, sheet=True)
+    largest = f"largest change between frames {turntable.flicker(film):.2f} times the median"
+    print(f"{args.out} and {turntable.contact_path(args.out).name}: {largest}")
 
 
-def run_turntable(args: TurntableArgs) -> None:
-    """The command `turntable`: writes both files and says how smooth the turn is."""
-    path, flicker = export_turntable(args)
-    print(
-        f"{path} and {turntable.contact_path(path).name}: largest change between frames {flicker:.2f} times the median"
-    )
-
-
-def turns(args: TurnsArgs) -> Path:
-    """Writes the rows seed by seed, generator by generator: `args.views` images of `args.side` pixels, with names.
+def turns(args: TurnsArgs) -> None:
+    """The command `turns`: a row for each seed and generator, `args.views` images of `args.side` pixels, with names.
 
     Raises:
         Head3DError: no generator, seed or view, a side or pitch out of range, another ending than .jpg, a place that
@@ -287,10 +267,5 @@ def turns(args: TurnsArgs) -> Path:
             rows.append(images.shrink(turn, args.side))
             names.append(Path(name).name + (f", seed {seed}" if len(args.seeds) > 1 else ""))
     sheet = images.montage(torch.cat(rows), args.views)
-    return images.save(images.with_names(sheet, names, [f"{yaw:.0f}°" for yaw in yaws]), args.out)
-
-
-def run_turns(args: TurnsArgs) -> None:
-    """The command `turns`: writes the sheet and says how large it is."""
-    path = turns(args)
-    print(f"{path}: {len(args.seeds) * len(args.weights)} rows of {args.views}, {path.stat().st_size} bytes")
+    images.save(images.with_names(sheet, names, [f"{yaw:.0f}°" for yaw in yaws]), args.out)
+    print(f"{args.out}: {len(rows)} rows of {args.views}, {args.out.stat().st_size} bytes")

@@ -22,7 +22,7 @@ from head3d_core.model.generator import Generator
 from head3d_core.model.volume import render_rays
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.files import atomic, check_place
-from head3d_core.utils.progress import Progress
+from head3d_core.utils.progress import Progress, counted
 from head3d_core.utils.srgb import linear_light
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def density_grid(
     Args:
         planes: [1, 3, C, H, W].
         resolution: points per side, at least 8.
-        progress: called with (done, total) slices.
+        progress: called with (done, total) blocks of slices.
 
     Returns:
         [resolution, resolution, resolution] float32, indexed x, y, z.
@@ -74,12 +74,10 @@ def density_grid(
     grid = np.empty((resolution,) * 3, np.float32)
     slices = max(1, _BLOCK // resolution**2)
     with torch.no_grad():
-        for start in range(0, resolution, slices):
+        for start in counted(range(0, resolution, slices), progress):
             x = axis[start : start + slices]
             sigma, _ = G.query(planes, torch.cartesian_prod(x, axis, axis)[None])
             grid[start : start + len(x)] = sigma.reshape(len(x), resolution, resolution).cpu().numpy()
-            if progress:
-                progress(min(start + slices, resolution), resolution)
     margin = max(1, round(BORDER * resolution))
     for k in range(3):
         side = np.moveaxis(grid, k, 0)
@@ -256,7 +254,7 @@ def extract_mesh(
         keep_largest: drop everything but the largest connected piece.
         colours: colour the vertices.
         smooth: rounds of Taubin's smoothing, which takes off the grid's steps without shrinking the head.
-        progress: called with (done, total) slices of the grid.
+        progress: called with (done, total) blocks of the grid.
 
     Returns:
         trimesh.Trimesh in world units: y up, the face looks along +z.
