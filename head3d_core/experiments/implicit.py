@@ -211,10 +211,7 @@ def _loss(model: ImplicitHeads, rows: Tensor, code: Tensor, colour_weight: float
 
 
 def train_implicit(
-    heads: Sequence[Array],
-    config: ImplicitConfig | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    heads: Sequence[Array], config: ImplicitConfig, device: str = "cpu", progress: Progress | None = None
 ) -> ImplicitHeads:
     """Networks and codes of the training heads.
 
@@ -225,7 +222,6 @@ def train_implicit(
     Raises:
         Head3DError: a loss that is not finite.
     """
-    config = config or ImplicitConfig()
     torch.manual_seed(config.seed)
     model = ImplicitHeads(config, len(heads)).to(device)
     batches = _Batches(heads, config.seed)
@@ -246,7 +242,7 @@ def train_implicit(
     return model.cpu().eval().requires_grad_(False)
 
 
-def fit_code(model: ImplicitHeads, head: Array, steps: int = 200, rate: float = 0.02) -> Tensor:
+def fit_code(model: ImplicitHeads, head: Array, steps: int = 200) -> Tensor:
     """Code [code] of a head that the model has not seen: descent on its points from the mean code, networks frozen.
 
     The code is searched within the training codes' span and paid for by its length under their Gaussian, as a new head
@@ -261,7 +257,7 @@ def fit_code(model: ImplicitHeads, head: Array, steps: int = 200, rate: float = 
         error = _loss(model, rows, (mean + weights @ root)[None])
         return error + 2e-4 * weights.square().mean() * len(root), error
 
-    descend([{"params": [weights], "lr": 10 * rate}], loss, steps, rate=lambda done: 1 - done)
+    descend([{"params": [weights], "lr": 0.2}], loss, steps, rate=lambda done: 1 - done)
     return (mean + weights @ root).detach()
 
 

@@ -160,11 +160,7 @@ def known_errors(G: Generator, ws: Tensor, head: KnownHead) -> dict[str, Any]:
 
 
 def reconstruct(
-    G: Generator,
-    heads: Sequence[KnownHead],
-    options: InversionOptions,
-    every: int,
-    progress: Progress,
+    G: Generator, heads: Sequence[KnownHead], options: InversionOptions, every: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], Inversion]:
     """Fits each head's first view (its camera known) and judges the mean head, w and the codes per layer.
 
@@ -187,35 +183,23 @@ def reconstruct(
     rows = []
     for k, head in enumerate(heads):
         stages = {"mean head": mean, "w": fit.w[k : k + 1], "layers": fit.ws[k : k + 1]}
-        judged = {stage: known_errors(G, ws, head) for stage, ws in stages.items()}
-        rows.append(
-            {"seed": head.seed, "loss": rounded(fit.loss[:, k], 6), "other sides": curves[k], **judged}
-        )
+        row = {"seed": head.seed, "loss": rounded(fit.loss[:, k], 6), "other sides": curves[k]}
+        rows.append(row | {stage: known_errors(G, ws, head) for stage, ws in stages.items()})
     return rows, fit
 
 
 def find_cameras(
-    G: Generator,
-    heads: Sequence[KnownHead],
-    yaw: float,
-    pitch: float,
-    options: InversionOptions,
-    progress: Progress,
+    G: Generator, heads: Sequence[KnownHead], args: InvertArgs, options: InversionOptions, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Fits codes and camera to the last view of each head, whose angles (degrees) only the judge knows."""
+    """Fits codes and camera to the last view of each head, whose angles only the judge knows."""
     fit = invert(G, torch.stack([h.images[-1] for h in heads]), None, options, progress)
-    errors = torch.rad2deg(fit.angles) - torch.tensor([yaw, pitch])
+    errors = torch.rad2deg(fit.angles) - torch.tensor([args.yaw, args.pitch])
     rows = []
     for k, head in enumerate(heads):
+        row: dict[str, Any] = {"seed": head.seed, "loss": rounded(fit.loss[:, k], 6)}
+        row |= {f"{name} error": rounded(errors[:, k, j], 3) for j, name in enumerate(("yaw", "pitch"))}
         sides = side_errors(G, fit.ws[k : k + 1], head, fit.camera[k : k + 1])
-        yaws, pitches = (rounded(error, 3) for error in errors[:, k].T)
-        row = {
-            "seed": head.seed,
-            "loss": rounded(fit.loss[:, k], 6),
-            "yaw error": yaws,
-            "pitch error": pitches,
-        }
-        rows.append({**row, "layers": {"by side": sides}})
+        rows.append(row | {"layers": {"by side": sides}})
     return rows
 
 
@@ -243,7 +227,7 @@ def measure_inversions(args: InvertArgs, progress: Progress) -> dict[str, Any]:
         G = checkpoint.load_generator(name, device=args.device)
         every = max(iterations // 10, 1)
         known, fit = reconstruct(G, heads, options, every, partial(step, before=2 * k))
-        unknown = find_cameras(G, heads, args.yaw, args.pitch, options, partial(step, before=2 * k + 1))
+        unknown = find_cameras(G, heads, args, options, partial(step, before=2 * k + 1))
         rows[name] = {"known camera": known, "unknown camera": unknown}
         sheets = [
             torch.cat([sheet, _cells(G, torch.cat([w, ws]))])
@@ -322,7 +306,7 @@ def generated(G: Generator, args: GeometryArgs) -> dict[str, Any]:
     return row
 
 
-def measure_geometry(args: GeometryArgs, progress: Progress | None = None) -> dict[str, Any]:
+def measure_geometry(args: GeometryArgs, progress: Progress) -> dict[str, Any]:
     """The record that the command `geometry` writes. Raises Head3DError: fewer than two heads, or missing weights."""
     if args.heads < 2:
         raise Head3DError(f"geometry needs at least 2 heads, got {args.heads}")

@@ -141,9 +141,9 @@ def plain_background(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     return ndimage.gaussian_filter(middle.astype(np.float32), 1.0)
 
 
-def pixel_weight(kept: bool, side: int = SIDE) -> Tensor:
-    """[1, 1, side, side] in [0, 1]: the face counts most, then the head; a background that was kept does not count."""
-    at = (torch.arange(side) + 0.5) / side
+def pixel_weight(kept: bool) -> Tensor:
+    """[1, 1, SIDE, SIDE] in [0, 1]: the face counts most, then the head; a background that was kept does not count."""
+    at = (torch.arange(SIDE) + 0.5) / SIDE
 
     def ellipse(x: float, y: float, a: float, b: float) -> Tensor:
         radius = (((at[None] - x) / a).square() + ((at[:, None] - y) / b).square()).sqrt()

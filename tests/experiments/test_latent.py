@@ -168,7 +168,7 @@ def test_geometry_records_closedness_and_surfaces(weights: str, tmp_path: Path) 
     row = json.loads(args.out.read_text())["models"][weights]
     assert 0 <= row["closedness"]["low"] <= row["closedness"]["value"] <= row["closedness"]["high"] <= 1
     assert len(row["surfaces"]) == 1
-    refuses("at least 2 heads", known_heads.measure_geometry, replace(args, heads=1))
+    refuses("at least 2 heads", known_heads.run_geometry, replace(args, heads=1))
 
 
 def test_walk_records_paths_and_truncation(
