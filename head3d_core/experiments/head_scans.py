@@ -25,6 +25,8 @@ from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
 
 Array = NDArray[np.float32]
+Places = tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.int32]]
+"""View [N, 1], row [N, M] and column [N, M]."""
 SIZE = 256
 """Pixels per side of a scan's views."""
 RINGS = ((5.0, 10), (42.0, 8), (-25.0, 5), (80.0, 1))
@@ -76,9 +78,9 @@ class Views:
         """[N, 3] camera centres."""
         return self.cameras[:, :16].reshape(-1, 4, 4)[:, :3, 3].astype(np.float64)
 
-    def pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.int32], NDArray[np.bool_], Array]:
-        """The pixel that sees each point [M, 3]: flat index [N, M], whether it is in the image, and the distance
-        from the camera centre [N, M], world units."""
+    def pixels(self, points: NDArray[np.floating]) -> tuple[Places, NDArray[np.bool_], Array]:
+        """The pixel that sees each point [M, 3]: its place, which indexes the images, whether it is in the image
+        [N, M], and the distance from the camera centre [N, M], world units."""
         side, points = self.rgb.shape[1], np.asarray(points, np.float32)
         pose = self.cameras[:, :16].reshape(-1, 4, 4).astype(np.float64)
         lens = self.cameras[:, 16:].reshape(-1, 3, 3).astype(np.float64)
@@ -90,7 +92,7 @@ class Views:
         seen = (ahead & (cell >= 0) & (cell < side)).all(-1)
         cell = cell.clip(0, side - 1)
         distance = np.linalg.norm(points - self.eyes[:, None].astype(np.float32), axis=-1)
-        return cell[..., 1] * side + cell[..., 0], seen, distance
+        return (np.arange(len(cell))[:, None], cell[..., 1], cell[..., 0]), seen, distance
 
     def surface(self) -> tuple[Array, Array]:
         """Every pixel that sees the head, as a point [M, 3] (world units) and its colour [M, 3] in [0, 1]."""
@@ -107,13 +109,11 @@ class Views:
         is stopped there if it sees something up to `POROUS` in front. A point is empty if more views look through it
         than are stopped: hair has gaps, and one look through a gap must not carve it away.
         """
-        index, seen, distance = self.pixels(points)
-        balance = np.zeros(len(points), np.int32)
-        for k in range(len(self.cameras)):
-            depth, mask = self.depth[k].ravel()[index[k]], self.mask[k].ravel()[index[k]]
-            through = (mask < 64) | (depth > distance[k] + margin)
-            stopped = ~through & (depth > distance[k] - POROUS)
-            balance += seen[k] * (through.astype(np.int32) - stopped)
+        place, seen, distance = self.pixels(points)
+        depth = self.depth[place]
+        through = (self.mask[place] < 64) | (depth > distance + margin)
+        stopped = ~through & (depth > distance - POROUS)
+        balance = (seen * (through.astype(np.int32) - stopped)).sum(0)
         return balance > 0, np.asarray(~seen.any(0))
 
 

@@ -122,15 +122,11 @@ def vertex_colours(vertices: NDArray[np.float64], views: Views) -> NDArray[np.fl
     """Colour [V, 3] in [0, 1] of each vertex (world units): the mean over the views that see it, frontal ones first."""
     net = topology()
     normals = vertex_normals(vertices, net.triangles.astype(np.int64), net.corners)
-    index, seen, distance = views.pixels(vertices)
-    total = np.zeros((len(vertices), 4))  # weighted colours, and the sum of the weights
-    for k in range(len(views.cameras)):
-        facing = (normals * unit(views.eyes[k] - vertices)).sum(1)
-        depth = views.depth[k].ravel()[index[k]]
-        full = views.mask[k].ravel()[index[k]] == 255
-        good = seen[k] & full & (np.abs(depth - distance[k]) < NEAR) & (facing > 0.1)
-        colours = views.rgb[k].reshape(-1, 3)[index[k]] / 255
-        total += np.where(good, facing**3, 0)[:, None] * np.insert(colours, 3, 1, 1)
+    place, seen, distance = views.pixels(vertices)
+    facing = (normals * unit(views.eyes[:, None] - vertices)).sum(-1)
+    good = seen & (views.mask[place] == 255) & (np.abs(views.depth[place] - distance) < NEAR) & (facing > 0.1)
+    # Weighted colours, and the sum of the weights.
+    total = (np.where(good, facing**3, 0)[..., None] * np.insert(views.rgb[place] / 255, 3, 1, -1)).sum(0)
     weight = total[:, 3:]
     known = weight > 1e-3
     mean = np.where(known, total / np.maximum(weight, 1e-9), 0)
