@@ -6,7 +6,7 @@ P = 3, or 4 for two slices of the xy plane. `weights` are the decoder's w0, b0, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -97,13 +97,16 @@ def _slice_arguments(planes: Tensor, slices: Sequence[float]) -> list[float]:
 # ------------------------------------------------------------------------------------------------ shapes without data
 
 
-def _grad_like(needed: bool, *tensors: Tensor) -> list[Tensor]:
-    return [t.new_empty(t.shape) if needed else t.new_empty(0) for t in tensors]
+def _backward_fake(at: int, *groups: slice) -> Callable[..., Any]:
+    """Gradients of the planes and of each group of tensors; from argument `at` on stands which of them are needed."""
 
+    def fake(*args: Any) -> Any:
+        n, count, c, h, w = args[0].shape
+        shapes = [(args[0], (n, count, h, w, c), args[at])]
+        shapes += [(t, t.shape, args[at + 1 + k]) for k, group in enumerate(groups) for t in args[group]]
+        return tuple(tensor.new_empty(shape if needed else 0) for tensor, shape, needed in shapes)
 
-def _grad_planes_fake(planes: Tensor, needed: bool) -> Tensor:
-    n, count, c, h, w = planes.shape
-    return planes.new_empty(n, count, h, w, c) if needed else planes.new_empty(0)
+    return fake
 
 
 def _render_rays_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, *rest: Any) -> Any:
@@ -111,30 +114,13 @@ def _render_rays_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Te
     return planes.new_empty(n, rays, w1.shape[0] - 1), planes.new_empty(n, rays), planes.new_empty(n, rays)
 
 
-def _render_rays_backward_fake(*args: Any) -> Any:
-    needs_planes, needs_weights, needs_rays = args[23:26]
-    weights, rays = _grad_like(needs_weights, *args[1:5]), _grad_like(needs_rays, *args[5:7])
-    return _grad_planes_fake(args[0], needs_planes), *weights, *rays
-
-
 def _sample_planes_fake(planes: Tensor, points: Tensor, *_: Any) -> Tensor:
     return planes.new_empty(*points.shape[:2], planes.shape[2])
-
-
-def _sample_planes_backward_fake(*args: Any) -> Any:
-    needs_planes, needs_points = args[5:7]
-    return _grad_planes_fake(args[0], needs_planes), *_grad_like(needs_points, args[1])
 
 
 def _query_planes_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, *rest: Any) -> Any:
     n, m = rest[0].shape[:2]
     return planes.new_empty(n, m, 1), planes.new_empty(n, m, w1.shape[0] - 1)
-
-
-def _query_planes_backward_fake(*args: Any) -> Any:
-    needs_planes, needs_weights, needs_points = args[11:14]
-    weights, points = _grad_like(needs_weights, *args[1:5]), _grad_like(needs_points, args[5])
-    return _grad_planes_fake(args[0], needs_planes), *weights, *points
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
@@ -181,48 +167,33 @@ def _render_rays_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _sample_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.settings, ctx.slices = inputs[2:4], inputs[4:]
+def _at_points(name: str, count: int, settings: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Derivative and setup of the operator `name`: planes, weights or none, points; `settings` numbers; the slices."""
 
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:count])
+        ctx.settings, ctx.slices = inputs[count : count + settings], inputs[count + settings :]
 
-def _sample_planes_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    (planes, points), needs = ctx.saved_tensors, ctx.needs_input_grad[:2]
-    _check_order(planes)
-    where = _slice_arguments(planes, ctx.slices)
-    grads = torch.ops.head3d.sample_planes_backward(planes, points, *ctx.settings, grad, *needs, *where)
-    by_points = grads[1] if needs[1] else None
-    return _channels_first(grads[0], needs[0]), by_points, *[None] * (2 + len(ctx.slices))
+    def grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
+        tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[:count]
+        _check_order(tensors[0])
+        wanted = [needs[0], *([any(needs[1:-1])] if count > 2 else []), needs[-1]]
+        where = _slice_arguments(tensors[0], ctx.slices)
+        backward = getattr(torch.ops.head3d, f"{name}_backward")
+        first, *rest = backward(*tensors, *ctx.settings, *incoming, *wanted, *where)
+        others = [g if needed else None for g, needed in zip(rest, needs[1:], strict=True)]
+        return _channels_first(first, needs[0]), *others, *[None] * (settings + len(ctx.slices))
 
-
-def _query_planes_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:6])
-    ctx.settings, ctx.slices = inputs[6:9], inputs[9:]
-
-
-def _query_planes_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
-    tensors, needs = ctx.saved_tensors, ctx.needs_input_grad
-    _check_order(tensors[0])
-    planes, weights, points = needs[0], any(needs[1:5]), needs[5]
-    where = _slice_arguments(tensors[0], ctx.slices)
-    grads = torch.ops.head3d.query_planes_backward(
-        *tensors, *ctx.settings, *incoming, planes, weights, points, *where
-    )
-    return (
-        _channels_first(grads[0], planes),
-        *(grads[1:5] if weights else [None] * 4),
-        grads[5] if points else None,
-        *[None] * (3 + len(ctx.slices)),
-    )
+    return grad, setup
 
 
 _ONCE = once_only("renderer", 'use backend="reference"')
 RULES: dict[str, Rule] = {
     "render_rays": (_render_rays_fake, _render_rays_grad, _render_rays_setup),
-    "render_rays_backward": (_render_rays_backward_fake, *_ONCE),
-    "sample_planes": (_sample_planes_fake, _sample_planes_grad, _sample_planes_setup),
-    "sample_planes_backward": (_sample_planes_backward_fake, *_ONCE),
-    "query_planes": (_query_planes_fake, _query_planes_grad, _query_planes_setup),
-    "query_planes_backward": (_query_planes_backward_fake, *_ONCE),
+    "render_rays_backward": (_backward_fake(23, slice(1, 5), slice(5, 7)), *_ONCE),
+    "sample_planes": (_sample_planes_fake, *_at_points("sample_planes", 2, 2)),
+    "sample_planes_backward": (_backward_fake(5, slice(1, 2)), *_ONCE),
+    "query_planes": (_query_planes_fake, *_at_points("query_planes", 6, 3)),
+    "query_planes_backward": (_backward_fake(11, slice(1, 5), slice(5, 6)), *_ONCE),
 }
 """Operator -> shapes without data, derivative, and what the derivative keeps."""
