@@ -8,7 +8,6 @@ graphics card; the clock runs from the moment when all are ready (imports, shade
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import tyro  # noqa: E402
 
 from head3d_core.synth import sets  # noqa: E402
 from head3d_core.synth.heads import build_head  # noqa: E402
@@ -97,24 +97,23 @@ def rate(counts: list[int], spans: list[tuple[float, float]]) -> float:
     return round(sum(counts) / (max(s[1] for s in spans) - min(s[0] for s in spans)), 2)
 
 
-def main() -> None:
-    """Measures, prints a summary and writes JSON."""
+def main(
+    workers: int = cores(), faces: int = 0, views: int = 200, resolution: int = 256, out: Path | None = None
+) -> None:
+    """Measures, prints a summary and writes JSON.
+
+    Args:
+        faces: new identities in all; 0: 60 per process.
+        views: further views per process.
+    """
     from head3d_core.utils import records  # it brings torch, which the workers do without
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--workers", type=int, default=cores())
-    parser.add_argument("--faces", type=int, default=0, help="new identities in all; 0: 60 per process")
-    parser.add_argument("--views", type=int, default=200, help="further views per process")
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=None)
-    args = parser.parse_args()
-    faces = args.faces or 60 * args.workers
-
+    faces = faces or 60 * workers
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(args.workers), context.Queue()
+    barrier, results = context.Barrier(workers), context.Queue()
     began = time.monotonic()
-    same = (args.workers, faces, args.views, args.resolution, barrier, results)
-    processes = [context.Process(target=worker, args=(rank, *same)) for rank in range(args.workers)]
+    same = (workers, faces, views, resolution, barrier, results)
+    processes = [context.Process(target=worker, args=(rank, *same)) for rank in range(workers)]
     for process in processes:
         process.start()
     found = [results.get(timeout=900) for _ in processes]
@@ -122,13 +121,13 @@ def main() -> None:
         process.join()
     ready = min(f[1][0] for f in found) - began
 
-    alone = Renderer(args.resolution)
+    alone = Renderer(resolution)
     stages(alone, 2)
     seconds = stages(alone, 12)
     alone.release()
     total = max(faces // 4, 8)
     t = time.perf_counter()
-    images, *_ = render("faces", range(total), args.resolution, workers=args.workers)
+    images, *_ = render("faces", range(total), resolution, workers=workers)
     whole = time.perf_counter() - t
 
     report = {
@@ -137,10 +136,10 @@ def main() -> None:
         "seconds_until_ready": round(ready, 2),
         "render_set": {"pictures": len(images), "seconds_with_start": round(whole, 2)},
         "seconds_per_head_one_process_alone": seconds,
-        "workers": args.workers,
-        "resolution": args.resolution,
+        "workers": workers,
+        "resolution": resolution,
         "identities": faces,
-        "views_per_process": args.views,
+        "views_per_process": views,
         "renderer": found[0][4],
         "cpu_cores": cores(),
         "python": platform.python_version(),
@@ -148,13 +147,13 @@ def main() -> None:
         "moderngl": version("moderngl"),
         "commit": records.code_commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "command": f"python tests/bench/bench_synth.py --workers {args.workers} --resolution {args.resolution}",
+        "command": f"python tests/bench/bench_synth.py --workers {workers} --resolution {resolution}",
     }
     text = json.dumps(report, indent=2)
     print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -10,22 +10,25 @@ RUNS holds the runs p_teacher, p_whiten, p_head and p_distill; ONE and TWO are w
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
+import common  # noqa: F401
+import tyro
+from tyro.conf import Positional
+
 from head3d_core.training.recipes import PAPER, STAGES
+from head3d_core.training.snapshots import read_log
 from head3d_core.utils import records
 
 COMMAND = "python tests/bench/paper_setting.py RUNS --one ONE.json --many TWO.json --commit HASH --json FILE"
 """Of which RUNS are made by the commands above."""
 
 
-def stage_cost(log: Path) -> dict[str, Any]:
+def stage_cost(run: Path) -> dict[str, Any]:
     """Median rate of the second half of a run, when graphs are captured and networks warm."""
-    events = [json.loads(line) for line in log.read_text(encoding="utf8").splitlines()]
+    events, _ = read_log(run)
     start = next(e for e in events if e["event"] == "start")
     progress = [e for e in events if e["event"] == "progress"]
     rates = [e["rate"] for e in progress[len(progress) // 2 :]]
@@ -47,46 +50,37 @@ def stage_cost(log: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Gathers logs and benchmarks into one record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--one", type=Path, nargs="+", required=True)
-    parser.add_argument("--many", type=Path, required=True)
-    parser.add_argument("--commit", required=True, help="of the code that ran")
-    parser.add_argument("--json", type=Path, required=True)
-    args = parser.parse_args()
-
-    stages = [stage_cost(args.runs / f"p_{stage}" / "log.jsonl") for stage in STAGES]
+def main(runs: Positional[Path], one: tuple[Path, ...], many: Path, commit: str, json: Path) -> None:
+    """Gathers logs and benchmarks into one record; `commit`: of the code that ran."""
+    stages = [stage_cost(runs / f"p_{stage}") for stage in STAGES]
     rate = {s["stage"]: s["images_per_s"] for s in stages}
     hours = {name: round(PAPER[name].images / rate[name] / 3600, 2) for name in STAGES}
 
     def measured(path: Path) -> dict[str, Any]:
-        return dict(json.loads(path.read_text(encoding="utf8"))["results"]["512"]["graphs"])
+        return dict(records.load(path, "bench_train.py")["results"]["512"]["graphs"])
 
-    one = [measured(path)["images_per_s"] for path in args.one]
-    many = measured(args.many)
+    alone = [measured(path)["images_per_s"] for path in one]
+    together = measured(many)
     found = {
         "what": "preset paper, 512²: 200 steps of every stage, and throughput of one GPU against several",
         "provenance": {k: stages[0][k] for k in ("device", "torch", "date", "seed")}
-        | {"commit": args.commit, "command": COMMAND},
+        | {"commit": commit, "command": COMMAND},
         "stages": [
             {k: v for k, v in s.items() if k not in ("device", "torch", "date", "seed")} for s in stages
         ],
         "hours_of_our_recipe": hours,
         "scaling": {
             "setting": "512",
-            "batch_per_gpu": many["batch"] // many["world"],
-            "one_gpu_images_per_s": one,
-            "gpus": many["world"],
-            "images_per_s": many["images_per_s"],
-            "efficiency": round(many["images_per_s"] / (many["world"] * statistics.mean(one)), 3),
-            "memory_gib": many["memory_gib"],
+            "batch_per_gpu": together["batch"] // together["world"],
+            "one_gpu_images_per_s": alone,
+            "gpus": together["world"],
+            "images_per_s": together["images_per_s"],
+            "efficiency": round(together["images_per_s"] / (together["world"] * statistics.mean(alone)), 3),
+            "memory_gib": together["memory_gib"],
         },
     }
-    records.write(args.json, found)
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    print(records.write(json, found).read_text(encoding="utf8"))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
