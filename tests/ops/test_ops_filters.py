@@ -132,8 +132,12 @@ def test_upfirdn2d_gradcheck(case: Case, device: str) -> None:
 
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 0.7])
-def test_bias_act_gradcheck(activation: filters.Activation, clamp: float | None, device: str) -> None:
-    x, bias = (t.to(device).requires_grad_() for t in (draw(2, 3, 4, 3), draw(3, seed=1)))
+@every_layout
+def test_bias_act_gradcheck(
+    activation: filters.Activation, clamp: float | None, layout: torch.memory_format, device: str
+) -> None:
+    x, bias = draw(2, 3, 4, 3).to(device, memory_format=layout), draw(3, seed=1).to(device)
+    x, bias = x.requires_grad_(), bias.requires_grad_()
 
     def run(t: Tensor, b: Tensor) -> Tensor:
         return filters.bias_act(t, b, activation, 0.8, clamp, backend="native")
