@@ -21,15 +21,15 @@ def ray_image(features: Tensor) -> Tensor:
     return features[:, :3].T.reshape(3, side, side)
 
 
-def plane_grid(planes: Tensor, names: Sequence[str], channel: int = 0) -> Any:
-    """One channel of the three planes of a head, planes [3, C, H, W], drawn with rows growing upwards."""
+def plane_grid(planes: Tensor, names: Sequence[str]) -> Any:
+    """The first channel of the three planes of a head, planes [3, C, H, W], drawn with rows growing upwards."""
     figure, axes = figures.panels(10, 3.1, 1, 3)
-    limit = float(planes[:, channel].abs().max())
+    limit = float(planes[:, 0].abs().max())
     style = dict(origin="lower", cmap="cividis", vmin=-limit, vmax=limit, extent=(-1, 1, -1, 1))
     for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        drawn = axis.imshow(planes[k, channel].detach().numpy(), **style)
+        drawn = axis.imshow(planes[k, 0].detach().numpy(), **style)
         axis.set(xlabel=f"{name[0]} (column)", ylabel=f"{name[1]} (row)")
-        axis.set_title(f"F_{name}, channel {channel}", fontsize=11)
+        axis.set_title(f"F_{name}, channel 0", fontsize=11)
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="feature value")
     return figure
 
@@ -97,6 +97,5 @@ ray_weights = Exercise(
         "the length of the interval is missing in alpha": lambda s, d: _weights(_alpha(s, 1.0)),
     },
 )
-
 
 which_axes = choice("02.which_axes")

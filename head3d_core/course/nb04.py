@@ -28,9 +28,9 @@ BACK = 135.0
 """|yaw| from which a view is a back view, degrees."""
 
 
-def set_cameras(name: str, count: int, views: int = sets.HEAD_VIEWS) -> Tensor:
+def set_cameras(name: str, count: int) -> Tensor:
     """Cameras [count, 25] of the first images of a set of the head factory, without drawing anything."""
-    return torch.from_numpy(np.stack([sets.example(name, i, views).camera for i in range(count)]))
+    return torch.from_numpy(np.stack([sets.example(name, i, sets.HEAD_VIEWS).camera for i in range(count)]))
 
 
 def degrees(camera: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,8 +152,8 @@ def _is_back(yaw: Tensor, limit: float = math.radians(BACK), wrapped: bool = Tru
 # --- light ------------------------------------------------------------------------------------------------------------
 
 
-def light_ball(light: Light, size: int = 64, reflectance: float = 0.2) -> tuple[Tensor, Tensor]:
-    """A grey ball in this light, seen from the front: (image uint8 [3, S, S], mask [S, S]).
+def light_ball(light: Light, size: int = 64) -> tuple[Tensor, Tensor]:
+    """A grey ball, of reflectance 0.2, in this light, seen from the front: (image uint8 [3, S, S], mask [S, S]).
 
     The sky's radiance, given by spherical harmonics, is blurred by the cosine of a matte surface, which multiplies its
     three degrees by 1, 2/3 and 1/4 (Ramamoorthi and Hanrahan, 2001); the key light adds max(0, n . direction).
@@ -164,10 +164,8 @@ def light_ball(light: Light, size: int = 64, reflectance: float = 0.2) -> tuple[
     normal = np.stack([x, y, np.sqrt(np.clip(1 - x * x - y * y, 0, 1))], -1).reshape(-1, 3)
     blurred = light.sky * np.array([1, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
     key = np.clip(normal @ light.key_direction, 0, None)[:, None] * light.key_colour
-    linear = np.clip(reflectance * light.exposure * (harmonics(normal) @ blurred + key), 0, 1).reshape(
-        size, size, 3
-    )
-    picture = np.where(mask[..., None], linear ** (1 / 2.2), 1.0)
+    linear = np.clip(0.2 * light.exposure * (harmonics(normal) @ blurred + key), 0, 1)
+    picture = np.where(mask[..., None], linear.reshape(size, size, 3) ** (1 / 2.2), 1.0)
     pixels = torch.from_numpy(np.rint(255 * picture).astype(np.uint8))
     return pixels.movedim(-1, 0).contiguous(), torch.from_numpy(mask.astype(np.float32))
 

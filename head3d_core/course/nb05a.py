@@ -56,7 +56,6 @@ demodulation = Exercise(
     },
 )
 
-
 without_demodulation = choice("05a.without_demodulation")
 
 

@@ -57,7 +57,6 @@ r1_term = Exercise(
     },
 )
 
-
 read_curves = choice("05b.read_curves")
 silent_discriminator = choice("05b.silent_discriminator")
 fool_the_score = choice("05b.fool_the_score")

@@ -80,27 +80,19 @@ def carried_dots(*studies: dict[str, Any]) -> Any:
     return figure
 
 
-def table_beside_paper(studies: Sequence[dict[str, Any]], measure: str = plane_swap.FINISHED) -> str:
+def table_beside_paper(studies: Sequence[dict[str, Any]]) -> str:
     """Table 1 as text: how near each exchange comes to ID 2, (1 + cos) / 2, for each study and in the paper."""
     names = [f"{s['axes']} (N = {s['identities']})" for s in studies]
     lines = [f"{'planes xy, xz, third':24s}{'paper':>8s}" + "".join(f"{n:>18s}" for n in names)]
     for k, (source, _, paper) in enumerate(swap_study.PAPER_TABLE_1):
-        ours = [s["table_1"][measure][k]["to ID 2, (1+cos)/2"]["value"] for s in studies]
+        ours = [s["table_1"][plane_swap.FINISHED][k]["to ID 2, (1+cos)/2"]["value"] for s in studies]
         lines.append(f"{', '.join(source):24s}{paper:8.3f}" + "".join(f"{v:18.3f}" for v in ours))
     return "\n".join(lines)
 
 
-def between_table(found: dict[str, Any] | None = None) -> str:
-    """How near one plane of a second generator brings the first one's head to the second's.
-
-    Args:
-        found: of `swap_study.run` with two generators; None takes `data/results/swap_generators.json`.
-
-    Raises:
-        Head3DError: it is not recorded; the message says how to.
-    """
-    command = "python -m head3d_core swap-study --weights head --second face"
-    found = found or records.read("swap_generators", command)
+def between_table() -> str:
+    """How near one plane of a second generator brings the first one's head to the second's, from its record."""
+    found = records.read("swap_generators", "python -m head3d_core swap-study --weights head --second face")
     distance, second = found["measures"]["identity"], found["second"]
 
     def line(what: str, value: dict[str, float]) -> str:
@@ -122,9 +114,7 @@ def plane_colours(planes: Tensor, texels: int = 96) -> NDArray[np.float64]:
     small = torch.nn.functional.adaptive_avg_pool2d(planes.detach().float(), texels)
     flat = small.movedim(1, -1).flatten(0, 2)
     _, _, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    axes = (
-        axes[:3] * axes[:3].sum(1, keepdim=True).sign()
-    )  # a component's sign is arbitrary: make it repeatable
+    axes = axes[:3] * axes[:3].sum(1, keepdim=True).sign()  # whose sign is arbitrary: make it repeatable
     scores = (flat - flat.mean(0)) @ axes.T
     low, high = scores.quantile(0.02, dim=0), scores.quantile(0.98, dim=0)
     shown = ((scores - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
@@ -216,7 +206,6 @@ pair_mean = Exercise(
     },
 )
 
-
 planes_that_see = Exercise(
     truth=lambda projection, coordinate: sum(coordinate in pair for pair in projection),
     cases=[(PROJECTION[axes], coordinate) for axes in ("xyz", "eg3d") for coordinate in range(3)],
@@ -226,6 +215,5 @@ planes_that_see = Exercise(
         "(x, z) and (z, x) are two planes": lambda p, c: len({frozenset(pair) for pair in p if c in pair}),
     },
 )
-
 
 where_would_identity_be = choice("06.where_would_identity_be")

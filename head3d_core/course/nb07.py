@@ -11,20 +11,20 @@ from torch import Tensor
 from head3d_core.course import figures
 from head3d_core.course.exercises import Exercise, choice
 from head3d_core.metrics.verification import most_alike
-from head3d_core.training.recipes import LossWeights, Recipe, recipe
+from head3d_core.training.recipes import Recipe, recipe
 
 
-def recipe_table(stages: Sequence[str], preset: str = "classroom") -> list[str]:
+def recipe_table(stages: Sequence[str]) -> list[str]:
     """The numbers of section 4.1 as lines of text, one column a stage; read from the recipes themselves."""
 
     def row(name: str, show: Any) -> str:
-        return f"{name:28s}" + "".join(f"{show(recipe(s, preset))!s:>22s}" for s in stages)
+        return f"{name:28s}" + "".join(f"{show(recipe(s, 'classroom'))!s:>22s}" for s in stages)
 
     def each(how: Recipe, field: str) -> str:
         return ", ".join(f"{d.name} {getattr(d, field):g}" for d in how.domains)
 
     def weights(how: Recipe) -> str:
-        w: LossWeights = how.losses
+        w = how.losses
         return f"{w.kd:g} {w.map:g} {w.rgb:g} {w.lpips:g}" if w.any else "-"
 
     return [
@@ -42,9 +42,7 @@ def recipe_table(stages: Sequence[str], preset: str = "classroom") -> list[str]:
     ]
 
 
-def alike_figure(
-    crowd: Mapping[str, Tensor], faces: Mapping[str, Tensor], count: int = 3, size: float = 1.6
-) -> Any:
+def alike_figure(crowd: Mapping[str, Tensor], faces: Mapping[str, Tensor], count: int = 3) -> Any:
     """The pairs of samples that an identity encoder takes most for one person; a row of pairs for each generator.
 
     Args:
@@ -56,7 +54,7 @@ def alike_figure(
         for i, j, cosine in most_alike(faces[name], count):
             images += [samples[i], samples[j]]
             titles += [f"{name} {i + 1}\ncosine {cosine:.2f} →", f"{name} {j + 1}\n← to its left"]
-    return figures.image_grid(images, titles, 2 * count, size)
+    return figures.image_grid(images, titles, 2 * count, 1.6)
 
 
 def memory_curves(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
@@ -99,7 +97,6 @@ next_p = Exercise(
         "the step has a fixed size": lambda p, s, t, b, k, n: (p + (s.mean() - t) * b * k / n).clamp(0, 1),
     },
 )
-
 
 read_the_gap = choice("07.read_the_gap")
 people_or_time = choice("07.people_or_time")

@@ -58,5 +58,4 @@ discriminator_loss = Exercise(
     },
 )
 
-
 control = choice("09.control")

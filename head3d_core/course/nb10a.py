@@ -14,14 +14,11 @@ from head3d_core.course.exercises import Exercise, random
 from head3d_core.course.figures import MARKERS, PALETTE
 from head3d_core.evaluation.ablations import BACK, FRONT, JANUS
 from head3d_core.evaluation.rows import Rows
-from head3d_core.evaluation.tables import NAMES, NOT_YET, load_paper
+from head3d_core.evaluation.tables import NAMES, NOT_YET, TABLE_2, load_paper
 from head3d_core.metrics.distances import frechet_distance
 from head3d_core.metrics.distances import kernel_distance as library_distance
 from head3d_core.utils.estimates import NONE, Estimate
 from head3d_core.utils.images import from_uint8
-
-ROWS = ("real", "face", "head", "dft", "fh", "head3d")
-"""Rows of Table 2, in the order of the notebook."""
 
 # --- distances --------------------------------------------------------------------------------------------------------
 
@@ -71,9 +68,9 @@ def damage_example(images: Tensor, damage: str) -> Tensor:
     return small.unflatten(0, (4, 4)).permute(2, 0, 3, 1, 4).reshape(3, 4 * quarter, 4 * quarter)
 
 
-def distances_of_equal(counts: Sequence[int], width: int = 32) -> list[tuple[Estimate, Estimate]]:
+def distances_of_equal(counts: Sequence[int]) -> list[tuple[Estimate, Estimate]]:
     """Kernel and Fréchet distance of two samples of one toy source, for every N of `counts`."""
-    pairs = [[toy_sample(count, seed, width) for seed in (1, 2)] for count in counts]
+    pairs = [[toy_sample(count, seed, 32) for seed in (1, 2)] for count in counts]
     return [(library_distance(a, b, 50), frechet_distance(a, b, 2)) for a, b in pairs]
 
 
@@ -110,7 +107,7 @@ def table_2(records: Rows) -> str:
     """Table 2 in five columns: distances in front and behind, faces behind, and the paper's FID (Markdown)."""
     paper = load_paper()["table 2"]
     lines = ["| | KD front × 100 ↓ | KD back × 100 ↓ | a face behind ↓ | paper: FID ↓ |", "|---" * 5 + "|"]
-    for row in ROWS:
+    for row in TABLE_2:
         values = [m.of(records[row]) if row in records else None for m in (FRONT, BACK, JANUS)]
         cells = [f"{round(e.value, 1) + 0.0:.1f}" if e else NOT_YET for e in values]
         cells[2] += " %" if values[2] else ""
@@ -122,12 +119,12 @@ def table_2(records: Rows) -> str:
 
 def kernel_figure(records: Rows) -> Any:
     """Kernel distances of Table 2's rows in front (left) and behind, with intervals."""
-    names = [NAMES[row].strip("*") for row in ROWS]
-    figure, axes = figures.panels(9.5, 0.45 * len(ROWS) + 1, 1, 2, sharey=True)
+    names = [NAMES[row].strip("*") for row in TABLE_2]
+    figure, axes = figures.panels(9.5, 0.45 * len(TABLE_2) + 1, 1, 2, sharey=True)
     for axis, measure in zip(axes, (FRONT, BACK), strict=True):
-        figures.dots(axis, [measure.of(records[row]) if row in records else None for row in ROWS])
+        figures.dots(axis, [measure.of(records[row]) if row in records else None for row in TABLE_2])
         axis.set(title=f"{measure.name} (larger is worse)")
-    axes[0].set_yticks(range(len(ROWS)), names)
+    axes[0].set_yticks(range(len(TABLE_2)), names)
     return figure
 
 

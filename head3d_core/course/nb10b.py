@@ -35,7 +35,6 @@ true_accept_rate = Exercise(
     },
 )
 
-
 at_most = Exercise(
     truth=lambda count: 1 - 0.05 ** (1 / count),
     cases=[(10,), (50,), (300,)],

@@ -26,14 +26,14 @@ def short(row: str, width: int = 19) -> str:
     return "\n".join(textwrap.wrap(whole, width, break_long_words=False))
 
 
-def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]], full: str = FULL) -> str:
-    """The terms that reach each plane, by row (Markdown); against the row `full`, struck if gone and bold if new."""
-    places = list(found[full])
+def speakers_table(found: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """The terms that reach each plane, by row (Markdown); against the full method, struck if gone and bold if new."""
+    places = list(found[FULL])
     lines = [f"| | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
     for row, here in found.items():
         cells = [label(row)]
         for place in places:
-            before = found[full][place]
+            before = found[FULL][place]
             terms = [name if name in here[place] else f"~~{name}~~" for name in before]
             cells.append(", ".join(terms + [f"**{name}**" for name in here[place] if name not in before]))
         lines.append(f"| {' | '.join(cells)} |")
@@ -108,10 +108,10 @@ def card(row: str, records: Rows) -> str:
     return f"**The paper:** {words}.{place}\n\n{evidence.evidence_table(records, row, expected=signs)}"
 
 
-def card_picture(row: str, records: Rows, codes: Sequence[int] = (0, 1, 5, 6)) -> Any | None:
+def card_picture(row: str, records: Rows) -> Any | None:
     """A row below the full method of its start and seed, a few codes from the front and from behind."""
     runs = ablations.runs_of(row, records)[:1]
-    return all_around([FULL_FITTED, *runs], codes, (0.0, 180.0)) if runs else None
+    return all_around([FULL_FITTED, *runs], (0, 1, 5, 6), (0.0, 180.0)) if runs else None
 
 
 def front_gap(row: str, records: Rows) -> float:

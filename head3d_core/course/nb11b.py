@@ -93,7 +93,6 @@ paired_half_width = Exercise(
     },
 )
 
-
 codes_needed = Exercise(
     truth=lambda spread, half_width: math.ceil((1.96 * spread / half_width) ** 2),
     cases=[(0.13, 0.06), (0.13, 0.01), (2.0, 0.5)],

@@ -107,5 +107,4 @@ share_above = Exercise(
     },
 )
 
-
 distillable = choice("14.distillable")

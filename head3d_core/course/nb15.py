@@ -14,7 +14,7 @@ from head3d_core.course.exercises import choice
 from head3d_core.utils.images import from_pixels
 
 
-def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> Any:
+def heads_figure(shown: Mapping[str, NDArray[np.uint8]]) -> Any:
     """Fig. 7: a line a model, its heads [N, 3, R, R, 3] (`experiments.parametric.figure7`) from three sides."""
     heads = max(len(pictures) for pictures in shown.values())
     lines = []
@@ -23,7 +23,7 @@ def heads_figure(shown: Mapping[str, NDArray[np.uint8]], size: float = 1.3) -> A
         lines.append([*x, *torch.ones(3 * heads - len(x), *x.shape[1:])])  # a reader may have fewer heads
     columns = [f"head {k + 1}\n{view}" for k in range(heads) for view in ("front", "side", "behind")]
     rows = [name.replace(" (", "\n(").replace(", as", ",\nas") for name in shown]
-    return figures.image_grid(lines, columns, size=size, rows=rows)
+    return figures.image_grid(lines, columns, size=1.3, rows=rows)
 
 
 limit = choice("15.limit")

@@ -124,11 +124,11 @@ def values(found: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]
     return pairs[:, 0], pairs[:, 1]
 
 
-def panels_for(domain: str, panels: Sequence[Panel] = GAN_PANELS) -> tuple[Panel, ...]:
-    """`panels` for one discriminator: "front", "back" or "all"."""
+def panels_for(domain: str) -> tuple[Panel, ...]:
+    """`GAN_PANELS` for one discriminator: "front", "back" or "all"."""
     return tuple(
         (f"{title} (D_{domain})", tuple((f"{name}_{domain}", label) for name, label in curves))
-        for title, curves in panels
+        for title, curves in GAN_PANELS
     )
 
 
@@ -213,19 +213,15 @@ def last_cells(found: Mapping[str, Any]) -> Tensor:
     return cells(sheet, sheet.shape[1] * columns // sheet.shape[2], columns)
 
 
-def last_picture(found: Mapping[str, Any], size: float = 1.4, samples: int = 3) -> Any:
-    """The last sample grid of a recorded run, a sample a row, a yaw a column."""
-    last = last_cells(found)[:samples]
+def last_picture(found: Mapping[str, Any], size: float = 1.4) -> Any:
+    """Three of the last samples of a recorded run, a sample a row, a yaw a column."""
+    last = last_cells(found)[:3]
     titles = [f"{y:.0f}°" for y in found["pictures"]["last"]["yaws"]]
     return figures.image_grid(last, titles, size=size, rows=[f"sample {k}" for k in range(len(last))])
 
 
 def show_recorded(
-    name: str,
-    alt: str,
-    width: int = 800,
-    rows: Sequence[str] = ("",),
-    columns: Sequence[str] = ("",),
+    name: str, alt: str, width: int = 800, rows: Sequence[str] = ("",), columns: Sequence[str] = ("",)
 ) -> None:
     """Shows a recorded grid with named rows and columns, or says that it is not recorded yet; prints its name and size.
 

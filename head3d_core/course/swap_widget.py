@@ -179,7 +179,6 @@ def swap_viewer(
     generators: Mapping[str, Generator],
     encoder: Encoder | None = None,
     state: LabState | None = None,
-    backend: Backend = "auto",
 ) -> Any:
     """The widget. Its trait `wanted` is the state that the browser asks for, `shown` what Python answered.
 
@@ -191,7 +190,7 @@ def swap_viewer(
         encoder: for the similarity bars; None: no bars.
         state: to begin with; None: seeds 0 and 1 of the first generator.
     """
-    session = Session(generators, encoder, state, backend)
+    session = Session(generators, encoder, state)
     start = session.state.to_dict()
 
     viewer = _viewer_class(session)(

@@ -32,7 +32,7 @@ def test_pictures_get_worse_as_named() -> None:
 
 def test_table_2_has_five_columns_and_says_what_is_missing() -> None:
     lines = nb10a.table_2({"head3d": record(2.04), "real": record(-0.01)}).splitlines()
-    assert len(lines) == 2 + len(nb10a.ROWS)
+    assert len(lines) == 2 + len(nb10a.TABLE_2)
     assert {line.count("|") for line in lines} == {6}
     assert lines[2].startswith("| real pictures | 0.0 |"), "no negative zero"
     assert lines[-1].startswith("| **Head3D** | 2.0 |")
