@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course import facts
-from head3d_core.course.stills import HIDDEN, bundle, plotly_still, to_image
+from head3d_core.course.stills import HIDDEN, NOT_COMPARED, bundle, facts_of_figure, plotly_still, to_image
 from head3d_core.model import cameras
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import to_pixels as to_pixels
@@ -41,7 +40,7 @@ def show(figure: Any, alt: str) -> None:
     """
     from IPython.display import display
 
-    shown = "" if alt in facts.NOT_COMPARED else facts.of_figure(figure)
+    shown = "" if alt in NOT_COMPARED else facts_of_figure(figure)
     display(bundle(to_image(figure), alt, shown=shown), raw=True)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from head3d_core.course import facts
-from head3d_core.course.stills import bundle, with_stand_in
+from head3d_core.course.stills import bundle, facts_of_pixels, with_stand_in
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import encoded
 
@@ -79,7 +78,7 @@ def sliders(
     box.sliders, box.picture, box.drawn = made, picture, drawn
     still = Image.open(io.BytesIO(picture.value))
     note = f"A still. Run this cell to move {', '.join(ranges)}."
-    return with_stand_in(box, bundle(still, alt or note, note, facts.of_pixels(np.asarray(still))))
+    return with_stand_in(box, bundle(still, alt or note, note, facts_of_pixels(np.asarray(still))))
 
 
 def orbit_viewer(draw: Draw, size: int = 256, max_pitch: float = 60.0, alt: str = "") -> Any:

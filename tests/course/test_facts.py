@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from test_legible import pale
 
-from head3d_core.course import facts, figures
+from head3d_core.course import figures, stills
 from head3d_core.model import seeds
 
 OUTDATED = "the stored image is not of today's code: execute the notebook"
@@ -274,7 +274,7 @@ def test_nbval_compares_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_stored_figure_has_facts() -> None:
     """All but scenes in space and the lab, whose numbers are printed, and those that are listed with a reason."""
-    left_out = r"show_plotly|swap_viewer" + "".join(f'|"{key}"' for key in facts.NOT_COMPARED)
+    left_out = r"show_plotly|swap_viewer" + "".join(f'|"{key}"' for key in stills.NOT_COMPARED)
     for path in pages.notebooks():
         for cell in pages.cells(path, "code"):
             for data in (output.get("data", {}) for output in cell.outputs):
@@ -286,7 +286,7 @@ def test_facts_tell_figures_apart() -> None:
     left, right = torch.zeros(2, 3, 8, 8)
     left[:, :, :4], right[:, :, 4:] = 1.0, 1.0
     pairs = [figures.image_grid(images) for images in ([left, right], [right, left], [left, left])]
-    assert [facts.of_figure(figure).rpartition(": ")[2] for figure in pairs] == [
+    assert [stills.facts_of_figure(figure).rpartition(": ")[2] for figure in pairs] == [
         "255|128 128|255",
         "128|255 255|128",
         "255|128 255|128",
@@ -296,12 +296,12 @@ def test_facts_tell_figures_apart() -> None:
         figure, axis = figures.panels(3, 2)
         for k, which in enumerate(order):
             figures.curve(axis, k, [0, 1, 2], [[3, 2, 1], [5, 5, 5]][which], "ab"[k])
-        curves.append(facts.of_figure(figure))
+        curves.append(stills.facts_of_figure(figure))
     assert curves == [
         "mean x y kx ky of each panel: 1 3.5 1.5 6",
         "mean x y kx ky of each panel: 1 3.5 1.5 4.5",
     ]
     diagram, axis = figures.canvas(4, 4, (2, 2))
     figures.box(axis, 2, 2, "mapping\nM", "red")
-    assert facts.of_figure(diagram) == "texts: mapping M"
+    assert stills.facts_of_figure(diagram) == "texts: mapping M"
     plt.close("all")

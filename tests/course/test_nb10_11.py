@@ -14,7 +14,6 @@ from PIL import Image
 from test_ablations import row
 
 from head3d_core.course import figures, nb10a, nb11a, nb11b, nb15, recorded
-from head3d_core.course.gradient_sources import gradient_sources
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED
 
@@ -164,5 +163,5 @@ def test_gradient_sources_of_every_row() -> None:
         "dft": {"front: F_xy": ["D_all"]},
     }
     for name, places in said.items():
-        heard = gradient_sources(name, seed=1)
+        heard = nb11a.gradient_sources(name, seed=1)
         assert {place: heard[place] for place in places} == places, name
