@@ -17,7 +17,7 @@ from head3d_core.evaluation.ablations import recorded_otherwise
 from head3d_core.evaluation.limits import limits_table
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.tables import NAMES, NOT_YET, Column, kernel, markdown, rate, shown, table
-from head3d_core.training.recipes import ROWS
+from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
 from head3d_core.utils import records as stored
 from head3d_core.utils.estimates import NONE
@@ -52,12 +52,24 @@ def how_measured(records: Rows) -> str:
     return filled("how_measured.md", counts=counts or NOT_YET, added=added).rstrip()
 
 
+def command_of(row: str) -> str:
+    """What records a row that is not there yet."""
+    if row in ("real", "face", "head", "head3d", "plane-swap"):
+        return f"python -m head3d_core evaluate {row}"
+    start = "--head runs/head"
+    if ROWS[row].generator:  # two slices
+        images = recipe("distill", "classroom", row).planes_first + 100_000  # rendered ones
+        start = f"--head runs/start --back-target runs/head-one-slice --recipe.images {images}"
+    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher {start} --out runs/{row}"
+    return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
+
+
 def mapping_cameras(records: Rows) -> str:
     """Distances with three mapping cameras: the frontal one of all other tables, the rendering one, a random one."""
     names = [n for row in NAMES if row in records for n in (row, *tables.repetitions(row, records))]
     there = [n for n in names if "front, rendering" in records[n].distance]
     if not there:
-        return f"Mapping cameras: {NOT_YET} (`{tables.command_of('head3d')}`)."
+        return f"Mapping cameras: {NOT_YET} (`{command_of('head3d')}`)."
     cells: list[Column] = []
     for side in ("front", "back"):
         plain = (lambda r: shown(kernel(r), 3)) if side == "front" else tables.many_heads
@@ -90,7 +102,7 @@ def figure_5(records: Rows) -> str:
     if left_out:
         return f"Hats and glasses: left out of this record, {left_out}."
     if not one.accessories:
-        return f"Hats and glasses: {NOT_YET} (`{tables.command_of('head3d')}`)."
+        return f"Hats and glasses: {NOT_YET} (`{command_of('head3d')}`)."
     heads = ["", "probe finds", "probe is wrong", "real people wear", "teacher wears"]
     heads += ["of these true, expected", "teacher, again", "**Head3D keeps**", "by chance"]
     lines = []
@@ -128,7 +140,7 @@ def tables_page(records: Rows | None = None) -> str:
     trials = [row for row in records if min(tables.sample_counts(records[row])) < ENOUGH]
     again = {row: tables.repetitions(row, records) for row in NAMES}
     missing = " (**not recorded yet**)"
-    commands = [f"- {row}{'' if row in records else missing}: `{tables.command_of(row)}`" for row in NAMES]
+    commands = [f"- {row}{'' if row in records else missing}: `{command_of(row)}`" for row in NAMES]
     seeds = [name for names in again.values() for name in names if records[name].seed]
     return filled(
         "tables.md",

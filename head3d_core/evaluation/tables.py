@@ -14,9 +14,7 @@ from typing import Any
 
 from head3d_core.evaluation.rows import Row, Rows
 from head3d_core.evaluation.rows import load_rows as load_rows
-from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
-from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import NONE, Estimate
 from head3d_core.utils.records import load
 
@@ -53,20 +51,6 @@ FIGURE_8 = (
 def load_paper(path: Path = RESULTS / "paper.json") -> dict[str, Any]:
     """The paper's numbers: "table 1", "table 2", "table 3", "cost"."""
     return dict(load(path, "git checkout data/results/paper.json"))
-
-
-def command_of(row: str) -> str:
-    """What records a row that is not there yet."""
-    if row in ("real", "face", "head", "head3d", "plane-swap"):
-        return f"python -m head3d_core evaluate {row}"
-    if row not in ROWS:
-        raise Head3DError(f"no row called {row!r}: choose one of {', '.join(NAMES)}")
-    start = "--head runs/head"
-    if ROWS[row].generator:  # two slices
-        images = recipe("distill", "classroom", row).planes_first + 100_000  # rendered ones
-        start = f"--head runs/start --back-target runs/head-one-slice --recipe.images {images}"
-    run = f"--data synth:faces:20000 --heads synth:heads:4800 --teacher runs/teacher {start} --out runs/{row}"
-    return f"python -m head3d_core train distill --row {row} {run}, then evaluate runs/{row}"
 
 
 def shown(found: Estimate | None, digits: int = 2, percent: bool = False) -> str:
@@ -195,48 +179,35 @@ def table_2(records: Rows) -> str:
 
 def table_3(records: Rows) -> str:
     """Table 3: what each loss buys, and where our encoder and dlib's disagree."""
-    columns = (
-        *DISTANCES,
-        *IDENTITY,
-        DETECTOR[1],
-        *ghosts(records),
-        *SAMPLES,
-    )
+    columns = (*DISTANCES, *IDENTITY, DETECTOR[1], *ghosts(records), *SAMPLES)
     whole = table(TABLE_3, records, columns, load_paper()["table 3"])
     return f"{whole}\n\n{second_opinion(records)}"
 
 
 def figure_8(records: Rows) -> str:
     """Fig. 8 in numbers: planes and discriminators."""
-    return table(
-        FIGURE_8,
-        records,
-        (*DISTANCES, *DETECTOR, *IDENTITY, *ghosts(records), *SAMPLES),
-    )
+    return table(FIGURE_8, records, (*DISTANCES, *DETECTOR, *IDENTITY, *ghosts(records), *SAMPLES))
 
 
 def second_opinion(records: Rows) -> str:
     """Where our identity encoder and dlib's, which never saw our people, disagree about rows: a sentence or two."""
     both = {n: (r.identity, r.identity_dlib) for n, r in records.items()}
     aucs = {n: (ours.auc, theirs.auc) for n, (ours, theirs) in both.items() if ours and theirs}
-    models = {n: found for n, found in aucs.items() if records[n].row != "real"}
+    models = [n for n in aucs if records[n].row != "real"]
     if not models:
         return f"Identity by dlib's encoder: {NOT_YET}."
-    said = [
-        f"{n} {ours.text(3)} by ours and {theirs.text(3)} by dlib's" for n, (ours, theirs) in aucs.items()
-    ]
-    against, open_ = [], 0
-    for a, b in itertools.combinations(models, 2):
-        ours, theirs = (models[a][k].minus(models[b][k]) for k in (0, 1))
-        if not (ours.decided and theirs.decided):
+    said = [f"{n} {ours.text(3)} by ours and {dlib.text(3)} by dlib's" for n, (ours, dlib) in aucs.items()]
+    against, open_, pairs = [], 0, list(itertools.combinations(models, 2))
+    for a, b in pairs:
+        ours, dlib = (one.minus(other) for one, other in zip(aucs[a], aucs[b], strict=True))
+        if not (ours.decided and dlib.decided):
             open_ += 1
-        elif (ours.value > 0) != (theirs.value > 0):
+        elif (ours.value > 0) != (dlib.value > 0):
             against.append(f"{a} and {b}")
-    pairs = len(models) * (len(models) - 1) // 2
     opposite = f"they order {'; '.join(against)} in opposite ways"
     verdict = opposite if against else "they contradict each other in none"
     return (
-        f"Same z told from other z, AUC: {'; '.join(said)}. Of {pairs} pairs of rows measured with both encoders "
+        f"Same z told from other z, AUC: {'; '.join(said)}. Of {len(pairs)} pairs of rows measured with both encoders "
         f"{verdict}, and {open_} are open by one or both."
     )
 
@@ -247,7 +218,7 @@ def backs(records: Rows) -> str:
     lines = {f"real {'people' if kind == 'faces' else kind}, fresh": found for kind, found in real.items()}
     lines |= {NAMES.get(n, n): r.behind for n, r in records.items() if r.behind is not None and n != "real"}
     if not lines:
-        return f"Heads from behind: {NOT_YET} (`{command_of('head3d')}`)."
+        return f"Heads from behind: {NOT_YET} (`python -m head3d_core evaluate head3d`)."
 
     def hair(found: Mapping[str, Estimate]) -> list[str]:
         return [shown(found.get(name)) for name in ("L*", "a*", "b*")]
