@@ -16,7 +16,6 @@ import dataclasses
 import json
 import shlex
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +51,6 @@ ABOUT = ("row", "seed", "start", "run", "weights", "provenance", "missing", "sec
 KNOWN = ("stage", "images", "starts_from", "preset", "seed", "row", "trained_on")
 """What a record repeats of the weights' own notes."""
 LOOSE = 0.01  # false rate of every probe before 2026-11-30
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -319,7 +317,7 @@ def added(before: Row, made: Row) -> Row:
     return dataclasses.replace(before, **gained, missing=missing, added=about)
 
 
-def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flush=True)) -> Row:
+def evaluate_weights(args: EvaluateArgs) -> Row:
     """Measures a generator; writes `<row>.json` and grids into `args.out` and returns what was recorded.
 
     Raises:
@@ -348,7 +346,7 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
             f"{path} was recorded of other weights than {args.weights}: measure them without --add"
         )
     reference = real_reference(args.wanted, networks, args.cache, args.weights == REAL, args.only)
-    say(f"{name}: real pictures described, {time.perf_counter() - start:.0f} s")
+    print(f"{name}: real pictures described, {time.perf_counter() - start:.0f} s", flush=True)
     if args.weights == REAL:
         found = evaluate_real(args, networks, reference)
     else:
@@ -359,7 +357,7 @@ def evaluate_weights(args: EvaluateArgs, say: Say = lambda text: print(text, flu
     known = {k: v for k, v in found.items() if v is not None}
     made = Row(**facts, **known, provenance=provenance(args, networks), missing=missing)
     made = made if before is None else added(before, made)
-    say(f"{name}: measured, {time.perf_counter() - start:.0f} s")
+    print(f"{name}: measured, {time.perf_counter() - start:.0f} s", flush=True)
     rows.write_row(path, made)  # whatever happens to the images
     if args.weights != REAL and before is None:
         shown = (reference, samples, args.sampling, made.accessories_shown)

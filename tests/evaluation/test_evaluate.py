@@ -102,7 +102,7 @@ def arguments(place: Path, weights: str, **changes: Any) -> EvaluateArgs:
 
 @functools.cache
 def measured(place: Path, weights: str, **changes: Any) -> Row:
-    return evaluate_weights(arguments(place, weights, **changes), say=lambda _: None)
+    return evaluate_weights(arguments(place, weights, **changes))
 
 
 def test_a_twin_of_the_teacher_keeps_its_identities(place: Path) -> None:
@@ -159,14 +159,14 @@ def test_adding_keeps_what_is_recorded(place: Path, tmp_path: Path) -> None:
     args = arguments(place, "head3d", add=True, out=tmp_path)
     far = dataclasses.replace(before.distance["back"], real_heads=50)
     rows.write_row(path, dataclasses.replace(before, behind=None, distance={"back": far}))
-    after = evaluate_weights(args, say=lambda _: None)
+    after = evaluate_weights(args)
     assert after.distance["back"] == far
     assert after.distance["back, 15 heads"].kernel == before.distance["back"].kernel
     assert after.behind == before.behind
     assert "behind" in after.added["fields"]
     assert after.added["arguments"]["add"]
     rows.write_row(path, dataclasses.replace(before, weights={"digest": "another"}))
-    refuses("recorded of other weights", evaluate_weights, args, say=lambda _: None)
+    refuses("recorded of other weights", evaluate_weights, args)
 
 
 def test_real_images_have_a_row_of_their_own(place: Path) -> None:
@@ -230,7 +230,7 @@ def test_what_cannot_work_is_said_before_the_work(
         ({"sampling": few(count=9)}, "sampling.count .* samples .* at least 10, got 9"),
         ({"sampling": few(detector=10)}, "sampling.detector .* samples .* at least 11, got 10"),
     ):
-        refuses(says, evaluate_weights, arguments(place, "real", **changes), say=lambda _: None)
+        refuses(says, evaluate_weights, arguments(place, "real", **changes))
 
 
 def test_the_limit_of_other_looks_is_recorded_of_these_weights(tmp_path: Path) -> None:
