@@ -139,7 +139,7 @@ def _kept_strands(identity: Identity, data: Asset) -> Index | slice:
     style = grown_style(hair.style, hair.length, hair.curl)
     if hair.recession == 0 and hair.peak == 0 and hair.thinning == 0:
         return slice(None)
-    edge = masks.above_hairline(style.azimuth, style.elevation, hair.recession, hair.peak)
+    edge = masks.above_hairline(*style.place, hair.recession, hair.peak)
     keep = masks.smoothstep(-7.0, 5.0, edge) > style.chance * 0.9
     keep &= style.chance < 1 - 0.92 * hair.thinning * style.crown
     return np.flatnonzero(keep)

@@ -37,25 +37,11 @@ ROOT_REACH = 0.35
 CACHED_STYLES = 96
 
 
-@dataclass(frozen=True)
-class Roots:
-    """Places on the body's triangles: vertices [N, 3] of the triangle and barycentric weights [N, 3]."""
+def scatter_roots(mask: Array, count: int, key: int, data: Asset) -> sp.csr_matrix:
+    """[count, V] matrix that reads a vertex's values at roots, by barycentric weights in the body's triangles.
 
-    vertices: Index
-    weights: Array
-
-    def on(self, values: Array) -> Array:
-        """Values [V, C] at the roots: [N, C]."""
-        w, v = self.weights, self.vertices
-        return sum(w[:, k, None] * values[v[:, k]] for k in range(3))  # type: ignore[return-value]
-
-    def take(self, index: Index | slice) -> Roots:
-        """The roots at `index`."""
-        return Roots(self.vertices[index], self.weights[index])
-
-
-def scatter_roots(mask: Array, count: int, key: int, data: Asset) -> Roots:
-    """`count` roots with density proportional to `mask` [V], evenly spread (stratified along the triangles)."""
+    The roots' density is proportional to `mask` [V]; they are evenly spread (stratified along the triangles).
+    """
     triangles = data.body_triangles
     density = mask[triangles].mean(1) * data.template_area
     ends = np.cumsum(density)
@@ -63,17 +49,19 @@ def scatter_roots(mask: Array, count: int, key: int, data: Asset) -> Roots:
     chosen = triangles[np.minimum(np.searchsorted(ends, at), len(triangles) - 1)]
     r = uniforms(key + 1, count, 2)
     s = np.sqrt(r[:, 0])
-    return Roots(chosen, np.stack([1 - s, s * (1 - r[:, 1]), s * r[:, 1]], 1))
+    weights = np.stack([1 - s, s * (1 - r[:, 1]), s * r[:, 1]], 1)
+    ends = np.arange(0, chosen.size + 1, 3)
+    return sp.csr_matrix((weights.ravel(), chosen.ravel(), ends), shape=(count, len(mask)))
 
 
 @dataclass(frozen=True)
 class Style:
     """A cached hairstyle in template space: N strands of M points, G guides."""
 
-    roots: Roots
-    azimuth: Array
-    elevation: Array
-    """[N] where the roots lie in rest space (see `masks.spherical`)."""
+    roots: sp.csr_matrix
+    """[N, V] reads vertices' values at the roots (see `scatter_roots`)."""
+    place: tuple[Array, Array]
+    """Azimuth and elevation [N] of the roots in rest space (see `masks.spherical`)."""
     crown: Array
     """[N] whether a root lies where men go bald."""
     chance: Array
@@ -186,7 +174,7 @@ def _spatial_order(points: Array) -> Index:
 class _Group:
     """Strands grown together: their roots, points [N, M, 3], guide of each, the guides [G, M, 3] and their comb."""
 
-    roots: Roots
+    roots: sp.csr_matrix
     points: Float32
     guide: Index
     guides: Array
@@ -198,15 +186,15 @@ def _grow_group(
 ) -> _Group:
     data = asset()
     roots = scatter_roots(mask, guides, stream_key(key, "guides"), data)
-    roots = roots.take(_spatial_order(roots.on(data.template)))
-    scalp = Scalp(roots.on(data.template), unit(roots.on(data.template_normals)), key, data)
+    roots = roots[_spatial_order(roots @ data.template)]
+    scalp = Scalp(roots @ data.template, unit(roots @ data.template_normals), key, data)
     grown = grower(scalp)
     places = scatter_roots(mask, strands, stream_key(key, "strands"), data)
-    _, nearest = cKDTree(scalp.points).query(places.on(data.template))
-    places = places.take(np.argsort(nearest, kind="stable"))  # neighbours share baked light
-    points, guide = interpolate(grown, places.on(data.template), key)
+    _, nearest = cKDTree(scalp.points).query(places @ data.template)
+    places = places[np.argsort(nearest, kind="stable")]  # neighbours share baked light
+    points, guide = interpolate(grown, places @ data.template, key)
     clear = np.flatnonzero(~_before_throat(points))
-    return _Group(places.take(clear), points[clear], guide[clear], *grown)
+    return _Group(places[clear], points[clear], guide[clear], *grown)
 
 
 def resample(points: Array, steps: int) -> Array:
@@ -243,18 +231,14 @@ def _grown(style: str, length: int, curl: int) -> Style:
     steps = groups[0].points.shape[1]
     guides = np.concatenate([resample(g.guides, steps) for g in groups])
     shifts = np.cumsum([0, *(len(g.guides) for g in groups)])
-    roots = Roots(
-        np.concatenate([g.roots.vertices for g in groups]), np.concatenate([g.roots.weights for g in groups])
-    )
-    azimuth, elevation = masks.spherical(roots.on(data.rest))
+    roots = sp.vstack([g.roots for g in groups]).tocsr()
     points = [_with_width(resample(g.points, steps), g.comb.width) for g in groups]
     reach = np.linalg.norm(guides - guides[:, :1], axis=-1).mean(0)
     return Style(
         roots=roots,
-        azimuth=azimuth,
-        elevation=elevation,
-        crown=masks.crown(roots.on(data.rest)),
-        chance=uniforms(stream_key(key, "chance"), len(roots.vertices)),
+        place=masks.spherical(roots @ data.rest),
+        crown=masks.crown(roots @ data.rest),
+        chance=uniforms(stream_key(key, "chance"), roots.shape[0]),
         points=np.concatenate(points),
         guide=np.concatenate([g.guide + k for g, k in zip(groups, shifts, strict=False)]),
         lattice=_trilinear(guides.reshape(-1, 3)).astype(np.float32),
@@ -282,7 +266,7 @@ def fit(style: Style, skin: Array, mirrored: bool, keep: Index | slice = slice(N
     moved = _with_width(shift.reshape(-1, steps, 3), 0.0)  # four channels: whole rows are copied below
     strands = np.take(moved, style.guide[keep], axis=0)
     strands += style.points[keep]
-    error = style.roots.take(keep).on(skin) - strands[:, 0, :3]
+    error = style.roots[keep] @ skin - strands[:, 0, :3]
     strands += _with_width(error[:, None], 0.0) * style.hold[:, None]
     if mirrored:
         strands[..., 0] *= -1
@@ -316,7 +300,7 @@ def _bundle(
     """Roots on the skin: points, unit normals, rest points [N, 3], and positions along a strand [1, steps, 1]."""
     roots = scatter_roots(mask, count, key, data)
     u = np.linspace(0, 1, steps)[None, :, None]
-    return roots.on(skin), unit(roots.on(skin_normals)), roots.on(data.rest), u
+    return roots @ skin, unit(roots @ skin_normals), roots @ data.rest, u
 
 
 def grow_brows(

@@ -28,7 +28,7 @@ def test_every_style_grows_outside_the_template(style: str) -> None:
     points = grown.points[::40, :, :3].astype(float)
     assert np.isfinite(points).all()
     assert len(points) > 100
-    roots = grown.roots.on(data.template)
+    roots = grown.roots @ data.template
     np.testing.assert_allclose(grown.points[:, 0, :3], roots, atol=1e-4)
     distance, _ = data.distance(points.reshape(-1, 3))
     assert np.mean(distance < -0.06) < 0.02
@@ -50,7 +50,7 @@ def test_strands_keep_their_roots_on_every_head() -> None:
         skin = build_head(identity(seed)).skin.vertices.astype(float)
         style = grown_style("long", 1, 0)
         strands = fit(style, skin, mirrored=False)
-        np.testing.assert_allclose(strands[:, 0, :3], style.roots.on(skin), atol=1e-5)
+        np.testing.assert_allclose(strands[:, 0, :3], style.roots @ skin, atol=1e-5)
     at_home = fit(style, data.template, mirrored=False)
     np.testing.assert_allclose(at_home, style.points, atol=1e-5)
 
@@ -153,8 +153,8 @@ def test_roots_follow_the_mask_and_resampling_keeps_ends() -> None:
     data = asset()
     mask = (data.rest[:, 1] > 8.0) * data.body * 1.0
     roots = scatter_roots(mask, 500, 3, data)
-    np.testing.assert_allclose(roots.weights.sum(1), 1)
-    assert roots.on(data.rest)[:, 1].min() > 7.85
+    np.testing.assert_allclose(roots.sum(1), 1)
+    assert (roots @ data.rest)[:, 1].min() > 7.85
     line = np.linspace(0, 1, 5)[None, :, None] * np.ones((2, 1, 3))
     again = resample(line, 9)
     np.testing.assert_allclose(again, np.linspace(0, 1, 9)[None, :, None] * np.ones((2, 1, 3)), atol=1e-12)
