@@ -39,10 +39,7 @@ SLICES = Slices()
 
 
 _SIZE = ("a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1)
-_POWER_OF_TWO = (
-    "a power of two of at least 4",
-    lambda v: isinstance(v, int) and v >= 4 and not v & (v - 1),
-)
+_POWER_OF_TWO = ("a power of two of at least 4", lambda v: isinstance(v, int) and v >= 4 and not v & (v - 1))
 _LAYERS = ("between 1 and 64", lambda v: isinstance(v, int) and 1 <= v <= 64)
 
 

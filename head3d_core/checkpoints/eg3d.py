@@ -13,13 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from head3d_core.checkpoints.eg3d_stand_ins import describe
-from head3d_core.config import (
-    Axes,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    RenderOptions,
-    SuperResolutionKind,
-)
+from head3d_core.config import Axes, DiscriminatorConfig, GeneratorConfig, RenderOptions, SuperResolutionKind
 from head3d_core.model.discriminator import Discriminator
 from head3d_core.model.filters import fir
 from head3d_core.model.generator import Generator

@@ -52,10 +52,7 @@ def pose_looking_at(position: Tensor, target: Tensor) -> Tensor:
 
 
 def orbit(
-    yaw: Tensor | float,
-    pitch: Tensor | float = 0.0,
-    radius: float = RADIUS,
-    focal: float = FOCAL,
+    yaw: Tensor | float, pitch: Tensor | float = 0.0, radius: float = RADIUS, focal: float = FOCAL
 ) -> Tensor:
     """Cameras on a sphere about the world origin, which they look at.
 

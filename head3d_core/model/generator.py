@@ -97,11 +97,7 @@ class Generator(nn.Module):
         return self.decoder.net["0"].weight.device  # type: ignore[return-value]
 
     def mapping(
-        self,
-        z: Tensor,
-        camera: Tensor,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
+        self, z: Tensor, camera: Tensor, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
     ) -> Tensor:
         """ws = M(z, p), repeated for every layer (Eq. 1).
 

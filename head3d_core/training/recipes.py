@@ -318,12 +318,7 @@ _CLASSROOM: dict[Stage, dict[str, Any]] = {
         "notes": (_SHORT, "γ = 1, StyleGAN2's value for faces at 256²"),
     },
     "whiten": {"images": 100_000, "notes": (_SHORT,)},
-    "head": {
-        "domains.0.gamma": 5.0,
-        "images": 150_000,
-        "ada_images": 200_000,
-        "notes": (_SHORT, _QUARTER),
-    },
+    "head": {"domains.0.gamma": 5.0, "images": 150_000, "ada_images": 200_000, "notes": (_SHORT, _QUARTER)},
     "distill": {
         "domains.1.gamma": 5.0,
         "domains.1.weight": 1.0,

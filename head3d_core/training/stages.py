@@ -104,10 +104,7 @@ def _load_shared(source: str, resolution: int, cache: Path | None, world: World)
 
 
 def make_pools(
-    recipe: Recipe,
-    faces: tuple[Tensor, Tensor],
-    heads: tuple[Tensor, Tensor] | None,
-    device: torch.device,
+    recipe: Recipe, faces: tuple[Tensor, Tensor], heads: tuple[Tensor, Tensor] | None, device: torch.device
 ) -> tuple[list[Pool], Pool]:
     """One pool per domain of the recipe, and the face set for mapping cameras.
 

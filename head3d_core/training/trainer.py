@@ -21,7 +21,7 @@ from head3d_core.model.filters import resize
 from head3d_core.model.generator import Generator
 from head3d_core.ops import random
 from head3d_core.training import augment, losses
-from head3d_core.training.distillation import TERMS, XY_BACK, Sample, check_match, distillation_terms
+from head3d_core.training.distillation import TERMS, XY_BACK, Sample, distillation_terms
 from head3d_core.training.numerics import DeviceQueue, Meters, Numerics
 from head3d_core.training.parts import Draws, Optimiser, Phase, Pool, Purpose, blur
 from head3d_core.training.recipes import Recipe
@@ -75,8 +75,6 @@ class Trainer:
         self.teacher, self.head = (
             self._place(net).eval().requires_grad_(False) if net else None for net in (teacher, head)
         )
-        for net in filter(None, (self.teacher, self.head)):
-            check_match(net, self.generator)
         self.perceptual = self._place(perceptual) if perceptual else None
         self.discriminators = [self._place(d).train().requires_grad_(True) for d in discriminators]
         interval = recipe.g_reg_interval if recipe.density_weight > 0 else 0

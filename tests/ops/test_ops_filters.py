@@ -170,11 +170,7 @@ def test_r1_of_a_small_critic(backend: filters.Backend) -> None:
     padding=st.tuples(*[st.integers(0, 6)] * 4),
 )
 def test_upfirdn2d_properties(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    up: int,
-    down: int,
-    padding: tuple[int, int, int, int],
+    size: tuple[int, int], kernel: tuple[int, int], up: int, down: int, padding: tuple[int, int, int, int]
 ) -> None:
     """Any sizes agree with the reference, or both refuse; and the transpose is one: <A x, y> = <x, A' y>."""
     x, taps = draw(1, 2, *size), draw(*kernel, seed=1)

@@ -283,10 +283,7 @@ def test_gradcheck(device: str, slices: int) -> None:
     leaf = at.requires_grad_()
     for function, inputs in (
         (lambda *t: tuple(Scene.of(*t).render(how)), [t.requires_grad_() for t in what.tensors()]),
-        (
-            lambda p, x: planes.sample_planes(p, x, backend="native", slices=how.slices),
-            [what.planes, leaf],
-        ),
+        (lambda p, x: planes.sample_planes(p, x, backend="native", slices=how.slices), [what.planes, leaf]),
         (
             lambda *t: planes.query(t[0], DecoderWeights(*t[1:5]), t[5], backend="native"),
             [what.planes, *what.weights, leaf],
@@ -342,8 +339,7 @@ def test_opcheck_backward(where: tuple[float, ...]) -> None:
     incoming = [torch.ones_like(o) for o in outputs]
     for needs in ((True, True, True), (False, True, False)):
         torch.library.opcheck(
-            torch.ops.head3d.render_rays_backward.default,
-            (*arguments, *outputs, *incoming, *needs, *where),
+            torch.ops.head3d.render_rays_backward.default, (*arguments, *outputs, *incoming, *needs, *where)
         )
 
 
