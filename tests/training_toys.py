@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,5 +145,4 @@ def same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
 
 def log(out: Path, event: str | None = None) -> list[dict[str, Any]]:
     """The lines of a run's log, of one kind of event or all."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if event in (None, line["event"])]
+    return [line for line in snapshots.read_log(out)[0] if event in (None, line["event"])]

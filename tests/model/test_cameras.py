@@ -72,10 +72,8 @@ def test_mirror_of_odd_intrinsics() -> None:
     camera[0, 16:] = torch.tensor([4.0, 0.03, 0.45, 0, 4.5, 0.55, 0, 0, 1.0])
 
     point = torch.tensor([0.1, -0.05, 0.2])
-    (here,), (there,) = (
-        project(point, camera),
-        project(point * torch.tensor([-1.0, 1, 1]), cameras.mirror(camera)),
-    )
+    (here,) = project(point, camera)
+    (there,) = project(point * torch.tensor([-1.0, 1, 1]), cameras.mirror(camera))
     torch.testing.assert_close(there, torch.stack([1 - here[0], here[1]]), rtol=1e-5, atol=1e-5)
 
 

@@ -35,36 +35,23 @@ def test_which_plane_sees_which_coordinate(axes: planes.Axes) -> None:
         moved[..., k] += 0.13
         change = planes.sample_each_plane(P, moved, axes) - planes.sample_each_plane(P, base, axes)
         sees[name] = [i for i in range(3) if float(change[0, i].abs().max()) > 1e-6]
-    assert (
-        sees
-        == {"eg3d": {"x": [0, 1, 2], "y": [0], "z": [1, 2]}, "xyz": {"x": [0, 1], "y": [0, 2], "z": [1, 2]}}[
-            axes
-        ]
-    )
+    expected = {"eg3d": ([0, 1, 2], [0], [1, 2]), "xyz": ([0, 1], [0, 2], [1, 2])}
+    assert sees == dict(zip("xyz", expected[axes], strict=True))
 
 
 @pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("box_warp", [1.0, 1.6])
-def test_sampling_is_the_scalar_loop(axes: planes.Axes, box_warp: float) -> None:
-    P = torch.randn(2, 3, 3, 6, 5, dtype=torch.float64)
-    points = (torch.rand(2, 40, 3, dtype=torch.float64) - 0.5) * 1.3 * box_warp  # some fall outside the cube
-    found = planes.sample_planes(P, points, axes, box_warp, backend="reference")
+@pytest.mark.parametrize(
+    ("count", "box_warp", "slices"),
+    [(3, 1.0, SLICES), (3, 1.6, SLICES), (4, 1.0, SLICES), (4, 1.6, Slices(0.25, -0.1))],
+)
+def test_sampling_is_the_scalar_loop(axes: planes.Axes, count: int, box_warp: float, slices: Slices) -> None:
+    P = torch.randn(2, count, 3, 6, 5, dtype=torch.float64)
+    points = (torch.rand(2, 50, 3, dtype=torch.float64) - 0.5) * 1.3 * box_warp  # some fall outside the cube
+    found = planes.sample_planes(P, points, axes, box_warp, "reference", slices)
     for n in range(2):
-        for m in range(40):
-            expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, box_warp)
+        for m in range(50):
+            expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, box_warp, slices)
             np.testing.assert_allclose(plain.f64(found[n, m]), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("axes", AXES)
-def test_two_slices_are_the_scalar_loop(axes: planes.Axes) -> None:
-    P = torch.randn(2, 4, 3, 6, 5, dtype=torch.float64)
-    points = (torch.rand(2, 60, 3, dtype=torch.float64) - 0.5) * 1.3
-    for slices in (SLICES, Slices(0.25, -0.1)):
-        found = planes.sample_planes(P, points, axes, backend="reference", slices=slices)
-        for n in range(2):
-            for m in range(60):
-                expected = plain.point_feature(plain.f64(P[n]), plain.f64(points[n, m]), axes, 1.0, slices)
-                np.testing.assert_allclose(plain.f64(found[n, m]), expected, atol=1e-12)
 
 
 def test_share_of_the_front_slice() -> None:
@@ -97,9 +84,8 @@ def test_gradients_reach_the_right_slice(backend: planes.Backend) -> None:
         planes.sample_planes(P, at, backend=backend).sum().backward()
         assert P.grad is not None
         reached = P.grad.sum((0, 2, 3, 4))  # the bilinear weights of two channels sum to 2
-        torch.testing.assert_close(
-            reached, torch.tensor([front, 1, 1, back], dtype=torch.float64) * 2 / 3, rtol=0, atol=1e-12
-        )
+        expected = torch.tensor([front, 1, 1, back], dtype=torch.float64) * 2 / 3
+        torch.testing.assert_close(reached, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
@@ -134,9 +120,8 @@ def test_ramp_planes_return_the_coordinate() -> None:
     P[:, :, 0], P[:, :, 1] = ramp[None, None, None, :], ramp[None, None, :, None]
     points = torch.rand(1, 20, 3) * 0.9 - 0.45
     for axes in AXES:
-        torch.testing.assert_close(
-            planes.sample_each_plane(P, points, axes), planes.project(points, axes, 1.0), rtol=0, atol=1e-5
-        )
+        read, at = planes.sample_each_plane(P, points, axes), planes.project(points, axes, 1.0)
+        torch.testing.assert_close(read, at, rtol=0, atol=1e-5)
 
 
 def test_decoder_is_the_scalar_loop() -> None:
@@ -156,10 +141,8 @@ def test_colours_reach_black_and_white() -> None:
 
 
 def test_query_shapes_and_gradients() -> None:
-    P, points = (
-        torch.randn(2, 3, 4, 5, 5, dtype=torch.float64),
-        torch.rand(2, 3, 3, dtype=torch.float64) * 0.7 - 0.35,
-    )
+    P = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
+    points = torch.rand(2, 3, 3, dtype=torch.float64) * 0.7 - 0.35
     w = decoder(dtype=torch.float64)
     sigma, features = planes.query(P, w, points, backend="reference")
     assert sigma.shape == (2, 3, 1)
@@ -168,11 +151,8 @@ def test_query_shapes_and_gradients() -> None:
     def run(p: torch.Tensor, x: torch.Tensor, *layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return planes.query(p, DecoderWeights(*layers), x, "eg3d", backend="reference")
 
-    inputs = tuple(
-        t.requires_grad_()
-        for t in (P[:1, :, :2, :3, :3].clone(), points[:1].clone(), *decoder(2, 2, 2, torch.float64))
-    )
-    assert torch.autograd.gradcheck(run, inputs, atol=1e-6)
+    inputs = (P[:1, :, :2, :3, :3].clone(), points[:1].clone(), *decoder(2, 2, 2, torch.float64))
+    assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in inputs], atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -218,12 +198,7 @@ def test_swapping_slices() -> None:
     torch.testing.assert_close(planes.blend(a, b, [0, 0, 0, 1]), planes.swap(a, b, "xy_back"))
     narrow = torch.randn(1, 3, 2, 4, 4)
     assert torch.equal(planes.swap(planes.widen(narrow), b, "xy")[:, 0], b[:, 0])
-
-
-def test_blend() -> None:
-    a, b = torch.randn(2, 1, 3, 2, 4, 4)
-    torch.testing.assert_close(planes.blend(a, b, [1, 0, 0]), planes.swap(a, b, "xy"))
-    torch.testing.assert_close(planes.blend(a, b, [0.5] * 3), (a + b) / 2)
+    torch.testing.assert_close(planes.blend(narrow, b[:, :3], [0.5] * 3), (narrow + b[:, :3]) / 2)
     assert torch.equal(planes.blend(a, b, [0, 0, 0]), a)
 
 

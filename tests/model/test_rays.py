@@ -72,10 +72,8 @@ def test_box_is_the_face_by_face_loop(seed: int, side: float) -> None:
     directions = torch.nn.functional.normalize(aim - origins, dim=-1)
     directions[0, 0] = torch.tensor([0.0, 0.0, 1.0])  # parallel to four faces
     near, far = rays.box_bounds(origins, directions, side)
-    hits = [
-        plain.box_hit(plain.f64(o), plain.f64(d), side)
-        for o, d in zip(origins[0], directions[0], strict=True)
-    ]
+    pairs = zip(origins[0], directions[0], strict=True)
+    hits = [plain.box_hit(plain.f64(o), plain.f64(d), side) for o, d in pairs]
     nears = [h[0] for h in hits if h is not None]
     for k, hit in enumerate(hits):
         # a ray that misses gets the smallest and the largest *near* of those that hit (EG3D's quirk)
@@ -98,9 +96,8 @@ def test_bounds_follow_the_options() -> None:
     assert near.shape == far.shape == (2, 9)
     assert bool((near == 2.25).all())
     assert bool((far == 3.3).all())
-    near, far = rays.ray_bounds(
-        origins, directions, RenderOptions(ray_start="auto", ray_end="auto", box_warp=1.6)
-    )
+    automatic = RenderOptions(ray_start="auto", ray_end="auto", box_warp=1.6)
+    near, far = rays.ray_bounds(origins, directions, automatic)
     assert float(near[0, 4]) == pytest.approx(1.9)
     assert float(far[0, 4]) == pytest.approx(3.5)
     assert bool((far - near < 1.6 * math.sqrt(3)).all())

@@ -36,9 +36,8 @@ def empty(what: DecoderWeights) -> Scene:
 def constant(sigma: float, colours: tuple[float, ...] = (0.2, 0.5, 0.8)) -> DecoderWeights:
     """A decoder that answers the same everywhere."""
     logits = [math.log((c + 0.001) / (1.001 - c)) for c in colours]
-    return DecoderWeights(
-        torch.zeros(2, 4), torch.zeros(2), torch.zeros(4, 2), torch.tensor([sigma, *logits])
-    )
+    nothing = torch.zeros(2, 4), torch.zeros(2), torch.zeros(4, 2)
+    return DecoderWeights(*nothing, torch.tensor([sigma, *logits]))
 
 
 def sigma_of(density: Tensor) -> Tensor:
@@ -56,9 +55,8 @@ def test_march_is_the_scalar_loop(white: bool) -> None:
     found = volume.march(features, sigma, depths, white)
     for n in range(2):
         for r in range(3):
-            colour, depth, opacity, w = plain.march(
-                plain.f64(features[n, r]), plain.f64(sigma[n, r, :, 0]), plain.f64(depths[n, r]), white
-            )
+            ray = (plain.f64(t) for t in (features[n, r], sigma[n, r, :, 0], depths[n, r]))
+            colour, depth, opacity, w = plain.march(*ray, white)
             np.testing.assert_allclose(plain.f64(found.features[n, r]), colour, atol=1e-12)
             assert float(found.depth[n, r]) == pytest.approx(depth)
             assert float(found.opacity[n, r]) == pytest.approx(opacity)
@@ -106,9 +104,8 @@ def test_render_is_the_scalar_loop(name: str, slices: int) -> None:
         for r in range(9):
             ray = plain.f64(what.origins[n, r]), plain.f64(what.directions[n, r])
             bounds = float(near[n, r]), float(far[n, r])
-            features, _, opacity = plain.render_ray(
-                plain.f64(what.planes[n]), what.weights, *ray, *bounds, options
-            )
+            exact = plain.f64(what.planes[n])
+            features, _, opacity = plain.render_ray(exact, what.weights, *ray, *bounds, options)
             np.testing.assert_allclose(plain.f64(result.features[n, r]), features, atol=1e-9)
             assert float(result.opacity[n, r]) == pytest.approx(opacity, abs=1e-10)
 
@@ -218,9 +215,8 @@ def test_midpoint_rule_converges_quadratically() -> None:
 
 def test_stratified_depths() -> None:
     near, far = torch.full((1, 1), 2.0), torch.full((1, 1), 3.0)
-    torch.testing.assert_close(
-        volume.stratified_depths(near, far, 5)[0, 0], torch.tensor([2.125, 2.375, 2.625, 2.875, 3.125])
-    )
+    middle = volume.stratified_depths(near, far, 5)[0, 0]
+    torch.testing.assert_close(middle, torch.tensor([2.125, 2.375, 2.625, 2.875, 3.125]))
     zero = volume.stratified_depths(near, far, 5, 0.0)[0, 0]
     assert float(zero[0]) == 2.0
     assert float(zero[-1]) == 3.0
@@ -236,9 +232,8 @@ def test_stratified_depths() -> None:
 def test_weights_sum_to_at_most_one(seed: int, samples: int, scale: float) -> None:
     g = torch.Generator().manual_seed(seed)
     depths = torch.rand(1, 4, samples, generator=g).cumsum(-1) + 2
-    found = volume.march(
-        torch.rand(1, 4, samples, 3, generator=g), torch.randn(1, 4, samples, 1, generator=g) * scale, depths
-    )
+    colours, sigma = (draw(1, 4, samples, n, generator=g) for draw, n in ((torch.rand, 3), (torch.randn, 1)))
+    found = volume.march(colours, sigma * scale, depths)
     assert bool((found.weights >= 0).all())
     assert bool((found.opacity <= 1 + 1e-5).all())
     assert bool((found.features <= 1 + 1e-4).all())
@@ -276,9 +271,8 @@ def test_a_batch_of_one_is_the_first_of_two(seed: int, seeded: bool) -> None:
 
 def test_seeds_change_the_samples_and_repeat() -> None:
     what, noisy = scene(2), replace(SHORT, density_noise=0.5)
-    first, again, other = (
-        what.render(noisy, "auto", torch.tensor(seeds)) for seeds in ([1, 2], [1, 2], [1, 3])
-    )
+    keys = ([1, 2], [1, 2], [1, 3])
+    first, again, other = (what.render(noisy, "auto", torch.tensor(seeds)) for seeds in keys)
     calm = what.render(SHORT, "reference", torch.tensor([1, 2]))
     assert torch.equal(first.features, again.features)
     assert torch.equal(first.features[0], other.features[0])
