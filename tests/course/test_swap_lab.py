@@ -22,6 +22,7 @@ from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import sample_planes
+from head3d_core.utils.images import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,13 @@ def encoder() -> Encoder:
     return untrained_encoder()
 
 
-def pixels(raw: torch.Tensor) -> np.ndarray:
-    return ((raw[0].permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)).byte().numpy()
-
-
 def decoded(png: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+
+
+def gap(shown: np.ndarray, image: torch.Tensor) -> int:
+    """The largest difference of two images, of 255: [R, R, 3] and [1, 3, R, R] in [-1, 1]."""
+    return int(np.abs(shown.astype(int) - to_pixels(image[0])).max())
 
 
 def test_state_survives_the_browser() -> None:
@@ -79,12 +81,12 @@ def test_shown_is_the_generators_picture(generators: dict[str, Generator], encod
         whole = G.render(mixed, ws, state.camera())
         plain = G.render_raw(one.planes, state.camera())
     preview = swap_lab.show(pair, state, finished=False)
-    assert np.abs(preview.picture.astype(int) - pixels(whole.raw)).max() <= 1
+    assert gap(preview.picture, whole.raw) <= 1
     assert preview.similarity is None
     heat = ((whole.raw - plain.raw).abs().mean(1)[0] / 2).numpy()
     assert np.allclose(preview.heat, heat, atol=1e-3)
     finished = swap_lab.show(pair, state, beside=preview.ends)
-    assert np.abs(finished.picture.astype(int) - pixels(whole.image)).max() <= 1
+    assert gap(finished.picture, whole.image) <= 1
     assert np.allclose(finished.heat, heat, atol=1e-3)
     front = cameras.orbit(0.0)
     small = [plane_swap.look(G, x, front, swap_lab.FACE_SIDE).raw for x in (mixed, one.planes, two.planes)]
@@ -111,7 +113,7 @@ def test_between_generators_a_decodes(generators: dict[str, Generator]) -> None:
     planes = one.planes.clone()
     planes[:, 0] = two.planes[:, 0]
     raw = plane_swap.look(generators["head"], planes, state.camera()).raw
-    assert np.array_equal(swap_lab.show(pair, state, finished=False).picture, pixels(raw))
+    assert gap(swap_lab.show(pair, state, finished=False).picture, raw) == 0
     assert swap_lab.show(pair, state).similarity is None
     refuses("no generator called 'heads'", swap_lab.couple, generators, LabState("heads", 0, "face", 0))
 
@@ -163,15 +165,15 @@ def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None
     turned = cameras.orbit(np.deg2rad(40.0))
     with torch.no_grad():
         front, side = (G.render(two.planes, two.ws, camera) for camera in (cameras.orbit(0.0), turned))
-    assert np.abs(decoded(first[1]["picture"]).astype(int) - pixels(front.image).astype(int)).max() <= 1
+    assert gap(decoded(first[1]["picture"]), front.image) <= 1
     viewer.wanted = {**viewer.state, "shares": [1, 1, 1], "finished": False, "request": 1}
     assert viewer.shown["ends"] is None
     viewer.wanted = {**viewer.wanted, "yaw": 40, "request": 2}
-    assert np.abs(decoded(viewer.shown["ends"][1]).astype(int) - pixels(side.raw).astype(int)).max() <= 1
+    assert gap(decoded(viewer.shown["ends"][1]), side.raw) <= 1
     assert viewer.portraits is first, "still under the hand"
     viewer.wanted = {**viewer.wanted, "finished": True, "request": 3}
     second = viewer.portraits
-    assert np.abs(decoded(second[1]["picture"]).astype(int) - pixels(side.image).astype(int)).max() <= 1
+    assert gap(decoded(second[1]["picture"]), side.image) <= 1
     assert "head B: face, seed 1, seen from yaw 40°" in second[1]["alt"]
     viewer.wanted = {**viewer.wanted, "shares": [0, 0, 1], "request": 4}
     assert viewer.shown["ends"] is None
@@ -182,8 +184,7 @@ def test_a_and_b_turn_with_the_mixture(generators: dict[str, Generator]) -> None
     head, nine = generators["head"], seeds.heads_of_seeds(generators["head"], [9])
     with torch.no_grad():
         alone = head.render(nine.planes, nine.ws, turned).image
-    drawn = decoded(viewer.portraits[1]["picture"]).astype(int)
-    assert np.abs(drawn - pixels(alone).astype(int)).max() <= 1, "B is drawn by its own generator"
+    assert gap(decoded(viewer.portraits[1]["picture"]), alone) <= 1, "B is drawn by its own generator"
 
 
 def test_the_scale_of_the_heat_map() -> None:
