@@ -19,6 +19,7 @@ from typing import Any
 from head3d_core.course import words
 from head3d_core.course.stills import with_stand_in
 from head3d_core.utils import files
+from head3d_core.utils.errors import Head3DError
 
 _session: dict[str, str] = {}
 """Guesses of this kernel."""
@@ -46,14 +47,9 @@ def kept() -> dict[str, str]:
 def keep(name: str, guess: str) -> None:
     """Keeps a guess; an empty one is forgotten. Where nothing can be written it lasts as long as the kernel."""
     _session[name] = guess.strip()
-    path, every = place(), kept()
-    if path is None:
-        return
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(every, indent=1, ensure_ascii=False), encoding="utf8")
-        os.replace(partial, path)
+    if (path := place()) is not None:
+        with contextlib.suppress(OSError, Head3DError), files.atomic(path) as partial:
+            partial.write_text(json.dumps(kept(), indent=1, ensure_ascii=False), encoding="utf8")
 
 
 def ask(name: str, guess: str | float | None = None) -> None:

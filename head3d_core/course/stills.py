@@ -256,7 +256,7 @@ def _pieces(trace: Any) -> Iterator[tuple[Any, ...]]:
 def _colours(trace: Any, style: Any) -> NDArray[np.float64]:
     """A colour [M, 3] in [0, 1] for every place of a trace."""
     from matplotlib.colors import to_rgb
-    from plotly.colors import convert_colors_to_same_type
+    from plotly.colors import sample_colorscale
 
     count = np.size(trace.x)
     if trace.type == "mesh3d" and trace.vertexcolor is not None:
@@ -267,7 +267,5 @@ def _colours(trace: Any, style: Any) -> NDArray[np.float64]:
         return np.tile(to_rgb(level), (count, 1))
     level = np.asarray(level, np.float64).ravel()
     low, high = (level.min(), level.max()) if style.cmin is None else (style.cmin, style.cmax)
-    at, colours = zip(*style.colorscale, strict=True)
-    rgb = np.array(convert_colors_to_same_type(list(colours), "tuple")[0])
-    level = (level - low) / max(high - low, 1e-9)
-    return np.stack([np.interp(level, at, channel) for channel in rgb.T], 1)
+    share = ((level - low) / max(high - low, 1e-9)).clip(0, 1)
+    return np.array(sample_colorscale([list(step) for step in style.colorscale], share, colortype="tuple"))

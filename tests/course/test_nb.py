@@ -60,7 +60,7 @@ def test_views_and_back_share() -> None:
     camera = cameras.orbit(torch.deg2rad(torch.tensor([0.0, -44.0, 46.0, -134.0, 136.0, -179.0])))
     assert nb04.views_by_side(camera) == [2, 2, 2]
     yaw = torch.tensor([math.pi, 3 * math.pi, 0.0, 2 * math.pi, math.radians(134.9)])
-    assert nb04.share_of_back_views(yaw) == pytest.approx(0.4)
+    assert nb04.back_share.truth(yaw) == pytest.approx(0.4)
 
 
 def test_nearest_view_shows_the_closest_picture() -> None:
