@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import torch
+
 from head3d_core.config import preset
 from head3d_core.experiments import toys
 from head3d_core.model.generator import Generator
@@ -29,7 +31,7 @@ def _solid(weights: DecoderWeights, factor: float = 10.0) -> DecoderWeights:
 
 @functools.cache
 def toy_generator() -> Generator:
-    """Its planes are those of `toys.TOY_A`, fitted in seconds and once a process."""
+    """Its planes are those of `toys.TOY_A`, fitted in seconds and once a process; `codes` are some that it takes."""
     fit = toys.fit_planes([toys.TOY_A], steps=250)
     render = dataclasses.replace(
         preset("tiny").generator.render, depth_resolution=32, depth_resolution_importance=32
@@ -38,4 +40,5 @@ def toy_generator() -> Generator:
     G = Generator(config).eval()
     G.decoder = _ToyDecoder(_solid(fit.weights))
     G.planes = lambda ws, *_: fit.planes.expand(len(ws), -1, -1, -1, -1)  # type: ignore[method-assign]
+    G.codes = torch.zeros(1, G.num_ws, G.config.w_dim)
     return G

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from helpers import served
 from PIL import Image
@@ -90,7 +89,7 @@ def _shown(page: Any, name: str, angle: int) -> np.ndarray:
 def test_a_web_viewer_shows_the_head_upright_and_from_the_front(site: tuple[Path, str], kind: str) -> None:
     folder, address = site
     toy = toy_generator()
-    ws = torch.zeros(1, toy.num_ws, toy.config.w_dim)
+    ws = toy.codes
     head: trimesh.Trimesh = mesh.extract_mesh(toy, ws, resolution=64, level=0.0)
     if kind == "texture":
         head = colour.bake_texture(toy, ws, mesh.simplify(head, 2000), size=256)

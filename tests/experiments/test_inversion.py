@@ -104,9 +104,9 @@ def test_typical_codes_stay_where_the_generator_was_trained(G: Generator) -> Non
 def test_unknown_cameras_are_found() -> None:
     toy = toy_generator()
     yaw, pitch = torch.deg2rad(torch.tensor([25.0, -20.0])), torch.deg2rad(torch.tensor([-8.0, 3.0]))
-    ws = torch.zeros(2, toy.num_ws, toy.config.w_dim)
-    with torch.no_grad():
-        images = toy.render_raw(toy.planes(ws), cameras.orbit(yaw, pitch), 32).raw
+    images = toy.render_raw(
+        toy.planes(toy.codes.expand(2, -1, -1)), cameras.orbit(yaw, pitch), 32
+    ).raw.detach()
     options = InversionOptions(40, 0, candidates=0, camera_rate=0.05, resolution=32, widest_guess=0.0)
     found = inversion.invert(toy, images, None, options)
     got = torch.stack(cameras.yaw_pitch(found.camera), -1)
@@ -118,8 +118,7 @@ def test_unknown_cameras_are_found() -> None:
 def test_an_estimated_camera_is_refined_but_does_not_run_away() -> None:
     toy = toy_generator()
     true = cameras.orbit(math.radians(20.0), math.radians(5.0))
-    with torch.no_grad():
-        image = toy.render_raw(toy.planes(torch.zeros(1, toy.num_ws, toy.config.w_dim)), true, 32).raw
+    image = toy.render_raw(toy.planes(toy.codes), true, 32).raw.detach()
 
     def yaw(pull: float) -> float:
         fixed = {"candidates": 0, "camera_rate": 0.03, "resolution": 32, "refine": True}
@@ -146,17 +145,16 @@ def test_pixels_without_weight_do_not_count(G: Generator, picture: torch.Tensor)
 
 def test_first_look_takes_the_nearest_view_of_the_grid() -> None:
     toy = toy_generator()
-    ws = torch.zeros(1, toy.num_ws, toy.config.w_dim)
-    with torch.no_grad():
-        image = toy.render_raw(toy.planes(ws), cameras.orbit(math.radians(-43), math.radians(13)), 16).raw
+    camera = cameras.orbit(math.radians(-43), math.radians(13))
+    image = toy.render_raw(toy.planes(toy.codes), camera, 16).raw.detach()
     views = inversion.guesses(60.0)
     assert len(views) == 9 * 3
-    losses, places = inversion.candidate_losses(toy, image, torch.zeros(2, ws.shape[-1]), views)
+    losses, places = inversion.candidate_losses(toy, image, torch.zeros(2, toy.config.w_dim), views)
     assert losses.shape == places.shape == (2, 1)
     guess = cameras.yaw_pitch(views[places[0]])
     assert [math.degrees(float(a)) for a in guess] == pytest.approx([-45, 15], abs=1e-3)
     first = torch.zeros(1, dtype=torch.long)
-    one = inversion.candidate_losses(toy, image, torch.zeros(1, ws.shape[-1]), views, first)
+    one = inversion.candidate_losses(toy, image, toy.codes[0, :1], views, first)
     assert int(one[1]) == 0, "a picture whose camera is known is compared from there"
     assert float(one[0]) > float(losses[0])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -243,15 +242,14 @@ def test_carried_and_strongest() -> None:
 
 
 def test_studies_under_both_axes_stand_side_by_side() -> None:
-    def study(axes: str, planes: tuple[str, str, str], carries: tuple[float, float, float]) -> dict[str, Any]:
-        seen = {"weights": {"face": {"images": 1_000_000}}}
-        made = swap_study.tables(replace(made_up(carries=carries), names=planes))
-        return made | {"axes": axes, "provenance": seen}
-
-    both = [
-        study("xyz", ("xy", "xz", "yz"), (0.9, 0.2, 0.1)),
-        study("eg3d", ("xy", "xz", "zx"), (0.4, 0.3, 0.6)),
-    ]
+    seen = {"provenance": {"weights": {"face": {"images": 1_000_000}}}}
+    both = []
+    for axes, names, carries in (
+        ("xyz", ("xy", "xz", "yz"), (0.9, 0.2, 0.1)),
+        ("eg3d", ("xy", "xz", "zx"), (0.4, 0.3, 0.6)),
+    ):
+        made = swap_study.tables(replace(made_up(carries=carries), names=names))
+        both.append(made | {"axes": axes, **seen})
     _, true, twin = swap_study.carried_by_axes(both, RAW).splitlines()
     assert true.split()[:4] == ["xyz", "1,000,000", "8", "0.90"]
     assert true.endswith("0.10 [0.10, 0.10]  F_yz")
@@ -265,19 +263,14 @@ def test_command_records_and_prints(weights: Path, capsys: pytest.CaptureFixture
     assert cli.main(["swap-study", "--weights", face, "--count", "3", "--batch", "4", "--out", str(out)]) == 0
     text = capsys.readouterr().out
     found = json.loads(out.read_text(encoding="utf8"))
-    assert found["ordered_pairs"] == 6
-    assert found["axes"] == "xyz"
+    assert (found["axes"], found["ordered_pairs"]) == ("xyz", 6)
     assert set(found["table_1"]) == {FINISHED, RAW}
-    assert len(found["table_1"][RAW]) == 5
     assert "silhouette, side" in found["measures"]
     notes = found["provenance"]
     assert notes["weights"][face]["images"] == 7
     assert notes["encoder"] == "untrained"
     assert f"--weights {face} --count 3" in notes["command"]
-    assert {"date", "commit", "device", "torch", "seconds"} <= set(notes)
-    for line in swap_study.as_text(found, RAW).splitlines():
-        assert line in text
-    assert "(1+cos)/2" in text
+    assert swap_study.as_text(found, RAW) in text
 
 
 def test_between_two_generators(weights: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_face_is_coloured_as_pictures_show_it(seed: int) -> None:
 
 def test_colours_are_mixed_from_the_sides_that_a_point_faces() -> None:
     G = toy_generator()
-    planes = G.planes(torch.zeros(1, G.num_ws, G.config.w_dim))
+    planes = G.planes(G.codes)
     points = torch.tensor([[0.0, 0.0, 0.2]]).expand(3, 3)
     half = math.sqrt(0.5)
     towards = torch.tensor([[0.0, 0, 1], [1, 0, 0], [half, 0, half]])

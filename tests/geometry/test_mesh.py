@@ -27,13 +27,8 @@ def toy() -> Generator:
 
 
 @pytest.fixture(scope="module")
-def ws(toy: Generator) -> torch.Tensor:
-    return torch.zeros(1, toy.num_ws, toy.config.w_dim)
-
-
-@pytest.fixture(scope="module")
-def head(toy: Generator, ws: torch.Tensor) -> trimesh.Trimesh:
-    return mesh.extract_mesh(toy, ws, resolution=64, level=0.0)
+def head(toy: Generator) -> trimesh.Trimesh:
+    return mesh.extract_mesh(toy, toy.codes, resolution=64, level=0.0)
 
 
 def ball_grid(slope: float) -> np.ndarray:
@@ -150,12 +145,10 @@ def test_a_glb_is_matte_and_its_colours_linear(head: trimesh.Trimesh, tmp_path: 
     assert "color" not in again.visual.vertex_attributes
 
 
-def test_texture_agrees_with_vertex_colours(
-    toy: Generator, ws: torch.Tensor, head: trimesh.Trimesh, tmp_path: Path
-) -> None:
+def test_texture_agrees_with_vertex_colours(toy: Generator, head: trimesh.Trimesh, tmp_path: Path) -> None:
     small = mesh.simplify(head, 1500)
     assert len(small.faces) <= 1500
-    textured = colour.bake_texture(toy, ws, small, size=128)
+    textured = colour.bake_texture(toy, toy.codes, small, size=128)
     image = textured.visual.material.baseColorTexture
     assert image.size == (128, 128)
     shown = textured.visual.to_color().vertex_colors[:, :3] / 255
@@ -172,8 +165,8 @@ def test_texture_agrees_with_vertex_colours(
     assert np.abs(again.visual.to_color().vertex_colors[:, :3] / 255 - shown).mean() < 0.01
 
 
-def test_closed_head_and_open_shell(toy: Generator, ws: torch.Tensor) -> None:
-    planes = toy.planes(ws)
+def test_closed_head_and_open_shell(toy: Generator) -> None:
+    planes = toy.planes(toy.codes)
     assert float(mesh.closedness(toy, planes, 500)[0]) > 0.98
     assert float(mesh.closedness(toy, torch.zeros_like(planes), 100)[0]) < 0.02
 

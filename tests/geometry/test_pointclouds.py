@@ -33,7 +33,7 @@ def test_depth_one_is_one_away_along_every_ray() -> None:
 
 def test_the_toys_cloud_lies_on_the_toy() -> None:
     G = toy_generator()
-    planes = G.planes(torch.zeros(1, G.num_ws, G.config.w_dim))
+    planes = G.planes(G.codes)
     cloud = pointclouds.model_cloud(G, planes, pointclouds.look_around(6), 32)
     assert len(cloud) > 2000
     relative = (cloud.points / torch.tensor(toys.TOY_A.radii)).norm(dim=-1)
@@ -47,7 +47,7 @@ def test_the_toys_cloud_lies_on_the_toy() -> None:
 
 def test_normal_image_points_at_the_camera() -> None:
     G = toy_generator()
-    planes = G.planes(torch.zeros(1, G.num_ws, G.config.w_dim))
+    planes = G.planes(G.codes)
     camera = cameras.orbit(math.pi / 2)
     raw = G.render_raw(planes, camera, 32)
     picture = pointclouds.normal_image(G, planes, raw, camera)
