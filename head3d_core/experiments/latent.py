@@ -9,7 +9,7 @@ measures how straight paths are, and what truncation costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,25 +107,17 @@ def _check_pair(ws_a: Tensor, ws_b: Tensor) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Linearity:
-    """How evenly identity changes along a path of K heads."""
-
-    distance: tuple[float, ...]
-    """[K] cosine distance from the first head, 1 − cos."""
-    bend: float
-    """Largest |distance(t) / distance(1) − t|: 0 where identity changes in proportion to t."""
-    unevenness: float
-    """Longest step over the mean step (angles between neighbours), 1 where all steps are equal."""
-    detour: float
-    """Sum of the steps over the angle between the ends: 1 on the shortest way."""
-
-
-def path_linearity(embeddings: Tensor) -> Linearity:
-    """Identity distance along a path against a straight line.
+def path_linearity(embeddings: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """How evenly identity changes along a path of K heads, against a straight line.
 
     Args:
         embeddings: [K, d], of heads at t = 0, 1/(K − 1), ..., 1; K >= 3.
+
+    Returns:
+        Cosine distances from the first head, 1 − cos, [K] in float64; and three numbers. "bend": the largest
+        |distance(t) / distance(1) − t|, 0 where identity changes in proportion to t. "unevenness": the longest step
+        over the mean step (angles between neighbours), 1 where all steps are equal. "detour": the sum of the steps over
+        the angle between the ends, 1 on the shortest way.
 
     Raises:
         Head3DError: fewer than three heads, or ends that show the same identity.
@@ -141,12 +133,12 @@ def path_linearity(embeddings: Tensor) -> Linearity:
     # The half-chord keeps its digits for small angles, where acos of a cosine loses them.
     steps = 2 * torch.asin(((x[1:] - x[:-1]).norm(dim=1) / 2).clamp(max=1))
     whole = 2 * torch.asin(((x[-1] - x[0]).norm() / 2).clamp(max=1))
-    return Linearity(
-        distance=tuple(float(d) for d in distance),
-        bend=float((distance / end - t).abs().max()),
-        unevenness=float(steps.max() / steps.mean()),
-        detour=float(steps.sum() / whole),
-    )
+    found = {
+        "bend": (distance / end - t).abs().max(),
+        "unevenness": steps.max() / steps.mean(),
+        "detour": steps.sum() / whole,
+    }
+    return distance, {name: float(value) for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -220,11 +212,12 @@ def straightness(G: Generator, pairs: list[tuple[int, int]], steps: int, encoder
         first, last = ws_of_seeds(G, pair).split(1)
         path = interpolate(first, last, steps)
         paths.append(path_linearity(encoder.embed(frontal_images(G, path), cameras.frontal(steps))))
-    distance = torch.tensor([p.distance for p in paths])
+    distances, found = zip(*paths, strict=True)
+    distance = torch.stack(distances).float()
     relative = (distance / distance[:, -1:]).mean(0)
     row: dict[str, Any] = {"mean curve": [round(float(x), 4) for x in relative]}
-    for name in ("bend", "unevenness", "detour"):
-        row[name] = bootstrap_mean(torch.tensor([asdict(p)[name] for p in paths])).to_dict()
+    for name in found[0]:
+        row[name] = bootstrap_mean(torch.tensor([numbers[name] for numbers in found])).to_dict()
     return row
 
 

@@ -70,17 +70,14 @@ def test_layer_sides_match_what_a_code_changes() -> None:
 def test_linearity_of_known_paths() -> None:
     angle = torch.linspace(0, 1.0, 11)
     arc = torch.stack([angle.cos(), angle.sin()], 1)
-    found = latent.path_linearity(arc)
-    assert found.unevenness == pytest.approx(1, abs=1e-5)
-    assert found.detour == pytest.approx(1, abs=1e-5)
-    assert found.distance[-1] == pytest.approx(1 - math.cos(1), abs=1e-6)
-    straight = (1 - torch.cos(angle)) / (1 - math.cos(1)) - angle
-    assert found.bend == pytest.approx(float(straight.abs().max()), abs=1e-5)
-    jump = torch.stack([arc[0]] * 5 + [arc[-1]] * 6)
-    assert latent.path_linearity(jump).unevenness == pytest.approx(10, rel=1e-3)
-    assert latent.path_linearity(jump).bend == pytest.approx(0.5, abs=0.01)
+    distance, found = latent.path_linearity(arc)
+    assert float(distance[-1]) == pytest.approx(1 - math.cos(1), abs=1e-6)
+    bend = float(((1 - angle.cos()) / (1 - math.cos(1)) - angle).abs().max())
+    assert found == pytest.approx({"bend": bend, "unevenness": 1, "detour": 1}, abs=1e-5)
+    jump = latent.path_linearity(torch.stack([arc[0]] * 5 + [arc[-1]] * 6))[1]
+    assert jump == pytest.approx({"bend": 0.5, "unevenness": 10, "detour": 1}, abs=0.01)
     loop = torch.stack([angle.mul(4).cos(), angle.mul(4).sin()], 1)
-    assert latent.path_linearity(loop).detour > 1.5
+    assert latent.path_linearity(loop)[1]["detour"] > 1.5
 
 
 def test_principal_directions_of_a_known_cloud(G: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
