@@ -158,18 +158,6 @@ def _curl(points: NDArray[np.float32], guide: Index, comb: Comb, key: int, steps
     return points + x[..., None] * a + y[..., None] * b
 
 
-def _before_throat(points: Array) -> NDArray[np.bool_]:
-    """[N] whether a strand hangs in front of the throat or the mouth, where single stray ones look wrong."""
-    x, y, z = np.moveaxis(points, -1, 0)
-    return ((np.abs(x) < 0.55) & (y < 6.7) & (z > 0.75)).any(1)
-
-
-def _spatial_order(points: Array) -> Index:
-    """Order in which neighbours on the head come close together: rings by height, then azimuth."""
-    d = points - SKULL_CENTRE
-    return np.lexsort((np.arctan2(d[:, 0], d[:, 2]), np.round(points[:, 1], 1)))
-
-
 @dataclass(frozen=True)
 class _Group:
     """Strands grown together: their roots, points [N, M, 3], guide of each, the guides [G, M, 3] and their comb."""
@@ -186,14 +174,18 @@ def _grow_group(
 ) -> _Group:
     data = asset()
     roots = scatter_roots(mask, guides, stream_key(key, "guides"), data)
-    roots = roots[_spatial_order(roots @ data.template)]
+    d = roots @ data.template - SKULL_CENTRE
+    rings = np.round((roots @ data.template)[:, 1], 1)
+    roots = roots[np.lexsort((np.arctan2(d[:, 0], d[:, 2]), rings))]  # neighbours come close together
     scalp = Scalp(roots @ data.template, unit(roots @ data.template_normals), key, data)
     grown = grower(scalp)
     places = scatter_roots(mask, strands, stream_key(key, "strands"), data)
     _, nearest = cKDTree(scalp.points).query(places @ data.template)
     places = places[np.argsort(nearest, kind="stable")]  # neighbours share baked light
     points, guide = interpolate(grown, places @ data.template, key)
-    clear = np.flatnonzero(~_before_throat(points))
+    x, y, z = np.moveaxis(points, -1, 0)
+    before_throat = (np.abs(x) < 0.55) & (y < 6.7) & (z > 0.75)  # where single stray strands look wrong
+    clear = np.flatnonzero(~before_throat.any(1))
     return _Group(places[clear], points[clear], guide[clear], *grown)
 
 

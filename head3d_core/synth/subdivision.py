@@ -34,17 +34,13 @@ def catmull_clark(quads: Index, count: int) -> tuple[sp.csr_matrix, Index]:
     edge_of = inverse.reshape(4, q).T
     e = len(unique)
     boundary = np.bincount(inverse, minlength=e) < 2
-    each = np.repeat(faces, 4)
-
-    def incidence(rows: Index, columns: Index, shape: tuple[int, int]) -> sp.csr_matrix:
-        return sp.csr_matrix((np.ones(rows.size), (rows.ravel(), columns)), shape=shape)
 
     face_points, middles = weighted_rows(0.25, quads, count), weighted_rows(0.5, unique, count)
-    edge_faces = incidence(edge_of, each, (e, q))
+    of_face, of_edge, edge_faces = (
+        corner_matrix(corners, n) for corners, n in ((quads, count), (unique, count), (edge_of, e))
+    )
     edge_points = sp.diags(np.where(boundary, 1.0, 0.5)) @ middles
     edge_points = edge_points + sp.diags(np.where(boundary, 0.0, 0.25)) @ (edge_faces @ face_points)
-    of_face = incidence(quads, each, (count, q))
-    of_edge = incidence(unique, np.repeat(np.arange(e), 2), (count, e))
     n = np.asarray(of_face.sum(1)).ravel()
     n1 = np.maximum(n, 1)
     n_edges = np.maximum(np.asarray(of_edge.sum(1)).ravel(), 1)
@@ -88,11 +84,9 @@ def split_quads(quads: Index) -> Index:
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def corner_matrix(triangles: Index, count: int) -> sp.csr_matrix:
-    """[N, T] incidence: sums a value per triangle into its corners."""
-    rows = triangles.T.ravel()
-    columns = np.tile(np.arange(len(triangles)), 3)
-    return sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, len(triangles)))
+def corner_matrix(faces: Index, count: int) -> sp.csr_matrix:
+    """[N, F] incidence: sums a value per face (triangle, quad or edge, [F, K]) into its corners."""
+    return weighted_rows(1.0, faces, count).T.tocsr()
 
 
 def unit(a: Array) -> Array:
