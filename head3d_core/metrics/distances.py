@@ -106,10 +106,9 @@ def kernel_replicates(
         groups: as in `kernel_distance`; of the fakes, one for all.
     """
     pairs = [_pair(real, fake) for fake in fakes]
-    if len({len(fake) for fake in fakes}) > 1:
-        raise Head3DError(
-            f"sets that are compared sample by sample have one size, got {[len(f) for f in fakes]}"
-        )
+    sizes = [len(fake) for fake in fakes]
+    if len(set(sizes)) > 1:
+        raise Head3DError(f"sets that are compared sample by sample have one size, got {sizes}")
     real, sets = pairs[0][0], [fake for _, fake in pairs]
     sides = ((groups[0], real, "real"), (groups[1], sets[0], "generated"))
     (rows, count), (fake_rows, fake_count) = (_groups(g, len(x), name) for g, x, name in sides)
@@ -119,12 +118,10 @@ def kernel_replicates(
         for row, weight in zip((rows, fake_rows), drawn, strict=True)
     )
     within = _mean_kernel(real, real, weights, weights, rows)
-    values = [
-        within
-        + _mean_kernel(fake, fake, fake_weights, fake_weights, fake_rows)
-        - 2 * _mean_kernel(real, fake, weights, fake_weights)
-        for fake in sets
-    ]
+    values = []
+    for fake in sets:
+        own = _mean_kernel(fake, fake, fake_weights, fake_weights, fake_rows)
+        values.append(within + own - 2 * _mean_kernel(real, fake, weights, fake_weights))
     return torch.stack(values).cpu().numpy(), min(count, fake_count)
 
 

@@ -220,8 +220,6 @@ def limits(real: GhostScores) -> dict[str, float]:
     for name, score in real._asdict().items():
         known = score[score.isfinite()]
         if len(known) < 20:
-            raise Head3DError(
-                f"a limit of {name} needs 20 real images that can be measured, got {len(known)}"
-            )
+            raise Head3DError(f"a limit of {name} needs 20 real images with a score, got {len(known)}")
         limits[name] = float(torch.quantile(known, PERCENTILE))
     return limits

