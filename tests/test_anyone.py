@@ -68,9 +68,8 @@ for words in ("mesh --out a.glb", "turntable --out a.mp4 --seconds 0.1", "turnta
     print(words, cli.main([*words.split(), "--weights", "tiny"]), file=sys.stderr)
 print("prepare-data", cli.main(["prepare-data", "images"]), file=sys.stderr)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "images" / "seed0001.png").is_file()
     assert "Traceback" not in done.stderr
@@ -91,10 +90,8 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr("head3d_core.doctor.run", needs)
     assert cli.main(["doctor"]) == 1
     error = capsys.readouterr().err
-    assert (
-        error
-        == f"error: doctor needs {name}, which is missing: pip install {cli.PACKAGES.get(name, name)}.\n"
-    )
+    package = cli.PACKAGES.get(name, name)
+    assert error == f"error: doctor needs {name}, which is missing: pip install {package}.\n"
 
 
 @settings(max_examples=8, deadline=None)
@@ -122,20 +119,15 @@ def test_cameras_of_any_shape(G: Generator, shape: list[int], array: bool) -> No
     planes = torch.zeros(2, 3, G.config.plane_channels, 8, 8)
     if array or len(shape) != 2 or shape[1] != 25:
         says = "camera must be a tensor" if array else r"camera must be \[N, 25\]"
-        for call in (
-            lambda: G(z, camera),
-            lambda: G.mapping(z, camera),
-            lambda: G.render_raw(planes, camera),
-        ):
-            refuses(says, call)
+        for function, first in ((G, z), (G.mapping, z), (G.render_raw, planes)):
+            refuses(says, function, first, camera)
 
 
 @settings(max_examples=12, deadline=None)
 @given(low=st.floats(-300, 300), width=st.floats(0, 300), integers=st.booleans())
 def test_inversion_takes_images_in_range_only(G: Generator, low: float, width: float, integers: bool) -> None:
-    image = (low + width * torch.rand(1, 3, 64, 64)).to(
-        torch.uint8 if integers and low >= 0 else torch.float32
-    )
+    dtype = torch.uint8 if integers and low >= 0 else torch.float32
+    image = (low + width * torch.rand(1, 3, 64, 64)).to(dtype)
     options = inversion.InversionOptions(steps=1, layer_steps=1, candidates=1)
     if image.is_floating_point() and float(image.abs().max()) <= 1:
         assert isinstance(inversion.invert(G, image, cameras.frontal(1), options).ws, Tensor)

@@ -73,12 +73,8 @@ def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in cli.COMMANDS)
-    assert [line[:-1] for line in text.splitlines() if line[-1:] == ":"] == [
-        "make",
-        "train",
-        "measure",
-        "export",
-    ]
+    titles = [line[:-1] for line in text.splitlines() if line[-1:] == ":"]
+    assert titles == ["make", "train", "measure", "export"]
     assert cli.main([]) == 2
 
 
@@ -138,9 +134,8 @@ def test_status_and_errors_of_the_command(capsys: pytest.CaptureFixture[str]) ->
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny untrained generator, saved."""
     torch.manual_seed(0)
-    return checkpoint.save_generator(
-        Generator(preset("tiny").generator), tmp_path_factory.mktemp("w") / "tiny"
-    )
+    made = Generator(preset("tiny").generator)
+    return checkpoint.save_generator(made, tmp_path_factory.mktemp("w") / "tiny")
 
 
 def test_generate(weights: Path, tmp_path: Path) -> None:

@@ -51,8 +51,6 @@ def test_optional_weights_are_found_where_torch_looks(
 
 
 def test_torch_home_follows_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch
-
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv("TORCH_HOME", raising=False)
         monkeypatch.setenv(variable, str(tmp_path / variable))

@@ -106,12 +106,8 @@ def options(cls: Any, prefix: str = "--") -> Iterator[tuple[str, set[Any], bool]
 
 def wrong_values(found: set[Any], writes: bool) -> list[str]:
     """Values that no option of these types takes."""
-    values = {
-        int: ["many", "1.5", "-3"],
-        float: ["many", "nan", "-inf"],
-        Literal: ["no such choice"],
-        bool: ["perhaps"],
-    }
+    values = {int: ["many", "1.5", "-3"], float: ["many", "nan", "-inf"], bool: ["perhaps"]}
+    values[Literal] = ["no such choice"]
     wrong = [value for kind in found for value in values.get(kind, [])]
     if Path in found:
         wrong.append("file/below" if writes else "missing/path")
@@ -131,12 +127,8 @@ def test_wrong_values_are_one_sentence_and_leave_nothing(
         for value in wrong_values(found, writes):
             if f"{name} {option}" in FREE and value in ("no such thing", "missing/path", "file/below"):
                 continue
-            given = [
-                name,
-                *GOOD[name].split(),
-                f"{option}={value}" if value[0] == "-" or bool in found else option,
-            ]
-            given += [] if "=" in given[-1] else [value]
+            typed = [f"{option}={value}"] if value[0] == "-" or bool in found else [option, value]
+            given = [name, *GOOD[name].split(), *typed]
             status, err = cli.main(given), capsys.readouterr().err
             said = [line for line in err.splitlines() if line.startswith("error: ")]
             assert status in (1, 2), (option, value, status)

@@ -71,9 +71,9 @@ def read(*names: str) -> str:
 def test_size_budgets(folder: str | tuple[str, ...]) -> None:
     sizes = {p: p.stat().st_size for p in tracked() if p.relative_to(ROOT).as_posix().startswith(folder)}
     total = sum(sizes.values()) / MIB
-    largest = ", ".join(
-        f"{p.relative_to(ROOT)} {s / MIB:.1f}" for p, s in sorted(sizes.items(), key=lambda i: -i[1])[:5]
-    )
+    largest = [
+        f"{p.relative_to(ROOT)} {sizes[p] / MIB:.1f}" for p in sorted(sizes, key=sizes.__getitem__)[-5:]
+    ]
     assert total <= BUDGETS_MIB[folder], f"{total:.1f} MiB in {folder or 'all'}; largest: {largest}"
 
 
@@ -207,6 +207,5 @@ def test_syllabus_links_every_notebook_and_nothing_else() -> None:
 def test_links_of_the_readmes_lead_somewhere() -> None:
     for readme in (ROOT / "README.md", ROOT / "notebooks" / "README.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf8")):
-            assert target.startswith("https://") or (readme.parent / target).exists(), (
-                f"{readme.name}: {target}"
-            )
+            there = target.startswith("https://") or (readme.parent / target).exists()
+            assert there, f"{readme.name}: {target}"

@@ -121,10 +121,8 @@ def test_second_derivatives_of_a_block() -> None:
     names, values = zip(*block.named_parameters(), strict=True)
 
     def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = torch.func.functional_call(
-            block, dict(zip(names, parameters, strict=True)), (x,)
-        )
-        return result**2
+        own = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(block, own, (x,)) ** 2
 
     inputs = (torch.randn(1, 1, 4, 4, dtype=torch.float64), *values)
     inputs = tuple(x.detach().clone().requires_grad_() for x in inputs)

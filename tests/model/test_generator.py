@@ -99,13 +99,9 @@ def test_own_blocks_learn_from_xy_back_alone(G: Generator, back_blocks: int, fro
     ws = torch.randn(2, G.num_ws, G.config.w_dim)
     for net in (wide, shared):
         net.planes(ws)[:, 0 if front else 3].square().mean().backward()
-    pulled = {
-        name.partition(".")[0]
-        for name, p in wide.backbone.synthesis.named_parameters()
-        if p.grad is not None and p.grad.any()
-    }
-    sides = (4, 8, 16, 32)
-    assert pulled == {f"b{r}" if front or r < back_blocks else f"own{r}" for r in sides}
+    named = wide.backbone.synthesis.named_parameters()
+    pulled = {name.partition(".")[0] for name, p in named if p.grad is not None and p.grad.any()}
+    assert pulled == {f"b{r}" if front or r < back_blocks else f"own{r}" for r in (4, 8, 16, 32)}
     one, other = (net.backbone.synthesis.get_parameter("b4.const").grad for net in (wide, shared))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
@@ -258,7 +254,7 @@ def test_inference_and_training_share_numbers(G: Generator) -> None:
 def test_bad_input(G: Generator) -> None:
     z, camera = draw(G)
     ws = G.mapping(z, camera)
-    planes = G.planes(ws)
+    planes, pixels = G.planes(ws), torch.tensor([1.0] * 16 + [64.0] * 9)
     for call, says in (
         (lambda: G.mapping(z[:, :5], camera), r"z must be \[N, 32\], got \[2, 5\]"),
         (lambda: G.mapping(z, camera[:1]), "z and camera must have one batch size, got 2 and 1"),
@@ -271,10 +267,7 @@ def test_bad_input(G: Generator) -> None:
         (lambda: G.render(planes, ws, camera[:1]), "planes and camera must have one batch size, got 2 and 1"),
         (lambda: G.render(planes[0], ws, camera), "planes must be"),
         (lambda: G.render(planes, ws, camera, resolution=-1), "resolution must be at least 1"),
-        (
-            lambda: G.render(planes, ws, torch.cat([camera[:, :16], camera[:, 16:] * 64], 1)),
-            "divide pixels by the width",
-        ),
+        (lambda: G.render(planes, ws, camera * pixels), "divide pixels by the width"),
         (lambda: G.query(planes, torch.zeros(1, 5, 3)), r"points must be \[N, M, 3\] with N = 2"),
         (lambda: G.render(planes, ws, camera, backend="cuda"), "backend must be"),  # type: ignore[arg-type]
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -86,9 +87,8 @@ def test_layer_orders_noise_bias_activation_clamp() -> None:
         layer.noise_strength.fill_(0.7)
         layer.bias.normal_()
     x, w = torch.randn(2, 3, 6, 6), torch.randn(2, 5)
-    conv = plain.modulated_conv(
-        plain.f64(x), plain.f64(layer.weight), plain.affine(layer.affine, plain.f64(w))
-    )
+    style = plain.affine(layer.affine, plain.f64(w))
+    conv = plain.modulated_conv(plain.f64(x), plain.f64(layer.weight), style)
     y = conv + plain.f64(layer.noise_const) * 0.7 + plain.f64(layer.bias)[:, None, None]
     expected = np.clip(np.where(y > 0, y, 0.2 * y) * math.sqrt(2), -0.4, 0.4)
     np.testing.assert_allclose(plain.f64(layer(x, w)), expected, atol=1e-5)
@@ -156,6 +156,5 @@ def test_gradients() -> None:
     x = torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     style = torch.randn(1, 2, dtype=torch.float64, requires_grad=True)
     for up in (False, True):
-        assert torch.autograd.gradcheck(
-            lambda *a, up=up: modulated_conv(*a, up=up), (x, weight, style), atol=1e-6
-        )
+        call = functools.partial(modulated_conv, up=up)
+        assert torch.autograd.gradcheck(call, (x, weight, style), atol=1e-6)

@@ -139,9 +139,8 @@ def test_points_outside_read_nothing() -> None:
     """Far away, at infinity or nowhere: zero features, and no texel is touched, not even a NaN."""
     what = scene(n=1, **TINY).to(torch.float32)
     p = torch.full_like(what.planes, torch.nan)
-    away = torch.tensor(
-        [[[9.0, 9, 9], [1e30, -1e30, 1e30], [torch.inf, -torch.inf, torch.inf], [torch.nan] * 3]]
-    )
+    far, never = [torch.inf, -torch.inf, torch.inf], [torch.nan] * 3
+    away = torch.tensor([[[9.0, 9, 9], [1e30, -1e30, 1e30], far, never]])
     assert torch.equal(planes.sample_planes(p, away, backend="native"), torch.zeros(1, 4, 8))
     sigma, colour = planes.query(p, what.weights, away, backend="native")
     nothing = planes.decode(torch.zeros(1, 4, 8), what.weights)
@@ -215,9 +214,8 @@ def test_properties(rays: int, samples: int, fine: int, density: float, seed: in
     permuted = replace(what, origins=what.origins[:, order], directions=what.directions[:, order]).render(how)
     equal((permuted.features, permuted.opacity), (result.features[:, order], result.opacity[:, order]))
 
-    random, expected = (
-        what.render(how, backend, torch.tensor([seed])) for backend in ("native", "reference")
-    )
+    key = torch.tensor([seed])
+    random, expected = (what.render(how, backend, key) for backend in ("native", "reference"))
     torch.testing.assert_close(random.opacity, expected.opacity, rtol=0, atol=1e-4)
     torch.testing.assert_close(random.features, expected.features, rtol=0, atol=1e-3)
 
@@ -277,9 +275,8 @@ def test_gradcheck(device: str, slices: int) -> None:
     """Importance samples are placed without gradient, so finite differences see them move: only the first pass here."""
     what, at = small(slices, device)
     # So far apart that some points lie between the slices.
-    how = options(
-        depth_resolution=5, depth_resolution_importance=0, white_back=True, slice_half_distance=0.45
-    )
+    one_pass = {"depth_resolution": 5, "depth_resolution_importance": 0}
+    how = options(**one_pass, white_back=True, slice_half_distance=0.45)
     leaf = at.requires_grad_()
     for function, inputs in (
         (lambda *t: tuple(Scene.of(*t).render(how)), [t.requires_grad_() for t in what.tensors()]),
@@ -388,20 +385,10 @@ def test_autocast_renders_in_float32() -> None:
     ids=lambda c: next(iter(c)) if isinstance(c, dict) else "",
 )
 def test_wrong_inputs_are_told_in_one_sentence(change: dict[str, object], message: str) -> None:
-    arguments: dict[str, object] = {
-        "planes": torch.zeros(1, 3, 4, 4, 4),
-        "w0": torch.zeros(8, 4),
-        "b0": torch.zeros(8),
-        "w1": torch.zeros(4, 8),
-        "b1": torch.zeros(4),
-        "origins": torch.zeros(1, 2, 3),
-        "directions": torch.ones(1, 2, 3),
-        "near": torch.zeros(1, 2),
-        "far": torch.ones(1, 2),
-        "seeds": None,
-        "samples": 4,
-    }
-    arguments.update(change)
+    shapes = {"planes": (1, 3, 4, 4, 4), "w0": (8, 4), "b0": 8, "w1": (4, 8), "b1": 4, "origins": (1, 2, 3)}
+    shapes |= {"directions": (1, 2, 3), "near": (1, 2), "far": (1, 2)}
+    arguments = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    arguments |= {"seeds": None, "samples": 4, **change}
     assert ops.available()
     with pytest.raises(RuntimeError, match=message):
         torch.ops.head3d.render_rays(*arguments.values(), 0, 1, 1.0, False, False, 0)

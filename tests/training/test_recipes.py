@@ -77,15 +77,8 @@ def other_value(value: Any) -> Any:
         return value / 2 if isinstance(value, float) and value else value + 1
     if value == ("faces",) or value == ("heads_back",):
         return ("heads_side",)
-    return {
-        (0,): (0, 1),
-        "head": "teacher",
-        "teacher": "head",
-        "faces": "render",
-        "random": "const",
-        "auto": "random",
-        "mse": "l2",
-    }.get(value, 7 if value is None else value)
+    others = {"head": "teacher", "teacher": "head", "faces": "render", "random": "const", "auto": "random"}
+    return {(0,): (0, 1), "mse": "l2", **others}.get(value, 7 if value is None else value)
 
 
 FIELDS = [

@@ -87,9 +87,8 @@ def test_planes_may_learn_before_anything_is_rendered() -> None:
     assert not toys.same(planes, G.backbone.state_dict())
     assert set(trainer.read_metrics()) == {"kd", "map", "kd_back", "bad_gradients"}
     trainer.step()
-    assert not any(
-        torch.equal(p, q) for p, q in zip(D.parameters(), before[-len([*D.parameters()]) :], strict=True)
-    )
+    judged = before[-len([*D.parameters()]) :]
+    assert not any(torch.equal(p, q) for p, q in zip(D.parameters(), judged, strict=True))
     assert {"rgb", "d_loss_front"} <= set(trainer.read_metrics())
     with pytest.raises(Head3DError, match="no plane has a target"):
         toys.toy_recipe("teacher", planes_first=8)
@@ -139,12 +138,9 @@ def test_a_run_starts_with_the_planes_of_the_one_before(
 @pytest.mark.parametrize("wanted", [0, 32])
 def test_a_run_with_other_back_blocks_is_refused(wanted: int) -> None:
     config = dataclasses.replace(toys.smaller().generator, front_slices=2, back_blocks=16)
-    refuses(
-        f"has back_blocks 16 and this one {wanted}: pass --generator.back-blocks 16",
-        stages.copy_of,
-        Generator(config),
-        dataclasses.replace(config, back_blocks=wanted),
-    )
+    other = dataclasses.replace(config, back_blocks=wanted)
+    says = f"has back_blocks 16 and this one {wanted}: pass --generator.back-blocks 16"
+    refuses(says, stages.copy_of, Generator(config), other)
 
 
 @toys.with_toy_data
