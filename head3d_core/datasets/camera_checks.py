@@ -209,23 +209,17 @@ def _intrinsics(k: Array) -> list[str]:
     focal, centre = float(np.median(k[:, 0, 0])), np.median(k[:, :2, 2], 0)
     texts = []
     if np.abs(centre - 0.5).max() > CENTRE:
-        ndc = np.abs(centre).max() < 0.1
-        do = (
-            "as in NDC, add 0.5 (PyTorch3D's: also halve the focal lengths)"
-            if ndc
-            else "measure it from the corner"
-        )
-        texts.append(
-            f"the principal point is at {centre[0]:.3g}, {centre[1]:.3g}: expected the middle, 0.5, {do}"
-        )
+        do = "measure it from the corner"
+        if np.abs(centre).max() < 0.1:
+            do = "as in NDC, add 0.5 (PyTorch3D's: also halve the focal lengths)"
+        x, y = centre
+        texts.append(f"the principal point is at {x:.3g}, {y:.3g}: expected the middle, 0.5, {do}")
     low, high = FOCAL_RANGE
     if not low <= focal <= high:
-        angle = (
-            f": it may be a field of view in radians, {0.5 / np.tan(focal / 2):.3g} then"
-            if focal < low
-            else ""
-        )
-        texts.append(f"the focal length is {focal:.3g} image widths, expected {low:g} to {high:g}{angle}")
+        text = f"the focal length is {focal:.3g} image widths, expected {low:g} to {high:g}"
+        if focal < low:
+            text += f": it may be a field of view in radians, {0.5 / np.tan(focal / 2):.3g} then"
+        texts.append(text)
     return texts
 
 

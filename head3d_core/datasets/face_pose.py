@@ -83,9 +83,8 @@ def _weak_perspective(landmarks: Array) -> Array:
     """Start values (yaw, pitch, roll, log side, x, y) from the best scaled orthographic view of the canonical face."""
     middle = CANONICAL.mean(0)
     matrix, *_ = np.linalg.lstsq(np.c_[CANONICAL - middle, np.ones(5)], landmarks, rcond=None)
-    u, s, vt = np.linalg.svd(
-        matrix[:3].T, full_matrices=False
-    )  # rows: image x and y axes in the world, times scale
+    # Rows: image x and y axes in the world, times scale.
+    u, s, vt = np.linalg.svd(matrix[:3].T, full_matrices=False)
     right, down = u @ vt
     forward = np.cross(right, down)
     yaw, pitch = math.atan2(-forward[0], -forward[2]), math.asin(min(1.0, max(-1.0, -forward[1])))

@@ -82,10 +82,11 @@ def read_photo(path: Path) -> Pixels:
     Deep greys are scaled to 8 bits; sides beyond 8192 pixels are shrunk by a whole factor. Raises Rejected with the
     reason if there is nothing to use.
     """
+    suffix = path.suffix.lower()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes and odd tags: the report says what matters
-            if path.suffix.lower() in (".heic", ".heif"):
+            if suffix in (".heic", ".heif"):
                 with suppress(ImportError):
                     from pillow_heif import register_heif_opener
 
@@ -106,9 +107,7 @@ def read_photo(path: Path) -> Pixels:
     except Image.DecompressionBombError:
         raise Rejected("too large: it says that it has more than 178 million pixels") from None
     except UnidentifiedImageError:
-        package = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "pillow>=11.3"}.get(
-            path.suffix.lower()
-        )
+        package = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "pillow>=11.3"}.get(suffix)
         do = f"pip install '{package}', or save it as JPEG" if package else "it is no image that Pillow knows"
         raise Rejected(f"unreadable: {do}") from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files

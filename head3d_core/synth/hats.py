@@ -151,24 +151,21 @@ def _brim_rows(grid: Array, fit: Fit, width: float, fall: float, curl: float) ->
     return np.concatenate([top, top[::-1] - [0, BRIM_THICKNESS, 0]])
 
 
-def _fedora(hat: Hat, fit: Fit) -> SolidMesh:
-    colour = fabric(hat.colour)
-    grid = _dome(fit, HATS["brim"]["radius"], HATS["brim"]["height"])
+def _brimmed(hat: Hat, fit: Fit) -> SolidMesh:
+    """A bucket hat, or a fedora with its pinch and its ribbon."""
+    row, colour = HATS[hat.kind], fabric(hat.colour)
+    least, more, fall, curl = row["brim"]
+    grid = _dome(fit, row["radius"], row["height"])
+    brim = _brim_rows(grid, fit, least + more * hat.size, fall, curl)
+    if hat.kind == "bucket":
+        return join([_coloured(grid, colour), _coloured(brim, 0.9 * colour)])
     pinch = 0.075 * np.exp(-(((np.abs(np.angle(np.exp(1j * AZIMUTH))) - 0.62) / 0.30) ** 2))
     shares = np.array([0.2, 0.6, 1.0, 1.0, 0.7, 0.3])
     _push(grid, slice(7, 13), -pinch * shares[:, None], fit)
-    brim = _brim_rows(grid, fit, 0.34 + 0.26 * hat.size, 0.05, 0.10)
     band = grid[:5].copy()
     _push(band, slice(0, 5), 0.012, fit)
     parts = ((grid, colour), (brim, colour), (band, 0.45 * fabric(hat.second)))
     return join([_coloured(part, tint) for part, tint in parts])
-
-
-def _bucket(hat: Hat, fit: Fit) -> SolidMesh:
-    colour = fabric(hat.colour)
-    grid = _dome(fit, HATS["bucket"]["radius"], HATS["bucket"]["height"])
-    brim = _brim_rows(grid, fit, 0.26 + 0.10 * hat.size, 0.22, 0.0)
-    return join([_coloured(grid, colour), _coloured(brim, 0.9 * colour)])
 
 
 def _headband(hat: Hat, fit: Fit) -> SolidMesh:
@@ -182,7 +179,7 @@ def _headband(hat: Hat, fit: Fit) -> SolidMesh:
     return _coloured(np.stack(rows), fabric(hat.colour))
 
 
-_BUILDERS = {"beanie": _beanie, "cap": _cap, "brim": _fedora, "bucket": _bucket, "headband": _headband}
+_BUILDERS = {"beanie": _beanie, "cap": _cap, "brim": _brimmed, "bucket": _brimmed, "headband": _headband}
 
 
 def build_hat(hat: Hat, fit: Fit) -> SolidMesh:
