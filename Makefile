@@ -74,7 +74,9 @@ test: venv
 	@all=5; for half in "--alone tests" "-n $(PROCESSES) --dist loadfile tests head3d_core notebooks"; do \
 	  $(BIN)/python -m pytest $$half --doctest-modules --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS); code=$$?; \
-	  if [ $$all = 5 ] || [ $$code != 0 -a $$code != 5 ]; then all=$$code; fi; done; exit $$all
+	  if [ $$code != 0 -a $$code != 5 ]; then failed="$$failed (pytest $$half)"; fi; \
+	  if [ $$all = 5 ] || [ $$code != 0 -a $$code != 5 ]; then all=$$code; fi; done; \
+	  [ -z "$$failed" ] || echo "failed: $$failed"; exit $$all
 
 lint: venv
 	$(BIN)/ruff check .

@@ -88,7 +88,8 @@ class Exercise:
     def _recognise(self, answer: Answer) -> str:
         for hint, wrong in self.mistakes.items():
             try:
-                copies = [copy.deepcopy((case, case)) for case in self.cases]
+                # One copy for each answer: the reader's may write into its arguments.
+                copies = [(copy.deepcopy(case), copy.deepcopy(case)) for case in self.cases]
                 if not any(self._difference(answer(*mine), wrong(*its)) for mine, its in copies):
                     return hint
             except Exception:  # the reader's code fails on a later case: then it is no mistake that we know

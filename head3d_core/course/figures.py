@@ -286,7 +286,7 @@ def cube_lines() -> np.ndarray:
 
 
 def frustum_lines(camera: Tensor) -> np.ndarray:
-    """The edges of a camera's [25] frustum, 1.2 world units deep, as one polyline [17, 3] with NaN between them."""
+    """The edges of a camera's [25] frustum, 1.2 world units deep, as one polyline [18, 3] with NaN between them."""
     cam2world, matrix = cameras.unpack(camera[None])
     half = 0.5 / float(matrix[0, 0, 0])
     corners = torch.tensor([[-half, -half, 1], [half, -half, 1], [half, half, 1], [-half, half, 1]])

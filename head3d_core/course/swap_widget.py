@@ -28,6 +28,7 @@ def heat_picture(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Differences [R, R] in [0, 1] as a picture [R, R, 3] uint8; `HEAT_LIMIT` and more is the brightest."""
     import matplotlib as mpl
 
+    # cividis looks alike to readers who see colours differently.
     level = (np.clip(heat / HEAT_LIMIT, 0, 1) * 255).round().astype(np.int64)
     return np.asarray(mpl.colormaps["cividis"](level)[..., :3] * 255).round().astype(np.uint8)
 

@@ -55,6 +55,8 @@ class Identity:
     different_z: Estimate | None = None
     seen: Estimate | None = None
     """Share of z in whose images both the encoder's own detector finds a face; None where it needs none."""
+    roc: dict[str, tuple[float, ...]] | None = None
+    """Of older records."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Row:
     """Paired ratios of distances: "front / face" is to the generator "face" with the same real images and z."""
     detector: dict[str, Estimate] = field(default_factory=dict)
     closed: Estimate | None = None
-    """Of older records."""
+    """Of older records, as `profiles`."""
     behind: Behind | None = None
     behind_of: dict[str, Behind] = field(default_factory=dict)
     """Of real images, by kind."""
@@ -183,6 +185,7 @@ class Row:
     """Of real images: of the ghost scores, and of silhouettes by side."""
     silhouettes: dict[str, Estimate] = field(default_factory=dict)
     by_yaw: tuple[Step, ...] = ()
+    profiles: Estimate | None = None
     people: People | None = None
     identity: Identity | None = None
     identity_dlib: Identity | None = None

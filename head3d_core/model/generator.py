@@ -232,6 +232,7 @@ class Generator(nn.Module):
         camera: Tensor,
         mapping_camera: Tensor | None = None,
         truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         resolution: int | None = None,
         backend: Backend = "auto",
         seeds: Tensor | None = None,
@@ -243,7 +244,7 @@ class Generator(nn.Module):
         """
         if mapping_camera is None:
             mapping_camera = frontal(len(z), z.device, self.config.camera_radius)
-        ws = self.mapping(z, mapping_camera, truncation_psi)
+        ws = self.mapping(z, mapping_camera, truncation_psi, truncation_cutoff)
         planes = self.planes(ws, "const" if seeds is None else "random", seeds)
         return self.render(planes, ws, camera, resolution, backend, seeds=seeds)
 

@@ -86,6 +86,15 @@ def test_a_wrong_case_shows_input_expected_and_got() -> None:
     assert second.endswith("got [3, 2] starting 1, 1, 1, 1, 1, 1")
 
 
+def test_a_mistake_is_known_when_it_is_written_into_the_argument() -> None:
+    def doubles(a: torch.Tensor) -> torch.Tensor:
+        return a.mul_(2)
+
+    hints = {"nothing is changed": lambda a: a, "twice is not thrice": lambda a: 2 * a}
+    exercise = Exercise(truth=lambda a: 3 * a, cases=[(torch.ones(2),)], mistakes=hints)
+    assert "twice is not thrice" in exercise.verdict(doubles)
+
+
 def test_an_exception_says_its_line() -> None:
     def fails(a: torch.Tensor) -> torch.Tensor:
         b = a + 1

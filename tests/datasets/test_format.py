@@ -105,6 +105,14 @@ def test_geometry_comes_back(tmp_path: Path) -> None:
     assert format.validate(tmp_path / "a.zip") == []
 
 
+def test_a_refused_first_image_does_not_set_the_size(tmp_path: Path) -> None:
+    with writer.writing_dataset(tmp_path / "a") as add:
+        with refused("not written"):
+            add(np.zeros((3, 24, 24), np.uint8), cameras.orbit(YAWS[:1])[0])
+        add(some_images()[0], cameras.orbit(YAWS[:1])[0])
+    assert len(format.load_arrays(tmp_path / "a")[0]) == 1
+
+
 def test_identities_from_provenance(tmp_path: Path) -> None:
     """As `make-data` writes them: no list, but a number of views per head."""
     write(tmp_path / "a")

@@ -228,6 +228,7 @@ def test_a_readers_own_renders(tmp_path: Path) -> None:
     for head in ("b", "a"):
         write_renders(tmp_path / "external" / "LYHM", head)
     assert manifest.problems(tmp_path) == [], "they are no part of the data"
+    (tmp_path / "external" / ".cache").mkdir()  # hidden: no model
     found = parametric.external_pictures(tmp_path / "external", 20)
     assert list(found) == ["LYHM"]
     assert found["LYHM"].shape == (2, 3, 20, 20, 3)

@@ -54,6 +54,26 @@ def test_kernel_distance_known_value() -> None:
     assert found.count == 12
 
 
+def test_kernel_distance_of_equal_sources_is_zero_within_its_interval() -> None:
+    found = [
+        distances.kernel_distance(gaussian(150, 6, k), gaussian(150, 6, 100 + k), 100) for k in range(20)
+    ]
+    assert sum(e.low <= 0 <= e.high for e in found) >= 17  # 19 expected, and the bootstrap is cautious here
+    values = np.array([e.value for e in found])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))  # unbiased
+    assert values.min() < 0 < values.max()
+
+
+def test_frechet_distance_is_the_textbook_formula() -> None:
+    from scipy.linalg import sqrtm
+
+    real, fake = gaussian(50, 4, 0), gaussian(60, 4, 1) @ torch.diag(torch.tensor([1.0, 2, 3, 0.5]).double())
+    x, y = real.numpy(), fake.numpy()
+    cx, cy = np.cov(x.T), np.cov(y.T)
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * sqrtm(cx @ cy).real)
+    assert distances.frechet_distance(real, fake, replicates=2).value == pytest.approx(expected, rel=1e-6)
+
+
 def test_frechet_distance_of_known_gaussians() -> None:
     """N(0, I) and N(m 1, s² I) in d dimensions: d m² + d (1 − s)²."""
     real, fake = gaussian(20_000, 3, 0), gaussian(20_000, 3, 1, shift=2.0, scale=1.5)

@@ -57,6 +57,13 @@ def test_image_and_raw_stay_aligned() -> None:
     assert error < 0.05
 
 
+def test_gradient_reaches_the_picture() -> None:
+    x = torch.zeros(4, 3, 8, 8, requires_grad=True)
+    augment.apply(x, *augment.draw_transforms(SEEDS[:4], torch.tensor(1.0))).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
 def test_p_rises_while_d_overfits_and_falls_when_it_does_not() -> None:
     ada = augment.AdaptiveProbability(0.6, images=160, start=0.2, device=torch.device("cpu"))
     ada.observe(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
