@@ -71,7 +71,7 @@ tables: venv
 
 # First what needs the machine for itself, then all the rest in two processes. pytest says 5 where a half has no test.
 test: venv
-	@all=5; for half in "--alone tests" "-n $(PROCESSES) --dist loadfile tests head3d_core notebooks"; do \
+	@all=5; failed=; for half in "--alone tests" "-n $(PROCESSES) --dist loadfile tests head3d_core notebooks"; do \
 	  $(BIN)/python -m pytest $$half --doctest-modules --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS); code=$$?; \
 	  if [ $$code != 0 -a $$code != 5 ]; then failed="$$failed (pytest $$half)"; fi; \

@@ -156,7 +156,7 @@ def writing_dataset(path: str | os.PathLike[str], *, about: Mapping[str, Any] | 
             name, pixels = image_name(len(names)), np.asarray(image)
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
                 raise Head3DError(f"images must be uint8 [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
-            if text := size_problem(pixels.shape[1:], (*sides, pixels.shape[-1])[0], None):
+            if text := size_problem(pixels.shape[1:], sides[0] if sides else pixels.shape[-1], None):
                 raise Head3DError(f"not written, {name}: {text}")
             sides.append(pixels.shape[-1])
             put(name, encode_image(pixels.transpose(1, 2, 0)))

@@ -50,8 +50,8 @@ def scatter_roots(mask: Array, count: int, key: int, data: Asset) -> sp.csr_matr
     r = uniforms(key + 1, count, 2)
     s = np.sqrt(r[:, 0])
     weights = np.stack([1 - s, s * (1 - r[:, 1]), s * r[:, 1]], 1)
-    ends = np.arange(0, chosen.size + 1, 3)
-    return sp.csr_matrix((weights.ravel(), chosen.ravel(), ends), shape=(count, len(mask)))
+    first_entries = np.arange(0, chosen.size + 1, 3)
+    return sp.csr_matrix((weights.ravel(), chosen.ravel(), first_entries), shape=(count, len(mask)))
 
 
 @dataclass(frozen=True)

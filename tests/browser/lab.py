@@ -184,9 +184,9 @@ class Notebook:
             return [text.strip("[]: \n") for text in prompts.all_inner_texts()]
 
         def done() -> bool:
-            assert errors.count() == 0, errors.first.inner_text()
             before = numbers()
-            if all(number.isdigit() for number in before):
+            if before and all(number.isdigit() for number in before):
+                assert errors.count() == 0, errors.first.inner_text()
                 return True
             if not self._asked() and "*" not in before:
                 self._choose("Run", "Run All Cells")

@@ -222,6 +222,7 @@ def test_glossary_shapes_are_those_of_the_code() -> None:
     for word, tensor in tensors.items():
         wanted = [sizes[s] if s in sizes else int(s) for s in said[word].strip("[]").split(", ")]
         assert list(tensor.shape) == wanted, word
+    assert said["alpha"] == said["transmittance"] == said["weights"], "factors of one product"
 
 
 def test_instructor_has_a_plan_for_every_notebook() -> None:

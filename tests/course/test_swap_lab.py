@@ -278,6 +278,7 @@ def slowness() -> float:
     return max(1.0, _median(lambda: sample_planes(planes, points, backend="reference").exp(), 7) / 0.188)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("backend", "limit"), [pytest.param("native", 0.150, marks=pytest.mark.native), ("reference", 0.700)]
 )
@@ -285,10 +286,8 @@ def test_the_lab_follows_the_hand(backend: Backend, limit: float) -> None:
     """A preview within its limit, what is shown after the hand lets go within 600 ms an image."""
     torch.manual_seed(0)
     G = Generator(preset("classroom").generator).eval().requires_grad_(False)
-    session, angle = (
-        swap_widget.Session({"face": G}, untrained_encoder(), backend=backend),
-        iter(range(1, 100)),
-    )
+    session = swap_widget.Session({"face": G}, untrained_encoder(), backend=backend)
+    angle = iter(range(1, 100))
     wanted = {**session.state.to_dict(), "shares": [1, 0, 0], "finished": False}
 
     def drag() -> None:  # the camera moves, so A and B are rendered anew as well: the dearest case

@@ -269,6 +269,7 @@ def test_command_records_and_prints(weights: Path, capsys: pytest.CaptureFixture
     notes = found["provenance"]
     assert notes["weights"][face]["images"] == 7
     assert notes["encoder"] == "untrained"
+    assert {"date", "commit", "device", "torch", "seconds"} <= set(notes)
     assert f"--weights {face} --count 3" in notes["command"]
     assert swap_study.as_text(found, RAW) in text
 
