@@ -46,7 +46,7 @@ $(REQUIREMENTS): | $(BIN)/python
 	@rm -f $(VENV)/.requirements-* && touch $@
 
 $(PACKAGE): $(REQUIREMENTS)
-	@echo "Installing head3d_core (and building its extension if a compiler is there)."
+	@echo "Installing head3d_core and head3d_course (and building the extension if a compiler is there)."
 	@$(BIN)/python -m pip install -qq --no-build-isolation $(if $(EXTRAS),-c requirements.txt -e ".[$(EXTRAS)]",--no-deps -e .)
 	@printf 'Extension: '; cat build/extension.txt
 	@rm -f $(VENV)/.package-* && touch $@

@@ -27,7 +27,7 @@ from typing import Any
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 
 from head3d_core.evaluation import verdicts  # noqa: E402 (found only now)
 

@@ -33,6 +33,7 @@ from head3d_core.utils.estimates import Estimate
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 PACKAGE = ROOT / "head3d_core"
+COURSE = ROOT / "notebooks" / "head3d_course"
 SAMPLES = ROOT / "data" / "samples"
 
 

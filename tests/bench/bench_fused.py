@@ -55,7 +55,7 @@ def main(json: Path | None = None, repeats: int = 3, one: tuple[Backend, int] | 
     if one:
         print(dumps(measure(*one, repeats)))
         return
-    from head3d_core.course.nb03 import agreement
+    from head3d_course.nb03 import agreement
 
     rows = []
     for backend in ("reference", "native"):

@@ -29,7 +29,7 @@ import numpy as np
 from helpers import ROOT
 from PIL import Image
 
-from head3d_core.course.swap_lab import LabState
+from head3d_course.swap_lab import LabState
 
 SCREENSHOTS = ROOT / "out" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -49,7 +49,7 @@ START_SECONDS = 180.0
 RUN_SECONDS = 240.0
 FIRST_IMPORTS = (
     "import ipykernel.debugger, ipykernel.kernelapp, ipywidgets, jupyterlab.labapp, matplotlib.pyplot, "
-    "matplotlib_inline.backend_inline, plotly.figure_factory, head3d_core.course.exercises, head3d_core.course.figures"
+    "matplotlib_inline.backend_inline, plotly.figure_factory, head3d_course.exercises, head3d_course.figures"
 )
 """What the server, a kernel and the first notebook import."""
 

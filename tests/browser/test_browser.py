@@ -25,11 +25,11 @@ from helpers import untrained_encoder, visible
 from PIL import Image
 
 from head3d_core.checkpoints import weights
-from head3d_core.course import nb01, nb04, swap_lab, swap_widget, widgets
 from head3d_core.datasets import format
 from head3d_core.metrics.identity_encoder import Encoder, load_encoder
 from head3d_core.model.generator import Generator
 from head3d_core.utils import files
+from head3d_course import nb01, nb04, swap_lab, swap_widget, widgets
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -118,7 +118,7 @@ SCRATCH = "stills.ipynb"
 SCRATCH_CELL = """
 import numpy as np
 import torch
-from head3d_core.course import figures, nb01, widgets
+from head3d_course import figures, nb01, widgets
 from head3d_core.model import cameras
 
 figures.show_plotly(nb01.frustums(cameras.orbit(torch.tensor([0.0, 1.0])), ["a", "b"]), "two cameras around a cube")
@@ -224,7 +224,7 @@ STAND_IN = "swap_lab_of_untrained_heads.ipynb"
 STAND_IN_CELL = """
 import torch
 import head3d_core as h3d
-from head3d_core.course import swap_widget
+from head3d_course import swap_widget
 from head3d_core.metrics.identity_encoder import Encoder, IdentityNet
 
 generators = {name: h3d.load_generator(name + "_weights") for name in ("face", "head")}

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from helpers import untrained_encoder, visible
 
-from head3d_core.course import swap_lab, swap_widget, widgets
-from head3d_core.course.swap_lab import LabState
+from head3d_course import swap_lab, swap_widget, widgets
+from head3d_course.swap_lab import LabState
 
 pytestmark = pytest.mark.browser
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from head3d_core import course
-from head3d_core.course.exercises import Choice, Exercise
-from head3d_core.course.nb01 import camera_position
+import head3d_course as course
 from head3d_core.metrics import distances
+from head3d_course.exercises import Choice, Exercise
+from head3d_course.nb01 import camera_position
 
 EVERY = {
     f"{module.name}.{name}": value
     for module in pkgutil.iter_modules(course.__path__)
     if module.name.startswith("nb")
-    for name, value in vars(importlib.import_module(f"head3d_core.course.{module.name}")).items()
+    for name, value in vars(importlib.import_module(f"head3d_course.{module.name}")).items()
     if isinstance(value, Exercise | Choice)
 }
 EXERCISES = {name: value for name, value in EVERY.items() if isinstance(value, Exercise)}

@@ -23,27 +23,27 @@ import torch
 from PIL import Image
 from test_legible import pale
 
-from head3d_core.course import figures, stills
 from head3d_core.model import seeds
+from head3d_course import figures, stills
 
 OUTDATED = "the stored image is not of today's code: execute the notebook"
 SHOWN = {
     "00.1": "head3d_core.geometry.turntable.views",
-    "01.3": "head3d_core.course.nb01.axes_view",
-    "02.1": "head3d_core.course.nb02.ray_image",
+    "01.3": "head3d_course.nb01.axes_view",
+    "02.1": "head3d_course.nb02.ray_image",
     "04.1": "head3d_core.utils.images.from_uint8",
     "05a.1": "head3d_core.geometry.turntable.views",
-    "05b.5": "head3d_core.course.recorded.last_cells",
-    "06.3": "head3d_core.course.nb06.swap_row",
+    "05b.5": "head3d_course.recorded.last_cells",
+    "06.3": "head3d_course.nb06.swap_row",
     "07.1": "head3d_core.geometry.turntable.views",
-    "08.4": "head3d_core.course.recorded.recorded_picture",
-    "09.3": "head3d_core.course.nb11a.recorded_views",
-    "10a.4": "head3d_core.course.nb10a.damage_example",
-    "10b.2": "head3d_core.course.recorded.recorded_picture",
-    "11a.2": "head3d_core.course.nb11a.recorded_views",
-    "12.5": "head3d_core.course.nb12.mesh_picture",
-    "13.1": "head3d_core.course.nb13.views",
-    "15.1": "head3d_core.course.recorded.last_cells",
+    "08.4": "head3d_course.recorded.recorded_picture",
+    "09.3": "head3d_course.nb11a.recorded_views",
+    "10a.4": "head3d_course.nb10a.damage_example",
+    "10b.2": "head3d_course.recorded.recorded_picture",
+    "11a.2": "head3d_course.nb11a.recorded_views",
+    "12.5": "head3d_course.nb12.mesh_picture",
+    "13.1": "head3d_course.nb13.views",
+    "15.1": "head3d_course.recorded.last_cells",
 }
 """Figure -> what makes its images: a tensor [..., 3, H, W] or list of them, or an array [H, W, 3]."""
 
@@ -221,7 +221,7 @@ def other_models(record: dict[str, Any]) -> dict[str, Any]:
 
 DRAWN: dict[str, tuple[str, Callable[[list[Any], int], Any]]] = {
     "05b.6": (
-        "head3d_core.course.recorded.second_faces",
+        "head3d_course.recorded.second_faces",
         lambda made, k: dict(zip(made[k], reversed(made[k].values()), strict=True)),
     ),
     "10a.2": ("head3d_core.metrics.distances.kernel_distance", lambda made, k: made[-1 - k]),
@@ -251,7 +251,7 @@ def test_another_person_changes_the_facts(key: str, monkeypatch: pytest.MonkeyPa
 
 
 CELL = """import torch
-from head3d_core.course import figures
+from head3d_course import figures
 figures.show(figures.image_grid([torch.linspace(-1, 1, 48).reshape(3, 4, 4){}]), "a ramp")"""
 
 

@@ -19,9 +19,9 @@ from helpers import refuses
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from head3d_core.course import figures, nb01, predictions, stills, widgets
 from head3d_core.model import cameras
 from head3d_core.utils.images import encoded
+from head3d_course import figures, nb01, predictions, stills, widgets
 
 
 def test_rounded_has_no_negative_zero() -> None:

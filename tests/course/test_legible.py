@@ -20,8 +20,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from head3d_core.course import figures, nb00, nb01, nb05a, nb05b, nb08, nb12, nb14, stills
 from head3d_core.model import cameras
+from head3d_course import figures, nb00, nb01, nb05a, nb05b, nb08, nb12, nb14, stills
 
 each_notebook = pytest.mark.parametrize(
     "path",

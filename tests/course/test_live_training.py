@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from helpers import refuses
 
-from head3d_core.course import live_training
 from head3d_core.datasets import format
 from head3d_core.model import cameras
 from head3d_core.utils.files import DATA
+from head3d_course import live_training
 
 
 def test_the_samples_are_there_without_opengl() -> None:

@@ -13,7 +13,6 @@ import trimesh
 from helpers import refuses, visible
 
 from head3d_core.config import preset
-from head3d_core.course import nb00, nb01, nb02, nb04, nb06, nb12, nb13, nb14
 from head3d_core.experiments import known_heads, plane_swap
 from head3d_core.geometry import pointclouds
 from head3d_core.metrics import ghost
@@ -21,6 +20,7 @@ from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.seeds import ws_of_seeds
 from head3d_core.synth.light import Light
+from head3d_course import nb00, nb01, nb02, nb04, nb06, nb12, nb13, nb14
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
-from head3d_core.course import predictions, words
 from head3d_core.evaluation.tables import digest
+from head3d_course import predictions, words
 
 NOTEBOOKS = pages.notebooks()
 SOLUTIONS = sorted((pages.NOTEBOOKS / "solutions").glob("*.ipynb"))

@@ -12,9 +12,9 @@ import torch
 from helpers import refuses
 from PIL import Image
 
-from head3d_core.course import figures, nb07, recorded
 from head3d_core.metrics.verification import most_alike
 from head3d_core.utils import files
+from head3d_course import figures, nb07, recorded
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from helpers import refuses, untrained_encoder, visible
 from PIL import Image
 
 from head3d_core.config import Backend, preset
-from head3d_core.course import swap_lab, swap_widget
-from head3d_core.course.swap_lab import LabState
 from head3d_core.experiments import plane_swap
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model import cameras, seeds
 from head3d_core.model.generator import Generator
 from head3d_core.model.planes import sample_planes
 from head3d_core.utils.images import to_pixels
+from head3d_course import swap_lab, swap_widget
+from head3d_course.swap_lab import LabState
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random
-from head3d_core.course.figures import PALETTE, arrow, box
 from head3d_core.model import cameras
 from head3d_core.training import losses
+from head3d_course import figures
+from head3d_course.exercises import Exercise, random
+from head3d_course.figures import PALETTE, arrow, box
 
 
 def _plane_stack(axis: Any, x: float, y: float, colour: str) -> None:

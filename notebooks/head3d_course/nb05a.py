@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.course.exercises import Exercise, choice, random
-from head3d_core.course.figures import PALETTE, arrow, canvas
 from head3d_core.model import stylegan2
+from head3d_course.exercises import Exercise, choice, random
+from head3d_course.figures import PALETTE, arrow, canvas
 
 
 def same_texel() -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.course import words
+from head3d_course import words
 
 Answer = Callable[..., Any]
 NOT_ATTEMPTED = "○ not attempted"

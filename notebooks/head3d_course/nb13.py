@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise
-from head3d_core.course.figures import PALETTE, STYLES
 from head3d_core.experiments.known_heads import SIDES
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
 from head3d_core.utils.images import shrink
+from head3d_course import figures
+from head3d_course.exercises import Exercise
+from head3d_course.figures import PALETTE, STYLES
 
 
 @torch.no_grad()

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course.stills import HIDDEN, NOT_COMPARED, bundle, facts_of_figure, plotly_still, to_image
 from head3d_core.model import cameras
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import to_pixels as to_pixels
+from head3d_course.stills import HIDDEN, NOT_COMPARED, bundle, facts_of_figure, plotly_still, to_image
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe-Ito: distinguishable under the common colour-vision deficiencies."""

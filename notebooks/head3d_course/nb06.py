@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from head3d_core.config import PLANE_NAMES
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice, random
-from head3d_core.course.swap_lab import HEAT_LIMIT, Shown
 from head3d_core.experiments import plane_swap, swap_study
 from head3d_core.model import cameras
 from head3d_core.model.generator import Generator
@@ -21,6 +18,9 @@ from head3d_core.model.planes import PROJECTION
 from head3d_core.model.seeds import Heads
 from head3d_core.utils import records
 from head3d_core.utils.estimates import Estimate
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice, random
+from head3d_course.swap_lab import HEAT_LIMIT, Shown
 
 # --- exchanges --------------------------------------------------------------------------------------------------------
 

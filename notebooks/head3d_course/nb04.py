@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice
-from head3d_core.course.figures import PALETTE
 from head3d_core.model import cameras
 from head3d_core.synth import sets
 from head3d_core.synth.identity import Identity
 from head3d_core.synth.light import Light, harmonics
 from head3d_core.utils.errors import Head3DError
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice
+from head3d_course.figures import PALETTE
 
 BACK = 135.0
 """|yaw| from which a view is a back view, degrees."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice
 from head3d_core.metrics.verification import most_alike
 from head3d_core.training.recipes import Recipe, recipe
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice
 
 
 def recipe_table(stages: Sequence[str]) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random
-from head3d_core.course.nb11a import short
 from head3d_core.evaluation import ablations
 from head3d_core.evaluation.ablations import FULL, FULL_FITTED, Measure
 from head3d_core.evaluation.rows import Rows
+from head3d_course import figures
+from head3d_course.exercises import Exercise, random
+from head3d_course.nb11a import short
 
 
 def costs_figure(rows: Sequence[str], measures: Sequence[Measure], records: Rows) -> Any:

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from head3d_core.course.exercises import Exercise, random
+from head3d_course.exercises import Exercise, random
 
 
 def _tar(same: Tensor, different: Tensor, rate: float, strict: bool = True) -> Tensor:

@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from head3d_core.course import words
-from head3d_core.course.stills import with_stand_in
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_course import words
+from head3d_course.stills import with_stand_in
 
 _session: dict[str, str] = {}
 """Guesses of this kernel."""

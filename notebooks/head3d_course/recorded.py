@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from head3d_core.course import figures
 from head3d_core.evaluation.rows import FOLDER as EVALUATION
 from head3d_core.evaluation.rows import load_row, load_rows
 from head3d_core.evaluation.tables import NOT_YET
@@ -20,6 +19,7 @@ from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.estimates import Estimate
 from head3d_core.utils.images import from_pixels
 from head3d_core.utils.records import trained_on
+from head3d_course import figures
 
 RESULTS = files.DATA / "results"
 GHOST = "eye_pair"

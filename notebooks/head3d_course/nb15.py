@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import choice
 from head3d_core.utils.images import from_pixels
+from head3d_course import figures
+from head3d_course.exercises import choice
 
 
 def heads_figure(shown: Mapping[str, NDArray[np.uint8]]) -> Any:

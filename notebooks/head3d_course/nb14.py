@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from head3d_core.config import Slices
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice, random, vector
-from head3d_core.course.figures import PALETTE
 from head3d_core.metrics import ghost
 from head3d_core.model.planes import front_share
 from head3d_core.utils.images import from_uint8
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice, random, vector
+from head3d_course.figures import PALETTE
 
 
 def ghost_maps(images: Tensor, opacity: Tensor, names: Sequence[str]) -> Any:

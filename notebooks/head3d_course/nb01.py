@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice, vector
-from head3d_core.course.figures import PALETTE, STYLES
 from head3d_core.model import cameras
 from head3d_core.model.rays import camera_rays
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice, vector
+from head3d_course.figures import PALETTE, STYLES
 
 
 def frustums(camera: Tensor, labels: Sequence[str]) -> Any:

@@ -8,13 +8,13 @@ import torch
 
 from head3d_core import ops
 from head3d_core.config import RenderOptions
-from head3d_core.course import figures, recorded
-from head3d_core.course.exercises import Exercise, choice, vector
 from head3d_core.model import cameras, rays
 from head3d_core.model.planes import Decoder
 from head3d_core.model.volume import render_rays
 from head3d_core.utils import files
 from head3d_core.utils.errors import Head3DError
+from head3d_course import figures, recorded
+from head3d_course.exercises import Exercise, choice, vector
 
 
 def provenance(table: dict[str, Any]) -> str:

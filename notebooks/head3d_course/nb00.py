@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from head3d_core.course.figures import PALETTE, arrow, box, canvas
 from head3d_core.utils import files
+from head3d_course.figures import PALETTE, arrow, box, canvas
 
 
 def stored_turn() -> Callable[[float], NDArray[np.uint8]]:

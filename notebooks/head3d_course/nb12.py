@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, random
 from head3d_core.geometry.mesh import simplify
 from head3d_core.geometry.rasterize import mesh_picture, vertex_colours
 from head3d_core.model import cameras
+from head3d_course import figures
+from head3d_course.exercises import Exercise, random
 
 if TYPE_CHECKING:
     import trimesh

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from head3d_core.config import Backend
-from head3d_core.course import swap_lab
-from head3d_core.course.stills import bundle
-from head3d_core.course.swap_lab import HEAT_LIMIT, MAX_PITCH, MAX_SEED, Couple, Ends, LabState, couple, show
-from head3d_core.course.widgets import to_png
 from head3d_core.metrics.identity_encoder import Encoder
 from head3d_core.model.generator import Generator
 from head3d_core.utils.errors import Head3DError
+from head3d_course import swap_lab
+from head3d_course.stills import bundle
+from head3d_course.swap_lab import HEAT_LIMIT, MAX_PITCH, MAX_SEED, Couple, Ends, LabState, couple, show
+from head3d_course.widgets import to_png
 
 STILL = "A still of the lab: its controls need a running kernel. Run this cell to use them."
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice
-from head3d_core.course.figures import PALETTE
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice
+from head3d_course.figures import PALETTE
 
 
 def ray_image(features: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from head3d_core.course.stills import bundle, facts_of_pixels, with_stand_in
 from head3d_core.utils.errors import Head3DError
 from head3d_core.utils.images import encoded
+from head3d_course.stills import bundle, facts_of_pixels, with_stand_in
 
 Draw = Callable[..., np.ndarray]
 """Numbers -> image [H, W, 3] uint8."""

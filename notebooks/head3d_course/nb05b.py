@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course import figures
-from head3d_core.course.exercises import Exercise, choice, random
-from head3d_core.course.figures import PALETTE, STYLES
+from head3d_course import figures
+from head3d_course.exercises import Exercise, choice, random
+from head3d_course.figures import PALETTE, STYLES
 
 
 def loss_shapes() -> Any:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from head3d_core.course import words
 from head3d_core.utils import images
+from head3d_course import words
 
 LIGHT = 30_000
 """Bytes up to which a PNG is kept as it is."""

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.course.exercises import Exercise, choice, random
 from head3d_core.training import losses
+from head3d_course.exercises import Exercise, choice, random
 
 
 def _back_share(faces: int, backs: int, share: float, weight: float, together: bool) -> float:
