@@ -8,7 +8,7 @@
 - In `training_guide.md` the tables between `<!-- begin NAME -->` and `<!-- end NAME -->` come from `data/results/` and
   from the recipes.
 - In `paper_map.md` the status of a row that names a record says whether that record is there, and a row on which
-  `head3d_core/evaluation/verdicts.py` has a verdict shows it.
+  `notebooks/head3d_course/verdicts.py` has a verdict shows it.
 - Tables and headings of all pages link to the notebooks that exist.
 """
 
@@ -29,7 +29,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 
-from head3d_core.evaluation import verdicts  # noqa: E402 (found only now)
+from head3d_course import verdicts  # noqa: E402 (found only now)
 
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "data" / "results"

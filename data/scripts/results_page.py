@@ -12,8 +12,7 @@ from pathlib import Path
 
 import detector_rates
 import model_cards
-from head3d_core.evaluation import tables, verdicts
-from head3d_core.evaluation.ablations import recorded_otherwise
+from head3d_core.evaluation import tables
 from head3d_core.evaluation.limits import limits_table
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.tables import NAMES, NOT_YET, Column, kernel, markdown, rate, shown, table
@@ -21,6 +20,8 @@ from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
 from head3d_core.utils import records as stored
 from head3d_core.utils.estimates import NONE
+from head3d_course import verdicts
+from head3d_course.ablations import recorded_otherwise
 from script import between_marks, filled, main
 
 PAGE, VERDICTS = "tables.md", "did_it_reproduce.md"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from head3d_core.evaluation import ablations
-from head3d_core.evaluation.ablations import COSINE, FRONT, JANUS, Measure
 from head3d_core.evaluation.rows import Distance, Row, Rows
 from head3d_core.evaluation.tables import markdown
 from head3d_core.utils.estimates import Estimate
-from head3d_course import figures
+from head3d_course import ablations, figures
+from head3d_course.ablations import COSINE, FRONT, JANUS, Measure
 
 PANELS = {
     "distance": "KD × 100 to real people",

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from head3d_core.evaluation.ablations import BACK, FRONT, JANUS
 from head3d_core.evaluation.rows import Rows
 from head3d_core.evaluation.tables import NAMES, NOT_YET, TABLE_2, load_paper
 from head3d_core.metrics.distances import frechet_distance
@@ -17,6 +16,7 @@ from head3d_core.metrics.distances import kernel_distance as library_distance
 from head3d_core.utils.estimates import NONE, Estimate
 from head3d_core.utils.images import from_uint8
 from head3d_course import figures
+from head3d_course.ablations import BACK, FRONT, JANUS
 from head3d_course.exercises import Exercise, random
 from head3d_course.figures import MARKERS, PALETTE
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from head3d_core.config import preset
-from head3d_core.evaluation import ablations
-from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_core.evaluation.rows import Rows
 from head3d_core.evaluation.samples import FACE_YAWS, ROWS, TURN
 from head3d_core.evaluation.tables import TABLE_3, load_paper
@@ -24,7 +22,8 @@ from head3d_core.training import losses
 from head3d_core.training.distillation import Sample, distillation_terms
 from head3d_core.training.perceptual import RandomVGG
 from head3d_core.training.recipes import recipe
-from head3d_course import evidence, figures
+from head3d_course import ablations, evidence, figures
+from head3d_course.ablations import COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure, label
 from head3d_course.exercises import Exercise, vector
 from head3d_course.recorded import cells, larger, recorded_picture
 

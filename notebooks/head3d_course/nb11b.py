@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from head3d_core.evaluation import ablations
-from head3d_core.evaluation.ablations import FULL, FULL_FITTED, Measure
 from head3d_core.evaluation.rows import Rows
-from head3d_course import figures
+from head3d_course import ablations, figures
+from head3d_course.ablations import FULL, FULL_FITTED, Measure
 from head3d_course.exercises import Exercise, random
 from head3d_course.nb11a import short
 

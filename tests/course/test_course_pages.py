@@ -16,10 +16,10 @@ from helpers import COURSE, PACKAGE, ROOT
 
 from head3d_core import cli
 from head3d_core.config import DiscriminatorConfig, RenderOptions, preset
-from head3d_core.evaluation import verdicts
 from head3d_core.model import cameras, planes, rays, volume
 from head3d_core.model.generator import Generator
 from head3d_core.training import recipes
+from head3d_course import verdicts
 
 WRITTEN = [*sorted(pages.NOTEBOOKS.glob("*.md")), ROOT / "README.md"]
 NUMBERS = [pages.number(p) for p in pages.notebooks()]
@@ -268,7 +268,7 @@ def test_syllabus_names_folders_and_modules_that_exist() -> None:
     assert list(named) == NUMBERS
     for cell in named.values():
         for folder, _, modules in re.findall(r"`([\w.]+)`( \(([^)]*)\))?", cell):
-            place = ROOT if folder == "csrc" else PACKAGE
+            place = {"csrc": ROOT, COURSE.name: COURSE.parent}.get(folder, PACKAGE)
             assert (place / folder).is_dir() or (place / f"{folder}.py").is_file(), folder
             for module in filter(None, modules.split(", ")):
                 assert (place / folder / f"{module}.py").is_file(), f"{folder}/{module}.py"

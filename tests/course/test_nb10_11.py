@@ -13,11 +13,10 @@ from helpers import distance, named, record
 from PIL import Image
 from test_ablations import row
 
-from head3d_core.evaluation import ablations
-from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, FULL_FITTED
 from head3d_core.evaluation.rows import Row, Step
 from head3d_core.utils.estimates import Estimate
-from head3d_course import evidence, figures, nb10a, nb11a, nb11b, nb15, recorded
+from head3d_course import ablations, evidence, figures, nb10a, nb11a, nb11b, nb15, recorded
+from head3d_course.ablations import COSINE, FRONT, FULL, FULL_FITTED
 
 # --- nb10a ------------------------------------------------------------------------------------------------------------
 

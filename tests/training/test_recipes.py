@@ -11,11 +11,10 @@ import torch
 from helpers import refuses
 
 from head3d_core import cli
-from head3d_core.evaluation import ablations
 from head3d_core.training.options import TrainArgs, check_used
-from head3d_core.training.recipes import ROWS, recipe
+from head3d_core.training.recipes import recipe
 from head3d_core.utils.errors import Head3DError
-from head3d_core.utils.nested import changed, differences, flat
+from head3d_core.utils.nested import differences
 
 
 def test_the_papers_numbers() -> None:
@@ -67,42 +66,6 @@ def test_one_discriminator_sees_backs_in_half_of_the_steps() -> None:
     pooled = recipe("distill", "classroom", "single-d-pooled")
     assert [d.sources for d in pooled.domains] == [("faces", "heads_back")]
     refuses("one discriminator has one start", dataclasses.replace, full, one_discriminator=True)
-
-
-def other_value(value: Any) -> Any:
-    """A value that differs and is allowed where `value` is."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value / 2 if isinstance(value, float) and value else value + 1
-    if value == ("faces",) or value == ("heads_back",):
-        return ("heads_side",)
-    others = {"head": "teacher", "teacher": "head", "faces": "render", "random": "const", "auto": "random"}
-    return {(0,): (0, 1), "mse": "l2", **others}.get(value, 7 if value is None else value)
-
-
-FIELDS = [
-    n for n in flat(recipe("distill", "classroom")) if not n.endswith((".name", "notes")) and n != "stage"
-]
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_changes_name_every_field(name: str) -> None:
-    """Field by field: a row cannot differ from the full method in anything that `changes` leaves out."""
-    full = recipe("distill", "classroom", "single-d")
-    if name.endswith(".start"):  # one discriminator has one start
-        full = dataclasses.replace(full, one_discriminator=False)
-    other = changed(full, {name: other_value(flat(full)[name])})
-    assert other != full
-    ((_, mine, theirs),) = ablations.differences_in_words(full, other)
-    assert mine != theirs
-
-
-def test_changes_are_printed_row_by_row() -> None:
-    for row in ROWS:
-        text = ablations.changes_table([row]).split("\n\n")[0]
-        for name, mine, theirs in ablations.changes(row):
-            assert f"{name} | {mine} | {theirs} |" in text
 
 
 def used(stage: Any, changes: dict[str, Any] | None = None, **options: Any) -> None:

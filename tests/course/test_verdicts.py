@@ -8,9 +8,10 @@ import pytest
 from helpers import behind, distance, estimate, identity, rate, record
 
 import results_page
-from head3d_core.evaluation import ablations, rows, tables, verdicts
+from head3d_core.evaluation import rows, tables
 from head3d_core.evaluation.rows import Accessory, Probe, Row, Step
-from head3d_core.evaluation.verdicts import AGREES, CONTRADICTS, NOT_TESTED, UNDECIDED
+from head3d_course import ablations, verdicts
+from head3d_course.verdicts import AGREES, CONTRADICTS, NOT_TESTED, UNDECIDED
 
 
 def turn(kd: float) -> tuple[Step, ...]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 from helpers import identity, named, rate, record
 
-from head3d_core.evaluation import ablations, tables
-from head3d_core.evaluation.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure
+from head3d_core.evaluation import tables
 from head3d_core.evaluation.rows import Row
-from head3d_core.training.recipes import ROWS
+from head3d_core.training.recipes import ROWS, recipe
 from head3d_core.utils import files
 from head3d_core.utils.estimates import Estimate, share
+from head3d_core.utils.nested import changed, flat
+from head3d_course import ablations
+from head3d_course.ablations import BACK, COSINE, FRONT, FULL, FULL_FITTED, JANUS, Measure
 
 PAPER = {"no-kd": {"KID x100": 3.0, "ID": 0.1}, "head3d": {"KID x100": 0.6, "ID": 0.65}}
 
@@ -139,3 +144,39 @@ def test_good_orders_are_counted() -> None:
     assert ablations.as_good_by_chance(2, 1.0) == (1, 2)
     assert ablations.as_good_by_chance(4, -1.0) == (24, 24)
     assert ablations.as_good_by_chance(4, 2 / 3) == (4, 24)
+
+
+def other_value(value: Any) -> Any:
+    """A value that differs and is allowed where `value` is."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value / 2 if isinstance(value, float) and value else value + 1
+    if value == ("faces",) or value == ("heads_back",):
+        return ("heads_side",)
+    others = {"head": "teacher", "teacher": "head", "faces": "render", "random": "const", "auto": "random"}
+    return {(0,): (0, 1), "mse": "l2", **others}.get(value, 7 if value is None else value)
+
+
+FIELDS = [
+    n for n in flat(recipe("distill", "classroom")) if not n.endswith((".name", "notes")) and n != "stage"
+]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_changes_name_every_field(name: str) -> None:
+    """Field by field: a row cannot differ from the full method in anything that `changes` leaves out."""
+    full = recipe("distill", "classroom", "single-d")
+    if name.endswith(".start"):  # one discriminator has one start
+        full = dataclasses.replace(full, one_discriminator=False)
+    other = changed(full, {name: other_value(flat(full)[name])})
+    assert other != full
+    ((_, mine, theirs),) = ablations.differences_in_words(full, other)
+    assert mine != theirs
+
+
+def test_changes_are_printed_row_by_row() -> None:
+    for row in ROWS:
+        text = ablations.changes_table([row]).split("\n\n")[0]
+        for name, mine, theirs in ablations.changes(row):
+            assert f"{name} | {mine} | {theirs} |" in text

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from head3d_core.evaluation import ablations
-from head3d_core.evaluation.ablations import COSINE, FRONT, FULL, JANUS, SECOND_FACES, Measure, runs_of
 from head3d_core.evaluation.rows import Row, Rows, load_rows
 from head3d_core.evaluation.tables import NOT_YET, RESULTS, load_paper, markdown, rate
 from head3d_core.utils import records as stored
 from head3d_core.utils.estimates import NONE, Estimate
+from head3d_course import ablations
+from head3d_course.ablations import COSINE, FRONT, FULL, JANUS, SECOND_FACES, Measure, runs_of
 
 AGREES, CONTRADICTS, UNDECIDED, NOT_TESTED = "agrees", "contradicts", "undecided", "not tested"
 Find = Callable[[Rows, str], tuple[str, str]]
