@@ -1,6 +1,7 @@
 """`make handouts`: what students get, as out/handouts/head3d-VERSION.zip and its checksum.
 
 Notebooks without stored outputs, without folded answers and without solutions, beside the glossary and the syllabus.
+They run wherever the project is installed, which provides head3d_core and head3d_course; the archive holds no code.
 The archive is the same, byte for byte, whenever the notebooks are.
 """
 
