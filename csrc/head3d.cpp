@@ -36,12 +36,13 @@ bool has_cuda() {
 }  // namespace
 
 STABLE_TORCH_LIBRARY(head3d, m) {
-  // features [N, R, F] (already 2 x - 1), depth [N, R] (+inf where opacity is 0, not clamped), opacity [N, R]
-  m.def("render_rays(" HEAD3D_RENDER_INPUTS ", " HEAD3D_SLICES ") -> (Tensor, Tensor, Tensor)");
-  // features, depth, opacity are the forward results; grads: planes, w0, b0, w1, b1, origins, directions
+  // features [N, R, F] (already 2 x - 1), depth [N, R] (+inf where opacity is 0, not clamped), opacity [N, R], and with
+  // keep_depths all samples' depths in order [N, R, samples + fine_samples], which the backward pass asks for (else empty)
+  m.def("render_rays(" HEAD3D_RENDER_INPUTS ", bool keep_depths, " HEAD3D_SLICES ") -> (Tensor, Tensor, Tensor, Tensor)");
+  // features, depth, opacity, depths are the forward results; grads: planes, w0, b0, w1, b1, origins, directions
   m.def("render_rays_backward(" HEAD3D_RENDER_INPUTS
-        ", Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth, Tensor grad_opacity, "
-        "bool needs_planes, bool needs_weights, bool needs_rays, " HEAD3D_SLICES ") -> "
+        ", Tensor features, Tensor depth, Tensor opacity, Tensor depths, Tensor grad_features, Tensor grad_depth, "
+        "Tensor grad_opacity, bool needs_planes, bool needs_weights, bool needs_rays, " HEAD3D_SLICES ") -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // [N, M, C]: a third of the sum of the bilinear readings; the two slices share one reading

@@ -104,4 +104,13 @@ inline void check_rays(const Tensor& planes, const Tensor& origins, const Tensor
                   settings.fine_samples);
 }
 
+// The depths that the forward pass kept for the backward one.
+inline void check_depths(const Tensor& depths, const Tensor& origins, const RenderSettings& settings) {
+  const int64_t n = origins.size(0), rays = origins.size(1), count = settings.samples + settings.fine_samples;
+  STD_TORCH_CHECK(depths.dim() == 3 && depths.size(0) == n && depths.size(1) == rays && depths.size(2) == count,
+                  "depths must be [N, R, samples + fine_samples] = [", n, ", ", rays, ", ", count,
+                  "] as render_rays gives them with keep_depths, got ", shape_of(depths));
+  check_like(depths, "depths", origins);
+}
+
 }  // namespace head3d

@@ -286,6 +286,6 @@ def small(slices: int = 1, device: str = "cpu") -> tuple[Scene, Tensor]:
 
 
 def rays_arguments(what: Scene, seeds: Tensor | None, *where: float) -> tuple[Any, ...]:
-    """Arguments of the operator `render_rays`: 5 + 4 samples over a white background."""
+    """Arguments of the operator `render_rays`: 5 + 4 samples over a white background, depths kept."""
     near = torch.full_like(what.origins[..., 0], 2.25)
-    return (*what.tensors(), near, near + 1, seeds, 5, 4, 1, 1.0, False, True, 0, *where)
+    return (*what.tensors(), near, near + 1, seeds, 5, 4, 1, 1.0, False, True, 0, True, *where)

@@ -52,6 +52,7 @@ struct RayJob {
   T* features;   // [N * R, true_features]
   T* depth;      // [N * R]
   T* opacity;    // [N * R]
+  T* depths;     // [N * R, samples + fine_samples] or null
 };
 
 // Where the gradients of some samples are to be added to the planes. Filled by the backward kernels, emptied by `scatter`.

@@ -214,13 +214,17 @@ void render(const RayJob<T>& job, int64_t begin, int64_t end, T* scratch) {
   for (int64_t place = begin; place < end; ++place) {
     const int64_t index = visit(job, place);
     T* out = job.features + index * job.decoder.true_features;
+    const int count = job.samples + job.fine_samples;
+    T* depths = job.depths == nullptr ? nullptr : job.depths + index * count;
     if (!ray_is_finite(job, index)) {
       const T nothing = T(NAN);
+      for (int i = 0; depths != nullptr && i < count; ++i) depths[i] = nothing;
       for (int f = 0; f < job.decoder.true_features; ++f) out[f] = nothing;
       job.depth[index] = job.opacity[index] = nothing;
       continue;
     }
     const int n = trace<T, false>(job, index, ray);
+    for (int i = 0; depths != nullptr && i < n; ++i) depths[i] = ray.sorted_depth[i];
     T opacity = 0, depth = 0;
     for (int i = 0; i < n - 1; ++i) {
       opacity += ray.weight[i];

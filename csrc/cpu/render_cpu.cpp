@@ -309,27 +309,29 @@ struct RayInputs {  // keeps the packed and contiguous copies of one call alive
 };
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> render_rays_typed(RayInputs<T>& in, const Tensor& like) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> render_rays_typed(RayInputs<T>& in, const Tensor& like, bool keep_depths) {
   RayJob<T>& job = in.job;
   const int64_t n = in.origins.size(0), total = n * job.rays;
   Tensor features = new_empty(like, {n, job.rays, job.decoder.true_features}), depth = new_empty(like, {n, job.rays}),
-         opacity = new_empty(like, {n, job.rays});
+         opacity = new_empty(like, {n, job.rays}),
+         depths = keep_depths ? new_empty(like, {n, job.rays, job.samples + job.fine_samples}) : nothing(like);
   job.features = features.mutable_data_ptr<T>();
   job.depth = depth.mutable_data_ptr<T>();
   job.opacity = opacity.mutable_data_ptr<T>();
+  job.depths = keep_depths ? depths.mutable_data_ptr<T>() : nullptr;
   const RenderKernels<T>& kernel = render_kernels<T>();
   for_each_chunk<T>((total + kRaysAtOnce - 1) / kRaysAtOnce, kernel.ray_scratch(job), [&](int64_t chunk, T* scratch) {
     kernel.render(job, chunk * kRaysAtOnce, std::min(total, (chunk + 1) * kRaysAtOnce), scratch);
   });
-  return {features, depth, opacity};
+  return {features, depth, opacity, depths};
 }
 
-std::tuple<Tensor, Tensor, Tensor> render_rays(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1,
+std::tuple<Tensor, Tensor, Tensor, Tensor> render_rays(const Tensor& planes, const Tensor& w0, const Tensor& b0, const Tensor& w1,
                                                const Tensor& b1, const Tensor& origins, const Tensor& directions,
                                                const Tensor& near, const Tensor& far, std::optional<Tensor> seeds,
                                                int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
-                                               bool disparity, bool white_back, int64_t precision, double slice_half_distance,
-                                               double slice_centre) {
+                                               bool disparity, bool white_back, int64_t precision, bool keep_depths,
+                                               double slice_half_distance, double slice_centre) {
   const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
                                 white_back, precision};
   check_planes(planes, settings.projection);
@@ -337,12 +339,12 @@ std::tuple<Tensor, Tensor, Tensor> render_rays(const Tensor& planes, const Tenso
   check_rays(planes, origins, directions, near, far, seeds, settings);
   if (planes.scalar_type() == ScalarType::Double) {
     RayInputs<double> in(planes, w0, b0, w1, b1, origins, directions, near, far, seeds, settings);
-    return render_rays_typed(in, planes);
+    return render_rays_typed(in, planes, keep_depths);
   }
   STD_TORCH_CHECK(planes.scalar_type() == ScalarType::Float, "render_rays takes float32 or float64 on the CPU, got ",
                   torch::headeronly::toString(planes.scalar_type()));
   RayInputs<float> in(planes, w0, b0, w1, b1, origins, directions, near, far, seeds, settings);
-  return render_rays_typed(in, planes);
+  return render_rays_typed(in, planes, keep_depths);
 }
 
 template <typename T>
@@ -381,7 +383,7 @@ Grads7 render_rays_backward(const Tensor& planes, const Tensor& w0, const Tensor
                             const Tensor& origins, const Tensor& directions, const Tensor& near, const Tensor& far,
                             std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples, int64_t axes, double box_warp,
                             bool disparity, bool white_back, int64_t precision, const Tensor& /*features*/,
-                            const Tensor& /*depth*/, const Tensor& /*opacity*/, const Tensor& grad_features,
+                            const Tensor& /*depth*/, const Tensor& /*opacity*/, const Tensor& depths, const Tensor& grad_features,
                             const Tensor& grad_depth, const Tensor& grad_opacity, bool needs_planes, bool needs_weights,
                             bool needs_rays, double slice_half_distance, double slice_centre) {
   const RenderSettings settings{samples,    fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity,
@@ -389,6 +391,7 @@ Grads7 render_rays_backward(const Tensor& planes, const Tensor& w0, const Tensor
   check_planes(planes, settings.projection);
   check_decoder(planes, w0, b0, w1, b1);
   check_rays(planes, origins, directions, near, far, seeds, settings);
+  check_depths(depths, origins, settings);
   STD_TORCH_CHECK(grad_features.dim() == 3 && grad_features.size(0) == origins.size(0) &&
                       grad_features.size(1) == origins.size(1) && grad_features.size(2) == w1.size(0) - 1,
                   "grad_features must be [N, R, F], got ", shape_of(grad_features));

@@ -201,7 +201,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
     for (int half = 0; half < 2; ++half) {
       const int64_t i = first + g + 8 * half;
       if (grad_planes.data != nullptr && i < total) {
-        scatter<kPlanes, P>(grad_planes, grad_planes.data + i / args.count * grad_planes.image, points[half], args.projection, t,
+        scatter<kPlanes>(grad_planes, grad_planes.data + i / args.count * grad_planes.image, points[half], args.projection, t,
                             grad[half]);
       }
       if (grad_points != nullptr) {

@@ -28,6 +28,7 @@ struct RenderOutput {
   T* features;  // [N, R, F]
   T* depth;     // [N, R]
   T* opacity;   // [N, R]
+  T* depths;    // [N, R, samples + fine_samples], in order along the ray; null: not wanted
 };
 
 template <typename T>
@@ -36,6 +37,7 @@ struct RenderGrads {
   const T* features;       // [N, R, F]
   const T* depth;          // [N, R]
   const T* opacity;        // [N, R]
+  const T* depths;         // [N, R, samples + fine_samples]
   const T* grad_features;  // [N, R, F]
   const T* grad_depth;     // [N, R]
   const T* grad_opacity;   // [N, R]

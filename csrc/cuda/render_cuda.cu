@@ -180,35 +180,38 @@ struct Call {
   }
 };
 
-using Rendered = std::tuple<Tensor, Tensor, Tensor>;
+using Rendered = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
-RenderOutput<T> output_of(const Rendered& out) {
-  return {std::get<0>(out).mutable_data_ptr<T>(), std::get<1>(out).mutable_data_ptr<T>(), std::get<2>(out).mutable_data_ptr<T>()};
+RenderOutput<T> output_of(const Rendered& out, bool keep_depths) {
+  return {std::get<0>(out).mutable_data_ptr<T>(), std::get<1>(out).mutable_data_ptr<T>(), std::get<2>(out).mutable_data_ptr<T>(),
+          keep_depths ? std::get<3>(out).mutable_data_ptr<T>() : nullptr};
 }
 
 Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                           Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
-                          int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision,
+                          int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision, bool keep_depths,
                           double slice_half_distance, double slice_centre) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
                   {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const torch::stable::accelerator::DeviceGuard guard(planes.get_device_index());
   const int64_t n = planes.size(0), rays = call.rays();
-  const Rendered out{new_empty(planes, {n, rays, call.features()}), new_empty(planes, {n, rays}), new_empty(planes, {n, rays})};
+  const Tensor depths = keep_depths ? new_empty(planes, {n, rays, samples + fine_samples}) : new_empty(planes, {0});
+  const Rendered out{new_empty(planes, {n, rays, call.features()}), new_empty(planes, {n, rays}), new_empty(planes, {n, rays}),
+                     depths};
   if (call.empty()) return out;
   const cudaStream_t stream = current_stream(planes);
   if (call.tiles()) {
     call.with_tile_planes(stream, [&](const auto& view) {
-      launch_render_tiles(view, call.args<float>(), output_of<float>(out), planes.get_device_index(), stream);
+      launch_render_tiles(view, call.args<float>(), output_of<float>(out, keep_depths), planes.get_device_index(), stream);
     });
     return out;
   }
   const auto simple = [&](auto zero) {
     using T = decltype(zero);
     call.with_scratch<T>([&](T* scratch, int64_t threads) {
-      launch_render_simple(call.view<T>(), call.args<T>(), output_of<T>(out), scratch, threads, stream);
+      launch_render_simple(call.view<T>(), call.args<T>(), output_of<T>(out, keep_depths), scratch, threads, stream);
     });
   };
   if (planes.scalar_type() == ScalarType::Double) {
@@ -222,9 +225,9 @@ Rendered render_rays_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor
 Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, Tensor b1, Tensor origins, Tensor directions,
                                 Tensor near, Tensor far, std::optional<Tensor> seeds, int64_t samples, int64_t fine_samples,
                                 int64_t axes, double box_warp, bool disparity, bool white_back, int64_t precision,
-                                Tensor features, Tensor depth, Tensor opacity, Tensor grad_features, Tensor grad_depth,
-                                Tensor grad_opacity, bool needs_planes, bool needs_weights, bool needs_rays,
-                                double slice_half_distance, double slice_centre) {
+                                Tensor features, Tensor depth, Tensor opacity, Tensor depths, Tensor grad_features,
+                                Tensor grad_depth, Tensor grad_opacity, bool needs_planes, bool needs_weights,
+                                bool needs_rays, double slice_half_distance, double slice_centre) {
   const Call call(planes, w0, b0, w1, b1, origins, directions, near, far, seeds,
                   {samples, fine_samples, {axes, box_warp, slice_half_distance, slice_centre}, disparity, white_back, precision});
   const int64_t n = planes.size(0), rays = call.rays();
@@ -238,6 +241,8 @@ Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, 
   const Tensor out_features = contiguous_like(features, "features", {n, rays, call.features()});
   const Tensor out_depth = contiguous_like(depth, "depth", {n, rays});
   const Tensor out_opacity = contiguous_like(opacity, "opacity", {n, rays});
+  check_depths(depths, call.origins, call.settings);
+  const Tensor all_depths = torch::stable::contiguous(depths);
   const Tensor in_features = contiguous_like(grad_features, "grad_features", {n, rays, call.features()});
   const Tensor in_depth = contiguous_like(grad_depth, "grad_depth", {n, rays});
   const Tensor in_opacity = contiguous_like(grad_opacity, "grad_opacity", {n, rays});
@@ -262,6 +267,7 @@ Grads render_rays_backward_cuda(Tensor planes, Tensor w0, Tensor b0, Tensor w1, 
     return RenderGrads<T>{out_features.const_data_ptr<T>(),
                           out_depth.const_data_ptr<T>(),
                           out_opacity.const_data_ptr<T>(),
+                          all_depths.const_data_ptr<T>(),
                           in_features.const_data_ptr<T>(),
                           in_depth.const_data_ptr<T>(),
                           in_opacity.const_data_ptr<T>(),

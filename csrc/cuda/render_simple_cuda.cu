@@ -100,9 +100,11 @@ __global__ void render_simple_kernel(PlaneView<const T> planes, RenderArgs<T> ar
     if (!ray.finite) {
       for (int f = 0; f < features; ++f) sum[f] = T(NAN);
       out.depth[index] = out.opacity[index] = T(NAN);
+      for (int i = 0; out.depths != nullptr && i < count; ++i) out.depths[index * count + i] = T(NAN);
       continue;
     }
     find_depths<kPlanes>(planes, args, ray, index, lists);
+    for (int i = 0; out.depths != nullptr && i < count; ++i) out.depths[index * count + i] = lists.depths[i];
     const T* image = planes.data + (index / args.rays) * planes.image;
     T before = 0, transmittance = 1, opacity = 0, depth = 0;
     for (int f = 0; f < features; ++f) sum[f] = T(0);
@@ -139,7 +141,7 @@ __global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneVi
     const SimpleRay<T> ray(args, index);
     T grad_origin[3] = {}, grad_direction[3] = {};
     if (ray.finite) {
-      find_depths<kPlanes>(planes, args, ray, index, lists);
+      const T* depths = grads.depths + index * count;
       const int64_t n = index / args.rays;
       const T* image = planes.data + n * planes.image;
       T* grad_image = grads.planes == nullptr ? nullptr : grad_planes.data + n * grad_planes.image;
@@ -151,7 +153,7 @@ __global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneVi
       const T grad_depth = opacity > T(0) ? grads.grad_depth[index] / opacity : T(0);
       const T depth = opacity > T(0) ? grads.depth[index] : T(0);
       for (int i = 0; i < count; ++i) {
-        ray.at(lists.depths[i], point);
+        ray.at(depths[i], point);
         read_point<kPlanes>(planes, image, point, args.projection, x);
         lists.sigma[i] = decode_point(decoder, x, colour);
         T dot = 0;
@@ -165,12 +167,12 @@ __global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneVi
         for (int i = 0; i < count; ++i) {  // sample i and the interval behind it
           T weight = 0, grad_mean = 0;
           if (i + 1 < count) {
-            const T delta = lists.depths[i + 1] - lists.depths[i];
+            const T delta = depths[i + 1] - depths[i];
             const T mean = (lists.sigma[i] + lists.sigma[i + 1]) / T(2);
             const T alpha = alpha_of(mean, delta);
             weight = alpha * transmittance;
             const T v = lists.dot[i] + lists.dot[i + 1] + grad_opacity +
-                        grad_depth * ((lists.depths[i] + lists.depths[i + 1]) / T(2) - depth);
+                        grad_depth * ((depths[i] + depths[i + 1]) / T(2) - depth);
             if (pass == 0) total += weight * v;
             behind -= weight * v;
             const T through = T(1) - alpha + T(kTransmittanceFloor);
@@ -178,7 +180,7 @@ __global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneVi
             transmittance *= through;
           }
           if (pass == 1) {
-            ray.at(lists.depths[i], point);
+            ray.at(depths[i], point);
             read_point<kPlanes>(planes, image, point, args.projection, x);
             decode_point(decoder, x, colour);
             for (int f = 0; f < features; ++f) {
@@ -191,7 +193,7 @@ __global__ void render_simple_backward_kernel(PlaneView<const T> planes, PlaneVi
                                          grads.origins == nullptr ? nullptr : by_point);
             for (int k = 0; grads.origins != nullptr && k < 3; ++k) {
               grad_origin[k] += by_point[k];
-              grad_direction[k] += lists.depths[i] * by_point[k];
+              grad_direction[k] += depths[i] * by_point[k];
             }
           }
           weight_before = weight;

@@ -1,4 +1,5 @@
-// Rays on tensor cores, backward: samples are found and decoded again, front to back, and differentiated at once.
+// Rays on tensor cores, backward: the samples are decoded again, front to back, and differentiated at once. Their depths are
+// kept from the forward pass, so that its first pass, which finds them, need not be run again.
 //
 // L depends on weight_i through v_i = d L / d weight_i. With T the transmittance, d L / d alpha_i = T_i v_i -
 // (sum_{k > i} weight_k v_k) / (1 - alpha_i). The sum behind i is the sum of all, which the results of the forward pass
@@ -113,34 +114,6 @@ __device__ __forceinline__ SampleGrad march_backward(float sigma, float depth, f
   return {0.5f * (grad_sigma + next_grad), weight + next_weight};
 }
 
-// First pass: weights of the stratified samples, and from them all depths. Leaves them in at.all (or at.coarse).
-template <int kPlanes, typename P>
-__device__ __forceinline__ void find_samples(const TileView<const P>& planes, const P* image,
-                                                     const RenderArgs<float>& args, const ForwardWeights<P>& weights,
-                                                     const RayInput& ray, const RaySamples& at, int lane) {
-  const int g = lane >> 2, t = lane & 3, count = args.samples;
-  place_coarse(args, ray, at, lane);
-  if (args.fine_samples == 0) return;
-  MarchState state;
-  int start = 0;
-  for (; start < count && !(state.transmittance < kOpaque<P>); start += kTile) {
-    float x0[kSlots], x1[kSlots], point[3];
-    point_at(ray, at.coarse[min(start + g, count - 1)], point);
-    gather<kPlanes>(planes, image, point, args.projection, t, x0);
-    point_at(ray, at.coarse[min(start + g + 8, count - 1)], point);
-    gather<kPlanes>(planes, image, point, args.projection, t, x1);
-    Decoded decoded;
-    decode(weights, x0, x1, lane, false, decoded, [](int, const float(&)[4]) {});
-    const int sample = start + (lane & 15);
-    const float weight =
-        march_tile(row_value(decoded.sigma0, decoded.sigma1, lane), at.coarse[min(sample, count - 1)], state).weight;
-    if (lane < 16 && sample > 0 && sample < count) at.weights[sample - 1] = weight;
-  }
-  for (int i = start + lane; i < count; i += 32) at.weights[i - 1] = 0.f;
-  __syncwarp();
-  place_fine(args, ray, at, lane);
-}
-
 // The two rays of a pair, as indices into [N, R]. With `side` the rays of an image are side x side pixels.
 struct RayPair {
   int64_t index[2];
@@ -181,10 +154,9 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
   load_backward(memory.backward, args);
   for (int i = lane; i < static_cast<int>(sizeof(TileMemory<P>) / 4); i += 32) reinterpret_cast<float*>(&tile)[i] = 0.f;
   __syncthreads();
-  const int ray_floats = RaySamples::floats(args.samples, args.fine_samples);
-  float* lists = reinterpret_cast<float*>(shared + sizeof(memory)) + 2 * warp * ray_floats;
   const int64_t pairs = (args.rays + 1) / 2, total = args.images * pairs;
   const int count = args.samples + args.fine_samples;
+  float* depths = reinterpret_cast<float*>(shared + sizeof(memory)) + 2 * warp * count;  // the second ray's are `count` on
   const bool needs_weights = grads.w0 != nullptr;
   WeightSums sums;
 
@@ -202,8 +174,6 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
     RayGrads incoming{};
     float grad_features[2][8] = {};
     const P* image = planes.data + ray[0].image * planes.image;
-    const RaySamples at(lists, args.samples, args.fine_samples);
-    const float* depths = args.fine_samples > 0 ? at.all : at.coarse;  // of the first ray; the second's are ray_floats on
     if (!done) {
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
@@ -214,18 +184,19 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
       // A ray that is not there, or not finite, goes along as the other one with no gradient coming in.
       if (!finite[0]) ray[0] = ray[1];
       if (!finite[1]) ray[1] = ray[0];
-#pragma unroll 1
+#pragma unroll
       for (int k = 0; k < 2; ++k) {
-        find_samples<kPlanes>(planes, image, args, memory.forward, k == 0 ? ray[0] : ray[1],
-                     RaySamples(lists + k * ray_floats, args.samples, args.fine_samples), lane);
+        const float* kept = grads.depths + pair.index[finite[k] ? k : 1 - k] * count;
+        for (int i = lane; i < count; i += 32) depths[k * count + i] = kept[i];
       }
+      __syncwarp();
     }
     BackwardState state;
     [[maybe_unused]] float grad_origin[2][3] = {}, grad_direction[2][3] = {};
     for (int start = 0; start < count - 1; start += kRows - 1) {
       if (!done) {
         const int row = min(start + g, count - 1);
-        const float depth0 = depths[row], depth1 = depths[ray_floats + row];
+        const float depth0 = depths[row], depth1 = depths[count + row];
         float x0[kSlots], x1[kSlots], point0[3], point1[3];
         point_at(ray[0], depth0, point0);
         gather<kPlanes>(planes, image, point0, args.projection, t, x0);
@@ -250,7 +221,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         dot1 = quad_sum(dot1);
         const int my_row = min(start + (lane & 7), count - 1);
         const auto [grad_sigma, share] =
-            march_backward(row_value(decoded.sigma0, decoded.sigma1, lane), depths[(lane & 8 ? ray_floats : 0) + my_row],
+            march_backward(row_value(decoded.sigma0, decoded.sigma1, lane), depths[(lane & 8 ? count : 0) + my_row],
                            row_value(dot0, dot1, lane), incoming, start + kRows - 1 == count - 1, state);
         const float grad_sigma0 = __shfl_sync(kAllLanes, grad_sigma, g), grad_sigma1 = __shfl_sync(kAllLanes, grad_sigma, g + 8);
         const float share0 = __shfl_sync(kAllLanes, share, g) * colour_scale;
@@ -269,7 +240,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         point_at(ray[1], depth1, point1);
         // A row that waits for the next tile, or lies beyond the end of its ray, has nothing to add: one row in seven.
         if (grads.planes != nullptr && (share0 != 0.f || share1 != 0.f || grad_sigma0 != 0.f || grad_sigma1 != 0.f)) {
-          scatter_pair<kPlanes, P>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1,
+          scatter_pair<kPlanes>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1,
                                    args.projection, t, grad0, grad1);
         }
         if constexpr (kRays) {
@@ -313,8 +284,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
 template <typename P>
 void launch_render_tiles_backward(const PlaneView<const P>& planes, const RenderArgs<float>& args,
                                   const RenderGrads<float>& grads, int device, cudaStream_t stream) {
-  const size_t memory =
-      sizeof(BlockMemory<P>) + 2 * sizeof(float) * kBackwardWarps * RaySamples::floats(args.samples, args.fine_samples);
+  const size_t memory = sizeof(BlockMemory<P>) + 2 * sizeof(float) * kBackwardWarps * (args.samples + args.fine_samples);
   const bool rays = grads.origins != nullptr;
   const auto kernel = planes.planes == 4 ? (rays ? render_tiles_backward_kernel<4, P, true> : render_tiles_backward_kernel<4, P, false>)
                                          : (rays ? render_tiles_backward_kernel<3, P, true> : render_tiles_backward_kernel<3, P, false>);

@@ -13,6 +13,13 @@ constexpr int kRaysPerWarp = 4;  // neighbours in turn, so that their texels are
 #define HEAD3D_FORWARD_BLOCKS 4
 #endif
 
+// Writes a ray's depths for the backward pass, if it wants them.
+template <typename Depth>
+__device__ __forceinline__ void keep_depths(const RenderOutput<float>& out, int64_t index, int count, int lane, Depth depth) {
+  if (out.depths == nullptr) return;
+  for (int i = lane; i < count; i += 32) out.depths[index * count + i] = depth(i);
+}
+
 template <int kPlanes, typename P>
 __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_tiles_kernel(TileView<const P> planes,
                                                                                           RenderArgs<float> args,
@@ -40,6 +47,7 @@ __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_til
         const float nan = __int_as_float(0x7fffffff);
         features[lane] = nan;
         if (lane == 0) out.depth[index] = out.opacity[index] = nan;
+        keep_depths(out, index, args.samples + args.fine_samples, lane, [&](int) { return nan; });
         continue;
       }
       const P* image = planes.data + ray.image * planes.image;
@@ -52,6 +60,7 @@ __global__ __launch_bounds__(32 * kWarps, HEAD3D_FORWARD_BLOCKS) void render_til
         const float* depths = final_pass && args.fine_samples > 0 ? at.all : at.coarse;
         const int count = final_pass ? args.samples + args.fine_samples : args.samples;
         if (final_pass && args.fine_samples > 0) place_fine(args, ray, at, lane);
+        if (final_pass) keep_depths(out, index, count, lane, [&](int i) { return depths[i]; });
         MarchState state;
         int start = 0;
         for (; start < count; start += kTile) {

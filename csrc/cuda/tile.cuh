@@ -9,7 +9,7 @@
 // P = half: mixed precision: planes, hidden units and the weights of the colours in half, sums in float. The first layer
 // splits its factors into two halves each, as sigma's error is the one that shows; sigma itself is summed in float.
 // P = float: strict: every factor is split into two TF32 numbers, a = hi + lo, and a b = hi hi + hi lo + lo hi; what is
-// dropped, lo lo, is below 2^-22 |a b|, so the products are as good as float's own.
+// dropped, lo lo and the last bits of lo, is below 2^-20 |a b|: half a bit more than float's own products lose.
 #pragma once
 
 #include "common/march.h"
@@ -30,6 +30,10 @@ template <typename P>
 __host__ __device__ constexpr int channel_of(int t, int i) {
   return kExact<P> ? (i < 4 ? 4 * t + i : 12 + 4 * t + i) : 8 * t + i;
 }
+
+// Channel in slot i of a gradient: of either precision, as the product that makes gradients may order its columns as it
+// likes. The four lanes of one 16-byte addition fill whole sectors (32 bytes) of L2, which adds a sector at a time.
+__host__ __device__ constexpr int grad_channel_of(int t, int i) { return channel_of<float>(t, i); }
 
 // ---- arithmetic -----------------------------------------------------------------------------------------------------
 
@@ -95,7 +99,8 @@ __device__ __forceinline__ void mma_tf32(float* sum, const float* a, float b0, f
         "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
 }
 
-// A left operand, 16 x 8, rounded to TF32 or split in two.
+// A left operand, 16 x 8, rounded to TF32 or split in two. The instruction reads the first 19 bits of a float, so that what
+// rounding left needs no rounding of its own: cutting it off costs 2^-21 of the product.
 template <bool kSplit>
 struct LeftOperand {
   float hi[4], lo[kSplit ? 4 : 1];
@@ -104,7 +109,7 @@ struct LeftOperand {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       hi[i] = to_tf32(a[i]);
-      if constexpr (kSplit) lo[i] = to_tf32(a[i] - hi[i]);
+      if constexpr (kSplit) lo[i] = a[i] - hi[i];
     }
   }
 };
@@ -115,7 +120,7 @@ __device__ __forceinline__ void mma_float(float* sum, const LeftOperand<kSplit>&
   if constexpr (kSplit) {
     const float high0 = to_tf32(b0), high1 = to_tf32(b1);
     mma_tf32(sum, a.lo, high0, high1);
-    mma_tf32(sum, a.hi, to_tf32(b0 - high0), to_tf32(b1 - high1));
+    mma_tf32(sum, a.hi, b0 - high0, b1 - high1);
     mma_tf32(sum, a.hi, high0, high1);
   } else {
     mma_tf32(sum, a.hi, b0, b1);
@@ -201,6 +206,24 @@ __device__ __forceinline__ void add_texel(const float* texel, int t, float weigh
   }
 }
 
+// The same for the channels of a gradient's slots.
+__device__ __forceinline__ void add_texel_of_grad(const float* texel, int t, float weight, float (&x)[kSlots]) {
+  add_texel(texel, t, weight, x);
+}
+
+__device__ __forceinline__ void add_texel_of_grad(const __half* texel, int t, float weight, float (&x)[kSlots]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint2 bits = __ldg(reinterpret_cast<const uint2*>(texel + grad_channel_of(t, 4 * half)));
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&bits.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&bits.y));
+    x[4 * half] = fmaf(weight, low.x, x[4 * half]);
+    x[4 * half + 1] = fmaf(weight, low.y, x[4 * half + 1]);
+    x[4 * half + 2] = fmaf(weight, high.x, x[4 * half + 2]);
+    x[4 * half + 3] = fmaf(weight, high.y, x[4 * half + 3]);
+  }
+}
+
 // Eq. 2: the lane's 8 channels of a third of the sum of the bilinear readings.
 template <int kPlanes, typename P>
 __device__ __forceinline__ void gather(const TileView<const P>& planes, const P* image, const float (&point)[3],
@@ -238,7 +261,7 @@ __device__ __forceinline__ void add_to(float* address, float a, float b, float c
 }
 
 // The transpose of gather: adds weight * grad to the texels that were read. A texel of weight 0 is left alone.
-template <int kPlanes, typename P>
+template <int kPlanes>
 __device__ __forceinline__ void scatter(const TileView<float>& grads, float* image, const float (&point)[3],
                                         const Projection<float>& projection, int t, const float (&grad)[kSlots]) {
   const float front = front_of<kPlanes>(point[2], projection);
@@ -254,8 +277,8 @@ __device__ __forceinline__ void scatter(const TileView<float>& grads, float* ima
       const float weight = (corner & 2 ? at.y.weight_high : at.y.weight_low) * share * across;
       if (weight == 0.f) continue;
       float* texel = data + (corner & 2 ? at.y.high : at.y.low) * grads.row + (corner & 1 ? at.x.high : at.x.low) * grads.column;
-      add_to(texel + channel_of<P>(t, 0), weight * grad[0], weight * grad[1], weight * grad[2], weight * grad[3]);
-      add_to(texel + channel_of<P>(t, 4), weight * grad[4], weight * grad[5], weight * grad[6], weight * grad[7]);
+      add_to(texel + grad_channel_of(t, 0), weight * grad[0], weight * grad[1], weight * grad[2], weight * grad[3]);
+      add_to(texel + grad_channel_of(t, 4), weight * grad[4], weight * grad[5], weight * grad[6], weight * grad[7]);
     }
   }
 }
@@ -277,7 +300,7 @@ struct PairedTaps {
   }
 };
 
-template <int kPlanes, typename P>
+template <int kPlanes>
 __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float* image, const float (&point_a)[3],
                                              const float (&point_b)[3], const Projection<float>& projection, int t,
                                              const float (&grad_a)[kSlots], const float (&grad_b)[kSlots]) {
@@ -302,8 +325,8 @@ __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float
         float sum[kSlots];
 #pragma unroll
         for (int i = 0; i < kSlots; ++i) sum[i] = fmaf(weight_a, grad_a[i], weight_b * grad_b[i]);
-        add_to(texel + channel_of<P>(t, 0), sum[0], sum[1], sum[2], sum[3]);
-        add_to(texel + channel_of<P>(t, 4), sum[4], sum[5], sum[6], sum[7]);
+        add_to(texel + grad_channel_of(t, 0), sum[0], sum[1], sum[2], sum[3]);
+        add_to(texel + grad_channel_of(t, 4), sum[4], sum[5], sum[6], sum[7]);
       }
     }
 #pragma unroll
@@ -312,8 +335,8 @@ __device__ __forceinline__ void scatter_pair(const TileView<float>& grads, float
       const float weight = (bottom ? b.y.weight_high : b.y.weight_low) * share_b * (right ? b.x.weight_high : b.x.weight_low);
       if (weight != 0.f && ((bottom ? y.high_alone : y.low_alone) || (right ? x.high_alone : x.low_alone))) {
         float* texel = data + (bottom ? b.y.high : b.y.low) * grads.row + (right ? b.x.high : b.x.low) * grads.column;
-        add_to(texel + channel_of<P>(t, 0), weight * grad_b[0], weight * grad_b[1], weight * grad_b[2], weight * grad_b[3]);
-        add_to(texel + channel_of<P>(t, 4), weight * grad_b[4], weight * grad_b[5], weight * grad_b[6], weight * grad_b[7]);
+        add_to(texel + grad_channel_of(t, 0), weight * grad_b[0], weight * grad_b[1], weight * grad_b[2], weight * grad_b[3]);
+        add_to(texel + grad_channel_of(t, 4), weight * grad_b[4], weight * grad_b[5], weight * grad_b[6], weight * grad_b[7]);
       }
     }
   }
@@ -338,7 +361,7 @@ __device__ __forceinline__ void grad_point(const TileView<const P>& planes, cons
       const P* texel = image + plane * planes.plane + (corner & 2 ? at.y.high : at.y.low) * planes.row +
                        (corner & 1 ? at.x.high : at.x.low) * planes.column;
       float x[kSlots] = {};
-      add_texel(texel, t, 1.f, x);
+      add_texel_of_grad(texel, t, 1.f, x);
       const bool inside = (corner & 1 ? at.x.high_inside : at.x.low_inside) && (corner & 2 ? at.y.high_inside : at.y.low_inside);
       reading[corner] = 0.f;
 #pragma unroll

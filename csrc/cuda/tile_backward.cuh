@@ -1,6 +1,6 @@
 // The decoder's backward pass over a tile, and the sum of the weights' gradients over the tiles of a block.
 //
-// gradients of the hidden units and of the features follow the forward pass's trick: the result of one product is, lane by
+// Gradients of the hidden units and of the features follow the forward pass's trick: the result of one product is, lane by
 // lane, the left operand of the next. The weights' gradients sum over samples, which lie across lanes; so each warp leaves
 // its tile in shared memory and takes over the 16 hidden units that are its own, for the samples of all four warps.
 // Factors are TF32 numbers (mixed) or pairs of them (strict); small gradients are safe, as TF32 has float's range.
@@ -33,7 +33,7 @@ struct alignas(16) TileMemory {
 
 // Right operands of the two products of decode_backward, eight numbers a lane.
 //   w1: for j and q, features 8 q + 2 t, + 1 to hidden unit 8 j + g
-//   w0: for j and q, hidden units 8 j + 2 t, + 1 to the channel of column g
+//   w0: for j and q, hidden units 8 j + 2 t, + 1 to the gradient's channel of column g
 template <typename P>
 struct alignas(16) BackwardWeights {
   Kept<P> w1[8 * 32 * 8], w0[8 * 32 * 8];
@@ -68,7 +68,7 @@ __device__ __forceinline__ void load_backward(BackwardWeights<P>& w, const Rende
     const int i = n & 7, lane = (n >> 3) & 31, j = n >> 8, g = lane >> 2, t = lane & 3, q = i >> 1, odd = i & 1;
     const int place = BackwardWeights<P>::place(j, lane, i);
     w.w1[place] = static_cast<Kept<P>>(args.w1[(1 + 8 * q + 2 * t + odd) * kHidden + 8 * j + g]);
-    w.w0[place] = static_cast<Kept<P>>(args.w0[(8 * j + 2 * t + odd) * kChannels + channel_of<P>(g >> 1, 2 * q + (g & 1))]);
+    w.w0[place] = static_cast<Kept<P>>(args.w0[(8 * j + 2 * t + odd) * kChannels + grad_channel_of(g >> 1, 2 * q + (g & 1))]);
   }
 }
 

@@ -64,7 +64,8 @@ def render_rays(
     """
     mode = _precision(planes)
     tensors = _same_type(planes, *weights, ray_origins, ray_directions, near.detach(), far.detach())
-    return torch.ops.head3d.render_rays(
+    keep_depths = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    features, depth, opacity, _ = torch.ops.head3d.render_rays(
         *tensors,
         seeds,
         options.depth_resolution,
@@ -74,8 +75,10 @@ def render_rays(
         options.disparity,
         options.white_back,
         mode,
+        keep_depths,
         *_slice_arguments(planes, options.slices),
     )
+    return features, depth, opacity
 
 
 def _precision(planes: Tensor) -> int:
@@ -111,7 +114,9 @@ def _backward_fake(at: int, *groups: slice) -> Callable[..., Any]:
 
 def _render_rays_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, *rest: Any) -> Any:
     n, rays = rest[0].shape[:2]
-    return planes.new_empty(n, rays, w1.shape[0] - 1), planes.new_empty(n, rays), planes.new_empty(n, rays)
+    samples, fine_samples, keep_depths = rest[5], rest[6], rest[12]
+    depths = planes.new_empty((n, rays, samples + fine_samples) if keep_depths else 0)
+    return planes.new_empty(n, rays, w1.shape[0] - 1), planes.new_empty(n, rays), planes.new_empty(n, rays), depths
 
 
 def _sample_planes_fake(planes: Tensor, points: Tensor, *_: Any) -> Tensor:
@@ -147,14 +152,19 @@ def _check_order(planes: Tensor) -> None:
 def _render_rays_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, seeds = inputs[:10]
     ctx.save_for_backward(*tensors, *output, *([] if seeds is None else [seeds]))
-    ctx.settings, ctx.slices = inputs[10:17], inputs[17:]
+    ctx.mark_non_differentiable(output[3])
+    ctx.set_materialize_grads(False)  # no zeros for the depths
+    ctx.settings, ctx.slices = inputs[10:17], inputs[18:]
 
 
 def _render_rays_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
     saved, needs = list(ctx.saved_tensors), ctx.needs_input_grad
-    tensors, outputs, seeds = saved[:9], saved[9:12], (saved[12] if len(saved) > 12 else None)
+    tensors, outputs, seeds = saved[:9], saved[9:13], (saved[13] if len(saved) > 13 else None)
     _check_order(tensors[0])
     planes, weights, rays = needs[0], any(needs[1:5]), any(needs[5:7])
+    incoming = tuple(
+        torch.zeros_like(o) if g is None else g for g, o in zip(incoming, outputs[:3], strict=False)
+    )
     where = _slice_arguments(tensors[0], ctx.slices)
     grads = torch.ops.head3d.render_rays_backward(
         *tensors, seeds, *ctx.settings, *outputs, *incoming, planes, weights, rays, *where
@@ -163,7 +173,7 @@ def _render_rays_grad(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
         _channels_first(grads[0], planes),
         *(grads[1:5] if weights else [None] * 4),
         *(grads[5:7] if rays else [None] * 2),
-        *[None] * (10 + len(ctx.slices)),
+        *[None] * (11 + len(ctx.slices)),
     )
 
 
@@ -190,7 +200,7 @@ def _at_points(name: str, count: int, settings: int) -> tuple[Callable[..., Any]
 _ONCE = once_only("renderer", 'use backend="reference"')
 RULES: dict[str, Rule] = {
     "render_rays": (_render_rays_fake, _render_rays_grad, _render_rays_setup),
-    "render_rays_backward": (_backward_fake(23, slice(1, 5), slice(5, 7)), *_ONCE),
+    "render_rays_backward": (_backward_fake(24, slice(1, 5), slice(5, 7)), *_ONCE),
     "sample_planes": (_sample_planes_fake, *_at_points("sample_planes", 2, 2)),
     "sample_planes_backward": (_backward_fake(5, slice(1, 2)), *_ONCE),
     "query_planes": (_query_planes_fake, *_at_points("query_planes", 6, 3)),

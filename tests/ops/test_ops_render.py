@@ -331,9 +331,9 @@ def test_opcheck(device: str, name: str, where: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("where", [(), (0.3, 0.05)], ids=["one slice", "two slices"])
 def test_opcheck_backward(where: tuple[float, ...]) -> None:
     assert ops.available()
-    arguments = rays_arguments(small(2 if where else 1)[0], None)
-    outputs = torch.ops.head3d.render_rays(*arguments, *where)
-    incoming = [torch.ones_like(o) for o in outputs]
+    *arguments, keep_depths = rays_arguments(small(2 if where else 1)[0], None)
+    outputs = torch.ops.head3d.render_rays(*arguments, keep_depths, *where)
+    incoming = [torch.ones_like(o) for o in outputs[:3]]
     for needs in ((True, True, True), (False, True, False)):
         torch.library.opcheck(
             torch.ops.head3d.render_rays_backward.default, (*arguments, *outputs, *incoming, *needs, *where)
@@ -391,4 +391,4 @@ def test_wrong_inputs_are_told_in_one_sentence(change: dict[str, object], messag
     arguments |= {"seeds": None, "samples": 4, **change}
     assert ops.available()
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.head3d.render_rays(*arguments.values(), 0, 1, 1.0, False, False, 0)
+        torch.ops.head3d.render_rays(*arguments.values(), 0, 1, 1.0, False, False, 0, False)
