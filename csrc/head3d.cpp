@@ -72,7 +72,7 @@ STABLE_TORCH_LIBRARY(head3d, m) {
   m.def("uniform(Tensor seeds, int rows, int columns, int stream) -> Tensor");
   m.def("normal(Tensor seeds, int rows, int columns, int stream) -> Tensor");
 
-  // As above for x [N, C, H, W], with the sums over pixels [3, N, C] of grad_x, grad_x output and 0; CUDA only
+  // As above for x [N, C, H, W], with the sums over pixels [3, N, C] of grad_x, 0 and 0; CUDA only
   m.def("bias_act_gradients(Tensor grad, Tensor output, int activation, float gain, float? limit) -> (Tensor, Tensor)");
 
   // clamp(gain act(x scale[n, c] + strength noise[n, 0, y, x] + bias[c])): x [N, C, H, W], scale [N, C], noise

@@ -176,10 +176,53 @@ struct Strip {
   }
 };
 
+// The weights that a thread needs of a 4 x 4 kernel. `separable`: they are down[phase][i] across[j], so that a row of inputs is
+// filtered once for all the outputs that it reaches.
+template <typename W, int kUp>
+struct FirWeights {
+  static constexpr int kTaps = 4 / kUp;
+  W all[kUp][kTaps][kTaps], down[kUp][kTaps], across[kTaps];
+  bool separable;
+
+  __device__ __forceinline__ FirWeights(const W* kernel, const FirArgs& a, int column_phase) {
+    W rows[4], columns[4] = {}, total = 0, largest = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = 0;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const W weight = fir_weight(kernel, a, i, j);
+        rows[i] += weight;
+        columns[j] += weight;
+        largest = fmax(largest, fabs(weight));
+      }
+      total += rows[i];
+    }
+    separable = total != W(0);
+    const W near = fabs(total) * largest * (sizeof(W) == 8 ? W(1e-15) : W(1e-7)), share = W(1) / total;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        separable = separable && fabs(rows[i] * columns[j] - total * fir_weight(kernel, a, i, j)) <= near;
+#pragma unroll
+    for (int i = 0; i < kTaps; ++i) {
+      const W even = columns[i * kUp], odd = columns[i * kUp + kUp - 1];
+      across[i] = (column_phase ? odd : even) * share;
+#pragma unroll
+      for (int phase = 0; phase < kUp; ++phase) {
+        down[phase][i] = rows[i * kUp + phase];
+#pragma unroll
+        for (int j = 0; j < kTaps; ++j) all[phase][i][j] = fir_weight(kernel, a, i * kUp + phase, j * kUp + column_phase);
+      }
+    }
+  }
+};
+
 // 4 x 4 kernels, up and down 1 or 2. A thread walks down kRows outputs and keeps the input rows they share in registers.
 // With up = 2 only every other weight meets an input that is not an inserted zero: kTaps = 2.
 template <typename S, int V, int kUp, int kDown>
-__global__ __launch_bounds__(kThreads) void fir4_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
+__global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
                                                         S* __restrict__ out, FirArgs a, unsigned strips) {
   using W = Wide<S>;
   constexpr int kTaps = 4 / kUp, kRows = kDown == 1 ? 16 : 8, kAhead = 3;
@@ -196,62 +239,73 @@ __global__ __launch_bounds__(kThreads) void fir4_kernel(const S* __restrict__ x,
   const int y0 = static_cast<int>(blockIdx.y) * kRows - (kUp == 2 ? a.pad_top & 1 : 0);
   const int input_row = kUp == 2 ? (y0 - a.pad_top) / 2 : y0 * kDown - a.pad_top;  // even where it is halved
 
-  W weights[kUp][kTaps][kTaps];
-#pragma unroll
-  for (int phase = 0; phase < kUp; ++phase)
-#pragma unroll
-    for (int i = 0; i < kTaps; ++i)
-#pragma unroll
-      for (int j = 0; j < kTaps; ++j) weights[phase][i][j] = fir_weight(kernel, a, i * kUp + phase, j * kUp + column_phase);
+  const FirWeights<W, kUp> weights(kernel, a, column_phase);
+  // What lies outside is read at the border and then set to zero: loads without branches can overtake each other.
   bool inside[kTaps];
+  const S* from[kTaps];
 #pragma unroll
-  for (int j = 0; j < kTaps; ++j) inside[j] = static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
+  for (int j = 0; j < kTaps; ++j) {
+    inside[j] = static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
+    from[j] = x + strip.in + min(max(column + j, 0), a.width - 1) * pixel;
+  }
 
-  W sums[kRows][V];
-  const S* from = x + strip.in + column * pixel;
-  Pack<S, V> ahead[kAhead][kTaps];  // rows on their way from memory
-  const auto load = [&](int r) {
-    const bool row_inside = static_cast<unsigned>(input_row + r) < static_cast<unsigned>(a.height);
+  const auto walk = [&](auto separable) {
+    W sums[kRows][V];
+    Pack<S, V> ahead[kAhead][kTaps];  // rows on their way from memory
+    bool seen[kAhead][kTaps];
+    const auto load = [&](int r) {
+      const bool row_inside = static_cast<unsigned>(input_row + r) < static_cast<unsigned>(a.height);
+      const int64_t offset = min(max(input_row + r, 0), a.height - 1) * row;
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j) {
-      Pack<S, V> pack;
+      for (int j = 0; j < kTaps; ++j) {
+        ahead[r % kAhead][j] = *reinterpret_cast<const Pack<S, V>*>(from[j] + offset);
+        seen[r % kAhead][j] = row_inside && inside[j];
+      }
+    };
 #pragma unroll
-      for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(0.f);
-      if (row_inside && inside[j]) pack = *reinterpret_cast<const Pack<S, V>*>(from + (input_row + r) * row + j * pixel);
-      ahead[r % kAhead][j] = pack;
+    for (int r = 0; r < kAhead - 1; ++r) load(r);
+#pragma unroll
+    for (int r = 0; r < kInputRows; ++r) {
+      if (r + kAhead - 1 < kInputRows) load(r + kAhead - 1);
+      W values[kTaps][V], filtered[V] = {};
+#pragma unroll
+      for (int j = 0; j < kTaps; ++j) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          values[j][v] = seen[r % kAhead][j] ? widen(ahead[r % kAhead][j].at[v]) : W(0);
+          filtered[v] += weights.across[j] * values[j][v];
+        }
+      }
+#pragma unroll
+      for (int o = 0; o < kRows; ++o) {  // outputs that this row reaches
+        const int phase = kUp == 2 ? o & 1 : 0;
+        const int tap = kUp == 2 ? r - (o + 1) / 2 : r - o * kDown;
+        if (tap < 0 || tap >= kTaps) continue;
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          W sum = tap == 0 ? W(0) : sums[o][v];
+          if constexpr (separable) {
+            sum += weights.down[phase][tap] * filtered[v];
+          } else {
+#pragma unroll
+            for (int j = 0; j < kTaps; ++j) sum += weights.all[phase][tap][j] * values[j][v];
+          }
+          sums[o][v] = sum;
+        }
+        const int out_y = y0 + o;
+        if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) {
+          Pack<S, V> pack;
+#pragma unroll
+          for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(sums[o][v]);
+          *reinterpret_cast<Pack<S, V>*>(out + strip.out + out_y * out_row + strip.x * pixel) = pack;
+        }
+      }
     }
   };
-#pragma unroll
-  for (int r = 0; r < kAhead - 1; ++r) load(r);
-#pragma unroll
-  for (int r = 0; r < kInputRows; ++r) {
-    if (r + kAhead - 1 < kInputRows) load(r + kAhead - 1);
-    W values[kTaps][V];
-#pragma unroll
-    for (int j = 0; j < kTaps; ++j) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) values[j][v] = widen(ahead[r % kAhead][j].at[v]);
-    }
-#pragma unroll
-    for (int o = 0; o < kRows; ++o) {  // outputs that this row reaches
-      const int phase = kUp == 2 ? o & 1 : 0;
-      const int tap = kUp == 2 ? r - (o + 1) / 2 : r - o * kDown;
-      if (tap < 0 || tap >= kTaps) continue;
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        W sum = tap == 0 ? W(0) : sums[o][v];
-#pragma unroll
-        for (int j = 0; j < kTaps; ++j) sum += weights[phase][tap][j] * values[j][v];
-        sums[o][v] = sum;
-      }
-      const int out_y = y0 + o;
-      if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) {
-        Pack<S, V> pack;
-#pragma unroll
-        for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(sums[o][v]);
-        *reinterpret_cast<Pack<S, V>*>(out + strip.out + out_y * out_row + strip.x * pixel) = pack;
-      }
-    }
+  if (weights.separable) {
+    walk(std::true_type{});
+  } else {
+    walk(std::false_type{});
   }
 }
 
@@ -296,9 +350,9 @@ void launch_fir4(const S* x, const Wide<S>* kernel, S* out, const FirArgs& a, cu
   if (a.up == 1 && a.down == 2) fir4_kernel<S, V, 1, 2><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
 }
 
-// Channels a thread takes where they are innermost and rows are read once: 8 bytes.
+// Channels a thread takes where they are innermost: 16 bytes, in double 8.
 template <typename S>
-constexpr int kWideChannels = sizeof(S) == 2 ? 4 : 2;
+constexpr int kWideChannels = sizeof(S) == 8 ? 1 : 16 / sizeof(S);
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
@@ -341,7 +395,7 @@ Tensor upfirdn2d_cuda(Tensor x_in, Tensor kernel_in, int64_t up, int64_t down, s
     const bool usual = kh == 4 && kw == 4 && up <= 2 && down <= 2 && up + down <= 3;
     if (!usual) {
       fir_kernel<S><<<std::min(blocks_for(out.numel(), kThreads), 1u << 20), kThreads, 0, stream>>>(from, weights, to, args);
-    } else if (last && down == 1 && args.channels % kWideChannels<S> == 0 && aligned(from)) {
+    } else if (last && args.channels % kWideChannels<S> == 0 && aligned(from)) {
       launch_fir4<S, kWideChannels<S>>(from, weights, to, args, stream);
     } else if (last && args.channels % 2 == 0 && aligned(from)) {
       launch_fir4<S, 2>(from, weights, to, args, stream);

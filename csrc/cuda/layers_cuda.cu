@@ -31,6 +31,9 @@ struct Layer {
   int64_t pixels;
   int images, channels;
   W slope, gain, limit;
+  bool scale_only() const {
+    return scale && !noise && !bias && slope == W(1) && gain == W(1) && limit == std::numeric_limits<W>::infinity();
+  }
 };
 
 // Channels innermost: a block takes `chunk` pixels of an image and up to `groups` times V channels; each thread keeps its
@@ -59,7 +62,8 @@ __device__ __forceinline__ W activate(W v, const Layer<W>& a) {
   return v > a.limit ? a.limit : (v < -a.limit ? -a.limit : v);  // NaN stays
 }
 
-template <typename S, int V>
+// kScaleOnly: y = x scale. Half of all calls are that, and nothing but memory traffic.
+template <typename S, int V, bool kScaleOnly>
 __global__ __launch_bounds__(kThreads) void layer_inner_kernel(const S* __restrict__ x, S* __restrict__ out, Layer<Wide<S>> a,
                                                                int groups, int chunks, int64_t chunk_pixels) {
   using W = Wide<S>;
@@ -73,14 +77,20 @@ __global__ __launch_bounds__(kThreads) void layer_inner_kernel(const S* __restri
   }
   const W strength = a.noise ? *a.strength : W(0);
   const W* noise = a.noise + at.image * a.noise_image;
+  const int64_t begin = (at.image * a.pixels + at.first + at.lane) * a.channels + at.channel;
+  const int step = at.lanes * a.channels;
+  const S* from = x + begin;
+  S* to = out + begin;
 #pragma unroll 4
-  for (int64_t p = at.first + at.lane; p < at.last; p += at.lanes) {
-    const int64_t i = (at.image * a.pixels + p) * a.channels + at.channel;
-    auto values = *reinterpret_cast<const Pack<S, V>*>(x + i);
-    const W add = a.noise ? strength * noise[p] : W(0);
+  for (int64_t p = at.first + at.lane; p < at.last; p += at.lanes, from += step, to += step) {
+    auto values = *reinterpret_cast<const Pack<S, V>*>(from);
+    const W add = !kScaleOnly && a.noise ? strength * noise[p] : W(0);
 #pragma unroll
-    for (int k = 0; k < V; ++k) values.at[k] = static_cast<S>(activate(widen(values.at[k]) * scale[k] + (add + bias[k]), a));
-    *reinterpret_cast<Pack<S, V>*>(out + i) = values;
+    for (int k = 0; k < V; ++k) {
+      const W scaled = widen(values.at[k]) * scale[k];
+      values.at[k] = static_cast<S>(kScaleOnly ? scaled : activate(scaled + (add + bias[k]), a));
+    }
+    *reinterpret_cast<Pack<S, V>*>(to) = values;
   }
 }
 
@@ -116,7 +126,7 @@ __device__ __forceinline__ W gradient(W grad, W x, W scale, W shift, const Layer
 }
 
 // sums: [3, N, chunks, C]
-template <typename S, int V, bool kFromOutput>
+template <typename S, int V, bool kFromOutput, bool kScaleOnly>
 __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S* __restrict__ grad, const S* __restrict__ x,
                                                                         S* __restrict__ out, Wide<S>* __restrict__ sums,
                                                                         Layer<Wide<S>> a, int groups, int chunks,
@@ -134,22 +144,26 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
   const W strength = a.noise ? *a.strength : W(0);
   const W* noise = a.noise + at.image * a.noise_image;
   if (at.active) {
+    const int64_t begin = (at.image * a.pixels + at.first + at.lane) * a.channels + at.channel;
+    const int step = at.lanes * a.channels;
+    const S *given = grad + begin, *from = x + begin;
+    S* to = out + begin;
 #pragma unroll 2
-    for (int64_t p = at.first + at.lane; p < at.last; p += at.lanes) {
-      const int64_t i = (at.image * a.pixels + p) * a.channels + at.channel;
-      auto grads = *reinterpret_cast<const Pack<S, V>*>(grad + i);
-      const auto values = *reinterpret_cast<const Pack<S, V>*>(x + i);
-      const W drawn = a.noise ? noise[p] : W(0), add = strength * drawn;
+    for (int64_t p = at.first + at.lane; p < at.last; p += at.lanes, given += step, from += step, to += step) {
+      auto grads = *reinterpret_cast<const Pack<S, V>*>(given);
+      const auto values = *reinterpret_cast<const Pack<S, V>*>(from);
+      const W drawn = !kScaleOnly && a.noise ? noise[p] : W(0), add = strength * drawn;
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const W value = widen(values.at[k]);
-        const W g = gradient<kFromOutput>(widen(grads.at[k]), value, scale[k], add + bias[k], a);
+        const W incoming = widen(grads.at[k]);
+        const W g = kScaleOnly ? incoming : gradient<kFromOutput>(incoming, value, scale[k], add + bias[k], a);
         sum[0][k] += g;
-        sum[1][k] += g * value;
-        sum[2][k] += g * drawn;
-        grads.at[k] = static_cast<S>(g * scale[k]);
+        if (!kFromOutput) sum[1][k] += g * value;
+        if (!kFromOutput && !kScaleOnly) sum[2][k] += g * drawn;
+        grads.at[k] = static_cast<S>(kFromOutput ? g : g * scale[k]);
       }
-      *reinterpret_cast<Pack<S, V>*>(out + i) = grads;
+      *reinterpret_cast<Pack<S, V>*>(to) = grads;
     }
   }
   // Over the lanes of the block. Rows are kThreads + groups long, so that threads read different banks.
@@ -312,7 +326,8 @@ Tensor layer_epilogue_cuda(Tensor x_in, Maybe scale, Maybe noise, Maybe strength
     const auto inner = [&](auto v) {
       constexpr int N = decltype(v)::value;
       const Division d(x, N);
-      layer_inner_kernel<S, N><<<d.grid, kThreads, 0, stream>>>(from, to, layer, d.groups, d.chunks, d.pixels);
+      const auto kernel = layer.scale_only() ? layer_inner_kernel<S, N, true> : layer_inner_kernel<S, N, false>;
+      kernel<<<d.grid, kThreads, 0, stream>>>(from, to, layer, d.groups, d.chunks, d.pixels);
     };
     const auto outer = [&](auto v) {
       constexpr int N = decltype(v)::value;
@@ -372,8 +387,10 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
       const Division d(x, N);
       const Maybe parts_of_sums = d.chunks > 1 ? Maybe(empty(d.chunks)) : std::nullopt;
       W* chunk_sums = d.chunks > 1 ? data_of<W>(*parts_of_sums) : totals;
-      layer_backward_inner_kernel<S, N, kFromOutput>
-          <<<d.grid, kThreads, 0, stream>>>(given, from, to, chunk_sums, layer, d.groups, d.chunks, d.pixels);
+      const bool scale_only = !kFromOutput && layer.scale_only();
+      const auto kernel = scale_only ? layer_backward_inner_kernel<S, N, kFromOutput, !kFromOutput>
+                                     : layer_backward_inner_kernel<S, N, kFromOutput, false>;
+      kernel<<<d.grid, kThreads, 0, stream>>>(given, from, to, chunk_sums, layer, d.groups, d.chunks, d.pixels);
       if (d.chunks == 1) return;
       const dim3 grid(static_cast<unsigned>(kSums * n), static_cast<unsigned>((c + 31) / 32));
       add_chunks_kernel<W><<<grid, kThreads, 0, stream>>>(chunk_sums, totals, d.chunks, static_cast<int>(c));

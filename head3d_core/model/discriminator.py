@@ -167,6 +167,10 @@ class Discriminator(nn.Module):
             noise = torch.randn(camera.shape, device=camera.device)
             camera = camera + noise * camera.std(0) * self.config.camera_noise
         x = torch.cat([image, resize(raw, size).to(image.dtype)], 1)
+        first = self.get_submodule(f"b{size}").get_parameter("conv0.weight")
+        if first.is_contiguous(memory_format=torch.channels_last):
+            # Else the first convolution's derivatives would turn their gradient, the largest there is, around.
+            x = x.contiguous(memory_format=torch.channels_last)
         for r in self.resolutions:
             x = self.get_submodule(f"b{r}")(x)
         return self.b4(x, self.mapping(None, camera))
