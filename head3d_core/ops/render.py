@@ -116,7 +116,12 @@ def _render_rays_fake(planes: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Te
     n, rays = rest[0].shape[:2]
     samples, fine_samples, keep_depths = rest[5], rest[6], rest[12]
     depths = planes.new_empty((n, rays, samples + fine_samples) if keep_depths else 0)
-    return planes.new_empty(n, rays, w1.shape[0] - 1), planes.new_empty(n, rays), planes.new_empty(n, rays), depths
+    return (
+        planes.new_empty(n, rays, w1.shape[0] - 1),
+        planes.new_empty(n, rays),
+        planes.new_empty(n, rays),
+        depths,
+    )
 
 
 def _sample_planes_fake(planes: Tensor, points: Tensor, *_: Any) -> Tensor:

@@ -1,7 +1,7 @@
 """The CUDA operators: time and memory against the reference on the same GPU, and error against float64.
 
     python tests/bench/bench_cuda.py                        # everything, as a table
-    python tests/bench/bench_cuda.py --json data/results/bench_ops_h100.json
+    python tests/bench/bench_cuda.py --json data/results/bench_ops_h200.json
 
 The size is the one at which EG3D's released code took 45.9 ms (forward) and 150.7 ms (with backward) on
 one H100: batch 8, 128 x 128 rays, 48 + 48 samples, planes of 256 x 256 x 32, hidden 64, 32 features.
@@ -11,6 +11,7 @@ behind something opaque.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -41,6 +42,11 @@ TARGETS = {
 }
 ANCHORS = {"render forward": 45.9, "render forward+backward": 150.7, "R1 step of D, 512²": 192.0}
 MEMORY_TARGETS = {"render forward": 0.3, "render forward+backward": 0.7}
+
+
+@functools.cache
+def _compiled() -> Callable[..., volume.RayResult]:
+    return torch.compile(volume.render_rays, dynamic=False)
 
 
 class Scene:
@@ -78,8 +84,10 @@ class Scene:
         return [t.detach().to(dtype).requires_grad_() for t in (self.planes, *self.weights)]
 
     def render(self, leaves: list[Tensor], backend: str) -> volume.RayResult:
+        """`backend` is that of `volume.render_rays`, or "compiled": the reference under torch.compile."""
         dtype = leaves[0].dtype
-        return volume.render_rays(
+        call, backend = (_compiled(), "reference") if backend == "compiled" else (volume.render_rays, backend)
+        return call(
             leaves[0], DecoderWeights(*leaves[1:]), self.origins.to(dtype), self.directions.to(dtype), OPTIONS,
             backend=backend,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -150,6 +158,22 @@ def bench_render(scene_name: str, density: float, reference: bool, repeats: int)
         forward = partial(scene.render, [last, *frozen[1:]], "native")
         rows.append(timed("render forward", "strict, planes channels-last", forward, repeats))
     return rows
+
+
+def bench_compiled() -> list[dict[str, Any]]:
+    """The reference under torch.compile in the haze; its first calls, which compile, are not counted."""
+    scene = Scene()
+    leaves = scene.leaves()
+    frozen = [t.detach() for t in leaves]
+    with torch.no_grad():
+        forward = partial(scene.render, frozen, "compiled")
+        rows = [
+            _row("render forward", "compiled reference", "haze", milliseconds(forward, 5), peak_gib(forward))
+        ]
+    both = partial(scene.step, leaves, "compiled")
+    milli, gib = milliseconds(both, 5), peak_gib(both)
+    torch.cuda.empty_cache()
+    return [*rows, _row("render forward+backward", "compiled reference", "haze", milli, gib)]
 
 
 def bench_slices(scene_name: str, density: float, repeats: int) -> list[dict[str, Any]]:
@@ -259,13 +283,13 @@ def bench_r1(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-Part = Literal["errors", "render", "slices", "filters", "r1"]
+Part = Literal["errors", "render", "slices", "filters", "r1", "compiled"]
 
 
 def main(
     only: tuple[Part, ...] = (), reference: bool = False, repeats: int = 20, json: Path | None = None
 ) -> None:
-    """Prints a table and writes the JSON; `reference`: time the reference renderer too (needs 25 GB)."""
+    """Prints a table and writes the JSON; `reference`: the reference renderer too, compiled as well (needs 25 GB)."""
     if not ops.has_cuda():
         raise SystemExit(
             "The extension is not built with CUDA: HEAD3D_WITH_CUDA=1 python setup.py build_ext --inplace"
@@ -282,6 +306,7 @@ def main(
         "slices": [partial(bench_slices, *haze, repeats), partial(bench_slices, *surface, repeats)],
         "filters": [partial(bench_filters, repeats)],
         "r1": [partial(bench_r1, 5)],
+        "compiled": [bench_compiled] if reference else [],
     }
     rows: list[dict[str, Any]] = []
     units = torch.cuda.get_device_properties(0).multi_processor_count

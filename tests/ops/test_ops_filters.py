@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,10 +48,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 @every_layout
 @every_case
 def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, place: str) -> None:
-    """Values and first derivative, for sizes on both sides of a strip."""
+    """Values and first derivative, for sizes on both sides of a strip; any kernel, and a column times a row."""
     *resampling, size = case
-    kernel = draw(*size, seed=1).float()
-    for shape in ((2, 19, 11, 37), (1, 1, 5, 4), (2, 6, 40, 19)):
+    exact_product = torch.outer(torch.arange(1.0, size[0] + 1), torch.arange(1.0, size[1] + 1)) / 16
+    kernels = draw(*size, seed=1).float(), exact_product
+    for shape, kernel in itertools.product(((2, 19, 11, 37), (1, 1, 5, 4), (2, 8, 40, 19)), kernels):
         x = draw(*shape).to(dtype)
         mine, exact = x.to(place, memory_format=layout).requires_grad_(), x.double().requires_grad_()
         got = filters.upfirdn2d(mine, kernel.to(place), *resampling, 1.5, backend="native")

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from head3d_core import ops
 from head3d_core.config import Backend
-from head3d_core.model import planes
+from head3d_core.model import planes, volume
 from head3d_core.model.planes import DecoderWeights
 
 # ---------------------------------------------------------------------------------------- ladder
@@ -325,6 +325,37 @@ def test_opcheck(device: str, name: str, where: tuple[float, ...]) -> None:
     assert ops.available()
     operator = getattr(torch.ops.head3d, name).default
     torch.library.opcheck(operator, arguments[name], atol=1e-8, rtol=1e-8)
+
+
+@native
+@one_or_two
+@fixed_or_random
+def test_kept_depths_are_the_references(
+    device: str, slices: int, seeds: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stratified and importance samples in order, where the caller asks for them; the backward pass needs them."""
+    what, _ = small(slices, device)
+    seeds = None if seeds is None else seeds[:1].to(device)
+    how = options(depth_resolution=5, depth_resolution_importance=4, axes="xyz", ray_start=2.25, ray_end=3.25)
+    marched: list[Tensor] = []
+
+    def march(features: Tensor, sigma: Tensor, depths: Tensor, white_back: bool) -> volume.March:
+        marched.append(depths)
+        return original(features, sigma, depths, white_back)
+
+    original = volume.march
+    monkeypatch.setattr(volume, "march", march)
+    what.render(how, "reference", seeds)
+    *arguments, _ = rays_arguments(what, seeds)
+    *outputs, kept = torch.ops.head3d.render_rays(*arguments, True)
+    torch.testing.assert_close(kept, marched[-1], rtol=1e-10, atol=1e-10)
+    *_, nothing = torch.ops.head3d.render_rays(*arguments, False)
+    assert nothing.numel() == 0
+    incoming = [torch.ones_like(o) for o in outputs]
+    with pytest.raises(
+        RuntimeError, match=r"depths must be \[N, R, samples \+ fine_samples\] = \[1, 2, 9\] as render_rays"
+    ):
+        torch.ops.head3d.render_rays_backward(*arguments, *outputs, nothing, *incoming, True, True, True)
 
 
 @native
