@@ -105,7 +105,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def throughput() -> str:
     """Speed and memory of full training steps."""
-    gpu, cpu = _record("bench_train_h100"), _record("bench_train_cpu")
+    gpu, cpu = _record("bench_train_h200"), _record("bench_train_cpu")
     rows = [
         [
             f"{row['setting']}²" if row["setting"].isdigit() else f"`{row['setting']}`",
@@ -125,7 +125,7 @@ def throughput() -> str:
     header = ["setting", "on", "batch", "G / D", "step", "images/s", "memory in use / reserved"]
     return (
         table(header, rows)
-        + f"\n\nGPU: `data/results/bench_train_h100.json`, {about['device']}, torch {about['torch']}, {about['date']}, "
+        + f"\n\nGPU: `data/results/bench_train_h200.json`, {about['device']}, torch {about['torch']}, {about['date']}, "
         + f"`{about['command']}`. One step is {gpu['what'].removeprefix('full GAN steps: ')}. CPU: "
         + f"`data/results/bench_train_cpu.json`, {small['cores']} cores, torch {small['torch']}, {small['date']}, "
         + f"`{small['command']}`; the same step in fp32; memory is the whole process, PyTorch's own 0.5 GiB included."
@@ -171,7 +171,7 @@ def memory_estimates() -> str:
         [f"`{name}`", *(f"{stages.memory_estimate(scale, batch):.0f} GiB" for batch in batches)]
         for name, scale in PRESETS.items()
     ]
-    measured = _record("bench_train_h100")["rows"]
+    measured = _record("bench_train_h200")["rows"]
     shares = [row["estimate_gib"] / row["reserved_gib"] for row in measured]
     about = (
         f"For the {len(measured)} GPU settings above, the estimate is {min(shares):.2f} to {max(shares):.2f}"

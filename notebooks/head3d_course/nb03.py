@@ -86,15 +86,20 @@ def gpu_lines(table: dict[str, Any]) -> list[str]:
     """The renderer's rows of a recorded GPU table as text: milliseconds, memory, and factors against two peers."""
     rows = [r for r in table["rows"] if str(r["op"]).startswith("render") and r.get("scene") == "haze"]
     reference = {r["op"]: r for r in rows if r["case"] == "reference"}
-    lines = [f"{'':24s}{'case':>10s}{'ms':>8s}{'GiB':>7s}{'vs reference':>14s}{'vs EG3D':>9s}"]
+    lines = [f"{'':24s}{'case':>20s}{'ms':>8s}{'GiB':>7s}{'vs reference':>14s}{'vs EG3D':>9s}"]
     for row in rows:
-        if row["case"] not in ("reference", "strict", "mixed"):
+        if row["op"] not in reference or row["case"] not in (
+            "compiled reference",
+            "reference",
+            "strict",
+            "mixed",
+        ):
             continue
         name, slower, eg3d = row["op"], reference[row["op"]]["ms"] / row["ms"], row["eg3d_ms"] / row["ms"]
         lines.append(
-            f"{name:24s}{row['case']:>10s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x{eg3d:8.1f}x"
+            f"{name:24s}{row['case']:>20s}{row['ms']:8.1f}{row['gib']:7.2f}{slower:13.1f}x{eg3d:8.1f}x"
         )
-    released = {r["op"]: r["eg3d_ms"] for r in rows if "eg3d_ms" in r}
+    released = {r["op"]: r["eg3d_ms"] for r in reference.values()}
     lines.append("EG3D's released code: " + ", ".join(f"{op} {ms:.1f} ms" for op, ms in released.items()))
     return lines
 
