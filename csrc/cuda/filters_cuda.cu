@@ -222,7 +222,7 @@ struct FirWeights {
 // 4 x 4 kernels, up and down 1 or 2. A thread walks down kRows outputs and keeps the input rows they share in registers.
 // With up = 2 only every other weight meets an input that is not an inserted zero: kTaps = 2.
 template <typename S, int V, int kUp, int kDown>
-__global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
+__global__ __launch_bounds__(kThreads, V > 1 ? 2 : 5) void fir4_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
                                                         S* __restrict__ out, FirArgs a, unsigned strips) {
   using W = Wide<S>;
   constexpr int kTaps = 4 / kUp, kRows = kDown == 1 ? 16 : 8, kAhead = 3;
@@ -240,7 +240,8 @@ __global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__
   const int input_row = kUp == 2 ? (y0 - a.pad_top) / 2 : y0 * kDown - a.pad_top;  // even where it is halved
 
   const FirWeights<W, kUp> weights(kernel, a, column_phase);
-  // What lies outside is read at the border and then set to zero: loads without branches can overtake each other.
+  // With several channels what lies outside is read at the border and then set to zero: loads without branches can overtake
+  // each other. With one, branches cost less than the addresses.
   bool inside[kTaps];
   const S* from[kTaps];
 #pragma unroll
@@ -248,6 +249,7 @@ __global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__
     inside[j] = static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
     from[j] = x + strip.in + min(max(column + j, 0), a.width - 1) * pixel;
   }
+  const S* single = x + strip.in + column * pixel;
 
   const auto walk = [&](auto separable) {
     W sums[kRows][V];
@@ -258,8 +260,14 @@ __global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__
       const int64_t offset = min(max(input_row + r, 0), a.height - 1) * row;
 #pragma unroll
       for (int j = 0; j < kTaps; ++j) {
-        ahead[r % kAhead][j] = *reinterpret_cast<const Pack<S, V>*>(from[j] + offset);
-        seen[r % kAhead][j] = row_inside && inside[j];
+        if constexpr (V > 1) {
+          ahead[r % kAhead][j] = *reinterpret_cast<const Pack<S, V>*>(from[j] + offset);
+          seen[r % kAhead][j] = row_inside && inside[j];
+        } else {
+          Pack<S, V> pack{static_cast<S>(0.f)};
+          if (row_inside && inside[j]) pack.at[0] = single[(input_row + r) * row + j * pixel];
+          ahead[r % kAhead][j] = pack;
+        }
       }
     };
 #pragma unroll
@@ -272,7 +280,7 @@ __global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__
       for (int j = 0; j < kTaps; ++j) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-          values[j][v] = seen[r % kAhead][j] ? widen(ahead[r % kAhead][j].at[v]) : W(0);
+          values[j][v] = V == 1 || seen[r % kAhead][j] ? widen(ahead[r % kAhead][j].at[v]) : W(0);
           filtered[v] += weights.across[j] * values[j][v];
         }
       }
@@ -302,7 +310,7 @@ __global__ __launch_bounds__(kThreads, 2) void fir4_kernel(const S* __restrict__
       }
     }
   };
-  if (weights.separable) {
+  if (V > 1 && weights.separable) {
     walk(std::true_type{});
   } else {
     walk(std::false_type{});
