@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,9 @@ def test_an_installed_wheel_finds_its_weights_elsewhere(copy: Path, tmp_path: Pa
 
     run(*pip, "wheel", ".", "--no-deps", "--no-build-isolation", "-w", "dist", where=copy)
     (wheel,) = (copy / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        packed = {Path(name).parts[0] for name in file.namelist() if ".dist-info/" not in name}
+    assert packed == {"head3d_core", "head3d_course"}, "and nothing else of the folder of the notebooks"
     run(*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel), where=tmp_path)
     (tmp_path / "elsewhere").mkdir()
     code = (
