@@ -127,10 +127,11 @@ def test_cameras_of_any_shape(G: Generator, shape: list[int], array: bool) -> No
 @settings(max_examples=12, deadline=None)
 @given(low=st.floats(-300, 300), width=st.floats(0, 300), integers=st.booleans())
 def test_inversion_takes_images_in_range_only(G: Generator, low: float, width: float, integers: bool) -> None:
+    """Up to 2, as generated images overshoot 1."""
     dtype = torch.uint8 if integers and low >= 0 else torch.float32
     image = (low + width * torch.rand(1, 3, 64, 64)).to(dtype)
     options = inversion.InversionOptions(steps=1, layer_steps=1, candidates=1)
-    if image.is_floating_point() and float(image.abs().max()) <= 1:
+    if image.is_floating_point() and float(image.abs().max()) <= 2:
         assert isinstance(inversion.invert(G, image, cameras.frontal(1), options).ws, Tensor)
     else:
         refuses(r"must be in \[-1, 1\]", inversion.invert, G, image, cameras.frontal(1), options)

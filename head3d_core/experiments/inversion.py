@@ -201,9 +201,10 @@ def invert(
     target = shrink(images.to(G.device), side)
     if not len(target) or not bool(torch.isfinite(target).all()):
         raise Head3DError("invert takes images with finite values, and at least one")
-    if not images.is_floating_point() or float(target.abs().max()) > 2:
+    largest = float(images.abs().max())
+    if not images.is_floating_point() or largest > 2:  # generated images overshoot 1
         raise Head3DError(
-            f"images must be in [-1, 1], got {images.dtype} up to {float(target.abs().max()):.3g}: "
+            f"images must be in [-1, 1], got {images.dtype} up to {largest:.3g}: "
             "utils.images.from_uint8 converts bytes"
         )
     if camera is not None and camera.shape != (len(target), 25):
