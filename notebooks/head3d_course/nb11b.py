@@ -53,7 +53,8 @@ def pairs_figure(values: Mapping[str, Tensor], label: str) -> Any:
     """Two measurements of the same codes [n], left and right, a line a code: solid where it rises, else dashed."""
     (left, a), (right, b) = values.items()
     figure, axis = figures.panels(6.4, 3.4)
-    for one, other in zip(a.tolist(), b.tolist(), strict=True):
+    # Two decimals, so that no machine's last digits move the figure's stored facts.
+    for one, other in zip(figures.rounded(a, 2), figures.rounded(b, 2), strict=True):
         k = 0 if other > one else 1
         figures.curve(axis, k, [0, 1], [one, other], ("rises", "falls")[k], markersize=5, linewidth=1.5)
     mean: dict[str, Any] = {"markersize": 24, "markeredgewidth": 3, "label": "mean"}
