@@ -203,7 +203,7 @@ __global__ __launch_bounds__(kThreads) void layer_backward_outer_kernel(const S*
     const W value = widen(x[i]), drawn = a.noise ? a.noise[image * a.noise_image + p] : W(0);
     const W g = gradient<kFromOutput>(widen(grad[i]), value, scale, strength * drawn + bias, a);
     sum[0] += g;
-    sum[1] += g * value;
+    if (!kFromOutput) sum[1] += g * value;
     sum[2] += g * drawn;
     out[i] = static_cast<S>(g * scale);
   }
@@ -347,7 +347,7 @@ Tensor layer_epilogue_cuda(Tensor x_in, Maybe scale, Maybe noise, Maybe strength
   return out;
 }
 
-// grad_x, and the sums [3, N, C] over pixels of g, g x and g noise, g being the gradient before the scale.
+// grad_x, and the sums [3, N, C] over pixels of g, g x and g noise, g being the gradient before the scale. kFromOutput: of g, 0 and 0.
 template <bool kFromOutput>
 std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const Tensor& x_in, const Parts& parts,
                                     int64_t activation, double gain, std::optional<double> limit) {

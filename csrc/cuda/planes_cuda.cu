@@ -202,7 +202,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps) void query_tiles_backward_kern
       const int64_t i = first + g + 8 * half;
       if (grad_planes.data != nullptr && i < total) {
         scatter<kPlanes>(grad_planes, grad_planes.data + i / args.count * grad_planes.image, points[half], args.projection, t,
-                            grad[half]);
+                         grad[half]);
       }
       if (grad_points != nullptr) {
         float by_point[3] = {};

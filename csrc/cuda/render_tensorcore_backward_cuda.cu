@@ -241,7 +241,7 @@ __global__ __launch_bounds__(32 * kBackwardWarps, kBlocks<P>) void render_tiles_
         // A row that waits for the next tile, or lies beyond the end of its ray, has nothing to add: one row in seven.
         if (grads.planes != nullptr && (share0 != 0.f || share1 != 0.f || grad_sigma0 != 0.f || grad_sigma1 != 0.f)) {
           scatter_pair<kPlanes>(grad_planes, grad_planes.data + ray[0].image * grad_planes.image, point0, point1,
-                                   args.projection, t, grad0, grad1);
+                                args.projection, t, grad0, grad1);
         }
         if constexpr (kRays) {
           add_ray_grads<kPlanes>(planes, image, point0, depth0, args.projection, t, grad0, grad_origin[0], grad_direction[0]);

@@ -9,7 +9,7 @@
 // P = half: mixed precision: planes, hidden units and the weights of the colours in half, sums in float. The first layer
 // splits its factors into two halves each, as sigma's error is the one that shows; sigma itself is summed in float.
 // P = float: strict: every factor is split into two TF32 numbers, a = hi + lo, and a b = hi hi + hi lo + lo hi; what is
-// dropped, lo lo and the last bits of lo, is below 2^-20 |a b|: half a bit more than float's own products lose.
+// dropped, lo lo and the last bits of lo, is at most 2^-21 |a b|.
 #pragma once
 
 #include "common/march.h"
@@ -100,7 +100,7 @@ __device__ __forceinline__ void mma_tf32(float* sum, const float* a, float b0, f
 }
 
 // A left operand, 16 x 8, rounded to TF32 or split in two. The instruction reads the first 19 bits of a float, so that what
-// rounding left needs no rounding of its own: cutting it off costs 2^-21 of the product.
+// rounding left needs no rounding of its own: cutting it off costs at most 2^-23 of a factor.
 template <bool kSplit>
 struct LeftOperand {
   float hi[4], lo[kSplit ? 4 : 1];

@@ -64,6 +64,14 @@ def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, 
         close(found, (want, *torch.autograd.grad(want, exact, grad.double())), TOLERANCE[place][dtype])
 
 
+@every_layout
+def test_an_empty_image_with_padding_is_zeros(layout: torch.memory_format, place: str) -> None:
+    x = torch.empty(1, 8, 0, 8, device=place).to(memory_format=layout)
+    got = filters.upfirdn2d(x, filters.fir(x.device), padding=(2, 1, 4, 4), backend="native")
+    assert got.shape == (1, 8, 5, 8)
+    assert not got.any()
+
+
 @every_type
 @every_layout
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
