@@ -163,7 +163,7 @@ def test_advice_can_be_followed() -> None:
     """Every option that a message or a page of ours names exists in some command."""
     known = {option for command in cli.COMMANDS.values() for option, *_ in options(command.load()[1])}
     known |= {f"--no-{option[2:]}" for option in known} | {"--help", "--version", "--recipe", "--generator"}
-    others = {"--short", "--variants", "--settings"}  # git's, and those of tests/bench
+    others = {"--short", "--variants", "--settings", "--json"}  # git's, and those of tests/bench
     said: dict[str, str] = {}
     for path in (*PACKAGE.rglob("*.py"), *COURSE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
