@@ -54,8 +54,9 @@ def pairs_figure(values: Mapping[str, Tensor], label: str) -> Any:
     (left, a), (right, b) = values.items()
     figure, axis = figures.panels(6.4, 3.4)
     # Two decimals, so that no machine's last digits move the figure's stored facts.
-    for one, other in zip(figures.rounded(a, 2), figures.rounded(b, 2), strict=True):
-        k = 0 if other > one else 1
+    ends = zip(figures.rounded(a, 2), figures.rounded(b, 2), (b > a).tolist(), strict=True)
+    for one, other, rises in ends:
+        k = 0 if rises else 1
         figures.curve(axis, k, [0, 1], [one, other], ("rises", "falls")[k], markersize=5, linewidth=1.5)
     mean: dict[str, Any] = {"markersize": 24, "markeredgewidth": 3, "label": "mean"}
     axis.plot([-0.12, 1.12], [a.mean(), b.mean()], "k_", **mean)

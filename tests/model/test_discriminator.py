@@ -94,6 +94,16 @@ def test_both_inputs_and_the_camera_count() -> None:
     assert torch.equal(base, D(image, raw, camera))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+def test_the_image_lies_as_the_weights_do(layout: torch.memory_format) -> None:
+    """Else the derivative of the first convolution turns the largest gradient there is around."""
+    D, seen = make().to(memory_format=layout), []
+    D.get_submodule("b64").register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    inputs = draw()
+    torch.testing.assert_close(D(*inputs), make()(*inputs), rtol=1e-4, atol=1e-4)
+    assert seen[0].is_contiguous(memory_format=layout)
+
+
 def test_groups_are_the_only_coupling() -> None:
     """With groups of one, a sample's logit does not depend on its batch."""
     D, (image, raw, camera) = make(group_size=1), draw()
