@@ -1,6 +1,8 @@
 // FIR resampling and bias + activation on CUDA: the GAN's two operators that are all memory traffic.
 #include "cuda/images.cuh"
 
+#include <cuda_pipeline.h>
+
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
@@ -14,6 +16,8 @@ using torch::stable::contiguous;
 
 constexpr int kThreads = 256;
 constexpr double kSlope = 0.2;  // filters.SLOPE
+constexpr int kMostGroups = 8;  // 16 bytes of channels that lie side by side in a block of fir4_rows_kernel, at most
+constexpr int kMostRows = 32;   // rows of outputs that such a block makes, at most
 
 // ---- bias and activation --------------------------------------------------------------------------------------------
 
@@ -155,45 +159,29 @@ __device__ __forceinline__ K fir_weight(const K* kernel, const FirArgs& a, int r
                              : kernel[(a.kernel_height - 1 - row) * a.kernel_width + a.kernel_width - 1 - column]);
 }
 
-// Which outputs a thread makes: a column of them, for V channels that lie together (V = 1 where channels do not).
-struct Strip {
-  int64_t in, out;  // offsets of the channel's (or channels') image
-  int x;
-  __device__ Strip(const FirArgs& a, unsigned index, int v) {
-    const int64_t in_size = int64_t(a.height) * a.width, out_size = int64_t(a.out_height) * a.out_width;
-    if (a.last) {
-      const unsigned groups = a.channels / v, c = index % groups * v, rest = index / groups;
-      x = static_cast<int>(rest % a.out_width);
-      const int64_t n = rest / a.out_width;
-      in = n * in_size * a.channels + c;
-      out = n * out_size * a.channels + c;
-    } else {
-      x = static_cast<int>(index % a.out_width);
-      const int64_t plane = index / a.out_width;
-      in = plane * in_size;
-      out = plane * out_size;
-    }
-  }
-};
-
-// Blocks of one channel a thread that a multiprocessor should hold: 48 registers a thread, in double more. Turing has room for 4.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-template <typename S>
-constexpr int kNarrowBlocks = sizeof(S) == 8 ? 2 : 4;
-#else
-template <typename S>
-constexpr int kNarrowBlocks = sizeof(S) == 8 ? 2 : 5;
-#endif
-
-// The weights that a thread needs of a 4 x 4 kernel. `separable`: they are down[phase][i] across[j], so that a thread with several
-// channels filters a row of inputs once for all the outputs that it reaches.
+// Weights of a 4 x 4 kernel for one phase of columns. With up = 2 only every other one meets an input that is not an inserted zero:
+// kTaps = 2, and rows of outputs have two phases.
 template <typename W, int kUp>
 struct FirWeights {
   static constexpr int kTaps = 4 / kUp;
-  W all[kUp][kTaps][kTaps], down[kUp][kTaps], across[kTaps];
-  bool separable;
-
+  W at[kUp][kTaps][kTaps];
   __device__ __forceinline__ FirWeights(const W* kernel, const FirArgs& a, int column_phase) {
+#pragma unroll
+    for (int phase = 0; phase < kUp; ++phase)
+#pragma unroll
+      for (int i = 0; i < kTaps; ++i)
+#pragma unroll
+        for (int j = 0; j < kTaps; ++j) at[phase][i][j] = fir_weight(kernel, a, i * kUp + phase, j * kUp + column_phase);
+  }
+};
+
+// The same where they are down[phase][i] across[j], so that a row of inputs is filtered once for all outputs that it reaches.
+template <typename W, int kUp>
+struct SeparableWeights {
+  static constexpr int kTaps = 4 / kUp;
+  W down[kUp][kTaps], across[kTaps];
+  bool holds;
+  __device__ __forceinline__ SeparableWeights(const W* kernel, const FirArgs& a, int column_phase) {
     W rows[4], columns[4] = {}, total = 0, largest = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -207,122 +195,199 @@ struct FirWeights {
       }
       total += rows[i];
     }
-    separable = total != W(0);
-    const W near = fabs(total) * largest * (sizeof(W) == 8 ? W(1e-15) : W(1e-7)), share = W(1) / total;
+    holds = total != W(0);
+    const W near = fabs(total) * largest * W(1e-7), share = W(1) / total;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
-      for (int j = 0; j < 4; ++j)
-        separable = separable && fabs(rows[i] * columns[j] - total * fir_weight(kernel, a, i, j)) <= near;
+      for (int j = 0; j < 4; ++j) holds = holds && fabs(rows[i] * columns[j] - total * fir_weight(kernel, a, i, j)) <= near;
 #pragma unroll
     for (int i = 0; i < kTaps; ++i) {
       const W even = columns[i * kUp], odd = columns[i * kUp + kUp - 1];
       across[i] = (column_phase ? odd : even) * share;
 #pragma unroll
-      for (int phase = 0; phase < kUp; ++phase) {
-        down[phase][i] = rows[i * kUp + phase];
-#pragma unroll
-        for (int j = 0; j < kTaps; ++j) all[phase][i][j] = fir_weight(kernel, a, i * kUp + phase, j * kUp + column_phase);
-      }
+      for (int phase = 0; phase < kUp; ++phase) down[phase][i] = rows[i * kUp + phase];
     }
   }
 };
 
-// 4 x 4 kernels, up and down 1 or 2. A thread walks down kRows outputs and keeps the input rows they share in registers.
-// With up = 2 only every other weight meets an input that is not an inserted zero: kTaps = 2.
-template <typename S, int V, int kUp, int kDown>
-__global__ __launch_bounds__(kThreads, V > 1 ? 2 : kNarrowBlocks<S>) void fir4_kernel(
-    const S* __restrict__ x, const Wide<S>* __restrict__ kernel, S* __restrict__ out, FirArgs a, unsigned strips) {
+// The first input column that output x meets, and with up = 2 whether that is one column on: phase of the weights.
+template <int kUp, int kDown>
+__device__ __forceinline__ int first_column(int x, const FirArgs& a, int& phase) {
+  const int first = x * kDown - a.pad_left;
+  phase = kUp == 2 ? first & 1 : 0;
+  return kUp == 2 ? (first + phase) >> 1 : first;
+}
+
+// Rows: strips of outputs start where the first up-sampled row holds an input, so that phases are known when this is compiled.
+template <int kUp, int kDown>
+__device__ __forceinline__ int first_row(int strip, int rows, const FirArgs& a, int& input_row) {
+  const int y0 = strip * rows - (kUp == 2 ? a.pad_top & 1 : 0);
+  input_row = kUp == 2 ? (y0 - a.pad_top) / 2 : y0 * kDown - a.pad_top;  // even where it is halved
+  return y0;
+}
+
+// 4 x 4 kernels, up and down 1 or 2, 16 bytes of channels a thread. A block makes `columns` columns of `rows` outputs for `groups`
+// times 16 bytes of channels and walks down the image. Rows of inputs come into shared memory asynchronously, kAhead of them before
+// they are needed, each value once: what holds this kernel back is how much of the image is on its way.
+template <typename S, int kUp, int kDown>
+__global__ __launch_bounds__(kThreads, 3) void fir4_rows_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
+                                                                S* __restrict__ out, FirArgs a, int group_bits, int rows) {
+  using W = Wide<S>;
+  constexpr int V = 16 / sizeof(S), kTaps = 4 / kUp;
+  constexpr int kAhead = kDown == 2 ? 4 : 8;                       // rows in shared memory, a power of two
+  constexpr int kPacks = kThreads * kDown / kUp + kMostGroups * 4;  // packs of a row, at most
+  constexpr int kLive = kTaps / kDown;                              // rows of outputs (with up = 2 pairs of them) under way
+  __shared__ Pack<S, V> shared[kAhead][kPacks];
+
+  const int groups = 1 << group_bits, columns = kThreads >> group_bits;
+  const int group = threadIdx.x & (groups - 1), column = threadIdx.x >> group_bits;
+  const int tiles = a.channels / (groups * V), strips = (a.out_width + columns - 1) / columns;
+  const int tile = blockIdx.x % tiles, strip = blockIdx.x / tiles % strips;
+  const int64_t image = blockIdx.x / tiles / strips, row_size = int64_t(a.width) * a.channels;
+  const int first_channel = tile * groups * V;
+  const int out_x = strip * columns + column;
+
+  int phase, tile_phase, input_row;
+  const int tile_column = first_column<kUp, kDown>(strip * columns, a, tile_phase);
+  const int local = (first_column<kUp, kDown>(out_x, a, phase) - tile_column) * groups + group;
+  const int y0 = first_row<kUp, kDown>(blockIdx.y, rows, a, input_row);
+  const int input_rows = kUp == 2 ? rows / 2 + 2 : (rows - 1) * kDown + 4;
+  const int packs = (kUp == 2 ? columns / 2 + 2 : (columns - 1) * kDown + 4) * groups;
+
+  const S* from = x + image * a.height * row_size + first_channel;
+  const auto load = [&](int r) {  // zeros outside the image
+    const int y = input_row + r;
+    const bool row_inside = static_cast<unsigned>(y) < static_cast<unsigned>(a.height);
+    for (int i = threadIdx.x; i < (r < input_rows ? packs : 0); i += kThreads) {
+      const int c = tile_column + (i >> group_bits);
+      const bool inside = row_inside && static_cast<unsigned>(c) < static_cast<unsigned>(a.width);
+      const S* source = inside ? from + y * row_size + int64_t(c) * a.channels + (i & (groups - 1)) * V : x;
+      __pipeline_memcpy_async(&shared[r & (kAhead - 1)][i], source, 16, inside ? 0 : 16);
+    }
+    __pipeline_commit();
+  };
+  S* to = out + (image * a.out_height * a.out_width + out_x) * a.channels + first_channel + group * V;
+  const SeparableWeights<W, kUp> separable(kernel, a, phase);
+
+  const auto walk = [&](const auto& weights) {
+    constexpr bool kSeparable = std::is_same_v<decltype(weights), const SeparableWeights<W, kUp>&>;
+    W sums[kLive][kUp][V] = {};
+    for (int r = 0; r < kAhead - 1; ++r) load(r);
+    for (int base = 0; base < input_rows; base += 4) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {  // four rows bring `sums` round to where they were
+        const int r = base + k;
+        if (r >= input_rows) break;
+        __pipeline_wait_prior(kAhead - 2);
+        __syncthreads();  // row r is there, and no one reads row r - 1 any more
+        load(r + kAhead - 1);
+        if (out_x >= a.out_width) continue;
+        W values[kTaps][V], filtered[V] = {};
+#pragma unroll
+        for (int j = 0; j < kTaps; ++j) {
+          const Pack<S, V> pack = shared[r & (kAhead - 1)][local + j * groups];
+#pragma unroll
+          for (int v = 0; v < V; ++v) {
+            values[j][v] = widen(pack.at[v]);
+            if constexpr (kSeparable) filtered[v] += weights.across[j] * values[j][v];
+          }
+        }
+#pragma unroll
+        for (int tap = 0; tap < kTaps; ++tap) {
+          if ((k + 4 - tap) % kDown != 0) continue;
+          const int live = (k + 4 - tap) / kDown % kLive, made = (r - tap) / kDown;  // made: which row (or pair) this belongs to
+#pragma unroll
+          for (int p = 0; p < kUp; ++p) {
+            W(&sum)[V] = sums[live][p];
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+              if (tap == 0) sum[v] = W(0);
+              if constexpr (kSeparable) {
+                sum[v] += weights.down[p][tap] * filtered[v];
+              } else {
+#pragma unroll
+                for (int j = 0; j < kTaps; ++j) sum[v] += weights.at[p][tap][j] * values[j][v];
+              }
+            }
+            const int o = kUp == 2 ? 2 * made - p : made, out_y = y0 + o;
+            if (tap < kTaps - 1 || r < tap || o < 0 || o >= rows || out_y < 0 || out_y >= a.out_height) continue;
+            Pack<S, V> pack;
+#pragma unroll
+            for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(sum[v]);
+            *reinterpret_cast<Pack<S, V>*>(to + int64_t(out_y) * a.out_width * a.channels) = pack;
+          }
+        }
+      }
+    }
+    __pipeline_wait_prior(0);
+  };
+  // All threads of a block must take one way: with up = 2 only the phase differs, and a kernel is separable or not.
+  if (separable.holds) {
+    walk(separable);
+  } else {
+    walk(FirWeights<W, kUp>(kernel, a, phase));
+  }
+}
+
+// Blocks of the kernel below that a multiprocessor should hold: 48 registers a thread, in double more. Turing has room for 4.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <typename S>
+constexpr int kNarrowBlocks = sizeof(S) == 8 ? 2 : 4;
+#else
+template <typename S>
+constexpr int kNarrowBlocks = sizeof(S) == 8 ? 2 : 5;
+#endif
+
+// The same for any layout and number of channels: a thread walks down kRows outputs of one channel and keeps the input rows they
+// share in registers.
+template <typename S, int kUp, int kDown>
+__global__ __launch_bounds__(kThreads, kNarrowBlocks<S>) void fir4_kernel(const S* __restrict__ x,
+                                                                          const Wide<S>* __restrict__ kernel,
+                                                                          S* __restrict__ out, FirArgs a, unsigned strips) {
   using W = Wide<S>;
   constexpr int kTaps = 4 / kUp, kRows = kDown == 1 ? 16 : 8, kAhead = 3;
   constexpr int kInputRows = kUp == 2 ? kRows / 2 + 2 : (kRows - 1) * kDown + 4;
   const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= strips) return;
-  const Strip strip(a, index, V);
-  const int64_t pixel = a.last ? a.channels : 1, row = pixel * a.width, out_row = pixel * a.out_width;
+  const int64_t in_size = int64_t(a.height) * a.width, out_size = int64_t(a.out_height) * a.out_width;
+  const unsigned c = a.last ? index % a.channels : 0, rest = a.last ? index / a.channels : index;
+  const int out_x = static_cast<int>(rest % a.out_width);
+  const int64_t plane = rest / a.out_width, depth = a.last ? a.channels : 1;  // an image, or a channel of one
+  const S* from = x + plane * in_size * depth + c;
+  S* to = out + plane * out_size * depth + c;
+  const int64_t row = depth * a.width;
 
-  // Columns: output x meets up-sampled columns x down - pad_left + 0 .. 3; the first that holds an input is column_phase on.
-  const int first_column = strip.x * kDown - a.pad_left, column_phase = kUp == 2 ? first_column & 1 : 0;
-  const int column = kUp == 2 ? (first_column + column_phase) >> 1 : first_column;
-  // Rows: strips start where the first up-sampled row holds an input, so that phases are known when this is compiled.
-  const int y0 = static_cast<int>(blockIdx.y) * kRows - (kUp == 2 ? a.pad_top & 1 : 0);
-  const int input_row = kUp == 2 ? (y0 - a.pad_top) / 2 : y0 * kDown - a.pad_top;  // even where it is halved
-
-  const FirWeights<W, kUp> weights(kernel, a, column_phase);
-  // With several channels what lies outside is read at the border and then set to zero: loads without branches can overtake
-  // each other. With one, branches cost less than the addresses.
-  bool inside[kTaps];
-  const S* from[kTaps];
+  int phase, input_row;
+  const int column = first_column<kUp, kDown>(out_x, a, phase);
+  const int y0 = first_row<kUp, kDown>(blockIdx.y, kRows, a, input_row);
+  const FirWeights<W, kUp> weights(kernel, a, phase);
+  W sums[kRows];
+  S ahead[kAhead][kTaps];  // rows on their way from memory
+  const auto load = [&](int r) {
+    const bool row_inside = static_cast<unsigned>(input_row + r) < static_cast<unsigned>(a.height);
 #pragma unroll
-  for (int j = 0; j < kTaps; ++j) {
-    inside[j] = static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
-    from[j] = x + strip.in + min(max(column + j, 0), a.width - 1) * pixel;
-  }
-  const S* single = x + strip.in + column * pixel;
-
-  const auto walk = [&](auto separable) {
-    W sums[kRows][V];
-    Pack<S, V> ahead[kAhead][kTaps];  // rows on their way from memory
-    bool seen[kAhead][kTaps];
-    const auto load = [&](int r) {
-      const bool row_inside = static_cast<unsigned>(input_row + r) < static_cast<unsigned>(a.height);
-      const int64_t offset = min(max(input_row + r, 0), a.height - 1) * row;
-#pragma unroll
-      for (int j = 0; j < kTaps; ++j) {
-        if constexpr (V > 1) {
-          ahead[r % kAhead][j] = *reinterpret_cast<const Pack<S, V>*>(from[j] + offset);
-          seen[r % kAhead][j] = row_inside && inside[j];
-        } else {
-          Pack<S, V> pack{static_cast<S>(0.f)};
-          if (row_inside && inside[j]) pack.at[0] = single[(input_row + r) * row + j * pixel];
-          ahead[r % kAhead][j] = pack;
-        }
-      }
-    };
-#pragma unroll
-    for (int r = 0; r < kAhead - 1; ++r) load(r);
-#pragma unroll
-    for (int r = 0; r < kInputRows; ++r) {
-      if (r + kAhead - 1 < kInputRows) load(r + kAhead - 1);
-      W values[kTaps][V], filtered[V] = {};
-#pragma unroll
-      for (int j = 0; j < kTaps; ++j) {
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-          values[j][v] = V == 1 || seen[r % kAhead][j] ? widen(ahead[r % kAhead][j].at[v]) : W(0);
-          filtered[v] += weights.across[j] * values[j][v];
-        }
-      }
-#pragma unroll
-      for (int o = 0; o < kRows; ++o) {  // outputs that this row reaches
-        const int phase = kUp == 2 ? o & 1 : 0;
-        const int tap = kUp == 2 ? r - (o + 1) / 2 : r - o * kDown;
-        if (tap < 0 || tap >= kTaps) continue;
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-          W sum = tap == 0 ? W(0) : sums[o][v];
-          if constexpr (separable) {
-            sum += weights.down[phase][tap] * filtered[v];
-          } else {
-#pragma unroll
-            for (int j = 0; j < kTaps; ++j) sum += weights.all[phase][tap][j] * values[j][v];
-          }
-          sums[o][v] = sum;
-        }
-        const int out_y = y0 + o;
-        if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) {
-          Pack<S, V> pack;
-#pragma unroll
-          for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(sums[o][v]);
-          *reinterpret_cast<Pack<S, V>*>(out + strip.out + out_y * out_row + strip.x * pixel) = pack;
-        }
-      }
+    for (int j = 0; j < kTaps; ++j) {
+      const bool inside = row_inside && static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
+      ahead[r % kAhead][j] = inside ? from[(input_row + r) * row + (column + j) * depth] : static_cast<S>(0.f);
     }
   };
-  if (V > 1 && weights.separable) {
-    walk(std::true_type{});
-  } else {
-    walk(std::false_type{});
+#pragma unroll
+  for (int r = 0; r < kAhead - 1; ++r) load(r);
+#pragma unroll
+  for (int r = 0; r < kInputRows; ++r) {
+    if (r + kAhead - 1 < kInputRows) load(r + kAhead - 1);
+#pragma unroll
+    for (int o = 0; o < kRows; ++o) {  // outputs that this row reaches
+      const int p = kUp == 2 ? o & 1 : 0;
+      const int tap = kUp == 2 ? r - (o + 1) / 2 : r - o * kDown;
+      if (tap < 0 || tap >= kTaps) continue;
+      if (tap == 0) sums[o] = W(0);
+#pragma unroll
+      for (int j = 0; j < kTaps; ++j) sums[o] += weights.at[p][tap][j] * widen(ahead[r % kAhead][j]);
+      const int out_y = y0 + o;
+      if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) to[out_y * depth * a.out_width + out_x * depth] = static_cast<S>(sums[o]);
+    }
   }
 }
 
@@ -356,20 +421,31 @@ __global__ void fir_kernel(const S* x, const Wide<S>* kernel, S* out, FirArgs a)
   }
 }
 
-template <typename S, int V>
+template <typename S>
 void launch_fir4(const S* x, const Wide<S>* kernel, S* out, const FirArgs& a, cudaStream_t stream) {
-  const int64_t strips = int64_t(a.images) * (a.channels / V) * a.out_width;
+  const int64_t strips = int64_t(a.images) * a.channels * a.out_width;
   const int rows = a.down == 1 ? 16 : 8, shift = a.up == 2 ? a.pad_top & 1 : 0;
   const dim3 grid(blocks_for(strips, kThreads), static_cast<unsigned>((a.out_height + shift + rows - 1) / rows));
   const unsigned count = static_cast<unsigned>(strips);
-  if (a.up == 1 && a.down == 1) fir4_kernel<S, V, 1, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
-  if (a.up == 2 && a.down == 1) fir4_kernel<S, V, 2, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
-  if (a.up == 1 && a.down == 2) fir4_kernel<S, V, 1, 2><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
+  if (a.up == 1 && a.down == 1) fir4_kernel<S, 1, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
+  if (a.up == 2 && a.down == 1) fir4_kernel<S, 2, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
+  if (a.up == 1 && a.down == 2) fir4_kernel<S, 1, 2><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, count);
 }
 
-// Channels a thread takes where they are innermost: 16 bytes, in double 8.
 template <typename S>
-constexpr int kWideChannels = sizeof(S) == 8 ? 1 : 16 / sizeof(S);
+void launch_fir4_rows(const S* x, const Wide<S>* kernel, S* out, const FirArgs& a, int processors, cudaStream_t stream) {
+  const int packs = a.channels * static_cast<int>(sizeof(S)) / 16;
+  int bits = 0;
+  while (2 << bits <= kMostGroups && packs % (2 << bits) == 0) ++bits;
+  const int columns = kThreads >> bits, shift = a.up == 2 ? a.pad_top & 1 : 0;
+  const int64_t across = int64_t(a.images) * (packs >> bits) * ((a.out_width + columns - 1) / columns);
+  int rows = kMostRows;  // fewer where the multiprocessors would not be filled
+  while (rows > 8 && across * ((a.out_height + rows - 1) / rows) < 6 * processors) rows /= 2;
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>((a.out_height + shift + rows - 1) / rows));
+  if (a.up == 1 && a.down == 1) fir4_rows_kernel<S, 1, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
+  if (a.up == 2 && a.down == 1) fir4_rows_kernel<S, 2, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
+  if (a.up == 1 && a.down == 2) fir4_rows_kernel<S, 1, 2><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
+}
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
@@ -416,12 +492,10 @@ Tensor upfirdn2d_cuda(Tensor x_in, Tensor kernel_in, int64_t up, int64_t down, s
     const bool usual = kh == 4 && kw == 4 && up <= 2 && down <= 2 && up + down <= 3;
     if (!usual) {
       fir_kernel<S><<<std::min(blocks_for(out.numel(), kThreads), 1u << 20), kThreads, 0, stream>>>(from, weights, to, args);
-    } else if (last && args.channels % kWideChannels<S> == 0 && aligned(from)) {
-      launch_fir4<S, kWideChannels<S>>(from, weights, to, args, stream);
-    } else if (last && args.channels % 2 == 0 && aligned(from)) {
-      launch_fir4<S, 2>(from, weights, to, args, stream);
+    } else if (sizeof(S) < 8 && last && args.channels * sizeof(S) % 16 == 0 && aligned(from) && aligned(to)) {
+      if constexpr (sizeof(S) < 8) launch_fir4_rows(from, weights, to, args, multiprocessors(x.get_device_index()), stream);
     } else {
-      launch_fir4<S, 1>(from, weights, to, args, stream);
+      launch_fir4(from, weights, to, args, stream);
     }
   });
   check_launch("upfirdn2d");
