@@ -220,13 +220,15 @@ def small() -> None:
                     point_results(what, at, op, "native")
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, torch.channels_last):
-            x = torch.randn(2, 6, 17, 9, device="cuda", dtype=dtype).to(memory_format=layout).requires_grad_()
-            for up, down in ((1, 1), (2, 1), (1, 2), (2, 2)):
-                padding = (2, 1, 2, 1)
-                y = filters.upfirdn2d(x, filters.fir(x.device), up, down, padding, backend="native")
-                y.sum().backward()
-            bias = torch.ones(6, device="cuda", dtype=dtype)
-            filters.bias_act(x, bias, "lrelu", 1.0, 2.0, backend="native").sum().backward()
+            for channels in (6, 24):
+                x = torch.randn(2, channels, 17, 9, device="cuda", dtype=dtype)
+                x = x.to(memory_format=layout).requires_grad_()
+                for up, down in ((1, 1), (2, 1), (1, 2), (2, 2)):
+                    padding = (2, 1, 2, 1)
+                    y = filters.upfirdn2d(x, filters.fir(x.device), up, down, padding, backend="native")
+                    y.sum().backward()
+                bias = torch.ones(channels, device="cuda", dtype=dtype)
+                filters.bias_act(x, bias, "lrelu", 1.0, 2.0, backend="native").sum().backward()
     torch.cuda.synchronize()
     print("small calls done")
 

@@ -135,6 +135,19 @@ def one_head(x: Tensor) -> bool:
     return x.is_cpu and len(x) == 1
 
 
+def pointwise_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    """`scaled_conv` for a 1x1 kernel, as a matrix product for each image: x is read once and never written again.
+
+    Outputs are rounded up to 8 channels and images cut into parts, which keeps the products (and those of the gradients) busy.
+    """
+    n, c, h, w = x.shape
+    outputs, parts = len(weight), h * w // 4096 if h * w % 4096 == 0 else 1
+    matrix = F.pad((weight[:, :, 0, 0] * style[:, None]).to(x.dtype), (0, 0, 0, -outputs % 8))
+    rows = x.permute(0, 2, 3, 1).reshape(n * parts, -1, c)
+    y = rows @ matrix.repeat_interleave(parts, 0).mT
+    return y.reshape(n, h, w, -1).permute(0, 3, 1, 2)[:, :outputs]
+
+
 def scaled_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
     """conv(x s, W) of `modulated_conv`, without the demodulation."""
     if one_head(x):
@@ -219,7 +232,9 @@ class ToRGB(nn.Module):
         """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, H, W]."""
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w) / math.sqrt(self.weight.shape[1])
-        return bias_act(scaled_conv(x, self.weight, style), self.bias, clamp=self.clamp)
+        inner = x.is_cuda and x.is_contiguous(memory_format=torch.channels_last)
+        conv = pointwise_conv if inner else scaled_conv
+        return bias_act(conv(x, self.weight, style), self.bias, clamp=self.clamp)
 
 
 class SynthesisBlock(nn.Module):

@@ -18,6 +18,7 @@ from head3d_core.model.stylegan2 import (
     SynthesisNetwork,
     ToRGB,
     modulated_conv,
+    pointwise_conv,
     scaled_conv,
 )
 
@@ -30,6 +31,18 @@ def test_modulated_conv_is_the_per_sample_loop(up: bool, demodulate: bool, k: in
     found = (modulated_conv if demodulate else scaled_conv)(x, weight, style, up)
     expected = plain.modulated_conv(plain.f64(x), plain.f64(weight), plain.f64(style), up, demodulate)
     np.testing.assert_allclose(plain.f64(found), expected, atol=1e-6)  # the FIR kernel itself is float32
+
+
+@pytest.mark.parametrize("outputs", [3, 8, 96])
+@pytest.mark.parametrize("side", [5, 64, 128])
+def test_pointwise_conv_is_scaled_conv_with_its_gradients(outputs: int, side: int) -> None:
+    """Sizes with and without several parts of an image; it runs on GPUs only, but can anywhere."""
+    f64 = {"dtype": torch.float64, "requires_grad": True}
+    leaves = torch.randn(2, 6, side, side, **f64), torch.randn(outputs, 6, 1, 1, **f64), torch.randn(2, 6, **f64)
+    found, expected = pointwise_conv(*leaves), scaled_conv(*leaves)
+    torch.testing.assert_close(found, expected)
+    grad = torch.randn_like(expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y, leaves, grad) for y in (found, expected)))
 
 
 @pytest.mark.parametrize("up", [False, True])

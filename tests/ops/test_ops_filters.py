@@ -52,7 +52,8 @@ def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, 
     *resampling, size = case
     exact_product = torch.outer(torch.arange(1.0, size[0] + 1), torch.arange(1.0, size[1] + 1)) / 16
     kernels = draw(*size, seed=1).float(), exact_product
-    for shape, kernel in itertools.product(((2, 19, 11, 37), (1, 1, 5, 4), (2, 8, 40, 19)), kernels):
+    shapes = (2, 19, 11, 37), (1, 1, 5, 4), (2, 8, 40, 19), (1, 64, 70, 41)
+    for shape, kernel in itertools.product(shapes, kernels):
         x = draw(*shape).to(dtype)
         mine, exact = x.to(place, memory_format=layout).requires_grad_(), x.double().requires_grad_()
         got = filters.upfirdn2d(mine, kernel.to(place), *resampling, 1.5, backend="native")
