@@ -72,16 +72,16 @@ STABLE_TORCH_LIBRARY(head3d, m) {
   m.def("uniform(Tensor seeds, int rows, int columns, int stream) -> Tensor");
   m.def("normal(Tensor seeds, int rows, int columns, int stream) -> Tensor");
 
-  // As above for x [N, C, H, W], with the sums over pixels [3, N, C] of grad_x, 0 and 0; CUDA only
+  // As above for x [N, C, H, W], with the sums over pixels [4, N, C] of grad_x, 0, 0 and 0; CUDA only
   m.def("bias_act_gradients(Tensor grad, Tensor output, int activation, float gain, float? limit) -> (Tensor, Tensor)");
 
-  // clamp(gain act(x scale[n, c] + strength noise[n, 0, y, x] + bias[c])): x [N, C, H, W], scale [N, C], noise
-  // [N or 1, 1, H, W] and strength [] together or neither, bias [C]; all but x in float32 (float64 if x is). CUDA only
-  m.def("layer_epilogue(Tensor x, Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, int activation, "
+  // after[n, c] clamp(gain act(x scale[n, c] + strength noise[n, 0, y, x] + bias[c])): x [N, C, H, W], scale and after [N, C],
+  // noise [N or 1, 1, H, W] and strength [] together or neither, bias [C]; all but x in float32 (float64 if x is). CUDA only
+  m.def("layer_epilogue(Tensor x, Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, Tensor? after, int activation, "
         "float gain, float? limit) -> Tensor");
-  // grad_x and the sums over pixels [3, N, C] of g, g x and g noise, g being the gradient before the scale
+  // grad_x and the sums over pixels [4, N, C] of g, g x and g noise, g being the gradient before the scale, and of grad y / after
   m.def("layer_epilogue_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, "
-        "int activation, float gain, float? limit) -> (Tensor, Tensor)");
+        "Tensor? after, int activation, float gain, float? limit) -> (Tensor, Tensor)");
 
   // "avx512", "avx2", "neon" or "scalar": the path that the next CPU call takes
   m.def("instruction_set() -> str");

@@ -17,22 +17,23 @@ namespace {
 using torch::stable::contiguous;
 
 constexpr int kThreads = 256;
-constexpr int kSums = 3;        // of the gradient g before the scale: g, g x, g noise
+constexpr int kSums = 4;        // of the gradient g before the scale: g, g x, g noise; of the output's gradient: times y / after
 constexpr double kSlope = 0.2;  // filters.SLOPE
 
-// y = clamp(gain act(x scale[n, c] + strength noise[n, pixel] + bias[c])); pointers may be null.
+// y = after[n, c] clamp(gain act(x scale[n, c] + strength noise[n, pixel] + bias[c])); pointers may be null.
 template <typename W>
 struct Layer {
   const W* scale;     // [N, C]
   const W* noise;     // [N or 1, pixels]
   const W* strength;  // [1]
   const W* bias;      // [C]
+  const W* after;     // [N, C]
   int64_t noise_image;  // 0: one map for all
   int64_t pixels;
   int images, channels;
   W slope, gain, limit;
   bool scale_only() const {
-    return scale && !noise && !bias && slope == W(1) && gain == W(1) && limit == std::numeric_limits<W>::infinity();
+    return scale && !noise && !bias && !after && slope == W(1) && gain == W(1) && limit == std::numeric_limits<W>::infinity();
   }
 };
 
@@ -69,11 +70,13 @@ __global__ __launch_bounds__(kThreads) void layer_inner_kernel(const S* __restri
   using W = Wide<S>;
   const Place at(a, groups, chunks, chunk_pixels, V);
   if (!at.active) return;
-  W scale[V], bias[V];
+  W scale[V], bias[V], after[V];
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    scale[k] = a.scale ? a.scale[at.image * a.channels + at.channel + k] : W(1);
+    const int64_t own = at.image * a.channels + at.channel + k;
+    scale[k] = a.scale ? a.scale[own] : W(1);
     bias[k] = a.bias ? a.bias[at.channel + k] : W(0);
+    after[k] = a.after ? a.after[own] : W(1);
   }
   const W strength = a.noise ? *a.strength : W(0);
   const W* noise = a.noise + at.image * a.noise_image;
@@ -88,7 +91,7 @@ __global__ __launch_bounds__(kThreads) void layer_inner_kernel(const S* __restri
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const W scaled = widen(values.at[k]) * scale[k];
-      values.at[k] = static_cast<S>(kScaleOnly ? scaled : activate(scaled + (add + bias[k]), a));
+      values.at[k] = static_cast<S>(kScaleOnly ? scaled : activate(scaled + (add + bias[k]), a) * after[k]);
     }
     *reinterpret_cast<Pack<S, V>*>(to) = values;
   }
@@ -103,11 +106,12 @@ __global__ __launch_bounds__(kThreads) void layer_outer_kernel(const S* __restri
   for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; i < total; i += step) {
     const int64_t plane = i / a.pixels, pixel = i - plane * a.pixels, image = plane / a.channels;
     const W scale = a.scale ? a.scale[plane] : W(1), bias = a.bias ? a.bias[plane - image * a.channels] : W(0);
+    const W after = a.after ? a.after[plane] : W(1);
     auto values = *reinterpret_cast<const Pack<S, V>*>(x + i);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const W add = a.noise ? strength * a.noise[image * a.noise_image + pixel + k] : W(0);
-      values.at[k] = static_cast<S>(activate(widen(values.at[k]) * scale + (add + bias), a));
+      values.at[k] = static_cast<S>(activate(widen(values.at[k]) * scale + (add + bias), a) * after);
     }
     *reinterpret_cast<Pack<S, V>*>(out + i) = values;
   }
@@ -125,8 +129,8 @@ __device__ __forceinline__ W gradient(W grad, W x, W scale, W shift, const Layer
   }
 }
 
-// sums: [3, N, chunks, C]
-template <typename S, int V, bool kFromOutput, bool kScaleOnly>
+// sums: [kSums, N, chunks, C]
+template <typename S, int V, bool kFromOutput, bool kScaleOnly, bool kAfter>
 __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S* __restrict__ grad, const S* __restrict__ x,
                                                                         S* __restrict__ out, Wide<S>* __restrict__ sums,
                                                                         Layer<Wide<S>> a, int groups, int chunks,
@@ -134,11 +138,13 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
   using W = Wide<S>;
   __shared__ W shared[V * (kThreads + kThreads / 4)];  // at most kThreads / 4 groups, see Division
   const Place at(a, groups, chunks, chunk_pixels, V);
-  W scale[V], bias[V], sum[kSums][V];
+  W scale[V], bias[V], after[V], sum[kSums][V];
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    scale[k] = at.active && a.scale ? a.scale[at.image * a.channels + at.channel + k] : W(1);
+    const int64_t own = at.image * a.channels + at.channel + k;
+    scale[k] = at.active && a.scale ? a.scale[own] : W(1);
     bias[k] = at.active && a.bias ? a.bias[at.channel + k] : W(0);
+    after[k] = at.active && kAfter ? a.after[own] : W(1);
     for (int s = 0; s < kSums; ++s) sum[s][k] = W(0);
   }
   const W strength = a.noise ? *a.strength : W(0);
@@ -156,7 +162,11 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const W value = widen(values.at[k]);
-        const W incoming = widen(grads.at[k]);
+        W incoming = widen(grads.at[k]);
+        if (kAfter) {
+          sum[3][k] += incoming * activate(value * scale[k] + (add + bias[k]), a);
+          incoming *= after[k];
+        }
         const W g = kScaleOnly ? incoming : gradient<kFromOutput>(incoming, value, scale[k], add + bias[k], a);
         sum[0][k] += g;
         if (!kFromOutput) sum[1][k] += g * value;
@@ -186,7 +196,7 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
   }
 }
 
-// A warp for each plane; sums: [3, N, C].
+// A warp for each plane; sums: [kSums, N, C].
 template <typename S, bool kFromOutput>
 __global__ __launch_bounds__(kThreads) void layer_backward_outer_kernel(const S* __restrict__ grad, const S* __restrict__ x,
                                                                         S* __restrict__ out, Wide<S>* __restrict__ sums,
@@ -196,15 +206,17 @@ __global__ __launch_bounds__(kThreads) void layer_backward_outer_kernel(const S*
   if (plane >= planes) return;  // whole warps
   const int64_t image = plane / a.channels;
   const W scale = a.scale ? a.scale[plane] : W(1), bias = a.bias ? a.bias[plane - image * a.channels] : W(0);
-  const W strength = a.noise ? *a.strength : W(0);
+  const W strength = a.noise ? *a.strength : W(0), after = a.after ? a.after[plane] : W(1);
   W sum[kSums] = {};
   for (int64_t p = threadIdx.x % 32; p < a.pixels; p += 32) {
     const int64_t i = plane * a.pixels + p;
     const W value = widen(x[i]), drawn = a.noise ? a.noise[image * a.noise_image + p] : W(0);
-    const W g = gradient<kFromOutput>(widen(grad[i]), value, scale, strength * drawn + bias, a);
+    const W incoming = widen(grad[i]), shift = strength * drawn + bias;
+    const W g = gradient<kFromOutput>(incoming * after, value, scale, shift, a);
     sum[0] += g;
     if (!kFromOutput) sum[1] += g * value;
     sum[2] += g * drawn;
+    if (!kFromOutput) sum[3] += incoming * activate(value * scale + shift, a);
     out[i] = static_cast<S>(g * scale);
   }
   for (int s = 0; s < kSums; ++s) {
@@ -252,12 +264,16 @@ struct Division {
   }
 };
 
-void check_parts(const Tensor& x, const Maybe& scale, const Maybe& noise, const Maybe& strength, const Maybe& bias) {
+void check_parts(const Tensor& x, const Maybe& scale, const Maybe& noise, const Maybe& strength, const Maybe& bias,
+                 const Maybe& after) {
   STD_TORCH_CHECK(x.dim() == 4, "x must be [N, C, H, W], got ", shape_of(x));
   const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   STD_TORCH_CHECK(n < (1 << 20) && c < (1 << 20), "x must have less than 2^20 images and channels, got ", shape_of(x));
-  STD_TORCH_CHECK(!scale || (scale->dim() == 2 && scale->size(0) == n && scale->size(1) == c), "the scale must be [N, C] = [",
-                  n, ", ", c, "], got ", shape_of(scale.value_or(x)));
+  for (const Maybe* part : {&scale, &after}) {
+    STD_TORCH_CHECK(!*part || ((*part)->dim() == 2 && (*part)->size(0) == n && (*part)->size(1) == c),
+                    part == &scale ? "the scale" : "what comes after", " must be [N, C] = [", n, ", ", c, "], got ",
+                    shape_of(part->value_or(x)));
+  }
   STD_TORCH_CHECK(!noise || (noise->dim() == 4 && (noise->size(0) == n || noise->size(0) == 1) && noise->size(1) == 1 &&
                              noise->size(2) == h && noise->size(3) == w),
                   "noise must be [N or 1, 1, H, W] for x ", shape_of(x), ", got ", shape_of(noise.value_or(x)));
@@ -266,23 +282,24 @@ void check_parts(const Tensor& x, const Maybe& scale, const Maybe& noise, const 
   STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == c), "bias must be [C] = [", c, "], got ",
                   shape_of(bias.value_or(x)));
   const ScalarType wide = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  for (const Maybe* part : {&scale, &noise, &strength, &bias}) {
+  for (const Maybe* part : {&scale, &noise, &strength, &bias, &after}) {
     if (!part->has_value()) continue;
-    STD_TORCH_CHECK((*part)->scalar_type() == wide, "scale, noise, strength and bias must be ",
+    STD_TORCH_CHECK((*part)->scalar_type() == wide, "scale, noise, strength, bias and what comes after must be ",
                     torch::headeronly::toString(wide), " for x in ", torch::headeronly::toString(x.scalar_type()));
     STD_TORCH_CHECK((*part)->is_cuda() && (*part)->get_device_index() == x.get_device_index(),
-                    "scale, noise, strength and bias must be on the device of x");
+                    "scale, noise, strength, bias and what comes after must be on the device of x");
   }
 }
 
 // Contiguous copies (or the tensors themselves) that must outlive the launch's arguments.
 struct Parts {
-  Maybe scale, noise, strength, bias;
-  Parts(const Maybe& s, const Maybe& n, const Maybe& t, const Maybe& b) {
+  Maybe scale, noise, strength, bias, after;
+  Parts(const Maybe& s, const Maybe& n, const Maybe& t, const Maybe& b, const Maybe& a) {
     if (s) scale = contiguous(*s);
     if (n) noise = contiguous(*n);
     if (t) strength = contiguous(*t);
     if (b) bias = contiguous(*b);
+    if (a) after = contiguous(*a);
   }
 };
 
@@ -298,6 +315,7 @@ Layer<Wide<S>> layer_of(const Tensor& x, const Parts& parts, int64_t activation,
           pointer(parts.noise),
           pointer(parts.strength),
           pointer(parts.bias),
+          pointer(parts.after),
           parts.noise && parts.noise->size(0) > 1 ? pixels : 0,
           pixels,
           static_cast<int>(x.size(0)),
@@ -307,14 +325,14 @@ Layer<Wide<S>> layer_of(const Tensor& x, const Parts& parts, int64_t activation,
           W(limit.value_or(std::numeric_limits<double>::infinity()))};
 }
 
-Tensor layer_epilogue_cuda(Tensor x_in, Maybe scale, Maybe noise, Maybe strength, Maybe bias, int64_t activation, double gain,
-                           std::optional<double> limit) {
-  check_parts(x_in, scale, noise, strength, bias);
+Tensor layer_epilogue_cuda(Tensor x_in, Maybe scale, Maybe noise, Maybe strength, Maybe bias, Maybe after, int64_t activation,
+                           double gain, std::optional<double> limit) {
+  check_parts(x_in, scale, noise, strength, bias, after);
   const torch::stable::accelerator::DeviceGuard guard(x_in.get_device_index());
   const bool last = channels_last(x_in);
   const Tensor x = in_layout(x_in, last);
   const Tensor out = empty_image(x, x.sizes(), last);
-  const Parts parts(scale, noise, strength, bias);
+  const Parts parts(scale, noise, strength, bias, after);
   with_type(x, "layer_epilogue", [&](auto zero) {
     using S = decltype(zero);
     constexpr int V = 16 / sizeof(S);
@@ -387,9 +405,9 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
       const Division d(x, N);
       const Maybe parts_of_sums = d.chunks > 1 ? Maybe(empty(d.chunks)) : std::nullopt;
       W* chunk_sums = d.chunks > 1 ? data_of<W>(*parts_of_sums) : totals;
-      const bool scale_only = !kFromOutput && layer.scale_only();
-      const auto kernel = scale_only ? layer_backward_inner_kernel<S, N, kFromOutput, !kFromOutput>
-                                     : layer_backward_inner_kernel<S, N, kFromOutput, false>;
+      auto kernel = layer_backward_inner_kernel<S, N, kFromOutput, false, false>;
+      if (!kFromOutput && layer.after) kernel = layer_backward_inner_kernel<S, N, kFromOutput, false, !kFromOutput>;
+      if (!kFromOutput && layer.scale_only()) kernel = layer_backward_inner_kernel<S, N, kFromOutput, !kFromOutput, false>;
       kernel<<<d.grid, kThreads, 0, stream>>>(given, from, to, chunk_sums, layer, d.groups, d.chunks, d.pixels);
       if (d.chunks == 1) return;
       const dim3 grid(static_cast<unsigned>(kSums * n), static_cast<unsigned>((c + 31) / 32));
@@ -409,15 +427,16 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
 }
 
 std::tuple<Tensor, Tensor> layer_epilogue_backward_cuda(Tensor grad, Tensor x, Maybe scale, Maybe noise, Maybe strength,
-                                                        Maybe bias, int64_t activation, double gain,
+                                                        Maybe bias, Maybe after, int64_t activation, double gain,
                                                         std::optional<double> limit) {
-  check_parts(x, scale, noise, strength, bias);
-  return backward<false>("layer_epilogue_backward", grad, x, Parts(scale, noise, strength, bias), activation, gain, limit);
+  check_parts(x, scale, noise, strength, bias, after);
+  const Parts parts(scale, noise, strength, bias, after);
+  return backward<false>("layer_epilogue_backward", grad, x, parts, activation, gain, limit);
 }
 
 std::tuple<Tensor, Tensor> bias_act_gradients_cuda(Tensor grad, Tensor output, int64_t activation, double gain,
                                                    std::optional<double> limit) {
-  const Parts none(std::nullopt, std::nullopt, std::nullopt, std::nullopt);
+  const Parts none(std::nullopt, std::nullopt, std::nullopt, std::nullopt, std::nullopt);
   return backward<true>("bias_act_gradients", grad, output, none, activation, gain, limit);
 }
 

@@ -88,8 +88,9 @@ def layer_epilogue(
     gain: float = 1.0,
     clamp: float | None = None,
     backend: Backend = "auto",
+    after: Tensor | None = None,
 ) -> Tensor:
-    """What follows a modulated convolution: bias_act(x scale + noise strength, bias), in one pass on a GPU.
+    """What follows a modulated convolution: bias_act(x scale + noise strength, bias) after, in one pass on a GPU.
 
     Args:
         x: [N, C, H, W].
@@ -97,13 +98,15 @@ def layer_epilogue(
         noise: [N or 1, 1, H, W] and its strength, a scalar tensor; both or neither. No gradient reaches the noise.
         bias: [C] or None.
         activation, gain, clamp: see `bias_act`.
+        after: [N, C] or None, multiplies the result: the style of the convolution that reads it.
 
     Returns:
         Same shape and dtype as x.
     """
     n, c, h, w = x.shape
-    if scale is not None and scale.shape != (n, c):
-        raise Head3DError(f"scale must be [N, C] = [{n}, {c}], got {list(scale.shape)}")
+    for name, part in (("scale", scale), ("after", after)):
+        if part is not None and part.shape != (n, c):
+            raise Head3DError(f"{name} must be [N, C] = [{n}, {c}], got {list(part.shape)}")
     if (noise is None) != (strength is None):
         raise Head3DError("noise and its strength come together: pass both or neither")
     if noise is not None and tuple(noise.shape) not in ((n, 1, h, w), (1, 1, h, w)):
@@ -114,15 +117,15 @@ def layer_epilogue(
         limit = None if clamp is None else clamp * gain
         total = GAIN[activation] * gain
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32  # everything but x
-        parts = [None if t is None else t.to(wide) for t in (scale, noise, strength, bias)]
+        parts = [None if t is None else t.to(wide) for t in (scale, noise, strength, bias, after)]
         return torch.ops.head3d.layer_epilogue(x, *parts, _NUMBER[activation], total, limit)
     if scale is not None:
         x = x * scale.to(x.dtype)[:, :, None, None]
     if noise is not None and strength is not None:
         x = x + (noise.detach() * strength).to(x.dtype)
-    if bias is None and activation == "linear" and gain == 1 and clamp is None:
-        return x
-    return bias_act(x, bias, activation, gain, clamp, backend)
+    if not (bias is None and activation == "linear" and gain == 1 and clamp is None):
+        x = bias_act(x, bias, activation, gain, clamp, backend)
+    return x if after is None else x * after.to(x.dtype)[:, :, None, None]
 
 
 def scale_channels(x: Tensor, scale: Tensor, backend: Backend = "auto") -> Tensor:

@@ -120,7 +120,11 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -
     return scale_channels(scaled_conv(x, weight, style, up), demod)
 
 
-def demodulation(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+Modulation = tuple[Tensor, Tensor, Tensor]
+"""Weight [O, I, k, k], style [N, I] and demodulation [N, O]."""
+
+
+def demodulation(weight: Tensor, style: Tensor, dtype: torch.dtype) -> Modulation:
     """Weight and style as a convolution in `dtype` should get them, and d [N, O] of `modulated_conv` for them."""
     if dtype == torch.float16:
         # Keep products inside float16's range; demodulation undoes both factors.
@@ -148,11 +152,11 @@ def pointwise_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     return y.reshape(n, h, w, -1).permute(0, 3, 1, 2)[:, :outputs]
 
 
-def scaled_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool = False) -> Tensor:
-    """conv(x s, W) of `modulated_conv`, without the demodulation."""
-    if one_head(x):
+def scaled_conv(x: Tensor, weight: Tensor, style: Tensor | None, up: bool = False) -> Tensor:
+    """conv(x s, W) of `modulated_conv`, without the demodulation; style None: x is x s already."""
+    if style is not None and one_head(x):
         weight = weight * style[0, :, None, None]
-    else:
+    elif style is not None:
         x = scale_channels(x, style)
     kernel = weight.to(x.dtype)
     if up:
@@ -195,16 +199,33 @@ class SynthesisLayer(nn.Module):
         self.clamp = clamp
         self.index = index
 
+    def modulation(self, x: Tensor, w: Tensor) -> Modulation:
+        """What `demodulation` makes of w [N, w_dim], for an input of the type that a convolution of x has."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        with torch.autocast(device, enabled=False):  # small: casts would cost more than they save
+            return demodulation(self.weight, self.affine(w), dtype)
+
     def forward(
-        self, x: Tensor, w: Tensor, noise: NoiseMode = "const", seeds: Tensor | None = None
+        self,
+        x: Tensor,
+        w: Tensor,
+        noise: NoiseMode = "const",
+        seeds: Tensor | None = None,
+        given: Modulation | None = None,
+        after: Tensor | None = None,
     ) -> Tensor:
-        """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution]."""
-        with torch.autocast(x.device.type, enabled=False):  # small: casts would cost more than they save
-            weight, style, demod = demodulation(self.weight, self.affine(w), x.dtype)
-            scale = None if one_head(x) else demod
-            if scale is None:
-                weight = weight * demod[0, :, None, None, None]
-        x = scaled_conv(x, weight, style, self.up)
+        """x [N, inputs, H, W], w [N, w_dim] -> [N, outputs, resolution, resolution].
+
+        Args:
+            given: `modulation` of x and w, whose style x has been multiplied with already.
+            after: see `filters.layer_epilogue`.
+        """
+        weight, style, demod = given or self.modulation(x, w)
+        scale = None if one_head(x) else demod
+        if scale is None:
+            weight = weight * demod[0, :, None, None, None]
+        x = scaled_conv(x, weight, None if given else style, self.up)
         maps = None
         if noise == "const":
             maps = self.noise_const[None, None]
@@ -215,7 +236,7 @@ class SynthesisLayer(nn.Module):
             else:
                 maps = random.normal(seeds, side, side, stream)[:, None]
         strength = None if maps is None else self.noise_strength
-        return layer_epilogue(x, scale, maps, strength, self.bias, "lrelu", clamp=self.clamp)
+        return layer_epilogue(x, scale, maps, strength, self.bias, "lrelu", clamp=self.clamp, after=after)
 
 
 class ToRGB(nn.Module):
@@ -284,10 +305,13 @@ class SynthesisBlock(nn.Module):
         """x, image and codes ws [N, 3, w_dim] ([N, 2, w_dim] in the first block) -> x, image."""
         codes = iter(ws.unbind(1))
         if x is None:
-            x = channels_innermost(self.const.expand(len(ws), -1, -1, -1))
+            x = self.conv1(channels_innermost(self.const.expand(len(ws), -1, -1, -1)), next(codes), noise, seeds)
         else:
-            x = self.conv0(channels_innermost(x), next(codes), noise, seeds)
-        x = self.conv1(x, next(codes), noise, seeds)
+            x, first, second = channels_innermost(x), next(codes), next(codes)
+            # Only conv1 reads what conv0 makes: its style is multiplied in where that is written.
+            given = None if one_head(x) else self.conv1.modulation(x, second)
+            x = self.conv0(x, first, noise, seeds, after=None if given is None else given[1])
+            x = self.conv1(x, second, noise, seeds, given)
         rgb = self.torgb(x, next(codes)).to(torch.float32)
         if image is not None:
             # The image accumulator stays in float32 whatever the layers run in.

@@ -44,7 +44,7 @@ def _bias_act_backward_fake(grad: Tensor, output: Tensor, *_: Any) -> Tensor:
 
 def _gradients_fake(grad: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return _image_like(x), x.new_empty(3, x.shape[0], x.shape[1], dtype=wide)
+    return _image_like(x), x.new_empty(4, x.shape[0], x.shape[1], dtype=wide)
 
 
 # ------------------------------------------------------------------------------------------------ derivatives
@@ -118,17 +118,17 @@ def _gradients_grad(ctx: Any, grad_x_bar: Tensor | None, sums_bar: Tensor | None
 
 
 def _epilogue_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.settings = inputs[5:]
+    ctx.save_for_backward(*inputs[:6])
+    ctx.settings = inputs[6:]
 
 
 def _epilogue_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needs = ctx.needs_input_grad
     if needs[2]:
         raise Head3DError("layer_epilogue has no derivative with respect to its noise: detach it")
-    x, scale, noise, strength, bias = ctx.saved_tensors
+    x, scale, noise, strength, bias, after = ctx.saved_tensors
     grad_x, sums = torch.ops.head3d.layer_epilogue_backward(
-        grad, x, scale, noise, strength, bias, *ctx.settings
+        grad, x, scale, noise, strength, bias, after, *ctx.settings
     )
     return (
         grad_x if needs[0] else None,
@@ -136,6 +136,7 @@ def _epilogue_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         None,
         sums[2].sum().reshape(strength.shape) if needs[3] else None,
         sums[0].sum(0) if needs[4] else None,
+        sums[3] if needs[5] else None,
         None,
         None,
         None,

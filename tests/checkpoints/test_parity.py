@@ -338,7 +338,8 @@ MUTATIONS: dict[str, tuple[Callable[[], Pairs], Any, str, Any]] = {
     "rows and columns of pixels swapped": (sampling, rays, "camera_rays", _rays_swapped),
     "skew ignored": (sampling, rays, "camera_rays", _rays_without_skew),
     "noise left out": (
-        backbone, stylegan2.SynthesisLayer, "forward", lambda self, x, w, *_: _LAYER(self, x, w, "none")
+        backbone, stylegan2.SynthesisLayer, "forward",
+        lambda self, x, w, noise, *rest, **more: _LAYER(self, x, w, "none", *rest, **more),
     ),
     "ToRGB without its gain": (
         backbone, ToRGB, "forward",

@@ -26,7 +26,7 @@ SHAPES = [
     (2, 24, 65, 33),  # several chunks of pixels
     (0, 8, 4, 4),
 ]
-PARTS = ["scale noise bias", "scale", "noise", "bias", "scale bias", "one noise"]
+PARTS = ["scale noise bias", "scale", "noise", "bias", "scale bias", "one noise", "scale noise bias after", "after"]
 
 
 def inputs(shape: tuple[int, ...], parts: str) -> dict[str, Tensor]:
@@ -40,6 +40,8 @@ def inputs(shape: tuple[int, ...], parts: str) -> dict[str, Tensor]:
         found["strength"] = draw(1, seed=4)[0]
     if "bias" in parts:
         found["bias"] = draw(c, seed=5)
+    if "after" in parts:
+        found["after"] = draw(n, c, seed=6) - 0.5
     return found
 
 
@@ -69,15 +71,15 @@ def distance(got: Tensor, want: Tensor, terms: int = 1) -> float:
 
 
 def test_it_is_the_scalar_formula() -> None:
-    given = inputs((2, 3, 4, 5), "scale noise bias")
-    out = filters.layer_epilogue(
-        given["x"], given["scale"], given["noise"], given["strength"], given["bias"], "lrelu", 0.8, 0.9
-    )
+    given = inputs((2, 3, 4, 5), "scale noise bias after")
+    parts = {k: v for k, v in given.items() if k != "grad"}
+    out = filters.layer_epilogue(**parts, activation="lrelu", gain=0.8, clamp=0.9)
     for n, c, y, x in [(0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3), (1, 0, 1, 4)]:
         v = float(given["x"][n, c, y, x] * given["scale"][n, c])
         v += float(given["noise"][n, 0, y, x] * given["strength"] + given["bias"][c])
         v *= (1 if v > 0 else 0.2) * math.sqrt(2) * 0.8
-        assert float(out[n, c, y, x]) == pytest.approx(max(-0.72, min(0.72, v)), abs=1e-12)
+        v = max(-0.72, min(0.72, v)) * float(given["after"][n, c])
+        assert float(out[n, c, y, x]) == pytest.approx(v, abs=1e-12)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -96,6 +98,7 @@ def test_gradcheck_of_the_reference(parts: str) -> None:
     ("change", "sentence"),
     [
         ({"scale": torch.ones(3, 2)}, r"scale must be \[N, C\] = \[2, 3\], got \[3, 2\]"),
+        ({"after": torch.ones(2, 4)}, r"after must be \[N, C\] = \[2, 3\], got \[2, 4\]"),
         ({"noise": torch.ones(2, 1, 4, 5)}, "noise and its strength come together"),
         ({"noise": torch.ones(2, 3, 4, 5), "strength": torch.ones(())}, r"noise must be \[N or 1, 1, H, W\]"),
         ({"bias": torch.ones(4)}, r"bias must be \[C\]"),
@@ -155,7 +158,7 @@ def test_values_and_gradients(dtype: torch.dtype, layout: str, parts: str) -> No
 
 @gpu
 def test_equal_inputs_give_equal_bits() -> None:
-    given = on_gpu(inputs((4, 64, 65, 65), "scale noise bias"), torch.bfloat16, "channels last")
+    given = on_gpu(inputs((4, 64, 65, 65), "scale noise bias after"), torch.bfloat16, "channels last")
     first, second = (run(given, "lrelu", 1.0, 2.0, "native") for _ in range(2))
     for name in first:
         assert torch.equal(first[name], second[name]), name
@@ -171,16 +174,17 @@ def test_views_are_read_where_they_are() -> None:
 
 @gpu
 def test_gradcheck_and_opcheck() -> None:
-    given = on_gpu(inputs((2, 3, 3, 4), "scale noise bias"), torch.float64, "rows")
-    leaves = [given[k].requires_grad_(k != "noise") for k in ("x", "scale", "noise", "strength", "bias")]
+    given = on_gpu(inputs((2, 3, 3, 4), "scale noise bias after"), torch.float64, "rows")
+    names = ("x", "scale", "noise", "strength", "bias", "after")
+    leaves = [given[k].requires_grad_(k != "noise") for k in names]
 
     def function(*t: Tensor) -> Tensor:
-        return filters.layer_epilogue(*t, "lrelu", 1.0, 1.5, backend="native")
+        return filters.layer_epilogue(*t[:5], "lrelu", 1.0, 1.5, backend="native", after=t[5])
 
     assert torch.autograd.gradcheck(function, leaves)
     torch.library.opcheck(torch.ops.head3d.layer_epilogue, (*leaves, 1, 1.3, 2.0))
     plain = [t.detach() for t in leaves]
-    torch.library.opcheck(torch.ops.head3d.layer_epilogue, (plain[0], *[None] * 4, 0, 1.0, None))
+    torch.library.opcheck(torch.ops.head3d.layer_epilogue, (plain[0], *[None] * 5, 0, 1.0, None))
     torch.library.opcheck(
         torch.ops.head3d.layer_epilogue_backward, (torch.ones_like(plain[0]), *plain, 1, 1.3, 2.0)
     )
