@@ -227,21 +227,27 @@ __device__ __forceinline__ int first_row(int strip, int rows, const FirArgs& a, 
   return y0;
 }
 
-// 4 x 4 kernels, up and down 1 or 2, 16 bytes of channels a thread. A block makes `columns` columns of `rows` outputs for `groups`
-// times 16 bytes of channels and walks down the image. Rows of inputs come into shared memory asynchronously, kAhead of them before
-// they are needed, each value once: what holds this kernel back is how much of the image is on its way.
+// Neighbouring columns that a thread of the kernel below makes: two share most of what they read.
+template <int kUp, int kDown>
+constexpr int kColumns = kUp == 1 && kDown == 1 ? 2 : 1;
+
+// 4 x 4 kernels, up and down 1 or 2, 16 bytes of channels a thread. A block makes 256 / groups columns of `rows` outputs for
+// `groups` times 16 bytes of channels and walks down the image. Rows of inputs come into shared memory asynchronously, before they
+// are needed and each value once. What holds it back is the number of instructions, hence the two columns.
 template <typename S, int kUp, int kDown>
-__global__ __launch_bounds__(kThreads, 3) void fir4_rows_kernel(const S* __restrict__ x, const Wide<S>* __restrict__ kernel,
-                                                                S* __restrict__ out, FirArgs a, int group_bits, int rows) {
+__global__ __launch_bounds__(kThreads / kColumns<kUp, kDown>, kColumns<kUp, kDown> == 2 ? 4 : 3) void fir4_rows_kernel(
+    const S* __restrict__ x, const Wide<S>* __restrict__ kernel, S* __restrict__ out, FirArgs a, int group_bits, int rows) {
   using W = Wide<S>;
-  constexpr int V = 16 / sizeof(S), kTaps = 4 / kUp;
-  constexpr int kAhead = kDown == 2 ? 4 : 8;                       // rows in shared memory, a power of two
+  constexpr int V = 16 / sizeof(S), kTaps = 4 / kUp, kSide = kColumns<kUp, kDown>, kBlock = kThreads / kSide;
+  constexpr int kAhead = kDown == 2 ? 4 : 8;                        // rows in shared memory, a power of two
+  constexpr int kStep = kDown == 2 ? 1 : 2;                         // rows between two barriers
   constexpr int kPacks = kThreads * kDown / kUp + kMostGroups * 4;  // packs of a row, at most
+  constexpr int kLoads = (kPacks + kBlock - 1) / kBlock;            // and for a thread
   constexpr int kLive = kTaps / kDown;                              // rows of outputs (with up = 2 pairs of them) under way
   __shared__ Pack<S, V> shared[kAhead][kPacks];
 
   const int groups = 1 << group_bits, columns = kThreads >> group_bits;
-  const int group = threadIdx.x & (groups - 1), column = threadIdx.x >> group_bits;
+  const int group = threadIdx.x & (groups - 1), column = (threadIdx.x >> group_bits) * kSide;
   const int tiles = a.channels / (groups * V), strips = (a.out_width + columns - 1) / columns;
   const int tile = blockIdx.x % tiles, strip = blockIdx.x / tiles % strips;
   const int64_t image = blockIdx.x / tiles / strips, row_size = int64_t(a.width) * a.channels;
@@ -253,77 +259,98 @@ __global__ __launch_bounds__(kThreads, 3) void fir4_rows_kernel(const S* __restr
   const int local = (first_column<kUp, kDown>(out_x, a, phase) - tile_column) * groups + group;
   const int y0 = first_row<kUp, kDown>(blockIdx.y, rows, a, input_row);
   const int input_rows = kUp == 2 ? rows / 2 + 2 : (rows - 1) * kDown + 4;
-  const int packs = (kUp == 2 ? columns / 2 + 2 : (columns - 1) * kDown + 4) * groups;
 
-  const S* from = x + image * a.height * row_size + first_channel;
-  const auto load = [&](int r) {  // zeros outside the image
-    const int y = input_row + r;
-    const bool row_inside = static_cast<unsigned>(y) < static_cast<unsigned>(a.height);
-    for (int i = threadIdx.x; i < (r < input_rows ? packs : 0); i += kThreads) {
-      const int c = tile_column + (i >> group_bits);
-      const bool inside = row_inside && static_cast<unsigned>(c) < static_cast<unsigned>(a.width);
-      const S* source = inside ? from + y * row_size + int64_t(c) * a.channels + (i & (groups - 1)) * V : x;
-      __pipeline_memcpy_async(&shared[r & (kAhead - 1)][i], source, 16, inside ? 0 : 16);
+  // Where this thread's packs of a row come from, -1: from outside the image, where zeros are.
+  const int packs = (kUp == 2 ? columns / 2 + 2 : (columns - 1) * kDown + 4) * groups;
+  int from[kLoads];
+#pragma unroll
+  for (int k = 0; k < kLoads; ++k) {
+    const int i = threadIdx.x + k * kBlock, c = tile_column + (i >> group_bits);
+    from[k] = c >= 0 && c < a.width ? c * a.channels + first_channel + (i & (groups - 1)) * V : -1;
+  }
+  int loaded = 0;
+  const S* next = x + (image * a.height + input_row) * row_size;
+  const auto load = [&] {  // the next kStep rows
+#pragma unroll
+    for (int step = 0; step < kStep; ++step, ++loaded, next += row_size) {
+      const bool inside = loaded < input_rows && static_cast<unsigned>(input_row + loaded) < static_cast<unsigned>(a.height);
+#pragma unroll
+      for (int k = 0; k < kLoads; ++k) {
+        const int i = threadIdx.x + k * kBlock;
+        const bool read = inside && from[k] >= 0;
+        if (i < packs) copy_16_bytes(&shared[loaded & (kAhead - 1)][i], read ? next + from[k] : x, !read);
+      }
     }
     __pipeline_commit();
   };
-  S* to = out + (image * a.out_height * a.out_width + out_x) * a.channels + first_channel + group * V;
+
+  // Row r ends row r - 3 of the strip's outputs (with up = 2: rows 2 r - 2 and 2 r - 3); `to` is there.
+  const int first = max(0, -y0), made_rows = min(rows, a.out_height - y0) - first;
+  const int64_t out_row = int64_t(a.out_width) * a.channels;
+  S* to = out + (image * a.out_height * a.out_width + out_x) * a.channels + first_channel + group * V +
+          (y0 - (kUp == 2 ? 2 : kDown == 2 ? 1 : 3)) * out_row;
   const SeparableWeights<W, kUp> separable(kernel, a, phase);
 
   const auto walk = [&](const auto& weights) {
     constexpr bool kSeparable = std::is_same_v<decltype(weights), const SeparableWeights<W, kUp>&>;
-    W sums[kLive][kUp][V] = {};
-    for (int r = 0; r < kAhead - 1; ++r) load(r);
+    constexpr int kRead = kTaps + kSide - 1;
+    W sums[kLive][kUp][kSide][V] = {};
+    const Pack<S, V>* mine = &shared[0][local];
+    for (int step = 0; step < kAhead / kStep - 1; ++step) load();
     for (int base = 0; base < input_rows; base += 4) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) {  // four rows bring `sums` round to where they were
         const int r = base + k;
-        if (r >= input_rows) break;
-        __pipeline_wait_prior(kAhead - 2);
-        __syncthreads();  // row r is there, and no one reads row r - 1 any more
-        load(r + kAhead - 1);
-        if (out_x >= a.out_width) continue;
-        W values[kTaps][V], filtered[V] = {};
+        if (k % kStep == 0) {
+          __pipeline_wait_prior(kAhead / kStep - 2);
+          __syncthreads();  // these rows are there, and no one reads the ones before them any more
+          load();
+        }
+        const Pack<S, V>* row = mine + (r & (kAhead - 1)) * kPacks;
+        W values[kRead][V], filtered[kSide][V] = {};
 #pragma unroll
-        for (int j = 0; j < kTaps; ++j) {
-          const Pack<S, V> pack = shared[r & (kAhead - 1)][local + j * groups];
+        for (int j = 0; j < kRead; ++j) widen(row[j * groups], values[j]);
+        if constexpr (kSeparable) {
 #pragma unroll
-          for (int v = 0; v < V; ++v) {
-            values[j][v] = widen(pack.at[v]);
-            if constexpr (kSeparable) filtered[v] += weights.across[j] * values[j][v];
-          }
+          for (int q = 0; q < kSide; ++q)
+#pragma unroll
+            for (int j = 0; j < kTaps; ++j)
+#pragma unroll
+              for (int v = 0; v < V; ++v) filtered[q][v] += weights.across[j] * values[q + j][v];
         }
 #pragma unroll
         for (int tap = 0; tap < kTaps; ++tap) {
           if ((k + 4 - tap) % kDown != 0) continue;
-          const int live = (k + 4 - tap) / kDown % kLive, made = (r - tap) / kDown;  // made: which row (or pair) this belongs to
+          const int live = (k + 4 - tap) / kDown % kLive;  // which row (or pair of rows) of outputs this input belongs to
 #pragma unroll
           for (int p = 0; p < kUp; ++p) {
-            W(&sum)[V] = sums[live][p];
+            const int made = (kUp == 2 ? 2 * (r - tap) - p : (r - tap) / kDown) - first;
+            const bool ends = tap == kTaps - 1 && r >= tap && static_cast<unsigned>(made) < static_cast<unsigned>(made_rows);
 #pragma unroll
-            for (int v = 0; v < V; ++v) {
-              if (tap == 0) sum[v] = W(0);
-              if constexpr (kSeparable) {
-                sum[v] += weights.down[p][tap] * filtered[v];
-              } else {
+            for (int q = 0; q < kSide; ++q) {
+              W(&sum)[V] = sums[live][p][q];
+              Pack<S, V> pack;
 #pragma unroll
-                for (int j = 0; j < kTaps; ++j) sum[v] += weights.at[p][tap][j] * values[j][v];
+              for (int v = 0; v < V; ++v) {
+                if (tap == 0) sum[v] = W(0);
+                if constexpr (kSeparable) {
+                  sum[v] += weights.down[p][tap] * filtered[q][v];
+                } else {
+#pragma unroll
+                  for (int j = 0; j < kTaps; ++j) sum[v] += weights.at[p][tap][j] * values[q + j][v];
+                }
+                pack.at[v] = static_cast<S>(sum[v]);
               }
+              if (ends && out_x + q < a.out_width) *reinterpret_cast<Pack<S, V>*>(to + q * a.channels - p * out_row) = pack;
             }
-            const int o = kUp == 2 ? 2 * made - p : made, out_y = y0 + o;
-            if (tap < kTaps - 1 || r < tap || o < 0 || o >= rows || out_y < 0 || out_y >= a.out_height) continue;
-            Pack<S, V> pack;
-#pragma unroll
-            for (int v = 0; v < V; ++v) pack.at[v] = static_cast<S>(sum[v]);
-            *reinterpret_cast<Pack<S, V>*>(to + int64_t(out_y) * a.out_width * a.channels) = pack;
           }
         }
+        if (kDown == 1 || k % 2 == 1) to += kUp * out_row;
       }
     }
     __pipeline_wait_prior(0);
   };
-  // All threads of a block must take one way: with up = 2 only the phase differs, and a kernel is separable or not.
-  if (separable.holds) {
+  if (separable.holds) {  // or not: of all threads, for only the phase differs between them
     walk(separable);
   } else {
     walk(FirWeights<W, kUp>(kernel, a, phase));
@@ -354,14 +381,14 @@ __global__ __launch_bounds__(kThreads, kNarrowBlocks<S>) void fir4_kernel(const 
   const unsigned c = a.last ? index % a.channels : 0, rest = a.last ? index / a.channels : index;
   const int out_x = static_cast<int>(rest % a.out_width);
   const int64_t plane = rest / a.out_width, depth = a.last ? a.channels : 1;  // an image, or a channel of one
-  const S* from = x + plane * in_size * depth + c;
-  S* to = out + plane * out_size * depth + c;
-  const int64_t row = depth * a.width;
+  const int64_t row = depth * a.width, out_row = depth * a.out_width;
 
   int phase, input_row;
   const int column = first_column<kUp, kDown>(out_x, a, phase);
   const int y0 = first_row<kUp, kDown>(blockIdx.y, kRows, a, input_row);
   const FirWeights<W, kUp> weights(kernel, a, phase);
+  const S* from = x + plane * in_size * depth + c + column * depth;
+  S* to = out + plane * out_size * depth + c + out_x * depth;
   W sums[kRows];
   S ahead[kAhead][kTaps];  // rows on their way from memory
   const auto load = [&](int r) {
@@ -369,7 +396,7 @@ __global__ __launch_bounds__(kThreads, kNarrowBlocks<S>) void fir4_kernel(const 
 #pragma unroll
     for (int j = 0; j < kTaps; ++j) {
       const bool inside = row_inside && static_cast<unsigned>(column + j) < static_cast<unsigned>(a.width);
-      ahead[r % kAhead][j] = inside ? from[(input_row + r) * row + (column + j) * depth] : static_cast<S>(0.f);
+      ahead[r % kAhead][j] = inside ? from[(input_row + r) * row + j * depth] : static_cast<S>(0.f);
     }
   };
 #pragma unroll
@@ -386,7 +413,7 @@ __global__ __launch_bounds__(kThreads, kNarrowBlocks<S>) void fir4_kernel(const 
 #pragma unroll
       for (int j = 0; j < kTaps; ++j) sums[o] += weights.at[p][tap][j] * widen(ahead[r % kAhead][j]);
       const int out_y = y0 + o;
-      if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) to[out_y * depth * a.out_width + out_x * depth] = static_cast<S>(sums[o]);
+      if (tap == kTaps - 1 && out_y >= 0 && out_y < a.out_height) to[out_y * out_row] = static_cast<S>(sums[o]);
     }
   }
 }
@@ -442,9 +469,9 @@ void launch_fir4_rows(const S* x, const Wide<S>* kernel, S* out, const FirArgs& 
   int rows = kMostRows;  // fewer where the multiprocessors would not be filled
   while (rows > 8 && across * ((a.out_height + rows - 1) / rows) < 6 * processors) rows /= 2;
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>((a.out_height + shift + rows - 1) / rows));
-  if (a.up == 1 && a.down == 1) fir4_rows_kernel<S, 1, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
-  if (a.up == 2 && a.down == 1) fir4_rows_kernel<S, 2, 1><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
-  if (a.up == 1 && a.down == 2) fir4_rows_kernel<S, 1, 2><<<grid, kThreads, 0, stream>>>(x, kernel, out, a, bits, rows);
+  if (a.up == 1 && a.down == 1) fir4_rows_kernel<S, 1, 1><<<grid, kThreads / kColumns<1, 1>, 0, stream>>>(x, kernel, out, a, bits, rows);
+  if (a.up == 2 && a.down == 1) fir4_rows_kernel<S, 2, 1><<<grid, kThreads / kColumns<2, 1>, 0, stream>>>(x, kernel, out, a, bits, rows);
+  if (a.up == 1 && a.down == 2) fir4_rows_kernel<S, 1, 2><<<grid, kThreads / kColumns<1, 2>, 0, stream>>>(x, kernel, out, a, bits, rows);
 }
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
@@ -464,7 +491,7 @@ Tensor upfirdn2d_cuda(Tensor x_in, Tensor kernel_in, int64_t up, int64_t down, s
   STD_TORCH_CHECK(out_width > 0 && out_height > 0, "upfirdn2d: x with its padding is smaller than the kernel, got ",
                   shape_of(x_in), " and ", shape_of(kernel_in));
   const int64_t most = int64_t(1) << 31;
-  STD_TORCH_CHECK(x_in.size(0) * x_in.size(1) * out_width < most && x_in.size(3) * up < most && x_in.size(2) * up < most &&
+  STD_TORCH_CHECK(x_in.size(0) * x_in.size(1) * std::max(out_width, x_in.size(3)) < most && x_in.size(3) * up < most && x_in.size(2) * up < most &&
                       out_height < 8 * 65535,
                   "upfirdn2d on CUDA takes images of less than 2^31 columns together, got ", shape_of(x_in));
   const bool last = channels_last(x_in);

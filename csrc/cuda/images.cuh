@@ -25,6 +25,33 @@ struct alignas(sizeof(S) * N) Pack {
   S at[N];
 };
 
+// The same for all values of a pack. Two bfloat16 are the upper halves of two floats: one instruction each.
+template <typename S, int N>
+__device__ __forceinline__ void widen(const Pack<S, N>& pack, Wide<S> (&out)[N]) {
+  if constexpr (std::is_same_v<S, __nv_bfloat16> && N % 2 == 0) {
+    const unsigned* pairs = reinterpret_cast<const unsigned*>(&pack);
+#pragma unroll
+    for (int k = 0; k < N / 2; ++k) {
+      out[2 * k] = __uint_as_float(pairs[k] << 16);
+      out[2 * k + 1] = __uint_as_float(pairs[k] & 0xffff0000u);
+    }
+  } else {
+#pragma unroll
+    for (int k = 0; k < N; ++k) out[k] = widen(pack.at[k]);
+  }
+}
+
+// Copies 16 bytes into shared memory while the thread goes on, or zeros; see commit_copies and wait_for_copies.
+__device__ __forceinline__ void copy_16_bytes(void* shared, const void* from, bool zeros) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+               "l"(from), "r"(zeros ? 0 : 16)
+               : "memory");
+#else
+  *static_cast<int4*>(shared) = zeros ? int4{} : *static_cast<const int4*>(from);
+#endif
+}
+
 // The layout rule of the operators: channels-last stays channels-last, everything else becomes contiguous.
 inline bool channels_last(const Tensor& x) { return x.dim() == 4 && x.size(1) > 1 && x.stride(1) == 1; }
 
