@@ -145,7 +145,7 @@ class Optimiser:
         if dist.is_initialized():
             dist.all_reduce(self.flat)
             self.flat /= dist.get_world_size()
-        self.bad += (~torch.isfinite(self.flat)).sum()
+        self.bad += torch.count_nonzero(self.flat * 0)  # NaN and infinities times 0 are NaN
         torch.nan_to_num_(self.flat, nan=0.0, posinf=1e5, neginf=-1e5)
         self.adam.step()
 

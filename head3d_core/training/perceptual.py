@@ -33,10 +33,13 @@ class _StageDistance(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two [N, 3, H, W] in [-1, 1] -> distance [N]."""
         total = torch.zeros(len(a), device=a.device)
-        for x in self.features(torch.cat([a, b])):
-            x = x.float()
-            u, v = (x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()).chunk(2)
-            total = total + (u - v).square().sum(1).mean([1, 2])
+        # Each by itself: where one side needs no gradient, no backward pass goes through its features.
+        for x, y in zip(self.features(a), self.features(b), strict=True):
+            x, y = x.float(), y.float()
+            xx, yy, xy = x.square().sum(1), y.square().sum(1), (x * y).sum(1)
+            u, v = (xx + 1e-10).rsqrt(), (yy + 1e-10).rsqrt()
+            # sum_c (x u - y v)^2, in fewer passes over all channels.
+            total = total + (xx * u.square() + yy * v.square() - 2 * xy * u * v).mean([1, 2])
         return total
 
 
