@@ -469,9 +469,14 @@ void launch_fir4_rows(const S* x, const Wide<S>* kernel, S* out, const FirArgs& 
   int rows = kMostRows;  // fewer where the multiprocessors would not be filled
   while (rows > 8 && across * ((a.out_height + rows - 1) / rows) < 6 * processors) rows /= 2;
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>((a.out_height + shift + rows - 1) / rows));
-  if (a.up == 1 && a.down == 1) fir4_rows_kernel<S, 1, 1><<<grid, kThreads / kColumns<1, 1>, 0, stream>>>(x, kernel, out, a, bits, rows);
-  if (a.up == 2 && a.down == 1) fir4_rows_kernel<S, 2, 1><<<grid, kThreads / kColumns<2, 1>, 0, stream>>>(x, kernel, out, a, bits, rows);
-  if (a.up == 1 && a.down == 2) fir4_rows_kernel<S, 1, 2><<<grid, kThreads / kColumns<1, 2>, 0, stream>>>(x, kernel, out, a, bits, rows);
+  const auto launch = [&](auto up, auto down) {
+    constexpr int kUp = decltype(up)::value, kDown = decltype(down)::value;
+    if (a.up != kUp || a.down != kDown) return;
+    fir4_rows_kernel<S, kUp, kDown><<<grid, kThreads / kColumns<kUp, kDown>, 0, stream>>>(x, kernel, out, a, bits, rows);
+  };
+  using One = std::integral_constant<int, 1>;
+  using Two = std::integral_constant<int, 2>;
+  launch(One{}, One{}), launch(Two{}, One{}), launch(One{}, Two{});
 }
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
@@ -491,8 +496,8 @@ Tensor upfirdn2d_cuda(Tensor x_in, Tensor kernel_in, int64_t up, int64_t down, s
   STD_TORCH_CHECK(out_width > 0 && out_height > 0, "upfirdn2d: x with its padding is smaller than the kernel, got ",
                   shape_of(x_in), " and ", shape_of(kernel_in));
   const int64_t most = int64_t(1) << 31;
-  STD_TORCH_CHECK(x_in.size(0) * x_in.size(1) * std::max(out_width, x_in.size(3)) < most && x_in.size(3) * up < most && x_in.size(2) * up < most &&
-                      out_height < 8 * 65535,
+  STD_TORCH_CHECK(x_in.size(0) * x_in.size(1) * std::max(out_width, x_in.size(3)) < most && x_in.size(3) * up < most &&
+                      x_in.size(2) * up < most && out_height < 8 * 65535,
                   "upfirdn2d on CUDA takes images of less than 2^31 columns together, got ", shape_of(x_in));
   const bool last = channels_last(x_in);
   const Tensor x = in_layout(x_in, last);

@@ -365,7 +365,7 @@ Tensor layer_epilogue_cuda(Tensor x_in, Maybe scale, Maybe noise, Maybe strength
   return out;
 }
 
-// grad_x, and the sums [3, N, C] over pixels of g, g x and g noise, g being the gradient before the scale. kFromOutput: of g, 0 and 0.
+// grad_x, and the sums [kSums, N, C] over pixels. kFromOutput: of g, 0, 0 and 0.
 template <bool kFromOutput>
 std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const Tensor& x_in, const Parts& parts,
                                     int64_t activation, double gain, std::optional<double> limit) {
