@@ -305,7 +305,9 @@ class SynthesisBlock(nn.Module):
         """x, image and codes ws [N, 3, w_dim] ([N, 2, w_dim] in the first block) -> x, image."""
         codes = iter(ws.unbind(1))
         if x is None:
-            x = self.conv1(channels_innermost(self.const.expand(len(ws), -1, -1, -1)), next(codes), noise, seeds)
+            x = self.conv1(
+                channels_innermost(self.const.expand(len(ws), -1, -1, -1)), next(codes), noise, seeds
+            )
         else:
             x, first, second = channels_innermost(x), next(codes), next(codes)
             # Only conv1 reads what conv0 makes: its style is multiplied in where that is written.

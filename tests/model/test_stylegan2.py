@@ -38,7 +38,11 @@ def test_modulated_conv_is_the_per_sample_loop(up: bool, demodulate: bool, k: in
 def test_pointwise_conv_is_scaled_conv_with_its_gradients(outputs: int, side: int) -> None:
     """Sizes with and without several parts of an image; it runs on GPUs only, but can anywhere."""
     f64 = {"dtype": torch.float64, "requires_grad": True}
-    leaves = torch.randn(2, 6, side, side, **f64), torch.randn(outputs, 6, 1, 1, **f64), torch.randn(2, 6, **f64)
+    leaves = (
+        torch.randn(2, 6, side, side, **f64),
+        torch.randn(outputs, 6, 1, 1, **f64),
+        torch.randn(2, 6, **f64),
+    )
     found, expected = pointwise_conv(*leaves), scaled_conv(*leaves)
     torch.testing.assert_close(found, expected)
     grad = torch.randn_like(expected)

@@ -26,7 +26,16 @@ SHAPES = [
     (2, 24, 65, 33),  # several chunks of pixels
     (0, 8, 4, 4),
 ]
-PARTS = ["scale noise bias", "scale", "noise", "bias", "scale bias", "one noise", "scale noise bias after", "after"]
+PARTS = [
+    "scale noise bias",
+    "scale",
+    "noise",
+    "bias",
+    "scale bias",
+    "one noise",
+    "scale noise bias after",
+    "after",
+]
 
 
 def inputs(shape: tuple[int, ...], parts: str) -> dict[str, Tensor]:
