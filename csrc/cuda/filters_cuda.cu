@@ -43,9 +43,11 @@ __global__ void bias_act_kernel(const S* x, const S* bias /* [channels] or null 
     auto values = *reinterpret_cast<const Pack<S, N>*>(x + i);
     const int channel = bias == nullptr ? 0 : static_cast<int>(i / inner % channels);
     const W shared = bias == nullptr ? W(0) : widen(bias[channel]);
+    W wide[N];
+    widen(values, wide);
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      W v = widen(values.at[k]) + (inner == 1 && bias != nullptr ? widen(bias[channel + k]) : shared);
+      W v = wide[k] + (inner == 1 && bias != nullptr ? widen(bias[channel + k]) : shared);
       v *= v > W(0) ? gain : gain * slope;
       v = v > limit ? limit : (v < -limit ? -limit : v);  // NaN stays
       values.at[k] = static_cast<S>(v);
@@ -63,10 +65,12 @@ __global__ void bias_act_backward_kernel(const S* grad, const S* output, S* out,
   for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * N; i < total; i += step) {
     auto values = *reinterpret_cast<const Pack<S, N>*>(grad + i);
     const auto outputs = *reinterpret_cast<const Pack<S, N>*>(output + i);
+    W grads[N], seen[N];
+    widen(values, grads);
+    widen(outputs, seen);
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      const W y = widen(outputs.at[k]);
-      const W g = widen(values.at[k]) * (y > W(0) ? gain : gain * slope);
+      const W y = seen[k], g = grads[k] * (y > W(0) ? gain : gain * slope);
       values.at[k] = static_cast<S>(y < limit && y > -limit ? g : W(0));
     }
     *reinterpret_cast<Pack<S, N>*>(out + i) = values;
@@ -306,6 +310,9 @@ __global__ __launch_bounds__(kThreads / kColumns<kUp, kDown>, kColumns<kUp, kDow
           __syncthreads();  // these rows are there, and no one reads the ones before them any more
           load();
         }
+        S* here = to;
+        if (kDown == 1 || k % 2 == 1) to += kUp * out_row;
+        if (out_x >= a.out_width) continue;
         const Pack<S, V>* row = mine + (r & (kAhead - 1)) * kPacks;
         W values[kRead][V], filtered[kSide][V] = {};
 #pragma unroll
@@ -341,11 +348,10 @@ __global__ __launch_bounds__(kThreads / kColumns<kUp, kDown>, kColumns<kUp, kDow
                 }
                 pack.at[v] = static_cast<S>(sum[v]);
               }
-              if (ends && out_x + q < a.out_width) *reinterpret_cast<Pack<S, V>*>(to + q * a.channels - p * out_row) = pack;
+              if (ends && out_x + q < a.out_width) *reinterpret_cast<Pack<S, V>*>(here + q * a.channels - p * out_row) = pack;
             }
           }
         }
-        if (kDown == 1 || k % 2 == 1) to += kUp * out_row;
       }
     }
     __pipeline_wait_prior(0);

@@ -88,9 +88,11 @@ __global__ __launch_bounds__(kThreads) void layer_inner_kernel(const S* __restri
   for (int64_t p = at.first + at.lane; p < at.last; p += at.lanes, from += step, to += step) {
     auto values = *reinterpret_cast<const Pack<S, V>*>(from);
     const W add = !kScaleOnly && a.noise ? strength * noise[p] : W(0);
+    W wide[V];
+    widen(values, wide);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const W scaled = widen(values.at[k]) * scale[k];
+      const W scaled = wide[k] * scale[k];
       values.at[k] = static_cast<S>(kScaleOnly ? scaled : activate(scaled + (add + bias[k]), a) * after[k]);
     }
     *reinterpret_cast<Pack<S, V>*>(to) = values;
@@ -159,10 +161,13 @@ __global__ __launch_bounds__(kThreads) void layer_backward_inner_kernel(const S*
       auto grads = *reinterpret_cast<const Pack<S, V>*>(given);
       const auto values = *reinterpret_cast<const Pack<S, V>*>(from);
       const W drawn = !kScaleOnly && a.noise ? noise[p] : W(0), add = strength * drawn;
+      W seen[V], wide[V];
+      widen(values, seen);
+      widen(grads, wide);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        const W value = widen(values.at[k]);
-        W incoming = widen(grads.at[k]);
+        const W value = seen[k];
+        W incoming = wide[k];
         if (kAfter) {
           sum[3][k] += incoming * activate(value * scale[k] + (add + bias[k]), a);
           incoming *= after[k];
@@ -417,7 +422,8 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
       layer_backward_outer_kernel<S, kFromOutput>
           <<<blocks_for(n * c * 32, kThreads), kThreads, 0, stream>>>(given, from, to, totals, layer);
     } else if (layer.channels % V == 0 && aligned(given) && aligned(from) && aligned(to)) {
-      inner(std::integral_constant<int, V>{});
+      // With another sum for each channel, 16 bytes of channels a thread would leave room for few threads.
+      layer.after && V > 2 ? inner(std::integral_constant<int, V / 2>{}) : inner(std::integral_constant<int, V>{});
     } else {
       inner(std::integral_constant<int, 1>{});
     }
