@@ -292,8 +292,8 @@ def build_trainer(args: TrainArgs, world: World) -> Trainer:
 def memory_estimate(scale: Preset, batch: int) -> float:
     """About how many GiB a step needs: parameters with optimiser and averages, and activations in bfloat16.
 
-    Within 30 % of what PyTorch reserved on an H200 with CUDA graphs: 17.1 GiB at 512² (batch 8; 9.9 in use at a
-    time), 8.6 at 256² (16), 7.6 at 128² (32), 8.2 for classroom (32).
+    Within 30 % of what PyTorch reserved on an H200 with CUDA graphs: 15.2 GiB at 512² (batch 8; 8.0 in use at a
+    time), 7.4 at 256² (16), 7.0 at 128² (32), 7.6 for classroom (32).
     """
     c, e = scale.generator, scale.discriminator
     with torch.device("meta"):
