@@ -220,7 +220,7 @@ def small() -> None:
                     point_results(what, at, op, "native")
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, torch.channels_last):
-            for channels in (6, 24):
+            for channels in (6, 24, 64):
                 x = torch.randn(2, channels, 17, 9, device="cuda", dtype=dtype)
                 x = x.to(memory_format=layout).requires_grad_()
                 for up, down in ((1, 1), (2, 1), (1, 2), (2, 2)):
@@ -229,6 +229,12 @@ def small() -> None:
                     y.sum().backward()
                 bias = torch.ones(channels, device="cuda", dtype=dtype)
                 filters.bias_act(x, bias, "lrelu", 1.0, 2.0, backend="native").sum().backward()
+                parts = torch.ones(2, channels, device="cuda"), torch.ones(2, 1, 17, 9, device="cuda")
+                for after in (None, parts[0].clone().requires_grad_()):
+                    scale, strength = parts[0].clone().requires_grad_(), torch.ones((), device="cuda")
+                    filters.layer_epilogue(
+                        x, scale, parts[1], strength, bias, "lrelu", 1.0, 2.0, "native", after
+                    ).sum().backward()
     torch.cuda.synchronize()
     print("small calls done")
 

@@ -237,7 +237,7 @@ constexpr int kColumns = kUp == 1 && kDown == 1 ? 2 : 1;
 
 // 4 x 4 kernels, up and down 1 or 2, 16 bytes of channels a thread. A block makes 256 / groups columns of `rows` outputs for
 // `groups` times 16 bytes of channels and walks down the image. Rows of inputs come into shared memory asynchronously, before they
-// are needed and each value once. What holds it back is the number of instructions, hence the two columns.
+// are needed, and each value once a block. What holds blurs back is the number of instructions, hence their two columns.
 template <typename S, int kUp, int kDown>
 __global__ __launch_bounds__(kThreads / kColumns<kUp, kDown>, kColumns<kUp, kDown> == 2 ? 4 : 3) void fir4_rows_kernel(
     const S* __restrict__ x, const Wide<S>* __restrict__ kernel, S* __restrict__ out, FirArgs a, int group_bits, int rows) {
@@ -288,7 +288,8 @@ __global__ __launch_bounds__(kThreads / kColumns<kUp, kDown>, kColumns<kUp, kDow
     __pipeline_commit();
   };
 
-  // Row r ends row r - 3 of the strip's outputs (with up = 2: rows 2 r - 2 and 2 r - 3); `to` is there.
+  // Row r ends row r - 3 of the strip's outputs (with down = 2, if r is odd, half of that; with up = 2 rows 2 r - 2 and
+  // 2 r - 3); `to` is there.
   const int first = max(0, -y0), made_rows = min(rows, a.out_height - y0) - first;
   const int64_t out_row = int64_t(a.out_width) * a.channels;
   S* to = out + (image * a.out_height * a.out_width + out_x) * a.channels + first_channel + group * V +

@@ -423,7 +423,8 @@ std::tuple<Tensor, Tensor> backward(const char* op, const Tensor& grad_in, const
           <<<blocks_for(n * c * 32, kThreads), kThreads, 0, stream>>>(given, from, to, totals, layer);
     } else if (layer.channels % V == 0 && aligned(given) && aligned(from) && aligned(to)) {
       // With another sum for each channel, 16 bytes of channels a thread would leave room for few threads.
-      layer.after && V > 2 ? inner(std::integral_constant<int, V / 2>{}) : inner(std::integral_constant<int, V>{});
+      constexpr int kFewer = kFromOutput || V == 2 ? V : V / 2;
+      layer.after ? inner(std::integral_constant<int, kFewer>{}) : inner(std::integral_constant<int, V>{});
     } else {
       inner(std::integral_constant<int, 1>{});
     }

@@ -140,16 +140,17 @@ def one_head(x: Tensor) -> bool:
 
 
 def pointwise_conv(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
-    """`scaled_conv` for a 1x1 kernel, as a matrix product for each image: x is read once and never written again.
+    """`scaled_conv` for a 1x1 kernel, as a matrix product for each image: x is read once and not written again.
 
-    Outputs are rounded up to 8 channels and images cut into parts: products, and those of the gradients, are faster so.
+    Outputs are rounded up to 8 channels (the result is then a slice of them) and images cut into parts: products, and
+    those of the gradients, are faster so. In float32 it is a matrix product for PyTorch's TF32 settings too.
     """
     n, c, h, w = x.shape
     outputs, parts = len(weight), h * w // 4096 if h * w % 4096 == 0 else 1
     matrix = F.pad((weight[:, :, 0, 0] * style[:, None]).to(x.dtype), (0, 0, 0, -outputs % 8))
-    rows = x.permute(0, 2, 3, 1).reshape(n * parts, -1, c)
+    rows = x.permute(0, 2, 3, 1).reshape(n * parts, h * w // parts, c)
     y = rows @ matrix.repeat_interleave(parts, 0).mT
-    return y.reshape(n, h, w, -1).permute(0, 3, 1, 2)[:, :outputs]
+    return y.reshape(n, h, w, matrix.shape[1]).permute(0, 3, 1, 2)[:, :outputs]
 
 
 def scaled_conv(x: Tensor, weight: Tensor, style: Tensor | None, up: bool = False) -> Tensor:

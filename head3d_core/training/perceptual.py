@@ -38,8 +38,8 @@ class _StageDistance(nn.Module):
             x, y = x.float(), y.float()
             xx, yy, xy = x.square().sum(1), y.square().sum(1), (x * y).sum(1)
             u, v = (xx + 1e-10).rsqrt(), (yy + 1e-10).rsqrt()
-            # sum_c (x u - y v)^2, in fewer passes over all channels.
-            total = total + (xx * u.square() + yy * v.square() - 2 * xy * u * v).mean([1, 2])
+            # sum_c (x u - y v)^2 in fewer passes over all channels; for nearly equal pictures it may be 1e-7 below 0.
+            total = total + (xx * u.square() + yy * v.square() - 2 * xy * (u * v)).mean([1, 2])
         return total
 
 

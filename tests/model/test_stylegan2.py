@@ -14,6 +14,7 @@ from head3d_core.model import stylegan2
 from head3d_core.model.stylegan2 import (
     FullyConnected,
     Mapping,
+    SynthesisBlock,
     SynthesisLayer,
     SynthesisNetwork,
     ToRGB,
@@ -43,6 +44,7 @@ def test_pointwise_conv_is_scaled_conv_with_its_gradients(outputs: int, side: in
         torch.randn(outputs, 6, 1, 1, **f64),
         torch.randn(2, 6, **f64),
     )
+    assert pointwise_conv(leaves[0][:0], leaves[1], leaves[2][:0]).shape == (0, outputs, side, side)
     found, expected = pointwise_conv(*leaves), scaled_conv(*leaves)
     torch.testing.assert_close(found, expected)
     grad = torch.randn_like(expected)
@@ -57,6 +59,21 @@ def test_a_head_alone_is_the_head_in_a_batch(up: bool) -> None:
     x, w = torch.randn(2, 6, 8, 8), torch.randn(2, 8)
     for module in (layer, torgb):
         torch.testing.assert_close(module(x[:1], w[:1]), module(x, w)[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_each_layer_of_a_block_has_its_own_code() -> None:
+    """In a batch conv0 multiplies with conv1's style what it writes; a head alone has its styles in the weights."""
+    block = SynthesisBlock(6, 5, 8, 16, 3)
+    x, image, codes = torch.randn(2, 6, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8)
+    affines = block.conv0.affine.weight, block.conv1.affine.weight
+    batch = block(x, image, codes)
+    alone = [
+        torch.cat(part)
+        for part in zip(*(block(x[k, None], image[k, None], codes[k, None]) for k in (0, 1)), strict=True)
+    ]
+    torch.testing.assert_close(list(batch), alone, atol=2e-5, rtol=1e-4)
+    slopes = [torch.autograd.grad(rgb.square().sum(), affines) for rgb in (batch[1], alone[1])]
+    torch.testing.assert_close(*slopes, atol=2e-4, rtol=1e-3)
 
 
 def test_demodulation_gives_unit_variance() -> None:

@@ -52,7 +52,7 @@ def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, 
     *resampling, size = case
     exact_product = torch.outer(torch.arange(1.0, size[0] + 1), torch.arange(1.0, size[1] + 1)) / 16
     kernels = draw(*size, seed=1).float(), exact_product
-    shapes = (2, 19, 11, 37), (1, 1, 5, 4), (2, 8, 40, 19), (1, 64, 70, 41)
+    shapes = (2, 19, 11, 37), (1, 1, 5, 4), (2, 8, 40, 19), (1, 64, 70, 41), (1, 16, 9, 70), (1, 8, 9, 300)
     for shape, kernel in itertools.product(shapes, kernels):
         x = draw(*shape).to(dtype)
         mine, exact = x.to(place, memory_format=layout).requires_grad_(), x.double().requires_grad_()
@@ -63,6 +63,22 @@ def test_upfirdn2d(case: Case, layout: torch.memory_format, dtype: torch.dtype, 
         grad = draw(*want.shape, seed=2).to(dtype)
         found = (got, *torch.autograd.grad(got, mine, grad.to(place)))
         close(found, (want, *torch.autograd.grad(want, exact, grad.double())), TOLERANCE[place][dtype])
+
+
+@pytest.mark.gpu
+@pytest.mark.native
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("images", [4, 8])  # blocks of 16 and of 32 rows of outputs on 132 multiprocessors
+def test_images_that_fill_a_gpu(images: int) -> None:
+    """Channels-last against contiguous float64, which other kernels filter."""
+    x = torch.randn(images, 64, 256, 512, device="cuda").half().to(memory_format=torch.channels_last)
+    for up, down, padding in ((1, 1, (2, 2, 2, 2)), (2, 1, (2, 1, 2, 1)), (1, 2, (1, 1, 1, 1))):
+        part = x if up == 1 else x[..., ::2].contiguous(memory_format=torch.channels_last)
+        got, want = (
+            filters.upfirdn2d(y, filters.fir(x.device), up, down, padding, backend="native")
+            for y in (part, part.double().contiguous())
+        )
+        close((got,), (want.cpu(),), TOLERANCE["cuda"][torch.float16])
 
 
 @every_layout

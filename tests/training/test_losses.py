@@ -116,10 +116,29 @@ def test_distances_grow_with_the_difference(kind: perceptual.Perceptual, noise: 
     a, b = (perceptual.perceptual_distance(kind) for _ in range(2))
     x = torch.rand(2, 3, 64, 64) * 2 - 1
     torch.testing.assert_close(a(x, x.flip(-1)), b(x, x.flip(-1)))
-    assert a(x, x).abs().max() < 1e-6
+    assert not a(x, x).any()
     near, far = a(x, (x + noise * torch.randn_like(x)).clamp(-1, 1)), a(x, torch.rand_like(x) * 2 - 1)
     assert (near < far).all()
     assert not any(p.requires_grad for p in a.parameters())
+
+
+def test_no_gradient_goes_through_the_targets_features() -> None:
+    distance, target, picture = perceptual.RandomVGG(), torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    made: list[bool] = []
+    distance.stages[0].register_forward_hook(lambda _, __, out: made.append(out.requires_grad))
+    distance(target, picture.requires_grad_()).sum().backward()
+    assert made == [False, True]
+    assert picture.grad is not None
+    # Both sides may be wanted; then the formula is that of the docstring.
+    both = target.double().requires_grad_(), picture.detach().double().requires_grad_()
+    maps = [
+        [f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in distance.double().features(x)]
+        for x in both
+    ]
+    direct = sum((u - v).square().sum(1).mean([1, 2]) for u, v in zip(*maps, strict=True))
+    assert isinstance(direct, torch.Tensor)
+    slopes = [torch.autograd.grad(y.sum(), both) for y in (direct, distance(*both))]
+    torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-4)  # the distance itself is in float32
 
 
 def test_random_vgg_pulls_a_picture_to_its_target() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -147,9 +148,12 @@ def test_d_learns_to_tell_and_g_moves_towards_the_data() -> None:
 def test_not_finite_gradients_are_counted_and_do_no_harm() -> None:
     trainer = toys.trainer(toys.toy_recipe("teacher", density_weight=0.0))
     optimiser, before = trainer.generator_optimiser, toys.weights(trainer.generator)
-    optimiser.minimise((optimiser.parameters[0] * torch.nan).sum())
-    assert trainer.read_metrics()["bad_gradients"] == optimiser.parameters[0].numel()
-    assert toys.same(before, trainer.generator.state_dict())
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        optimiser.minimise((optimiser.parameters[0] * bad).sum())
+        assert trainer.read_metrics()["bad_gradients"] == optimiser.parameters[0].numel()
+        if math.isnan(bad):  # the others count as a large gradient
+            assert toys.same(before, trainer.generator.state_dict())
+    assert trainer.broken_parameter() is None
 
 
 # -- on a GPU --------------------------------------------------------------------------------------------------
