@@ -42,6 +42,7 @@ __device__ __forceinline__ void widen(const Pack<S, N>& pack, Wide<S> (&out)[N])
 }
 
 // Copies 16 bytes into shared memory while the thread goes on, or zeros; see __pipeline_commit and __pipeline_wait_prior.
+// In place of __pipeline_memcpy_async, which becomes two guarded copies where its number of zeros is known only at run time.
 __device__ __forceinline__ void copy_16_bytes(void* shared, const void* from, bool zeros) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),

@@ -276,7 +276,7 @@ void check_parts(const Tensor& x, const Maybe& scale, const Maybe& noise, const 
   STD_TORCH_CHECK(n < (1 << 20) && c < (1 << 20), "x must have less than 2^20 images and channels, got ", shape_of(x));
   for (const Maybe* part : {&scale, &after}) {
     STD_TORCH_CHECK(!*part || ((*part)->dim() == 2 && (*part)->size(0) == n && (*part)->size(1) == c),
-                    part == &scale ? "the scale" : "what comes after", " must be [N, C] = [", n, ", ", c, "], got ",
+                    part == &scale ? "scale" : "after", " must be [N, C] = [", n, ", ", c, "], got ",
                     shape_of(part->value_or(x)));
   }
   STD_TORCH_CHECK(!noise || (noise->dim() == 4 && (noise->size(0) == n || noise->size(0) == 1) && noise->size(1) == 1 &&
@@ -289,10 +289,10 @@ void check_parts(const Tensor& x, const Maybe& scale, const Maybe& noise, const 
   const ScalarType wide = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   for (const Maybe* part : {&scale, &noise, &strength, &bias, &after}) {
     if (!part->has_value()) continue;
-    STD_TORCH_CHECK((*part)->scalar_type() == wide, "scale, noise, strength, bias and what comes after must be ",
+    STD_TORCH_CHECK((*part)->scalar_type() == wide, "scale, noise, strength, bias and after must be ",
                     torch::headeronly::toString(wide), " for x in ", torch::headeronly::toString(x.scalar_type()));
     STD_TORCH_CHECK((*part)->is_cuda() && (*part)->get_device_index() == x.get_device_index(),
-                    "scale, noise, strength, bias and what comes after must be on the device of x");
+                    "scale, noise, strength, bias and after must be on the device of x");
   }
 }
 
